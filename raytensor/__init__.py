@@ -1,0 +1,3 @@
+"""RayTensor: run a Bittensor network on a Ray cluster."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,67 @@
+"""The exception tree.
+
+    RayTensorError
+    ├── ConfigError (also a ValueError)   a setting that can't be used; says the value and the fix
+    ├── ClusterError                      Ray can't give what was asked; says asked, free, fix
+    ├── PoolExhausted                     no actor of a pool is left; names the last cause
+    ├── ChainError
+    │   ├── ChainUnavailable              no endpoint answers; says what was waited for and how long
+    │   ├── ChainRefused                  the chain said no; carries the error's name and the action
+    │   └── WalletError                   a key file is missing, unreadable, encrypted or of the wrong role
+    ├── DataError                         a corpus, tokenizer or checkpoint that can't be read
+    └── RunError                          a run folder that is in use, or can't be resumed
+
+A user's mistake is a `ConfigError` with the value and the fix; a mistake of ours is an `assert`.
+Knows nothing of the rooms that raise these.
+"""
+
+from __future__ import annotations
+
+
+class RayTensorError(Exception):
+    """Base of every error that RayTensor raises on purpose; the command line prints it without a traceback."""
+
+
+class ConfigError(RayTensorError, ValueError):
+    """A setting that can't be used."""
+
+
+class ClusterError(RayTensorError):
+    """Ray can't give what was asked."""
+
+
+class PoolExhausted(RayTensorError):
+    """No actor of a pool is left and its replacements are used up."""
+
+
+class ChainError(RayTensorError):
+    """Anything that went wrong between us and the chain."""
+
+
+class ChainUnavailable(ChainError):
+    """No endpoint answered in time."""
+
+
+class ChainRefused(ChainError):
+    """The chain turned something down.
+
+    name    metadata name of the error ("SettingWeightsTooFast") or the pool's words.
+    action  what to do about it.
+    """
+
+    def __init__(self, message: str, *, name: str = "", action: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+        self.action = action
+
+
+class WalletError(ChainError):
+    """A key that can't be used."""
+
+
+class DataError(RayTensorError):
+    """A corpus, tokenizer or checkpoint that can't be read."""
+
+
+class RunError(RayTensorError):
+    """A run folder that is in use, or can't be resumed."""

@@ -1,0 +1,165 @@
+"""The messages that travel between the stages of a round.
+
+In: nothing. Out: small frozen dataclasses, cheap to pickle, with numpy arrays where numbers are many.
+Knows nothing of Ray, torch or the chain's transport.
+
+    Task -> Response | Failure -> Score | Failure -> Weights -> Receipt;   Metagraph comes back from the chain.
+
+A message is never changed after it was made; arrays in it are treated as read-only.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+class Reason(str, enum.Enum):
+    """Why an item left its stage as a `Failure`."""
+
+    TIMEOUT = "timeout"  # no answer before the deadline
+    SILENT = "silent"  # the miner declined to answer
+    REFUSED = "refused"  # the miner's policy turned the caller away
+    MALFORMED = "malformed"  # an answer that breaks the task's bounds (shape, dtype, range, not finite)
+    CRASHED = "crashed"  # the item ended the actor that worked on it, on every actor that tried it
+    ERROR = "error"  # the work raised; `detail` says what
+    CANCELLED = "cancelled"  # the run stopped first
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One question of one validator to one miner: predict the token that follows each context.
+
+    tokens   int32 [B, T]: contexts, right-padded with 0; the end of each text is withheld by the validator.
+    lengths  int32 [B]: number of real tokens of each row, 1 <= lengths <= T.
+    top_k    how many next tokens the answer may name per row; the rest share a floor.
+    """
+
+    task_id: str
+    round: int
+    netuid: int
+    validator: str  # hotkey of the caller (ss58)
+    hotkey: str  # hotkey of the miner that is asked (ss58)
+    tokens: np.ndarray
+    lengths: np.ndarray
+    top_k: int
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A miner's next-token distributions for one `Task`.
+
+    ids        int32 [B, K]: distinct token ids of each row, K <= top_k.
+    probs      float32 [B, K]: their probabilities, >= 0, each row's sum <= 1. What is left over is spread
+               evenly over the tokens that the row does not name (the floor).
+    elapsed_s  the miner's own time for the answer; for telemetry, never for scores.
+    """
+
+    task_id: str
+    hotkey: str
+    ids: np.ndarray
+    probs: np.ndarray
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that left its stage without a result. `item_id` is the id it entered with."""
+
+    item_id: str
+    hotkey: str
+    reason: Reason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one answer was worth: `loss` is the mean cross-entropy of the withheld tokens in nats per token."""
+
+    task_id: str
+    round: int
+    netuid: int
+    validator: str
+    hotkey: str
+    loss: float
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One validator's opinion of a subnet, keyed by hotkey: uids are looked up when the extrinsic is planned.
+
+    values: {miner hotkey: weight >= 0}, any scale. `made_at_block`: newest chain block known when it was made.
+    """
+
+    netuid: int
+    hotkey: str  # the validator's hotkey
+    values: dict[str, float]
+    made_at_block: int = 0
+    mecid: int = 0
+    version_key: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Metagraph:
+    """A subnet as the chain stores it at one block. Arrays have length n and are indexed by uid.
+
+    alpha and rao amounts are integers of 10^-9; u16 columns are the chain's raw values (65535 = 1.0).
+    """
+
+    netuid: int
+    block: int
+    block_hash: str
+    tempo: int
+    last_epoch_block: int
+    next_epoch_block: int
+    hotkeys: tuple[str, ...]
+    coldkeys: tuple[str, ...]
+    axons: tuple[str, ...]  # "ip:port", or "" where none is served
+    stake_alpha_rao: np.ndarray  # uint64, total alpha of the hotkey on this subnet
+    validator_permit: np.ndarray  # bool
+    active: np.ndarray  # bool
+    last_update: np.ndarray  # uint64 block
+    block_at_registration: np.ndarray  # uint64 block
+    incentive: np.ndarray  # uint16
+    dividends: np.ndarray  # uint16
+    consensus: np.ndarray  # uint16
+    validator_trust: np.ndarray  # uint16
+    emission_alpha_rao: np.ndarray  # uint64, paid by the last epoch
+    weights: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # uid -> ((uid, u16), ...)
+    alpha_price_rao: int = 10**9  # rao of TAO for 10^9 rao of alpha
+
+    def uid(self, hotkey: str) -> int | None:
+        """The uid of a hotkey at this block, or None when it is not registered."""
+        try:
+            return self.hotkeys.index(hotkey)
+        except ValueError:
+            return None
+
+
+class Fate(str, enum.Enum):
+    """What became of an intent that was handed to the chain actor."""
+
+    INCLUDED = "included"  # in a block, and its own item succeeded
+    FAILED = "failed"  # refused by the pool, or in a block with an error of its own
+    NOT_SENT = "not_sent"  # a preflight check or a newer intent made sending pointless
+    UNKNOWN = "unknown"  # sent, and the chain has not yet said; reconciled later
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The outcome of one intent (one call of one signer), whatever extrinsic carried it."""
+
+    intent_id: str
+    call: str  # "SubtensorModule.set_weights"
+    signer: str  # ss58
+    fate: Fate
+    netuid: int | None = None
+    block: int | None = None
+    extrinsic_hash: str | None = None
+    error: str | None = None  # metadata name of the error, or the pool's words
+    action: str | None = None  # what to do about the error
+    fee_rao: int = 0
