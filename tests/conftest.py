@@ -1,0 +1,30 @@
+"""What all tests share: one Ray session with CPU actors, and folders of their own."""
+
+from __future__ import annotations
+
+import os
+
+# Set before anything imports ray: a local test cluster needs no token, and must not touch the user's.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """A real local Ray with four logical CPUs (tests ask for fractions, not for speed)."""
+    import ray
+
+    os.environ.pop("RAY_ADDRESS", None)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory):
+    """One cache of tokenizers and tokenized text for the whole session."""
+    return tmp_path_factory.mktemp("cache")
