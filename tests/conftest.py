@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Set before anything imports ray: a local test cluster needs no token, and must not touch the user's.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -19,6 +20,10 @@ def ray_session():
     import ray
 
     os.environ.pop("RAY_ADDRESS", None)
+    # Workers import the test modules by name, to find actor classes that are written in them.
+    here = Path(__file__).parent
+    folders = [here.parent, here, *(path for path in here.iterdir() if path.is_dir())]
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, folders))
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
