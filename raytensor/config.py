@@ -8,8 +8,8 @@ Knows nothing of Ray, torch or the chain: a wrong number is refused here, before
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,3 +205,150 @@ class RunConfig:
 
 
 ROOTS = {"run": RunConfig}
+
+
+# ---------------------------------------------------------------------------------------------------------- checks
+
+
+def check(cfg: RunConfig) -> None:
+    """Refuse impossible numbers. Raises `ConfigError` with every mistake found, each with its value and the fix."""
+    wrong: list[str] = []
+
+    def need(ok: bool, key: str, why: str) -> None:
+        if not ok:
+            value: Any = cfg
+            for part in key.split("."):
+                value = getattr(value, part)
+            wrong.append(f"{key}={value!r}: {why}")
+
+    def positive(*keys: str) -> None:
+        for key in keys:
+            value: Any = cfg
+            for part in key.split("."):
+                value = getattr(value, part)
+            need(value is None or (math.isfinite(value) and value > 0), key, "must be greater than 0")
+
+    positive("rounds", "cluster.start_timeout_s", "cluster.torch_threads", "cluster.num_cpus", "data.vocab_size")
+    positive("data.max_documents", "miners.num_miners", "miners.num_hosts", "miners.cpus_per_host", "miners.train_timeout_s")
+    positive("validators.num_validators", "validators.stake_tao", "validators.stake_ratio", "validators.num_scorers")
+    positive("validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s", "mechanism.rows")
+    positive("mechanism.top_k", "mechanism.power", "chain.block_time_s", "chain.timeout_s", "chain.inclusion_timeout_s")
+    positive("chain.weights_every")
+    need(
+        cfg.name is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", cfg.name) is not None,
+        "name",
+        "is a folder name: letters, digits, '.', '_' and '-', starting with a letter or digit",
+    )
+    need(cfg.seed >= 0, "seed", "must be 0 or greater")
+    need(cfg.resume in ("never", "auto", "must"), "resume", "must be never, auto or must")
+    need(cfg.resume == "never" or cfg.name is not None, "resume", "needs the name of the run to go on from: add name=...")
+    need(0.0 < cfg.data.heldout_share < 1.0, "data.heldout_share", "must lie between 0 and 1")
+    need(cfg.data.tokenizer in ("bpe", "bytes"), "data.tokenizer", "must be bpe or bytes")
+    need(cfg.data.tokenizer == "bytes" or 257 <= cfg.data.vocab_size <= 65536, "data.vocab_size", "must lie between 257 and 65536")
+    need(0.0 < cfg.mechanism.ema <= 1.0, "mechanism.ema", "must lie above 0 and be at most 1")
+    need(cfg.mechanism.context >= 2, "mechanism.context", "must be 2 or more")
+    need(cfg.mechanism.entropy_floor >= 0, "mechanism.entropy_floor", "must be 0 or greater")
+    need(cfg.miners.seq_len >= 8, "miners.seq_len", "must be 8 or more")
+    need(cfg.miners.seq_len <= 65536, "miners.seq_len", "must be at most 65536")
+    need(cfg.mechanism.context <= cfg.miners.seq_len, "mechanism.context", f"must be at most miners.seq_len ({cfg.miners.seq_len}), the longest text that the models see")
+    need(cfg.miners.gpus_per_host >= 0, "miners.gpus_per_host", "must be 0 or greater")
+    need(cfg.miners.warmup_rounds >= 0, "miners.warmup_rounds", "must be 0 or greater")
+    need(cfg.miners.checkpoint_every >= 0, "miners.checkpoint_every", "must be 0 (never) or greater")
+    need(cfg.miners.num_hosts is None or cfg.miners.num_hosts <= cfg.miners.num_miners, "miners.num_hosts", f"must be at most miners.num_miners ({cfg.miners.num_miners})")
+    need(2 <= cfg.chain.tempo <= 65535, "chain.tempo", "must lie between 2 and 65535 blocks")
+    total = cfg.miners.num_miners + cfg.validators.num_validators + 1
+    need(total <= 4096, "miners.num_miners", f"with the validators and the owner makes {total} neurons; a subnet holds at most 4096")
+    need(cfg.validators.num_validators <= 64, "validators.num_validators", "must be at most 64, the validators that the chain permits on a subnet")
+    need(len(cfg.miners.profiles) > 0, "miners.profiles", "must hold one profile or more")
+    for number, profile in enumerate(cfg.miners.profiles):
+        where = f"miners.profiles[{number}]"
+        for key in ("hidden", "layers", "heads", "lr", "steps", "batch_size"):
+            value = getattr(profile, key)
+            if not (math.isfinite(value) and value > 0):
+                wrong.append(f"{where}.{key}={value!r}: must be greater than 0")
+        if profile.behaviour not in BEHAVIOURS:
+            wrong.append(f"{where}.behaviour={profile.behaviour!r}: must be one of {', '.join(BEHAVIOURS)}")
+        if profile.heads > 0 and profile.hidden % (2 * profile.heads):
+            wrong.append(f"{where}.hidden={profile.hidden}: must be a multiple of 2 * heads ({2 * profile.heads})")
+    need(cfg.tracker.kind in ("none", "wandb"), "tracker.kind", "must be none or wandb")
+    need(cfg.tracker.mode in ("offline", "online", "disabled"), "tracker.mode", "must be offline, online or disabled")
+    need(cfg.chain.endpoint is None or re.match(r"wss?://\S+", cfg.chain.endpoint) is not None, "chain.endpoint", "must be a ws:// or wss:// address")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+# --------------------------------------------------------------------------------------------------------- compose
+
+
+def conf_dir() -> Path:
+    """The folder of the YAML groups: `conf/` of a checkout, or the copy inside an installed package."""
+    here = Path(__file__).resolve().parent
+    for folder in (here.parent / "conf", here / "_conf"):
+        if (folder / "run.yaml").is_file():
+            return folder
+    raise ConfigError(f"the configuration folder is missing beside {here}; install the package again")
+
+
+def compose(job: str, overrides: list[str]) -> RunConfig:
+    """The checked configuration of a job, from `conf/<job>.yaml` and Hydra overrides ("miners.num_miners=16").
+
+    Raises `ConfigError` for an unknown key, a wrong type, an unknown group option or an impossible number.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    schema = ROOTS[job]
+    ConfigStore.instance().store(name=f"{job}_schema", node=schema)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+            node = hydra_compose(job, overrides=overrides)
+        cfg = OmegaConf.to_object(node)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(f"{error}\n{error.__cause__ or ''}", schema)) from error
+    unknown = [str(key) for key in node if key not in schema.__dataclass_fields__]
+    if unknown:  # Hydra's "+key=value" adds keys that nothing would read
+        raise ConfigError(f"unknown setting {unknown[0]!r}; `raytensor run --help` lists all settings")
+    assert isinstance(cfg, schema)
+    cfg.paths.runs = str(Path(cfg.paths.runs).expanduser().absolute())
+    cfg.paths.cache = str(Path(cfg.paths.cache).expanduser().absolute())
+    check(cfg)
+    return cfg
+
+
+def to_yaml(cfg: Any) -> str:
+    """A configuration as YAML, every value resolved."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.structured(cfg), resolve=True)
+
+
+def keys(schema: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> default value of a schema class, sections opened."""
+    out: dict[str, Any] = {}
+    for item in dataclasses.fields(schema):
+        default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+        if dataclasses.is_dataclass(default):
+            out.update(keys(type(default), f"{prefix}{item.name}."))
+        else:
+            out[prefix + item.name] = default
+    return out
+
+
+def _explain(message: str, schema: Any) -> str:
+    """Hydra's message without its internals, and the nearest key when one is misspelt."""
+    noise = ("full_key:", "object_type=", "reference_type=", "Set the env", "Config search path", "provider=", "See https", "In '")
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(noise)]
+    text = "\n".join(dict.fromkeys(lines))
+    found = re.search(r"Could not override '([^']+)'", text)
+    if found:
+        near = difflib.get_close_matches(found.group(1), list(keys(schema)), n=3, cutoff=0.6)
+        text = f"unknown setting {found.group(1)!r}"
+        text += f"; did you mean {' or '.join(near)}?" if near else "; `raytensor run --help` lists all settings"
+        return text
