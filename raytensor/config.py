@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import math
 import re
 from dataclasses import dataclass, field
@@ -117,6 +118,7 @@ class Miners:
     train_timeout_s: float = 300.0
     # Rounds between checkpoints (the last round always writes one); 0 writes none.
     checkpoint_every: int = 5
+    # How the miners differ: taken in order, again from the start when there are more miners than profiles.
     profiles: list[MinerProfile] = field(default_factory=_default_profiles)
 
 
@@ -328,27 +330,51 @@ def to_yaml(cfg: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(cfg), resolve=True)
 
 
-def keys(schema: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> default value of a schema class, sections opened."""
-    out: dict[str, Any] = {}
+@dataclass(frozen=True)
+class Setting:
+    """One setting as `--help` shows it."""
+
+    default: Any
+    comment: str
+
+
+def settings(schema: Any, prefix: str = "") -> dict[str, Setting]:
+    """Dotted key -> default and the comment that stands above the field, sections opened, in order."""
+    out: dict[str, Setting] = {}
+    comments = _comments(schema)
     for item in dataclasses.fields(schema):
         default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
         if dataclasses.is_dataclass(default):
-            out.update(keys(type(default), f"{prefix}{item.name}."))
+            out.update(settings(type(default), f"{prefix}{item.name}."))
         else:
-            out[prefix + item.name] = default
+            out[prefix + item.name] = Setting(default, comments.get(item.name, ""))
     return out
+
+
+def _comments(schema: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in inspect.getsource(schema).splitlines():
+        field_line = re.match(r"    (\w+): ", line)
+        if line.strip().startswith("#"):
+            above.append(line.strip("# "))
+        elif field_line:
+            found[field_line.group(1)] = " ".join(above)
+            above = []
+        else:
+            above = []
+    return found
 
 
 def _explain(message: str, schema: Any) -> str:
     """Hydra's message without its internals, and the nearest key when one is misspelt."""
-    noise = ("full_key:", "object_type=", "reference_type=", "Set the env", "Config search path", "provider=", "See https", "In '")
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    noise = ("full_key:", "object_type=", "reference_type=", "Set the env", "Config search path", "provider=", "See https")
+    lines = [re.sub(r"^In '\w+': ", "", line.strip()) for line in message.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(noise)]
     text = "\n".join(dict.fromkeys(lines))
     found = re.search(r"Could not override '([^']+)'", text)
     if found:
-        near = difflib.get_close_matches(found.group(1), list(keys(schema)), n=3, cutoff=0.6)
+        near = difflib.get_close_matches(found.group(1), list(settings(schema)), n=3, cutoff=0.6)
         text = f"unknown setting {found.group(1)!r}"
         text += f"; did you mean {' or '.join(near)}?" if near else "; `raytensor run --help` lists all settings"
-        return text
+    return text
