@@ -1,0 +1,187 @@
+"""The runtime: pallets put together, calls dispatched with rollback, blocks built.
+
+In: pallet and runtime API classes, a genesis configuration, calls, signed extrinsics that were already decoded.
+Out: state in the store, events, dispatch results. Knows nothing of sockets, signatures' bytes or the disk.
+
+    next_block(): start_block -> on_initialize -> [apply ...] -> finish_block -> one version in the store
+
+A test drives pallets without a node: `runtime.next_block()`, `runtime.dispatch(Origin.signed(a), runtime.call(...))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from raytensor.devnet.pallet import Call, CallSpec, DispatchError, Origin, Pallet, PostInfo, RuntimeApi
+from raytensor.devnet.scale import Codecs, ScaleError, read_compact
+from raytensor.devnet.store import Store
+
+MAX_CALL_DEPTH = 8  # nesting of calls that a decoder accepts (runtime: validate_transaction)
+
+
+class Runtime:
+    """Pallets by name (`runtime.Balances`), `block_number`, `timestamp_ms`, `author`, the events of the open block."""
+
+    def __init__(
+        self,
+        pallets: Sequence[type[Pallet]],
+        apis: Sequence[type[RuntimeApi]] = (),
+        *,
+        genesis: dict[str, dict] | None = None,
+        block_time_ms: int = 12_000,
+        history_blocks: int = 4096,
+        check: bool = False,
+    ) -> None:
+        self.codecs = Codecs()
+        self.store = Store(self.codecs, history_blocks=history_blocks, check=check)
+        self.block_time_ms = block_time_ms
+        self.block_number = 0
+        self.timestamp_ms = 0
+        self.author = bytes(32)
+        self.events: list[tuple[Any, tuple[int, int], tuple]] = []  # (phase, (pallet, event) index, values)
+        self.phase: Any = "Initialization"
+        self.on_block_close: list[Callable[[], None]] = []
+        self.pallets: dict[str, Pallet] = {}
+        self.by_index: dict[int, Pallet] = {}
+        self._specs: dict[tuple[int, int], CallSpec] = {}
+        self._depth = 0
+        for cls in pallets:
+            pallet = cls(self)
+            assert pallet.name not in self.pallets and pallet.index not in self.by_index, pallet.name
+            self.pallets[pallet.name] = self.by_index[pallet.index] = pallet
+            setattr(self, pallet.name, pallet)
+            for spec in pallet.calls.values():
+                self._specs[pallet.index, spec.index] = spec
+        self.codecs.register("RuntimeCall", self._encode_call, self._decode_call)
+        for pallet in self.pallets.values():
+            pallet.bind(self.store)
+        self.apis = {instance.name: instance for instance in (cls(self) for cls in apis)}
+
+        def overriding(hook: str) -> list:
+            return [getattr(p, hook) for p in self.pallets.values() if getattr(type(p), hook) is not getattr(Pallet, hook)]
+
+        self._prechecks = overriding("precheck")
+        self._initializers = overriding("on_initialize")
+        self._finalizers = overriding("on_finalize")
+        for name, pallet in self.pallets.items():
+            pallet.genesis((genesis or {}).get(name, {}))
+        self.events.clear()
+        self.genesis_changes = self.store.commit(0)
+
+    # --- calls ---
+
+    def call(self, name: str, *args: Any, **named: Any) -> Call:
+        """A call by name: runtime.call("Balances.transfer_keep_alive", dest, value) or with named arguments."""
+        pallet, _, function = name.partition(".")
+        spec = self.pallets[pallet].calls[function]
+        values = (*args, *(named[argument] for argument in list(spec.args)[len(args) :]))
+        assert len(values) == len(spec.args) and len(args) + len(named) == len(spec.args), f"{name}{tuple(spec.args)}"
+        return Call(spec, values)
+
+    def _encode_call(self, value: Call, out: bytearray) -> None:
+        out += bytes((value.spec.pallet_index, value.spec.index))
+        for type_, argument in zip(value.spec.args.values(), value.args):
+            self.codecs(type_).enc(argument, out)
+
+    def _decode_call(self, data: bytes, pos: int) -> tuple[Call, int]:
+        spec = self._specs.get((data[pos], data[pos + 1])) if pos + 2 <= len(data) else None
+        if spec is None:
+            raise ScaleError("no such call" if pos + 2 <= len(data) else "call: input ends too early")
+        self._depth += 1
+        try:
+            if self._depth > MAX_CALL_DEPTH:
+                raise ScaleError(f"calls nest deeper than {MAX_CALL_DEPTH}")
+            args, pos = [], pos + 2
+            for type_ in spec.args.values():
+                value, pos = self.codecs(type_).dec(data, pos)
+                args.append(value)
+        finally:
+            self._depth -= 1
+        return Call(spec, tuple(args)), pos
+
+    def weight(self, call: Call) -> int:
+        """Declared ref_time of a call, in picoseconds."""
+        weight = call.spec.weight
+        return weight(self.pallets[call.pallet], call.args) if callable(weight) else weight
+
+    def pays(self, call: Call) -> bool:
+        """Whether a call pays fees, as declared."""
+        pays = call.spec.pays
+        return pays(self.pallets[call.pallet], call.args) if callable(pays) else pays
+
+    def precheck(self, origin: Origin, call: Call) -> None:
+        """The transaction extensions' checks of all pallets; raises the first refusal (DispatchError)."""
+        for check in self._prechecks:
+            check(origin, call)
+
+    def dispatch(self, origin: Origin, call: Call) -> PostInfo:
+        """Run a call. Raises DispatchError after undoing everything it wrote and emitted."""
+        mark, num_events = self.store.mark(), len(self.events)
+        try:
+            self.precheck(origin, call)
+            return call.spec.function(self.pallets[call.spec.pallet], origin, *call.args) or PostInfo()
+        except DispatchError:
+            self.store.rollback(mark)
+            del self.events[num_events:]
+            raise
+
+    def lookup(self, address: Any) -> bytes:
+        """The account of a MultiAddress; raises CannotLookup for the forms that have none here."""
+        if address[0] == "Id":
+            return address[1]
+        raise DispatchError("CannotLookup")
+
+    def deposit_event(self, index: tuple[int, int], values: tuple) -> None:
+        self.events.append((self.phase, index, values))
+
+    def event_names(self) -> list[tuple[str, str, tuple]]:
+        """The events of the open (or last) block as (pallet, event, values), for tests and logs."""
+        names = {key: (p.name, n) for p in self.pallets.values() for n, key in p._event_names.items()}
+        return [(*names[index], values) for _, index, values in self.events]
+
+    # --- blocks ---
+
+    def start_block(self, number: int, timestamp_ms: int) -> None:
+        assert number == self.block_number + 1, f"block {number} after {self.block_number}"
+        self.block_number, self.timestamp_ms = number, timestamp_ms
+        self.events.clear()
+        self.phase = "Initialization"
+        for hook in self._initializers:
+            hook(number)
+
+    def finish_block(self) -> list:
+        """Finalize hooks, then one version in the store. Returns the changed keys."""
+        self.phase = "Finalization"
+        for hook in self._finalizers:
+            hook(self.block_number)
+        return self.store.commit(self.block_number)
+
+    def next_block(self, calls: Iterable[tuple[Origin, Call]] = (), *, timestamp_ms: int | None = None) -> list:
+        """A whole block for tests without a node: hooks around calls given as (origin, call), without fees or nonces.
+        Returns one None or DispatchError per call.
+        """
+        self.start_block(self.block_number + 1, timestamp_ms or self.timestamp_ms + self.block_time_ms)
+        results: list[DispatchError | None] = []
+        for i, (origin, call) in enumerate(calls):
+            self.phase = ("ApplyExtrinsic", i)
+            try:
+                self.dispatch(origin, call)
+                results.append(None)
+            except DispatchError as error:
+                results.append(error)
+        self.finish_block()
+        return results
+
+    # --- runtime APIs ---
+
+    def api_call(self, name: str, data: bytes) -> bytes:
+        """state_call: "Trait_method" on SCALE arguments. KeyError(name) when there is no such method."""
+        trait, _, method = name.partition("_")
+        if trait not in self.apis or method not in self.apis[trait].methods:
+            raise KeyError(name)
+        mark = self.store.mark()
+        try:
+            return self.apis[trait].call(self.codecs, method, data)
+        finally:
+            self.store.rollback(mark)  # a simulation leaves nothing behind
