@@ -1,0 +1,146 @@
+"""The folder of a run: claimed by one process at a time, every file in it written whole or not at all.
+
+In: `<paths.runs>/<name>/` and what to do about an earlier run in it. Out: the places of the run's files:
+
+    config.yaml    the resolved configuration, secrets blotted out
+    events.jsonl   one event a line, appended (events.py)
+    summary.json   the outcome (summary.py)
+    report.html    the outcome for people (report.py)
+    state.json     where `resume` goes on; what stands in it is the caller's affair
+    checkpoints/   the caller's
+    .lock          held while a process works in the folder; holds its pid
+
+Knows nothing of what a run does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raytensor.errors import RunError
+from raytensor.telemetry.redact import redact
+
+
+def new_name(runs: Path, now: float | None = None) -> str:
+    """A name for a run without one: "run-20261123-004512", with "-2" and so on where that folder exists."""
+    base = time.strftime("run-%Y%m%d-%H%M%S", time.localtime(now))
+    name, number = base, 1
+    while (Path(runs) / name).exists():
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
+class RunFolder:
+    """A claimed run folder; a context manager that lets go of it.
+
+    path    `<paths.runs>/<name>`; made with its parents.
+    resume  never: a folder that holds a run is refused. auto: go on from it if there is one. must: refuse if there
+            is no saved state to go on from.
+
+    Raises `RunError` when another process works in the folder, when `resume` forbids what is found, or when the
+    folder can't be made.
+    """
+
+    def __init__(self, path: Path | str, resume: str = "never") -> None:
+        assert resume in ("never", "auto", "must"), resume
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.events = self.path / "events.jsonl"
+        self.summary = self.path / "summary.json"
+        self.report = self.path / "report.html"
+        self.state = self.path / "state.json"
+        self.checkpoints = self.path / "checkpoints"
+        self._lock = -1
+        if resume == "must" and not self.state.exists():
+            raise RunError(f"{self.path}: no saved state to go on from; start it with resume=auto, or check name and paths.runs")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._claim()
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            self.close()
+            raise RunError(f"{self.path}: can't be a run folder ({error.strerror}); set paths.runs to a folder you may write") from error
+        if resume == "never" and (self.events.exists() or self.state.exists()):
+            self.close()
+            name = self.path.name
+            raise RunError(f"{self.path}: holds a run already; take another name, or go on from it with `name={name} resume=auto`")
+        # What a killed process left of a file that it was writing.
+        for torn in self.path.glob(".*.tmp"):
+            torn.unlink()
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def resuming(self) -> bool:
+        """Whether a saved state is there to go on from."""
+        return self.state.exists()
+
+    def write_config(self, cfg: Any) -> None:
+        """Write config.yaml from a configuration dataclass or plain containers, secrets blotted out."""
+        from omegaconf import OmegaConf
+
+        node = OmegaConf.create(cfg) if isinstance(cfg, (dict, list)) else OmegaConf.structured(cfg)
+        plain = redact(OmegaConf.to_container(node, resolve=True))
+        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(plain)))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json. Raises `ValueError` for a number that is not finite: JSON has none, use None."""
+        write_text(self.summary, json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the state that a later process goes on from; after a crash the old or the new one is there, whole."""
+        write_text(self.state, json.dumps(state, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The newest saved state, or None. Raises `RunError` when it can't be read."""
+        try:
+            state = json.loads(self.state.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise RunError(f"{self.state}: not readable ({error}); remove the folder or take another name") from error
+        if not isinstance(state, dict):
+            raise RunError(f"{self.state}: holds no JSON object; remove the folder or take another name")
+        return state
+
+    def close(self) -> None:
+        """Let go of the folder; a second call does nothing."""
+        if self._lock >= 0:
+            os.close(self._lock)  # closing releases the lock, as the end of the process does
+            self._lock = -1
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _claim(self) -> None:
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(self._lock, 32).decode("ascii", "replace").strip() or "unknown"
+            self.close()
+            raise RunError(f"{self.path}: another run works in it (process {holder}); wait for it, stop it, or take another name") from error
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file: readers see the old or the new one, and a crash leaves either, whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
