@@ -6,6 +6,7 @@
     ├── PoolExhausted                     no actor of a pool is left; names the last cause
     ├── ChainError
     │   ├── ChainUnavailable              no endpoint answers; says what was waited for and how long
+    │   ├── FateUnknown                   an extrinsic was sent and no answer came; it may be on the chain
     │   ├── ChainRefused                  the chain said no; carries the error's name and the action
     │   └── WalletError                   a key file is missing, unreadable, encrypted or of the wrong role
     ├── DataError                         a corpus, tokenizer or checkpoint that can't be read
@@ -40,6 +41,10 @@ class ChainError(RayTensorError):
 
 class ChainUnavailable(ChainError):
     """No endpoint answered in time."""
+
+
+class FateUnknown(ChainError):
+    """A submission whose answer never came: look at the chain before anything is sent again."""
 
 
 class ChainRefused(ChainError):
