@@ -1,0 +1,198 @@
+"""What an epoch consumes and produces: one mechanism of one subnet at one block.
+
+In: the chain's storage values, checked here, each refused by its name where it is malformed.
+Out: `EpochInput` and `EpochOutput`. Field names are the chain's. Knows nothing of how an epoch is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ConfigError
+from .rows import Rows, unsigned
+
+NO_COMMIT = 2**64 - 1  # commit_block of a uid without a live commit
+
+
+def _whole(name: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise ConfigError(f"{name}: {value!r} is not an integer")
+    if not low <= value <= high:
+        raise ConfigError(f"{name}: {value} is outside {low}..{high}")
+    return int(value)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise ConfigError(f"{name}: {value!r} is neither true nor false")
+    return bool(value)
+
+
+def _flags(name: str, values: object, n: int) -> np.ndarray:
+    array = np.asarray(values)
+    if array.shape != (n,):
+        raise ConfigError(f"{name}: shape {array.shape}; this network has {n}")
+    if array.dtype != bool and n:
+        raise ConfigError(f"{name}: {array.dtype} values; give true and false")
+    return np.ascontiguousarray(array, dtype=bool)
+
+
+_U16, _U64 = 2**16 - 1, 2**64 - 1
+_RANGES = {
+    "block": (0, _U64),
+    "tempo": (0, _U16),
+    "activity_cutoff": (0, _U64),
+    "max_validators": (0, 2**32 - 1),
+    "emission": (0, _U64),
+    "stake_threshold": (0, _U64),
+    "kappa": (0, _U16),
+    "bonds_penalty": (0, _U16),
+    "bonds_moving_average": (0, (2**31 - 1) * 10**6),
+    "alpha_low": (0, _U16),
+    "alpha_high": (0, _U16),
+    "alpha_sigmoid_steepness": (-(2**15), 2**15 - 1),
+    "last_mechanism_step_block": (0, _U64),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class EpochInput:
+    """The state that `epoch_mechanism` (run_epoch.rs) reads. Vectors have length n and are indexed by uid.
+
+    stake, stake_frac  the stake weight as an I64F64: whole rao (below 2^63) and the fraction in units of 2^-64.
+    validator_permit   as stored by the previous epoch; it masks this one.
+    weights, bonds     rows as stored.
+    activity_cutoff    blocks, as the chain derives it from tempo and factor.
+    kappa, bonds_penalty, alpha_low, alpha_high   u16, 65535 means 1.
+    bonds_moving_average   millionths. alpha_sigmoid_steepness: hundredths.
+    commit_block       earliest block of a live weight commit of each uid, NO_COMMIT for none; read only when
+                       `commit_reveal` is on.
+    emission           rao of alpha to share out.
+    """
+
+    block: int
+    tempo: int
+    activity_cutoff: int
+    last_update: np.ndarray
+    block_at_registration: np.ndarray
+    stake: np.ndarray
+    validator_permit: np.ndarray
+    weights: Rows
+    bonds: Rows
+    max_validators: int
+    emission: int
+    stake_frac: np.ndarray | None = None
+    stake_threshold: int = 0
+    owner_uid: int | None = None
+    kappa: int = 32767
+    bonds_penalty: int = 65535
+    bonds_moving_average: int = 900_000
+    alpha_low: int = 45875
+    alpha_high: int = 58982
+    alpha_sigmoid_steepness: int = 1000
+    yuma3: bool = False
+    liquid_alpha: bool = False
+    commit_reveal: bool = False
+    commit_block: np.ndarray | None = None
+    last_mechanism_step_block: int = 0
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        for name in ("weights", "bonds"):
+            if not isinstance(getattr(self, name), Rows):
+                raise ConfigError(f"{name}: {type(getattr(self, name)).__name__}; build it with Rows")
+        n = self.weights.n
+        if self.bonds.n != n:
+            raise ConfigError(f"bonds: {self.bonds.n} rows, weights has {n}")
+        for name, (low, high) in _RANGES.items():
+            put(name, _whole(name, getattr(self, name), low, high))
+        for name in ("yuma3", "liquid_alpha", "commit_reveal"):
+            put(name, _flag(name, getattr(self, name)))
+        if self.owner_uid is not None:
+            put("owner_uid", _whole("owner_uid", self.owner_uid, 0, n - 1))
+        for name in ("last_update", "block_at_registration", "stake"):
+            put(name, unsigned(name, getattr(self, name), np.uint64, n))
+        put("validator_permit", _flags("validator_permit", self.validator_permit, n))
+        fraction = np.zeros(n, np.uint64) if self.stake_frac is None else self.stake_frac
+        put("stake_frac", unsigned("stake_frac", fraction, np.uint64, n))
+        commits = np.full(n, NO_COMMIT, np.uint64) if self.commit_block is None else self.commit_block
+        put("commit_block", unsigned("commit_block", commits, np.uint64, n))
+        if (sum_u64(self.stake) << 64) + sum_u64(self.stake_frac) >= 2**127:
+            raise ConfigError(f"stake: the sum is {sum_u64(self.stake)} rao; an I64F64 holds less than 2^63")
+
+    @property
+    def n(self) -> int:
+        return self.weights.n
+
+
+def sum_u64(values: np.ndarray) -> int:
+    """Exact sum of a uint64 vector of any size."""
+    low = int((values & np.uint64(0xFFFFFFFF)).sum())
+    return (int((values >> np.uint64(32)).sum()) << 32) + low
+
+
+def stake_from_bits(bits: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(stake, stake_frac) from the raw bits of I64F64 numbers."""
+    for value in bits:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**127:
+            raise ConfigError(f"stake: {value!r} is not the raw bits of an I64F64 of 0 or more")
+    return (
+        np.array([value >> 64 for value in bits], dtype=np.uint64),
+        np.array([value & _U64 for value in bits], dtype=np.uint64),
+    )
+
+
+def stake_weight(alpha_rao: Sequence[int], tao_rao: Sequence[int], tao_weight: int) -> tuple[np.ndarray, np.ndarray]:
+    """(stake, stake_frac) of alpha + tao * tao_weight / (2^64 - 1).
+
+    alpha_rao, tao_rao: u64, inherited through child keys. tao_weight: the u64 that the chain stores. The ratio is
+    rounded as the pallet does it (`get_tao_weight`: an U96F32, truncated; `get_stake_weights_for_network`).
+    """
+    ratio = (_whole("tao_weight", tao_weight, 0, _U64) << 32) // _U64
+    alpha = unsigned("alpha_rao", alpha_rao, np.uint64).tolist()
+    tao = unsigned("tao_rao", tao_rao, np.uint64, len(alpha)).tolist()
+    # I64F64 holds less than 2^63: the conversions and both operations saturate
+    top = 2**127 - 1
+    held = [(min(a << 64, top), min(t << 64, top)) for a, t in zip(alpha, tao, strict=True)]
+    return stake_from_bits([min(a + min((t * (ratio << 32)) >> 64, top), top) for a, t in held])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawColumns:
+    """The same columns before they became u16: int64 bits of I32F32 (value x 2^32), length n."""
+
+    stake_weight: np.ndarray
+    active_stake: np.ndarray
+    consensus: np.ndarray
+    validator_trust: np.ndarray
+    incentive: np.ndarray
+    dividends: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EpochOutput:
+    """What the chain stores and pays after an epoch. Vectors have length n and are indexed by uid.
+
+    uint16: incentive, dividends, consensus, validator_trust, stake_weight (65535 means 1).
+    validator_permit, active: bool; the permit is the new one.
+    uint64 rao: server_emission (miners), validator_emission, emission (both together, rounded by itself).
+    bonds: rows to store; only new permit holders have entries.
+    """
+
+    incentive: np.ndarray
+    dividends: np.ndarray
+    consensus: np.ndarray
+    validator_trust: np.ndarray
+    stake_weight: np.ndarray
+    validator_permit: np.ndarray
+    active: np.ndarray
+    server_emission: np.ndarray
+    validator_emission: np.ndarray
+    emission: np.ndarray
+    bonds: Rows
+    raw: RawColumns

@@ -1,0 +1,135 @@
+"""Weights and bonds as the chain stores them: for each uid a list of (uid, u16), in stored order, zeros included.
+
+In: lists, dictionaries or arrays. Out: `Rows`, a checked compressed sparse row matrix.
+Knows nothing of what the numbers mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ConfigError
+
+
+def unsigned(name: str, values: object, dtype: type, length: int | None = None) -> np.ndarray:
+    """`values` as a contiguous vector of an unsigned dtype, refused by name where it doesn't fit exactly."""
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ConfigError(f"{name}: {array.ndim} dimensions; give a flat list of integers")
+    if length is not None and len(array) != length:
+        raise ConfigError(f"{name}: {len(array)} values; this network has {length}")
+    if array.dtype == dtype:
+        return np.ascontiguousarray(array)
+    limit = np.iinfo(dtype).max
+    if array.dtype.kind in "iu":
+        if len(array) and (array.min() < 0 or array.max() > limit):
+            bad = int(array.min()) if array.min() < 0 else int(array.max())
+            raise ConfigError(f"{name}: {bad} is outside 0..{limit}")
+    elif len(array):
+        for value in array.tolist():
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ConfigError(f"{name}: {value!r} is not an integer")
+            if not 0 <= value <= limit:
+                raise ConfigError(f"{name}: {value} is outside 0..{limit}")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """n rows of (uid, value) entries, compressed.
+
+    indptr  int64 [n + 1]: row i is the slice indptr[i]:indptr[i + 1] of the other two.
+    uids    uint32 [entries]: the column of each entry, below n, at most once per row. The chain's uids are u16;
+            wider ones are this project's extension for larger networks.
+    values  uint16 [entries]. A zero is an entry; an absent uid is not.
+    ascending  whether every row's uids ascend, as they do unless a validator submitted them otherwise.
+    """
+
+    indptr: np.ndarray
+    uids: np.ndarray
+    values: np.ndarray
+    ascending: bool = True
+
+    @property
+    def n(self) -> int:
+        return len(self.indptr) - 1
+
+    @classmethod
+    def checked(cls, indptr: object, uids: object, values: object, *, name: str = "rows") -> Rows:
+        """Rows from three arrays. ConfigError, with the field's name, if they don't describe a matrix."""
+        pointers = unsigned(f"{name}.indptr", indptr, np.uint64).astype(np.int64)
+        columns = unsigned(f"{name}.uids", uids, np.uint32)
+        entries = unsigned(f"{name}.values", values, np.uint16)
+        if len(pointers) == 0 or pointers[0] != 0 or np.any(np.diff(pointers) < 0):
+            raise ConfigError(f"{name}.indptr: has to start at 0 and never to fall")
+        if pointers[-1] != len(columns) or len(columns) != len(entries):
+            raise ConfigError(
+                f"{name}: indptr ends at {pointers[-1]}, uids has {len(columns)} and values {len(entries)} entries;"
+                " the three have to agree"
+            )
+        n = len(pointers) - 1
+        if len(columns) and int(columns.max()) >= n:
+            raise ConfigError(f"{name}.uids: uid {int(columns.max())} in a network of {n}")
+        row_of = np.repeat(np.arange(n, dtype=np.int64), np.diff(pointers))
+        flat = row_of * n + columns
+        ascending = bool(np.all(flat[1:] > flat[:-1]))
+        if not ascending:
+            ordered = np.sort(flat)
+            twice = ordered[1:][ordered[1:] == ordered[:-1]]
+            if len(twice):
+                raise ConfigError(f"{name}.uids: row {twice[0] // n} names uid {twice[0] % n} twice")
+        return cls(pointers, columns, entries, ascending)
+
+    @classmethod
+    def from_lists(cls, rows: Sequence[Iterable[tuple[int, int]]], *, name: str = "rows") -> Rows:
+        """Rows from one list of (uid, value) for each uid."""
+        listed = [[tuple(entry) for entry in row] for row in rows]
+        indptr = np.zeros(len(listed) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in listed], out=indptr[1:])
+        flat = [entry for row in listed for entry in row]
+        if any(len(entry) != 2 for entry in flat):
+            raise ConfigError(f"{name}: an entry is not a pair of (uid, value)")
+        return cls.checked(indptr, [u for u, _ in flat], [v for _, v in flat], name=name)
+
+    @classmethod
+    def from_dict(cls, n: int, rows: Mapping[int, Iterable[tuple[int, int]]], *, name: str = "rows") -> Rows:
+        """Rows from {uid: [(uid, value), ...]}; a uid that is not named has an empty row."""
+        for uid in rows:
+            if not 0 <= uid < n:
+                raise ConfigError(f"{name}: row of uid {uid} in a network of {n}")
+        return cls.from_lists([rows.get(uid, ()) for uid in range(n)], name=name)
+
+    @classmethod
+    def empty(cls, n: int) -> Rows:
+        return cls(np.zeros(n + 1, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.uint16))
+
+    def row(self, uid: int) -> list[tuple[int, int]]:
+        """One row as a list of (uid, value)."""
+        part = slice(self.indptr[uid], self.indptr[uid + 1])
+        return list(zip(self.uids[part].tolist(), self.values[part].tolist(), strict=True))
+
+    def to_lists(self) -> list[list[tuple[int, int]]]:
+        """All rows as lists of (uid, value)."""
+        return [self.row(uid) for uid in range(self.n)]
+
+    def replace_row(self, uid: int, row: Iterable[tuple[int, int]], *, name: str = "rows") -> Rows:
+        """The same rows with one of them exchanged."""
+        rows = self.to_lists()
+        rows[uid] = list(row)
+        return Rows.from_lists(rows, name=name)
+
+    def without_column(self, uid: int) -> Rows:
+        """Every entry towards one uid removed: what `do_reset_bonds` (run_epoch.rs) does to the stored bonds."""
+        keep = self.uids != uid
+        kept = np.concatenate([[0], np.cumsum(keep)])
+        return Rows(kept[self.indptr], self.uids[keep], self.values[keep], self.ascending)
+
+    def same_as(self, other: Rows) -> bool:
+        """Whether both hold the same entries in the same order."""
+        return all(
+            np.array_equal(a, b)
+            for a, b in ((self.indptr, other.indptr), (self.uids, other.uids), (self.values, other.values))
+        )
