@@ -9,6 +9,7 @@
     │   ├── FateUnknown                   an extrinsic was sent and no answer came; it may be on the chain
     │   ├── ChainRefused                  the chain said no; carries the error's name and the action
     │   └── WalletError                   a key file is missing, unreadable, encrypted or of the wrong role
+    ├── WireError                         a request or an answer that was turned down; its tree is in wire/errors.py
     ├── DataError                         a corpus, tokenizer or checkpoint that can't be read
     └── RunError                          a run folder that is in use, or can't be resumed
 
@@ -62,6 +63,22 @@ class ChainRefused(ChainError):
 
 class WalletError(ChainError):
     """A key that can't be used."""
+
+
+class WireError(RayTensorError):
+    """A request or an answer on the wire that was turned down.
+
+    status  HTTP status that carries it.
+    fix     what the sender can do about it; "" when there is nothing.
+    """
+
+    status = 400
+    fix = ""
+
+    def __init__(self, reason: str, *, fix: str | None = None) -> None:
+        super().__init__(reason)
+        if fix is not None:
+            self.fix = fix
 
 
 class DataError(RayTensorError):
