@@ -1,0 +1,185 @@
+"""Plans extrinsics: as few as the chain allows, each item's outcome still its own.
+
+In: items (an intent's id, its signer, its call or its row of weights), limits, and which signers have a delegate.
+Out: `Planned` extrinsics in the order in which each signer's nonces must go.
+
+    one hotkey, many subnets, plain weights     SubtensorModule.batch_set_weights (free, fails per subnet)
+    many signers with one delegate              Utility.force_batch of Proxy.proxy calls, signed by the delegate
+    one signer, many paid calls                 Utility.force_batch, signed by the signer
+    anything else                               extrinsics of their own, consecutive nonces, all in flight at once
+
+Pure: no clock, no connection, no Ray. Limits and costs are given, never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from raytensor.chain.calls import Call
+from raytensor.chain.weights import Row, batch_call, single_call
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One intent, ready to be sent: exactly one of `call` and `row` is given."""
+
+    intent_id: str
+    signer: str
+    call: Call | None = None
+    row: Row | None = None
+    free: bool = False
+
+    def __post_init__(self) -> None:
+        assert (self.call is None) != (self.row is None), "an item is a call or a row of weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call takes of a block: computation (picoseconds of the reference machine) and encoded bytes."""
+
+    ref_time: int = 0
+    length: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.ref_time + other.ref_time, self.length + other.length)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one extrinsic may take at most."""
+
+    max_items: int = 1000
+    max_ref_time: int = 2_000_000_000_000
+    max_length: int = 3_000_000
+
+    def __post_init__(self) -> None:
+        if min(self.max_items, self.max_ref_time, self.max_length) < 1:
+            raise ValueError(f"{self}: every limit is at least 1")
+
+    def allows(self, cost: Cost) -> bool:
+        return cost.ref_time <= self.max_ref_time and cost.length <= self.max_length
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One extrinsic to be: its signer, its call, and the intents of its items in the order of `events.outcomes`."""
+
+    signer: str
+    call: Call
+    intent_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A call that stands for some intents, before it is known whose extrinsic will carry it."""
+
+    signer: str
+    call: Call
+    intent_ids: tuple[str, ...]
+    free: bool
+
+
+def plan(
+    items: Sequence[Item],
+    limits: Limits,
+    *,
+    delegates: Mapping[str, str] | None = None,
+    keys: Container[str] | None = None,
+    cost: Callable[[Call], Cost] = lambda call: Cost(),
+    native_batch: bool = True,
+) -> list[Planned]:
+    """The extrinsics that carry the items.
+
+    delegates     signer -> delegate that may act for it by Proxy.proxy.
+    keys          signers whose own key is at hand; None means all. One alone of a delegate's signers uses its own key,
+                  which is free for weights, where a proxied call pays.
+    cost          what a call takes; a batch takes the sum of its calls.
+    native_batch  the runtime has batch_set_weights.
+    The order of one signer's paid calls is kept. A call that alone is over a limit is planned alone: the chain says so.
+    """
+    delegates = delegates or {}
+    parts = [part for signer, own in _by(items, lambda i: i.signer) for part in _parts(own, limits, cost, native_batch)]
+    proxied: dict[str, list[_Part]] = {}
+    direct: list[_Part] = []
+    for part in parts:
+        if part.signer in delegates:
+            proxied.setdefault(delegates[part.signer], []).append(part)
+        else:
+            direct.append(part)
+    planned = []
+    for delegate, group in proxied.items():
+        signers = {part.signer for part in group}
+        if len(signers) == 1 and (keys is None or signers.pop() in keys):
+            direct += group
+            continue
+        wrapped = [
+            _Part(delegate, Call("Proxy", "proxy", _proxy_args(part)), part.intent_ids, free=False) for part in group
+        ]
+        planned += _force_batches(wrapped, limits, cost)
+    for _, group in _by(direct, lambda part: part.signer):
+        planned += [Planned(part.signer, part.call, part.intent_ids) for part in group if part.free]
+        planned += _force_batches([part for part in group if not part.free], limits, cost)
+    return planned
+
+
+def _proxy_args(part: _Part) -> dict:
+    return {"real": part.signer, "force_proxy_type": None, "call": part.call}
+
+
+def _parts(own: Sequence[Item], limits: Limits, cost: Callable[[Call], Cost], native_batch: bool) -> list[_Part]:
+    """One signer's items as calls: the plain rows in native batches, the others one by one."""
+    signer = own[0].signer
+    rows = [item for item in own if item.row is not None and item.row.mecid == 0]
+    if not native_batch or len({item.row.netuid for item in rows}) != len(rows) or len(rows) < 2:
+        rows = []
+    found = []
+    for group in _split(rows, limits, lambda item: Cost(0, cost(single_call(item.row)).length)):
+        call = batch_call([item.row for item in group]) if len(group) > 1 else single_call(group[0].row)
+        found.append(_Part(signer, call, tuple(item.intent_id for item in group), free=True))
+    batched = {item.intent_id for item in rows}
+    for item in own:
+        if item.intent_id not in batched:
+            call = item.call if item.call is not None else single_call(item.row)
+            found.append(_Part(signer, call, (item.intent_id,), free=item.free or item.row is not None))
+    return found
+
+
+def _force_batches(parts: Sequence[_Part], limits: Limits, cost: Callable[[Call], Cost]) -> list[Planned]:
+    planned = []
+    for group in _split(parts, limits, lambda part: cost(part.call)):
+        ids = tuple(intent_id for part in group for intent_id in part.intent_ids)
+        call = group[0].call if len(group) == 1 else Call("Utility", "force_batch", {"calls": [p.call for p in group]})
+        planned.append(Planned(group[0].signer, call, ids))
+    return planned
+
+
+def _split(things: Sequence, limits: Limits, cost: Callable) -> Iterable[list]:
+    """Cuts a sequence into runs that each keep the limits; a thing over a limit by itself is a run by itself."""
+    run: list = []
+    total = Cost()
+    for thing in things:
+        more = total + cost(thing)
+        if run and (len(run) == limits.max_items or not limits.allows(more)):
+            yield run
+            run, more = [], cost(thing)
+        run.append(thing)
+        total = more
+    if run:
+        yield run
+
+
+def _by(things: Iterable, key: Callable) -> list[tuple]:
+    groups: dict = {}
+    for thing in things:
+        groups.setdefault(key(thing), []).append(thing)
+    return list(groups.items())
+
+
+def halve(planned: Planned, item_of: Mapping[str, Item]) -> list[Sequence[Item]]:
+    """The items of an extrinsic that a node found too heavy, in two halves to be planned again."""
+    items = [item_of[intent_id] for intent_id in planned.intent_ids]
+    if len(items) < 2:
+        raise ValueError(f"{planned.call.name} is too heavy for a block by itself and can't be split")
+    middle = len(items) // 2
+    return [items[:middle], items[middle:]]

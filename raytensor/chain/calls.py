@@ -1,0 +1,288 @@
+"""What can be asked of the chain: calls and intents.
+
+A `Call` is one runtime call by name. An `Intent` is what somebody wants done once: it has an id of its own, says who
+signs, and gives its `Call`. Names and arguments are those of the runtime's metadata (pallets SubtensorModule, Balances,
+Proxy, Commitments); amounts are integers with their unit in the name.
+Knows nothing of encoding, nonces or connections.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One runtime call. `args` maps argument names of the metadata to values; a value may be a `Call` or a list of them."""
+
+    module: str
+    function: str
+    args: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.module}.{self.function}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """Something that is to happen once on the chain.
+
+    signer     ss58 of the account in whose name the call runs.
+    intent_id  the caller's id; the same id never leads to a second effect.
+    role       which key of a wallet signs: "hotkey" or "coldkey".
+    free       the chain asks no fee for the call (Pays::No).
+    moves      the call moves or spends funds: a policy has to allow it.
+    """
+
+    signer: str
+    intent_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    name: ClassVar[str] = ""
+    role: ClassVar[str] = "coldkey"
+    free: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
+
+    def call(self) -> Call:
+        """The runtime call. Arguments are the intent's own fields, in the order and by the names of the metadata."""
+        module, function = self.name.split(".")
+        return Call(module, function, self._args())
+
+    def _args(self) -> dict[str, Any]:
+        skip = {"signer", "intent_id"}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skip}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the journal; `intent_from_json` reads it back."""
+        return {"kind": type(self).__name__, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetWeights(Intent):
+    """A validator's weights on one mechanism of a subnet, by hotkey; uids are looked up when it is planned.
+
+    values  ((hotkey ss58, weight >= 0), ...), any scale.
+    """
+
+    netuid: int
+    values: tuple[tuple[str, float], ...]
+    mecid: int = 0
+    version_key: int = 0
+    name: ClassVar[str] = "SubtensorModule.set_weights"
+    role: ClassVar[str] = "hotkey"
+    free: ClassVar[bool] = True
+
+    def call(self) -> Call:
+        raise AssertionError("SetWeights becomes a call only when its hotkeys have been looked up: see weights.resolve")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddStake(Intent):
+    hotkey: str
+    netuid: int
+    amount_staked: int  # rao of TAO
+    name: ClassVar[str] = "SubtensorModule.add_stake"
+    moves: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddStakeLimit(AddStake):
+    limit_price: int  # rao of TAO for one alpha, the most that is paid
+    allow_partial: bool = False
+    name: ClassVar[str] = "SubtensorModule.add_stake_limit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveStake(Intent):
+    hotkey: str
+    netuid: int
+    amount_unstaked: int  # alpha, in 10^-9
+    name: ClassVar[str] = "SubtensorModule.remove_stake"
+    moves: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveStakeLimit(RemoveStake):
+    limit_price: int  # rao of TAO for one alpha, the least that is taken
+    allow_partial: bool = False
+    name: ClassVar[str] = "SubtensorModule.remove_stake_limit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnstakeAll(Intent):
+    hotkey: str
+    name: ClassVar[str] = "SubtensorModule.unstake_all"
+    moves: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoveStake(Intent):
+    origin_hotkey: str
+    destination_hotkey: str
+    origin_netuid: int
+    destination_netuid: int
+    alpha_amount: int
+    name: ClassVar[str] = "SubtensorModule.move_stake"
+    moves: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferStake(Intent):
+    destination_coldkey: str
+    hotkey: str
+    origin_netuid: int
+    destination_netuid: int
+    alpha_amount: int
+    name: ClassVar[str] = "SubtensorModule.transfer_stake"
+    moves: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapStake(Intent):
+    hotkey: str
+    origin_netuid: int
+    destination_netuid: int
+    alpha_amount: int
+    name: ClassVar[str] = "SubtensorModule.swap_stake"
+    moves: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapStakeLimit(SwapStake):
+    limit_price: int
+    allow_partial: bool = False
+    name: ClassVar[str] = "SubtensorModule.swap_stake_limit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer(Intent):
+    """Sends TAO and keeps the sender's account alive (existential deposit)."""
+
+    dest: str
+    value: int  # rao of TAO
+    name: ClassVar[str] = "Balances.transfer_keep_alive"
+    moves: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class BurnedRegister(Intent):
+    netuid: int
+    hotkey: str
+    name: ClassVar[str] = "SubtensorModule.burned_register"
+    moves: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RootRegister(Intent):
+    hotkey: str
+    name: ClassVar[str] = "SubtensorModule.root_register"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisterNetwork(Intent):
+    hotkey: str
+    name: ClassVar[str] = "SubtensorModule.register_network"
+    moves: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartCall(Intent):
+    netuid: int
+    name: ClassVar[str] = "SubtensorModule.start_call"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncreaseTake(Intent):
+    hotkey: str
+    take: int  # u16, 65535 = 100 %
+    name: ClassVar[str] = "SubtensorModule.increase_take"
+    free: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecreaseTake(IncreaseTake):
+    name: ClassVar[str] = "SubtensorModule.decrease_take"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetChildren(Intent):
+    hotkey: str
+    netuid: int
+    children: tuple[tuple[int, str], ...]  # (proportion of u64::MAX, hotkey)
+    name: ClassVar[str] = "SubtensorModule.set_children"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddProxy(Intent):
+    delegate: str
+    proxy_type: str = "NonTransfer"
+    delay: int = 0
+    name: ClassVar[str] = "Proxy.add_proxy"
+    role: ClassVar[str] = "hotkey"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeAxon(Intent):
+    """Publishes where a neuron listens. ip: dotted or colon notation; 127.0.0.1 and ::1 are refused by the chain."""
+
+    netuid: int
+    ip: str
+    port: int
+    version: int = 1
+    protocol: int = 4
+    name: ClassVar[str] = "SubtensorModule.serve_axon"
+    role: ClassVar[str] = "hotkey"
+    free: ClassVar[bool] = True
+
+    def _args(self) -> dict[str, Any]:
+        address = ipaddress.ip_address(self.ip)
+        return {
+            "netuid": self.netuid,
+            "version": self.version,
+            "ip": int(address),
+            "port": self.port,
+            "ip_type": address.version,
+            "protocol": self.protocol,
+            "placeholder1": 0,
+            "placeholder2": 0,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetCommitment(Intent):
+    """Publishes up to 128 bytes under a hotkey and subnet (pallet Commitments)."""
+
+    netuid: int
+    text: str
+    name: ClassVar[str] = "Commitments.set_commitment"
+    role: ClassVar[str] = "hotkey"
+    free: ClassVar[bool] = True
+
+    def _args(self) -> dict[str, Any]:
+        raw = self.text.encode()
+        if len(raw) > 128:
+            raise ValueError(f"a commitment holds at most 128 bytes, got {len(raw)}: publish a hash or a link instead")
+        return {"netuid": self.netuid, "info": {"fields": [[{f"Raw{len(raw)}": "0x" + raw.hex()}]]}}
+
+
+def kinds() -> dict[str, type[Intent]]:
+    """Every intent class by its name."""
+    found, queue = {}, [Intent]
+    while queue:
+        for kind in queue.pop().__subclasses__():
+            found[kind.__name__] = kind
+            queue.append(kind)
+    return found
+
+
+def intent_from_json(data: dict[str, Any]) -> Intent:
+    """The intent that `Intent.to_json` described."""
+    data = dict(data)
+    kind = kinds()[data.pop("kind")]
+    for name in ("values", "children"):
+        if name in data:
+            data[name] = tuple(tuple(pair) for pair in data[name])
+    return kind(**data)

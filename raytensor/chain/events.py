@@ -1,0 +1,197 @@
+"""What became of each item of an extrinsic, read from its events.
+
+In: the call that was sent and the decoded events of its extrinsic, in order. Out: one `Outcome` per item: a plain call
+is one item, a batch has those of its calls, batch_set_weights one per subnet, a proxied or sudo call those of the inner.
+An extrinsic "succeeds" on the chain although items of it failed: the truth is in BatchInterrupted, ItemFailed,
+ProxyExecuted, Sudid and BatchWeightItemFailed, and a failed dispatch leaves no events behind (FRAME rolls them back).
+
+The events of nested calls are a small grammar, and it is parsed as one, with backtracking where the end of an inner
+call can be told only by what follows. Knows nothing of metadata: errors stay as they were decoded. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raytensor.chain.calls import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One decoded event. `data`: a dict of named fields or the value(s) of unnamed ones."""
+
+    module: str
+    name: str
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item. `error`: the decoded DispatchError; `run` is False if the item never ran."""
+
+    ok: bool
+    error: Any = None
+    run: bool = True
+
+
+OK = Outcome(True)
+NOT_RUN = Outcome(False, error="NotRun", run=False)
+
+_STRUCTURE = {
+    "Utility": {"ItemCompleted", "ItemFailed", "BatchInterrupted", "BatchCompleted", "BatchCompletedWithErrors"},
+    "Proxy": {"ProxyExecuted"},
+    "Sudo": {"Sudid", "SudoAsDone"},
+    "SubtensorModule": {"BatchCompletedWithErrors", "BatchWeightItemFailed", "BatchWeightsCompleted"},
+}
+_BATCHES = {"Utility.batch", "Utility.batch_all", "Utility.force_batch"}
+_WRAPPERS = {
+    "Proxy.proxy": ("Proxy", "ProxyExecuted", "result"),
+    "Proxy.proxy_announced": ("Proxy", "ProxyExecuted", "result"),
+    "Sudo.sudo": ("Sudo", "Sudid", "sudo_result"),
+    "Sudo.sudo_unchecked_weight": ("Sudo", "Sudid", "sudo_result"),
+    "Sudo.sudo_as": ("Sudo", "SudoAsDone", "sudo_result"),
+}
+_LISTS = {"SubtensorModule.batch_set_weights": "netuids", "SubtensorModule.batch_commit_weights": "netuids"}
+
+_Parse = Iterator[tuple[tuple[Outcome, ...], int]]
+
+
+def count_items(call: Call) -> int:
+    """How many items `outcomes` gives for a call."""
+    if call.name in _BATCHES:
+        return sum(count_items(inner) for inner in call.args["calls"])
+    if call.name in _WRAPPERS:
+        return count_items(call.args["call"])
+    if call.name in _LISTS:
+        return len(call.args[_LISTS[call.name]])
+    return 1
+
+
+def outcomes(call: Call, events: Sequence[Event]) -> tuple[Outcome, ...]:
+    """One outcome per item of the extrinsic's call, in the order of the call.
+
+    Raises ValueError if the events are not those of this call: the extrinsic's end is missing, or the structure differs.
+    """
+    end = next((e for e in reversed(events) if e.module == "System" and e.name.startswith("Extrinsic")), None)
+    if end is None:
+        raise ValueError(f"no ExtrinsicSuccess or ExtrinsicFailed among the {len(events)} events of {call.name}")
+    if end.name == "ExtrinsicFailed":
+        return _all(call, Outcome(False, _field(end, "dispatch_error", 0)))
+    stream = [e for e in events if e.name in _STRUCTURE.get(e.module, ())]
+    for found, used in _parse(call, stream, 0):
+        if used == len(stream):
+            return found
+    names = ", ".join(f"{e.module}.{e.name}" for e in stream)
+    raise ValueError(f"the events of {call.name} do not fit its structure: {names}")
+
+
+def fee(events: Sequence[Event]) -> int:
+    """The fee that the extrinsic paid, in rao of TAO (TransactionPayment.TransactionFeePaid), 0 for a free call."""
+    paid = [e for e in events if e.module == "TransactionPayment" and e.name == "TransactionFeePaid"]
+    return int(_field(paid[-1], "actual_fee", 1)) if paid else 0
+
+
+def _field(event: Event, name: str, index: int) -> Any:
+    return event.data[name] if isinstance(event.data, dict) else event.data[index]
+
+
+def _only(event: Event, name: str) -> Any:
+    """The one field of an event, whether named or not."""
+    if isinstance(event.data, dict) and name in event.data:
+        return event.data[name]
+    if isinstance(event.data, (tuple, list)) and len(event.data) == 1:
+        return event.data[0]
+    return event.data
+
+
+def _all(call: Call, outcome: Outcome) -> tuple[Outcome, ...]:
+    return (outcome,) * count_items(call)
+
+
+def _is(stream: Sequence[Event], at: int, module: str, *names: str) -> bool:
+    return at < len(stream) and stream[at].module == module and stream[at].name in names
+
+
+def _parse(call: Call, stream: Sequence[Event], at: int) -> _Parse:
+    """Every way to read the events of a dispatch that returned Ok, as (outcomes, next position)."""
+    if call.name in _BATCHES:
+        yield from _parse_batch(call, stream, at)
+    elif call.name in _WRAPPERS:
+        yield from _parse_wrapper(call, stream, at)
+    elif call.name in _LISTS:
+        yield from _parse_list(call, stream, at)
+    else:
+        yield (OK,), at
+
+
+def _parse_batch(call: Call, stream: Sequence[Event], at: int) -> _Parse:
+    """One call after the other, keeping for each reachable position the outcomes (a linked list) that lead there."""
+    calls = call.args["calls"]
+    states: dict[int, tuple | None] = {at: None}
+    for index, inner in enumerate(calls):
+        reached: dict[int, tuple | None] = {}
+        for here, before in states.items():
+            if call.function == "force_batch" and _is(stream, here, "Utility", "ItemFailed"):
+                failed = Outcome(False, _only(stream[here], "error"))
+                reached.setdefault(here + 1, (before, _all(inner, failed)))
+            if call.function == "batch" and _is(stream, here, "Utility", "BatchInterrupted"):
+                if int(_field(stream[here], "index", 0)) == index:
+                    stopped = _all(inner, Outcome(False, _field(stream[here], "error", 1)))
+                    never = sum(count_items(later) for later in calls[index + 1 :])
+                    yield _flat(before) + stopped + (NOT_RUN,) * never, here + 1
+            for found, end in _parse(inner, stream, here):
+                if _is(stream, end, "Utility", "ItemCompleted"):
+                    reached.setdefault(end + 1, (before, found))
+        states = reached
+    for here, before in states.items():
+        if _is(stream, here, "Utility", "BatchCompleted", "BatchCompletedWithErrors"):
+            yield _flat(before), here + 1
+
+
+def _flat(chain: tuple | None) -> tuple[Outcome, ...]:
+    parts = []
+    while chain is not None:
+        chain, found = chain
+        parts.append(found)
+    return tuple(outcome for part in reversed(parts) for outcome in part)
+
+
+def _parse_wrapper(call: Call, stream: Sequence[Event], at: int) -> _Parse:
+    module, name, field = _WRAPPERS[call.name]
+    inner = call.args["call"]
+    if _is(stream, at, module, name) and (error := _error_of(_only(stream[at], field))) is not None:
+        yield _all(inner, Outcome(False, error)), at + 1
+    for found, end in _parse(inner, stream, at):
+        if _is(stream, end, module, name) and _error_of(_only(stream[end], field)) is None:
+            yield found, end + 1
+
+
+def _error_of(result: Any) -> Any:
+    """The error of a decoded Result, None if it is Ok."""
+    if isinstance(result, dict) and "Err" in result:
+        return result["Err"]
+    return None
+
+
+def _parse_list(call: Call, stream: Sequence[Event], at: int) -> _Parse:
+    """batch_set_weights and batch_commit_weights: a failure per subnet, then the end, which lists every subnet."""
+    failed: dict[int, Any] = {}
+    while _is(stream, at, "SubtensorModule", "BatchCompletedWithErrors", "BatchWeightItemFailed"):
+        event = stream[at]
+        if event.name == "BatchWeightItemFailed":
+            # Older runtimes give the error alone: it then belongs to no subnet in particular, so to all.
+            netuids = call.args["netuids"] if not _has_netuid(event.data) else [int(_field(event, "netuid", 0))]
+            for netuid in netuids:
+                failed[netuid] = _field(event, "error", 1) if _has_netuid(event.data) else _only(event, "error")
+        at += 1
+    if _is(stream, at, "SubtensorModule", "BatchWeightsCompleted"):
+        items = call.args[_LISTS[call.name]]
+        yield tuple(Outcome(False, failed[n]) if n in failed else OK for n in items), at + 1
+
+
+def _has_netuid(data: Any) -> bool:
+    if isinstance(data, dict):
+        return "netuid" in data
+    return isinstance(data, (tuple, list)) and len(data) == 2

@@ -1,0 +1,185 @@
+"""What was meant, what was sent, and what became of it: a SQLite file (WAL) that outlives the writer.
+
+An intent is written before it is planned; an extrinsic with its signed bytes before it is sent; a fate when the chain
+has told it. A writer that starts again finds here what it may have sent, and asks the chain before it sends more.
+
+    intents     one row an intent, its fate and receipt
+    extrinsics  one row a signed extrinsic: hash, signer, nonce, first and last block of its era, bytes, state
+    items       which intents an extrinsic carries, in the order of its items
+
+Knows nothing of the chain; holds no key and no signature other than those of the extrinsics' own bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raytensor.chain.calls import Intent, intent_from_json
+from raytensor.types import Fate, Receipt
+
+
+class Sent(str, enum.Enum):
+    """State of a signed extrinsic."""
+
+    WRITTEN = "written"  # in the journal; it may or may not have reached a node
+    POOLED = "pooled"  # a node took it
+    REFUSED = "refused"  # a node turned it down, for certain
+    INCLUDED = "included"  # in a block
+    EXPIRED = "expired"  # its era ended, or its nonce went to another: it can't be included any more
+
+
+@dataclass(frozen=True, slots=True)
+class Extrinsic:
+    """A signed extrinsic. Valid in the blocks birth < n <= death, where death is None for one that never expires."""
+
+    hash: str
+    signer: str
+    nonce: int
+    birth: int
+    death: int | None
+    data: bytes
+    call_json: str
+    intent_ids: tuple[str, ...]
+    state: Sent = Sent.WRITTEN
+    block: int | None = None
+
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS intents (
+    intent_id TEXT PRIMARY KEY, call TEXT NOT NULL, signer TEXT NOT NULL, netuid INTEGER, body TEXT NOT NULL,
+    fate TEXT, receipt TEXT, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS extrinsics (
+    hash TEXT PRIMARY KEY, signer TEXT NOT NULL, nonce INTEGER NOT NULL, birth INTEGER NOT NULL, death INTEGER,
+    data BLOB NOT NULL, call TEXT NOT NULL, state TEXT NOT NULL, block INTEGER, detail TEXT, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS items (
+    hash TEXT NOT NULL, place INTEGER NOT NULL, intent_id TEXT NOT NULL, PRIMARY KEY (hash, place));
+CREATE INDEX IF NOT EXISTS items_by_intent ON items (intent_id);
+CREATE INDEX IF NOT EXISTS open_intents ON intents (fate) WHERE fate IS NULL OR fate = 'unknown';
+CREATE INDEX IF NOT EXISTS open_extrinsics ON extrinsics (state) WHERE state IN ('written', 'pooled');
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+class Journal:
+    """One writer's journal. Each method is one transaction that is on disk when it returns.
+
+    genesis: hash of the chain's block 0; a journal of another chain is refused (ValueError), since its nonces and
+    hashes mean nothing here.
+    """
+
+    def __init__(self, path: str | os.PathLike, genesis: str | None = None) -> None:
+        self.path = Path(path).expanduser()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+        if genesis is not None:
+            self._db.execute("INSERT OR IGNORE INTO facts VALUES ('genesis', ?)", (genesis,))
+            (known,) = self._db.execute("SELECT value FROM facts WHERE name = 'genesis'").fetchone()
+            if known != genesis:
+                self._db.close()
+                raise ValueError(
+                    f"journal {self.path} belongs to the chain with genesis {known[:18]}, not {genesis[:18]}: "
+                    "use another journal file for this chain"
+                )
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add_intents(self, intents: Iterable[Intent]) -> None:
+        """Writes intents that are not there yet; one that is there keeps its fate."""
+        now = time.time()
+        rows = [
+            (i.intent_id, i.name, i.signer, getattr(i, "netuid", None), json.dumps(i.to_json()), now) for i in intents
+        ]
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT OR IGNORE INTO intents (intent_id, call, signer, netuid, body, at) VALUES (?,?,?,?,?,?)", rows
+            )
+
+    def add_extrinsic(self, extrinsic: Extrinsic) -> None:
+        """Writes a signed extrinsic and its items, before it is sent."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(
+                "INSERT INTO extrinsics (hash, signer, nonce, birth, death, data, call, state, block, at) "
+                "VALUES (?,?,?,?,?,?,?,?,?,?)",
+                (
+                    extrinsic.hash, extrinsic.signer, extrinsic.nonce, extrinsic.birth, extrinsic.death,
+                    extrinsic.data, extrinsic.call_json, extrinsic.state.value, extrinsic.block, time.time(),
+                ),
+            )  # fmt: skip
+            rows = [(extrinsic.hash, place, intent_id) for place, intent_id in enumerate(extrinsic.intent_ids)]
+            self._db.executemany("INSERT INTO items VALUES (?,?,?)", rows)
+
+    def mark(self, hash: str, state: Sent, *, block: int | None = None, detail: str | None = None) -> None:
+        """Notes what became of an extrinsic."""
+        changed = self._db.execute(
+            "UPDATE extrinsics SET state = ?, block = COALESCE(?, block), detail = COALESCE(?, detail) WHERE hash = ?",
+            (state.value, block, detail, hash),
+        ).rowcount
+        assert changed == 1, f"extrinsic {hash} is not in the journal"
+
+    def settle(self, receipts: Sequence[Receipt], extrinsic: tuple[str, Sent, int | None] | None = None) -> None:
+        """Writes intents' fates and, in the same transaction, the state (hash, state, block) of their extrinsic."""
+        rows = [(r.fate.value, json.dumps(_plain(r)), r.intent_id) for r in receipts]
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("UPDATE intents SET fate = ?, receipt = ? WHERE intent_id = ?", rows)
+            if extrinsic is not None:
+                hash, state, block = extrinsic
+                self._db.execute("UPDATE extrinsics SET state = ?, block = ? WHERE hash = ?", (state.value, block, hash))
+
+    def receipt(self, intent_id: str) -> Receipt | None:
+        """The receipt of an intent whose fate is final, None if it has none (yet)."""
+        row = self._db.execute("SELECT receipt FROM intents WHERE intent_id = ?", (intent_id,)).fetchone()
+        found = _receipt(row[0]) if row and row[0] else None
+        return None if found is None or found.fate is Fate.UNKNOWN else found
+
+    def intent(self, intent_id: str) -> Intent | None:
+        row = self._db.execute("SELECT body FROM intents WHERE intent_id = ?", (intent_id,)).fetchone()
+        return intent_from_json(json.loads(row[0])) if row else None
+
+    def open_extrinsics(self) -> list[Extrinsic]:
+        """Those whose fate is not known, by signer and nonce."""
+        rows = self._db.execute(
+            "SELECT hash, signer, nonce, birth, death, data, call, state, block FROM extrinsics "
+            "WHERE state IN ('written', 'pooled') ORDER BY signer, nonce"
+        ).fetchall()
+        return [
+            Extrinsic(*row[:7], intent_ids=self._items(row[0]), state=Sent(row[7]), block=row[8]) for row in rows
+        ]
+
+    def open_intents(self) -> list[Intent]:
+        """Intents without a final fate, oldest first."""
+        rows = self._db.execute(
+            "SELECT body FROM intents WHERE fate IS NULL OR fate = 'unknown' ORDER BY at, rowid"
+        ).fetchall()
+        return [intent_from_json(json.loads(body)) for (body,) in rows]
+
+    def count(self, table: str = "extrinsics") -> dict[str, int]:
+        """How many extrinsics (by state) or intents (by fate) there are."""
+        column = {"extrinsics": "state", "intents": "COALESCE(fate, 'open')"}[table]
+        return dict(self._db.execute(f"SELECT {column}, COUNT(*) FROM {table} GROUP BY 1").fetchall())
+
+    def _items(self, hash: str) -> tuple[str, ...]:
+        rows = self._db.execute("SELECT intent_id FROM items WHERE hash = ? ORDER BY place", (hash,)).fetchall()
+        return tuple(intent_id for (intent_id,) in rows)
+
+
+def _plain(receipt: Receipt) -> dict:
+    return {name: getattr(receipt, name) for name in Receipt.__dataclass_fields__}
+
+
+def _receipt(text: str) -> Receipt:
+    data = json.loads(text)
+    return Receipt(**{**data, "fate": Fate(data["fate"])})

@@ -1,0 +1,234 @@
+"""Keys: references that may travel, signers that may not, and Bittensor's key files.
+
+In: the name of a key (a development URI or a wallet's file) and where its password is found. Out: a `Signer` in the
+process that signs. References hold names and paths, never a secret; a `Signer` can't be pickled, so that no private key
+ever goes through Ray. Nothing here prints a secret, asks a terminal for one, or makes a key that was not asked for.
+
+Files (as bittensor 11 and its wallet library have them), under `~/.bittensor/wallets/<wallet>/`:
+    coldkey           JSON, usually encrypted ("$NACL": argon2i and secretbox)
+    coldkeypub.txt    JSON without private parts
+    hotkeys/<hotkey>  JSON, usually plain
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import bittensor_core
+
+from raytensor.errors import WalletError
+
+DEFAULT_PATH = "~/.bittensor/wallets"
+PASSWORD_ENV = "BT_WALLET_PASSWORD"
+PASSWORD_FILE_ENV = "BT_WALLET_PASSWORD_FILE"
+
+
+class Signer:
+    """A key that can sign, in this process only.
+
+    ss58         address with Bittensor's prefix 42
+    public_key   32 bytes
+    crypto_type  index of MultiSignature: 1 sr25519, 0 ed25519
+    """
+
+    def __init__(self, keypair: bittensor_core.Keypair) -> None:
+        self._keypair = keypair
+        self.ss58: str = keypair.ss58_address
+        self.public_key = bytes(keypair.public_key)
+        self.crypto_type = int(keypair.crypto_type)
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes of signature over the message."""
+        try:
+            return bytes(self._keypair.sign(message))
+        except ValueError as error:
+            raise WalletError(f"{self.ss58} can't sign: only its public part is here") from error
+
+    def __repr__(self) -> str:
+        return f"Signer({self.ss58})"
+
+    def __reduce__(self):
+        raise TypeError(f"{self!r} must not leave its process: send a key reference instead")
+
+
+@dataclass(frozen=True, slots=True)
+class DevKey:
+    """A key anyone can derive: "//Alice", "//Alice//miner//3". For development chains only."""
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        if not self.uri.startswith("//") or " " in self.uri:
+            raise WalletError("a development key is a path like //Alice//miner//3, never a phrase")
+
+    def open(self) -> Signer:
+        try:
+            return Signer(bittensor_core.Keypair.create_from_uri(self.uri))
+        except ValueError as error:
+            raise WalletError(f"{self.uri} is not a derivation path: write it like //Alice//miner//3") from error
+
+    @property
+    def ss58(self) -> str:
+        return self.open().ss58
+
+
+@dataclass(frozen=True, slots=True)
+class WalletKey:
+    """A key of a Bittensor wallet: the hotkey named, or the coldkey if `hotkey` is None.
+
+    password_file  file whose first line is the password; password_env: name of an environment variable that holds it.
+                   Without either, BT_WALLET_PASSWORD_FILE, BT_WALLET_PASSWORD and bittensor's BT_PW_<FILE> are tried.
+    """
+
+    wallet: str
+    hotkey: str | None = None
+    path: str = DEFAULT_PATH
+    password_file: str | None = None
+    password_env: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.path).expanduser() / self.wallet
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "coldkey" if self.hotkey is None else self.folder / "hotkeys" / self.hotkey
+
+    @property
+    def ss58(self) -> str:
+        """The address, from the public file or a plain key file: no password is needed."""
+        public = self.folder / "coldkeypub.txt" if self.hotkey is None else self.file
+        if not public.exists():
+            public = self.file
+        data = _read(public)
+        if bittensor_core.keyfile_data_is_encrypted(data):
+            return self.open().ss58
+        return _parse(data, public).ss58_address
+
+    def open(self) -> Signer:
+        """Reads the file, decrypts it if need be. Raises WalletError with the fix."""
+        data = _read(self.file)
+        if stat.S_IMODE(self.file.stat().st_mode) & stat.S_IROTH:
+            raise WalletError(f"{self.file} is readable by everyone on this machine: chmod 600 {self.file}")
+        if bittensor_core.keyfile_data_is_encrypted(data):
+            try:
+                data = bittensor_core.decrypt_keyfile_data(data, self._password())
+            except bittensor_core.WrongPasswordError as error:
+                raise WalletError(f"the password does not open {self.file}") from error
+            except bittensor_core.KeyfileError as error:
+                raise WalletError(f"{self.file} can't be decrypted: {error}") from error
+        return Signer(_parse(data, self.file))
+
+    def _password(self) -> str:
+        if self.password_file is not None:
+            return _first_line(self.password_file)
+        if self.password_env is not None:
+            if self.password_env not in os.environ:
+                raise WalletError(f"{self.file} is encrypted and the environment has no {self.password_env}")
+            return os.environ[self.password_env]
+        if PASSWORD_FILE_ENV in os.environ:
+            return _first_line(os.environ[PASSWORD_FILE_ENV])
+        if PASSWORD_ENV in os.environ:
+            return os.environ[PASSWORD_ENV]
+        name = "BT_PW_" + str(self.file).upper().replace("/", "_").replace(".", "_")
+        if name in os.environ:
+            saved = bittensor_core.get_password_from_environment(name)
+            if saved is not None:
+                return saved
+        raise WalletError(
+            f"{self.file} is encrypted: give password_file, password_env, {PASSWORD_FILE_ENV} or {PASSWORD_ENV}"
+        )
+
+
+KeyRef = DevKey | WalletKey
+
+
+def key_ref(text: str, path: str = DEFAULT_PATH) -> KeyRef:
+    """A reference from text: "//Alice//x", "mywallet" (its coldkey) or "mywallet/myhotkey"."""
+    if text.startswith("//"):
+        return DevKey(text)
+    wallet, _, hotkey = text.partition("/")
+    if not wallet or "/" in hotkey or text.endswith("/"):
+        raise WalletError(f"{text!r} names no key: write //Alice//x, a wallet, or wallet/hotkey")
+    return WalletKey(wallet, hotkey or None, path)
+
+
+def refuse_readable_coldkey(ref: KeyRef) -> None:
+    """For roles that need a hotkey only: raises WalletError if this process could read the wallet's coldkey."""
+    if isinstance(ref, WalletKey):
+        coldkey = ref.folder / "coldkey"
+        if coldkey.exists() and os.access(coldkey, os.R_OK):
+            raise WalletError(f"a hotkey-only role can read {coldkey}: keep the coldkey on another machine")
+
+
+def write_key(
+    ref: WalletKey, keypair: bittensor_core.Keypair, *, password: str | None = None, overwrite: bool = False
+) -> Path:
+    """Writes a key file (mode 600), and coldkeypub.txt beside a coldkey. With a password the file is encrypted.
+
+    An existing file is never replaced unless `overwrite`: WalletError.
+    """
+    data = bittensor_core.serialized_keypair_to_keyfile_data(keypair)
+    if password is not None:
+        data = bittensor_core.encrypt_keyfile_data(data, password)
+    _write(ref.file, data, 0o600, overwrite)
+    if ref.hotkey is None:
+        public = bittensor_core.Keypair(ss58_address=keypair.ss58_address)
+        _write(ref.folder / "coldkeypub.txt", bittensor_core.serialized_keypair_to_keyfile_data(public), 0o644, True)
+    return ref.file
+
+
+def new_phrase(num_words: int = 12) -> str:
+    """A new mnemonic phrase from the system's randomness. It is a secret: show it to its owner once, store it nowhere."""
+    return bittensor_core.Keypair.generate_mnemonic(num_words)
+
+
+def keypair_from(phrase: str) -> bittensor_core.Keypair:
+    """The keypair of a mnemonic phrase or a 0x seed. The text never appears in an error."""
+    try:
+        if phrase.startswith("0x"):
+            return bittensor_core.Keypair.create_from_seed(bytes.fromhex(phrase[2:]))
+        return bittensor_core.Keypair.create_from_mnemonic(phrase)
+    except ValueError:
+        raise WalletError("that is neither a valid mnemonic phrase nor a 0x seed of 64 hex digits") from None
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise WalletError(f"there is no key file {file}: create or restore it first (raytensor wallet)") from error
+    except PermissionError as error:
+        raise WalletError(f"{file} is not readable by this user") from error
+
+
+def _parse(data: bytes, file: Path) -> bittensor_core.Keypair:
+    try:
+        return bittensor_core.deserialize_keypair_from_keyfile_data(data)
+    except bittensor_core.KeyfileError:
+        raise WalletError(f"{file} is not a Bittensor key file") from None
+
+
+def _first_line(file: str) -> str:
+    path = Path(file).expanduser()
+    if stat.S_IMODE(path.stat().st_mode) & stat.S_IROTH if path.exists() else False:
+        raise WalletError(f"password file {path} is readable by everyone on this machine: chmod 600 {path}")
+    lines = _read(path).decode().splitlines()
+    if not lines or not lines[0]:
+        raise WalletError(f"password file {path} is empty")
+    return lines[0]
+
+
+def _write(file: Path, data: bytes, mode: int, overwrite: bool) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
+    try:
+        handle = os.open(file, flags, mode)
+    except FileExistsError as error:
+        raise WalletError(f"{file} exists: a key is never replaced unless told to") from error
+    with os.fdopen(handle, "wb") as out:
+        out.write(data)
+    os.chmod(file, mode)

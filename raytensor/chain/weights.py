@@ -1,0 +1,122 @@
+"""Weights as the chain wants them: hotkeys and real numbers -> sorted uids and u16 values.
+
+In: a validator's values by hotkey and the uids of a subnet at one block. Out: a `Row`, and the calls that carry rows.
+Pure; knows nothing of who signs or when.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from raytensor.chain.calls import Call, SetWeights
+
+U16_MAX = 65535
+MECHANISM_STRIDE = 4096  # storage index of a mechanism = mecid * 4096 + netuid (pallet subtensor, NetUidStorageIndex)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the weight matrix. uids ascending; values u16, the largest 65535; dropped: hotkeys without a uid."""
+
+    netuid: int
+    mecid: int
+    uids: tuple[int, ...]
+    values: tuple[int, ...]
+    version_key: int
+    dropped: tuple[str, ...] = ()
+
+
+def max_upscale(values: Sequence[float]) -> list[int]:
+    """Scales weights so that the largest is 65535, rounding half to even as the SDK does; all zero stays all zero.
+
+    Formula: round(w / max(w) * 65535), bittensor `convert_weights_and_uids_for_emit`.
+    Raises ValueError for a negative or not finite weight.
+    """
+    for value in values:
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(f"weight {value!r} can't be set: weights are finite and at least 0")
+    top = max(values, default=0.0)
+    if top == 0:
+        return [0] * len(values)
+    return [round(value / top * U16_MAX) for value in values]
+
+
+def resolve(
+    values: Iterable[tuple[str, float]],
+    uid_of: Mapping[str, int],
+    *,
+    netuid: int,
+    mecid: int = 0,
+    version_key: int = 0,
+    min_length: int = 1,
+) -> Row:
+    """Looks hotkeys up and quantises.
+
+    Zeros are left out, except where all are zero. A row shorter than the chain's min(n, MinAllowedWeights) is filled
+    up with zeros for the lowest uids that it does not name, which means the same to consensus.
+    """
+    known, dropped = {}, []
+    for hotkey, value in values:
+        uid = uid_of.get(hotkey)
+        if uid is None:
+            dropped.append(hotkey)
+        else:
+            known[uid] = value
+    uids = sorted(known)
+    scaled = max_upscale([known[uid] for uid in uids])
+    pairs = [(uid, value) for uid, value in zip(uids, scaled) if value > 0]
+    if not pairs:
+        pairs = list(zip(uids, scaled))
+    elif (missing := min(len(uid_of), min_length) - len(pairs)) > 0:
+        pairs += [(uid, 0) for uid in sorted(set(uid_of.values()) - {uid for uid, _ in pairs})[:missing]]
+        pairs.sort()
+    return Row(
+        netuid=netuid,
+        mecid=mecid,
+        uids=tuple(uid for uid, _ in pairs),
+        values=tuple(value for _, value in pairs),
+        version_key=version_key,
+        dropped=tuple(dropped),
+    )
+
+
+def resolve_intent(intent: SetWeights, uid_of: Mapping[str, int], *, version_key: int, min_length: int = 1) -> Row:
+    """`resolve` for an intent; the newer of its own version key and the chain's is used."""
+    return resolve(
+        intent.values,
+        uid_of,
+        netuid=intent.netuid,
+        mecid=intent.mecid,
+        version_key=max(intent.version_key, version_key),
+        min_length=min_length,
+    )
+
+
+def single_call(row: Row) -> Call:
+    """The call that sets one row: set_weights, or set_mechanism_weights for a mechanism other than 0."""
+    args = {"netuid": row.netuid, "dests": list(row.uids), "weights": list(row.values), "version_key": row.version_key}
+    if row.mecid == 0:
+        return Call("SubtensorModule", "set_weights", args)
+    return Call("SubtensorModule", "set_mechanism_weights", {**args, "mecid": row.mecid})
+
+
+def batch_call(rows: Sequence[Row]) -> Call:
+    """The native call that sets the rows of one hotkey on several subnets (mechanism 0), each failing on its own."""
+    assert all(row.mecid == 0 for row in rows), "the native batch has no mechanism argument"
+    assert len({row.netuid for row in rows}) == len(rows), "one row a subnet"
+    return Call(
+        "SubtensorModule",
+        "batch_set_weights",
+        {
+            "netuids": [row.netuid for row in rows],
+            "weights": [list(zip(row.uids, row.values)) for row in rows],
+            "version_keys": [row.version_key for row in rows],
+        },
+    )
+
+
+def storage_index(netuid: int, mecid: int) -> int:
+    """Key of a mechanism's weights, bonds, incentive and last update."""
+    return mecid * MECHANISM_STRIDE + netuid

@@ -1,0 +1,64 @@
+"""Names and actions for what a node or a runtime answers."""
+
+import pytest
+
+from raytensor.chain.errors import ACTIONS, CUSTOM, Do, action_for, dispatch_error_name, pool_refusal, table
+
+
+@pytest.mark.parametrize(
+    "error, name, custom",
+    [
+        ({"code": 1010, "message": "Invalid Transaction", "data": "Custom error: 6"}, "RateLimitExceeded", 6),
+        ({"code": 1010, "message": "Invalid Transaction", "data": "Custom error: 10"}, "HotKeyNotRegisteredInNetwork", 10),
+        ({"code": 1010, "message": "Invalid Transaction", "data": "Custom error: 201"}, "Custom201", 201),
+        ({"code": 1010, "message": '{"invalid":{"custom":1}}'}, "StakeAmountTooLow", 1),
+        ({"code": 1010, "message": "Invalid Transaction", "data": "Transaction is outdated"}, "Stale", None),
+        ({"code": 1010, "message": "Invalid Transaction", "data": "Transaction has a bad signature"}, "BadProof", None),
+        ({"code": 1010, "message": "Invalid Transaction", "data": "Inability to pay some fees (e.g. account balance too low)"}, "Payment", None),
+        ({"code": 1010, "message": "Invalid Transaction", "data": "Transaction would exhaust the block limits"}, "ExhaustsResources", None),
+        ({"code": 1010, "message": "Invalid Transaction", "data": "Transaction has an ancient birth block"}, "AncientBirthBlock", None),
+        ({"code": 1010, "message": '{"invalid":{"badProof":null}}'}, "BadProof", None),
+        ({"code": 1010, "message": '{"invalid":{"stale":null}}'}, "Stale", None),
+        ({"code": 1012, "message": "Transaction is temporarily banned"}, "Banned", None),
+        ({"code": 1014, "message": "Priority is too low: (5 vs 5)"}, "PriorityTooLow", None),
+        ({"code": 1016, "message": "Immediately Dropped"}, "PoolFull", None),
+    ],
+)  # fmt: skip
+def test_pool_answers(error, name, custom):
+    refusal = pool_refusal(error)
+    assert (refusal.name, refusal.custom, refusal.sure) == (name, custom, True)
+
+
+def test_an_answer_that_leaves_the_fate_open():
+    assert not pool_refusal({"code": 1013, "message": "Transaction Already Imported"}).sure
+    assert not pool_refusal({"code": -32603, "message": "Internal error"}).sure
+
+
+def test_every_custom_code_has_an_action():
+    unknown = [name for name in CUSTOM.values() if name not in ACTIONS]
+    assert unknown == ["EvmKeyAssociateRateLimitExceeded"]  # not a call that is made here
+
+
+def test_actions():
+    assert action_for("SubtensorModule.SettingWeightsTooFast").do is Do.WAIT
+    assert action_for("CommitRevealEnabled").do is Do.REPLAN
+    assert action_for("ExhaustsResources").do is Do.RETRY
+    assert action_for("NoSuchErrorName").do is Do.FIX
+    assert str(action_for("DuplicateUids")) == "give up: the call is malformed: please report it"
+
+
+def test_dispatch_errors_get_their_metadata_names():
+    names = {(7, 29): "SettingWeightsTooFast"}
+    lookup = lambda pallet, error: names[pallet, error]  # noqa: E731
+    assert dispatch_error_name({"Module": {"index": 7, "error": "0x1d000000"}}, lookup) == "SettingWeightsTooFast"
+    assert dispatch_error_name({"Module": (7, 29)}, lookup) == "SettingWeightsTooFast"
+    assert dispatch_error_name("BadOrigin", lookup) == "BadOrigin"
+    assert dispatch_error_name({"Arithmetic": "Underflow"}, lookup) == "Underflow"
+    assert dispatch_error_name({"Token": "FundsUnavailable"}, lookup) == "FundsUnavailable"
+
+
+def test_the_table_has_a_row_for_each_error():
+    lines = table().splitlines()
+    assert len(lines) == 2 + len(ACTIONS)
+    assert "| `ExpiredWeightCommit` |  | replan | its reveal epoch has passed: commit again |" in lines
+    assert any(line.startswith("| `RevealTooEarly` | 17 | wait |") for line in lines)
