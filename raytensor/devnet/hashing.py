@@ -11,6 +11,10 @@ def blake2_256(data: bytes) -> bytes:
     return blake2b(data, digest_size=32).digest()
 
 
+def blake2_64(data: bytes) -> bytes:
+    return blake2b(data, digest_size=8).digest()
+
+
 def blake2_128(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).digest()
 

@@ -15,7 +15,7 @@ with `CallSpec`s that the dispatcher, the metadata and the extrinsic decoder rea
         def transfer_keep_alive(self, origin: Origin, dest: "MultiAddress", value: "Compact<u64>"): ...
 
 A pallet may be put together from mixin classes; declarations are collected over the MRO. Hooks, all optional:
-`genesis(config)`, `on_initialize(block)`, `on_finalize(block)`, `precheck(origin, call)`.
+`genesis(config)`, `on_initialize(block)`, `on_finalize(block)`, `precheck(origin, call)`, `allows(call)`.
 A call ends by returning None or a `PostInfo`, or by raising a `DispatchError`; what it wrote is undone then.
 """
 
@@ -77,16 +77,18 @@ class DispatchError(Exception):
 
 
 class Origin:
-    """Who calls: a signer, root, or nobody (inherents)."""
+    """Who calls: a signer, root, or nobody (inherents). `allows`: a filter that every call from here must pass."""
 
-    __slots__ = ("signer", "is_root")
+    __slots__ = ("signer", "is_root", "allows")
 
-    def __init__(self, signer: bytes | None = None, is_root: bool = False) -> None:
-        self.signer, self.is_root = signer, is_root
+    def __init__(
+        self, signer: bytes | None = None, is_root: bool = False, allows: Callable[[Call], bool] | None = None
+    ) -> None:
+        self.signer, self.is_root, self.allows = signer, is_root, allows
 
     @classmethod
-    def signed(cls, account: bytes) -> Origin:
-        return cls(account)
+    def signed(cls, account: bytes, allows: Callable[[Call], bool] | None = None) -> Origin:
+        return cls(account, False, allows)
 
     @classmethod
     def root(cls) -> Origin:
@@ -201,6 +203,7 @@ class Pallet:
 
     name: str = ""
     index: int = -1
+    crate: str = ""  # Rust crate, where it is not "pallet_" and the name in snake case
     constants: dict[str, tuple[str, Any]] = {}
     events: dict[str, tuple[int, Any]] = {}
     errors: tuple[str, ...] = ()
@@ -257,6 +260,10 @@ class Pallet:
     def precheck(self, origin: Origin, call: Call) -> None:
         """Check of the transaction extension, at pool time and before every dispatch; raise to refuse."""
 
+    def allows(self, call: Call) -> bool:
+        """The runtime's base call filter for calls that are not root's; False makes System.CallFiltered."""
+        return True
+
     def on_initialize(self, block: int) -> None:
         """Runs at the start of a block, before its extrinsics."""
 
@@ -268,7 +275,7 @@ class RuntimeApi:
     """Base of runtime APIs: methods marked with `@api(output)`; `self.runtime` as in pallets."""
 
     name: str = ""
-    version: int = 1
+    api_version: int = 1
 
     def __init__(self, runtime: Any) -> None:
         self.runtime = runtime
@@ -278,7 +285,7 @@ class RuntimeApi:
                 if hasattr(thing, "api_output"):
                     self.methods[attribute] = (annotations(thing, ()), thing.api_output)
 
-    def call(self, codecs: Codecs, method: str, data: bytes) -> bytes:
+    def invoke(self, codecs: Codecs, method: str, data: bytes) -> bytes:
         """Run a method on SCALE arguments. ScaleError when they are not what the method takes."""
         inputs, output = self.methods[method]
         values, pos = [], 0

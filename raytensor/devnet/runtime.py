@@ -10,13 +10,19 @@ A test drives pallets without a node: `runtime.next_block()`, `runtime.dispatch(
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from raytensor.devnet.hashing import blake2_64
+from raytensor.devnet.metadata import MetadataWriter
 from raytensor.devnet.pallet import Call, CallSpec, DispatchError, Origin, Pallet, PostInfo, RuntimeApi
-from raytensor.devnet.scale import Codecs, ScaleError, read_compact
+from raytensor.devnet.pallets.system import RuntimeVersion
+from raytensor.devnet.scale import Codecs, ScaleError, declare_enum
 from raytensor.devnet.store import Store
 
+declare_enum("Phase", {"ApplyExtrinsic": (0, "u32"), "Finalization": 1, "Initialization": 2}, "frame_system::Phase")
+
+SPEC_NAME, SPEC_VERSION, TRANSACTION_VERSION = "node-subtensor", 425, 1
 MAX_CALL_DEPTH = 8  # nesting of calls that a decoder accepts (runtime: validate_transaction)
 
 
@@ -39,13 +45,17 @@ class Runtime:
         self.block_number = 0
         self.timestamp_ms = 0
         self.author = bytes(32)
+        self.parent_hash = bytes(32)
+        self.digest_logs: tuple = ()
+        self.used_weight = {"Normal": 0, "Operational": 0, "Mandatory": 0}  # ref_time of the open block, by class
         self.events: list[tuple[Any, tuple[int, int], tuple]] = []  # (phase, (pallet, event) index, values)
         self.phase: Any = "Initialization"
-        self.on_block_close: list[Callable[[], None]] = []
         self.pallets: dict[str, Pallet] = {}
         self.by_index: dict[int, Pallet] = {}
         self._specs: dict[tuple[int, int], CallSpec] = {}
+        self._metadata: dict[int, bytes] = {}
         self._depth = 0
+        self._phase = self.codecs("Phase")
         for cls in pallets:
             pallet = cls(self)
             assert pallet.name not in self.pallets and pallet.index not in self.by_index, pallet.name
@@ -53,7 +63,14 @@ class Runtime:
             setattr(self, pallet.name, pallet)
             for spec in pallet.calls.values():
                 self._specs[pallet.index, spec.index] = spec
-        self.codecs.register("RuntimeCall", self._encode_call, self._decode_call)
+        self.codecs.register("RuntimeCall", self._encode_call, self._decode_call, min_size=2)
+        self.codecs.register("EventRecord", self._encode_event, self._decode_event, min_size=4)
+        self.codecs.register("UncheckedExtrinsic", self.codecs("Vec<u8>").enc, self.codecs("Vec<u8>").dec)
+        self._event_codecs = {
+            (p.index, index): self.codecs(f"({', '.join(types.values() if isinstance(types, dict) else types)})")
+            for p in self.pallets.values()
+            for index, types in p.events.values()
+        }
         for pallet in self.pallets.values():
             pallet.bind(self.store)
         self.apis = {instance.name: instance for instance in (cls(self) for cls in apis)}
@@ -61,13 +78,29 @@ class Runtime:
         def overriding(hook: str) -> list:
             return [getattr(p, hook) for p in self.pallets.values() if getattr(type(p), hook) is not getattr(Pallet, hook)]
 
+        self.version = self._version()
+        if "System" in self.pallets:
+            self.System.constants["Version"] = ("RuntimeVersion", self.version)
+
         self._prechecks = overriding("precheck")
+        self._filters = overriding("allows")
         self._initializers = overriding("on_initialize")
         self._finalizers = overriding("on_finalize")
         for name, pallet in self.pallets.items():
             pallet.genesis((genesis or {}).get(name, {}))
         self.events.clear()
         self.genesis_changes = self.store.commit(0)
+
+    def _version(self) -> RuntimeVersion:
+        apis = tuple(sorted((blake2_64(api.name.encode()), api.api_version) for api in self.apis.values()))
+        return RuntimeVersion(SPEC_NAME, SPEC_NAME, 1, SPEC_VERSION, 1, apis, TRANSACTION_VERSION, 1)
+
+    def metadata(self, version: int) -> bytes:
+        """Runtime metadata, version 14 or 15; built when first asked for."""
+        if version not in self._metadata:
+            writer = MetadataWriter(self)
+            self._metadata[version] = writer.v14() if version == 14 else writer.v15()
+        return self._metadata[version]
 
     # --- calls ---
 
@@ -100,6 +133,23 @@ class Runtime:
             self._depth -= 1
         return Call(spec, tuple(args)), pos
 
+    def _encode_event(self, value: tuple, out: bytearray) -> None:
+        phase, index, values = value
+        self._phase.enc(phase, out)
+        out += bytes(index)
+        self._event_codecs[index].enc(values, out)
+        out.append(0)  # no topics
+
+    def _decode_event(self, data: bytes, pos: int) -> tuple[tuple, int]:
+        phase, pos = self._phase.dec(data, pos)
+        codec = self._event_codecs.get(tuple(data[pos : pos + 2]))
+        if codec is None:
+            raise ScaleError("no such event")
+        index = tuple(data[pos : pos + 2])
+        values, pos = codec.dec(data, pos + 2)
+        topics, pos = self.codecs("Vec<H256>").dec(data, pos)
+        return (phase, index, values), pos
+
     def weight(self, call: Call) -> int:
         """Declared ref_time of a call, in picoseconds."""
         weight = call.spec.weight
@@ -110,6 +160,10 @@ class Runtime:
         pays = call.spec.pays
         return pays(self.pallets[call.pallet], call.args) if callable(pays) else pays
 
+    def class_of(self, call: Call) -> str:
+        """Dispatch class of a call: "Normal" or "Operational"."""
+        return "Operational" if call.spec.operational else "Normal"
+
     def precheck(self, origin: Origin, call: Call) -> None:
         """The transaction extensions' checks of all pallets; raises the first refusal (DispatchError)."""
         for check in self._prechecks:
@@ -119,6 +173,10 @@ class Runtime:
         """Run a call. Raises DispatchError after undoing everything it wrote and emitted."""
         mark, num_events = self.store.mark(), len(self.events)
         try:
+            if not origin.is_root:
+                for allows in (origin.allows, *self._filters) if origin.allows else self._filters:
+                    if not allows(call):
+                        raise self.System.error("CallFiltered")
             self.precheck(origin, call)
             return call.spec.function(self.pallets[call.spec.pallet], origin, *call.args) or PostInfo()
         except DispatchError:
@@ -147,6 +205,7 @@ class Runtime:
         self.block_number, self.timestamp_ms = number, timestamp_ms
         self.events.clear()
         self.phase = "Initialization"
+        self.used_weight.update(Normal=0, Operational=0, Mandatory=0)
         for hook in self._initializers:
             hook(number)
 
@@ -155,6 +214,8 @@ class Runtime:
         self.phase = "Finalization"
         for hook in self._finalizers:
             hook(self.block_number)
+        if "System" in self.pallets:
+            self.System.close_block()
         return self.store.commit(self.block_number)
 
     def next_block(self, calls: Iterable[tuple[Origin, Call]] = (), *, timestamp_ms: int | None = None) -> list:
@@ -182,6 +243,6 @@ class Runtime:
             raise KeyError(name)
         mark = self.store.mark()
         try:
-            return self.apis[trait].call(self.codecs, method, data)
+            return self.apis[trait].invoke(self.codecs, method, data)
         finally:
             self.store.rollback(mark)  # a simulation leaves nothing behind

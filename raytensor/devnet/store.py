@@ -297,6 +297,17 @@ class Store:
         value = item.at(key, block)
         return None if value is ABSENT else item.codec.encode(value)
 
+    def write_raw(self, raw: bytes, value: bytes | None) -> None:
+        """Set (None: remove) what stands under a raw key; ScaleError when key or value don't fit a declared item."""
+        item = self.items.get(raw[:32])
+        if item is None:
+            raise ScaleError(f"no storage item has the key 0x{raw.hex()}")
+        key = item.typed_key(raw)
+        if value is None:
+            item._delete(key)
+        else:
+            item._write(key, item.decode_value(value))
+
     def raw_keys(self, prefix: bytes, start: bytes | None, count: int | None, block: int | None = None) -> list[bytes]:
         """Up to `count` existing raw keys under a prefix, ascending, strictly after `start`."""
         found: list[bytes] = []

@@ -43,12 +43,15 @@ class Expr:
 
 @dataclass(frozen=True)
 class StructDef:
-    """fields: name -> type string. `cls` is the namedtuple of decoded values."""
+    """fields: name -> type string. `cls` is the namedtuple of decoded values. `params`: generic parameters, as
+    (name, type string or None), which clients want to be alike for all types of one path.
+    """
 
     name: str
     fields: dict[str, str]
     path: str
     cls: type
+    params: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class EnumDef:
     name: str
     variants: dict[str, tuple[int, tuple | StructDef]]
     path: str
+    params: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -92,21 +96,21 @@ def _register(definition) -> None:
     parse.cache_clear()
 
 
-def _struct_def(name: str, fields: dict[str, str], path: str) -> StructDef:
-    return StructDef(name, dict(fields), path, namedtuple(name, list(fields), rename=True))
+def _struct_def(name: str, fields: dict[str, str], path: str, params: tuple = ()) -> StructDef:
+    return StructDef(name, dict(fields), path, namedtuple(name, list(fields), rename=True), params)
 
 
-def declare_struct(name: str, fields: dict[str, str], path: str | None = None) -> type:
+def declare_struct(name: str, fields: dict[str, str], path: str | None = None, params: tuple = ()) -> type:
     """Declare a struct and return the namedtuple class of its values. `path`: Rust path for the metadata."""
     known = DECLARED.get(name)
     if isinstance(known, StructDef) and known.fields == dict(fields):
         return known.cls
-    definition = _struct_def(name, fields, path or name)
+    definition = _struct_def(name, fields, path or name, params)
     _register(definition)
     return definition.cls
 
 
-def declare_enum(name: str, variants: dict, path: str | None = None) -> None:
+def declare_enum(name: str, variants: dict, path: str | None = None, params: tuple = ()) -> None:
     """Declare an enum. `variants`: name -> index, or name -> (index, payload) with payload a type string,
     a tuple of type strings, or a dict of named fields.
     """
@@ -118,7 +122,7 @@ def declare_enum(name: str, variants: dict, path: str | None = None) -> None:
         elif isinstance(payload, dict):
             payload = _struct_def(variant, payload, variant)
         table[variant] = (index, payload)
-    _register(EnumDef(name, table, path or name))
+    _register(EnumDef(name, table, path or name, params))
 
 
 def declare_newtype(name: str, inner: str, path: str | None = None, field: str = "") -> None:
@@ -199,4 +203,5 @@ declare_enum(
         "Address20": (4, "[u8; 20]"),
     },
     "sp_runtime::multiaddress::MultiAddress",
+    params=(("AccountId", "AccountId32"), ("AccountIndex", "()")),
 )

@@ -1,0 +1,192 @@
+"""Validity and application of signed extrinsics: signature, mortality, nonce, limits, fees, the extensions' checks.
+
+In: decoded extrinsics. Out: for the pool a verdict; for a block the state changes and events of one extrinsic.
+Knows nothing of queues (pool.py) or of when blocks are made (author.py).
+Order of checks: the runtime's TxExtension tuple. A signature is verified once, when the pool takes the extrinsic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from raytensor.devnet.extrinsic import Extrinsic
+from raytensor.devnet.pallet import Call, DispatchError, Origin, PostInfo
+from raytensor.devnet.pallets.system import (
+    EXTRINSIC_BASE_WEIGHT,
+    MAX_BLOCK_LENGTH,
+    MAX_BLOCK_WEIGHT,
+    NORMAL_SHARE,
+    DispatchEventInfo,
+    Weight,
+)
+from raytensor.devnet.runtime import Runtime
+
+PRIORITY = {"Normal": 1, "Operational": 10**10}  # flat: a tip buys nothing
+
+# InvalidTransaction variants, in the words of sp_runtime::transaction_validity, which clients match on.
+REASONS = {
+    "Call": "Transaction call is not expected",
+    "Payment": "Inability to pay some fees (e.g. account balance too low)",
+    "Future": "Transaction will be valid in the future",
+    "Stale": "Transaction is outdated",
+    "BadProof": "Transaction has a bad signature",
+    "AncientBirthBlock": "Transaction has an ancient birth block",
+    "ExhaustsResources": "Transaction would exhaust the block limits",
+    "BadSigner": "Invalid signing address",
+}
+
+
+class InvalidTransaction(Exception):
+    """Why an extrinsic can't be in a block. `reason`: a key of REASONS, or "Custom" with a `code`."""
+
+    def __init__(self, reason: str, code: int | None = None) -> None:
+        self.reason, self.code = reason, code
+        self.text = f"Custom error: {code}" if reason == "Custom" else REASONS[reason]
+        super().__init__(self.text)
+
+
+class UnknownTransaction(Exception):
+    """An unsigned extrinsic that no pallet vouches for."""
+
+    text = "Could not find an unsigned validator for the unsigned transaction"
+
+
+class Validity(NamedTuple):
+    """`valid_till`: first block in which the extrinsic can no longer be; None for immortal ones."""
+
+    priority: int
+    valid_till: int | None
+
+
+class Executive:
+    """Judges and applies extrinsics on one runtime. `block_hash(number)` gives hashes for mortal eras, or None."""
+
+    def __init__(self, runtime: Runtime, genesis_hash: bytes, block_hash: Callable[[int], bytes | None]) -> None:
+        self.runtime, self.genesis_hash, self.block_hash = runtime, genesis_hash, block_hash
+        version = runtime.version
+        self._versions = (version.spec_version, version.transaction_version)
+        self._max_length = {"Normal": int(MAX_BLOCK_LENGTH * NORMAL_SHARE), "Operational": MAX_BLOCK_LENGTH}
+        limits = runtime.System.constant("BlockWeights").per_class
+        self._max_extrinsic = {
+            "Normal": limits.normal.max_extrinsic.ref_time,
+            "Operational": limits.operational.max_extrinsic.ref_time,
+        }
+        self._max_total = {"Normal": limits.normal.max_total.ref_time, "Operational": MAX_BLOCK_WEIGHT}
+        self.block_length = 0
+
+    def validate(self, extrinsic: Extrinsic) -> Validity:
+        """The pool's verdict on a new extrinsic. Raises InvalidTransaction or UnknownTransaction."""
+        runtime, signer = self.runtime, extrinsic.signer
+        if signer is None:
+            raise UnknownTransaction
+        current = runtime.block_number
+        era_hash = self.block_hash(extrinsic.birth(current)) if extrinsic.era else self.genesis_hash
+        if era_hash is None:
+            raise InvalidTransaction("AncientBirthBlock")
+        if not extrinsic.verify(extrinsic.payload(*self._versions, self.genesis_hash, era_hash)):
+            raise InvalidTransaction("BadProof")
+        if signer == bytes(32):
+            raise InvalidTransaction("BadSigner")
+        if extrinsic.nonce < runtime.System.Account[signer].nonce:
+            raise InvalidTransaction("Stale")
+        call = extrinsic.call
+        kind, weight = runtime.class_of(call), runtime.weight(call)
+        if len(extrinsic.raw) > self._max_length[kind] or weight > self._max_extrinsic[kind]:
+            raise InvalidTransaction("ExhaustsResources")
+        self._affordable(extrinsic, weight)
+        if call.pallet == "Sudo" and signer != runtime.Sudo.Key.get():
+            raise InvalidTransaction("BadSigner")
+        self._precheck(Origin.signed(signer), call)
+        return Validity(PRIORITY[kind], extrinsic.death(current))
+
+    def start_block(self) -> None:
+        self.block_length = 0
+
+    def apply(self, extrinsic: Extrinsic, index: int) -> None:
+        """Apply a pooled extrinsic as number `index` of the open block; its outcome is in the events.
+        Raises InvalidTransaction, with nothing changed, when it can't be in this block.
+        """
+        runtime, signer, call = self.runtime, extrinsic.signer, extrinsic.call
+        nonce = runtime.System.Account[signer].nonce
+        if extrinsic.nonce != nonce:
+            raise InvalidTransaction("Stale" if extrinsic.nonce < nonce else "Future")
+        kind, weight, length = runtime.class_of(call), runtime.weight(call), len(extrinsic.raw)
+        used, total = runtime.used_weight, weight + EXTRINSIC_BASE_WEIGHT
+        if (
+            self.block_length + length > self._max_length[kind]
+            or used[kind] + total > self._max_total[kind]
+            or sum(used.values()) + total > MAX_BLOCK_WEIGHT
+        ):
+            raise InvalidTransaction("ExhaustsResources")
+        payer, fee = self._affordable(extrinsic, weight)
+        runtime.phase = ("ApplyExtrinsic", index)
+        origin = Origin.signed(signer)
+        self._precheck(origin, call)
+        self.block_length += length
+        if fee:
+            runtime.Balances.withdraw(payer, fee, keep_alive=True, emit=True)
+        runtime.System.inc_nonce(signer)
+        error, post = None, PostInfo()
+        try:
+            post = runtime.dispatch(origin, call)
+        except DispatchError as raised:
+            error = raised.value
+        actual = weight if post.weight is None else min(post.weight, weight)
+        used[kind] += actual + EXTRINSIC_BASE_WEIGHT
+        pays = runtime.pays(call) and post.pays is not False
+        self._settle(extrinsic, payer, fee, actual, pays)
+        info = DispatchEventInfo(Weight(actual, 0), kind, "Yes" if pays else "No")
+        if error is None:
+            runtime.System.emit("ExtrinsicSuccess", info)
+        else:
+            runtime.System.emit("ExtrinsicFailed", error, info)
+
+    def apply_inherent(self, call: Call, index: int) -> None:
+        """Apply an inherent of the block's author; a failure would be a mistake of ours."""
+        runtime = self.runtime
+        runtime.phase = ("ApplyExtrinsic", index)
+        weight = runtime.weight(call)
+        runtime.dispatch(Origin(), call)
+        runtime.used_weight["Mandatory"] += weight
+        runtime.System.emit("ExtrinsicSuccess", DispatchEventInfo(Weight(weight, 0), "Mandatory", "Yes"))
+
+    def _affordable(self, extrinsic: Extrinsic, weight: int) -> tuple[bytes, int]:
+        """(who pays, fee in rao); raises Payment."""
+        runtime, call = self.runtime, extrinsic.call
+        payer = runtime.Proxy.fee_payer(extrinsic.signer, call)
+        fee = extrinsic.tip
+        if runtime.pays(call):
+            fee = runtime.TransactionPayment.fee(len(extrinsic.raw), weight, extrinsic.tip)
+        if fee and runtime.Balances.reducible(payer) < fee:
+            raise InvalidTransaction("Payment")
+        return payer, fee
+
+    def _settle(self, extrinsic: Extrinsic, payer: bytes, taken: int, weight: int, pays: bool) -> None:
+        """Give back what was taken too much, hand the fee to the author, say what was paid."""
+        runtime, fee = self.runtime, extrinsic.tip
+        if pays:
+            fee = runtime.TransactionPayment.fee(len(extrinsic.raw), weight, extrinsic.tip)
+        if taken > fee:
+            fee = taken - self._give(payer, taken - fee)
+        if fee:
+            self._give(runtime.author, fee)
+        runtime.TransactionPayment.emit("TransactionFeePaid", payer, fee, extrinsic.tip)
+
+    def _give(self, who: bytes, amount: int) -> int:
+        """Deposit what can be deposited; too little for an account that is gone stays burned."""
+        try:
+            self.runtime.Balances.deposit(who, amount, emit=True)
+        except DispatchError:
+            return 0
+        return amount
+
+    def _precheck(self, origin: Origin, call: Call) -> None:
+        """The extensions' checks, as pool-time codes."""
+        try:
+            self.runtime.precheck(origin, call)
+        except DispatchError as error:
+            if not error.pallet:
+                raise InvalidTransaction("Call") from None
+            codes = self.runtime.pallets[error.pallet].custom_codes
+            raise InvalidTransaction("Custom", codes.get(error.name, 255)) from None
