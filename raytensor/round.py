@@ -1,0 +1,193 @@
+"""The one loop that wires the parts.
+
+    corpus -> Task -> Miner -> Response | Failure -> Scorer pool -> Score -> ScoreBoard -> Weights -> ChainActor
+
+In: the parts, already started. Out: one `RoundDone` per round, through `show`; weights on the chain.
+Waits for: the miners' answers, each at most its deadline; never for the chain: at most one set of weights is on its
+way, and while it is, only the newest of the later ones is kept.
+Bounds: a round holds num_validators x num_miners questions; the pool holds at most that many answers.
+Knows every part; no part knows it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import ray
+
+from raytensor.config import RunConfig
+from raytensor.data.text import Text
+from raytensor.mechanisms.base import Mechanism, Sealed
+from raytensor.miners.fleet import Fleet
+from raytensor.pool import Pool
+from raytensor.telemetry import events
+from raytensor.types import Failure, Fate, Receipt, Response, Score, Task, Weights
+from raytensor.validators.scoreboard import ScoreBoard
+
+Show = Callable[[events.Event], None]
+
+
+@dataclass
+class Parts:
+    """What a round is made of. `chain` is the handle of the chain actor."""
+
+    fleet: Fleet
+    scorers: Pool
+    mechanism: Mechanism
+    boards: dict[str, ScoreBoard]  # validator hotkey -> its own board
+    chain: ray.actor.ActorHandle
+    text: Text
+    show: Show
+
+
+@dataclass
+class Clock:
+    """Seconds of the driver's wall, by what it waited for."""
+
+    spent: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "ask": 0.0, "score": 0.0, "chain": 0.0})
+
+
+class Round:
+    """Plays rounds of one subnet.
+
+    netuid   the subnet.
+    miners   hotkeys that are asked, in a fixed order.
+    block    returns the newest chain block that is known; for `Weights.made_at_block` only.
+    """
+
+    def __init__(self, cfg: RunConfig, parts: Parts, netuid: int, miners: list[str], block: Callable[[], int]) -> None:
+        self.cfg = cfg
+        self.parts = parts
+        self.netuid = netuid
+        self.miners = miners
+        self.validators = list(parts.boards)
+        self._block = block
+        self._sending: ray.ObjectRef | None = None
+        self._sent_at = 0.0
+        self._newest: list[Weights] = []
+        self.last_weights: dict[str, dict[str, float]] = {}
+
+    def play(self, number: int) -> events.RoundDone:
+        """One round: train, ask, score, weigh. Returns what happened; never raises for a miner's or the chain's fault."""
+        parts, started = self.parts, time.monotonic()
+        parts.fleet.train(number)
+        questions = self._questions(number)
+        scores, failures, marks = self._ask_and_score(number, questions)
+        self._keep(scores, failures)
+        weigh_at = time.monotonic()
+        if (number + 1) % self.cfg.chain.weights_every == 0:
+            self._weigh(number)
+        self.chain_poll()
+        ended = time.monotonic()
+        losses = self._mean({v: board.losses() for v, board in parts.boards.items()})
+        trained, asked, scored = marks
+        return events.RoundDone(
+            round=number,
+            rounds=self.cfg.rounds,
+            wall_s=ended - started,
+            train_s=trained - started,
+            ask_s=asked - trained,
+            score_s=scored - asked,
+            chain_s=ended - weigh_at,
+            idle_s=max(0.0, weigh_at - scored),
+            responses=len(scores),
+            failures=dict(Counter(failure.reason.value for failure in failures)),
+            responses_per_s=len(scores) / max(1e-9, scored - trained),
+            losses=losses,
+            values=self._mean(self.last_weights),
+        )
+
+    def _questions(self, number: int) -> dict[str, tuple[Task, Sealed]]:
+        return {
+            task.task_id: (task, sealed)
+            for validator in self.validators
+            for task, sealed in self.parts.mechanism.tasks(number, self.netuid, validator, self.miners, self.parts.text)
+        }
+
+    def _ask_and_score(
+        self, number: int, questions: dict[str, tuple[Task, Sealed]]
+    ) -> tuple[list[Score], list[Failure], tuple[float, float, float]]:
+        """Answers flow into the scorers as they come. Every question ends as one Score or one Failure."""
+        parts = self.parts
+        results: dict[str, Score | Failure] = {}
+        trained = 0.0
+        for answer in parts.fleet.ask([task for task, _ in questions.values()]):
+            trained = trained or time.monotonic()
+            if isinstance(answer, Response):
+                task, sealed = questions[answer.task_id]
+                parts.scorers.submit(task.task_id, task, sealed, answer, hotkey=task.hotkey, deadline_s=task.deadline_s)
+            else:
+                results[answer.item_id] = answer
+            results.update(parts.scorers.poll())
+            self.chain_poll()
+        asked = time.monotonic()
+        results.update(parts.scorers.drain(self.cfg.validators.deadline_s))
+        assert results.keys() == questions.keys(), "every question must end exactly once"
+        # By id, not by arrival: what follows must not depend on timing.
+        ordered = [results[task_id] for task_id in sorted(results)]
+        scores = [result for result in ordered if isinstance(result, Score)]
+        failures = [result for result in ordered if isinstance(result, Failure)]
+        return scores, failures, (trained or asked, asked, time.monotonic())
+
+    def _keep(self, scores: list[Score], failures: list[Failure]) -> None:
+        by_validator: dict[str, list[Score]] = {validator: [] for validator in self.validators}
+        for score in scores:
+            by_validator[score.validator].append(score)
+        for validator, board in self.parts.boards.items():
+            answered = {score.hotkey for score in by_validator[validator]}
+            board.update(by_validator[validator], silent=[hotkey for hotkey in self.miners if hotkey not in answered])
+
+    # ---------------------------------------------------------------------------------------------- the chain
+
+    def _weigh(self, number: int) -> None:
+        """Newest weights win: what was not sent yet is replaced."""
+        self._newest = []
+        for validator, board in self.parts.boards.items():
+            values = self.parts.mechanism.weights(board.losses())
+            self.last_weights[validator] = values
+            self.parts.show(events.WeightsMade(round=number, hotkey=validator, values=values))
+            if values:
+                self._newest.append(Weights(self.netuid, validator, values, made_at_block=self._block()))
+
+    def chain_poll(self, wait_s: float = 0.0) -> None:
+        """Hand the newest weights to the chain actor when it is free, and show receipts that came back."""
+        if self._sending is not None:
+            ready, _ = ray.wait([self._sending], timeout=wait_s)
+            if not ready:
+                return
+            ref, self._sending = self._sending, None
+            self._show_receipts(ref)
+        if self._newest:
+            self._sending, self._newest = self.parts.chain.set_weights.remote(self._newest), []
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until nothing is on its way to the chain, at most `timeout_s`."""
+        end = time.monotonic() + timeout_s
+        while (self._sending is not None or self._newest) and time.monotonic() < end:
+            self.chain_poll(wait_s=0.2)
+
+    def _show_receipts(self, ref: ray.ObjectRef) -> None:
+        try:
+            receipts: list[Receipt] = ray.get(ref, timeout=5)
+        except ray.exceptions.RayError as error:  # the supervisor's edge: a dead chain actor must not stop scoring
+            text = str(error).strip().splitlines()[-1]
+            self.parts.show(events.Warned(text=f"weights were not set: {text}", fix="the chain actor restarts and looks at the chain first"))
+            return
+        for receipt in receipts:
+            self.parts.show(events.ReceiptSeen.of(receipt))
+            if receipt.fate is Fate.FAILED:
+                self.parts.show(events.Warned(text=f"{receipt.call} of {receipt.signer[:8]}: {receipt.error}", fix=receipt.action or ""))
+        counters = ray.get(self.parts.chain.counters.remote(), timeout=self.cfg.chain.timeout_s)
+        self.parts.show(events.Extrinsics(**counters))
+
+    @staticmethod
+    def _mean(per_validator: dict[str, dict[str, float]]) -> dict[str, float]:
+        """Mean over validators of {hotkey: number}; a validator that has no number for a hotkey is left out of it."""
+        sums: dict[str, list[float]] = {}
+        for values in per_validator.values():
+            for hotkey, value in values.items():
+                sums.setdefault(hotkey, []).append(value)
+        return {hotkey: sum(values) / len(values) for hotkey, values in sums.items()}
