@@ -1,0 +1,203 @@
+"""Trackers: where a run's numbers go beside its own folder: nowhere, or wandb.
+
+In: numbers by name, with a step that never falls. Out: a tracker's own files or service. A tracker that hangs, fails
+or has no network never delays or stops a run: wandb lives in a process of its own (`wandb_child.py`) that is fed
+without waiting, and is ended when it takes too long. What went wrong is logged once.
+Knows nothing of rounds; `round_metrics` says which numbers of a `History` are worth a line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import netrc
+import os
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from raytensor.config import Tracker as TrackerConfig
+from raytensor.telemetry.history import History
+from raytensor.telemetry.redact import redact
+
+log = logging.getLogger(__name__)
+
+MAX_PENDING_BYTES = 1 << 20  # what waits for a tracker that does not read; beyond it lines are dropped
+MAX_NAMED_MINERS = 64  # above it only the quantiles of the miners are tracked
+
+
+class Tracker(Protocol):
+    """What a run asks of a tracker. Neither method raises or waits longer than it says."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Hand over numbers; returns at once. Steps never fall; the numbers of one step are merged."""
+
+    def finish(self, timeout_s: float = 5.0) -> None:
+        """Wait for what was handed over, at most `timeout_s` seconds; a second call does nothing."""
+
+
+class NoTracker:
+    """Tracks nothing."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        pass
+
+    def finish(self, timeout_s: float = 5.0) -> None:
+        pass
+
+
+class WandbTracker:
+    """Feeds wandb through a process of its own.
+
+    cfg       project and mode (offline | online | disabled).
+    folder    of the run; wandb writes to `<folder>/wandb/`, its complaints go to `<folder>/wandb.log`.
+    run_name  name of the run at wandb.
+    config    plain containers, shown beside the run; secrets are blotted out first.
+    """
+
+    def __init__(self, cfg: TrackerConfig, folder: Path, run_name: str, config: Mapping[str, Any] | None = None) -> None:
+        self._log_file = Path(folder) / "wandb.log"
+        self._pending = bytearray()
+        self._dropped = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            with self._log_file.open("ab") as errors:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "raytensor.telemetry.wandb_child"],
+                    stdin=subprocess.PIPE,
+                    stdout=errors,
+                    stderr=errors,
+                    # Ctrl-C is for the run, which then tells the tracker to finish.
+                    start_new_session=True,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                )
+        except OSError as error:
+            log.warning("wandb can't start, the run goes on without it: %s", error)
+            return
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+        self._send(
+            {
+                "project": cfg.project,
+                "mode": cfg.mode,
+                "name": run_name,
+                "dir": str(folder),
+                "config": redact(dict(config or {})),
+            }
+        )
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._send({"metrics": {key: float(value) for key, value in metrics.items() if math.isfinite(value)}, "step": int(step)})
+
+    def finish(self, timeout_s: float = 5.0) -> None:
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None
+        deadline = time.monotonic() + timeout_s
+        while self._pending and self._process is not None and time.monotonic() < deadline:
+            select.select([], [process.stdin], [], max(0.0, min(0.2, deadline - time.monotonic())))
+            self._push()
+        if self._process is None:
+            return
+        try:
+            process.stdin.close()  # the child finishes at the end of its input
+            status = process.wait(timeout=max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._give_up(f"it did not finish within {timeout_s:g} s; `wandb sync` sends what is in its folder")
+            return
+        if status:
+            self._give_up(f"it ended with status {status}")
+        elif self._dropped:
+            log.warning("wandb was too slow for %d lines of metrics; events.jsonl has them all", self._dropped)
+        self._process = None
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if self._process is None:
+            return
+        if len(self._pending) > MAX_PENDING_BYTES:
+            self._dropped += 1
+        else:
+            self._pending += json.dumps(message).encode() + b"\n"
+        self._push()
+
+    def _push(self) -> None:
+        """Write what the pipe takes now."""
+        assert self._process is not None and self._process.stdin is not None
+        try:
+            while self._pending:
+                del self._pending[: os.write(self._process.stdin.fileno(), self._pending)]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self._give_up("it ended by itself")
+
+    def _give_up(self, what: str) -> None:
+        assert self._process is not None
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)  # with the service that wandb starts
+        except ProcessLookupError:
+            pass
+        self._process.wait(timeout=5.0)
+        self._process.stdin.close()
+        self._process = None
+        said = [line for line in self._log_file.read_text(errors="replace").splitlines() if line.strip()]
+        log.warning("wandb is off, the run goes on without it: %s%s (all of it: %s)", what, f": {said[-1]}" if said else "", self._log_file)
+
+
+def make_tracker(cfg: TrackerConfig, folder: Path, run_name: str, config: Mapping[str, Any] | None = None) -> Tracker:
+    """The tracker that a configuration names. Going online without a key is answered by staying offline."""
+    if cfg.kind == "none":
+        return NoTracker()
+    assert cfg.kind == "wandb", cfg.kind
+    if cfg.mode == "online" and not _has_key():
+        log.warning("wandb has no key (set WANDB_API_KEY, or run `wandb login`); it writes to %s only", folder)
+        cfg = TrackerConfig(kind=cfg.kind, project=cfg.project, mode="offline")
+    return WandbTracker(cfg, folder, run_name, config)
+
+
+def round_metrics(history: History) -> dict[str, float]:
+    """The numbers of the newest round: pace, time by part, losses, incentive, extrinsics; {} before the first."""
+    if not history.rounds:
+        return {}
+    newest, counts = history.rounds[-1], history.counts()
+    out: dict[str, float | None] = {
+        "round/wall_s": newest.wall_s,
+        "round/responses": newest.responses,
+        "round/responses_per_s": newest.responses_per_s,
+        "round/failures": sum(newest.failures.values()),
+        "time/training_s": newest.train_s,
+        "time/asking_s": newest.ask_s,
+        "time/scoring_s": newest.score_s,
+        "time/chain_s": newest.chain_s,
+        "time/idle_s": newest.idle_s,
+        "chain/block": history.block,
+        "chain/epochs": len(history.epochs),
+    }
+    out.update({f"extrinsics/{key}": value for key, value in counts.items()})
+    miners = [row for row in history.rows() if row.role == "miner"]
+    losses = [row.loss for row in miners if row.loss is not None]
+    if losses:
+        out |= {"loss/best": min(losses), "loss/median": statistics.median(losses), "loss/worst": max(losses)}
+    if len(miners) <= MAX_NAMED_MINERS:
+        for row in miners:
+            name = row.name or row.hotkey
+            out |= {f"loss/{name}": row.loss, f"weight/{name}": row.weight, f"incentive/{name}": row.incentive}
+    return {key: float(value) for key, value in out.items() if value is not None and math.isfinite(value)}
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0].split(":")[0]
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

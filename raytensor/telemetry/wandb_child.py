@@ -1,0 +1,46 @@
+"""The process that speaks to wandb for a run: `python -m raytensor.telemetry.wandb_child`.
+
+In: lines of JSON on standard input: first {project, mode, name, dir, config}, then {metrics, step} each; the end of
+the input ends the wandb run. Out: wandb's own files under `dir`. Errors are not caught: the status and the traceback
+on standard error tell the parent, and no run depends on this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+
+FINISH_S = 60.0  # after the end of the input; a run that was killed must not leave this process waiting for a network
+
+
+def main() -> None:
+    head = json.loads(sys.stdin.readline())
+    import wandb
+
+    settings = wandb.Settings(
+        console="off",
+        silent=True,
+        disable_git=True,
+        disable_code=True,
+        disable_job_creation=True,
+        init_timeout=30,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+    )
+    run = wandb.init(
+        project=head["project"], name=head["name"], dir=head["dir"], mode=head["mode"], config=head["config"], settings=settings
+    )
+    for line in sys.stdin:
+        body = json.loads(line)
+        run.log(body["metrics"], step=body["step"])
+    overtime = threading.Timer(FINISH_S, os._exit, args=(1,))
+    overtime.daemon = True
+    overtime.start()
+    run.finish()
+
+
+if __name__ == "__main__":
+    main()
