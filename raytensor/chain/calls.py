@@ -27,6 +27,10 @@ class Call:
     def name(self) -> str:
         return f"{self.module}.{self.function}"
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the journal; `call_from_json` reads it back."""
+        return {"call": self.name, "args": {name: _plain(value) for name, value in self.args.items()}}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Intent:
@@ -266,6 +270,24 @@ class SetCommitment(Intent):
         if len(raw) > 128:
             raise ValueError(f"a commitment holds at most 128 bytes, got {len(raw)}: publish a hash or a link instead")
         return {"netuid": self.netuid, "info": {"fields": [[{f"Raw{len(raw)}": "0x" + raw.hex()}]]}}
+
+
+def call_from_json(data: dict[str, Any]) -> Call:
+    """The call that `Call.to_json` described; tuples come back as lists."""
+    module, function = data["call"].split(".")
+    return Call(module, function, {name: _called(value) for name, value in data["args"].items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Call):
+        return value.to_json()
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _called(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"call", "args"}:
+        return call_from_json(value)
+    return [_called(one) for one in value] if isinstance(value, list) else value
 
 
 def kinds() -> dict[str, type[Intent]]:

@@ -24,6 +24,7 @@ from raytensor.chain.wallet import Signer
 from raytensor.errors import ChainError, ChainRefused, ChainUnavailable
 
 KEYS_PER_PAGE = 1000  # the most that nodes give for one state_getKeysPaged
+KEYS_PER_READ = 20_000  # keeps a request for values below nodes' 15 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,15 @@ class Head:
 class ChainClient:
     """One connection to a chain; `timeout_s` bounds each request.
 
+    runtime: that of another client of the same chain, to spare reading the metadata again.
     Raises ConfigError for unusable endpoints and ChainUnavailable if none answers.
     """
 
-    def __init__(self, endpoints: Sequence[str] | str, timeout_s: float = 20.0) -> None:
+    def __init__(
+        self, endpoints: Sequence[str] | str, timeout_s: float = 20.0, *, runtime: Runtime | None = None
+    ) -> None:
         self._connection = Connection(endpoints, timeout_s)
-        self._runtime: Runtime | None = None
+        self._runtime = runtime
         self._runtime = self.refresh_runtime()
 
     @property
@@ -185,13 +189,12 @@ class ChainClient:
         return account["data"]["free"]
 
     def _read(self, keys: Sequence[bytes], block_hash: str | None) -> list[bytes | None]:
-        if not keys:
-            return []
         texts = ["0x" + key.hex() for key in keys]
-        params: list[Any] = [texts] + ([block_hash] if block_hash else [])
         found = {}
-        for group in self.rpc("state_queryStorageAt", params):
-            found.update(group["changes"])
+        for at in range(0, len(texts), KEYS_PER_READ):
+            page = texts[at : at + KEYS_PER_READ]
+            for group in self.rpc("state_queryStorageAt", [page] + ([block_hash] if block_hash else [])):
+                found.update(group["changes"])
         return [None if found.get(text) is None else bytes.fromhex(found[text][2:]) for text in texts]
 
     # Accounts, signing, submitting

@@ -69,6 +69,17 @@ def count_items(call: Call) -> int:
     return 1
 
 
+def skeleton(call: Call) -> Call:
+    """The call without the arguments that `outcomes` does not need: what a journal has to keep of it."""
+    if call.name in _BATCHES:
+        return Call(call.module, call.function, {"calls": [skeleton(inner) for inner in call.args["calls"]]})
+    if call.name in _WRAPPERS:
+        return Call(call.module, call.function, {"call": skeleton(call.args["call"])})
+    if call.name in _LISTS:
+        return Call(call.module, call.function, {"netuids": list(call.args[_LISTS[call.name]])})
+    return Call(call.module, call.function)
+
+
 def outcomes(call: Call, events: Sequence[Event]) -> tuple[Outcome, ...]:
     """One outcome per item of the extrinsic's call, in the order of the call.
 

@@ -139,6 +139,14 @@ class Journal:
                 hash, state, block = extrinsic
                 self._db.execute("UPDATE extrinsics SET state = ?, block = ? WHERE hash = ?", (state.value, block, hash))
 
+    def reopen(self, extrinsic: Extrinsic) -> None:
+        """An extrinsic's block left the chain: it and its intents are open again."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("UPDATE extrinsics SET state = 'pooled', block = NULL WHERE hash = ?", (extrinsic.hash,))
+            rows = [(intent_id,) for intent_id in extrinsic.intent_ids]
+            self._db.executemany("UPDATE intents SET fate = 'unknown', receipt = NULL WHERE intent_id = ?", rows)
+
     def receipt(self, intent_id: str) -> Receipt | None:
         """The receipt of an intent whose fate is final, None if it has none (yet)."""
         row = self._db.execute("SELECT receipt FROM intents WHERE intent_id = ?", (intent_id,)).fetchone()

@@ -115,6 +115,14 @@ class Runtime:
         calls = self._pallets.get(module, {}).get("calls")
         return bool(calls) and any(v["name"] == function for v in self.codec.variants(calls["ty"]).values())
 
+    def call_fields(self, module: str, function: str) -> list[str]:
+        """The names of a call's arguments, in order. Raises ChainError if the runtime has no such call."""
+        calls = self._pallet(module)["calls"]
+        for variant in self.codec.variants(calls["ty"]).values() if calls else ():
+            if variant["name"] == function:
+                return [field["name"] for field in variant["fields"]]
+        raise ChainError(f"runtime {self.spec_version} has no call {module}.{function}")
+
     def constant(self, pallet: str, name: str) -> Any:
         """The value of a runtime constant. Raises ChainError if there is none of that name."""
         for constant in self._pallet(pallet)["constants"]:

@@ -1,0 +1,240 @@
+"""Signed extrinsics on their way: nonces, journal, submission, and watching the blocks until each one's fate is known.
+
+In: planned extrinsics. Out: `Settled` ones, each with a receipt per intent. Written to the journal before it is sent,
+never signed twice; what has an uncertain fate is looked up on the chain, by its hash in the blocks of its era and by the
+account's nonce, and only then the very same bytes may be sent again: they can take effect once at most.
+A subscription is trusted with nothing: blocks are read. A block that left the best chain is noticed, and what it
+held is open again. Waits for nothing but the node's answers; `poll` is to be called in a loop with a deadline.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from raytensor.chain.batcher import Planned
+from raytensor.chain.calls import call_from_json
+from raytensor.chain.client import ChainClient, Head
+from raytensor.chain.errors import PoolRefusal, action_for, dispatch_error_name
+from raytensor.chain.events import Event, Outcome, fee, outcomes, skeleton
+from raytensor.chain.journal import Extrinsic, Journal, Sent
+from raytensor.chain.runtime import Era
+from raytensor.chain.wallet import Signer
+from raytensor.errors import ChainError, ChainUnavailable, FateUnknown
+from raytensor.types import Fate, Receipt
+
+log = logging.getLogger(__name__)
+
+RESEND_AFTER_BLOCKS = 3  # an extrinsic that is in no block by then is handed to the node again
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An extrinsic whose fate is known, and what became of each of its intents."""
+
+    extrinsic: Extrinsic
+    receipts: tuple[Receipt, ...]
+
+
+class Outbox:
+    """The extrinsics of some signers on one chain. One outbox per signer and chain, or nonces collide."""
+
+    def __init__(
+        self, client: ChainClient, journal: Journal, signers: Mapping[str, Signer], *, era_blocks: int = 64
+    ) -> None:
+        self._client = client
+        self._journal = journal
+        self._signers = signers
+        self._era_blocks = era_blocks
+        self._next_nonce: dict[str, int] = {}
+        self._open: dict[str, Extrinsic] = {}
+        self._last_sent: dict[str, int] = {}  # hash -> head when it was last handed to a node
+        self._recent: dict[str, Extrinsic] = {}  # included in blocks that are not final yet
+        self._trail: dict[int, str] = {}  # scanned blocks that are not final yet
+        self._scanned = client.head().number
+        self.counters = {"submitted": 0, "included": 0, "failed": 0}
+
+    @property
+    def open(self) -> frozenset[str]:
+        """Hashes of the extrinsics whose fate is not known."""
+        return frozenset(self._open)
+
+    def carrying(self, intent_id: str) -> bool:
+        """Whether an open extrinsic carries this intent."""
+        return any(intent_id in extrinsic.intent_ids for extrinsic in self._open.values())
+
+    def restore(self) -> None:
+        """Takes up what the journal says is open: the blocks of the eras are read again from their start."""
+        for extrinsic in self._journal.open_extrinsics():
+            self._open[extrinsic.hash] = extrinsic
+            self._last_sent[extrinsic.hash] = 0
+            self._scanned = min(self._scanned, extrinsic.birth)
+        self._trail.clear()
+
+    def post(self, planned: Planned, born: Head) -> str | PoolRefusal:
+        """Signs, writes and sends one extrinsic. Its hash if it is on its way (or may be), else why the node refused.
+
+        born: a final block not older than a few minutes, the first of the era.
+        """
+        signer = self._signers[planned.signer]
+        nonce = self._next_nonce.get(signer.ss58)
+        if nonce is None:
+            nonce = self._client.account_next_index(signer.ss58)
+        era = Era.mortal(born.number, self._era_blocks)
+        signed = self._client.sign(planned.call, signer, nonce=nonce, era=era, birth_hash=born.hash)
+        shape = json.dumps(skeleton(planned.call).to_json())
+        extrinsic = Extrinsic(
+            signed.hash, signer.ss58, nonce, era.birth, era.death, signed.data, shape, planned.intent_ids
+        )
+        self._journal.add_extrinsic(extrinsic)
+        try:
+            refusal = self._hand_over(extrinsic)
+        except ChainUnavailable:
+            self._journal.mark(extrinsic.hash, Sent.REFUSED, detail="no endpoint could be reached: not sent")
+            raise
+        if refusal is None:
+            self.counters["submitted"] += 1
+            return extrinsic.hash
+        self._journal.mark(extrinsic.hash, Sent.REFUSED, detail=f"{refusal.name}: {refusal.text}")
+        self.counters["failed"] += 1
+        return refusal
+
+    def poll(self) -> list[Settled]:
+        """Reads what blocks there are since the last call, and settles what they decide."""
+        head = self._client.head()
+        if self._trail.get(head.number) == head.hash and self._scanned == head.number:
+            return []
+        self._step_back()
+        settled = []
+        while self._scanned < head.number:
+            settled += self._scan(self._scanned + 1)
+        settled += self._expire()
+        self._resend(head)
+        self._forget_final()
+        return settled
+
+    def _hand_over(self, extrinsic: Extrinsic) -> PoolRefusal | None:
+        """Sends an extrinsic's bytes; keeps it open unless the node refused it for certain."""
+        head = self._scanned
+        try:
+            refusal = self._client.submit(extrinsic.data)
+        except FateUnknown as error:
+            log.warning("extrinsic %s of %s: %s", extrinsic.hash, extrinsic.signer, error)
+            self._next_nonce.pop(extrinsic.signer, None)  # ask the chain which nonce is next
+            self._open[extrinsic.hash] = extrinsic
+            self._last_sent[extrinsic.hash] = head
+            return None
+        if refusal is not None and refusal.sure:
+            self._next_nonce.pop(extrinsic.signer, None)
+            return refusal
+        self._journal.mark(extrinsic.hash, Sent.POOLED)
+        self._next_nonce[extrinsic.signer] = max(self._next_nonce.get(extrinsic.signer, 0), extrinsic.nonce + 1)
+        self._open[extrinsic.hash] = replace(extrinsic, state=Sent.POOLED)
+        self._last_sent[extrinsic.hash] = head
+        return None
+
+    def _scan(self, number: int) -> list[Settled]:
+        block_hash = self._client.block_hash(number)
+        found = []
+        if self._open:
+            places = {hash: at for at, hash in enumerate(self._client.extrinsics(block_hash)) if hash in self._open}
+            events = self._client.events(block_hash) if places else []
+            for hash, at in places.items():
+                own = [event for index, event in events if index == at]
+                found.append(self._include(self._open.pop(hash), number, own))
+        self._trail[number] = block_hash
+        self._scanned = number
+        return found
+
+    def _include(self, extrinsic: Extrinsic, block: int, events: list[Event]) -> Settled:
+        extrinsic = replace(extrinsic, state=Sent.INCLUDED, block=block)
+        call = call_from_json(json.loads(extrinsic.call_json))
+        results = outcomes(call, events)
+        assert len(results) == len(extrinsic.intent_ids), f"{call.name}: {len(results)} outcomes"
+        paid = fee(events)
+        receipts = tuple(
+            self._receipt(extrinsic, intent_id, result, paid if place == 0 else 0)
+            for place, (intent_id, result) in enumerate(zip(extrinsic.intent_ids, results))
+        )
+        self._journal.settle(receipts, (extrinsic.hash, Sent.INCLUDED, block))
+        self._recent[extrinsic.hash] = extrinsic
+        self.counters["included"] += 1
+        self.counters["failed"] += not all(result.ok for result in results)
+        return Settled(extrinsic, receipts)
+
+    def _receipt(self, extrinsic: Extrinsic, intent_id: str, result: Outcome, paid: int) -> Receipt:
+        intent = self._journal.intent(intent_id)
+        name = None if result.ok else dispatch_error_name(result.error, self._client.runtime.module_error)
+        return Receipt(
+            intent_id=intent_id,
+            call=intent.name,
+            signer=intent.signer,
+            fate=Fate.INCLUDED if result.ok else Fate.FAILED,
+            netuid=getattr(intent, "netuid", None),
+            block=extrinsic.block,
+            extrinsic_hash=extrinsic.hash,
+            error=name,
+            action=str(action_for(name)) if name else None,
+            fee_rao=paid,
+        )
+
+    def _expire(self) -> list[Settled]:
+        """Those that can't be included any more: the era is over, or another extrinsic has used the nonce."""
+        nonces: dict[str, int] = {}
+        found = []
+        for extrinsic in list(self._open.values()):
+            if extrinsic.signer not in nonces:
+                nonces[extrinsic.signer] = self._client.account_nonce(extrinsic.signer, self._trail.get(self._scanned))
+            over = extrinsic.death is not None and self._scanned >= extrinsic.death
+            if over or nonces[extrinsic.signer] > extrinsic.nonce:
+                del self._open[extrinsic.hash]
+                self._next_nonce.pop(extrinsic.signer, None)
+                expired = replace(extrinsic, state=Sent.EXPIRED)
+                result = Outcome(False, "Expired" if over else "Stale", run=False)
+                receipts = tuple(self._receipt(expired, intent_id, result, 0) for intent_id in expired.intent_ids)
+                self._journal.settle(receipts, (expired.hash, Sent.EXPIRED, None))
+                self.counters["failed"] += 1
+                found.append(Settled(expired, receipts))
+        return found
+
+    def _resend(self, head: Head) -> None:
+        """Hands the same bytes to the node again where some blocks went by without them."""
+        for extrinsic in list(self._open.values()):
+            if head.number - self._last_sent[extrinsic.hash] >= RESEND_AFTER_BLOCKS:
+                refusal = self._hand_over(extrinsic)
+                self._last_sent[extrinsic.hash] = head.number
+                if refusal is not None:  # it stays open: only its era's end or its nonce is proof
+                    log.warning("extrinsic %s again: %s %s", extrinsic.hash, refusal.name, refusal.text)
+
+    def _step_back(self) -> None:
+        """If scanned blocks have left the best chain, goes back to the last common one and reopens what they held."""
+        before = self._scanned
+        while self._scanned in self._trail:
+            try:
+                if self._client.block_hash(self._scanned) == self._trail[self._scanned]:
+                    break
+            except ChainError:
+                pass  # the best chain is shorter now
+            del self._trail[self._scanned]
+            self._scanned -= 1
+        if self._scanned == before:
+            return
+        log.warning("blocks %d to %d left the best chain", self._scanned + 1, before)
+        for extrinsic in list(self._recent.values()):
+            if extrinsic.block > self._scanned:
+                del self._recent[extrinsic.hash]
+                reopened = replace(extrinsic, state=Sent.POOLED, block=None)
+                self._journal.reopen(reopened)
+                self._open[extrinsic.hash] = reopened
+                self._last_sent[extrinsic.hash] = 0
+                self.counters["included"] -= 1
+
+    def _forget_final(self) -> None:
+        if not self._trail:
+            return
+        final = self._client.finalized().number
+        for number in [n for n in self._trail if n < min(final, self._scanned)]:
+            del self._trail[number]
+        self._recent = {hash: x for hash, x in self._recent.items() if x.block > final}
