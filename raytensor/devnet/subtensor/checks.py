@@ -1,0 +1,113 @@
+"""What the transaction extension refuses: at pool time for the extrinsic's own call, and before every dispatch.
+
+In: an origin and a call. Out: nothing, or a DispatchError whose name has a pool code in errors.CUSTOM_CODES.
+The order is the chain's: coldkey swap, weights, rate limits, takes, serving (guards/*.rs). Calls by root or nobody,
+and calls of other pallets (but for a swapping coldkey), pass.
+"""
+
+from __future__ import annotations
+
+from raytensor.devnet.pallet import Call, Origin
+from raytensor.devnet.subtensor.neurons import storage_index
+
+# A coldkey that announced its replacement may still do these.
+SWAP_CALLS = {"announce_coldkey_swap", "swap_coldkey_announced", "dispute_coldkey_swap", "clear_coldkey_swap_announcement"}
+ONE_SUBNET = {
+    "set_weights",
+    "set_mechanism_weights",
+    "commit_weights",
+    "commit_mechanism_weights",
+    "reveal_weights",
+    "reveal_mechanism_weights",
+    "batch_reveal_weights",
+    "commit_timelocked_weights",
+    "commit_timelocked_mechanism_weights",
+    "commit_crv3_mechanism_weights",
+}
+MANY_SUBNETS = {"batch_set_weights", "batch_commit_weights"}
+TIMELOCKED = {name for name in ONE_SUBNET if "timelocked" in name or "crv3" in name}
+RATE_LIMITED = {
+    "set_weights": "SettingWeightsTooFast",
+    "set_mechanism_weights": "SettingWeightsTooFast",
+    "commit_weights": "CommittingWeightsTooFast",
+    "commit_mechanism_weights": "CommittingWeightsTooFast",
+}
+
+
+def _arguments(call: Call) -> dict:
+    return dict(zip(call.spec.args, call.args))
+
+
+class Checks:
+    def precheck(self, origin: Origin, call: Call) -> None:
+        who = origin.signer
+        if who is None:
+            return
+        self._check_coldkey_swap(who, call)
+        if call.pallet != self.name:
+            return
+        name = call.name
+        if name in ONE_SUBNET or name in MANY_SUBNETS:
+            args = _arguments(call)
+            self._check_weights(who, name, args)
+            self._check_rate_limit(who, name, args)
+        elif name == "register_network":
+            if not self.network_rate_limit_passes():
+                raise self.error("NetworkTxRateLimitExceeded")
+        elif name in ("increase_take", "decrease_take"):
+            args = _arguments(call)
+            self.check_take(who, args["hotkey"], args["take"], name)
+        elif name in ("serve_axon", "serve_axon_tls"):
+            args = _arguments(call)
+            self.check_serving(who, args["netuid"], args["ip"], args["port"], args["ip_type"], self.Axons, zero_ip=True)
+        elif name == "serve_prometheus":
+            args = _arguments(call)
+            self.check_serving(
+                who, args["netuid"], args["ip"], args["port"], args["ip_type"], self.Prometheus, zero_ip=False
+            )
+
+    def _check_coldkey_swap(self, who: bytes, call: Call) -> None:
+        if who not in self.ColdkeySwapAnnouncements or call.name in SWAP_CALLS:
+            return
+        raise self.error("ColdkeySwapDisputed" if who in self.ColdkeySwapDisputes else "ColdkeySwapAnnounced")
+
+    def _check_weights(self, who: bytes, name: str, args: dict) -> None:
+        if name in MANY_SUBNETS or name == "batch_reveal_weights":
+            if len({len(value) for key, value in args.items() if key != "netuid"}) > 1:
+                raise self.error("InputLengthsUnequal")
+        for netuid in args["netuids"] if name in MANY_SUBNETS else (args["netuid"],):
+            if not self.meets_stake_threshold(who, netuid):
+                raise self.error("NotEnoughStakeToSetWeights")
+        if name in TIMELOCKED and args["reveal_round"] < self.runtime.Drand.LastStoredRound.get():
+            raise self.error("InvalidRevealRound")
+        if name in ("reveal_weights", "reveal_mechanism_weights"):
+            reveals = [(args["uids"], args["values"], args["salt"], args["version_key"])]
+        elif name == "batch_reveal_weights":
+            reveals = zip(args["uids_list"], args["values_list"], args["salts_list"], args["version_keys"])
+        else:
+            return
+        netuid = args["netuid"]
+        index = storage_index(netuid, args.get("mecid", 0))
+        epochs = {}
+        for digest, epoch, _, _ in self.WeightCommits[index, who] or ():
+            epochs.setdefault(digest, epoch)
+        for reveal in reveals:
+            epoch = epochs.get(self.commit_digest(who, index, *reveal))
+            if epoch is None:
+                raise self.error("NoWeightsCommitFound")
+            if not self.in_reveal_range(netuid, epoch):
+                raise self.error("RevealTooEarly")
+
+    def _check_rate_limit(self, who: bytes, name: str, args: dict) -> None:
+        error = RATE_LIMITED.get(name)
+        if error is None:
+            return
+        netuid = args["netuid"]
+        if name.startswith("set") and self.CommitRevealWeightsEnabled[netuid]:
+            return
+        uid = self.Uids[netuid, who]
+        index = storage_index(netuid, args.get("mecid", 0))
+        if uid is None or uid >= len(self.LastUpdate[index]):
+            return
+        if not self.weights_rate_limit_passes(netuid, index, uid):
+            raise self.error(error)

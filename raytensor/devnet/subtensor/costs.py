@@ -1,0 +1,13 @@
+"""Declared weights of calls: ref_time in picoseconds from base time, storage reads and storage writes.
+
+Per read and write: RocksDbWeight of Substrate's reference hardware.
+"""
+
+from __future__ import annotations
+
+READ = 25_000_000
+WRITE = 100_000_000
+
+
+def ref_time(base: int, reads: int = 0, writes: int = 0) -> int:
+    return base + reads * READ + writes * WRITE

@@ -1,0 +1,153 @@
+"""One epoch of one subnet: state out of storage, consensus, results into storage.
+
+In: a netuid and the rao of alpha to share out. Out: the stored vectors, permits and bonds of every mechanism, and
+(hotkey, incentive, dividend) in rao per uid. Consensus itself is raytensor.consensus; when an epoch runs and what is
+paid from it is coinbase.py's business.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from raytensor.consensus import NO_COMMIT, EpochInput, EpochOutput, Rows, epoch, stake_weight
+from raytensor.devnet.subtensor.subnet_storage import NO_ROW, frozen
+
+ONE64 = 1 << 64
+U16_MAX = 65_535
+
+
+class Shares(NamedTuple):
+    """What an epoch gives each uid, in rao of alpha. Arrays of length n."""
+
+    hotkeys: list[bytes]
+    incentive: np.ndarray
+    dividend: np.ndarray
+
+
+def rows_of(stored: dict[int, np.ndarray], n: int) -> Rows:
+    """Stored rows as a matrix of n columns; entries toward uids that no longer exist are left out."""
+    lengths = np.zeros(n, np.int64)
+    kept, ascending = [], True
+    for uid in range(n):
+        row = stored.get(uid)
+        if row is None or not len(row):
+            continue
+        if row[:, 0].max() >= n:
+            row = row[row[:, 0] < n]
+        lengths[uid] = len(row)
+        kept.append(row)
+        ascending = ascending and bool(np.all(row[1:, 0] > row[:-1, 0]))
+    indptr = np.zeros(n + 1, np.int64)
+    np.cumsum(lengths, out=indptr[1:])
+    entries = np.concatenate(kept) if kept else NO_ROW
+    return Rows(indptr, entries[:, 0].astype(np.uint32), np.ascontiguousarray(entries[:, 1]), ascending)
+
+
+class Epochs:
+    def activity_cutoff(self, netuid: int) -> int:
+        """Blocks after which a validator that did not set weights no longer counts."""
+        return max(1, self.ActivityCutoffFactorMilli[netuid] * self.Tempo[netuid] // 1000)
+
+    def epoch_input(self, netuid: int, index: int, emission: int) -> EpochInput:
+        """What the epoch of one mechanism reads, as the chain has it stored in this block."""
+        n = self.SubnetworkN[netuid]
+        hotkeys = self.hotkeys(netuid)
+        stake, stake_frac = stake_weight(*self.stake_parts(netuid, hotkeys), self.TaoWeight.get())
+        commit_reveal = self.CommitRevealWeightsEnabled[netuid]
+        commit_block = None
+        if commit_reveal:
+            earliest = self.earliest_commit_blocks(netuid, index)
+            commit_block = np.array([earliest.get(hotkey, NO_COMMIT) for hotkey in hotkeys], np.uint64)
+        alpha_low, alpha_high = self.AlphaValues[netuid]
+        registered = self.BlockAtRegistration
+        return EpochInput(
+            block=self.runtime.block_number,
+            tempo=self.Tempo[netuid],
+            activity_cutoff=self.activity_cutoff(netuid),
+            last_update=self.LastUpdate[index],
+            block_at_registration=np.array([registered[netuid, uid] for uid in range(n)], np.uint64),
+            stake=stake,
+            stake_frac=stake_frac,
+            stake_threshold=self.StakeThreshold.get(),
+            owner_uid=self.owner_uid(netuid),
+            validator_permit=self.ValidatorPermit[netuid],
+            weights=rows_of(dict(self.Weights.items(index)), n),
+            bonds=rows_of(dict(self.Bonds.items(index)), n),
+            max_validators=self.MaxAllowedValidators[netuid],
+            emission=emission,
+            kappa=self.Kappa[netuid],
+            bonds_penalty=self.BondsPenalty[netuid],
+            bonds_moving_average=self.BondsMovingAverage[netuid],
+            alpha_low=alpha_low,
+            alpha_high=alpha_high,
+            alpha_sigmoid_steepness=self.AlphaSigmoidSteepness[netuid],
+            yuma3=self.Yuma3On[netuid],
+            liquid_alpha=self.LiquidAlphaOn[netuid],
+            commit_reveal=commit_reveal,
+            commit_block=commit_block,
+            last_mechanism_step_block=self.LastMechansimStepBlock[netuid],
+        )
+
+    def is_epoch_input_consistent(self, netuid: int) -> bool:
+        """Whether every uid has a hotkey of its own."""
+        hotkeys = self.hotkeys(netuid)
+        return len(set(hotkeys)) == len(hotkeys)
+
+    def mechanism_emissions(self, netuid: int, emission: int) -> list[int]:
+        """The subnet's rao split over its mechanisms: by MechanismEmissionSplit, else evenly; the rest to the first."""
+        count = self.MechanismCountCurrent[netuid]
+        if count == 1:
+            return [emission]
+        split = self.MechanismEmissionSplit[netuid]
+        if split:
+            parts = [emission * share // U16_MAX for share in (*split, *[0] * count)[:count]]
+        else:
+            parts = [emission // count] * count
+        parts[0] += emission - sum(parts)
+        return parts
+
+    def run_epoch(self, netuid: int, emission: int) -> Shares:
+        """Consensus of all mechanisms, stored; the sum of what they give each uid."""
+        indices = self.mechanism_indices(netuid)
+        parts = self.mechanism_emissions(netuid, emission)
+        outputs = [epoch(self.epoch_input(netuid, index, part)) for index, part in zip(indices, parts)]
+        for index, output in zip(indices, outputs):
+            self._store_mechanism(netuid, index, output)
+        self._store_subnet(netuid, outputs, parts)
+        incentive = sum(output.server_emission for output in outputs)
+        dividend = sum(output.validator_emission for output in outputs)
+        return Shares(self.hotkeys(netuid), incentive, dividend)
+
+    def _store_mechanism(self, netuid: int, index: int, output: EpochOutput) -> None:
+        self.Incentive[index] = frozen(output.incentive)
+        rows = output.bonds
+        entries = np.stack([rows.uids.astype(np.uint16), rows.values], axis=1)
+        had_permit = self.ValidatorPermit[netuid]
+        for uid in range(rows.n):
+            start, end = rows.indptr[uid], rows.indptr[uid + 1]
+            if end > start:
+                self.Bonds[index, uid] = frozen(entries[start:end].copy())
+            elif output.validator_permit[uid] or had_permit[uid]:
+                self.Bonds[index, uid] = NO_ROW
+        self.emit("IncentiveAlphaEmittedToMiners", index, frozen(output.server_emission))
+
+    def _store_subnet(self, netuid: int, outputs: list[EpochOutput], parts: list[int]) -> None:
+        first = outputs[0]
+        self.Active[netuid] = frozen(first.active)
+        self.ValidatorPermit[netuid] = frozen(first.validator_permit)
+        self.StakeWeight[netuid] = frozen(first.stake_weight)
+        self.Emission[netuid] = frozen(sum(output.emission for output in outputs))
+        for name, field in (("Consensus", "consensus"), ("Dividends", "dividends"), ("ValidatorTrust", "validator_trust")):
+            getattr(self, name)[netuid] = frozen(_weighted([getattr(output, field) for output in outputs], parts))
+
+
+def _weighted(vectors: list[np.ndarray], parts: list[int]) -> np.ndarray:
+    """Sum of u16 vectors, each weighted by its part of the emission (U64F64, truncated)."""
+    if len(vectors) == 1:
+        return vectors[0]
+    total = sum(parts)
+    weights = [part * ONE64 // total if total else 0 for part in parts]
+    sums = [sum(int(v) * w for v, w in zip(column, weights)) >> 64 for column in zip(*vectors)]
+    return np.array([min(value, U16_MAX) for value in sums], np.uint16)

@@ -1,0 +1,82 @@
+"""SubtensorModule (7), put together from its parts. Which part does what is said in the package's docstring."""
+
+from __future__ import annotations
+
+from raytensor.devnet.pallet import Pallet
+from raytensor.devnet.subtensor.checks import Checks
+from raytensor.devnet.subtensor.coinbase import Coinbase
+from raytensor.devnet.subtensor.commit_reveal import CommitCalls
+from raytensor.devnet.subtensor.delegation import DelegationCalls
+from raytensor.devnet.subtensor.dissolve import Dissolution
+from raytensor.devnet.subtensor.distribution import Distribution
+from raytensor.devnet.subtensor.epoch import Epochs
+from raytensor.devnet.subtensor.errors import CUSTOM_CODES, ERRORS
+from raytensor.devnet.subtensor.events import EVENTS
+from raytensor.devnet.subtensor.genesis import Genesis
+from raytensor.devnet.subtensor.limits import Limits
+from raytensor.devnet.subtensor.neurons import Neurons
+from raytensor.devnet.subtensor.pools import MIN_STAKE_RAO, Pools
+from raytensor.devnet.subtensor.registration import RegistrationCalls
+from raytensor.devnet.subtensor.root_claims import RootClaims
+from raytensor.devnet.subtensor.serving import ServingCalls
+from raytensor.devnet.subtensor.stake_book import StakeBook
+from raytensor.devnet.subtensor.staking import StakeCalls
+from raytensor.devnet.subtensor.storage import RAO, GlobalStorage
+from raytensor.devnet.subtensor.subnet_storage import SubnetStorage
+from raytensor.devnet.subtensor.subnets import SubnetCalls
+from raytensor.devnet.subtensor.timelock import TimelockedReveals
+from raytensor.devnet.subtensor.transfers import MoveCalls
+from raytensor.devnet.subtensor.weights import WeightCalls
+
+
+class SubtensorModule(
+    WeightCalls,
+    CommitCalls,
+    StakeCalls,
+    MoveCalls,
+    RegistrationCalls,
+    SubnetCalls,
+    ServingCalls,
+    DelegationCalls,
+    RootClaims,
+    Checks,
+    Coinbase,
+    Distribution,
+    Epochs,
+    TimelockedReveals,
+    Dissolution,
+    Neurons,
+    StakeBook,
+    Pools,
+    Limits,
+    Genesis,
+    GlobalStorage,
+    SubnetStorage,
+    Pallet,
+):
+    name, index = "SubtensorModule", 7
+    events = EVENTS
+    errors = ERRORS
+    custom_codes = CUSTOM_CODES
+    constants = {
+        "InitialIssuance": ("u64", 0),
+        "InitialMinAllowedWeights": ("u16", 1_024),
+        "InitialTempo": ("u16", 360),
+        "InitialMaxAllowedUids": ("u16", 256),
+        "InitialMaxAllowedValidators": ("u16", 128),
+        "InitialImmunityPeriod": ("u16", 4_096),
+        "InitialActivityCutoff": ("u16", 5_000),
+        "InitialBurn": ("u64", RAO // 10),
+        "InitialMinBurn": ("u64", 500_000),
+        "InitialMaxBurn": ("u64", 100 * RAO),
+        "InitialMinStake": ("u64", MIN_STAKE_RAO),
+        "InitialNetworkMinLockCost": ("u64", 1_000 * RAO),
+        "InitialNetworkRateLimit": ("u64", 7_200),
+        "InitialSubnetOwnerCut": ("u16", 11_796),
+        "InitialDefaultDelegateTake": ("u16", 11_796),
+        "InitialTaoWeight": ("u64", 971_718_665_099_567_868),
+        "InitialStartCallDelay": ("u64", 0),
+        "KeySwapCost": ("u64", RAO // 10),
+        "LiquidAlphaOn": ("bool", False),
+        "Yuma3On": ("bool", False),
+    }

@@ -1,0 +1,155 @@
+"""Money inside the pallet: balances in and out, the subnet pools, minting and burning.
+
+In: accounts, netuids, amounts in rao. Out: changed reserves and balances; every rao that appears or disappears is
+booked in TotalIssuance and in TotalMinted or TotalBurned.
+Knows nothing of who may trade (staking.py) or of shares (stake_book.py).
+
+A dynamic subnet trades at its pool's price; root and mechanism-0 subnets trade 1:1 without a fee.
+"""
+
+from __future__ import annotations
+
+from raytensor.devnet.pallet import DispatchError
+from raytensor.devnet.subtensor import amm
+from raytensor.devnet.subtensor.amm import Swap, SwapRefused
+
+ROOT = 0
+MIN_STAKE_RAO = 2_000_000  # DefaultMinStake
+U64_MAX = 2**64 - 1
+
+
+class Pools:
+    # --- balances ---
+
+    def take_balance(self, account: bytes, amount: int, error: str = "NotEnoughBalanceToStake") -> None:
+        """Withdraw TAO; the account stays alive. Raises `error` when it can't pay."""
+        if amount > self.spendable(account):
+            raise self.error(error)
+        self.runtime.Balances.withdraw(account, amount, keep_alive=True)
+
+    def give_balance(self, account: bytes, amount: int) -> None:
+        """Deposit TAO. What is too little to bring a new account to life is burned."""
+        balances = self.runtime.Balances
+        if amount < balances.constant("ExistentialDeposit") and not self.runtime.System.Account[account].providers:
+            self.book_burn(amount)
+        else:
+            balances.deposit(account, amount)
+
+    def spendable(self, account: bytes) -> int:
+        """Rao that the account can pay and stay alive."""
+        return self.runtime.Balances.reducible(account)
+
+    # --- issuance ---
+
+    def book_mint(self, amount: int) -> None:
+        self.TotalMinted.set(self.TotalMinted.get() + amount)
+        self.TotalIssuance.set(self.TotalIssuance.get() + amount)
+
+    def book_burn(self, amount: int) -> None:
+        """TAO that left for good (recycled: it may be minted again, since issuance fell)."""
+        if amount:
+            self.TotalBurned.set(self.TotalBurned.get() + amount)
+            self.TotalIssuance.set(self.TotalIssuance.get() - amount)
+
+    # --- reserves ---
+
+    def add_tao(self, netuid: int, amount: int) -> None:
+        self.SubnetTAO[netuid] = self.SubnetTAO[netuid] + amount
+        self.TotalStake.set(self.TotalStake.get() + amount)
+
+    def sub_tao(self, netuid: int, amount: int) -> None:
+        held = self.SubnetTAO[netuid]
+        assert amount <= held, f"pool {netuid} holds {held} rao, {amount} asked"
+        self.SubnetTAO[netuid] = held - amount
+        self.TotalStake.set(self.TotalStake.get() - amount)
+
+    def is_dynamic(self, netuid: int) -> bool:
+        return netuid != ROOT and self.SubnetMechanism[netuid] == 1
+
+    def alpha_price_rao(self, netuid: int) -> int:
+        """Rao of TAO for one whole alpha (10^9 rao of alpha)."""
+        if not self.is_dynamic(netuid):
+            return amm.PRICE_UNIT
+        return amm.price_rao(self.SubnetTAO[netuid], self.SubnetAlphaIn[netuid])
+
+    def alpha_price32(self, netuid: int) -> int:
+        """Price as U96F32 bits: TAO per alpha."""
+        if not self.is_dynamic(netuid):
+            return 1 << 32
+        alpha = self.SubnetAlphaIn[netuid]
+        return (self.SubnetTAO[netuid] << 32) // alpha if alpha else 0
+
+    def alpha_issuance(self, netuid: int) -> int:
+        return self.SubnetAlphaIn[netuid] + self.SubnetAlphaOut[netuid]
+
+    # --- swaps ---
+
+    def fee_rate(self, netuid: int, fees: bool = True) -> int:
+        return self.runtime.Swap.FeeRate[netuid] if fees and self.is_dynamic(netuid) else 0
+
+    def quote_buy(self, netuid: int, tao: int, limit_rao: int | None = None, fees: bool = True) -> Swap:
+        """What `tao` would buy. SwapRefused when the pool can't."""
+        if not self.is_dynamic(netuid):
+            return Swap(tao, 0, tao)
+        return amm.buy(
+            self.SubnetTAO[netuid], self.SubnetAlphaIn[netuid], tao, self.fee_rate(netuid, fees), limit_rao
+        )
+
+    def quote_sell(self, netuid: int, alpha: int, limit_rao: int | None = None, fees: bool = True) -> Swap:
+        if not self.is_dynamic(netuid):
+            if alpha > self.SubnetTAO[netuid]:
+                raise SwapRefused("InsufficientLiquidity")
+            return Swap(alpha, 0, alpha)
+        return amm.sell(
+            self.SubnetTAO[netuid], self.SubnetAlphaIn[netuid], alpha, self.fee_rate(netuid, fees), limit_rao
+        )
+
+    def buy_alpha(self, netuid: int, tao: int, limit_rao: int | None = None, fees: bool = True) -> Swap:
+        """TAO (already taken from somebody) into the pool. The caller owns `swap.out` alpha and must give it to
+        someone; what the limit left over is `tao - swap.given`. The fee goes to the block's author.
+        """
+        swap = self.quote_buy(netuid, tao, limit_rao, fees)
+        self.add_tao(netuid, swap.paid_in)
+        if self.is_dynamic(netuid):
+            self.SubnetAlphaIn[netuid] = self.SubnetAlphaIn[netuid] - swap.out
+        self.SubnetAlphaOut[netuid] = self.SubnetAlphaOut[netuid] + swap.out
+        self.SubnetVolume[netuid] = self.SubnetVolume[netuid] + swap.paid_in
+        self.give_balance(self.runtime.author, swap.fee)
+        return swap
+
+    def sell_alpha(self, netuid: int, alpha: int, limit_rao: int | None = None, fees: bool = True) -> Swap:
+        """Alpha (already taken from somebody's stake) into the pool. The caller must deposit `swap.out` rao of TAO.
+        The fee, an amount of alpha, is sold too, for the block's author.
+        """
+        swap = self.quote_sell(netuid, alpha, limit_rao, fees)
+        self._alpha_for_tao(netuid, swap.paid_in, swap.out)
+        if swap.fee:
+            self._sell_fee(netuid, swap.fee)
+        self.SubnetVolume[netuid] = self.SubnetVolume[netuid] + swap.out
+        return swap
+
+    def _alpha_for_tao(self, netuid: int, alpha: int, tao: int) -> None:
+        if self.is_dynamic(netuid):
+            self.SubnetAlphaIn[netuid] = self.SubnetAlphaIn[netuid] + alpha
+        self.SubnetAlphaOut[netuid] = self.SubnetAlphaOut[netuid] - alpha
+        self.sub_tao(netuid, tao)
+
+    def _sell_fee(self, netuid: int, alpha: int) -> None:
+        try:
+            fee = amm.sell(self.SubnetTAO[netuid], self.SubnetAlphaIn[netuid], alpha)
+        except SwapRefused:
+            # Too little to be worth a rao, or a pool at its floor: the alpha is recycled.
+            self.SubnetAlphaOut[netuid] = self.SubnetAlphaOut[netuid] - alpha
+            return
+        self._alpha_for_tao(netuid, fee.paid_in, fee.out)
+        self.give_balance(self.runtime.author, fee.out)
+
+    def recycle_alpha_out(self, netuid: int, alpha: int) -> None:
+        """Alpha that may be minted again: it leaves the issuance."""
+        self.SubnetAlphaOut[netuid] = self.SubnetAlphaOut[netuid] - min(alpha, self.SubnetAlphaOut[netuid])
+
+    def swap_error(self, refused: SwapRefused) -> DispatchError:
+        """The dispatch error of a refusal: thin pools show as this pallet's InsufficientLiquidity."""
+        if refused.name in ("ReservesTooLow", "InsufficientLiquidity"):
+            return self.error("InsufficientLiquidity")
+        return self.runtime.Swap.error(refused.name)

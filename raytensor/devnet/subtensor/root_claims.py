@@ -1,0 +1,87 @@
+"""Root dividends: alpha that root stakers of a hotkey may claim, by their root stake.
+
+In: claimable alpha per hotkey and subnet from the epochs; claims. Out: stake on the subnet (Keep) or TAO staked on
+root (Swap). RootClaimable holds alpha per unit of root stake (I96F32), RootClaimed what each staker already had;
+both move when root stake moves, so that nobody claims for stake they did not have (staking/claim_root.rs).
+"""
+
+from __future__ import annotations
+
+from raytensor.devnet.pallet import Origin, call
+from raytensor.devnet.subtensor.amm import SwapRefused
+from raytensor.devnet.subtensor.costs import ref_time
+from raytensor.devnet.subtensor.pools import ROOT
+
+MAX_CLAIM_SUBNETS = 5
+
+
+class RootClaims:
+    @call(121, weight=ref_time(117_000_000, 17, 4))
+    def claim_root(self, origin: Origin, subnets: "BTreeSet<u16>"):
+        coldkey = origin.ensure_signed()
+        if not 0 < len(subnets) <= MAX_CLAIM_SUBNETS:
+            raise self.error("InvalidSubnetNumber")
+        for hotkey in self.StakingHotkeys[coldkey]:
+            for netuid in subnets:
+                self.attempt(lambda hotkey=hotkey, netuid=netuid: self._claim(hotkey, coldkey, netuid))
+        self.emit("RootClaimed", coldkey)
+
+    @call(122, weight=ref_time(19_000_000, 1, 1))
+    def set_root_claim_type(self, origin: Origin, new_root_claim_type: "RootClaimTypeEnum"):
+        coldkey = origin.ensure_signed()
+        self.RootClaimType[coldkey] = new_root_claim_type
+        self.emit("RootClaimTypeSet", coldkey, new_root_claim_type)
+
+    @call(123, weight=ref_time(4_000_000, 0, 1))
+    def sudo_set_num_root_claims(self, origin: Origin, new_value: "u64"):
+        origin.ensure_root()
+        if new_value > 50:
+            raise self.error("InvalidNumRootClaim")
+        self.NumRootClaim.set(new_value)
+
+    @call(124, weight=ref_time(6_000_000, 2, 1))
+    def sudo_set_root_claim_threshold(self, origin: Origin, netuid: "u16", new_value: "u64"):
+        self.ensure_owner_or_root(origin, netuid)
+        if new_value > 10_000_000:
+            raise self.error("InvalidRootClaimThreshold")
+        self.RootClaimableThreshold[netuid] = new_value << 32
+
+    def add_root_claim(self, hotkey: bytes, netuid: int, amount: int) -> None:
+        """Alpha for everyone with root stake on the hotkey; recycled when it is too little to be shared."""
+        total = self.TotalHotkeyAlpha[hotkey, ROOT]
+        rate = (amount << 32) // total if total else 0
+        if not rate:
+            self.recycle_alpha_out(netuid, amount)
+            return
+        rates = self.RootClaimable[hotkey]
+        self.RootClaimable[hotkey] = {**rates, netuid: rates.get(netuid, 0) + rate}
+
+    def owed_root_alpha(self, hotkey: bytes, coldkey: bytes, netuid: int) -> int:
+        rate = self.RootClaimable[hotkey].get(netuid, 0)
+        earned = (rate * self.stake_of(hotkey, coldkey, ROOT)) >> 32
+        return max(0, earned - self.RootClaimed[netuid, hotkey, coldkey])
+
+    def root_stake_moved(self, hotkey: bytes, coldkey: bytes, change: int) -> None:
+        """Root stake of a staker grew or shrank by `change` rao: what was already claimed moves along."""
+        for netuid, rate in self.RootClaimable[hotkey].items():
+            key = (netuid, hotkey, coldkey)
+            # Rounded up for a deposit, so that it can't claim what it did not earn.
+            moved = -(-rate * change >> 32) if change > 0 else (rate * change) >> 32
+            self.RootClaimed[key] = max(0, self.RootClaimed[key] + moved)
+
+    def _claim(self, hotkey: bytes, coldkey: bytes, netuid: int) -> None:
+        owed = self.owed_root_alpha(hotkey, coldkey, netuid)
+        if owed << 32 < self.RootClaimableThreshold[netuid] or not owed:
+            return
+        kind = self.RootClaimType[coldkey]
+        keep = kind == "Keep" or (not isinstance(kind, str) and netuid in kind[1].subnets)
+        self.RootClaimed[netuid, hotkey, coldkey] = self.RootClaimed[netuid, hotkey, coldkey] + owed
+        if keep:
+            self.add_stake_to(hotkey, coldkey, netuid, owed)
+            return
+        try:
+            swap = self.sell_alpha(netuid, owed)
+        except SwapRefused as refused:
+            raise self.swap_error(refused) from refused
+        self.buy_alpha(ROOT, swap.out)
+        self.add_stake_to(hotkey, coldkey, ROOT, swap.out)

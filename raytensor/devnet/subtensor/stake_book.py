@@ -1,0 +1,163 @@
+"""Who has how much stake: hotkeys' pools of alpha, coldkeys' shares in them, stake weights with parents and children.
+
+In: accounts, netuids, rao of alpha (TAO on root). Out: changed books, stake as integers, stake weights as vectors.
+Knows nothing of TAO, prices or permission (pools.py, staking.py).
+"""
+
+from __future__ import annotations
+
+from raytensor.consensus import stake_weight
+from raytensor.devnet.subtensor import shares
+from raytensor.devnet.subtensor.storage import ZERO_ACCOUNT
+from raytensor.devnet.subtensor.structs import SafeFloat
+
+U64_MAX = 2**64 - 1
+ROOT = 0
+
+
+class StakeBook:
+    # --- owners ---
+
+    def hotkey_exists(self, hotkey: bytes) -> bool:
+        return hotkey in self.Owner
+
+    def owns(self, coldkey: bytes, hotkey: bytes) -> bool:
+        return self.Owner.get(hotkey) == coldkey
+
+    def own_hotkey(self, coldkey: bytes, hotkey: bytes) -> None:
+        """Associate a hotkey that nobody owns yet with a coldkey."""
+        if hotkey in self.Owner:
+            return
+        self.Owner[hotkey] = coldkey
+        self.OwnedHotkeys[coldkey] = (*self.OwnedHotkeys[coldkey], hotkey)
+        self._stakes_with(coldkey, hotkey)
+
+    def _stakes_with(self, coldkey: bytes, hotkey: bytes) -> None:
+        hotkeys = self.StakingHotkeys[coldkey]
+        if hotkey not in hotkeys:
+            self.StakingHotkeys[coldkey] = (*hotkeys, hotkey)
+
+    # --- shares ---
+
+    def stake_of(self, hotkey: bytes, coldkey: bytes, netuid: int) -> int:
+        """Rao of alpha that the coldkey could withdraw from this hotkey, rounded down."""
+        mine = self.AlphaV2[hotkey, coldkey, netuid].mantissa
+        if not mine:
+            return 0
+        total = self.TotalHotkeySharesV2[hotkey, netuid].mantissa
+        return shares.value(self.TotalHotkeyAlpha[hotkey, netuid], total, mine)
+
+    def has_members(self, hotkey: bytes, netuid: int) -> bool:
+        return self.TotalHotkeySharesV2[hotkey, netuid].mantissa > 0
+
+    def add_stake_to(self, hotkey: bytes, coldkey: bytes, netuid: int, amount: int) -> None:
+        if not amount:
+            return
+        pool = self.TotalHotkeyAlpha[hotkey, netuid]
+        total = self.TotalHotkeySharesV2[hotkey, netuid].mantissa
+        new = shares.shares_for_deposit(pool, total, amount)
+        mine = self.AlphaV2[hotkey, coldkey, netuid].mantissa
+        if netuid == ROOT:
+            self.root_stake_moved(hotkey, coldkey, amount)
+        self.TotalHotkeyAlpha[hotkey, netuid] = pool + amount
+        self.TotalHotkeySharesV2[hotkey, netuid] = SafeFloat(total + new, shares.EXPONENT)
+        self.AlphaV2[hotkey, coldkey, netuid] = SafeFloat(mine + new, shares.EXPONENT)
+        if not mine:
+            self._stakes_with(coldkey, hotkey)
+
+    def take_stake_from(self, hotkey: bytes, coldkey: bytes, netuid: int, amount: int) -> None:
+        """`amount` must not exceed `stake_of`."""
+        if not amount:
+            return
+        pool = self.TotalHotkeyAlpha[hotkey, netuid]
+        total = self.TotalHotkeySharesV2[hotkey, netuid].mantissa
+        mine = self.AlphaV2[hotkey, coldkey, netuid].mantissa
+        taken = shares.shares_for_withdrawal(pool, total, mine, amount)
+        if netuid == ROOT:
+            self.root_stake_moved(hotkey, coldkey, -amount)
+        self.TotalHotkeyAlpha[hotkey, netuid] = pool - amount
+        if taken == total:
+            del self.TotalHotkeySharesV2[hotkey, netuid]
+        else:
+            self.TotalHotkeySharesV2[hotkey, netuid] = SafeFloat(total - taken, shares.EXPONENT)
+        if taken == mine:
+            del self.AlphaV2[hotkey, coldkey, netuid]
+        else:
+            self.AlphaV2[hotkey, coldkey, netuid] = SafeFloat(mine - taken, shares.EXPONENT)
+
+    def grow_stake(self, hotkey: bytes, netuid: int, amount: int) -> None:
+        """Alpha for everyone who stakes with this hotkey, in proportion to shares; to the owner when nobody does."""
+        if not amount:
+            return
+        if self.has_members(hotkey, netuid):
+            self.TotalHotkeyAlpha[hotkey, netuid] = self.TotalHotkeyAlpha[hotkey, netuid] + amount
+        else:
+            self.add_stake_to(hotkey, self.Owner[hotkey], netuid, amount)
+
+    # --- inherited stake and stake weights ---
+
+    def inherited(self, hotkey: bytes, on_netuid: int, family_netuid: int) -> int:
+        """A hotkey's alpha on `on_netuid`, less what its children on `family_netuid` use, plus its parents' parts.
+
+        Proportions are u64 / u64::MAX with 32 fractional bits, as `get_inherited_for_hotkey_on_subnet` has them.
+        """
+        own = self.TotalHotkeyAlpha[hotkey, on_netuid]
+        children = self.ChildKeys.get((hotkey, family_netuid))
+        parents = self.ParentKeys.get((hotkey, family_netuid))
+        if not children and not parents:
+            return own
+        total = own << 32
+        for proportion, _ in children or ():
+            total -= own * ((proportion << 32) // U64_MAX)
+        for proportion, parent in parents or ():
+            total += self.TotalHotkeyAlpha[parent, on_netuid] * ((proportion << 32) // U64_MAX)
+        return min(max(total, 0) >> 32, U64_MAX)
+
+    def hotkeys(self, netuid: int) -> list[bytes]:
+        keys = self.Keys
+        return [keys[netuid, uid] for uid in range(self.SubnetworkN[netuid])]
+
+    def stake_parts(self, netuid: int, hotkeys: list[bytes]) -> tuple[list[int], list[int]]:
+        """(alpha, root TAO) of each hotkey as consensus counts it on this subnet, in rao."""
+        alpha = [self.inherited(hotkey, netuid, netuid) for hotkey in hotkeys]
+        if netuid == ROOT:
+            return alpha, [0] * len(hotkeys)
+        return alpha, [self.inherited(hotkey, ROOT, netuid) for hotkey in hotkeys]
+
+    def total_stake_weight(self, hotkey: bytes, netuid: int) -> int:
+        """Stake weight in whole rao: alpha + root TAO * TaoWeight."""
+        alpha, tao = self.stake_parts(netuid, [hotkey])
+        whole, _ = stake_weight(alpha, tao, self.TaoWeight.get())
+        return int(whole[0])
+
+    def meets_stake_threshold(self, hotkey: bytes, netuid: int) -> bool:
+        """Whether the hotkey may set weights; the subnet owner's neuron always may."""
+        owner_uid = self.owner_uid(netuid)
+        if owner_uid is not None and self.Uids[netuid, hotkey] == owner_uid:
+            return True
+        threshold = self.StakeThreshold.get()
+        return not threshold or self.total_stake_weight(hotkey, netuid) >= threshold
+
+    def owner_uid(self, netuid: int) -> int | None:
+        """Uid of the subnet owner's hotkey, if it is registered."""
+        hotkey = self.SubnetOwnerHotkey[netuid]
+        return None if hotkey == ZERO_ACCOUNT else self.Uids[netuid, hotkey]
+
+    def coldkey_stakes(self, coldkey: bytes) -> list[tuple[bytes, int, int]]:
+        """(hotkey, netuid, rao of alpha) of everything the coldkey has staked, by hotkey and netuid."""
+        found = []
+        for hotkey in self.StakingHotkeys[coldkey]:
+            for netuid in self.AlphaV2.keys(hotkey, coldkey):
+                stake = self.stake_of(hotkey, coldkey, netuid)
+                if stake:
+                    found.append((hotkey, netuid, stake))
+        return found
+
+    def nominators(self, hotkey: bytes) -> dict[bytes, list[tuple[int, int]]]:
+        """Who stakes with the hotkey: coldkey -> [(netuid, rao of alpha)]."""
+        found: dict[bytes, list[tuple[int, int]]] = {}
+        for coldkey, netuid in self.AlphaV2.keys(hotkey):
+            stake = self.stake_of(hotkey, coldkey, netuid)
+            if stake:
+                found.setdefault(coldkey, []).append((netuid, stake))
+        return found

@@ -1,0 +1,228 @@
+"""Calls that put TAO into subnets' pools as stake and take it out again.
+
+In: a coldkey's extrinsic. Out: balances, pools and shares changed together, or one of the pallet's errors.
+Checks in the chain's order (staking/stake_utils.rs, validate_add_stake and validate_remove_stake). Limit prices are
+rao of TAO for one whole alpha. Knows nothing of moves between subnets (transfers.py).
+"""
+
+from __future__ import annotations
+
+from raytensor.devnet.pallet import DispatchError, Origin, call
+from raytensor.devnet.subtensor import amm
+from raytensor.devnet.subtensor.amm import Swap, SwapRefused
+from raytensor.devnet.subtensor.costs import ref_time
+from raytensor.devnet.subtensor.pools import MIN_STAKE_RAO, ROOT, U64_MAX
+
+ADD = ref_time(664_000_000, 32, 16)
+REMOVE = ref_time(569_000_000, 28, 13)
+
+
+class StakeCalls:
+    @call(2, weight=ADD)
+    def add_stake(self, origin: Origin, hotkey: "AccountId32", netuid: "u16", amount_staked: "u64"):
+        self.do_add_stake(origin.ensure_signed(), hotkey, netuid, amount_staked)
+
+    @call(88, weight=ADD)
+    def add_stake_limit(
+        self,
+        origin: Origin,
+        hotkey: "AccountId32",
+        netuid: "u16",
+        amount_staked: "u64",
+        limit_price: "u64",
+        allow_partial: "bool",
+    ):
+        self.do_add_stake(origin.ensure_signed(), hotkey, netuid, amount_staked, limit_price, allow_partial)
+
+    @call(3, weight=REMOVE)
+    def remove_stake(self, origin: Origin, hotkey: "AccountId32", netuid: "u16", amount_unstaked: "u64"):
+        self.do_remove_stake(origin.ensure_signed(), hotkey, netuid, amount_unstaked)
+
+    @call(89, weight=REMOVE)
+    def remove_stake_limit(
+        self,
+        origin: Origin,
+        hotkey: "AccountId32",
+        netuid: "u16",
+        amount_unstaked: "u64",
+        limit_price: "u64",
+        allow_partial: "bool",
+    ):
+        self.do_remove_stake(origin.ensure_signed(), hotkey, netuid, amount_unstaked, limit_price, allow_partial)
+
+    @call(103, weight=REMOVE)
+    def remove_stake_full_limit(
+        self, origin: Origin, hotkey: "AccountId32", netuid: "u16", limit_price: "Option<u64>"
+    ):
+        coldkey = origin.ensure_signed()
+        self.do_remove_stake(coldkey, hotkey, netuid, U64_MAX, limit_price, allow_partial=False)
+
+    @call(83, weight=ref_time(28_000_000, 7, 0))
+    def unstake_all(self, origin: Origin, hotkey: "AccountId32"):
+        """Everything this coldkey staked with the hotkey; subnets that refuse are left as they are."""
+        coldkey = origin.ensure_signed()
+        self._require_hotkey(hotkey)
+        for netuid in self.AlphaV2.keys(hotkey, coldkey):
+            self.attempt(lambda netuid=netuid: self.do_remove_stake(coldkey, hotkey, netuid, U64_MAX))
+
+    @call(84, weight=ref_time(358_000_000, 36, 21))
+    def unstake_all_alpha(self, origin: Origin, hotkey: "AccountId32"):
+        """As unstake_all, but the TAO goes to the root subnet as stake with the same hotkey."""
+        coldkey = origin.ensure_signed()
+        self._require_hotkey(hotkey)
+        proceeds = 0
+        for netuid in list(self.AlphaV2.keys(hotkey, coldkey)):
+            alpha = self.stake_of(hotkey, coldkey, netuid)
+            if netuid == ROOT or not alpha or not self.SubtokenEnabled[netuid]:
+                continue
+            swap = self.attempt(lambda netuid=netuid, alpha=alpha: self._unstake(coldkey, hotkey, netuid, alpha))
+            proceeds += swap.out if swap else 0
+        if proceeds:
+            self._stake(coldkey, hotkey, ROOT, proceeds)
+
+    @call(101, weight=ref_time(76_000_000, 10, 4))
+    def recycle_alpha(self, origin: Origin, hotkey: "AccountId32", amount: "u64", netuid: "u16"):
+        coldkey, amount = self._take_alpha_away(origin, hotkey, amount, netuid)
+        self.recycle_alpha_out(netuid, amount)
+        self.emit("AlphaRecycled", coldkey, hotkey, amount, netuid)
+
+    @call(102, weight=ref_time(76_000_000, 9, 3))
+    def burn_alpha(self, origin: Origin, hotkey: "AccountId32", amount: "u64", netuid: "u16"):
+        """The alpha is destroyed but stays in the issuance: nobody can mint it again."""
+        coldkey, amount = self._take_alpha_away(origin, hotkey, amount, netuid)
+        self.emit("AlphaBurned", coldkey, hotkey, amount, netuid)
+
+    def _take_alpha_away(self, origin: Origin, hotkey: bytes, amount: int, netuid: int) -> tuple[bytes, int]:
+        coldkey = origin.ensure_signed()
+        self.require_subnet(netuid)
+        if netuid == ROOT:
+            raise self.error("CannotBurnOrRecycleOnRootSubnet")
+        self._require_hotkey(hotkey)
+        amount = min(amount, self.stake_of(hotkey, coldkey, netuid))
+        if not amount:
+            raise self.error("NotEnoughStakeToWithdraw")
+        if amount > self.SubnetAlphaOut[netuid]:
+            raise self.error("NotEnoughAlphaOutToRecycle")
+        self.take_stake_from(hotkey, coldkey, netuid, amount)
+        return coldkey, amount
+
+    # --- adding ---
+
+    def do_add_stake(
+        self,
+        coldkey: bytes,
+        hotkey: bytes,
+        netuid: int,
+        amount: int,
+        limit_rao: int | None = None,
+        allow_partial: bool = True,
+    ) -> Swap:
+        self.require_trading(netuid)
+        if self.is_dynamic(netuid) and amount > amm.MAX_INPUT_FACTOR * self.SubnetTAO[netuid]:
+            raise self.error("InsufficientLiquidity")
+        if amount < MIN_STAKE_RAO + amm.fee_of(amount, self.fee_rate(netuid)):
+            raise self.error("AmountTooLow")
+        swap = self._quote_within_limit(self.quote_buy, netuid, amount, limit_rao, allow_partial)
+        if amount > self.spendable(coldkey):
+            raise self.error("NotEnoughBalanceToStake")
+        self._require_hotkey(hotkey)
+        if not swap.out:
+            raise self.error("InsufficientLiquidity")
+        self.take_balance(coldkey, swap.given)
+        return self._stake(coldkey, hotkey, netuid, swap.given, limit_rao)
+
+    def _stake(self, coldkey: bytes, hotkey: bytes, netuid: int, tao: int, limit_rao: int | None = None) -> Swap:
+        """TAO that was taken from somebody becomes the coldkey's stake."""
+        swap = self.buy_alpha(netuid, tao, limit_rao)
+        assert swap.given == tao, "the part within the limit was quoted before"
+        self.add_stake_to(hotkey, coldkey, netuid, swap.out)
+        self.LastColdkeyHotkeyStakeBlock[coldkey, hotkey] = self.runtime.block_number
+        self.emit("StakeAdded", coldkey, hotkey, tao, swap.out, netuid, swap.fee)
+        return swap
+
+    # --- removing ---
+
+    def do_remove_stake(
+        self,
+        coldkey: bytes,
+        hotkey: bytes,
+        netuid: int,
+        alpha: int,
+        limit_rao: int | None = None,
+        allow_partial: bool = True,
+    ) -> Swap:
+        self.require_trading(netuid)
+        self._require_hotkey(hotkey)
+        available = self.stake_of(hotkey, coldkey, netuid)
+        alpha = min(alpha, available)
+        if not alpha:
+            raise self.error("AmountTooLow")
+        swap = self._quote_within_limit(self.quote_sell, netuid, alpha, limit_rao, allow_partial)
+        if swap.out < MIN_STAKE_RAO and swap.given != available:
+            raise self.error("AmountTooLow")
+        swap = self._unstake(coldkey, hotkey, netuid, swap.given, limit_rao)
+        self.give_balance(coldkey, swap.out)
+        self._after_removal(coldkey, hotkey, netuid)
+        return swap
+
+    def _unstake(self, coldkey: bytes, hotkey: bytes, netuid: int, alpha: int, limit_rao: int | None = None) -> Swap:
+        """Stake becomes TAO, which the caller must deposit somewhere."""
+        self.take_stake_from(hotkey, coldkey, netuid, alpha)
+        try:
+            swap = self.sell_alpha(netuid, alpha, limit_rao)
+        except SwapRefused as refused:
+            raise self.swap_error(refused) from refused
+        assert swap.given == alpha, "the part within the limit was quoted before"
+        self.emit("StakeRemoved", coldkey, hotkey, swap.out, alpha, netuid, swap.fee)
+        return swap
+
+    def _after_removal(self, coldkey: bytes, hotkey: bytes, netuid: int) -> None:
+        """Small nominations are sent home, and a hotkey that fell below the threshold loses its planned children."""
+        minimum = self.NominatorMinRequiredStake.get()
+        left = self.stake_of(hotkey, coldkey, netuid)
+        if minimum and 0 < left < minimum and not self.owns(coldkey, hotkey):
+            swap = self.attempt(lambda: self._unstake(coldkey, hotkey, netuid, left))
+            if swap:
+                self.give_balance(coldkey, swap.out)
+        threshold = self.StakeThreshold.get()
+        if (netuid, hotkey) in self.PendingChildKeys and self.total_stake_weight(hotkey, netuid) < threshold:
+            del self.PendingChildKeys[netuid, hotkey]
+
+    # --- shared checks ---
+
+    def _quote_within_limit(self, quote, netuid: int, amount: int, limit_rao: int | None, allow_partial: bool) -> Swap:
+        """The trade inside the limit price; SlippageTooHigh when nothing, or not all of it, fits."""
+        if limit_rao is not None and not self.is_dynamic(netuid):
+            buying = quote == self.quote_buy
+            if (buying and limit_rao < amm.PRICE_UNIT) or (not buying and limit_rao > amm.PRICE_UNIT):
+                raise self.error("SlippageTooHigh")
+        try:
+            swap = quote(netuid, amount, limit_rao)
+        except SwapRefused as refused:
+            raise self.swap_error(refused) from refused
+        if not swap.paid_in or (swap.given < amount and not allow_partial):
+            raise self.error("SlippageTooHigh")
+        return swap
+
+    def require_subnet(self, netuid: int) -> None:
+        if not self.NetworksAdded[netuid]:
+            raise self.error("SubnetNotExists")
+
+    def require_trading(self, netuid: int) -> None:
+        self.require_subnet(netuid)
+        if not self.SubtokenEnabled[netuid]:
+            raise self.error("SubtokenDisabled")
+
+    def _require_hotkey(self, hotkey: bytes) -> None:
+        if not self.hotkey_exists(hotkey):
+            raise self.error("HotKeyAccountNotExists")
+
+    def attempt(self, action):
+        """Run an action that may refuse; undo what it wrote and return None if it does."""
+        mark, num_events = self.runtime.store.mark(), len(self.runtime.events)
+        try:
+            return action()
+        except DispatchError:
+            self.runtime.store.rollback(mark)
+            del self.runtime.events[num_events:]
+            return None

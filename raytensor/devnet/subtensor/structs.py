@@ -1,0 +1,101 @@
+"""Structs and enums that SubtensorModule stores, takes as arguments or emits.
+
+Field order is the wire order. The names returned here are namedtuple classes (the values of storage and arguments).
+Structs of the runtime APIs live beside the APIs (apis_*.py).
+"""
+
+from __future__ import annotations
+
+from raytensor.devnet.typedefs import declare_enum, declare_struct
+
+_PALLET = "pallet_subtensor::pallet::"
+
+AxonInfo = declare_struct(
+    "AxonInfo",
+    {
+        "block": "u64",
+        "version": "u32",
+        "ip": "u128",
+        "port": "u16",
+        "ip_type": "u8",
+        "protocol": "u8",
+        "placeholder1": "u8",
+        "placeholder2": "u8",
+    },
+    path=_PALLET + "AxonInfo",
+)
+PrometheusInfo = declare_struct(
+    "PrometheusInfo",
+    {"block": "u64", "version": "u32", "ip": "u128", "port": "u16", "ip_type": "u8"},
+    path=_PALLET + "PrometheusInfo",
+)
+NeuronCertificate = declare_struct(
+    "NeuronCertificate", {"public_key": "BoundedVec<u8, 64>", "algorithm": "u8"}, path=_PALLET + "NeuronCertificate"
+)
+ChainIdentityV2 = declare_struct(
+    "ChainIdentityV2",
+    {
+        field: "Vec<u8>"
+        for field in ("name", "url", "github_repo", "image", "discord", "description", "additional")
+    },
+    path=_PALLET + "ChainIdentityV2",
+)
+SubnetIdentityV3 = declare_struct(
+    "SubnetIdentityV3",
+    {
+        field: "Vec<u8>"
+        for field in (
+            "subnet_name",
+            "github_repo",
+            "subnet_contact",
+            "subnet_url",
+            "discord",
+            "description",
+            "logo_url",
+            "additional",
+        )
+    },
+    path=_PALLET + "SubnetIdentityV3",
+)
+# A decimal: mantissa * 10**exponent.
+SafeFloat = declare_struct("SafeFloat", {"mantissa": "u128", "exponent": "i64"}, path="share_pool::SafeFloat")
+LockState = declare_struct(
+    "LockState", {"locked_mass": "u64", "conviction": "U64F64", "last_update": "u64"}, path=_PALLET + "LockState"
+)
+
+declare_enum("RecycleOrBurnEnum", {"Burn": 0, "Recycle": 1}, path=_PALLET + "RecycleOrBurnEnum")
+declare_enum(
+    "RootClaimTypeEnum",
+    {"Swap": 0, "Keep": 1, "KeepSubnets": (2, {"subnets": "BTreeSet<u16>"})},
+    path=_PALLET + "RootClaimTypeEnum",
+)
+declare_enum("EpochConsensus", {"Yuma": 0, "Null": 1}, path=_PALLET + "EpochConsensus")
+
+# Keys of LastRateLimitedBlock (pallet_subtensor, RateLimitKey).
+declare_enum(
+    "RateLimitKey",
+    {
+        "SetSNOwnerHotkey": (0, "u16"),
+        "OwnerHyperparamUpdate": (1, ("u16", "Hyperparameter")),
+        "NetworkLastRegistered": 2,
+        "LastTxBlock": (3, "AccountId32"),
+        "LastTxBlockChildKeyTake": (4, "AccountId32"),
+        "LastTxBlockDelegateTake": (5, "AccountId32"),
+        "AddStakeBurn": (6, "u16"),
+    },
+    path=_PALLET + "RateLimitKey",
+)
+HYPERPARAMETERS = tuple(
+    """
+    Unknown ServingRateLimit MaxDifficulty AdjustmentAlpha MaxWeightLimit ImmunityPeriod MinAllowedWeights Kappa Rho
+    ActivityCutoff PowRegistrationAllowed MinBurn MaxBurn BondsMovingAverage BondsPenalty CommitRevealEnabled
+    LiquidAlphaEnabled AlphaValues WeightCommitInterval TransferEnabled AlphaSigmoidSteepness Yuma3Enabled
+    BondsResetEnabled ImmuneNeuronLimit RecycleOrBurn MaxAllowedUids BurnHalfLife BurnIncreaseMult
+    ActivityCutoffFactorMilli TriggerEpoch WeightsVersionKey OwnerCutEnabled MinNonImmuneUids MinChildkeyTake
+    """.split()
+)
+declare_enum(
+    "Hyperparameter",
+    {name: index for index, name in enumerate(HYPERPARAMETERS)},
+    path="pallet_subtensor::utils::rate_limiting::Hyperparameter",
+)

@@ -1,0 +1,162 @@
+"""Calls that move stake: between hotkeys, coldkeys and subnets.
+
+In: a coldkey's extrinsic. Out: stake elsewhere, or one of the pallet's errors (staking/move_stake.rs, in its order).
+Inside one subnet a move is free; between two it is a sale and a purchase, with the fee of the sale.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from raytensor.devnet.pallet import Origin, call
+from raytensor.devnet.subtensor import amm
+from raytensor.devnet.subtensor.amm import SwapRefused
+from raytensor.devnet.subtensor.costs import ref_time
+from raytensor.devnet.subtensor.pools import MIN_STAKE_RAO
+
+
+class Place(NamedTuple):
+    """Where stake is."""
+
+    coldkey: bytes
+    hotkey: bytes
+    netuid: int
+
+
+class MoveCalls:
+    @call(85, weight=ref_time(216_000_000, 19, 7))
+    def move_stake(
+        self,
+        origin: Origin,
+        origin_hotkey: "AccountId32",
+        destination_hotkey: "AccountId32",
+        origin_netuid: "u16",
+        destination_netuid: "u16",
+        alpha_amount: "u64",
+    ):
+        coldkey = origin.ensure_signed()
+        source = Place(coldkey, origin_hotkey, origin_netuid)
+        target = Place(coldkey, destination_hotkey, destination_netuid)
+        tao = self._move(source, target, alpha_amount)
+        self.emit("StakeMoved", coldkey, origin_hotkey, origin_netuid, destination_hotkey, destination_netuid, tao)
+
+    @call(86, weight=ref_time(222_000_000, 17, 6))
+    def transfer_stake(
+        self,
+        origin: Origin,
+        destination_coldkey: "AccountId32",
+        hotkey: "AccountId32",
+        origin_netuid: "u16",
+        destination_netuid: "u16",
+        alpha_amount: "u64",
+    ):
+        coldkey = origin.ensure_signed()
+        source = Place(coldkey, hotkey, origin_netuid)
+        target = Place(destination_coldkey, hotkey, destination_netuid)
+        tao = self._move(source, target, alpha_amount, transfer=True)
+        self.emit("StakeTransferred", coldkey, destination_coldkey, hotkey, origin_netuid, destination_netuid, tao)
+
+    @call(87, weight=ref_time(359_000_000, 36, 22))
+    def swap_stake(
+        self,
+        origin: Origin,
+        hotkey: "AccountId32",
+        origin_netuid: "u16",
+        destination_netuid: "u16",
+        alpha_amount: "u64",
+    ):
+        self._swap(origin.ensure_signed(), hotkey, origin_netuid, destination_netuid, alpha_amount)
+
+    @call(90, weight=ref_time(413_000_000, 36, 22))
+    def swap_stake_limit(
+        self,
+        origin: Origin,
+        hotkey: "AccountId32",
+        origin_netuid: "u16",
+        destination_netuid: "u16",
+        alpha_amount: "u64",
+        limit_price: "u64",
+        allow_partial: "bool",
+    ):
+        """`limit_price`: least price of origin alpha in destination alpha, times 10^9, after the move."""
+        coldkey = origin.ensure_signed()
+        self._swap(coldkey, hotkey, origin_netuid, destination_netuid, alpha_amount, limit_price, allow_partial)
+
+    def _swap(
+        self, coldkey: bytes, hotkey: bytes, from_netuid: int, to_netuid: int, alpha: int,
+        limit: int | None = None, allow_partial: bool = False,
+    ) -> None:  # fmt: skip
+        source, target = Place(coldkey, hotkey, from_netuid), Place(coldkey, hotkey, to_netuid)
+        tao = self._move(source, target, alpha, limit=limit, allow_partial=allow_partial)
+        self.emit("StakeSwapped", coldkey, hotkey, from_netuid, to_netuid, tao)
+
+    def _move(
+        self, source: Place, target: Place, alpha: int, *,
+        limit: int | None = None, allow_partial: bool = False, transfer: bool = False,
+    ) -> int:  # fmt: skip
+        """Move alpha from one place to another; returns the rao of TAO that it was worth on the way."""
+        if source == target:
+            raise self.error("SameNetuid")
+        for place in (source, target):
+            self.require_trading(place.netuid)
+        for place in (source, target):
+            self._require_hotkey(place.hotkey)
+        if alpha > self.stake_of(source.hotkey, source.coldkey, source.netuid):
+            raise self.error("NotEnoughStakeToWithdraw")
+        if limit is not None:
+            alpha = self._within_ratio(source.netuid, target.netuid, alpha, limit, allow_partial)
+        try:
+            tao = self.quote_sell(source.netuid, alpha).out
+        except SwapRefused as refused:
+            raise self.swap_error(refused) from refused
+        if tao <= MIN_STAKE_RAO:
+            raise self.error("AmountTooLow")
+        if transfer and not (self.TransferToggle[source.netuid] and self.TransferToggle[target.netuid]):
+            raise self.error("TransferDisallowed")
+        if source.netuid == target.netuid:
+            self.take_stake_from(source.hotkey, source.coldkey, source.netuid, alpha)
+            self.add_stake_to(target.hotkey, target.coldkey, target.netuid, alpha)
+            return alpha * self.alpha_price_rao(source.netuid) // amm.PRICE_UNIT
+        return self._trade_over(source, target, alpha)
+
+    def _trade_over(self, source: Place, target: Place, alpha: int) -> int:
+        self.take_stake_from(source.hotkey, source.coldkey, source.netuid, alpha)
+        try:
+            sold = self.sell_alpha(source.netuid, alpha)
+            bought = self.buy_alpha(target.netuid, sold.out, fees=False)
+        except SwapRefused as refused:
+            raise self.swap_error(refused) from refused
+        if not bought.out:
+            raise self.error("InsufficientLiquidity")
+        self.add_stake_to(target.hotkey, target.coldkey, target.netuid, bought.out)
+        self._after_removal(source.coldkey, source.hotkey, source.netuid)
+        return sold.out
+
+    def _within_ratio(self, from_netuid: int, to_netuid: int, alpha: int, limit: int, allow_partial: bool) -> int:
+        """The largest part of `alpha` that leaves the price ratio at or above the limit."""
+        if self._ratio_after(from_netuid, to_netuid, alpha) >= limit:
+            return alpha
+        low, high = 0, alpha
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._ratio_after(from_netuid, to_netuid, middle) >= limit:
+                low = middle
+            else:
+                high = middle - 1
+        if not low or not allow_partial:
+            raise self.error("SlippageTooHigh")
+        return low
+
+    def _ratio_after(self, from_netuid: int, to_netuid: int, alpha: int) -> int:
+        """10^9 times the origin's price over the destination's, after moving `alpha`; -1 if the pools can't do it."""
+        try:
+            sold = self.quote_sell(from_netuid, alpha)
+            bought = self.quote_buy(to_netuid, sold.out, fees=False)
+        except SwapRefused:
+            return -1
+        from_price = to_price = amm.PRICE_UNIT
+        if self.is_dynamic(from_netuid):
+            from_price = amm.price_rao(self.SubnetTAO[from_netuid] - sold.out, self.SubnetAlphaIn[from_netuid] + sold.paid_in)
+        if self.is_dynamic(to_netuid):
+            to_price = amm.price_rao(self.SubnetTAO[to_netuid] + bought.paid_in, self.SubnetAlphaIn[to_netuid] - bought.out)
+        return from_price * amm.PRICE_UNIT // to_price if to_price else -1
