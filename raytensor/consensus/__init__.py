@@ -23,11 +23,16 @@ __all__ = [
 ]
 
 
-def epoch(inputs: EpochInput, *, implementation: str = "fast") -> EpochOutput:
+def epoch(inputs: EpochInput, *, implementation: str = "fast", threads: int | None = None) -> EpochOutput:
     """One epoch, as `epoch_mechanism` (pallets/subtensor, run_epoch.rs) computes it.
 
     implementation: "fast", or "reference" for the plain integer text of the pallet. Both give the same bits.
+    threads: cores for the fast one; None takes those of this process where the network is large enough.
     """
     if implementation not in ("fast", "reference"):
         raise ConfigError(f'implementation: "{implementation}"; choose "fast" or "reference"')
-    return epoch_reference(inputs)
+    if implementation == "reference":
+        return epoch_reference(inputs)
+    from .fast import epoch_fast  # the compiler takes a second to load; the reference does without
+
+    return epoch_fast(inputs, threads=threads)

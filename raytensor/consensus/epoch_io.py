@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError
+from .dense_rows import DenseRows
 from .rows import Rows, unsigned
 
 NO_COMMIT = 2**64 - 1  # commit_block of a uid without a live commit
@@ -80,8 +81,8 @@ class EpochInput:
     block_at_registration: np.ndarray
     stake: np.ndarray
     validator_permit: np.ndarray
-    weights: Rows
-    bonds: Rows
+    weights: Rows | DenseRows
+    bonds: Rows | DenseRows
     max_validators: int
     emission: int
     stake_frac: np.ndarray | None = None
@@ -104,8 +105,8 @@ class EpochInput:
             object.__setattr__(self, name, value)
 
         for name in ("weights", "bonds"):
-            if not isinstance(getattr(self, name), Rows):
-                raise ConfigError(f"{name}: {type(getattr(self, name)).__name__}; build it with Rows")
+            if not isinstance(getattr(self, name), (Rows, DenseRows)):
+                raise ConfigError(f"{name}: {type(getattr(self, name)).__name__}; build it with Rows or DenseRows")
         n = self.weights.n
         if self.bonds.n != n:
             raise ConfigError(f"bonds: {self.bonds.n} rows, weights has {n}")
@@ -181,7 +182,7 @@ class EpochOutput:
     uint16: incentive, dividends, consensus, validator_trust, stake_weight (65535 means 1).
     validator_permit, active: bool; the permit is the new one.
     uint64 rao: server_emission (miners), validator_emission, emission (both together, rounded by itself).
-    bonds: rows to store; only new permit holders have entries.
+    bonds: rows to store, in the layout of the input's bonds; only new permit holders have entries.
     """
 
     incentive: np.ndarray
@@ -194,5 +195,5 @@ class EpochOutput:
     server_emission: np.ndarray
     validator_emission: np.ndarray
     emission: np.ndarray
-    bonds: Rows
+    bonds: Rows | DenseRows
     raw: RawColumns

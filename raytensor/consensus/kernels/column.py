@@ -1,0 +1,156 @@
+"""One miner's column: the consensus of its weights, and its bonds.
+
+In: vectors over validators (any order, any subset), int64 bits of I32F32 unless said otherwise; bonds as stored, u16. Out: scalars, and vectors written in place. Loops write one or two vectors each, so that they
+compile to vector instructions. Knows nothing of how the matrices are stored.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arithmetic import ONE, blend, from_u16, inverse, mul, ratio, share, to_u16
+from .jit import part
+from .liquid import liquid_alphas
+
+# modes of the weights that bonds see, by bonds_penalty: 0, 1 and between (`interpolate_sparse`)
+RAW, CLIPPED, BLENDED = 0, 1, 2
+
+
+@part
+def median(score, stake, m, kappa):
+    """The weighted median of m scores of positive stake: the smallest score v with stake(score > v) < kappa.
+
+    Equals the pallet's pivot search. kappa 0: the largest score, as nothing is below 0. Bisects the values, and moves
+    the ends to scores that occur, so it ends after about log2(m) rounds.
+    """
+    if m == 0:
+        return np.int64(0)
+    low, high = score[0], score[0]
+    for i in range(m):
+        low = min(low, score[i])
+        high = max(high, score[i])
+    if low == high or kappa == 0:
+        return high
+    above = np.int64(0)
+    for i in range(m):
+        above += stake[i] if score[i] > low else 0
+    if above < kappa:
+        return low
+    while True:
+        # stake above `high` is below kappa, stake above `low` is not
+        middle = (low + high) >> 1
+        above = np.int64(0)
+        below, over = low, high
+        for i in range(m):
+            s = score[i]
+            larger = s > middle
+            above += stake[i] if larger else 0
+            below = max(below, low if larger else s)
+            over = min(over, s if larger else high)
+        if above < kappa:
+            high = below
+        elif over == high:
+            return high
+        else:
+            low = over - 1
+
+
+@part
+def rank(score, active_stake, m, consensus, trust):
+    """Adds each validator's clipped weight to its trust; returns the miner's rank."""
+    total = np.int64(0)
+    for i in range(m):
+        clipped = min(score[i], consensus)
+        trust[i] += clipped
+        total += mul(active_stake[i], clipped)
+    return total
+
+
+@part
+def weights_for_bonds(score, m, consensus, mode, penalty):
+    """Turns weights into the weights that bonds see, in place. A weight that is clipped away is 0."""
+    if mode == CLIPPED:
+        for i in range(m):
+            score[i] = min(score[i], consensus)
+    elif mode == BLENDED:
+        for i in range(m):
+            score[i] = max(0, blend(score[i], min(score[i], consensus), penalty))
+
+
+@part
+def yuma1(weight, active_stake, bond, m, alpha, incentive, ema, work, earned):
+    """Bonds of Yuma 1 and 2: the column-normalised moving average of stake-weighted weights.
+
+    weight is used up. Writes the average into `ema` (positive: an entry), the share of the column's largest into
+    `work`; adds what each validator earns from this miner to `earned`.
+    """
+    weight_sum, bond_sum = np.int64(0), np.int64(0)
+    for i in range(m):
+        weight[i] = mul(weight[i], active_stake[i])
+        weight_sum += weight[i]
+        bond_sum += bond[i]
+    by_weight = inverse(weight_sum)
+    # the chain's sum of bonds saturates just below 2^31, where every share becomes bond / 2^31
+    by_bond = 1.0 / min(bond_sum, np.int64(1 << 31)) if bond_sum > 0 else 0.0
+    ema_sum = np.int64(0)
+    for i in range(m):
+        ema[i] = mul(alpha, ratio(weight[i], weight_sum, by_weight)) + mul(ONE - alpha, share(bond[i], by_bond))
+        ema_sum += ema[i]
+    by_ema = inverse(ema_sum)
+    largest = np.int64(0)
+    for i in range(m):
+        work[i] = ratio(ema[i], ema_sum, by_ema)
+        earned[i] += mul(incentive, work[i])
+        largest = max(largest, work[i])
+    by_largest = inverse(largest)
+    for i in range(m):
+        work[i] = ratio(work[i], largest, by_largest)
+
+
+@part
+def yuma3(weight, bond, m, alpha, ema):
+    """Bonds of Yuma 3: the moving average of the weights at one rate. Returns the column's sum."""
+    total = np.int64(0)
+    for i in range(m):
+        ema[i] = mul(alpha, weight[i]) + mul(ONE - alpha, from_u16(bond[i]))
+        total += ema[i]
+    return total
+
+
+@part
+def yuma3_liquid(weight, bond, entry, seen_weight, seen_bond, m, consensus, limits, ema, alpha, held, lanes):
+    """Bonds of Yuma 3 with liquid alpha: each pair at its own rate, only where a weight is stored.
+
+    entry [m] bool: pairs with a stored weight. seen_weight, seen_bond [m] bool: what the chain's cursor sees of rows
+    that don't ascend. limits, lanes: see `liquid_alphas`. alpha, held: work space. Returns the column's sum.
+    """
+    for i in range(m):
+        held[i] = from_u16(bond[i])
+    liquid_alphas(weight, held, entry, seen_weight, seen_bond, m, consensus, limits, alpha, lanes)
+    total = np.int64(0)
+    for i in range(m):
+        value = min(ONE, mul(ONE - alpha[i], held[i]) + mul(alpha[i], weight[i]))
+        ema[i] = value if entry[i] else 0
+        total += ema[i]
+    return total
+
+
+@part
+def earn(ema, ema_sum, m, incentive, earned):
+    """Adds each validator's share of the bonds times the miner's incentive (Yuma 3)."""
+    if incentive == 0:
+        return
+    by_ema = inverse(ema_sum)
+    for i in range(m):
+        earned[i] += mul(incentive, ratio(ema[i], ema_sum, by_ema))
+
+
+@part
+def store(value, ema, m, keep, stored):
+    """Bonds as stored (u16) for new permit holders (keep [m]: 65535 or 0); returns how many entries are stored as 0."""
+    zeros = 0
+    for i in range(m):
+        count = to_u16(value[i]) & keep[i]
+        stored[i] = count
+        zeros += (count == 0) & (ema[i] > 0) & (keep[i] != 0)
+    return zeros

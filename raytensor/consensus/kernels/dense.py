@@ -1,0 +1,183 @@
+"""The epoch's matrix phases where nearly every pair is stored: matrices [miners, validators] of u16.
+
+In: weights and bonds, a row per miner with the validators side by side, and the validators' columns. Out: per miner
+its consensus and rank, per validator its trust and earnings, and the bonds to store. Every phase works on the miners
+lo..hi alone, so that cores and machines can share a network: what they have to exchange are vectors over validators
+and the total rank. Exact whatever the split, since integer sums don't depend on order.
+
+Phases: `row_sums` -> (sum over shards) -> `consensus` -> (sum of ranks) -> `bonds` -> (sum over shards).
+
+Common arguments: registered uint64 [miners]; bound uint64 [validators]: a weight counts if the miner registered before
+it; own int32 [miners]: position of the miner among the validators if its weight on itself doesn't count, else -1;
+zeros int64: sorted flat positions (miner * validators + validator) of weights that are stored as 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import column
+from .arithmetic import share
+from .jit import kernel, part
+from .liquid import LANES
+
+
+@part
+def _counted(weights, j, registered, bound, oldest, own, scratch):
+    """Row j with the weights that don't count set to 0: the row itself where all count."""
+    if registered[j] < oldest and own[j] < 0:
+        return weights[j]
+    for i in range(bound.size):
+        scratch[i] = weights[j, i] if registered[j] < bound[i] else 0
+    if own[j] >= 0:
+        scratch[own[j]] = 0
+    return scratch
+
+
+@part
+def _oldest(bound):
+    """The registration block below which every permitted validator's weight counts. Others have bound 0."""
+    oldest = np.uint64(0xFFFFFFFFFFFFFFFF)
+    for i in range(bound.size):
+        if bound[i] > np.uint64(0):
+            oldest = min(oldest, bound[i])
+    return oldest
+
+
+@kernel
+def row_sums(weights, lo, hi, registered, bound, own):
+    """Sum of each validator's weights that count, over the miners lo..hi: int64 [validators]."""
+    size = bound.size
+    sums = np.zeros(size, np.int64)
+    scratch = np.empty(size, np.uint16)
+    oldest = _oldest(bound)
+    for j in range(lo, hi):
+        row = _counted(weights, j, registered, bound, oldest, own, scratch)
+        for i in range(size):
+            sums[i] += row[i]
+    for i in range(size):
+        if bound[i] == np.uint64(0):
+            sums[i] = 0
+    return sums
+
+
+@part
+def factors(sums):
+    """1 / sum for `share`, 0 for an empty row."""
+    result = np.zeros(sums.size, np.float64)
+    for i in range(sums.size):
+        if sums[i] > 0:
+            result[i] = 1.0 / sums[i]
+    return result
+
+
+@kernel
+def consensus(weights, lo, hi, registered, bound, own, sums, voting, active_stake, kappa):
+    """Consensus and rank (int64 [hi - lo]) of the miners lo..hi and their part of the trust (int64 [validators]).
+
+    voting: stake as the median counts it, 0 for validators without active stake.
+    """
+    size = bound.size
+    factor = factors(sums)
+    voters = np.flatnonzero(voting)
+    votes = voting[voters]
+    everyone = voters.size == size
+    agreed = np.zeros(hi - lo, np.int64)
+    ranks = np.zeros(hi - lo, np.int64)
+    trust = np.zeros(size, np.int64)
+    scratch = np.empty(size, np.uint16)
+    score = np.empty(size, np.int64)
+    voted = np.empty(voters.size, np.int64)
+    oldest = _oldest(bound)
+    for j in range(lo, hi):
+        row = _counted(weights, j, registered, bound, oldest, own, scratch)
+        for i in range(size):
+            score[i] = share(row[i], factor[i])
+        if everyone:
+            c = column.median(score, votes, size, kappa)
+        else:
+            for k in range(voters.size):
+                voted[k] = score[voters[k]]
+            c = column.median(voted, votes, voters.size, kappa)
+        agreed[j - lo] = c
+        if c > 0:
+            ranks[j - lo] = column.rank(score, active_stake, size, c, trust)
+    return agreed, ranks, trust
+
+
+@part
+def _grow(values, used):
+    if used < values.size:
+        return values
+    larger = np.empty(2 * values.size + 64, values.dtype)
+    larger[:used] = values[:used]
+    return larger
+
+
+@kernel
+def bonds(
+    weights, held, zeros, lo, hi, registered, bound, own, sums, active_stake, agreed, incentive, last_tempo, rates, keep
+):
+    """Bonds after the epoch, for the miners lo..hi.
+
+    held: bonds as stored, u16 like weights. agreed, incentive: int64 [hi - lo]. rates: int64 [9], see `sharded.rates`.
+    keep: u16 [validators], 65535 for new permit holders, else 0.
+    Returns earned (int64 [validators]), stored (u16 [hi - lo, validators]) and the flat positions in it of entries
+    that are stored as 0.
+    """
+    size = bound.size
+    yuma3, liquid, alpha, mode, penalty = rates[0], rates[1], rates[2], rates[3], rates[4]
+    limits = rates[5:]
+    factor = factors(sums)
+    earned = np.zeros(size, np.int64)
+    stored = np.empty((hi - lo, size), np.uint16)
+    stored_zeros = np.empty(0, np.int64)
+    num_zeros = 0
+    scratch = np.empty(size, np.uint16)
+    nothing = np.zeros(size, np.uint16)
+    score, ema, work = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
+    entry = np.empty(size, np.bool_)
+    bond_work = np.empty(size if liquid else 0, np.int64)
+    seen = np.ones(size if liquid else 0, np.bool_)
+    lanes = np.empty((5, LANES), np.int64)
+    oldest = _oldest(bound)
+    next_zero = np.searchsorted(zeros, lo * size)
+    for j in range(lo, hi):
+        row = _counted(weights, j, registered, bound, oldest, own, scratch)
+        bond = nothing if last_tempo <= registered[j] else held[j]
+        c, earning = agreed[j - lo], incentive[j - lo]
+        for i in range(size):
+            score[i] = share(row[i], factor[i])
+        if liquid:
+            for i in range(size):
+                entry[i] = row[i] > 0 and bound[i] > np.uint64(0)
+            while next_zero < zeros.size and zeros[next_zero] < (j + 1) * size:
+                i = zeros[next_zero] - j * size
+                entry[i] = registered[j] < bound[i] and own[j] != i
+                next_zero += 1
+            if mode == column.CLIPPED and c == 0:
+                for i in range(size):
+                    entry[i] &= score[i] == 0
+        column.weights_for_bonds(score, size, c, mode, penalty)
+        if not yuma3:
+            column.yuma1(score, active_stake, bond, size, alpha, earning, ema, work, earned)
+            empty = column.store(work, ema, size, keep, stored[j - lo])
+        else:
+            if liquid:
+                if mode == column.BLENDED:
+                    for i in range(size):
+                        entry[i] = score[i] > 0
+                total = column.yuma3_liquid(
+                    score, bond, entry, seen, seen, size, c, limits, ema, work, bond_work, lanes
+                )
+            else:
+                total = column.yuma3(score, bond, size, alpha, ema)
+            column.earn(ema, total, size, earning, earned)
+            empty = column.store(ema, ema, size, keep, stored[j - lo])
+        if empty:
+            for i in range(size):
+                if ema[i] > 0 and stored[j - lo, i] == 0 and keep[i] != 0:
+                    stored_zeros = _grow(stored_zeros, num_zeros)
+                    stored_zeros[num_zeros] = (j - lo) * size + i
+                    num_zeros += 1
+    return earned, stored, stored_zeros[:num_zeros]
