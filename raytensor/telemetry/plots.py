@@ -1,0 +1,267 @@
+"""The plots of a report: a `History` in, SVG text out, ready to stand inside an HTML page.
+
+Colours of text and lines are CSS variables of the page (--ink, --muted, --grid), so that one drawing is right in light
+and in dark. The same history gives the same bytes. Each plot is as narrow as a phone, and grows with the page.
+Knows nothing of files or of the rest of the page.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from raytensor.telemetry.history import PARTS, History, Row, ranked
+from raytensor.telemetry.views import short
+
+INK, MUTED, GRID = "#010101", "#020202", "#030303"  # placeholders, replaced by the page's variables
+VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
+# Readable on white and on black, and told apart by most of the colour-blind (after Okabe and Ito).
+COLOURS = ("#2b8cc4", "#e69f00", "#1aa179", "#d0689f", "#8f7be0", "#d55e00", "#4bb5d6", "#9a9a2e", "#8d8d8d", "#b07a55")
+BEHAVIOURS = {"honest": "#2b8cc4", "lazy": "#e69f00", "copy": "#d55e00", "constant": "#d0689f", "random": "#8f7be0", "silent": "#8d8d8d"}
+MAX_LINES = 64
+MAX_POINTS = 300
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: it can be selected and takes the page's colours
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.parse_math": False,  # a "$" in a name is a "$"
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "savefig.facecolor": "none",
+}
+
+
+def draw(history: History) -> dict[str, str]:
+    """All plots that the history has something for: {title: SVG}, in the order of the report."""
+    plots = {
+        "Held-out loss per miner": _losses,
+        "Incentive per miner": _incentives,
+        "Pay against loss": _pay,
+        "Weight matrix": _weights,
+        "Blocks and extrinsics": _chain,
+        "Where the time went": _time,
+    }
+    out = {}
+    with matplotlib.rc_context(STYLE):
+        for title, plot in plots.items():
+            figure = Figure(figsize=(4.1, 3.3), layout="constrained")
+            FigureCanvasSVG(figure)
+            if plot(figure, history):
+                out[title] = _svg(figure, title)
+    return out
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, equal values sharing their mean rank; None for fewer than three pairs or no spread."""
+    if len(first) < 3:
+        return None
+    a, b = _ranks(np.asarray(first, float)), _ranks(np.asarray(second, float))
+    if a.std() == 0 or b.std() == 0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+# ---------------------------------------------------------------------------------------------------------- plots
+
+
+def _losses(figure: Figure, history: History) -> bool:
+    looks = [(row, look) for row, look in _looks(_drawn(history)) if history.losses(row.hotkey)]
+    if not looks:
+        return False
+    axes = figure.add_subplot(xlabel="round", ylabel="loss (nats per token)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for row, look in looks:
+        points = _thin(history.losses(row.hotkey))
+        axes.plot(*zip(*points), marker="o" if len(points) < 25 else "", markersize=3, **look)
+    _legend(figure, looks)
+    return True
+
+
+def _incentives(figure: Figure, history: History) -> bool:
+    looks = _looks(_drawn(history))
+    if not history.epochs or not looks:
+        return False
+    axes = figure.add_subplot(xlabel="block of the epoch", ylabel="incentive (share)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    epochs = _thin(history.epochs)
+    for row, look in looks:
+        shares = [epoch.incentive.get(row.hotkey, 0.0) for epoch in epochs]
+        axes.plot([epoch.block for epoch in epochs], shares, marker="o" if len(epochs) < 25 else "", markersize=3, clip_on=False, **look)
+    axes.set_ylim(bottom=0)
+    _legend(figure, looks)
+    return True
+
+
+def _pay(figure: Figure, history: History) -> bool:
+    rows = [row for row in ranked(history.rows()) if row.loss is not None and row.incentive is not None]
+    if not rows:
+        return False
+    axes = figure.add_subplot(xlabel="loss (nats per token)", ylabel="incentive (share)")
+    for behaviour in _behaviours(rows):
+        mine = [row for row in rows if row.behaviour == behaviour]
+        axes.scatter([row.loss for row in mine], [row.incentive for row in mine], s=26, color=_colour(behaviour), label=behaviour or "miner", clip_on=False)
+    axes.set_ylim(bottom=0)
+    figure.legend(loc="outside lower center", ncols=6, handletextpad=0.2, columnspacing=1.2)
+    return True
+
+
+def _weights(figure: Figure, history: History) -> bool:
+    miners = [row for row in history.rows() if row.role == "miner"]
+    if not history.weights or not miners:
+        return False
+    names = {key: neuron.name or short(key) for key, neuron in history.neurons.items()}
+    order = {key: neuron.uid for key, neuron in history.neurons.items()}
+    validators = sorted(history.weights, key=lambda key: (order.get(key, 1 << 16), key))
+    matrix = np.array([[history.weights[v].get(row.hotkey, 0.0) for row in miners] for v in validators])
+    axes = figure.add_subplot(xlabel="miner", ylabel="validator")
+    axes.grid(False)
+    image = axes.imshow(matrix, cmap="viridis", vmin=0.0, vmax=max(matrix.max(), 1e-9), aspect="auto", interpolation="none")
+    bar = figure.colorbar(image, ax=axes, location="top", shrink=0.6, aspect=30)
+    bar.set_label("share of the validator's weights")
+    bar.outline.set_visible(False)
+    if len(miners) <= 40:
+        axes.set_xticks(range(len(miners)), [names[row.hotkey] for row in miners], rotation=90 if len(miners) > 4 else 0)
+    if len(validators) <= 16:
+        axes.set_yticks(range(len(validators)), [names.get(key, short(key)) for key in validators])
+    if len(miners) <= 10 and len(validators) <= 12:
+        for y, line in enumerate(matrix):
+            for x, share in enumerate(line):
+                light = share < 0.6 * matrix.max()
+                axes.text(x, y, f"{share:.2f}", ha="center", va="center", fontsize=7.5, color="#ffffff" if light else "#000000")
+    return True
+
+
+def _chain(figure: Figure, history: History) -> bool:
+    if not history.blocks and not history.extrinsics:
+        return False
+    above, below = figure.subplots(2, 1, sharex=True)
+    if history.blocks:
+        above.plot(*zip(*_thin(history.blocks)), color=COLOURS[0], drawstyle="steps-post")
+    above.set_ylabel("block")
+    for column, (label, colour) in enumerate((("submitted", COLOURS[8]), ("included", COLOURS[2]), ("failed", COLOURS[5])), start=1):
+        points = _thin(history.extrinsics)
+        if points:
+            times, counts = [point[0] for point in points], [point[column] for point in points]
+            below.plot(times, counts, color=colour, label=label, drawstyle="steps-post", linestyle="--" if label == "submitted" else "-")
+    below.set(xlabel="seconds of the run", ylabel="extrinsics")
+    below.set_ylim(bottom=0)
+    for axes in (above, below):
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    if history.extrinsics:
+        figure.legend(loc="outside lower center", ncols=3)
+    return True
+
+
+def _time(figure: Figure, history: History) -> bool:
+    rounds = history.rounds
+    if not rounds:
+        return False
+    axes = figure.add_subplot(xlabel="round", ylabel="seconds per round")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    table = np.array([(e.train_s, e.ask_s, e.score_s, e.chain_s, e.idle_s) for e in rounds], float)
+    numbers = np.array([event.round for event in rounds], float)
+    per_bar = -(-len(rounds) // 60)  # a long run shows means of neighbouring rounds
+    cuts = range(0, len(rounds), per_bar)
+    heights = np.array([table[cut : cut + per_bar].mean(axis=0) for cut in cuts])
+    places = np.array([numbers[cut : cut + per_bar].mean() for cut in cuts])
+    floor = np.zeros(len(places))
+    total = sum(event.wall_s for event in rounds)
+    colours = (COLOURS[0], COLOURS[6], COLOURS[2], COLOURS[1], COLOURS[8])
+    for column, (part, colour) in enumerate(zip(PARTS, colours)):
+        share = f" {table[:, column].sum() / total:.0%}" if total > 0 else ""
+        axes.bar(places, heights[:, column], bottom=floor, width=0.8 * per_bar, color=colour, label=part + share)
+        floor += heights[:, column]
+    figure.legend(loc="outside lower center", ncols=3)
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------------- pieces
+
+
+def _drawn(history: History) -> list[Row]:
+    """Miners to draw lines for, by uid: all of them, or as many as can be told apart, evenly by rank."""
+    rows = ranked(history.rows())
+    if len(rows) > MAX_LINES:
+        rows = [rows[int(place)] for place in np.linspace(0, len(rows) - 1, MAX_LINES)]
+    return sorted(rows, key=lambda row: row.uid)
+
+
+def _looks(rows: Sequence[Row]) -> list[tuple[Row, dict]]:
+    if len(rows) <= len(COLOURS):
+        return [(row, {"color": COLOURS[n]} | ({} if row.behaviour in ("", "honest") else {"linestyle": "--"})) for n, row in enumerate(rows)]
+    return [(row, {"color": _colour(row.behaviour), "alpha": 0.6, "linewidth": 1.0}) for row in rows]
+
+
+def _legend(figure: Figure, looks: Sequence[tuple[Row, dict]]) -> None:
+    if len({look["color"] for _, look in looks}) == len(looks):  # every miner has a colour of its own
+        entries = [
+            (Line2D([], [], **look), (row.name or short(row.hotkey)) + ("" if row.behaviour in ("", "honest") else f" ({row.behaviour})"))
+            for row, look in looks
+        ]
+    else:
+        entries = [(Line2D([], [], color=_colour(name)), name or "miner") for name in _behaviours([row for row, _ in looks])]
+    longest = max(len(label) for _, label in entries)
+    figure.legend(*zip(*entries), loc="outside lower center", ncols=max(1, min(6, 56 // (longest + 6))), columnspacing=1.0, handlelength=1.2)
+
+
+def _behaviours(rows: Sequence[Row]) -> list[str]:
+    return sorted({row.behaviour for row in rows}, key=lambda name: (name != "honest", name))
+
+
+def _colour(behaviour: str) -> str:
+    return BEHAVIOURS.get(behaviour, COLOURS[9])
+
+
+def _thin(points: Sequence) -> list:
+    """At most MAX_POINTS of them, the first and the last among them."""
+    if len(points) <= MAX_POINTS:
+        return list(points)
+    return [points[int(place)] for place in np.linspace(0, len(points) - 1, MAX_POINTS)]
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return ((last - counts + last - 1) / 2.0)[inverse]
+
+
+def _svg(figure: Figure, title: str) -> str:
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": f"raytensor {title}"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # names of groups repeat from plot to plot; nothing refers to them
+    box = re.search(r'viewBox="[^"]*"', svg)
+    assert box is not None
+    svg = f'<svg {box[0]} role="img" aria-label="{title}" xmlns:xlink="http://www.w3.org/1999/xlink">' + svg[svg.index(">") + 1 :]
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    return svg.strip()
