@@ -9,24 +9,22 @@ For chains whose sudo key is known; knows nothing of Ray.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from raytensor.chain.calls import Call
 from raytensor.chain.client import ChainClient
-from raytensor.chain.errors import action_for, dispatch_error_name
-from raytensor.chain.events import outcomes
-from raytensor.chain.runtime import Era
+from raytensor.chain.step import Step
 from raytensor.chain.wallet import DevKey, KeyRef, Signer
-from raytensor.errors import ChainRefused, ChainUnavailable, ConfigError
+from raytensor.errors import ConfigError
 
 RAO = 10**9
 PALLET = "SubtensorModule"
-FEES_RAO = 10 * RAO  # what a coldkey gets beside its stake: registration (at most MAX_BURN), fees, deposits
-MAX_BURN_RAO = RAO
-PROXY_FUNDS_RAO = RAO  # deposit of a proxy and its fee
+MAX_BURN_RAO = RAO  # ceiling of the registration price: without it each registration costs 1.26 times the one before
+FEES_RAO = 10 * RAO  # what an account gets beside what it is to spend: fees, deposits
+
+DEFAULT_OWNER = (DevKey("//raytensor//owner//hot"), DevKey("//raytensor//owner//cold"))
 
 # Hyperparameter call -> storage item that shows whether it is set already.
 _SHOWN_BY = {
@@ -47,22 +45,34 @@ _SHOWN_BY = {
 
 
 @dataclass(frozen=True, slots=True)
-class NeuronSpec:
-    """A hotkey to be registered. stake_tao is what its coldkey stakes on it (0 for a miner)."""
+class Neuron:
+    """A hotkey to be registered.
 
+    role       owner (opens the subnet; at most one), validator or miner.
+    stake_rao  what its coldkey stakes on it, in rao of TAO.
+    """
+
+    name: str
+    role: str
     hotkey: KeyRef
     coldkey: KeyRef
-    stake_tao: float = 0.0
+    stake_rao: int = 0
 
 
 @dataclass(frozen=True)
 class SubnetSpec:
-    """hyperparameters: AdminUtils call -> value, over the defaults of a development subnet (see `_hyperparameters`)."""
+    """The subnet that is wanted.
 
-    neurons: Sequence[NeuronSpec]
+    neurons          in the order in which they register. Without an owner among them, `DEFAULT_OWNER` opens the subnet.
+    tempo            blocks between two epochs.
+    rich, sudo       development accounts: one that has funds to give, and the one that may set hyperparameters.
+    delegate         becomes the proxy of the validators' hotkeys, so that one extrinsic can carry all their weights.
+    hyperparameters  AdminUtils call -> value, over the defaults of `_hyperparameters`.
+    """
+
+    neurons: Sequence[Neuron]
     tempo: int = 20
-    owner_hotkey: KeyRef = DevKey("//raytensor//owner")
-    rich: KeyRef = DevKey("//Alice")  # owns the subnet and funds the coldkeys
+    rich: KeyRef = DevKey("//Alice")
     sudo: KeyRef = DevKey("//Alice")
     delegate: KeyRef | None = None
     hyperparameters: dict[str, Any] = field(default_factory=dict)
@@ -84,53 +94,53 @@ def make_subnet(
     progress: Callable[[str], None] = lambda text: None,
     timeout_s: float = 60.0,
 ) -> Subnet:
-    """Makes what is missing of the subnet. `timeout_s` bounds each step.
+    """Makes what is missing of the subnet, in at most five blocks. `timeout_s` bounds each of the steps.
 
     Raises ConfigError for a spec that can't work, ChainRefused with the chain's reason.
     """
-    rich, sudo, owner_hotkey = spec.rich.open(), spec.sudo.open(), spec.owner_hotkey.open()
-    hotkeys = [neuron.hotkey.open() for neuron in spec.neurons]
-    coldkeys = [neuron.coldkey.open() for neuron in spec.neurons]
-    _check(spec, rich, hotkeys, coldkeys)
-    delegate = spec.delegate.open() if spec.delegate is not None else None
-    step = _Step(client, timeout_s)
+    plan = _Plan.of(spec)
+    rich, sudo = spec.rich.open(), spec.sudo.open()
+    step = Step(client, timeout_s)
 
-    netuid = find_subnet(client, owner_hotkey.ss58)
-    step.add(sudo, _sudo(client, _settings(client, spec, None)))
+    netuid = find_subnet(client, plan.owner.hotkey.ss58)
+    progress("funding the coldkeys" if netuid is None else f"found subnet {netuid}")
+    step.add(sudo, _sudo(_settings(client, spec, None)))
+    step.add(rich, *_transfers(client, plan, netuid is None))
+    step.run()
     if netuid is None:
         progress("opening a subnet")
-        step.add(rich, Call(PALLET, "register_network", {"hotkey": owner_hotkey.ss58}))
-    step.add(rich, *_transfers(client, spec, hotkeys, coldkeys, delegate))
-    step.run()
-    if netuid is None and (netuid := find_subnet(client, owner_hotkey.ss58)) is None:
-        raise ChainRefused("the subnet was registered but is not there", name="SubnetNotExists")
+        step.add(plan.owner.coldkey, Call(PALLET, "register_network", {"hotkey": plan.owner.hotkey.ss58}))
+        step.run()
+        netuid = find_subnet(client, plan.owner.hotkey.ss58)
+        assert netuid is not None, "the subnet was registered and is not there"
 
     if client.query(PALLET, "FirstEmissionBlockNumber", [netuid]) is None:
-        step.add(rich, Call(PALLET, "start_call", {"netuid": netuid}))
-    step.add(sudo, _sudo(client, _settings(client, spec, netuid)))
+        step.add(plan.owner.coldkey, Call(PALLET, "start_call", {"netuid": netuid}))
+    step.add(sudo, _sudo(_settings(client, spec, netuid)))
     step.run()
 
-    registered = client.query_many([(PALLET, "Uids", [netuid, hotkey.ss58]) for hotkey in hotkeys])
-    missing = [place for place, uid in enumerate(registered) if uid is None]
-    progress(f"registering {len(missing)} neurons on subnet {netuid}")
-    for place in missing:
-        args = {"netuid": netuid, "hotkey": hotkeys[place].ss58}
-        step.add(coldkeys[place], Call(PALLET, "burned_register", args))
+    registered = client.query_many([(PALLET, "Uids", [netuid, keys.hotkey.ss58]) for keys in plan.neurons])
+    missing = [keys for keys, uid in zip(plan.neurons, registered) if uid is None]
+    if missing:
+        progress(f"registering {len(missing)} neurons on subnet {netuid}")
+    for keys in missing:
+        step.add(keys.coldkey, Call(PALLET, "burned_register", {"netuid": netuid, "hotkey": keys.hotkey.ss58}))
     step.run()
 
-    staked = client.query_many([(PALLET, "TotalHotkeyAlpha", [hotkey.ss58, netuid]) for hotkey in hotkeys])
-    for neuron, hotkey, coldkey, alpha in zip(spec.neurons, hotkeys, coldkeys, staked):
-        if neuron.stake_tao > 0 and alpha == 0:
-            args = {"hotkey": hotkey.ss58, "netuid": netuid, "amount_staked": round(neuron.stake_tao * RAO)}
-            step.add(coldkey, Call(PALLET, "add_stake", args))
-    for hotkey in _without_proxy(client, spec, hotkeys, delegate):
-        args = {"delegate": delegate.ss58, "proxy_type": "NonTransfer", "delay": 0}
+    staked = client.query_many([(PALLET, "TotalHotkeyAlpha", [keys.hotkey.ss58, netuid]) for keys in plan.neurons])
+    for keys, alpha in zip(plan.neurons, staked):
+        if keys.stake_rao > 0 and alpha == 0:
+            args = {"hotkey": keys.hotkey.ss58, "netuid": netuid, "amount_staked": keys.stake_rao}
+            step.add(keys.coldkey, Call(PALLET, "add_stake", args))
+    for hotkey in _without_proxy(client, plan):
+        args = {"delegate": plan.delegate.ss58, "proxy_type": "NonTransfer", "delay": 0}
         step.add(hotkey, Call("Proxy", "add_proxy", args))
     if step.waiting:
         progress("staking for the validators")
-    block = step.run()
-    found = client.query_many([(PALLET, "Uids", [netuid, hotkey.ss58]) for hotkey in hotkeys])
-    return Subnet(netuid, dict(zip([hotkey.ss58 for hotkey in hotkeys], found)), block)
+    step.run()
+    head = client.head()
+    uids = client.query_many([(PALLET, "Uids", [netuid, keys.hotkey.ss58]) for keys in plan.neurons], head.hash)
+    return Subnet(netuid, {keys.hotkey.ss58: uid for keys, uid in zip(plan.neurons, uids)}, head.number)
 
 
 def find_subnet(client: ChainClient, owner_hotkey: str) -> int | None:
@@ -141,91 +151,40 @@ def find_subnet(client: ChainClient, owner_hotkey: str) -> int | None:
     return None
 
 
-class _Step:
-    """Calls of several accounts that go into the chain side by side, and are waited for together."""
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """A neuron's open keys."""
 
-    def __init__(self, client: ChainClient, timeout_s: float) -> None:
-        self._client = client
-        self._timeout_s = timeout_s
-        self._calls: dict[str, tuple[Signer, list[Call]]] = {}
-
-    @property
-    def waiting(self) -> int:
-        return len(self._calls)
-
-    def add(self, signer: Signer, *calls: Call | None) -> None:
-        """Calls that are None are left out."""
-        real = [call for call in calls if call is not None]
-        if real:
-            self._calls.setdefault(signer.ss58, (signer, []))[1].extend(real)
-
-    def run(self) -> int:
-        """Sends all, one extrinsic an account (batch_all), waits until a block has each. The last such block."""
-        calls, self._calls = self._calls, {}
-        client = self._client
-        client.refresh_runtime()
-        born = client.finalized()
-        sent: dict[str, Call] = {}
-        for signer, own in calls.values():
-            nonce = client.account_next_index(signer.ss58)
-            # Sudo stands alone: whether its inner call failed shows in an event of its own.
-            batches = [[call] for call in own if call.module == "Sudo"]
-            batches += [rest] if (rest := [call for call in own if call.module != "Sudo"]) else []
-            for place, batch in enumerate(batches):
-                call = batch[0] if len(batch) == 1 else Call("Utility", "batch_all", {"calls": batch})
-                era = Era.mortal(born.number, 64)
-                signed = client.sign(call, signer, nonce=nonce + place, era=era, birth_hash=born.hash)
-                if refusal := client.submit(signed.data):
-                    raise ChainRefused(
-                        f"{signer.ss58} {_names(call)}: {refusal.text} ({refusal.name}); {refusal.action}",
-                        name=refusal.name,
-                        action=str(refusal.action),
-                    )
-                sent[signed.hash] = call
-        return self._wait(sent, born.number)
-
-    def _wait(self, sent: dict[str, Call], number: int) -> int:
-        client, deadline = self._client, time.monotonic() + self._timeout_s
-        while sent:
-            try:
-                client.wait_for_block(number + 1, max(0.0, deadline - time.monotonic()), poll_s=0.05)
-            except ChainUnavailable as error:
-                waiting = ", ".join(_names(call) for call in sent.values())
-                raise ChainUnavailable(f"{waiting}: in no block after {self._timeout_s:g} s ({error})") from error
-            number += 1
-            block_hash = client.block_hash(number)
-            hashes = client.extrinsics(block_hash)
-            if not sent.keys() & set(hashes):
-                continue
-            events = client.events(block_hash)
-            for place, hash in enumerate(hashes):
-                if hash in sent:
-                    self._judge(sent.pop(hash), [event for at, event in events if at == place])
-        return number
-
-    def _judge(self, call: Call, events: list) -> None:
-        for result in outcomes(call, events):
-            if not result.ok:
-                name = dispatch_error_name(result.error, self._client.runtime.module_error)
-                raise ChainRefused(f"{_names(call)}: {name}; {action_for(name)}", name=name, action=str(action_for(name)))
+    role: str
+    hotkey: Signer
+    coldkey: Signer
+    stake_rao: int = 0
 
 
-def _names(call: Call) -> str:
-    if "calls" in call.args:
-        return f"{call.name}[{', '.join(sorted({_names(inner) for inner in call.args['calls']}))}]"
-    return f"{call.name}({_names(call.args['call'])})" if "call" in call.args else call.name
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    owner: _Keys
+    neurons: tuple[_Keys, ...]
+    delegate: Signer | None
 
-
-def _check(spec: SubnetSpec, rich: Signer, hotkeys: list[Signer], coldkeys: list[Signer]) -> None:
-    if not spec.neurons:
-        raise ConfigError("a subnet without neurons: give at least one")
-    if len({hotkey.ss58 for hotkey in hotkeys}) != len(hotkeys):
-        raise ConfigError("two neurons have the same hotkey: give each its own")
-    if rich.ss58 in {coldkey.ss58 for coldkey in coldkeys}:
-        raise ConfigError(
-            f"the subnet's owner {rich.ss58} is also a neuron's coldkey: the chain burns the incentive of the owner's "
-            "hotkeys, so give the neurons another coldkey"
-        )
+    @classmethod
+    def of(cls, spec: SubnetSpec) -> _Plan:
+        """Opens the keys; raises ConfigError for neurons that can't make a subnet."""
+        neurons = tuple(_Keys(n.role, n.hotkey.open(), n.coldkey.open(), n.stake_rao) for n in spec.neurons)
+        if unknown := {keys.role for keys in neurons} - {"owner", "validator", "miner"}:
+            raise ConfigError(f"role {', '.join(sorted(unknown))}: a neuron is an owner, a validator or a miner")
+        if len({keys.hotkey.ss58 for keys in neurons}) != len(neurons):
+            raise ConfigError("two neurons have the same hotkey: give each its own")
+        owners = [keys for keys in neurons if keys.role == "owner"]
+        if len(owners) > 1:
+            raise ConfigError(f"{len(owners)} neurons own the subnet: one at most can")
+        owner = owners[0] if owners else _Keys("owner", DEFAULT_OWNER[0].open(), DEFAULT_OWNER[1].open())
+        if any(keys.coldkey.ss58 == owner.coldkey.ss58 for keys in neurons if keys is not owner):
+            raise ConfigError(
+                f"{owner.coldkey.ss58} owns the subnet and other neurons: the chain burns the incentive of an owner's "
+                "hotkeys, so give the other neurons another coldkey"
+            )
+        return cls(owner, neurons, spec.delegate.open() if spec.delegate is not None else None)
 
 
 def _hyperparameters(spec: SubnetSpec, netuid: int | None) -> dict[str, Any]:
@@ -257,42 +216,45 @@ def _settings(client: ChainClient, spec: SubnetSpec, netuid: int | None) -> list
     return calls
 
 
-def _sudo(client: ChainClient, calls: list[Call]) -> Call | None:
+def _sudo(calls: list[Call]) -> Call | None:
     if not calls:
         return None
     inner = calls[0] if len(calls) == 1 else Call("Utility", "batch_all", {"calls": calls})
     return Call("Sudo", "sudo", {"call": inner})
 
 
-def _transfers(
-    client: ChainClient, spec: SubnetSpec, hotkeys: list[Signer], coldkeys: list[Signer], delegate: Signer | None
-) -> list[Call]:
-    """Funds for those accounts that have less than they will need."""
+def _transfers(client: ChainClient, plan: _Plan, opens: bool) -> list[Call]:
+    """Funds for the accounts that have less than they are going to spend."""
     needs: dict[str, int] = {}
-    for neuron, hotkey, coldkey in zip(spec.neurons, hotkeys, coldkeys):
-        needs[coldkey.ss58] = needs.get(coldkey.ss58, 0) + round(neuron.stake_tao * RAO) + MAX_BURN_RAO * 2
-        if delegate is not None and neuron.stake_tao > 0:
-            needs[hotkey.ss58] = PROXY_FUNDS_RAO
-    needs = {address: need + FEES_RAO for address, need in needs.items()}
-    if delegate is not None:
-        needs[delegate.ss58] = 100 * FEES_RAO
+    for keys in plan.neurons:
+        own = needs.setdefault(keys.coldkey.ss58, FEES_RAO)
+        needs[keys.coldkey.ss58] = own + keys.stake_rao + 2 * MAX_BURN_RAO
+        if plan.delegate is not None and keys.role == "validator":
+            needs[keys.hotkey.ss58] = FEES_RAO
+    if opens:
+        needs[plan.owner.coldkey.ss58] = needs.get(plan.owner.coldkey.ss58, 0) + network_cost(client) + FEES_RAO
+    if plan.delegate is not None:
+        needs[plan.delegate.ss58] = 100 * FEES_RAO
     accounts = client.query_many([("System", "Account", [address]) for address in needs])
     return [
         Call("Balances", "transfer_keep_alive", {"dest": address, "value": need})
         for (address, need), account in zip(needs.items(), accounts)
-        # An account that has signed before was funded before: what it spent since is no lack.
+        # An account that has signed before was funded before: what it has spent since is no lack.
         if account["nonce"] == 0 and account["data"]["free"] < need
     ]
 
 
-def _without_proxy(
-    client: ChainClient, spec: SubnetSpec, hotkeys: list[Signer], delegate: Signer | None
-) -> list[Signer]:
+def network_cost(client: ChainClient) -> int:
+    """What opening a subnet locks, in rao (SubnetRegistrationRuntimeApi)."""
+    raw = client.runtime_call("SubnetRegistrationRuntimeApi_get_network_registration_cost")
+    return int.from_bytes(raw, "little")
+
+
+def _without_proxy(client: ChainClient, plan: _Plan) -> list[Signer]:
     """The validators' hotkeys that have not made the delegate their proxy yet."""
-    if delegate is None:
+    if plan.delegate is None:
         return []
-    validators = [hotkey for neuron, hotkey in zip(spec.neurons, hotkeys) if neuron.stake_tao > 0]
-    found = client.query_many([("Proxy", "Proxies", [hotkey.ss58]) for hotkey in validators])
-    return [
-        hotkey for hotkey, (proxies, _) in zip(validators, found) if all(p["delegate"] != delegate.ss58 for p in proxies)
-    ]
+    hotkeys = [keys.hotkey for keys in plan.neurons if keys.role == "validator"]
+    found = client.query_many([("Proxy", "Proxies", [hotkey.ss58]) for hotkey in hotkeys])
+    ours = plan.delegate.ss58
+    return [hotkey for hotkey, (proxies, _) in zip(hotkeys, found) if all(p["delegate"] != ours for p in proxies)]

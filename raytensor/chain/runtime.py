@@ -140,7 +140,7 @@ class Runtime:
         """The storage key; with fewer parameters than keys, the prefix of all that begin so."""
         parts = [item.prefix]
         for value, type_id, hasher in zip(params, item.keys, item.hashers):
-            parts.append(_HASHERS[hasher](self.codec.encode(type_id, value)))
+            parts.append(bytes(_HASHERS[hasher](self.codec.encode(type_id, value))))
         return b"".join(parts)
 
     def key_params(self, item: Storage, key: bytes, known: int = 0) -> tuple[Any, ...]:
@@ -255,7 +255,7 @@ class Runtime:
         return Storage(
             pallet=pallet,
             name=name,
-            prefix=xxh128(storage["prefix"].encode()) + xxh128(name.encode()),
+            prefix=bytes(xxh128(storage["prefix"].encode()) + xxh128(name.encode())),
             keys=keys,
             hashers=hashers,
             value=value,
@@ -263,7 +263,8 @@ class Runtime:
         )
 
 
-def _raw(value: Any) -> bytes:
-    if isinstance(value, str):
-        return bytes.fromhex(value.removeprefix("0x"))
-    return bytes(value)
+def _raw(value: str | bytes) -> bytes:
+    """Bytes as scalecodec shows them: as text where they happen to be UTF-8, else as "0x..."."""
+    if isinstance(value, bytes):
+        return value
+    return bytes.fromhex(value[2:]) if value.startswith("0x") else value.encode()

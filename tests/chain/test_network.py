@@ -1,0 +1,223 @@
+"""A subnet on a real node, its metagraph, and the writer: as a plain class and as a Ray actor."""
+
+import numpy as np
+import pytest
+
+from raytensor.chain.actor import ChainWriter
+from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
+from raytensor.chain.calls import AddStake, ServeAxon, Transfer
+from raytensor.chain.client import ChainClient
+from raytensor.chain.metagraph import read_metagraph, to_arrow, write_parquet
+from raytensor.chain.wallet import DevKey
+from raytensor.errors import ChainError, ConfigError
+from raytensor.types import Fate, Weights
+
+RAO = 10**9
+ROLES = ("owner", "validator", "validator", "validator", "miner", "miner", "miner", "miner")
+STAKES = (0, 1000, 700, 490, 0, 0, 0, 0)
+TEMPO = 8
+
+
+def key(kind, number):
+    return DevKey(f"//net//{kind}//{number}")
+
+
+@pytest.fixture(scope="module")
+def spec():
+    neurons = [
+        Neuron(f"{role}-{n}", role, key("hot", n), key("cold", n), stake * RAO)
+        for n, (role, stake) in enumerate(zip(ROLES, STAKES))
+    ]
+    return SubnetSpec(neurons, tempo=TEMPO, delegate=DevKey("//net//delegate"))
+
+
+@pytest.fixture(scope="module")
+def subnet(node, spec):
+    """The subnet, after the epoch that gives the validators their permits."""
+    told = []
+    with ChainClient(node, timeout_s=10) as client:
+        made = make_subnet(client, spec, progress=told.append)
+        assert told[0] == "funding the coldkeys" and told[-1] == "staking for the validators"
+        due = read_metagraph(client, made.netuid).next_epoch_block
+        client.wait_for_block(due + TEMPO + 1, timeout_s=30)
+    return made
+
+
+@pytest.fixture(scope="module")
+def hotkeys():
+    return [key("hot", n).ss58 for n in range(len(ROLES))]
+
+
+def signers(numbers=(1, 2, 3)):
+    return {key("hot", n).ss58: key("hot", n) for n in numbers}
+
+
+def weights(netuid, validator, values, block=0):
+    return Weights(netuid, key("hot", validator).ss58, {key("hot", n).ss58: v for n, v in values.items()}, made_at_block=block)
+
+
+def test_every_neuron_has_its_uid_and_its_stake(node, spec, subnet, hotkeys):
+    with ChainClient(node, timeout_s=10) as client:
+        graph = read_metagraph(client, subnet.netuid)
+    assert graph.tempo == TEMPO
+    assert {hotkey: graph.uid(hotkey) for hotkey in hotkeys} == subnet.uids
+    assert sorted(subnet.uids.values()) == list(range(len(ROLES)))
+    assert [graph.coldkeys[subnet.uids[h]] for h in hotkeys] == [key("cold", n).ss58 for n in range(len(ROLES))]
+    stakes = [int(graph.stake_alpha_rao[subnet.uids[h]]) for h in hotkeys]
+    assert all(stake > 0 for stake in stakes[1:4])
+    permits = [bool(graph.validator_permit[subnet.uids[h]]) for h in hotkeys]
+    assert all(permits[1:4])
+
+
+def test_a_second_run_finds_what_is_there(node, spec, subnet):
+    with ChainClient(node, timeout_s=10) as client:
+        nonce = client.account_nonce(DevKey("//Alice").ss58)
+        stakes = read_metagraph(client, subnet.netuid).stake_alpha_rao.sum()
+        told = []
+        again = make_subnet(client, spec, progress=told.append)
+        assert (again.netuid, again.uids) == (subnet.netuid, subnet.uids)
+        assert client.account_nonce(DevKey("//Alice").ss58) == nonce
+        assert told == [f"found subnet {subnet.netuid}"]
+        assert read_metagraph(client, subnet.netuid).stake_alpha_rao.sum() >= stakes
+
+
+def test_specs_that_can_not_work(node):
+    with ChainClient(node, timeout_s=10) as client:
+        twice = [Neuron("a", "miner", key("x", 0), key("y", 0)), Neuron("b", "miner", key("x", 0), key("y", 1))]
+        with pytest.raises(ConfigError, match="same hotkey"):
+            make_subnet(client, SubnetSpec(twice))
+        owned = [Neuron("a", "owner", key("x", 0), key("y", 0)), Neuron("b", "miner", key("x", 1), key("y", 0))]
+        with pytest.raises(ConfigError, match="burns the incentive"):
+            make_subnet(client, SubnetSpec(owned))
+        with pytest.raises(ConfigError, match="role king"):
+            make_subnet(client, SubnetSpec([Neuron("a", "king", key("x", 0), key("y", 0))]))
+
+
+def test_the_writer_sets_all_validators_weights_in_one_extrinsic(node, subnet, tmp_path, hotkeys):
+    writer = ChainWriter(node, signers(), tmp_path / "journal.db", delegate=DevKey("//net//delegate"))
+    asked = [weights(subnet.netuid, v, {4: 1.0, 5: 0.5, 6: 0.25, 7: 0.0}) for v in (1, 2, 3)]
+    receipts = writer.set_weights(asked)
+    assert [r.fate for r in receipts] == [Fate.INCLUDED] * 3, receipts
+    assert [r.signer for r in receipts] == hotkeys[1:4]
+    assert len({r.extrinsic_hash for r in receipts}) == 1
+    assert receipts[0].fee_rao > 0 and receipts[1].fee_rao == 0  # the delegate pays once
+    assert writer.counters() == {"submitted": 1, "included": 1, "failed": 0}
+    graph = writer.metagraph(subnet.netuid)
+    expected = tuple(sorted((subnet.uids[hotkeys[n]], w) for n, w in ((4, 65535), (5, 32768), (6, 16384))))
+    assert [graph.weights[subnet.uids[hotkeys[v]]] for v in (1, 2, 3)] == [expected] * 3
+    assert int(graph.last_update[subnet.uids[hotkeys[1]]]) == receipts[0].block
+    assert writer.head() >= receipts[0].block
+    writer.close()
+
+
+def test_without_a_delegate_each_hotkey_signs_and_pays_nothing(node, subnet, tmp_path):
+    writer = ChainWriter(node, signers(), tmp_path / "journal.db")
+    receipts = writer.set_weights([weights(subnet.netuid, v, {4: 1.0, 5: 2.0}) for v in (1, 2, 3)])
+    assert [r.fate for r in receipts] == [Fate.INCLUDED] * 3, receipts
+    assert len({r.extrinsic_hash for r in receipts}) == 3
+    assert [r.fee_rao for r in receipts] == [0, 0, 0]
+    assert max(r.block for r in receipts) - min(r.block for r in receipts) <= 1
+    assert writer.counters() == {"submitted": 3, "included": 3, "failed": 0}
+    writer.close()
+
+
+def test_what_the_chain_would_refuse_is_not_sent(node, subnet, tmp_path):
+    everyone = signers(range(1, 5)) | {key("nobody", 0).ss58: key("nobody", 0)}
+    writer = ChainWriter(node, everyone, tmp_path / "journal.db")
+    stranger = Weights(subnet.netuid, key("nobody", 0).ss58, {key("hot", 4).ss58: 1.0})
+    older, newer = weights(subnet.netuid, 1, {4: 1.0}), weights(subnet.netuid, 1, {5: 1.0})
+    nowhere = weights(999, 1, {4: 1.0})
+    receipts = writer.set_weights([weights(subnet.netuid, 4, {5: 1.0}), stranger, older, newer, nowhere])
+    assert [r.fate for r in receipts] == [Fate.NOT_SENT] * 3 + [Fate.INCLUDED, Fate.NOT_SENT], receipts
+    assert [r.error for r in receipts] == [
+        "NeuronNoValidatorPermit", "HotKeyNotRegisteredInSubNet", "Superseded", None, "MechanismDoesNotExist",
+    ]  # fmt: skip
+    assert receipts[0].action.startswith("wait: until an epoch gives the permit")
+    assert writer.counters() == {"submitted": 1, "included": 1, "failed": 0}
+    with pytest.raises(ConfigError, match="no key for"):
+        writer.set_weights([weights(subnet.netuid, 5, {4: 1.0})])
+    writer.close()
+
+
+def test_an_intent_is_carried_out_once(node, subnet, tmp_path):
+    writer = ChainWriter(node, signers(), tmp_path / "journal.db")
+    block = writer.head()
+    first = writer.set_weights([weights(subnet.netuid, 1, {4: 3.0}, block)])
+    again = writer.set_weights([weights(subnet.netuid, 1, {4: 3.0}, block)])
+    assert again == first and first[0].fate is Fate.INCLUDED
+    assert writer.counters()["submitted"] == 1
+    writer.close()
+    reopened = ChainWriter(node, signers(), tmp_path / "journal.db")
+    assert reopened.set_weights([weights(subnet.netuid, 1, {4: 3.0}, block)]) == first
+    assert reopened.counters()["submitted"] == 0
+    reopened.close()
+
+
+def test_paid_calls_share_a_batch_and_fail_one_by_one(node, subnet, tmp_path, hotkeys):
+    cold = key("cold", 4)
+    writer = ChainWriter(node, {cold.ss58: cold}, tmp_path / "journal.db")
+    intents = [
+        AddStake(signer=cold.ss58, hotkey=hotkeys[4], netuid=subnet.netuid, amount_staked=RAO),
+        AddStake(signer=cold.ss58, hotkey=hotkeys[4], netuid=subnet.netuid, amount_staked=10),
+        Transfer(signer=cold.ss58, dest=key("dest", 0).ss58, value=12345678),
+    ]
+    receipts = writer.submit(intents)
+    assert [r.fate for r in receipts] == [Fate.INCLUDED, Fate.FAILED, Fate.INCLUDED], receipts
+    assert receipts[1].error == "AmountTooLow" and receipts[1].action.startswith("fix: ")
+    assert len({r.extrinsic_hash for r in receipts}) == 1 and receipts[0].fee_rao > 0
+    assert writer.counters() == {"submitted": 1, "included": 1, "failed": 1}
+    with ChainClient(node) as client:
+        assert client.balance(key("dest", 0).ss58) == 12345678
+    writer.close()
+
+
+def test_an_axon_is_served_and_shown(node, subnet, tmp_path, hotkeys):
+    writer = ChainWriter(node, signers((6,)), tmp_path / "journal.db")
+    (receipt,) = writer.submit([ServeAxon(signer=hotkeys[6], netuid=subnet.netuid, ip="10.1.2.3", port=8091)])
+    assert receipt.fate is Fate.INCLUDED, receipt
+    graph = writer.metagraph(subnet.netuid)
+    assert graph.axons[subnet.uids[hotkeys[6]]] == "10.1.2.3:8091"
+    assert graph.axons[subnet.uids[hotkeys[5]]] == ""
+    writer.close()
+
+
+def test_a_key_that_is_not_the_address_is_refused(node, tmp_path):
+    with pytest.raises(ConfigError, match="correct the reference"):
+        ChainWriter(node, {key("hot", 1).ss58: key("hot", 2)}, tmp_path / "journal.db")
+    with pytest.raises(ConfigError, match="without keys"):
+        ChainWriter(node, {}, tmp_path / "journal.db")
+
+
+def test_the_metagraph_as_a_table(node, subnet, tmp_path, hotkeys):
+    import pyarrow.parquet
+
+    with ChainClient(node) as client:
+        graph = read_metagraph(client, subnet.netuid)
+        with pytest.raises(ChainError, match="no subnet 999"):
+            read_metagraph(client, 999)
+    table = to_arrow(graph)
+    assert table.column("hotkey").to_pylist() == list(graph.hotkeys)
+    assert table.schema.metadata[b"block"] == str(graph.block).encode()
+    write_parquet(graph, tmp_path / "graph.parquet")
+    back = pyarrow.parquet.read_table(tmp_path / "graph.parquet")
+    assert back.column("stake_alpha_rao").to_pylist() == graph.stake_alpha_rao.tolist()
+    uid = subnet.uids[hotkeys[1]]
+    assert [(w["uid"], w["weight"]) for w in back.column("weights").to_pylist()[uid]] == list(graph.weights[uid])
+    assert graph.last_update.dtype == np.uint64 and graph.validator_permit.dtype == bool
+
+
+def test_the_writer_as_a_ray_actor(ray_session, node, subnet, tmp_path):
+    ray = ray_session
+    Writer = ray.remote(num_cpus=0, max_concurrency=2)(ChainWriter)
+    writer = Writer.remote(node, signers(), str(tmp_path / "journal.db"), delegate=DevKey("//net//delegate"))
+    asked = [weights(subnet.netuid, v, {6: 1.0, 7: 3.0}) for v in (1, 2, 3)]
+    pending = writer.set_weights.remote(asked)
+    graph = ray.get(writer.metagraph.remote(subnet.netuid), timeout=60)  # does not wait for the weights
+    receipts = ray.get(pending, timeout=60)
+    assert [r.fate for r in receipts] == [Fate.INCLUDED] * 3
+    assert len(graph.hotkeys) == len(ROLES)
+    assert ray.get(writer.counters.remote(), timeout=10) == {"submitted": 1, "included": 1, "failed": 0}
+    ray.kill(writer)
+    again = Writer.remote(node, signers(), str(tmp_path / "journal.db"))
+    assert ray.get(again.ready.remote(), timeout=60)
+    ray.kill(again)
