@@ -1,0 +1,230 @@
+"""Asks miners of other operators over the wire.
+
+In: tasks, and a `Metagraph` that says where their miners listen. Out: one `Response` or `Failure` per task, always.
+Bounds: `max_in_flight` questions on their way, `max_answer_bytes` of an answer are read, each question within its own
+deadline; stragglers are cut by the adaptive deadline once a quorum has answered. Everything a miner says is a
+stranger's text: never followed (no redirects, no cookies, no compression), never longer than its bound.
+Knows nothing of scores or of the chain. The key only signs; it may live in another process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import aiohttp
+
+from raytensor.errors import WireError
+from raytensor.types import Failure, Metagraph, Reason, Response, Task
+from raytensor.wire import codec, protocols
+from raytensor.wire.auth import NonceSource, Signer
+from raytensor.wire.codec import Prompt
+from raytensor.wire.deadline import adaptive_deadline_s
+from raytensor.wire.dialect import COMPLETE, MAX_ERROR_BYTES, Draft
+from raytensor.wire.endpoints import BadEndpoint, endpoint, url
+from raytensor.wire.errors import Declined, PayloadError, TooLarge
+from raytensor.wire.settings import Client, check
+
+
+class WireClient:
+    """A validator or client that asks with one hotkey. Use it as `async with`, in one event loop.
+
+    signer  the caller's hotkey.
+    clock   wall time in nanoseconds.
+    """
+
+    def __init__(self, signer: Signer, settings: Client, *, clock: Callable[[], int] = time.time_ns) -> None:
+        check(settings)
+        self._signer = signer
+        self._settings = settings
+        self._dialect = protocols.dialect(settings.protocol)
+        self._nonces = NonceSource(clock)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> WireClient:
+        settings = self._settings
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=settings.max_in_flight, limit_per_host=settings.max_connections_per_endpoint, keepalive_timeout=30.0
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s),
+            headers={"Accept-Encoding": "identity", "User-Agent": "raytensor"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # ---- questions
+
+    async def ask(self, task: Task, axon: str) -> Response | Failure:
+        """One question to the miner that published the address `axon` ("ip:port")."""
+        try:
+            host, port = endpoint(axon, allow_local=self._settings.allow_local_addresses)
+        except BadEndpoint as error:
+            reason = Reason.ERROR if axon else Reason.SILENT
+            return Failure(task.task_id, task.hotkey, reason, f"{error} ({error.fix})" if error.fix else str(error))
+        try:
+            async with asyncio.timeout(task.deadline_s):
+                return await self._ask(task, url(host, port))
+        except TimeoutError:
+            return Failure(task.task_id, task.hotkey, Reason.TIMEOUT, f"no answer within {task.deadline_s:g} s")
+
+    async def ask_all(self, tasks: Sequence[Task], metagraph: Metagraph) -> list[Response | Failure]:
+        """All questions, many at once; the outcomes in the order of the tasks.
+
+        A question counts from when it is sent. Those that take longer than the adaptive deadline are given up.
+        """
+        settings = self._settings
+        axons = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
+        outcomes: list[Response | Failure | None] = [None] * len(tasks)
+        running: dict[asyncio.Task[Response | Failure], tuple[int, float]] = {}
+        answered_s: list[float] = []
+        cut: list[asyncio.Task[Response | Failure]] = []
+        todo = list(reversed(range(len(tasks))))
+        try:
+            while todo or running:
+                while todo and len(running) < settings.max_in_flight:
+                    index = todo.pop()
+                    question = self.ask(tasks[index], axons.get(tasks[index].hotkey, ""))
+                    running[asyncio.create_task(question)] = (index, time.monotonic())
+                limit_s = adaptive_deadline_s(
+                    answered_s,
+                    len(running),
+                    mads=settings.deadline_mads,
+                    quorum=settings.quorum,
+                    least_s=settings.min_deadline_s,
+                )
+                wait_s = None
+                if limit_s is not None:
+                    oldest_s = next(iter(running.values()))[1]  # dictionaries keep the order of sending
+                    wait_s = max(0.0, oldest_s + limit_s - time.monotonic())
+                done, _ = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                now_s = time.monotonic()
+                for question in done:
+                    index, sent_s = running.pop(question)
+                    outcome = outcomes[index] = question.result()
+                    if isinstance(outcome, Response):
+                        answered_s.append(now_s - sent_s)
+                if limit_s is not None and not done:
+                    for question, (index, sent_s) in list(running.items()):
+                        if now_s - sent_s >= limit_s:
+                            question.cancel()
+                            cut.append(question)
+                            del running[question]
+                            task = tasks[index]
+                            detail = f"no answer within {limit_s:.3g} s, the others' median and {settings.deadline_mads:g} MAD"
+                            outcomes[index] = Failure(task.task_id, task.hotkey, Reason.TIMEOUT, detail)
+        finally:
+            for question in running:
+                question.cancel()
+            await asyncio.gather(*running, *cut, return_exceptions=True)
+        assert all(outcome is not None for outcome in outcomes)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def complete(self, prompt: Prompt, axon: str) -> AsyncIterator[str]:
+        """The answer to a prompt, piece by piece. Raises WireError when the miner declines, fails or breaks off."""
+        host, port = endpoint(axon, allow_local=self._settings.allow_local_addresses)
+        draft = Draft(COMPLETE, codec.encode_prompt(prompt), codec.JSON, prompt.deadline_s)
+        most = self._settings.bounds.max_answer_bytes
+        end_s = time.monotonic() + prompt.deadline_s
+        answer = None
+        try:
+            # One time-out per wait, not one around all: while a piece is with our caller, nothing of ours may be cut.
+            answer = await asyncio.wait_for(self._post(draft, prompt.hotkey, url(host, port)), prompt.deadline_s)
+            if answer.status != 200:
+                body = await asyncio.wait_for(_read(answer, MAX_ERROR_BYTES), end_s - time.monotonic())
+                reason, detail = self._dialect.decode_error(answer.status, body)
+                raise Declined(detail, failure=reason)
+            size = 0
+            while line := await asyncio.wait_for(answer.content.readline(), end_s - time.monotonic()):
+                size += len(line)
+                if size > most:
+                    raise TooLarge(f"the answer has more than {most} bytes")
+                piece = _piece(line)
+                if piece is None:
+                    return
+                yield piece
+            raise PayloadError("the answer broke off")
+        except TimeoutError:
+            raise Declined(f"no end within {prompt.deadline_s:g} s", failure=Reason.TIMEOUT) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a line longer than aiohttp's buffer
+            raise Declined(f"the connection failed: {type(error).__name__}", failure=Reason.ERROR) from None
+        finally:
+            if answer is not None:
+                answer.close()
+
+    # ---- one question
+
+    async def _ask(self, task: Task, base: str) -> Response | Failure:
+        draft = self._dialect.draft(task, self._settings.body)
+        last_try = max(1, self._settings.tries) - 1
+        failure = ""
+        for number in range(last_try + 1):
+            if number:
+                await asyncio.sleep(0.05 * 2**number)
+            try:
+                async with self._post(draft, task.hotkey, base) as answer:
+                    if answer.status == 503 and number < last_try:
+                        continue
+                    return await self._outcome(task, answer)
+            except aiohttp.ClientConnectorError as error:
+                failure = f"no connection: {error.os_error.strerror or error.os_error}"
+            except (aiohttp.ClientError, OSError) as error:
+                failure = f"the connection failed: {type(error).__name__}"
+        return Failure(task.task_id, task.hotkey, Reason.ERROR, failure)
+
+    def _post(self, draft: Draft, receiver: str, base: str):
+        assert self._session is not None, "use the client as `async with`"
+        headers = self._dialect.sign(self._signer, draft, receiver, self._nonces())
+        headers["Content-Type"] = draft.content_type
+        return self._session.post(base + draft.path, data=draft.body, headers=headers, allow_redirects=False)
+
+    async def _outcome(self, task: Task, answer: aiohttp.ClientResponse) -> Response | Failure:
+        try:
+            if answer.status != 200:
+                reason, detail = self._dialect.decode_error(answer.status, await _read(answer, MAX_ERROR_BYTES))
+                return Failure(task.task_id, task.hotkey, reason, detail)
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            body = await _read(answer, self._settings.bounds.max_answer_bytes)
+            return self._dialect.decode_response(headers, body, task)
+        except WireError as error:
+            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
+
+
+async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body; TooLarge as soon as it is longer than `most`."""
+    if (answer.content_length or 0) > most:
+        raise TooLarge(f"the answer says {answer.content_length} bytes; at most {most} are read")
+    parts, size = [], 0
+    while chunk := await answer.content.readany():
+        size += len(chunk)
+        if size > most:
+            raise TooLarge(f"the answer has more than {most} bytes")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _piece(line: bytes) -> str | None:
+    """The text of one line of a stream, None at its end."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        message = None
+    if isinstance(message, dict) and isinstance(message.get("text"), str):
+        return message["text"]
+    if isinstance(message, dict) and message.get("done") is True:
+        return None
+    told = str(message.get("reason", ""))[:300] if isinstance(message, dict) else ""
+    raise Declined(told or "the answer holds a line that is no piece of text", failure=Reason.ERROR)

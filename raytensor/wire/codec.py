@@ -1,0 +1,242 @@
+"""Messages <-> bytes: `Task`, `Response` and `Prompt` as safetensors or JSON.
+
+In: bytes of a stranger, with bounds; or a message. Out: a message whose shapes, types and sizes fit; or bytes. Both
+formats give bit-equal arrays. Never pickle. A body that is no message gives `PayloadError` with the reason.
+Knows nothing of HTTP, signatures or who may ask. Whether an answer's numbers are any good (finite, a distribution) is
+for the mechanism to judge, as it does inside a cluster; here only sizes, types and identities count.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raytensor.types import Response, Task
+from raytensor.wire import tensors
+from raytensor.wire.errors import PayloadError
+from raytensor.wire.settings import Bounds
+
+SAFETENSORS = "application/x-safetensors"
+JSON = "application/json"
+CONTENT_TYPES = {"safetensors": SAFETENSORS, "json": JSON}
+NDJSON = "application/x-ndjson"
+
+_MAX_TEXT = 128  # letters of an id or an address
+_INT32 = 2**31 - 1
+_FLOAT32 = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question in words, of a client to one miner. The answer is a stream of pieces of text.
+
+    max_tokens   tokens of the answer at most.
+    temperature  0 takes the likeliest token each time.
+    seed         of the sampling.
+    """
+
+    prompt_id: str
+    netuid: int
+    validator: str  # hotkey of the caller (ss58)
+    hotkey: str  # hotkey of the miner that is asked (ss58)
+    text: str
+    max_tokens: int = 128
+    temperature: float = 0.0
+    seed: int = 0
+    deadline_s: float = 60.0
+
+
+# -------------------------------------------------------------------------------------------------------------- task
+
+
+def encode_task(task: Task, content_type: str) -> bytes:
+    """A task as a request's body."""
+    fields = {
+        "task_id": task.task_id,
+        "round": int(task.round),
+        "netuid": int(task.netuid),
+        "validator": task.validator,
+        "hotkey": task.hotkey,
+        "top_k": int(task.top_k),
+        "deadline_s": float(task.deadline_s),
+    }
+    return _encode("task/1", fields, {"tokens": task.tokens, "lengths": task.lengths}, content_type)
+
+
+def decode_task(body: bytes, content_type: str, bounds: Bounds) -> Task:
+    """A task from a request's body. Raises PayloadError."""
+    if content_type == SAFETENSORS:
+        return task_from(_unpack(body, {"tokens": ("I32", 2), "lengths": ("I32", 1)}), bounds)
+    return task_from(_json_object(body, content_type), bounds)
+
+
+def task_from(fields: dict[str, Any], bounds: Bounds) -> Task:
+    """A task from its fields as JSON (or a safetensors file) gives them. Raises PayloadError."""
+    _check_message(fields, "task/1")
+    tokens = array(fields, "tokens", "I32", 2, bounds.max_rows, bounds.max_tokens)
+    lengths = array(fields, "lengths", "I32", 1, bounds.max_rows)
+    rows, longest = tokens.shape
+    if not 1 <= rows <= bounds.max_rows or not 1 <= longest <= bounds.max_tokens:
+        raise PayloadError(f"tokens: {rows} rows of {longest}; 1 to {bounds.max_rows} of 1 to {bounds.max_tokens} are read")
+    if lengths.shape != (rows,):
+        raise PayloadError(f"lengths: {lengths.shape[0]} of them for {rows} rows")
+    if lengths.min() < 1 or lengths.max() > longest or tokens.min() < 0:
+        raise PayloadError(f"lengths must lie between 1 and {longest}, and tokens must be 0 or greater")
+    return Task(
+        task_id=_text(fields, "task_id"),
+        round=_whole(fields, "round", 0, 2**53),
+        netuid=_whole(fields, "netuid", 0, 65535),
+        validator=_text(fields, "validator"),
+        hotkey=_text(fields, "hotkey"),
+        tokens=tokens,
+        lengths=lengths,
+        top_k=_whole(fields, "top_k", 1, bounds.max_top_k),
+        deadline_s=_seconds(fields, "deadline_s"),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- response
+
+
+def encode_response(response: Response, content_type: str) -> bytes:
+    """A response as an answer's body. Raises PayloadError if its arrays are not int32 and float32."""
+    fields = {"task_id": response.task_id, "hotkey": response.hotkey, "elapsed_s": float(response.elapsed_s)}
+    return _encode("response/1", fields, {"ids": response.ids, "probs": response.probs}, content_type)
+
+
+def decode_response(body: bytes, content_type: str, task: Task) -> Response:
+    """The response to `task` from an answer's body. Raises PayloadError, also if it answers another question."""
+    if content_type == SAFETENSORS:
+        return response_from(_unpack(body, {"ids": ("I32", 2), "probs": ("F32", 2)}), task)
+    return response_from(_json_object(body, content_type), task)
+
+
+def response_from(fields: dict[str, Any], task: Task) -> Response:
+    """A response from its fields as JSON (or a safetensors file) gives them. Raises PayloadError."""
+    _check_message(fields, "response/1")
+    rows = task.tokens.shape[0]
+    ids = array(fields, "ids", "I32", 2, rows, task.top_k)
+    probs = array(fields, "probs", "F32", 2, rows, task.top_k)
+    if ids.shape != probs.shape or ids.shape[0] != rows or ids.shape[1] > task.top_k:
+        raise PayloadError(f"ids {ids.shape} and probs {probs.shape} must both be [{rows}, {task.top_k} at most]")
+    if _text(fields, "task_id") != task.task_id or _text(fields, "hotkey") != task.hotkey:
+        raise PayloadError("the answer belongs to another question or to another miner")
+    return Response(task.task_id, task.hotkey, ids, probs, _seconds(fields, "elapsed_s", least=0.0))
+
+
+# ------------------------------------------------------------------------------------------------------------ prompt
+
+
+def encode_prompt(prompt: Prompt) -> bytes:
+    """A prompt as a request's body (JSON)."""
+    return _json({"message": "prompt/1", **{name: getattr(prompt, name) for name in Prompt.__dataclass_fields__}})
+
+
+def decode_prompt(body: bytes, bounds: Bounds) -> Prompt:
+    """A prompt from a request's body (JSON). Raises PayloadError."""
+    fields = tensors.load_object(body, "the body")
+    _check_message(fields, "prompt/1")
+    return Prompt(
+        prompt_id=_text(fields, "prompt_id"),
+        netuid=_whole(fields, "netuid", 0, 65535),
+        validator=_text(fields, "validator"),
+        hotkey=_text(fields, "hotkey"),
+        text=_text(fields, "text", bounds.max_prompt_chars),
+        max_tokens=_whole(fields, "max_tokens", 1, bounds.max_tokens),
+        temperature=_seconds(fields, "temperature", least=0.0, most=100.0),
+        seed=_whole(fields, "seed", 0, 2**53),
+        deadline_s=_seconds(fields, "deadline_s"),
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- formats
+
+
+def _encode(message: str, fields: dict[str, Any], arrays: dict[str, np.ndarray], content_type: str) -> bytes:
+    if content_type == SAFETENSORS:
+        texts = {name: value if isinstance(value, str) else repr(value) for name, value in fields.items()}
+        return tensors.dumps(arrays, {"message": message, **texts})
+    assert content_type == JSON, content_type
+    # A float32 is exact as a Python float, and JSON keeps a Python float's every bit.
+    return _json({"message": message, **fields, **{name: array.tolist() for name, array in arrays.items()}})
+
+
+class _Written(str):
+    """A field of a safetensors header, where every value is text."""
+
+
+def _unpack(body: bytes, kinds: dict[str, tuple[str, int]]) -> dict[str, Any]:
+    arrays, texts = tensors.loads(body, kinds)
+    return {name: _Written(value) for name, value in texts.items()} | arrays
+
+
+def _json_object(body: bytes, content_type: str) -> dict[str, Any]:
+    if content_type != JSON:
+        raise PayloadError(f"the content type must be {SAFETENSORS} or {JSON}")
+    return tensors.load_object(body, "the body")
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:
+        raise PayloadError("JSON can't carry NaN or infinities") from None
+
+
+def _check_message(fields: dict[str, Any], message: str) -> None:
+    if fields.get("message") != message:
+        raise PayloadError(f"the body is no {message}")
+
+
+def array(
+    fields: dict[str, Any], name: str, dtype: str, ndim: int, max_rows: int, max_columns: int = 0
+) -> np.ndarray:
+    """A field as an array: JSON lists with their sizes and every number checked, or an array that already is one."""
+    value = fields.get(name)
+    if isinstance(value, np.ndarray):
+        return value
+    most = max_rows if ndim == 1 else max_columns
+    rows = [value] if ndim == 1 else value
+    if not isinstance(rows, list) or not 1 <= len(rows) <= max_rows:
+        raise PayloadError(f"{name}: must be a list of 1 to {max_rows}")
+    for row in rows:
+        if not isinstance(row, list) or len(row) > most or len(row) != len(rows[0]):
+            raise PayloadError(f"{name}: every row must be a list, all of one length up to {most}")
+        if dtype == "I32":
+            if not all(type(number) is int and -_INT32 <= number <= _INT32 for number in row):
+                raise PayloadError(f"{name}: must hold whole numbers of 32 bits")
+        elif not all(type(number) in (int, float) and abs(number) <= _FLOAT32 for number in row):
+            raise PayloadError(f"{name}: must hold numbers that fit 32 bits")
+    return np.array(value, np.int32 if dtype == "I32" else np.float32)
+
+
+def _text(fields: dict[str, Any], name: str, most: int = _MAX_TEXT) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not 1 <= len(value) <= most:
+        raise PayloadError(f"{name}: must be text of 1 to {most} letters")
+    return str(value)
+
+
+def _whole(fields: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = fields.get(name)
+    if isinstance(value, _Written) and value.isascii() and value.isdigit() and len(value) < 20:
+        value = int(value)
+    if type(value) is not int or not least <= value <= most:
+        raise PayloadError(f"{name}: must be a whole number from {least} to {most}")
+    return value
+
+
+def _seconds(fields: dict[str, Any], name: str, least: float = 1e-6, most: float = 86400.0) -> float:
+    value = fields.get(name)
+    if isinstance(value, _Written) and len(value) < 40:
+        try:
+            value = float(value)
+        except ValueError:
+            value = None
+    if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
+        raise PayloadError(f"{name}: must be a number from {least:g} to {most:g}")
+    return float(value)

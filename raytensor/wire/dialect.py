@@ -1,0 +1,148 @@
+"""How one protocol says who asks and what: the seam between the wire and its protocols.
+
+A `Dialect` has two halves. A server reads a claim from headers, proves it, decodes the task, encodes the answer or the
+refusal. A client turns a task into a request and an answer's bytes into a `Response`. `BtAuth` is our own protocol;
+others are adapters beside it (epistula, axon_v10), and behave the same: nothing unsigned is ever decoded.
+Knows nothing of sockets, policies or stores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raytensor.errors import WireError
+from raytensor.types import Reason, Response, Task
+from raytensor.wire import auth, codec, errors
+from raytensor.wire.auth import Caller, Claim, Signer
+from raytensor.wire.codec import Prompt
+from raytensor.wire.settings import Bounds, Freshness
+
+ASK = "/ask"
+COMPLETE = "/complete"
+MAX_ERROR_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request before it is signed: the signature is made anew for each try."""
+
+    path: str
+    body: bytes
+    content_type: str
+    timeout_s: float = 0.0
+    body_hash: str = ""  # of protocols that sign a hash of their own
+
+
+class Dialect:
+    """What is common: /ask and /complete, our bodies, our errors. Protocols override what differs."""
+
+    name = ""
+    # A header (lower case) that only requests of this protocol carry.
+    mark = ""
+
+    # ---- server
+
+    def speaks(self, headers: Mapping[str, str], path: str) -> bool:
+        """Whether a request is meant in this protocol."""
+        return self.mark in headers
+
+    def route(self, path: str) -> str | None:
+        """ASK or COMPLETE for a path of this protocol, None for any other."""
+        return path if path in (ASK, COMPLETE) else None
+
+    def read(self, headers: Mapping[str, str], receiver: str, now_ns: int, fresh: Freshness) -> Claim:
+        """Header shape, receiver, freshness; raises an `AuthError`. Needs no body."""
+        raise NotImplementedError
+
+    def prove(self, claim: Claim, *, method: str, target: str, body: bytes) -> Caller:
+        """The signature; raises BadSignature."""
+        raise NotImplementedError
+
+    def decode_task(self, claim: Claim, headers: Mapping[str, str], body: bytes, bounds: Bounds) -> Task:
+        """The task of a proved request; raises PayloadError."""
+        return codec.decode_task(body, media_type(headers), bounds)
+
+    def decode_prompt(self, headers: Mapping[str, str], body: bytes, bounds: Bounds) -> Prompt:
+        """The prompt of a proved request; raises PayloadError."""
+        if media_type(headers) != codec.JSON:
+            raise errors.PayloadError(f"the content type must be {codec.JSON}")
+        return codec.decode_prompt(body, bounds)
+
+    def encode_response(
+        self, claim: Claim, headers: Mapping[str, str], task: Task, response: Response
+    ) -> tuple[dict[str, str], bytes]:
+        """Headers and body of an answer, in the format of the question."""
+        content_type = media_type(headers)
+        return {"Content-Type": content_type}, codec.encode_response(response, content_type)
+
+    def encode_error(self, error: WireError) -> tuple[dict[str, str], bytes]:
+        """Headers and body of a refusal."""
+        return {"Content-Type": codec.JSON}, errors.to_json(error)
+
+    # ---- client
+
+    def draft(self, task: Task, body_format: str) -> Draft:
+        """A task as a request that is not signed yet."""
+        content_type = codec.CONTENT_TYPES[body_format]
+        return Draft(ASK, codec.encode_task(task, content_type), content_type, task.deadline_s)
+
+    def sign(self, signer: Signer, draft: Draft, receiver: str, nonce_ns: int) -> dict[str, str]:
+        """The headers that prove a request; every try needs a new nonce."""
+        raise NotImplementedError
+
+    def decode_response(self, headers: Mapping[str, str], body: bytes, task: Task) -> Response:
+        """The answer to a task; raises PayloadError."""
+        return codec.decode_response(body, media_type(headers), task)
+
+    def decode_error(self, status: int, body: bytes) -> tuple[Reason, str]:
+        """Why a miner turned a question down: the reason of the `Failure` that the validator notes, and the text."""
+        name, text, fix, failure = _told(body)
+        detail = f"{status} {name}: {text}" if name else f"HTTP status {status}"
+        if fix:
+            detail += f" ({fix})"
+        if failure in list(Reason):
+            return Reason(failure), detail
+        if status in (401, 403, 429):
+            return Reason.REFUSED, detail
+        return (Reason.TIMEOUT if status == 408 else Reason.ERROR), detail
+
+
+class BtAuth(Dialect):
+    """btauth/1, as bittensor 11 has it."""
+
+    name = "btauth"
+    mark = "x-bittensor-version"
+
+    def read(self, headers: Mapping[str, str], receiver: str, now_ns: int, fresh: Freshness) -> Claim:
+        return auth.read_claim(
+            headers, receiver=receiver, now_ns=now_ns, max_age_s=fresh.max_age_s, max_skew_s=fresh.max_skew_s
+        )
+
+    def prove(self, claim: Claim, *, method: str, target: str, body: bytes) -> Caller:
+        return auth.prove(claim, method=method, path=target, body=body)
+
+    def sign(self, signer: Signer, draft: Draft, receiver: str, nonce_ns: int) -> dict[str, str]:
+        return auth.sign(
+            signer, method="POST", path=draft.path, body=draft.body, receiver=receiver, nonce_ns=nonce_ns
+        )
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """The content type without its parameters, in lower case."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _told(body: bytes) -> tuple[str, str, str, str]:
+    """Name, reason, fix and failure of an error's body: a stranger's text, so only short and printable."""
+    try:
+        message = json.loads(body) if len(body) <= MAX_ERROR_BYTES else None
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict):
+        return "", "", "", ""
+    message.setdefault("reason", message.get("message", ""))  # as axons of version 10 say it
+    words = (message.get(key, "") for key in ("error", "reason", "fix", "failure"))
+    parts = ["".join(c for c in word[:300] if c.isprintable()) if isinstance(word, str) else "" for word in words]
+    return parts[0], parts[1], parts[2], parts[3]

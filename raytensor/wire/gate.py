@@ -1,0 +1,235 @@
+"""What every request passes on its way to the miner, whatever server carries it.
+
+In: method, target, headers, the sender's address and a way to read the body. Out: a `Reply`. The order, cheap checks
+first, so that a stranger costs little:
+
+    address limit -> size -> header shape -> receiver -> freshness -> body -> signature -> admission -> replay
+    -> caller limit -> decode -> handler
+
+Admission (registered, permit, stake, lists) comes before the replay store, so that strangers with keys of their own
+can't fill it; the caller's limit after it, so that sending a caller's requests again can't use the limit up.
+Bounds: `max_in_hand` questions in the handler, `max_waiting` before it; the rest is refused (Overloaded).
+Waits: for the body and for the handler, each with a time-out. Needs the served hotkey's address, never its key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from raytensor.errors import WireError
+from raytensor.types import Failure, Response, Task
+from raytensor.wire import codec, errors
+from raytensor.wire.codec import Prompt
+from raytensor.wire.dialect import ASK, Dialect
+from raytensor.wire.policy import CallerPolicy
+from raytensor.wire.replay import Replay
+from raytensor.wire.settings import Server
+
+log = logging.getLogger(__name__)
+
+Ask = Callable[[Task], Awaitable[Response | Failure]]
+Complete = Callable[[Prompt], AsyncIterator[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as some server received it.
+
+    target     path and query as sent.
+    headers    names in lower case.
+    read_body  reads the whole body; raises TooLarge beyond the number of bytes it is given.
+    """
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    address: str
+    read_body: Callable[[int], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer. A stream's pieces are to be sent as they come."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes | AsyncGenerator[bytes, None]
+
+
+class Gate:
+    """All checks of one served hotkey in one process.
+
+    hotkey    ss58 of the miner that serves.
+    ask       answers a task; returns a `Failure` to decline.
+    complete  answers a prompt piece by piece; None serves no prompts.
+    replay    the store that all replicas of the hotkey share.
+    dialects  the protocols that are served; the first also judges requests that none of them claims.
+    counts    what became of the requests so far: "ok" or the name of the error -> number.
+    """
+
+    def __init__(
+        self,
+        hotkey: str,
+        ask: Ask,
+        settings: Server,
+        policy: CallerPolicy,
+        replay: Replay,
+        dialects: Sequence[Dialect],
+        *,
+        complete: Complete | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        fresh = settings.freshness
+        if replay.retention_s < fresh.max_age_s + fresh.max_skew_s:
+            raise ValueError(
+                f"the replay store keeps nonces for {replay.retention_s:g} s but they stay fresh for "
+                f"{fresh.max_age_s + fresh.max_skew_s:g} s: raise its retention_s"
+            )
+        self.hotkey = hotkey
+        self.policy = policy
+        self.replay = replay
+        self.counts: Counter[str] = Counter()
+        self._ask = ask
+        self._complete = complete
+        self._settings = settings
+        self._dialects = list(dialects)
+        self._clock = clock
+        self._hands = asyncio.Semaphore(settings.max_in_hand)
+        self._held = 0  # in the handler or waiting for it
+
+    async def handle(self, request: Request) -> Reply:
+        """The reply to one request; never raises for anything that a stranger sent."""
+        path = request.target.partition("?")[0]
+        dialect = next((d for d in self._dialects if d.speaks(request.headers, path)), self._dialects[0])
+        try:
+            reply = await self._handle(request, path, dialect)
+            self.counts["ok"] += 1
+        except WireError as error:
+            self.counts[type(error).__name__] += 1
+            headers, body = dialect.encode_error(error)
+            if isinstance(error, errors.RateLimited):
+                headers["Retry-After"] = str(max(1, round(error.retry_after_s + 0.5)))
+            reply = Reply(error.status, headers, body)
+        return reply
+
+    async def _handle(self, request: Request, path: str, dialect: Dialect) -> Reply:
+        settings, headers = self._settings, request.headers
+        now_ns = self._clock()
+        self.policy.address(request.address, now_ns / 1e9)
+        if path == "/health" and request.method == "GET":
+            return Reply(200, {"Content-Type": codec.JSON}, b'{"ok": true}')
+        route = dialect.route(path)
+        if route is None or request.method != "POST" or (route != ASK and self._complete is None):
+            raise errors.NotFound("there is nothing here", fix=f"POST to {ASK}")
+        most = settings.bounds.max_body_bytes
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > most:
+            raise errors.TooLarge(f"the body says {length[:20]} bytes; at most {most} are read")
+        if headers.get("content-encoding", "identity") != "identity":
+            raise errors.PayloadError("compressed bodies are not read", fix="send the body as it is")
+
+        claim = dialect.read(headers, self.hotkey, now_ns, settings.freshness)
+        try:
+            async with asyncio.timeout(settings.body_timeout_s):
+                body = await request.read_body(most)
+        except TimeoutError:
+            raise errors.TooSlow(f"the body did not arrive within {settings.body_timeout_s:g} s") from None
+        caller = dialect.prove(claim, method=request.method, target=request.target, body=body)
+        now_s = self._clock() / 1e9
+        self.policy.admit(caller.hotkey, now_s)
+        key = f"{caller.hotkey}:{claim.unique}" if claim.unique else caller.hotkey
+        await self.replay.check(key, caller.nonce_ns)
+        self.policy.spend(caller.hotkey, now_s)
+
+        if route == ASK:
+            task = dialect.decode_task(claim, headers, body, settings.bounds)
+            self._check_names(task.validator, task.hotkey, caller.hotkey)
+            response = await self._answer(task)
+            reply_headers, data = dialect.encode_response(claim, headers, task, response)
+            return Reply(200, reply_headers, data)
+        prompt = dialect.decode_prompt(headers, body, settings.bounds)
+        self._check_names(prompt.validator, prompt.hotkey, caller.hotkey)
+        return Reply(200, {"Content-Type": codec.NDJSON}, await self._stream(prompt))
+
+    def _check_names(self, validator: str, hotkey: str, caller: str) -> None:
+        if validator != caller:
+            raise errors.PayloadError("the message names another validator than the one that signed the request")
+        if hotkey != self.hotkey:
+            raise errors.PayloadError("the message asks another miner than the one that serves this address")
+
+    # ---- handlers
+
+    async def _answer(self, task: Task) -> Response:
+        limit_s = min(task.deadline_s, self._settings.answer_timeout_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._take_hand()
+                try:
+                    outcome = await self._ask(task)
+                finally:
+                    self._drop_hand()
+        except TimeoutError:
+            raise errors.TooSlow(f"the miner had no answer within {limit_s:g} s") from None
+        except WireError:
+            raise
+        except Exception as error:  # the handler is the user's: its fault must not stop the server
+            log.exception("the answer to task %s failed", task.task_id)
+            raise errors.Broken("the miner failed while it answered") from error
+        if isinstance(outcome, Failure):
+            raise errors.Declined(outcome.detail or "the miner gives no answer", failure=outcome.reason)
+        return outcome
+
+    async def _stream(self, prompt: Prompt) -> AsyncGenerator[bytes, None]:
+        """Waits for a free hand, then returns the lines; the hand is free again when they end."""
+        assert self._complete is not None
+        limit_s = min(prompt.deadline_s, self._settings.answer_timeout_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._take_hand()
+        except TimeoutError:
+            raise errors.TooSlow(f"the miner had no room within {limit_s:g} s") from None
+        lines = self._lines(self._complete(prompt), prompt, limit_s)
+        await anext(lines)  # now it has begun, and closing it frees the hand
+        return lines
+
+    async def _lines(self, pieces: AsyncIterator[str], prompt: Prompt, limit_s: float) -> AsyncGenerator[bytes, None]:
+        """Nothing at first; {"text": ...} per piece; at last {"done": true} or {"error": ...}."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + limit_s
+        try:
+            yield b""
+            while True:
+                pause_s = min(self._settings.stream_pause_s, end_s - loop.time())
+                try:
+                    piece = await asyncio.wait_for(anext(pieces), max(pause_s, 0.0))
+                except StopAsyncIteration:
+                    yield b'{"done": true}\n'
+                    return
+                yield json.dumps({"text": piece}).encode() + b"\n"
+        except TimeoutError:
+            yield errors.to_json(errors.TooSlow("the miner did not finish in time")) + b"\n"
+        except Exception:  # the handler is the user's: its fault must not stop the server
+            log.exception("the completion of prompt %s failed", prompt.prompt_id)
+            yield errors.to_json(errors.Broken("the miner failed while it answered")) + b"\n"
+        finally:
+            self._drop_hand()
+
+    async def _take_hand(self) -> None:
+        if self._held >= self._settings.max_in_hand + self._settings.max_waiting:
+            raise errors.Overloaded(f"{self._held} questions are in hand or waiting")
+        self._held += 1
+        try:
+            await self._hands.acquire()
+        except asyncio.CancelledError:
+            self._held -= 1
+            raise
+
+    def _drop_hand(self) -> None:
+        self._held -= 1
+        self._hands.release()

@@ -1,0 +1,125 @@
+"""Which callers a server answers, and how often.
+
+In: a `Metagraph` snapshot now and then, a proved hotkey, an address, the time. Out: nothing, or `Refused`,
+`RateLimited` with the reason. Pure: the clock is an argument, nothing waits. Fail-closed: without a metagraph, or with
+one that is too old, only the allow list is served. Knows nothing of HTTP or signatures.
+
+    address (before anything is read) -> admit (after the signature) -> spend (after the replay check)
+
+`spend` comes after the replay check, so that nobody can use up a caller's limit by sending its requests again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+
+from raytensor.types import Metagraph
+from raytensor.wire.errors import RateLimited, Refused
+from raytensor.wire.settings import Policy
+
+
+class Buckets:
+    """Token buckets by key: `rate` tokens per second each, at most `burst`.
+
+    At most `max_keys` are remembered. The one that was used longest ago goes first: it is the fullest of all that
+    were emptied alike, so forgetting it gives the least away.
+    """
+
+    def __init__(self, rate: float, burst: float, max_keys: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._max_keys = max_keys
+        self._held: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key -> (tokens, at which second)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def take(self, key: str, now_s: float) -> float:
+        """0 if a token was there and is taken; else the seconds until there is one."""
+        tokens, then_s = self._held.pop(key, (self._burst, now_s))
+        tokens = min(self._burst, tokens + max(0.0, now_s - then_s) * self._rate)
+        wait_s = 0.0 if tokens >= 1.0 else (1.0 - tokens) / self._rate
+        self._held[key] = (tokens - 1.0 if wait_s == 0.0 else tokens, now_s)
+        if len(self._held) > self._max_keys:
+            self._held.popitem(last=False)
+        return wait_s
+
+
+class CallerPolicy:
+    """The policy of one served hotkey on one subnet, in one replica."""
+
+    def __init__(self, settings: Policy) -> None:
+        self._settings = settings
+        self._allow = frozenset(settings.allow)
+        self._deny = frozenset(settings.deny)
+        self._deny_networks = [ipaddress.ip_network(network) for network in settings.deny_networks]
+        self._hotkeys = Buckets(settings.hotkey_rate, settings.hotkey_burst, settings.max_tracked)
+        self._addresses = Buckets(settings.address_rate, settings.address_burst, settings.max_tracked)
+        self._neurons: dict[str, tuple[bool, int]] = {}  # hotkey -> (validator permit, alpha in rao)
+        self._netuid: int | None = None
+        self._updated_s: float | None = None
+
+    def update(self, metagraph: Metagraph, now_s: float) -> None:
+        """Decide by this snapshot from now on. `now_s`: when it was read from the chain."""
+        permits, stakes = metagraph.validator_permit.tolist(), metagraph.stake_alpha_rao.tolist()
+        self._neurons = dict(zip(metagraph.hotkeys, zip(permits, stakes, strict=True), strict=True))
+        self._netuid = metagraph.netuid
+        self._updated_s = now_s
+
+    def address(self, address: str, now_s: float) -> None:
+        """Before anything is read: Refused for a denied network, RateLimited for one that asks too often."""
+        try:
+            ip = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            raise Refused("the request comes from no IP address") from None
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        if any(ip in network for network in self._deny_networks):
+            raise Refused("this server does not serve your network")
+        group = str(ip) if ip.version == 4 else str(ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
+        wait_s = self._addresses.take(group, now_s)
+        if wait_s > 0:
+            raise RateLimited(
+                f"your address sends more than {self._settings.address_rate:g} requests/s", retry_after_s=wait_s
+            )
+
+    def admit(self, hotkey: str, now_s: float) -> None:
+        """Refused, with the reason, unless the caller is one that is served."""
+        settings = self._settings
+        if hotkey in self._deny:
+            raise Refused("your hotkey is on this server's deny list", fix="ask the operator")
+        if hotkey in self._allow:
+            return
+        if not (settings.require_registered or settings.require_permit or settings.min_stake_alpha_rao):
+            return
+        if self._updated_s is None:
+            raise Refused("this server has not read its subnet yet", fix="try again in a minute")
+        age_s = now_s - self._updated_s
+        if age_s > settings.max_metagraph_age_s:
+            raise Refused(f"this server's view of its subnet is {age_s:.0f} s old", fix="try again later")
+        if hotkey not in self._neurons:
+            raise Refused(
+                f"your hotkey is not registered on subnet {self._netuid}", fix=f"register it on subnet {self._netuid}"
+            )
+        permit, stake_rao = self._neurons[hotkey]
+        if settings.require_permit and not permit:
+            raise Refused(
+                f"your hotkey has no validator permit on subnet {self._netuid}",
+                fix="more stake; permits are given at the subnet's next epoch",
+            )
+        least_rao = settings.min_stake_alpha_rao
+        if stake_rao < least_rao:
+            raise Refused(
+                f"your hotkey has {stake_rao / 1e9:.9g} alpha on subnet {self._netuid}; "
+                f"this server serves from {least_rao / 1e9:.9g} on",
+                fix=f"stake {(least_rao - stake_rao) / 1e9:.9g} alpha more",
+            )
+
+    def spend(self, hotkey: str, now_s: float) -> None:
+        """One request of a caller that was admitted: RateLimited if it asks too often."""
+        wait_s = self._hotkeys.take(hotkey, now_s)
+        if wait_s > 0:
+            raise RateLimited(
+                f"your hotkey sends more than {self._settings.hotkey_rate:g} requests/s", retry_after_s=wait_s
+            )

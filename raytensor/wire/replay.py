@@ -1,0 +1,212 @@
+"""Nonces that were accepted, remembered until they can't be fresh any more.
+
+In: (hotkey, nonce) of requests whose signature was checked. Out: a `Verdict`. One `ReplayStore` serves all replicas of
+a hotkey, in a Ray actor of its own (`shared_store`); each replica reaches it through a `SharedReplay`, which sends what
+gathered while its last call was under way as one call, so that the store never limits the replicas.
+Bounds: a nonce is kept for `retention_s` after its own time; `max_entries` in all and `max_per_hotkey` of one hotkey,
+and what does not fit is refused, never forgotten. Knows nothing of HTTP or signatures.
+
+A nonce is a time, so the store needs no timers: nonces lie in slices of one second, and a slice is dropped as a whole.
+A store remembers nothing from before it was made (a restart); until `ready_ns` it refuses every nonce that another
+life of it could have accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from raytensor.wire.errors import Overloaded, ReplayedRequest, StaleRequest
+
+_SLICE_NS = 10**9
+NAMESPACE = "raytensor"
+
+
+class Verdict(str, enum.Enum):
+    """What the store says about one nonce."""
+
+    NEW = "new"
+    SEEN = "seen"
+    OLD = "old"  # from before this store was made, or from a slice it has dropped
+    FULL = "full"  # no room; nothing is forgotten to make some
+
+
+class ReplayStore:
+    """Plain class; a Ray actor where replicas share it.
+
+    retention_s     how long a nonce is kept after its own time; at least the age plus the skew that verifiers allow.
+    max_skew_s      how far ahead of the clock an accepted nonce may lie.
+    max_entries     nonces kept in all; about 150 bytes each.
+    max_per_hotkey  nonces kept of one hotkey, so that one caller can't use up the room of the others.
+    clock           wall time in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        retention_s: float = 60.0,
+        max_skew_s: float = 2.0,
+        max_entries: int = 2_000_000,
+        max_per_hotkey: int = 200_000,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        if not (retention_s > 0 and max_skew_s >= 0 and max_entries > 0 and max_per_hotkey > 0):
+            raise ValueError(f"retention_s={retention_s}, max_entries={max_entries}: must be greater than 0")
+        self.retention_s = retention_s
+        self._retention_ns = int(retention_s * 1e9)
+        self._max_entries = max_entries
+        self._max_per_hotkey = max_per_hotkey
+        self._clock = clock
+        self._slices: dict[int, set[tuple[str, int]]] = {}
+        self._per_hotkey: Counter[str] = Counter()
+        self._size = 0
+        self._lock = threading.Lock()
+        self.ready_ns = clock() + int(max_skew_s * 1e9)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def check_and_store(self, hotkey: str, nonce_ns: int) -> bool:
+        """True if the nonce is new and is now stored; False if it must be refused."""
+        return self.verdicts([(hotkey, nonce_ns)])[0] is Verdict.NEW
+
+    def verdicts(self, pairs: Sequence[tuple[str, int]]) -> list[Verdict]:
+        """One verdict per (hotkey, nonce), in order; the new ones are now stored.
+
+        A key may be "hotkey:more" where a protocol needs more than the nonce to tell two requests apart.
+        """
+        with self._lock:
+            oldest = (self._clock() - self._retention_ns) // _SLICE_NS  # the oldest slice that is kept
+            self._drop_before(oldest)
+            return [self._judge(key, nonce_ns, oldest) for key, nonce_ns in pairs]
+
+    def ready_in_s(self) -> float:
+        """Seconds until requests that are signed then can be judged; 0 when that is now."""
+        return max(0.0, (self.ready_ns - self._clock()) / 1e9)
+
+    def _judge(self, key: str, nonce_ns: int, oldest: int) -> Verdict:
+        if nonce_ns <= self.ready_ns or nonce_ns // _SLICE_NS < oldest:
+            return Verdict.OLD
+        held = self._slices.get(nonce_ns // _SLICE_NS)
+        if held is not None and (key, nonce_ns) in held:
+            return Verdict.SEEN
+        hotkey = key.partition(":")[0]
+        if self._size >= self._max_entries or self._per_hotkey[hotkey] >= self._max_per_hotkey:
+            return Verdict.FULL
+        if held is None:
+            held = self._slices[nonce_ns // _SLICE_NS] = set()
+        held.add((key, nonce_ns))
+        self._per_hotkey[hotkey] += 1
+        self._size += 1
+        return Verdict.NEW
+
+    def _drop_before(self, oldest: int) -> None:
+        for number in [number for number in self._slices if number < oldest]:
+            for key, _ in self._slices[number]:
+                hotkey = key.partition(":")[0]
+                self._per_hotkey[hotkey] -= 1
+                if not self._per_hotkey[hotkey]:
+                    del self._per_hotkey[hotkey]
+            self._size -= len(self._slices.pop(number))
+
+
+class Replay(Protocol):
+    """What a server asks: returns when the nonce is new, raises when it is not."""
+
+    retention_s: float
+
+    async def check(self, key: str, nonce_ns: int) -> None: ...
+
+    async def ready_in_s(self) -> float: ...
+
+
+class LocalReplay:
+    """The store in the server's own process: for a hotkey that is served by one process."""
+
+    def __init__(self, store: ReplayStore) -> None:
+        self._store = store
+        self.retention_s = store.retention_s
+
+    async def check(self, key: str, nonce_ns: int) -> None:
+        """Returns if the nonce is new; raises ReplayedRequest, StaleRequest or Overloaded if not."""
+        _raise_for(self._store.verdicts([(key, nonce_ns)])[0])
+
+    async def ready_in_s(self) -> float:
+        return self._store.ready_in_s()
+
+
+class SharedReplay:
+    """The store in a Ray actor that all replicas of a hotkey share.
+
+    handle     of an actor of `ReplayStore`.
+    timeout_s  how long a request waits for the store; a request that can't be judged is refused (Overloaded).
+    max_waiting  requests that wait for a verdict at most.
+    """
+
+    def __init__(self, handle: Any, retention_s: float, timeout_s: float = 2.0, max_waiting: int = 10_000) -> None:
+        self._handle = handle
+        self.retention_s = retention_s
+        self._timeout_s = timeout_s
+        self._max_waiting = max_waiting
+        self._waiting: list[tuple[tuple[str, int], asyncio.Future[Verdict]]] = []
+        self._sender: asyncio.Task[None] | None = None
+        self.calls = 0  # sent to the store so far
+        self.checks = 0  # verdicts asked for so far
+
+    async def check(self, key: str, nonce_ns: int) -> None:
+        """Returns if the nonce is new; raises ReplayedRequest, StaleRequest or Overloaded if not."""
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded("too many requests wait for the replay store")
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiting.append(((key, nonce_ns), future))
+        self.checks += 1
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send())
+        _raise_for(await future)
+
+    async def ready_in_s(self) -> float:
+        return await asyncio.wait_for(self._handle.ready_in_s.remote(), self._timeout_s)
+
+    async def _send(self) -> None:
+        from ray.exceptions import RayError
+
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            self.calls += 1
+            try:
+                call = self._handle.verdicts.remote([pair for pair, _ in batch])
+                verdicts = await asyncio.wait_for(call, self._timeout_s)
+            except (RayError, TimeoutError) as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(Overloaded(f"the replay store does not answer ({type(error).__name__})"))
+                continue
+            for (_, future), verdict in zip(batch, verdicts, strict=True):
+                if not future.done():
+                    future.set_result(verdict)
+
+
+def shared_store(hotkey: str, retention_s: float = 60.0, max_skew_s: float = 2.0, num_cpus: float = 0.0) -> Any:
+    """The handle of the one store actor of a hotkey in this cluster, made if there is none yet. Needs Ray.
+
+    Its life is the job's: it ends with the driver that made it. A restarted one refuses what it can't judge.
+    """
+    import ray
+
+    actor = ray.remote(ReplayStore).options(
+        name=f"replay-{hotkey}", namespace=NAMESPACE, get_if_exists=True, num_cpus=num_cpus, max_restarts=-1
+    )
+    return actor.remote(retention_s, max_skew_s)
+
+
+def _raise_for(verdict: Verdict) -> None:
+    if verdict is Verdict.SEEN:
+        raise ReplayedRequest("this nonce was already accepted from this hotkey")
+    if verdict is Verdict.OLD:
+        raise StaleRequest("the request was signed before this server could tell it from a replayed one")
+    if verdict is Verdict.FULL:
+        raise Overloaded("the replay store has no room for another nonce of this hotkey")

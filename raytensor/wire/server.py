@@ -1,0 +1,244 @@
+"""The HTTP server of a miner: one process, inside a Ray actor or on its own.
+
+In: connections. Out: replies of the `Gate`, errors as JSON. This file knows sockets, headers and bytes; who is let in
+and what is answered is the gate's. Replicas on one machine share a port with `reuse_port`, and a hotkey's replicas
+share one replay store wherever they run.
+Bounds: connections in all and per address; seconds for the headers, for the body, for a reader that does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from aiohttp import web
+
+from raytensor.errors import WireError
+from raytensor.types import Metagraph
+from raytensor.wire import errors, protocols
+from raytensor.wire.gate import Ask, Complete, Gate, Reply, Request
+from raytensor.wire.policy import CallerPolicy
+from raytensor.wire.replay import LocalReplay, Replay, ReplayStore
+from raytensor.wire.settings import Server, check
+
+log = logging.getLogger(__name__)
+
+
+class WireServer:
+    """Serves one hotkey.
+
+    hotkey    ss58 of the miner; its private key is not needed here and should not be readable.
+    ask       answers a task.
+    replay    the store that all replicas share (`SharedReplay`); default: one of this process alone.
+    complete  answers a prompt piece by piece; None serves no prompts.
+
+    `await start()` listens, `update(metagraph)` tells whom to serve, `await stop()` ends. Until the first update only
+    the allow list is served.
+    """
+
+    def __init__(
+        self,
+        hotkey: str,
+        ask: Ask,
+        settings: Server,
+        *,
+        replay: Replay | None = None,
+        complete: Complete | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        check(settings)
+        fresh = settings.freshness
+        if replay is None:
+            replay = LocalReplay(ReplayStore(fresh.retention_s, fresh.max_skew_s, clock=clock))
+        dialects = [protocols.dialect(name) for name in settings.protocols]
+        policy = CallerPolicy(settings.policy)
+        self.gate = Gate(hotkey, ask, settings, policy, replay, dialects, complete=complete, clock=clock)
+        self._settings = settings
+        self._clock = clock
+        self._web: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+        self._addresses: Counter[str] = Counter()  # open connections by address
+
+    async def start(self) -> tuple[str, int]:
+        """Listens, and returns the host and port when requests that are signed from now on can be judged."""
+        assert self._listener is None, "already started"
+        settings, loop = self._settings, asyncio.get_running_loop()
+        await asyncio.sleep(await self.gate.replay.ready_in_s())
+        self._web = web.Server(self._handle, handler_cancellation=True)
+        self._listener = await loop.create_server(
+            lambda: _Connection(self, self._web, loop),
+            settings.host,
+            settings.port,
+            reuse_port=settings.reuse_port or None,
+            backlog=512,
+        )
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        return host, port
+
+    async def stop(self, timeout_s: float = 5.0) -> None:
+        """Closes the port, gives requests in hand `timeout_s` to end, then cuts them off."""
+        if self._listener is None or self._web is None:
+            return
+        self._listener.close()
+        self._web.pre_shutdown()
+        await self._web.shutdown(timeout_s)
+        self._listener = self._web = None
+
+    def update(self, metagraph: Metagraph) -> None:
+        """Serve by this snapshot of the subnet from now on."""
+        self.gate.policy.update(metagraph, self._clock() / 1e9)
+
+    async def __aenter__(self) -> WireServer:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # ---- one request
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, _Connection)
+        connection.headers_are_in()
+        try:
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            message = Request(
+                request.method, request.raw_path, headers, request.remote or "", lambda most: _read(request, most)
+            )
+            reply = await self.gate.handle(message)
+            return await self._send(request, reply)
+        finally:
+            connection.is_idle()
+
+    async def _send(self, request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+        pause_s = self._settings.stream_pause_s
+        try:
+            if isinstance(reply.body, bytes):
+                response: web.StreamResponse = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+                if reply.status in (408, 413):  # the body is still on its way: there is no next request to read
+                    response.force_close()
+                async with asyncio.timeout(pause_s):
+                    await response.prepare(request)
+                    await response.write_eof()
+                return response
+            response = web.StreamResponse(status=reply.status, headers=reply.headers)
+            async with asyncio.timeout(pause_s):
+                await response.prepare(request)
+            async for piece in reply.body:
+                async with asyncio.timeout(pause_s):
+                    await response.write(piece)
+            await response.write_eof()
+            return response
+        except (TimeoutError, ConnectionError):
+            self.gate.counts["unread"] += 1  # the caller does not read its answer: nothing can be told to it
+            request.protocol.force_close()
+            return response
+        finally:
+            if not isinstance(reply.body, bytes):
+                await reply.body.aclose()
+
+
+async def _read(request: web.BaseRequest, most: int) -> bytes:
+    """The body; TooLarge as soon as it is longer than `most`."""
+    parts, size = [], 0
+    try:
+        while chunk := await request.content.readany():
+            size += len(chunk)
+            if size > most:
+                raise errors.TooLarge(f"the body has more than {most} bytes")
+            parts.append(chunk)
+    except web.RequestPayloadError:
+        raise errors.PayloadError("the body does not follow HTTP") from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class _Connection(web.RequestHandler):
+    """One connection, counted, with a time limit for the headers of each request (aiohttp has none)."""
+
+    def __init__(self, server: WireServer, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+        settings = server._settings
+        super().__init__(
+            manager,
+            loop=loop,
+            keepalive_timeout=settings.keepalive_s,
+            access_log=None,
+            auto_decompress=False,  # a small body must not become a large one
+            lingering_time=1.0,  # so that a sender of too much gets to read why
+            max_headers=64,
+        )
+        self._server = server
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._handling = False
+        self._address = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        settings, addresses = self._server._settings, self._server._addresses
+        peer = transport.get_extra_info("peername")
+        self._address = peer[0] if peer else ""
+        addresses[self._address] += 1
+        super().connection_made(transport)
+        if addresses.total() > settings.max_connections or addresses[self._address] > settings.max_connections_per_address:
+            self._server.gate.counts["connections"] += 1
+            self._refuse(errors.Overloaded("too many open connections"))
+            return
+        self._watch_headers()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.headers_are_in()
+        addresses = self._server._addresses
+        addresses[self._address] -= 1
+        if not addresses[self._address]:
+            del addresses[self._address]
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._handling and self._header_timer is None:
+            self._watch_headers()
+        super().data_received(data)
+
+    def headers_are_in(self) -> None:
+        """A request begins: its headers are complete."""
+        self._handling = True
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def is_idle(self) -> None:
+        """A request ended; the next byte starts the clock for the next headers."""
+        self._handling = False
+
+    def handle_error(self, request, status=500, exc=None, message=None) -> web.StreamResponse:
+        """Bytes that are no HTTP, told as every other error."""
+        self.headers_are_in()
+        name = "malformed" if status < 500 else "internal"
+        self._server.gate.counts[name] += 1
+        if status >= 500:
+            log.error("a request failed in the server", exc_info=exc)
+        error: WireError = errors.PayloadError("the request does not follow HTTP")
+        if status >= 500:
+            error = errors.Broken("the server failed")
+        response = web.Response(status=error.status, body=errors.to_json(error), content_type="application/json")
+        response.force_close()
+        return response
+
+    def _watch_headers(self) -> None:
+        timeout_s = self._server._settings.header_timeout_s
+        self._header_timer = asyncio.get_running_loop().call_later(timeout_s, self._headers_are_late)
+
+    def _headers_are_late(self) -> None:
+        self._header_timer = None
+        self._server.gate.counts["TooSlow"] += 1
+        timeout_s = self._server._settings.header_timeout_s
+        self._refuse(errors.TooSlow(f"the headers did not arrive within {timeout_s:g} s"))
+
+    def _refuse(self, error: WireError) -> None:
+        """Answers before there is a request, and closes."""
+        if self.transport is not None:
+            body = errors.to_json(error)
+            head = f"HTTP/1.1 {error.status} {type(error).__name__}\r\nContent-Type: application/json\r\n"
+            self.transport.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+        self.force_close()

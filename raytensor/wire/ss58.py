@@ -1,0 +1,52 @@
+"""SS58 addresses: text <-> the 32 bytes of a public key.
+
+Format: base58(prefix | 32 bytes of key | first 2 bytes of blake2b-512("SS58PRE" | prefix | key)), from the registry of
+Substrate addresses. Bittensor's prefix is 42. Knows nothing of schemes: sr25519 and ed25519 keys look alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+PREFIX = 42
+_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_VALUE = {letter: value for value, letter in enumerate(_ALPHABET)}
+_SIZE = 35  # one byte of prefix, 32 of key, two of checksum
+
+
+def _checksum(payload: bytes) -> bytes:
+    return hashlib.blake2b(b"SS58PRE" + payload, digest_size=64).digest()[:2]
+
+
+def encode(public_key: bytes) -> str:
+    """The address of a public key of 32 bytes."""
+    if len(public_key) != 32:
+        raise ValueError(f"a public key has 32 bytes, not {len(public_key)}")
+    payload = bytes([PREFIX]) + public_key
+    number = int.from_bytes(payload + _checksum(payload), "big")
+    letters = []
+    while number:
+        number, rest = divmod(number, 58)
+        letters.append(_ALPHABET[rest])
+    return "".join(reversed(letters))
+
+
+@lru_cache(maxsize=8192)
+def decode(address: str) -> bytes:
+    """The public key (32 bytes) of an address of prefix 42. Raises ValueError for anything else."""
+    if not 46 <= len(address) <= 48:
+        raise ValueError("an ss58 address of a hotkey has 46 to 48 letters")
+    number = 0
+    for letter in address:
+        if letter not in _VALUE:
+            raise ValueError("an ss58 address holds only base58 letters")
+        number = number * 58 + _VALUE[letter]
+    if number >> (8 * _SIZE):
+        raise ValueError("an ss58 address of a hotkey holds 35 bytes")
+    raw = number.to_bytes(_SIZE, "big")
+    if raw[0] != PREFIX:
+        raise ValueError(f"an ss58 address of Bittensor has the prefix {PREFIX}, not {raw[0]}")
+    if _checksum(raw[:33]) != raw[33:]:
+        raise ValueError("the checksum of the ss58 address is wrong")
+    return raw[1:33]

@@ -1,0 +1,123 @@
+"""The safetensors container, read within bounds and written.
+
+In: bytes of a stranger and the arrays that they may hold. Out: numpy arrays (views on the bytes, read-only) and the
+metadata. Nothing is made whose size was not checked first, and no code can travel. Knows nothing of messages.
+
+Format (from the safetensors specification): 8 bytes little-endian N; N bytes of JSON, {name: {"dtype", "shape",
+"data_offsets"}} and "__metadata__" (text to text); then the arrays, packed, little-endian, row-major. The header may
+be padded with spaces at its end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from raytensor.wire.errors import PayloadError
+
+MAX_HEADER_BYTES = 16384
+_DTYPES = {"I32": np.dtype("<i4"), "F32": np.dtype("<f4")}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+def dumps(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """Arrays (int32 or float32) and text as a safetensors file."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    parts = []
+    offset = 0
+    for name, array in arrays.items():
+        dtype = array.dtype.newbyteorder("<")
+        if dtype not in _NAMES:
+            raise PayloadError(f"{name}: {array.dtype} does not travel, only int32 and float32")
+        data = np.ascontiguousarray(array, dtype=dtype).tobytes()
+        header[name] = {"dtype": _NAMES[dtype], "shape": list(array.shape), "data_offsets": [offset, offset + len(data)]}
+        parts.append(data)
+        offset += len(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the arrays are aligned
+    return b"".join((struct.pack("<Q", len(text)), text, *parts))
+
+
+def loads(data: bytes, expected: Mapping[str, tuple[str, int]]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the metadata of a safetensors file.
+
+    expected  {name: (dtype "I32" | "F32", number of dimensions)}: exactly these must be there.
+
+    Raises PayloadError if the file is anything else: a header that is too long or no JSON, unknown or missing arrays,
+    holes, overlaps, or bytes left over.
+    """
+    if len(data) < 8:
+        raise PayloadError(f"a safetensors body has 8 bytes or more, not {len(data)}")
+    (size,) = struct.unpack_from("<Q", data)
+    if size > MAX_HEADER_BYTES or size > len(data) - 8:
+        raise PayloadError(f"the safetensors header says {size} bytes; at most {MAX_HEADER_BYTES} and the body are read")
+    header = load_object(data[8 : 8 + size], "the safetensors header")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise PayloadError("the safetensors metadata must map text to text")
+    if header.keys() != expected.keys():
+        raise PayloadError(f"the safetensors body must hold exactly the arrays {', '.join(sorted(expected))}")
+    start = 8 + size
+    spans = []
+    arrays = {}
+    for name, (dtype_name, ndim) in expected.items():
+        shape, begin, end = _entry(name, header[name], dtype_name, ndim)
+        dtype = _DTYPES[dtype_name]
+        if end > len(data) - start or end - begin != math.prod(shape) * dtype.itemsize:
+            raise PayloadError(f"{name}: the shape {shape} does not fit its bytes")
+        spans.append((begin, end))
+        array = np.frombuffer(data, dtype, math.prod(shape), start + begin).reshape(shape)
+        arrays[name] = np.require(array, dtype.newbyteorder("="), "A")  # a copy only if the sender did not align it
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position:
+            raise PayloadError("the safetensors arrays overlap or leave holes")
+        position = end
+    if position != len(data) - start:
+        raise PayloadError("the safetensors body has bytes that belong to no array")
+    return arrays, metadata
+
+
+def _entry(name: str, entry: Any, dtype: str, ndim: int) -> tuple[tuple[int, ...], int, int]:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise PayloadError(f"{name}: a safetensors array has dtype, shape and data_offsets")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if entry["dtype"] != dtype:
+        raise PayloadError(f"{name}: the dtype must be {dtype}")
+    if not _sizes(shape, ndim) or not _sizes(offsets, 2) or offsets[0] > offsets[1]:
+        raise PayloadError(f"{name}: needs a shape of {ndim} sizes and two data_offsets")
+    return tuple(shape), offsets[0], offsets[1]
+
+
+def _sizes(value: Any, count: int) -> bool:
+    """Whether this is a list of `count` sizes below 2^40 (bool is an int to Python, but no size)."""
+    return isinstance(value, list) and len(value) == count and all(type(v) is int and 0 <= v < 2**40 for v in value)
+
+
+def load_object(text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object from bytes whose number was bounded by the caller. Raises PayloadError.
+
+    NaN and the infinities are no JSON; a key that stands twice means two readers could see two messages.
+    """
+
+    def no_constant(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    def no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a key stands twice")
+        return found
+
+    try:
+        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=no_doubles)
+    except (ValueError, RecursionError) as error:  # ValueError covers bad UTF-8 and numbers of thousands of digits
+        raise PayloadError(f"{what} is no JSON ({type(error).__name__})") from None
+    if not isinstance(value, dict):
+        raise PayloadError(f"{what} must be a JSON object")
+    return value

@@ -1,0 +1,83 @@
+"""What the wire's tests share: keys, a subnet, a question and its honest answer."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from raytensor.types import Metagraph, Response, Task
+from raytensor.wire.auth import Key
+from raytensor.wire.settings import Client, Server
+
+
+def key(name: str, scheme: str = "sr25519") -> Key:
+    return Key(hashlib.blake2b(name.encode(), digest_size=32).digest(), scheme)
+
+
+def metagraph(hotkeys: list[str], *, axons: list[str] | None = None, permits: list[bool] | None = None, stake_rao: int = 10**12) -> Metagraph:
+    n = len(hotkeys)
+    zeros = np.zeros(n, np.uint64)
+    return Metagraph(
+        netuid=1,
+        block=100,
+        block_hash="0x00",
+        tempo=20,
+        last_epoch_block=80,
+        next_epoch_block=101,
+        hotkeys=tuple(hotkeys),
+        coldkeys=tuple(hotkeys),
+        axons=tuple(axons or [""] * n),
+        stake_alpha_rao=np.full(n, stake_rao, np.uint64),
+        validator_permit=np.array([True] * n if permits is None else permits),
+        active=np.ones(n, bool),
+        last_update=zeros,
+        block_at_registration=zeros,
+        incentive=np.zeros(n, np.uint16),
+        dividends=np.zeros(n, np.uint16),
+        consensus=np.zeros(n, np.uint16),
+        validator_trust=np.zeros(n, np.uint16),
+        emission_alpha_rao=zeros,
+    )
+
+
+def task(validator: str, hotkey: str, *, seed: int = 0, rows: int = 8, width: int = 24, top_k: int = 16, deadline_s: float = 10.0) -> Task:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, width + 1, rows).astype(np.int32)
+    tokens = rng.integers(0, 1024, (rows, width)).astype(np.int32)
+    tokens[np.arange(width)[None, :] >= lengths[:, None]] = 0
+    return Task(f"1/{seed}/{hotkey[:8]}", 1, 1, validator, hotkey, tokens, lengths, top_k, deadline_s)
+
+
+async def answer(question: Task) -> Response:
+    """A real, deterministic next-token distribution: a softmax of hashed logits of each row's last token."""
+    rows = np.arange(len(question.lengths))
+    last = question.tokens[rows, question.lengths - 1]
+    logits = np.sin(np.outer(last + 1, np.arange(1, 257)).astype(np.float32))
+    ids = np.argsort(-logits, axis=1, kind="stable")[:, : question.top_k].astype(np.int32)
+    weights = np.exp(np.take_along_axis(logits, ids, axis=1))
+    probs = (weights / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
+    return Response(question.task_id, question.hotkey, ids, probs, 0.001)
+
+
+def server_settings(**changes) -> Server:
+    """On a free loopback port, ready at once: no clock skew is allowed, so the replay store need not wait for it."""
+    settings = Server(host="127.0.0.1", port=0)
+    settings.freshness.max_skew_s = 0.05
+    settings.policy.address_rate = settings.policy.address_burst = 1e6
+    for name, value in changes.items():
+        holder = settings
+        *parts, last = name.split("__")
+        for part in parts:
+            holder = getattr(holder, part)
+        assert hasattr(holder, last)
+        setattr(holder, last, value)
+    return settings
+
+
+def client_settings(**changes) -> Client:
+    settings = Client(allow_local_addresses=True)
+    for name, value in changes.items():
+        assert hasattr(settings, name)
+        setattr(settings, name, value)
+    return settings
