@@ -15,7 +15,7 @@ from raytensor.errors import ConfigError, RayTensorError
 
 # command -> (function that takes the remaining arguments and returns the exit status, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("raytensor.network:run_main", "run a whole network: chain, miners, validators, consensus"),
+    "run": ("raytensor.run:run_main", "run a whole network: chain, miners, validators, consensus"),
     "devnet": ("raytensor.devnet.cli:main", "serve the embedded development chain by itself"),
     "report": ("raytensor.telemetry.report:report_main", "write the report of a run folder again"),
     "consensus": ("raytensor.consensus.cli:main", "what the chain would pay: check vectors, ask what-if"),

@@ -39,9 +39,9 @@ def connect(cfg: Cluster) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = cfg.address or os.environ.get("RAY_ADDRESS")
     common: dict[str, Any] = {"namespace": "raytensor", "log_to_driver": False, "logging_level": logging.ERROR}
-    # A CPU actor that may use all cores makes small models slower, not faster.
-    threads = str(cfg.torch_threads)
-    common["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}}
+    # Inherited by the workers of a local Ray. A CPU actor that may use all cores makes small models slower, not faster.
+    os.environ.setdefault("OMP_NUM_THREADS", str(cfg.torch_threads))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         if address:
             ray.init(address=cfg.address or None, **common)

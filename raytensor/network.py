@@ -1,30 +1,39 @@
-"""A whole network: brought up, played, summed up, taken down.
+"""A whole network: brought up, and taken down.
 
-In: a `RunConfig`. Out: a run folder with events, summary, report and checkpoints.
+In: a `RunConfig` and a claimed run folder. Out: a `Round` that is ready to play, and everything that stands behind it.
 Waits for: the chain process, the neurons' registration and the actors' constructors, each with a time-out of its own.
 The start is three things side by side: the chain and its neurons (a thread), Ray, and the text.
-Heavy packages are imported after the first line is on the screen.
+Heavy packages are imported in the functions that need them: the first line must be on the screen before.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raytensor import __version__
 from raytensor.config import RunConfig
-from raytensor.errors import ChainUnavailable, RunError
+from raytensor.errors import ChainUnavailable, RayTensorError, RunError
 from raytensor.telemetry import events
 from raytensor.telemetry.runfolder import RunFolder
 
+if TYPE_CHECKING:
+    from raytensor.chain.bootstrap import Subnet
+    from raytensor.cluster import Need
+    from raytensor.types import Metagraph
+
 Show = Callable[[events.Event], None]
 
+CHAIN_ACTOR_CPUS = 0.1
+CHAIN_START_S = 180.0  # to open the subnet and register everyone, on a chain with 12 s blocks too
 # Settings that may differ between the process that began a run and the one that goes on from it.
 MAY_CHANGE = {"rounds", "resume", "dry_run", "paths", "cluster", "tracker"}
 
@@ -43,11 +52,10 @@ class Identity:
 
 def identities(cfg: RunConfig) -> list[Identity]:
     """The owner, the validators and the miners of a run, in the order in which they register."""
-    base = f"//raytensor//{cfg.seed}"
     profiles = cfg.miners.profiles
 
     def make(role: str, number: int, **more: Any) -> Identity:
-        uri = f"{base}//{role}//{number}"
+        uri = f"//raytensor//{cfg.seed}//{role}//{number}"
         return Identity(f"{role}-{number}", role, f"{uri}//hot", f"{uri}//cold", **more)
 
     validators = [
@@ -58,6 +66,20 @@ def identities(cfg: RunConfig) -> list[Identity]:
     return [make("owner", 0), *validators, *miners]
 
 
+def needs(cfg: RunConfig, cpus: float) -> list[Need]:
+    """What a run asks of a cluster that has `cpus` CPUs, role by role."""
+    from raytensor.cluster import Need
+
+    validators, miners = cfg.validators, cfg.miners
+    left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
+    hosts = miners.num_hosts or max(1, min(miners.num_miners, int(left / miners.cpus_per_host)))
+    return [
+        Need("miner hosts", hosts, miners.cpus_per_host, miners.gpus_per_host),
+        Need("scorers", validators.num_scorers, validators.cpus_per_scorer),
+        Need("chain actor", 1, CHAIN_ACTOR_CPUS),
+    ]
+
+
 class Network:
     """Everything of a run that must be started and ended. A context manager; leaving it ends all of it, in reverse.
 
@@ -66,7 +88,9 @@ class Network:
 
     def __init__(self, cfg: RunConfig, folder: RunFolder, show: Show) -> None:
         self.cfg, self.folder, self.show = cfg, folder, show
+        self.neurons = identities(cfg)
         self.first_round = 1
+        self._embedded = not cfg.chain.endpoint
         self._stack = ExitStack()
 
     def __enter__(self) -> Network:
@@ -80,6 +104,28 @@ class Network:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def finish(self) -> dict[str, float | None]:
+        """After the last round: everything on its way arrives, consensus runs once more; held-out losses by hotkey."""
+        cfg = self.cfg
+        self._phase("measuring the held-out loss of every miner")
+        heldout = self.fleet.heldout_losses()
+        self.round.settle(cfg.chain.inclusion_timeout_s + cfg.chain.timeout_s)
+        if self._embedded and self.follower.tick is not None:
+            self._phase("waiting for the consensus of the last weights")
+            self.follower.wait_for_epoch_after(self.follower.tick.block, 30 + 2 * cfg.chain.tempo * cfg.chain.block_time_s)
+        return heldout
+
+    def checkpoint(self, number: int) -> None:
+        """Keep everything that a later process needs to go on after round `number`."""
+        self.fleet.checkpoint(number)
+        for hotkey, board in self.boards.items():
+            board.save(self._board_path(number, hotkey), saved_at=time.time())
+        self.folder.save_state({"round": number, "config": self._settled_config()})
+        for old in sorted((self.folder.path / "boards").glob("round-*"))[:-2]:
+            for file in old.iterdir():
+                file.unlink()
+            old.rmdir()
+
     # ------------------------------------------------------------------------------------------------------ start
 
     def _phase(self, text: str) -> None:
@@ -87,63 +133,201 @@ class Network:
 
     def _start(self) -> None:
         cfg = self.cfg
-        state = self._resume_state()
-        self._phase("starting the chain and Ray (Ray takes about 7 s)" if not cfg.chain.endpoint else "starting Ray (about 7 s)")
-        side = self._stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="chain-start"))
-        chain_up: Future[Any] = side.submit(self._start_chain)
+        resume_round = self._resume_round()
+        self._phase("starting the chain, and Ray (takes about 7 s)" if self._embedded else "starting Ray (takes about 7 s)")
+        chain_up: Future[Subnet] = Future()
+        threading.Thread(target=self._in_thread, args=(chain_up, self._start_chain), name="chain-start", daemon=True).start()
+
+        import ray
 
         from raytensor import cluster
-        from raytensor.network_roles import needs
 
         started = time.monotonic()
         self._stack.callback(cluster.disconnect)
         local = cluster.connect(cfg.cluster)
-        cluster.check(needs(cfg))
+        roles = needs(cfg, ray.cluster_resources().get("CPU", 0.0))
+        cluster.check(roles)
         self._phase(f"{'Ray started' if local else 'joined the Ray cluster'} in {time.monotonic() - started:.1f} s; preparing the text")
 
         from raytensor.data.text import prepare
 
         self.text = prepare(cfg.data, Path(cfg.paths.cache), self._phase)
-        self.neurons = identities(cfg)
-        self._phase("starting miners and scorers")
-        self._start_actors(state)
-        self.subnet = self._chain_result(chain_up)
+        self._phase("starting the miners' hosts and the scorers")
+        self._start_workers(roles[0].count, resume_round)
+        self.subnet = self._result(chain_up)
         self._start_chain_actor()
+        self.fleet.wait_ready(cfg.cluster.start_timeout_s)
+        self._start_round(resume_round)
         self._announce()
 
-    def _resume_state(self) -> dict[str, Any] | None:
-        """The state of an earlier process. Raises `RunError` when this configuration is not the one that it began with."""
-        mine = {key: value for key, value in dataclasses.asdict(self.cfg).items() if key not in MAY_CHANGE}
-        state = self.folder.load_state() if self.folder.resuming else None
-        if state is not None:
-            differs = [key for key in mine if state["config"].get(key) != mine[key]]
-            if differs:
-                raise RunError(
-                    f"{self.folder.path} was begun with other settings in: {', '.join(differs)} (see its config.yaml)\n"
-                    f"  fix: give the same settings again, or take another name"
-                )
-            self.first_round = int(state["round"]) + 1
-        self._config_of_state = mine
-        return state
+    def _settled_config(self) -> dict[str, Any]:
+        return {key: value for key, value in dataclasses.asdict(self.cfg).items() if key not in MAY_CHANGE}
 
-    def _start_chain(self) -> Any:
+    def _resume_round(self) -> int | None:
+        """The round after which an earlier process stopped. Raises `RunError` if it had other settings."""
+        state = self.folder.load_state() if self.folder.resuming else None
+        if state is None:
+            return None
+        mine = self._settled_config()
+        differs = [key for key in mine if state["config"].get(key) != mine[key]]
+        if differs:
+            raise RunError(
+                f"{self.folder.path} was begun with other settings in: {', '.join(differs)} (see its config.yaml)\n"
+                f"  fix: give the same settings again, or take another name"
+            )
+        self.first_round = int(state["round"]) + 1
+        return int(state["round"])
+
+    @staticmethod
+    def _in_thread(future: Future[Any], work: Callable[[], Any]) -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # the thread's edge: whatever it was is raised where the result is awaited
+            future.set_exception(error)
+
+    def _result(self, chain_up: Future[Subnet]) -> Subnet:
+        try:
+            return chain_up.result(timeout=CHAIN_START_S)
+        except FutureTimeout as error:
+            raise ChainUnavailable(f"the subnet was not ready on {self.endpoint} within {CHAIN_START_S:.0f} s") from error
+
+    def _start_chain(self) -> Subnet:
         """In a thread: the chain process, then a subnet with all neurons on it. A subnet that is there is found again."""
         from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
         from raytensor.chain.client import ChainClient
         from raytensor.chain.wallet import DevKey
-        from raytensor.devnet.launch import EmbeddedChain
 
         cfg = self.cfg
-        self.endpoint = cfg.chain.endpoint or ""
-        self.chain_process: EmbeddedChain | None = None
-        if not cfg.chain.endpoint:
-            self.chain_process = EmbeddedChain(self.folder.path / "chain", cfg.chain.block_time_s, self.folder.path / "chain.log")
-            self._stack.callback(self.chain_process.close)
-            self.endpoint = self.chain_process.endpoint
-        neurons = tuple(
-            Neuron(who.name, who.role, DevKey(who.hotkey_uri), DevKey(who.coldkey_uri), stake_rao=int(who.stake_tao * 10**9))
-            for who in identities(cfg)
+        self.endpoint = cfg.chain.endpoint or self._start_embedded()
+        spec = SubnetSpec(
+            neurons=[
+                Neuron(who.name, who.role, DevKey(who.hotkey_uri), DevKey(who.coldkey_uri), stake_rao=int(who.stake_tao * 10**9))
+                for who in self.neurons
+            ],
+            tempo=cfg.chain.tempo,
+            delegate=DevKey(self._delegate_uri()),
         )
         with ChainClient(self.endpoint, cfg.chain.timeout_s) as client:
             self.spec_version = client.spec_version
-            return make_subnet(client, SubnetSpec(neurons=neurons, tempo=cfg.chain.tempo), progress=self._phase)
+            return make_subnet(client, spec, progress=self._phase)
+
+    def _start_embedded(self) -> str:
+        from raytensor.devnet.launch import EmbeddedChain
+
+        process = EmbeddedChain(self.folder.path / "chain", self.cfg.chain.block_time_s, self.folder.path / "chain.log")
+        self._stack.callback(process.close)
+        return process.endpoint
+
+    def _delegate_uri(self) -> str:
+        return f"//raytensor//{self.cfg.seed}//operator"
+
+    def _start_workers(self, num_hosts: int, resume_round: int | None) -> None:
+        import ray
+
+        from raytensor.mechanisms import base
+        from raytensor.miners.fleet import Fleet
+        from raytensor.pool import Pool
+        from raytensor.validators.scorer import Scorer
+
+        cfg, text = self.cfg, self.text
+        hotkeys = [self._ss58(who) for who in self.neurons if who.role == "miner"]
+        self.fleet = Fleet(cfg, hotkeys, text, num_hosts=num_hosts, folder=self.folder.checkpoints, resume_round=resume_round)
+        self._stack.callback(self.fleet.close)
+        scorer = ray.remote(num_cpus=cfg.validators.cpus_per_scorer)(Scorer)
+        self.scorers = Pool(
+            lambda: scorer.remote(cfg, text.log_unigram, text.vocab_size),
+            "score",
+            cfg.validators.num_scorers,
+            queue=cfg.validators.scorer_queue,
+        )
+        self._stack.callback(self.scorers.close)
+        self.mechanism = base.load(cfg, text.log_unigram, text.vocab_size)
+
+    def _start_chain_actor(self) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from raytensor.chain.actor import ChainWriter
+        from raytensor.chain.wallet import DevKey
+        from raytensor.cluster import wait_ready
+
+        cfg = self.cfg
+        # On the node of this process: the embedded chain listens on its loopback address only.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # An extrinsic is not repeatable, so no call is ever retried; a restarted writer looks at the chain first.
+        writer = ray.remote(ChainWriter).options(
+            num_cpus=CHAIN_ACTOR_CPUS, max_restarts=-1, max_task_retries=0, max_concurrency=2, scheduling_strategy=here
+        )
+        validators = [DevKey(who.hotkey_uri) for who in self.neurons if who.role == "validator"]
+        self.chain = writer.remote(
+            self.endpoint,
+            {key.ss58: key for key in validators},
+            str(self.folder.path / "journal.sqlite"),
+            delegate=DevKey(self._delegate_uri()),
+            timeout_s=cfg.chain.timeout_s,
+            inclusion_timeout_s=cfg.chain.inclusion_timeout_s,
+        )
+        self._stack.callback(lambda: ray.kill(self.chain))
+        wait_ready({"the chain actor": self.chain.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
+
+    def _start_round(self, resume_round: int | None) -> None:
+        from raytensor.chain.follower import Follower
+        from raytensor.round import Parts, Round
+        from raytensor.validators.scoreboard import ScoreBoard
+
+        cfg = self.cfg
+        self.boards = {
+            hotkey: ScoreBoard(self.subnet.netuid, hotkey, ema=cfg.mechanism.ema, miss=cfg.mechanism.miss)
+            for hotkey in (self._ss58(who) for who in self.neurons if who.role == "validator")
+        }
+        if resume_round is not None:
+            for hotkey, board in self.boards.items():
+                board.restore(self._board_path(resume_round, hotkey), now=time.time())
+        self.follower = Follower(
+            self.endpoint,
+            self.subnet.netuid,
+            on_block=lambda tick: self.show(events.BlockSeen(tick.block, tick.tempo, tick.blocks_until_epoch)),
+            on_epoch=lambda metagraph: self.show(epoch_seen(metagraph)),
+            on_silence=lambda text: self.show(events.Warned(text=f"the chain does not answer: {text}", fix="it is asked again until it does")),
+            timeout_s=cfg.chain.timeout_s,
+        )
+        self._stack.callback(self.follower.close)
+        self.follower.start()
+        parts = Parts(self.fleet, self.scorers, self.mechanism, self.boards, self.chain, self.text, self.show)
+        miners = [self._ss58(who) for who in self.neurons if who.role == "miner"]
+        self.round = Round(cfg, parts, self.subnet.netuid, miners, lambda: self.follower.tick.block if self.follower.tick else 0)
+
+    def _announce(self) -> None:
+        neurons = tuple(
+            events.NeuronInfo(self.subnet.uids[self._ss58(who)], self._ss58(who), who.role, who.behaviour, who.name)
+            for who in self.neurons
+        )
+        self.show(
+            events.NetworkUp(
+                endpoint=self.endpoint,
+                netuid=self.subnet.netuid,
+                spec_version=self.spec_version,
+                tempo=self.cfg.chain.tempo,
+                neurons=neurons,
+            )
+        )
+
+    def _board_path(self, number: int, hotkey: str) -> Path:
+        return self.folder.path / "boards" / f"round-{number:06d}" / f"{hotkey}.json"
+
+    @staticmethod
+    def _ss58(who: Identity) -> str:
+        from raytensor.chain.wallet import DevKey
+
+        return DevKey(who.hotkey_uri).ss58
+
+
+def epoch_seen(metagraph: Metagraph) -> events.EpochSeen:
+    """The outcome of consensus by hotkey: shares of incentive and dividends, and what was paid in rao of TAO."""
+    rao = [int(alpha) * metagraph.alpha_price_rao // 10**9 for alpha in metagraph.emission_alpha_rao]
+    return events.EpochSeen(
+        block=metagraph.last_epoch_block,
+        incentive={hotkey: int(value) / 65535 for hotkey, value in zip(metagraph.hotkeys, metagraph.incentive)},
+        dividends={hotkey: int(value) / 65535 for hotkey, value in zip(metagraph.hotkeys, metagraph.dividends)},
+        emission_rao=dict(zip(metagraph.hotkeys, rao)),
+    )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import ray
 
@@ -43,13 +43,6 @@ class Parts:
     show: Show
 
 
-@dataclass
-class Clock:
-    """Seconds of the driver's wall, by what it waited for."""
-
-    spent: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "ask": 0.0, "score": 0.0, "chain": 0.0})
-
-
 class Round:
     """Plays rounds of one subnet.
 
@@ -66,7 +59,6 @@ class Round:
         self.validators = list(parts.boards)
         self._block = block
         self._sending: ray.ObjectRef | None = None
-        self._sent_at = 0.0
         self._newest: list[Weights] = []
         self.last_weights: dict[str, dict[str, float]] = {}
 
@@ -78,7 +70,7 @@ class Round:
         scores, failures, marks = self._ask_and_score(number, questions)
         self._keep(scores, failures)
         weigh_at = time.monotonic()
-        if (number + 1) % self.cfg.chain.weights_every == 0:
+        if number % self.cfg.chain.weights_every == 0:
             self._weigh(number)
         self.chain_poll()
         ended = time.monotonic()
@@ -146,7 +138,7 @@ class Round:
         """Newest weights win: what was not sent yet is replaced."""
         self._newest = []
         for validator, board in self.parts.boards.items():
-            values = self.parts.mechanism.weights(board.losses())
+            values = self.parts.mechanism.weights(board.losses(), board.presence())
             self.last_weights[validator] = values
             self.parts.show(events.WeightsMade(round=number, hotkey=validator, values=values))
             if values:

@@ -1,0 +1,151 @@
+"""The `run` job: a whole network from configuration to report.
+
+In: the command line. Out: an exit status and a run folder.
+Knows nothing of how a network is made (network.py) or what a round does (round.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from raytensor import __version__, config
+from raytensor.errors import RayTensorError
+from raytensor.telemetry import events
+from raytensor.telemetry.console import Console
+from raytensor.telemetry.runfolder import RunFolder, new_name
+
+HELP = """usage: raytensor run [group=choice] [key=value] ...
+
+Runs a whole network: starts Ray (or joins the cluster that RAY_ADDRESS names) and the embedded chain, registers
+miners and validators, plays rounds, and leaves a folder with the outcome. Ctrl-C stops it cleanly.
+
+examples:
+  raytensor run                                   eight honest miners, three validators, about two minutes
+  raytensor run name=demo rounds=20 miners.num_miners=16 validators.num_validators=4 seed=1
+  raytensor run name=demo rounds=40 resume=auto   go on with a run that ended or was stopped
+  raytensor run experiment=cheats                 five honest miners beside five that cheat
+  raytensor run dry_run=true                      show the resolved configuration and the resources, and stop
+
+groups (files in {conf}):
+{groups}
+
+settings:
+{settings}
+
+each of miners.profiles has:
+{profile}
+"""
+
+
+def run_main(argv: Sequence[str]) -> int:
+    """`raytensor run ...`: returns the exit status."""
+    if any(arg in ("-h", "--help") for arg in argv):
+        print(_help(), end="")
+        return 0
+    cfg = config.compose("run", list(argv))
+    if cfg.dry_run:
+        print(_dry_run(cfg), end="")
+        return 0
+    return play(cfg)
+
+
+def play(cfg: config.RunConfig) -> int:
+    """Run a network to its last round. Returns 0 when it finished, 130 when it was stopped."""
+    name = cfg.name or new_name(Path(cfg.paths.runs))
+    with RunFolder(Path(cfg.paths.runs) / name, cfg.resume) as folder:
+        past = events.read_events(folder.events) if folder.events.exists() else []
+        folder.write_config(cfg)
+        with events.EventLog(folder.events) as log, Console(folder.path, cfg.rounds, past=past) as console:
+
+            def show(event: events.Event) -> None:
+                log.append(event)
+                console.show(event)
+
+            show(events.Started(name=name, rounds=cfg.rounds, seed=cfg.seed, version=__version__))
+            reason, heldout = "finished", None
+            try:
+                heldout = _rounds(cfg, folder, show, console)
+            except KeyboardInterrupt:
+                reason = "interrupted"
+            except RayTensorError as error:
+                reason = str(error)
+                raise
+            finally:
+                show(events.Stopped(reason=reason))
+            _sum_up(folder, console, heldout)
+    return 0 if reason == "finished" else 130
+
+
+def _rounds(cfg: config.RunConfig, folder: RunFolder, show, console: Console) -> dict[str, float | None]:
+    from raytensor.network import Network
+    from raytensor.telemetry.tracker import make_tracker, round_metrics
+
+    stopping = threading.Event()
+
+    def stop(*_: object) -> None:
+        # Once: a second Ctrl-C must not keep the first from ending what was started.
+        if not stopping.is_set():
+            stopping.set()
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Network(cfg, folder, show) as network:
+            tracker = make_tracker(cfg.tracker, folder.path, folder.name)
+            try:
+                for number in range(network.first_round, cfg.rounds + 1):
+                    show(network.round.play(number))
+                    tracker.log(round_metrics(console.history), step=number)
+                    every = cfg.miners.checkpoint_every
+                    if every and (number % every == 0 or number == cfg.rounds):
+                        network.checkpoint(number)
+                return network.finish()
+            finally:
+                tracker.finish(timeout_s=2.0)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _sum_up(folder: RunFolder, console: Console, heldout: dict[str, float | None] | None) -> None:
+    from raytensor.telemetry.report import write_report
+    from raytensor.telemetry.summary import build_summary
+
+    summary = build_summary(console.history, name=folder.name, heldout=heldout)
+    folder.write_summary(summary)
+    write_report(folder.path)
+    console.finish(summary)
+
+
+def _dry_run(cfg: config.RunConfig) -> str:
+    from raytensor.cluster import bill
+    from raytensor.network import needs
+
+    address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
+    cpus = cfg.cluster.num_cpus or os.cpu_count() or 1
+    where = f"the cluster at {address} (counted with this machine's {cpus} CPUs)" if address else f"a local Ray with {cpus} CPUs"
+    return f"{config.to_yaml(cfg)}\n# resources per role, on {where}:\n" + "".join(f"# {line}\n" for line in bill(needs(cfg, cpus)).splitlines())
+
+
+def _help() -> str:
+    groups: dict[str, list[str]] = {}
+    for file in sorted(config.conf_dir().glob("*/*.yaml")):
+        groups.setdefault(file.parent.name, []).append(file.stem)
+    return HELP.format(
+        conf=config.conf_dir(),
+        groups="\n".join(f"  {group}={'|'.join(choices)}" for group, choices in groups.items()),
+        settings=_settings(config.RunConfig),
+        profile=_settings(config.MinerProfile),
+    )
+
+
+def _settings(schema: type) -> str:
+    lines = []
+    for key, setting in config.settings(schema).items():
+        default = "[...]" if isinstance(setting.default, list) else "null" if setting.default is None else setting.default
+        lines.append(f"  {key}={str(default).lower() if isinstance(default, bool) else default}\n      {setting.comment}")
+    return "\n".join(lines)
