@@ -80,7 +80,7 @@ class Executive:
         runtime, signer = self.runtime, extrinsic.signer
         if signer is None:
             raise UnknownTransaction
-        current = runtime.block_number
+        current = runtime.block_number + 1  # as if in the next block
         era_hash = self.block_hash(extrinsic.birth(current)) if extrinsic.era else self.genesis_hash
         if era_hash is None:
             raise InvalidTransaction("AncientBirthBlock")

@@ -47,13 +47,15 @@ def optional(value: bytes | None) -> bytes:
 
 class Own(NamedTuple):
     """A type that only this runtime has: its enums of calls, events and errors, and what stands on them.
-    `variants` for an enum, `fields` [(name, type)] for a struct.
+    `variants` for an enum, `fields` [(name, type)] for a struct. `type_names`: also write the fields' type names, as
+    scalecodec wants them for the arguments of calls.
     """
 
     path: str
     variants: Variants | None = None
     fields: list[tuple[str | None, str]] | None = None
     params: tuple = ()
+    type_names: bool = False
 
 
 class Types:
@@ -90,7 +92,7 @@ class Types:
         if name in self._own:
             own = self._own[name]
             if own.variants is not None:
-                return self._variant(own.path, own.variants, own.params)
+                return self._variant(own.path, own.variants, own.params, own.type_names)
             return self._composite(own.path, own.fields, own.params)
         if name in PRIMITIVES:
             return self._type("", (), b"\5" + bytes([PRIMITIVES[name]]))
@@ -134,12 +136,18 @@ class Types:
         encoded = [text(n) + optional(None if t is None else self.ref(t)) for n, t in params]
         return listing(segments) + listing(encoded) + definition + b"\0"
 
-    def _fields(self, fields) -> bytes:
-        return listing([optional(None if n is None else text(n)) + self.ref(t) + b"\0\0" for n, t in fields])
+    def _fields(self, fields, type_names: bool = False) -> bytes:
+        encoded = []
+        for name, type_ in fields:
+            type_name = optional(text(str(type_)) if type_names else None)
+            encoded.append(optional(None if name is None else text(name)) + self.ref(type_) + type_name + b"\0")
+        return listing(encoded)
 
     def _composite(self, path: str, fields, params=()) -> bytes:
         return self._type(path, params, b"\0" + self._fields(fields))
 
-    def _variant(self, path: str, variants: Variants, params=()) -> bytes:
-        body = [text(name) + self._fields(fields) + bytes([index]) + b"\0" for name, index, fields in variants]
+    def _variant(self, path: str, variants: Variants, params=(), type_names: bool = False) -> bytes:
+        body = [
+            text(name) + self._fields(fields, type_names) + bytes([index]) + b"\0" for name, index, fields in variants
+        ]
         return self._type(path, params, b"\1" + listing(body))

@@ -236,13 +236,28 @@ class Runtime:
 
     # --- runtime APIs ---
 
-    def api_call(self, name: str, data: bytes) -> bytes:
-        """state_call: "Trait_method" on SCALE arguments. KeyError(name) when there is no such method."""
+    def api_call(self, name: str, data: bytes, block: int | None = None) -> bytes:
+        """state_call: "Trait_method" on SCALE arguments, at the state after `block` (None: now).
+        KeyError(name) when there is no such method, ScaleError for arguments that are not what it takes.
+        """
         trait, _, method = name.partition("_")
         if trait not in self.apis or method not in self.apis[trait].methods:
             raise KeyError(name)
-        mark = self.store.mark()
+        if block is None or block == self.block_number:
+            return self._simulate(trait, method, data)
+        present = (self.block_number, self.timestamp_ms)
+        with self.store.as_of(block):
+            try:
+                self.block_number = block
+                self.timestamp_ms = self.Timestamp.Now.get()
+                return self._simulate(trait, method, data)
+            finally:
+                self.block_number, self.timestamp_ms = present
+
+    def _simulate(self, trait: str, method: str, data: bytes) -> bytes:
+        mark, num_events = self.store.mark(), len(self.events)
         try:
             return self.apis[trait].invoke(self.codecs, method, data)
         finally:
-            self.store.rollback(mark)  # a simulation leaves nothing behind
+            self.store.rollback(mark)
+            del self.events[num_events:]

@@ -145,17 +145,22 @@ class Codecs:
         return builtin.vec_of(inner, bound, ordered=expr.name.endswith("BTreeSet"))
 
     def _struct(self, definition: StructDef):
-        names = tuple(definition.fields)
-        encs = [(name, self(type_).enc) for name, type_ in definition.fields.items()]
+        fields = [(name, self(type_).enc) for name, type_ in definition.fields.items()]
+        encs = [encode for _, encode in fields]
         decs = [self(type_).dec for type_ in definition.fields.values()]
-        make = definition.cls._make
+        cls, make = definition.cls, definition.cls._make
 
         def enc(value, out):
-            if isinstance(value, dict):
-                for name, encode in encs:
+            if isinstance(value, tuple) and type(value) in (cls, tuple):
+                if len(value) != len(encs):
+                    raise ValueError(f"{len(value)} fields instead of {len(encs)}")
+                for encode, item in zip(encs, value):
+                    encode(item, out)
+            elif isinstance(value, dict):
+                for name, encode in fields:
                     encode(value[name], out)
             else:
-                for name, encode in encs:
+                for name, encode in fields:
                     encode(getattr(value, name), out)
 
         def dec(data, pos):

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,6 +245,7 @@ class Store:
         self.items: dict[bytes, _Item] = {}
         self._prefixes: list[bytes] = []
         self._changed: deque[tuple[int, list]] = deque()
+        self._base_block = 0
 
     def add(self, pallet: str, name: str, decl: StorageValue | StorageMap) -> Value | Map:
         item = (Map if decl.keys else Value)(self, pallet, name, decl)
@@ -283,7 +285,38 @@ class Store:
     @property
     def oldest_block(self) -> int:
         """The oldest block whose state can be read."""
-        return self._changed[0][0] if self._changed else 0
+        return max(self._changed[0][0] - 1, 0) if self._changed else self._base_block
+
+    def load(self, block: int, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Replace everything by the (raw key, SCALE value) entries of a block's state; history starts there.
+        ScaleError when an entry fits no declared item.
+        """
+        for item in self.items.values():
+            for key in list(item.current):
+                item.restore(key, ABSENT)
+            item.history.clear()
+        self._changed.clear()
+        self.log.clear()
+        self._base_block = block
+        for raw, value in entries:
+            item = self.items.get(raw[:32])
+            if item is None:
+                raise ScaleError(f"no storage item has the key 0x{raw.hex()}")
+            item.restore(item.typed_key(raw), item.decode_value(value))
+
+    @contextmanager
+    def as_of(self, block: int) -> Iterator[None]:
+        """Inside, current values are those after `block`: what changed since is taken back, and put back at the end."""
+        mark = len(self.log)
+        since = {change for number, changes in self._changed if number > block for change in changes}
+        present = [(item, key, item.current.get(key, ABSENT)) for item, key in since]
+        try:
+            for item, key in since:
+                item.restore(key, item.at(key, block))
+            yield
+        finally:
+            for item, key, value in present:
+                item.restore(key, value)
 
     def read_raw(self, raw: bytes, block: int | None = None) -> bytes | None:
         """What a client gets for a raw key: SCALE of the stored value, None when nothing is stored."""

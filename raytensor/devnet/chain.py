@@ -1,0 +1,187 @@
+"""The chain: blocks one after another on one runtime, sealed from the pool; no forks.
+
+In: timestamps from the author, extrinsics from the pool. Out: `Block`s, best and finalized, to listeners and, with a
+state folder, to the disk. Knows nothing of time or sockets.
+
+    seal(): inherent -> ready extrinsics while limits allow -> finalize -> header -> disk -> pool, listeners
+
+Header hash = blake2_256(SCALE(parent, Compact<number>, state root, extrinsics root, digest)). The state is a function
+of the genesis and the extrinsics, so the state root chains these; the genesis root commits to state and metadata.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from raytensor.devnet.builtin import compact
+from raytensor.devnet.executive import Executive, InvalidTransaction
+from raytensor.devnet.extrinsic import bare_extrinsic
+from raytensor.devnet.hashing import blake2_256
+from raytensor.devnet.pool import Entry, Pool
+from raytensor.devnet.runtime import Runtime
+
+
+class Block:
+    """A sealed block. `extrinsics`: length-prefixed bytes, None once the body is forgotten."""
+
+    __slots__ = ("number", "hash", "parent", "state_root", "extrinsics_root", "logs", "extrinsics")
+
+    def __init__(
+        self, number: int, parent: bytes, state_root: bytes, extrinsics_root: bytes, logs: tuple[bytes, ...],
+        extrinsics: list[bytes] | None,
+    ) -> None:  # fmt: skip
+        self.number, self.parent, self.state_root, self.extrinsics_root = number, parent, state_root, extrinsics_root
+        self.logs, self.extrinsics = logs, extrinsics
+        digest = compact(len(logs)) + b"".join(logs)
+        self.hash = blake2_256(parent + compact(number) + state_root + extrinsics_root + digest)
+
+    def header(self) -> dict[str, Any]:
+        """The header as JSON-RPC gives it."""
+        return {
+            "parentHash": f"0x{self.parent.hex()}",
+            "number": hex(self.number),
+            "stateRoot": f"0x{self.state_root.hex()}",
+            "extrinsicsRoot": f"0x{self.extrinsics_root.hex()}",
+            "digest": {"logs": [f"0x{log.hex()}" for log in self.logs]},
+        }
+
+
+class Chain:
+    """Best chain, finality `finality_lag` blocks behind (None: only by `finalize`). `disk` stores every block.
+
+    listeners      called with (block, changed keys) after each sealed block
+    on_finalized   called with each newly finalized block
+    """
+
+    def __init__(self, runtime: Runtime, *, finality_lag: int = 0, disk: Any = None) -> None:
+        self.runtime, self.finality_lag, self.disk = runtime, finality_lag, disk
+        self.by_number: list[Block] = [self._genesis()]
+        self.by_hash: dict[bytes, Block] = {self.genesis.hash: self.genesis}
+        self.finalized_number = 0
+        self.executive = Executive(runtime, self.genesis.hash, self.block_hash)
+        self.pool = Pool(self.executive)
+        self.listeners: list[Callable[[Block, list], None]] = []
+        self.on_finalized: list[Callable[[Block], None]] = []
+        self._unfinalized: list[tuple[Block, list[Entry]]] = []
+        if disk is not None:
+            disk.restore(self)
+
+    def _genesis(self) -> Block:
+        runtime = self.runtime
+        content = b"".join(
+            item.raw_key(key) + item.codec.encode(item.current[key]) for item, key in runtime.genesis_changes
+        )
+        root = blake2_256(runtime.metadata(14) + runtime.metadata(15) + content)
+        return Block(0, bytes(32), root, blake2_256(b""), (), [])
+
+    @property
+    def genesis(self) -> Block:
+        return self.by_number[0]
+
+    @property
+    def best(self) -> Block:
+        return self.by_number[-1]
+
+    @property
+    def finalized(self) -> Block:
+        return self.by_number[self.finalized_number]
+
+    def block_hash(self, number: int) -> bytes | None:
+        return self.by_number[number].hash if 0 <= number < len(self.by_number) else None
+
+    def body(self, block: Block) -> list[bytes] | None:
+        """The block's extrinsics, from the disk if memory forgot them; None if nobody has them."""
+        if block.extrinsics is None and self.disk is not None:
+            return self.disk.body(block.number)
+        return block.extrinsics
+
+    def restored(self, blocks: list[Block], finalized_number: int) -> None:
+        """Go on from blocks that the disk held; the runtime's state is already theirs."""
+        for block in blocks:
+            self.by_number.append(block)
+            self.by_hash[block.hash] = block
+        self.finalized_number = finalized_number
+        self.runtime.block_number = self.best.number
+
+    def seal(self, timestamp_ms: int, budget_s: float | None = None) -> Block:
+        """Make the next block from what is ready. `budget_s`: wall-clock time after which no more is taken in."""
+        runtime, executive = self.runtime, self.executive
+        deadline = None if budget_s is None else time.monotonic() + budget_s
+        number = self.best.number + 1
+        slot = timestamp_ms // max(runtime.block_time_ms, 1)
+        logs = (("PreRuntime", (b"aura", slot.to_bytes(8, "little"))),)
+        runtime.parent_hash, runtime.digest_logs = self.best.hash, logs
+        runtime.start_block(number, timestamp_ms)
+        executive.start_block()
+        inherent = runtime.call("Timestamp.set", timestamp_ms)
+        executive.apply_inherent(inherent, 0)
+        extrinsics = [bare_extrinsic(runtime.codecs, inherent)]
+        included, invalid = self._fill(extrinsics, deadline)
+        changes = runtime.finish_block()
+        block = self._append(number, logs, extrinsics)
+        if self.disk is not None:
+            self.disk.store(block, changes, max(self.finalized_number, number - self.finality_lag))
+        self._announce(block, changes, included, invalid)
+        return block
+
+    def _fill(self, extrinsics: list[bytes], deadline: float | None) -> tuple[list[Entry], list[Entry]]:
+        """Apply ready extrinsics until the block is full. Returns (included, invalid)."""
+        included: list[Entry] = []
+        invalid: list[Entry] = []
+        blocked: set[bytes] = set()  # accounts whose next extrinsic has to wait for another block
+        exhausted = 0
+        for entry in self.pool.ready():
+            if deadline is not None and time.monotonic() > deadline and included:
+                break
+            if entry.extrinsic.signer in blocked:
+                continue
+            try:
+                self.executive.apply(entry.extrinsic, len(extrinsics))
+            except InvalidTransaction as error:
+                blocked.add(entry.extrinsic.signer)
+                if error.reason == "ExhaustsResources":
+                    exhausted += 1
+                    if exhausted > 64:  # nothing of the usual size fits any more
+                        break
+                elif error.reason != "Future":
+                    invalid.append(entry)
+                continue
+            extrinsics.append(entry.extrinsic.raw)
+            included.append(entry)
+        return included, invalid
+
+    def _append(self, number: int, logs: tuple, extrinsics: list[bytes]) -> Block:
+        parent = self.best
+        root = blake2_256(b"".join(blake2_256(raw) for raw in extrinsics))
+        encoded = tuple(self.runtime.codecs("DigestItem").encode(log) for log in logs)
+        block = Block(number, parent.hash, blake2_256(parent.state_root + root), root, encoded, extrinsics)
+        self.by_number.append(block)
+        self.by_hash[block.hash] = block
+        forgotten = number - self.runtime.store.history_blocks
+        if forgotten > 0:
+            self.by_number[forgotten].extrinsics = None
+        return block
+
+    def _announce(self, block: Block, changes: list, included: list[Entry], invalid: list[Entry]) -> None:
+        for entry in invalid:
+            self.pool.drop_invalid(entry)
+        self.pool.after_block(block.number, included)
+        status = {"inBlock": f"0x{block.hash.hex()}"}
+        for entry in included:
+            entry.tell(status)
+        for listener in self.listeners:
+            listener(block, changes)
+        self._unfinalized.append((block, [entry for entry in included if entry.watchers]))
+        self.finalize(block.number - self.finality_lag)
+
+    def finalize(self, number: int) -> None:
+        """Everything up to `number` is final; its watchers hear of it."""
+        while self._unfinalized and self._unfinalized[0][0].number <= number:
+            block, entries = self._unfinalized.pop(0)
+            self.finalized_number = block.number
+            for listener in self.on_finalized:
+                listener(block)
+            for entry in entries:
+                entry.tell({"finalized": f"0x{block.hash.hex()}"})

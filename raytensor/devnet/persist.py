@@ -1,0 +1,134 @@
+"""The chain on disk: one SQLite file in the state folder, one transaction per block.
+
+In: sealed blocks with their changed keys. Out: after a restart, the chain as of the last stored block; bodies of old
+blocks. A block is on disk as a whole or not at all, wherever the process is killed.
+A folder of another chain (genesis or metadata differ), or one that another process uses, is refused with the reason.
+Not kept: the state of earlier blocks. After a restart state can be read from the last stored block on.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raytensor.devnet.builtin import ScaleError, compact, read_compact
+from raytensor.devnet.store import ABSENT
+from raytensor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from raytensor.devnet.chain import Block, Chain
+
+FILE_NAME = "chain.sqlite"
+FORMAT = "1"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS block (
+    number INTEGER PRIMARY KEY, parent BLOB NOT NULL, state_root BLOB NOT NULL, extrinsics_root BLOB NOT NULL,
+    logs BLOB NOT NULL, body BLOB NOT NULL
+);
+"""
+
+
+class Disk:
+    """The database of one chain. ConfigError when the folder can't be used."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(folder / FILE_NAME, timeout=1.0, isolation_level=None)
+            # The lock stays ours until we end; the journal makes a killed transaction vanish.
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.OperationalError as error:
+            reason = "another process uses it" if "locked" in str(error) else str(error)
+            raise ConfigError(f"--state {folder}: {reason}; name another folder, or end that process") from None
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise ConfigError(f"--state {folder} can't hold a chain: {error}; name another folder") from None
+
+    def meta(self, name: str) -> str | None:
+        """A remembered setting of the chain (format, genesis, finalized, block_time_ms), None in a new folder."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else row[0]
+
+    def restore(self, chain: Chain) -> None:
+        """Bring a chain at its genesis to the last stored block; store the genesis in a new folder."""
+        genesis = chain.genesis.hash.hex()
+        known = self.meta("genesis")
+        if known is None:
+            return self._begin(chain, genesis)
+        if (self.meta("format"), known) != (FORMAT, genesis):
+            raise ConfigError(
+                f"--state {self.folder} belongs to another chain (genesis 0x{known}, this one is 0x{genesis}): it was "
+                f"made by another version of RayTensor or with another genesis; name another folder, or remove it"
+            )
+        blocks, rows = [], self._db.execute(
+            "SELECT number, parent, state_root, extrinsics_root, logs FROM block WHERE number > 0 ORDER BY number"
+        )
+        from raytensor.devnet.chain import Block
+
+        for number, parent, state_root, extrinsics_root, logs in rows:
+            blocks.append(Block(number, parent, state_root, extrinsics_root, _unpack(logs), None))
+        best = blocks[-1].number if blocks else 0
+        try:
+            chain.runtime.store.load(best, self._db.execute("SELECT key, value FROM state"))
+        except ScaleError as error:
+            raise ConfigError(f"--state {self.folder} is damaged ({error}); name another folder") from None
+        chain.restored(blocks, int(self.meta("finalized")))
+
+    def _begin(self, chain: Chain, genesis: str) -> None:
+        runtime = chain.runtime
+        entries = [(item.raw_key(key), item.codec.encode(item.current[key])) for item, key in runtime.genesis_changes]
+        self._db.execute("BEGIN")
+        settings = {"format": FORMAT, "genesis": genesis, "finalized": "0", "block_time_ms": str(runtime.block_time_ms)}
+        self._db.executemany("INSERT INTO meta VALUES (?, ?)", settings.items())
+        self._db.executemany("INSERT INTO state VALUES (?, ?)", entries)
+        self._db.execute("COMMIT")
+
+    def store(self, block: Block, changes: list, finalized: int) -> None:
+        """One transaction: the block, its changed keys, what is final."""
+        written, removed = [], []
+        for item, key in changes:
+            value = item.current.get(key, ABSENT)
+            if value is ABSENT:
+                removed.append((item.raw_key(key),))
+            else:
+                written.append((item.raw_key(key), item.codec.encode(value)))
+        db = self._db
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", written)
+        db.executemany("DELETE FROM state WHERE key = ?", removed)
+        db.execute(
+            "INSERT INTO block VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                block.number, block.parent, block.state_root, block.extrinsics_root, _pack(block.logs),
+                _pack(block.extrinsics),
+            ),
+        )  # fmt: skip
+        db.execute("UPDATE meta SET value = ? WHERE name = 'finalized'", (str(finalized),))
+        db.execute("COMMIT")
+
+    def body(self, number: int) -> list[bytes] | None:
+        """Extrinsics of a stored block."""
+        row = self._db.execute("SELECT body FROM block WHERE number = ?", (number,)).fetchone()
+        return None if row is None else list(_unpack(row[0]))
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _pack(items: list[bytes] | tuple[bytes, ...]) -> bytes:
+    return b"".join(compact(len(item)) + item for item in items)
+
+
+def _unpack(data: bytes) -> tuple[bytes, ...]:
+    items, pos = [], 0
+    while pos < len(data):
+        size, pos = read_compact(data, pos)
+        items.append(data[pos : pos + size])
+        pos += size
+    return tuple(items)

@@ -1,0 +1,217 @@
+"""The transaction pool: ready and future extrinsics by account and nonce, their watchers, their ends.
+
+In: raw extrinsics; after each block what it held. Out: ready extrinsics in the order of their arrival, nonces in
+order per account; a status for every watcher, and in the end always a final one.
+Errors are `PoolError`s with the codes and words of Substrate's author RPC.
+Knows nothing of sockets, and of state only what the executive says.
+
+    submit -> future -> ready -> in a block -> finalized      or: invalid | dropped | usurped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from raytensor.devnet.executive import Executive, InvalidTransaction, UnknownTransaction
+from raytensor.devnet.extrinsic import Extrinsic, decode_extrinsic
+from raytensor.devnet.hashing import blake2_256
+from raytensor.devnet.scale import ScaleError
+
+READY_LIMIT, FUTURE_LIMIT = 8192, 4096
+READY_BYTES = 64 * 1024 * 1024
+FUTURE_BLOCKS = 256  # how long an extrinsic may wait for an earlier nonce; a real node lets it wait for ever
+NEVER = 1 << 62
+BAN_BLOCKS = 30  # how long an extrinsic that turned out invalid is refused unread
+TOO_LOW = "The transaction has too low priority to replace another transaction already in the pool."
+POOL_FULL = "The transaction couldn't enter the pool because of the limit"
+
+Watcher = Callable[[Any], None]
+
+
+class PoolError(Exception):
+    """A refusal, as JSON-RPC code, message and data."""
+
+    def __init__(self, code: int, message: str, data: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.message, self.data = code, message, data
+
+
+class Entry:
+    """An extrinsic in the pool. `valid_till`: first block in which it can no longer be."""
+
+    __slots__ = ("extrinsic", "priority", "valid_till", "ready", "since", "watchers")
+
+    def __init__(self, extrinsic: Extrinsic, priority: int, valid_till: int | None) -> None:
+        self.extrinsic, self.priority, self.valid_till = extrinsic, priority, valid_till
+        self.ready = False
+        self.since = 0  # block since when it waits for an earlier nonce
+        self.watchers: list[Watcher] = []
+
+    def tell(self, status: Any) -> None:
+        for watcher in self.watchers:
+            watcher(status)
+
+
+class Pool:
+    """`on_ready` is called when an extrinsic becomes ready (instant sealing)."""
+
+    def __init__(self, executive: Executive) -> None:
+        self.executive = executive
+        self.runtime = executive.runtime
+        self._ready: dict[bytes, Entry] = {}  # by hash, in order of readiness
+        self._future: dict[bytes, Entry] = {}
+        self._queues: dict[bytes, dict[int, Entry]] = {}  # by account and nonce
+        self._next: dict[bytes, int] = {}  # next nonce of the accounts that have a queue
+        self._banned: dict[bytes, int] = {}
+        self._ready_bytes = 0
+        self.on_ready: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._future)
+
+    def submit(self, raw: bytes, watcher: Watcher | None = None) -> bytes:
+        """Take a length-prefixed extrinsic. Returns its hash; raises PoolError."""
+        digest = blake2_256(raw)
+        if digest in self._ready or digest in self._future:
+            raise PoolError(1013, "Transaction Already Imported", f"0x{digest.hex()}")
+        if self._banned.get(digest, 0) > self.runtime.block_number:
+            raise PoolError(1012, "Transaction is temporarily banned")
+        try:
+            extrinsic = decode_extrinsic(self.runtime.codecs, raw)
+        except ScaleError as error:
+            raise PoolError(1001, f"Extrinsic has invalid format: {error}") from None
+        try:
+            validity = self.executive.validate(extrinsic)
+        except InvalidTransaction as error:
+            raise PoolError(1010, "Invalid Transaction", error.text) from None
+        except UnknownTransaction as error:
+            raise PoolError(1011, "Unknown Transaction Validity", error.text) from None
+        entry = Entry(extrinsic, validity.priority, validity.valid_till)
+        self._insert(entry, watcher)
+        return digest
+
+    def _insert(self, entry: Entry, watcher: Watcher | None) -> None:
+        extrinsic = entry.extrinsic
+        account, nonce = extrinsic.signer, extrinsic.nonce
+        old = self._queues.get(account, {}).get(nonce)
+        if old is not None and entry.priority <= old.priority:
+            raise PoolError(1014, f"Priority is too low: ({old.priority} vs {entry.priority})", TOO_LOW)
+        next_nonce = self.next_nonce(account)
+        ready = nonce == next_nonce or (old is not None and old.ready)
+        if old is None and self._is_full(ready, len(extrinsic.raw)):
+            raise PoolError(1016, "Immediately Dropped", POOL_FULL)
+        if old is not None:
+            self._remove(old, {"usurped": f"0x{extrinsic.hash.hex()}"})
+        self._queues.setdefault(account, {})[nonce] = entry
+        self._next.setdefault(account, next_nonce)
+        if watcher is not None:
+            entry.watchers.append(watcher)
+        if ready:
+            self._promote(entry)
+            self._advance(account)
+            self.on_ready()
+        else:
+            entry.since = self.runtime.block_number
+            self._future[extrinsic.hash] = entry
+            entry.tell("future")
+
+    def _is_full(self, ready: bool, size: int) -> bool:
+        if not ready:
+            return len(self._future) >= FUTURE_LIMIT
+        return len(self._ready) >= READY_LIMIT or self._ready_bytes + size > READY_BYTES
+
+    def next_nonce(self, account: bytes) -> int:
+        """system_accountNextIndex: the nonce that follows what is on chain and what is ready."""
+        known = self._next.get(account)
+        return self.runtime.System.Account[account].nonce if known is None else known
+
+    def _promote(self, entry: Entry) -> None:
+        entry.ready = True
+        self._ready[entry.extrinsic.hash] = entry
+        self._ready_bytes += len(entry.extrinsic.raw)
+        entry.tell("ready")
+
+    def _unready(self, entry: Entry) -> None:
+        entry.ready = False
+        del self._ready[entry.extrinsic.hash]
+        self._ready_bytes -= len(entry.extrinsic.raw)
+
+    def _advance(self, account: bytes) -> None:
+        """Move the account's next nonce over what is queued without a gap, making it ready."""
+        queue, nonce = self._queues.get(account), self._next.get(account)
+        while queue and nonce in queue:
+            entry = queue[nonce]
+            if not entry.ready:
+                del self._future[entry.extrinsic.hash]
+                self._promote(entry)
+            nonce += 1
+        if queue:
+            self._next[account] = nonce
+
+    def _recount(self, account: bytes) -> None:
+        """After a block or a removal: end what is stale, find the gap anew, demote what lies behind it."""
+        state_nonce = self.runtime.System.Account[account].nonce
+        queue = self._queues.get(account)
+        if not queue:
+            return
+        for entry in [entry for nonce, entry in queue.items() if nonce < state_nonce]:
+            self._remove(entry, "invalid")
+        if account not in self._queues:
+            return
+        self._next[account] = state_nonce
+        self._advance(account)
+        for nonce, entry in queue.items():
+            if nonce >= self._next[account] and entry.ready:
+                self._unready(entry)
+                entry.since = self.runtime.block_number
+                self._future[entry.extrinsic.hash] = entry
+                entry.tell("future")
+
+    def _remove(self, entry: Entry, status: Any) -> None:
+        extrinsic = entry.extrinsic
+        if entry.ready:
+            self._unready(entry)
+        else:
+            del self._future[extrinsic.hash]
+        queue = self._queues[extrinsic.signer]
+        del queue[extrinsic.nonce]
+        if not queue:
+            del self._queues[extrinsic.signer], self._next[extrinsic.signer]
+        if status is not None:
+            entry.tell(status)
+
+    def ready(self) -> list[Entry]:
+        """Ready entries, operational ones first, else in order of readiness. A snapshot."""
+        entries = list(self._ready.values())
+        if any(entry.priority > 1 for entry in entries):
+            entries.sort(key=lambda entry: -entry.priority)
+        return entries
+
+    def has_ready(self) -> bool:
+        return bool(self._ready)
+
+    def pending(self) -> list[bytes]:
+        """Raw ready extrinsics."""
+        return [entry.extrinsic.raw for entry in self._ready.values()]
+
+    def drop_invalid(self, entry: Entry) -> None:
+        """End an extrinsic that the block author found invalid; it is refused unread for a while."""
+        self._banned[entry.extrinsic.hash] = self.runtime.block_number + BAN_BLOCKS
+        self._remove(entry, "invalid")
+        self._recount(entry.extrinsic.signer)
+
+    def after_block(self, number: int, included: list[Entry]) -> None:
+        """Take out what block `number` holds, end what can no longer be in a block, move up what became ready."""
+        accounts = {entry.extrinsic.signer for entry in included}
+        for entry in included:
+            self._remove(entry, None)
+        expired = [e for e in (*self._ready.values(), *self._future.values()) if (e.valid_till or NEVER) <= number + 1]
+        waited = [entry for entry in self._future.values() if entry.since + FUTURE_BLOCKS <= number]
+        for entry, status in [*((e, "invalid") for e in expired), *((e, "dropped") for e in waited if e not in expired)]:
+            accounts.add(entry.extrinsic.signer)
+            self._remove(entry, status)
+        for account in accounts:
+            self._recount(account)
+        for digest in [digest for digest, until in self._banned.items() if until <= number]:
+            del self._banned[digest]

@@ -1,0 +1,142 @@
+"""The transport: websockets and HTTP POST on one loopback port.
+
+In: messages, handed to a `Dispatcher`. Out: its replies and notifications, in order, per connection.
+A reader that falls too far behind is cut off, so that it can't fill the node's memory; messages above the limit of a
+real node are answered with its error. Knows nothing of what the messages mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+
+from aiohttp import WSMsgType, web
+
+from raytensor.devnet.rpc.protocol import Dispatcher, Subscription
+
+MAX_MESSAGE = 15 * 1024 * 1024  # jsonrpsee's default in Substrate nodes
+HARD_LIMIT = 32 * 1024 * 1024  # above this the connection is closed unread
+MAX_BACKLOG = 64 * 1024 * 1024  # bytes that may wait for one slow reader
+MAX_CONNECTIONS = 4096
+_TOO_BIG = json.dumps(
+    {
+        "jsonrpc": "2.0",
+        "error": {"code": -32007, "message": "Request is too big", "data": f"Exceeded max limit of {MAX_MESSAGE}"},
+        "id": None,
+    }
+)
+
+
+class _Socket:
+    """One websocket: a queue of texts and the task that writes them."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self.subscriptions: dict[str, Subscription] = {}
+        self._socket = socket
+        self._queue: deque[str] = deque()
+        self._backlog = 0
+        self._wake = asyncio.Event()
+        self.too_slow = False
+
+    def send(self, text: str) -> None:
+        self._queue.append(text)
+        self._backlog += len(text)
+        if self._backlog > MAX_BACKLOG:
+            self.too_slow = True
+        self._wake.set()
+
+    async def write(self) -> None:
+        """Send what is queued until cancelled, or until the reader is gone or too slow."""
+        while not self.too_slow:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue and not self.too_slow:
+                text = self._queue.popleft()
+                self._backlog -= len(text)
+                try:
+                    await self._socket.send_str(text)
+                except (ConnectionError, RuntimeError):  # the peer went away while we wrote
+                    return
+        # The handshake of a polite close would wait for the reader that doesn't read.
+        if self._socket._req is not None and self._socket._req.transport is not None:
+            self._socket._req.transport.abort()
+
+    def close(self) -> None:
+        for subscription in list(self.subscriptions.values()):
+            subscription.close()
+
+
+class _Post:
+    """One HTTP request: collects the reply; has no subscriptions."""
+
+    subscriptions = None
+
+    def __init__(self) -> None:
+        self.reply = ""
+
+    def send(self, text: str) -> None:
+        self.reply = text
+
+
+class Server:
+    """Serves a dispatcher on 127.0.0.1. `port` 0 takes a free one; `start()` returns the port."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._sockets: set[web.WebSocketResponse] = set()
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, port: int) -> int:
+        """Raises OSError when the port can't be had."""
+        app = web.Application(client_max_size=HARD_LIMIT)
+        app.router.add_get("/{tail:.*}", self._websocket)
+        app.router.add_post("/{tail:.*}", self._post)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", port, backlog=1024)
+        await site.start()
+        return self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        for socket in list(self._sockets):
+            if socket._req is not None and socket._req.transport is not None:
+                socket._req.transport.abort()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        if len(self._sockets) >= MAX_CONNECTIONS:
+            return web.Response(status=429, text="Too many connections. Please try again later.")
+        socket = web.WebSocketResponse(max_msg_size=HARD_LIMIT, compress=False)
+        if not socket.can_prepare(request).ok:
+            return web.Response(status=405, text="Used HTTP Method is not allowed. POST is required")
+        await socket.prepare(request)
+        connection = _Socket(socket)
+        self._sockets.add(socket)
+        writer = asyncio.create_task(connection.write())
+        try:
+            async for message in socket:
+                if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    break
+                if len(message.data) > MAX_MESSAGE:
+                    connection.send(_TOO_BIG)
+                else:
+                    self._dispatcher.handle(message.data, connection)
+                if connection.too_slow:
+                    break
+        finally:
+            self._sockets.discard(socket)
+            connection.close()
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+        return socket
+
+    async def _post(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        connection = _Post()
+        if len(body) > MAX_MESSAGE:
+            connection.send(_TOO_BIG)
+        else:
+            self._dispatcher.handle(body, connection)
+        return web.Response(text=connection.reply, content_type="application/json")
