@@ -90,11 +90,13 @@ class Plan:
         if inputs.last_mechanism_step_block == 0:
             last_tempo = max(inputs.block - inputs.tempo, 0)
         keep = new_permit.astype(np.uint16) * np.uint16(65535)
-        vectors = (bound, active_share, stake.normalised(active_share), keep)
+        voting = stake.normalised(active_share)
+        vectors = {"bound": bound, "active_stake": active_share, "voting": voting, "keep": keep}
         if is_dense:
-            vectors = tuple(vector[weights.validators] for vector in vectors)
+            vectors = {name: vector[weights.validators] for name, vector in vectors.items()}
         voters = Electorate(
-            *vectors,
+            **vectors,
+            absent_votes=int(voting.sum()) - int(vectors["voting"].sum()),
             kappa=u16_proportion_to_fixed(inputs.kappa),
             last_tempo=np.uint64(min(last_tempo, NO_COMMIT)),
             rates=rates(inputs),

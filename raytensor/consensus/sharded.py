@@ -20,6 +20,7 @@ class Electorate:
 
     bound         uint64: a weight counts if its miner registered before this block; 0 without a permit.
     active_stake, voting   int64 bits of I32F32: stake, and stake as the median counts it.
+    absent_votes  the voting stake of validators outside the layout, who have no weights.
     keep          uint16: 65535 for those who have a permit from now on, else 0.
     kappa         I32F32 bits. last_tempo: bonds to miners registered from this block on are dropped.
     rates         int64 [9]: Yuma 3, liquid alpha, alpha of the moving average, mode and penalty of the weights for
@@ -29,6 +30,7 @@ class Electorate:
     bound: np.ndarray
     active_stake: np.ndarray
     voting: np.ndarray
+    absent_votes: int
     keep: np.ndarray
     kappa: int
     last_tempo: np.uint64
@@ -71,7 +73,17 @@ class DenseShard:
         """Consensus and rank of each miner and the shard's part of each validator's trust: int64."""
         e = self.electorate
         return dense.consensus(
-            self.weights, self.lo, self.hi, self.registered, e.bound, self.own, sums, e.voting, e.active_stake, e.kappa
+            self.weights,
+            self.lo,
+            self.hi,
+            self.registered,
+            e.bound,
+            self.own,
+            sums,
+            e.voting,
+            e.absent_votes,
+            e.active_stake,
+            e.kappa,
         )
 
     def bonds(

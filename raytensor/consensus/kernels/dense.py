@@ -72,33 +72,39 @@ def factors(sums):
 
 
 @kernel
-def consensus(weights, lo, hi, registered, bound, own, sums, voting, active_stake, kappa):
+def consensus(weights, lo, hi, registered, bound, own, sums, voting, absent_votes, active_stake, kappa):
     """Consensus and rank (int64 [hi - lo]) of the miners lo..hi and their part of the trust (int64 [validators]).
 
-    voting: stake as the median counts it, 0 for validators without active stake.
+    voting: stake as the median counts it, 0 for validators without active stake. absent_votes: such stake of
+    validators that the matrix doesn't hold; they score 0.
     """
     size = bound.size
     factor = factors(sums)
     voters = np.flatnonzero(voting)
-    votes = voting[voters]
+    num_votes = voters.size + (absent_votes > 0)
+    votes = np.empty(num_votes, np.int64)
+    votes[: voters.size] = voting[voters]
     everyone = voters.size == size
+    score = np.empty(size + 1, np.int64)
+    voted = np.empty(num_votes, np.int64)
+    if absent_votes > 0:
+        votes[voters.size] = absent_votes
+        score[size] = voted[voters.size] = 0
     agreed = np.zeros(hi - lo, np.int64)
     ranks = np.zeros(hi - lo, np.int64)
     trust = np.zeros(size, np.int64)
     scratch = np.empty(size, np.uint16)
-    score = np.empty(size, np.int64)
-    voted = np.empty(voters.size, np.int64)
     oldest = _oldest(bound)
     for j in range(lo, hi):
         row = _counted(weights, j, registered, bound, oldest, own, scratch)
         for i in range(size):
             score[i] = share(row[i], factor[i])
         if everyone:
-            c = column.median(score, votes, size, kappa)
+            c = column.median(score, votes, num_votes, kappa)
         else:
             for k in range(voters.size):
                 voted[k] = score[voters[k]]
-            c = column.median(voted, votes, voters.size, kappa)
+            c = column.median(voted, votes, num_votes, kappa)
         agreed[j - lo] = c
         if c > 0:
             ranks[j - lo] = column.rank(score, active_stake, size, c, trust)
