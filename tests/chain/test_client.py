@@ -29,7 +29,7 @@ def test_endpoints():
 
 
 def test_heads_and_hashes_belong_together(client):
-    head = client.head()
+    head = client.wait_for_block(2, timeout_s=20)
     assert client.block_hash(head.number) == head.hash
     assert client.header(head.hash) == head
     assert client.block_hash(head.number - 1) == head.parent
