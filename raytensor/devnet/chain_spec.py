@@ -6,9 +6,14 @@ Knows nothing of how any pallet works.
 
 from __future__ import annotations
 
+from raytensor.devnet.pallets.admin_utils import AdminUtils
 from raytensor.devnet.pallets.balances import Balances
+from raytensor.devnet.pallets.commitments import Commitments
+from raytensor.devnet.pallets.drand import Drand
 from raytensor.devnet.pallets.proxy import Proxy
 from raytensor.devnet.pallets.sudo import Sudo
+from raytensor.devnet.pallets.swap import Swap
+from raytensor.devnet.pallets.swap import Swap
 from raytensor.devnet.pallets.system import AccountNonceApi, Core, Metadata, System
 from raytensor.devnet.pallets.timestamp import Aura, Timestamp
 from raytensor.devnet.pallets.transaction_payment import (
@@ -18,6 +23,14 @@ from raytensor.devnet.pallets.transaction_payment import (
 )
 from raytensor.devnet.pallets.utility import Utility
 from raytensor.devnet.runtime import Runtime
+from raytensor.devnet.subtensor.api_neurons import NeuronInfoRuntimeApi
+from raytensor.devnet.subtensor.api_stake import DelegateInfoRuntimeApi, StakeInfoRuntimeApi, SwapRuntimeApi
+from raytensor.devnet.subtensor.api_subnets import SubnetInfoRuntimeApi, SubnetRegistrationRuntimeApi
+from raytensor.devnet.subtensor.pallet import SubtensorModule
+from raytensor.devnet.subtensor.api_neurons import NeuronInfoRuntimeApi
+from raytensor.devnet.subtensor.api_stake import DelegateInfoRuntimeApi, StakeInfoRuntimeApi, SwapRuntimeApi
+from raytensor.devnet.subtensor.api_subnets import SubnetInfoRuntimeApi, SubnetRegistrationRuntimeApi
+from raytensor.devnet.subtensor.pallet import SubtensorModule
 
 # Public keys of the development accounts, sr25519 of "//Name".
 DEV_ACCOUNTS = {
@@ -38,8 +51,35 @@ RICH, MODEST = 10**15, 2 * 10**12  # rao
 SUDO = DEV_ACCOUNTS["Alice"]
 AUTHOR = DEV_ACCOUNTS["One"]  # authority of a local Subtensor; fees go to it
 
-PALLETS = (System, Timestamp, Aura, Balances, TransactionPayment, Utility, Sudo, Proxy)
-APIS = (Core, Metadata, AccountNonceApi, TransactionPaymentApi, TransactionPaymentCallApi)
+# In the order of the runtime's indices, which is also the order of the hooks.
+PALLETS = (
+    System,
+    Timestamp,
+    Aura,
+    Balances,
+    TransactionPayment,
+    SubtensorModule,
+    Utility,
+    Sudo,
+    Proxy,
+    Commitments,
+    AdminUtils,
+    Drand,
+    Swap,
+)
+APIS = (
+    Core,
+    Metadata,
+    AccountNonceApi,
+    TransactionPaymentApi,
+    TransactionPaymentCallApi,
+    NeuronInfoRuntimeApi,
+    SubnetInfoRuntimeApi,
+    SubnetRegistrationRuntimeApi,
+    StakeInfoRuntimeApi,
+    DelegateInfoRuntimeApi,
+    SwapRuntimeApi,
+)
 
 
 def genesis() -> dict[str, dict]:
