@@ -120,6 +120,17 @@ class Epochs:
         dividend = sum(output.validator_emission for output in outputs)
         return Shares(self.hotkeys(netuid), incentive, dividend)
 
+    def reset_bonds_toward(self, netuid: int, hotkey: bytes) -> None:
+        """A miner starts anew: every bond toward it is dropped, where the subnet allows that (do_reset_bonds)."""
+        uid = self.Uids[netuid, hotkey]
+        if uid is None or not self.BondsResetOn[netuid]:
+            return
+        for index in self.mechanism_indices(netuid):
+            for validator, row in list(self.Bonds.items(index)):
+                kept = row[row[:, 0] != uid]
+                if len(kept) < len(row):
+                    self.Bonds[index, validator] = frozen(kept)
+
     def _store_mechanism(self, netuid: int, index: int, output: EpochOutput) -> None:
         self.Incentive[index] = frozen(output.incentive)
         rows = output.bonds

@@ -1,0 +1,254 @@
+"""SubnetInfoRuntimeApi and SubnetRegistrationRuntimeApi: metagraphs, pools, hyper-parameters, subnets' facts.
+
+In: netuids, mechanisms, field numbers. Out: structs of api_structs.py; None for a subnet that does not exist.
+"""
+
+from __future__ import annotations
+
+from raytensor.devnet.pallet import RuntimeApi, api
+from raytensor.devnet.subtensor.api_metagraph import Metagraphs, text
+from raytensor.devnet.subtensor.api_structs import (
+    HYPERPARAM_FIELDS,
+    HYPERPARAM_V2_FIELDS,
+    DynamicInfo,
+    HyperparamEntry,
+    SubnetHyperparams,
+    SubnetHyperparamsV2,
+    SubnetInfo,
+    SubnetInfoV2,
+)
+from raytensor.devnet.subtensor.neurons import MAX_NETUIDS
+
+ONE32 = 1 << 32
+# Value kinds of get_subnet_hyperparams_v3 by compact type; burns are balances.
+_KINDS = {"Compact<u16>": "U16", "Compact<u64>": "U64", "bool": "Bool", "I32F32": "I32F32"}
+_BALANCES = {"min_burn", "max_burn"}
+_V3_KINDS = {name: "TaoBalance" if name in _BALANCES else _KINDS[type_] for name, type_ in HYPERPARAM_V2_FIELDS.items()}
+# What v3 has beyond v2: name -> (kind, storage item).
+_MORE = {
+    "max_allowed_uids": ("U16", "MaxAllowedUids"),
+    "min_allowed_uids": ("U16", "MinAllowedUids"),
+    "min_non_immune_uids": ("U16", "MinNonImmuneUids"),
+    "immune_owner_uids_limit": ("U16", "ImmuneOwnerUidsLimit"),
+    "bonds_penalty": ("U16", "BondsPenalty"),
+    "activity_cutoff_factor": ("U32", "ActivityCutoffFactorMilli"),
+    "burn_half_life": ("U16", "BurnHalfLife"),
+    "burn_increase_mult": ("U64F64", "BurnIncreaseMult"),
+    "owner_cut_enabled": ("Bool", "OwnerCutEnabled"),
+    "owner_cut_auto_lock_enabled": ("Bool", "OwnerCutAutoLockEnabled"),
+    "subnet_emission_enabled": ("Bool", "SubnetEmissionEnabled"),
+    "min_childkey_take": ("U16", "MinChildkeyTakePerSubnet"),
+    "collateral_lock_share": ("U16", "CollateralLockShare"),
+}
+
+
+class SubnetInfoRuntimeApi(Metagraphs, RuntimeApi):
+    name = "SubnetInfoRuntimeApi"
+
+    @property
+    def module(self):
+        return self.runtime.SubtensorModule
+
+    # --- metagraphs ---
+
+    @api("Option<Metagraph>")
+    def get_metagraph(self, netuid: "u16"):
+        return self.metagraph(netuid, 0)
+
+    @api("Vec<Option<Metagraph>>")
+    def get_all_metagraphs(self):
+        return [self.metagraph(netuid, 0) for netuid in self.module.netuids()]
+
+    @api("Option<Metagraph>")
+    def get_mechagraph(self, netuid: "u16", mecid: "u8"):
+        return self.metagraph(netuid, mecid)
+
+    @api("Vec<Option<Metagraph>>")
+    def get_all_mechagraphs(self):
+        module = self.module
+        return [
+            self.metagraph(index % MAX_NETUIDS, index // MAX_NETUIDS)
+            for netuid in module.netuids()
+            for index in module.mechanism_indices(netuid)
+        ]
+
+    @api("Option<SelectiveMetagraph>")
+    def get_selective_metagraph(self, netuid: "u16", metagraph_indexes: "Vec<u16>"):
+        return self.selective_metagraph(netuid, 0, metagraph_indexes)
+
+    @api("Option<SelectiveMetagraph>")
+    def get_selective_mechagraph(self, netuid: "u16", mecid: "u8", metagraph_indexes: "Vec<u16>"):
+        return self.selective_metagraph(netuid, mecid, metagraph_indexes)
+
+    @api("Option<SubnetState>")
+    def get_subnet_state(self, netuid: "u16"):
+        return self.subnet_state(netuid)
+
+    # --- pools ---
+
+    @api("Option<DynamicInfo>")
+    def get_dynamic_info(self, netuid: "u16"):
+        module = self.module
+        if not module.NetworksAdded[netuid]:
+            return None
+        identity = module.SubnetIdentitiesV3[netuid]
+        return DynamicInfo(
+            netuid=netuid,
+            owner_hotkey=module.SubnetOwnerHotkey[netuid],
+            owner_coldkey=module.SubnetOwner[netuid],
+            subnet_name=text(identity.subnet_name if identity else b""),
+            token_symbol=text(module.TokenSymbol[netuid]),
+            tempo=module.Tempo[netuid],
+            last_step=module.LastMechansimStepBlock[netuid],
+            blocks_since_last_step=module.BlocksSinceLastStep[netuid],
+            emission=0,
+            alpha_in=module.SubnetAlphaIn[netuid],
+            alpha_out=module.SubnetAlphaOut[netuid],
+            tao_in=module.SubnetTAO[netuid],
+            alpha_out_emission=module.SubnetAlphaOutEmission[netuid],
+            alpha_in_emission=module.SubnetAlphaInEmission[netuid],
+            tao_in_emission=module.SubnetTaoInEmission[netuid],
+            pending_alpha_emission=module.PendingServerEmission[netuid] + module.PendingValidatorEmission[netuid],
+            pending_root_emission=0,
+            subnet_volume=module.SubnetVolume[netuid],
+            network_registered_at=module.NetworkRegisteredAt[netuid],
+            subnet_identity=identity,
+            moving_price=module.SubnetMovingPrice[netuid],
+        )
+
+    @api("Vec<Option<DynamicInfo>>")
+    def get_all_dynamic_info(self):
+        return [self.get_dynamic_info(netuid) for netuid in self.module.netuids()]
+
+    # --- facts of a subnet ---
+
+    @api("Option<SubnetInfo>")
+    def get_subnet_info(self, netuid: "u16"):
+        return self._subnet_info(netuid, SubnetInfo)
+
+    @api("Vec<Option<SubnetInfo>>")
+    def get_subnets_info(self):
+        return [self._subnet_info(netuid, SubnetInfo) for netuid in self.module.netuids()]
+
+    @api("Option<SubnetInfoV2>")
+    def get_subnet_info_v2(self, netuid: "u16"):
+        return self._subnet_info(netuid, SubnetInfoV2)
+
+    @api("Vec<Option<SubnetInfoV2>>")
+    def get_subnets_info_v2(self):
+        return [self._subnet_info(netuid, SubnetInfoV2) for netuid in self.module.netuids()]
+
+    def _subnet_info(self, netuid: int, shape: type):
+        module = self.module
+        if not module.NetworksAdded[netuid]:
+            return None
+        values = dict(
+            netuid=netuid,
+            rho=module.Rho[netuid],
+            kappa=module.Kappa[netuid],
+            difficulty=module.Difficulty[netuid],
+            immunity_period=module.ImmunityPeriod[netuid],
+            max_allowed_validators=module.MaxAllowedValidators[netuid],
+            min_allowed_weights=module.MinAllowedWeights[netuid],
+            max_weights_limit=65_535,
+            scaling_law_power=50,
+            subnetwork_n=module.SubnetworkN[netuid],
+            max_allowed_uids=module.MaxAllowedUids[netuid],
+            blocks_since_last_step=module.BlocksSinceLastStep[netuid],
+            tempo=module.Tempo[netuid],
+            network_modality=0,
+            network_connect=(),
+            emission_values=0,
+            burn=module.Burn[netuid],
+            owner=module.SubnetOwner[netuid],
+        )
+        if shape is SubnetInfoV2:
+            values["identity"] = module.SubnetIdentitiesV3[netuid]
+        return shape(**values)
+
+    @api("Option<u16>")
+    def get_subnet_to_prune(self):
+        return self.module.subnet_to_prune()
+
+    @api("Option<AccountId32>")
+    def get_coldkey_auto_stake_hotkey(self, coldkey: "AccountId32", netuid: "u16"):
+        return self.module.AutoStakeDestination[coldkey, netuid]
+
+    @api("Option<u64>")
+    def get_next_epoch_start_block(self, netuid: "u16"):
+        return self.module.next_epoch_start(netuid) if self.module.NetworksAdded[netuid] else None
+
+    @api("u64")
+    def get_block_emission(self):
+        return self.module.BlockEmission.get()
+
+    # --- hyper-parameters ---
+
+    @api("Option<SubnetHyperparams>")
+    def get_subnet_hyperparams(self, netuid: "u16"):
+        values = self._hyperparams(netuid)
+        return values and SubnetHyperparams(**{name: values[name] for name in HYPERPARAM_FIELDS})
+
+    @api("Option<SubnetHyperparamsV2>")
+    def get_subnet_hyperparams_v2(self, netuid: "u16"):
+        values = self._hyperparams(netuid)
+        return values and SubnetHyperparamsV2(**values)
+
+    @api("Option<Vec<HyperparamEntry>>")
+    def get_subnet_hyperparams_v3(self, netuid: "u16"):
+        values = self._hyperparams(netuid)
+        if values is None:
+            return None
+        entries = [HyperparamEntry(name.encode(), (_V3_KINDS[name], value)) for name, value in values.items()]
+        for name, (kind, item) in _MORE.items():
+            entries.append(HyperparamEntry(name.encode(), (kind, getattr(self.module, item)[netuid])))
+        return entries
+
+    def _hyperparams(self, netuid: int) -> dict | None:
+        module = self.module
+        if not module.NetworksAdded[netuid]:
+            return None
+        low, high = module.AlphaValues[netuid]
+        return dict(
+            rho=module.Rho[netuid],
+            kappa=module.Kappa[netuid],
+            immunity_period=module.ImmunityPeriod[netuid],
+            min_allowed_weights=module.MinAllowedWeights[netuid],
+            max_weights_limit=65_535,
+            tempo=module.Tempo[netuid],
+            min_difficulty=module.MinDifficulty[netuid],
+            max_difficulty=module.MaxDifficulty[netuid],
+            weights_version=module.WeightsVersionKey[netuid],
+            weights_rate_limit=module.WeightsSetRateLimit[netuid],
+            adjustment_interval=module.AdjustmentInterval[netuid],
+            activity_cutoff=module.activity_cutoff(netuid),
+            registration_allowed=module.NetworkRegistrationAllowed[netuid],
+            target_regs_per_interval=module.TargetRegistrationsPerInterval[netuid],
+            min_burn=module.MinBurn[netuid],
+            max_burn=module.MaxBurn[netuid],
+            bonds_moving_avg=module.BondsMovingAverage[netuid],
+            max_regs_per_block=module.MaxRegistrationsPerBlock[netuid],
+            serving_rate_limit=module.ServingRateLimit[netuid],
+            max_validators=module.MaxAllowedValidators[netuid],
+            adjustment_alpha=module.AdjustmentAlpha[netuid],
+            difficulty=module.Difficulty[netuid],
+            commit_reveal_period=module.RevealPeriodEpochs[netuid],
+            commit_reveal_weights_enabled=module.CommitRevealWeightsEnabled[netuid],
+            alpha_high=high,
+            alpha_low=low,
+            liquid_alpha_enabled=module.LiquidAlphaOn[netuid],
+            alpha_sigmoid_steepness=module.AlphaSigmoidSteepness[netuid] * ONE32,
+            yuma_version=3 if module.Yuma3On[netuid] else 2,
+            subnet_is_active=module.SubtokenEnabled[netuid],
+            transfers_enabled=module.TransferToggle[netuid],
+            bonds_reset_enabled=module.BondsResetOn[netuid],
+            user_liquidity_enabled=False,
+        )
+
+
+class SubnetRegistrationRuntimeApi(RuntimeApi):
+    name = "SubnetRegistrationRuntimeApi"
+
+    @api("u64")
+    def get_network_registration_cost(self):
+        return self.runtime.SubtensorModule.lock_cost_rao()
