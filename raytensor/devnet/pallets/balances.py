@@ -51,6 +51,15 @@ class Balances(Pallet):
         "DeltaZero",
     )
 
+    def __init__(self, runtime) -> None:
+        super().__init__(runtime)
+        # Told of every rao (signed) that this pallet itself creates or destroys: dust, burn, force_set_balance.
+        self.on_own_change: list = []
+
+    def _own_change(self, amount: int) -> None:
+        for observer in self.on_own_change:
+            observer(amount)
+
     def genesis(self, config: dict) -> None:
         for account, amount in config.get("balances", ()):
             self.deposit(account, amount)
@@ -150,6 +159,7 @@ class Balances(Pallet):
         if providers and free < EXISTENTIAL_DEPOSIT and not consumers:
             if free:
                 self.TotalIssuance.set(self.TotalIssuance.get() - free)
+                self._own_change(-free)
             del system.Account[who]
             system.emit("KilledAccount", who)
             if free:
@@ -193,6 +203,7 @@ class Balances(Pallet):
         info = self.runtime.System.Account[account]
         wanted = new_free if new_free >= EXISTENTIAL_DEPOSIT else 0
         self.TotalIssuance.set(self.TotalIssuance.get() + wanted - info.data.free)
+        self._own_change(wanted - info.data.free)
         if wanted or info.providers:
             self._put(account, info, wanted, info.data.reserved)
         self.emit("BalanceSet", account, wanted)
@@ -201,4 +212,5 @@ class Balances(Pallet):
     def burn(self, origin: Origin, value: "Compact<u64>", keep_alive: "bool"):
         who = origin.ensure_signed()
         self.withdraw(who, value, keep_alive)
+        self._own_change(-value)
         self.emit("Burned", who, value)

@@ -46,10 +46,18 @@ class Pools:
         self.TotalIssuance.set(self.TotalIssuance.get() + amount)
 
     def book_burn(self, amount: int) -> None:
-        """TAO that left for good (recycled: it may be minted again, since issuance fell)."""
+        """TAO that left for good (recycled: it may be minted again, since issuance fell). Negative: root made some."""
         if amount:
             self.TotalBurned.set(self.TotalBurned.get() + amount)
             self.TotalIssuance.set(self.TotalIssuance.get() - amount)
+
+    def bind(self, store) -> None:
+        super().bind(store)
+        self.runtime.Balances.on_own_change.append(self._book_outside_change)
+
+    def _book_outside_change(self, amount: int) -> None:
+        """Dust, a burn or a balance set by root: TAO that Balances destroyed or created by itself."""
+        self.book_burn(-amount)
 
     # --- reserves ---
 

@@ -22,7 +22,7 @@ class GlobalStorage:
     # The books: what the genesis holds, what blocks minted, what was burned or recycled (ledger.py adds them up).
     GenesisIssuance = StorageValue("u64", default=0)
     TotalMinted = StorageValue("u64", default=0)
-    TotalBurned = StorageValue("u64", default=0)
+    TotalBurned = StorageValue("i128", default=0)  # negative if root created TAO
     TaoWeight = StorageValue("u64", default=971_718_665_099_567_868)
     StakeThreshold = StorageValue("u64", default=0)
     NominatorMinRequiredStake = StorageValue("u64", default=0)
