@@ -16,8 +16,10 @@ BODY = b'{"prompt": "hello"}'
 
 
 def store() -> ReplayStore:
-    made = ReplayStore(clock=lambda: NOW_NS - 60 * 10**9)
-    made._clock = lambda: NOW_NS
+    """A store that was made a minute ago."""
+    now_ns = [NOW_NS - 60 * 10**9]
+    made = ReplayStore(clock=lambda: now_ns[0])
+    now_ns[0] = NOW_NS
     return made
 
 
