@@ -34,7 +34,10 @@ from raytensor.types import Fate, Metagraph, Receipt, Weights
 
 log = logging.getLogger(__name__)
 
+Failed = tuple[Fate, str, str]  # fate, error and action of an intent that may be tried again
+
 ATTEMPTS = 3
+OFFLINE_PAUSE_S = 0.5
 # Refusals and ends after which the same intent may go in a new extrinsic: the old one certainly has no effect.
 _AGAIN = {"Stale", "BadProof", "AncientBirthBlock", "PriorityTooLow", "PoolFull", "Expired"}
 # Proxy types that may set weights and do the like (chain: ProxyType), for delegates.
@@ -94,8 +97,9 @@ class ChainWriter:
     def submit(self, intents: Sequence[Intent]) -> list[Receipt]:
         """Carries intents out, in as few extrinsics as the chain allows; one receipt for each, in order.
 
-        An intent whose id has a final receipt is not carried out again: its receipt is returned. Of several weights
-        for one hotkey, subnet and mechanism the last counts. Raises ConfigError for a signer whose key is not here.
+        An intent whose id was carried out already is not carried out again: its receipt is returned. One that had no
+        effect is tried anew. Of several weights for one hotkey, subnet and mechanism the last counts.
+        Raises ConfigError for a signer whose key is not here.
         """
         with self._lock:
             return self._submit(list(intents))
@@ -133,7 +137,8 @@ class ChainWriter:
         deadline = time.monotonic() + self._inclusion_s
         done: dict[str, Receipt] = {}
         for intent in intents:
-            if (known := self._journal.receipt(intent.intent_id)) is not None:
+            known = self._journal.receipt(intent.intent_id)
+            if known is not None and known.fate is Fate.INCLUDED:
                 done[intent.intent_id] = known
             elif intent.signer not in self._keys and intent.signer not in self._delegated(intent.signer):
                 raise ConfigError(f"{intent.name}: this writer has no key for {intent.signer}: add it to its signers")
@@ -141,23 +146,28 @@ class ChainWriter:
         self._journal.add_intents(fresh)
         todo = {i.intent_id: i for i in fresh if not self._outbox.carrying(i.intent_id)}
         self._supersede(todo, done)
-        for attempt in range(ATTEMPTS):
-            again = self._attempt(todo, done, last=attempt == ATTEMPTS - 1)
-            again |= self._watch({i.intent_id for i in fresh} - set(done) - set(again), done, deadline, attempt)
-            todo = {i: todo[i] for i in again if i in todo}
-            if not todo or time.monotonic() >= deadline:
+        attempt, failed = 0, {}
+        while True:
+            failed, offline = self._attempt(todo, done)
+            waiting = {i.intent_id for i in fresh} - done.keys() - failed.keys()
+            failed |= self._watch(waiting, done, deadline)
+            todo = {i.intent_id: i for i in fresh if i.intent_id in failed}
+            attempt += not offline  # a chain that can't be reached is asked until the deadline
+            if not todo or attempt == ATTEMPTS or time.monotonic() >= deadline:
                 break
             self._next_block(deadline)
         for intent in fresh:
-            if intent.intent_id not in done:
+            if intent.intent_id in failed:
+                self._settle(done, intent, *failed[intent.intent_id])
+            elif intent.intent_id not in done:
                 self._settle(done, intent, Fate.UNKNOWN, "Timeout", "wait: it is watched; hand the same intent in again")
         return [done[intent.intent_id] for intent in intents]
 
-    def _attempt(self, todo: dict[str, Intent], done: dict[str, Receipt], last: bool) -> set[str]:
-        """Plans and sends; ids of the intents that may go into another extrinsic."""
-        again: set[str] = set()
+    def _attempt(self, todo: dict[str, Intent], done: dict[str, Receipt]) -> tuple[dict[str, Failed], bool]:
+        """Plans and sends. What certainly was not taken but may be tried again, and whether the chain was out of reach."""
+        failed: dict[str, Failed] = {}
         if not todo:
-            return again
+            return failed, False
         try:
             self._client.refresh_runtime()
             items = self._prepare(todo, done)
@@ -170,17 +180,18 @@ class ChainWriter:
                     continue
                 if refusal.name == "ExhaustsResources" and len(planned.intent_ids) > 1:
                     queue = [part for half in halve(planned, items) for part in self._plan(half)] + queue
-                elif refusal.name in _AGAIN and not last:
-                    again.update(planned.intent_ids)
-                else:
-                    for intent_id in planned.intent_ids:
-                        self._settle(done, todo[intent_id], Fate.FAILED, refusal.name, str(refusal.action))
+                    continue
+                for intent_id in planned.intent_ids:
+                    why = (Fate.FAILED, refusal.name, str(refusal.action))
+                    if refusal.name in _AGAIN:
+                        failed[intent_id] = why
+                    else:
+                        self._settle(done, todo[intent_id], *why)
         except ChainUnavailable as error:
             log.warning("%s", error)
-            for intent_id, intent in todo.items():
-                if intent_id not in done and intent_id not in again and not self._outbox.carrying(intent_id):
-                    self._settle(done, intent, Fate.NOT_SENT, "ChainUnavailable", f"retry: {error}")
-        return again
+            left = [i for i in todo if i not in done and i not in failed and not self._outbox.carrying(i)]
+            return failed | {i: (Fate.NOT_SENT, "ChainUnavailable", f"retry: {error}") for i in left}, True
+        return failed, False
 
     def _prepare(self, todo: dict[str, Intent], done: dict[str, Receipt]) -> dict[str, Item]:
         """What can be sent, after the preflight; the rest has its receipt."""
@@ -208,16 +219,16 @@ class ChainWriter:
             native_batch=self._client.runtime.has_call("SubtensorModule", "batch_set_weights"),
         )
 
-    def _watch(self, ids: set[str], done: dict[str, Receipt], deadline: float, attempt: int) -> set[str]:
-        """Polls until each id is in `done`, at most to the deadline; ids whose extrinsic ended without effect."""
-        again: set[str] = set()
+    def _watch(self, ids: set[str], done: dict[str, Receipt], deadline: float) -> dict[str, Failed]:
+        """Polls until each id is in `done`, at most to the deadline. Those whose extrinsic ended without any effect."""
+        failed: dict[str, Failed] = {}
         pause = 0.05
-        while ids - set(done) - again:
+        while ids - done.keys() - failed.keys():
             try:
                 for settled in self._outbox.poll():
                     for receipt in settled.receipts:
-                        if receipt.error in _AGAIN and receipt.intent_id in ids and attempt < ATTEMPTS - 1:
-                            again.add(receipt.intent_id)
+                        if receipt.error in _AGAIN and receipt.intent_id in ids:
+                            failed[receipt.intent_id] = (receipt.fate, receipt.error, receipt.action)
                         else:
                             done[receipt.intent_id] = receipt
             except ChainUnavailable as error:
@@ -226,7 +237,7 @@ class ChainWriter:
                 break
             time.sleep(pause)
             pause = min(1.0, pause * 1.2)
-        return again
+        return failed
 
     def _next_block(self, deadline: float) -> None:
         """Waits for one more block: what was refused for the pool's state is judged anew then."""
@@ -235,6 +246,7 @@ class ChainWriter:
             self._client.wait_for_block(head + 1, max(0.0, deadline - time.monotonic()))
         except ChainUnavailable as error:
             log.warning("%s", error)
+            time.sleep(OFFLINE_PAUSE_S)
 
     def _supersede(self, todo: dict[str, Intent], done: dict[str, Receipt]) -> None:
         newest: dict[tuple, str] = {}

@@ -1,0 +1,192 @@
+"""The writer when things go wrong, on a real node: nothing is applied twice, nothing is lost unseen."""
+
+import threading
+import time
+
+import pytest
+
+from faults import FaultProxy
+from raytensor.chain.actor import ChainWriter
+from raytensor.chain.batcher import Limits
+from raytensor.chain.calls import Transfer
+from raytensor.chain.journal import Extrinsic, Journal, Sent
+from raytensor.chain.runtime import Era
+from raytensor.chain.wallet import DevKey
+from raytensor.errors import ConfigError
+from raytensor.types import Fate
+
+RAO = 10**9
+ALICE = DevKey("//Alice")
+
+
+@pytest.fixture
+def payer(client, fresh):
+    """An account with 100 TAO that only this test uses."""
+    ref = fresh("payer")
+    client.send(Transfer(signer=ALICE.ss58, dest=ref.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=20)
+    return ref
+
+
+def pay(payer, dest, value=RAO, **more):
+    return Transfer(signer=payer.ss58, dest=dest.ss58, value=value, **more)
+
+
+def test_a_submission_without_an_answer_is_found_on_the_chain(node, client, payer, fresh, tmp_path):
+    dest = fresh("dest")
+    with FaultProxy(node) as proxy:
+        writer = ChainWriter([proxy.endpoint, node], {payer.ss58: payer}, tmp_path / "j.db", timeout_s=1)
+        mute_submissions(writer, proxy)
+        (receipt,) = writer.submit([pay(payer, dest)])
+        assert receipt.fate is Fate.INCLUDED, receipt
+        writer.close()
+    assert client.balance(dest.ss58) == RAO and client.account_nonce(payer.ss58) == 1
+
+
+def test_a_submission_that_was_lost_is_sent_again_as_the_same_bytes(node, client, payer, fresh, tmp_path):
+    dest = fresh("dest")
+    with FaultProxy(node) as proxy:
+        writer = ChainWriter([proxy.endpoint, node], {payer.ss58: payer}, tmp_path / "j.db", timeout_s=1)
+        mute_submissions(writer, proxy, mode="stall")
+        (receipt,) = writer.submit([pay(payer, dest)])
+        assert receipt.fate is Fate.INCLUDED, receipt
+        writer.close()
+    assert client.balance(dest.ss58) == RAO and client.account_nonce(payer.ss58) == 1
+    assert Journal(tmp_path / "j.db").count() == {"included": 1}
+
+
+def mute_submissions(writer, proxy, mode="mute"):
+    """From the next submission on, the first endpoint misbehaves."""
+    submit = writer._client.submit
+
+    def first(data):
+        proxy.mode = mode
+        writer._client.submit = submit
+        return submit(data)
+
+    writer._client.submit = first
+
+
+def test_without_any_endpoint_intents_are_reported_and_can_be_handed_in_again(node, client, payer, fresh, tmp_path):
+    dest, intent = fresh("dest"), pay(payer, fresh("dest"))
+    with FaultProxy(node) as proxy:
+        writer = ChainWriter(proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", timeout_s=0.5, inclusion_timeout_s=3)
+        proxy.mode = "shut"
+        (receipt,) = writer.submit([intent])
+        assert (receipt.fate, receipt.error) == (Fate.NOT_SENT, "ChainUnavailable")
+        proxy.mode = "open"
+        (receipt,) = writer.submit([intent])
+        assert receipt.fate is Fate.INCLUDED, receipt
+        writer.close()
+    assert client.balance(dest.ss58) == RAO
+
+
+def test_a_writer_that_died_after_the_send_finds_its_extrinsic(node, client, payer, fresh, tmp_path):
+    dest, intent = fresh("dest"), pay(payer, fresh("dest"), intent_id="once")
+    born = client.finalized()
+    era = Era.mortal(born.number, 64)
+    signed = client.sign(intent.call(), payer.open(), nonce=0, era=era)
+    journal = Journal(tmp_path / "j.db", client.genesis)
+    journal.add_intents([intent])
+    shape = '{"call": "Balances.transfer_keep_alive", "args": {}}'
+    journal.add_extrinsic(
+        Extrinsic(signed.hash, payer.ss58, 0, era.birth, era.death, signed.data, shape, ("once",), Sent.WRITTEN)
+    )
+    journal.close()
+    assert client.submit(signed.data) is None  # ... and here the writer died, before it could note that
+    client.find(signed.hash, era, timeout_s=20)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
+    (receipt,) = writer.submit([intent])
+    assert receipt.fate is Fate.INCLUDED and receipt.extrinsic_hash == signed.hash
+    assert writer.counters()["submitted"] == 0
+    writer.close()
+    assert client.balance(dest.ss58) == RAO and client.account_nonce(payer.ss58) == 1
+
+
+def test_a_writer_that_died_before_the_send_sends_the_same_bytes(node, client, payer, fresh, tmp_path):
+    dest, intent = fresh("dest"), pay(payer, fresh("dest"), intent_id="once")
+    era = Era.mortal(client.finalized().number, 64)
+    signed = client.sign(intent.call(), payer.open(), nonce=0, era=era)
+    journal = Journal(tmp_path / "j.db", client.genesis)
+    journal.add_intents([intent])
+    shape = '{"call": "Balances.transfer_keep_alive", "args": {}}'
+    journal.add_extrinsic(Extrinsic(signed.hash, payer.ss58, 0, era.birth, era.death, signed.data, shape, ("once",)))
+    journal.close()
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
+    (receipt,) = writer.submit([intent])
+    assert receipt.fate is Fate.INCLUDED and receipt.extrinsic_hash == signed.hash
+    writer.close()
+    assert client.balance(dest.ss58) == RAO and client.account_nonce(payer.ss58) == 1
+
+
+def test_a_nonce_that_another_used_ends_the_extrinsic_and_the_intent_goes_anew(node, client, payer, fresh, tmp_path):
+    dest, intent = fresh("dest"), pay(payer, fresh("dest"), intent_id="once")
+    era = Era.mortal(client.finalized().number, 64)
+    signed = client.sign(intent.call(), payer.open(), nonce=0, era=era)
+    journal = Journal(tmp_path / "j.db", client.genesis)
+    journal.add_intents([intent])
+    shape = '{"call": "Balances.transfer_keep_alive", "args": {}}'
+    journal.add_extrinsic(Extrinsic(signed.hash, payer.ss58, 0, era.birth, era.death, signed.data, shape, ("once",)))
+    journal.close()
+    client.send(pay(payer, fresh("other")).call(), payer.open(), timeout_s=20)  # takes nonce 0
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
+    ended = Journal(tmp_path / "j.db").receipt("once")
+    assert (ended.fate, ended.error) == (Fate.FAILED, "Stale")
+    (receipt,) = writer.submit([intent])
+    assert receipt.fate is Fate.INCLUDED and receipt.extrinsic_hash != signed.hash
+    writer.close()
+    assert client.balance(dest.ss58) == RAO and client.account_nonce(payer.ss58) == 2
+
+
+def test_another_process_with_the_same_key_costs_a_retry_not_a_payment(node, client, payer, fresh, tmp_path):
+    dest = fresh("dest")
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
+    assert writer.submit([pay(payer, dest)])[0].fate is Fate.INCLUDED
+    client.send(pay(payer, dest).call(), payer.open(), timeout_s=20)  # behind the writer's back: its nonce is stale now
+    (receipt,) = writer.submit([pay(payer, dest)])
+    assert receipt.fate is Fate.INCLUDED, receipt
+    writer.close()
+    assert client.balance(dest.ss58) == 3 * RAO and client.account_nonce(payer.ss58) == 3
+
+
+def test_batches_are_cut_by_the_limit_and_pipelined_in_one_block(node, client, payer, fresh, tmp_path):
+    dest = fresh("dest")
+    limits = Limits(max_items=3)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", limits=limits)
+    receipts = writer.submit([pay(payer, dest, RAO // 10) for _ in range(10)])
+    assert [r.fate for r in receipts] == [Fate.INCLUDED] * 10
+    assert len({r.extrinsic_hash for r in receipts}) == 4
+    assert max(r.block for r in receipts) - min(r.block for r in receipts) <= 1
+    writer.close()
+    assert client.balance(dest.ss58) == RAO
+
+
+def test_an_intent_that_is_still_on_its_way_is_unknown_and_watched(node, client, payer, fresh, tmp_path):
+    dest, intent = fresh("dest"), pay(payer, fresh("dest"))
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", inclusion_timeout_s=0.01)
+    (receipt,) = writer.submit([intent])
+    assert receipt.fate is Fate.UNKNOWN and receipt.error == "Timeout"
+    client.wait_for_block(client.head().number + 2, timeout_s=20)
+    (receipt,) = writer.submit([intent])
+    assert receipt.fate is Fate.INCLUDED, receipt
+    assert writer.counters() == {"submitted": 1, "included": 1, "failed": 0}
+    writer.close()
+    assert client.balance(dest.ss58) == RAO
+
+
+def test_reads_do_not_wait_for_a_write(node, payer, fresh, tmp_path):
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
+    writing = threading.Thread(target=writer.submit, args=([pay(payer, fresh("dest"))],))
+    writer.head()  # the read connection is made
+    writing.start()
+    started = time.monotonic()
+    writer.head()
+    assert time.monotonic() - started < 0.2
+    writing.join(timeout=20)
+    assert not writing.is_alive()
+    writer.close()
+
+
+def test_a_journal_of_another_chain_is_refused(node, payer, tmp_path):
+    Journal(tmp_path / "j.db", genesis="0x" + "00" * 32).close()
+    with pytest.raises(ConfigError, match="another journal file"):
+        ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
