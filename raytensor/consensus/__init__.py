@@ -2,22 +2,34 @@
 
 In: `EpochInput`, the state of one mechanism of one subnet at one block. Out: `EpochOutput`, what the chain stores and
 pays. Pure: arrays in, arrays out; knows nothing of Ray, of a chain's transport or of where the arrays came from.
+
+    EpochInput -> epoch -> EpochOutput;   epochs: several in a row;   epoch_with_mechanisms: a subnet of several
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from ..errors import ConfigError
+from .dense_rows import DenseRows
 from .epoch_io import NO_COMMIT, EpochInput, EpochOutput, RawColumns, stake_from_bits, stake_weight
+from .epochs import SubnetOutput, combine_mechanisms, following, run_epochs, split_emissions
 from .reference import epoch_reference
 from .rows import Rows
 
 __all__ = [
     "NO_COMMIT",
+    "DenseRows",
     "EpochInput",
     "EpochOutput",
     "RawColumns",
     "Rows",
+    "SubnetOutput",
     "epoch",
+    "epoch_with_mechanisms",
+    "epochs",
+    "following",
+    "split_emissions",
     "stake_from_bits",
     "stake_weight",
 ]
@@ -36,3 +48,32 @@ def epoch(inputs: EpochInput, *, implementation: str = "fast", threads: int | No
     from .fast import epoch_fast  # the compiler takes a second to load; the reference does without
 
     return epoch_fast(inputs, threads=threads)
+
+
+def epochs(
+    inputs: EpochInput,
+    num_epochs: int,
+    *,
+    resubmit: bool = False,
+    between: Callable[[EpochInput, int], EpochInput] | None = None,
+    implementation: str = "fast",
+    threads: int | None = None,
+) -> list[EpochOutput]:
+    """`num_epochs` consecutive epochs, a tempo apart; permits and bonds carry over as on the chain.
+
+    resubmit: validators keep setting the same weights, so that nobody turns inactive. between(input, number): changes
+    the input of epoch `number` (from 1) before it runs, for example to set other weights.
+    """
+
+    def run(state: EpochInput) -> EpochOutput:
+        return epoch(state, implementation=implementation, threads=threads)
+
+    return run_epochs(inputs, num_epochs, run, resubmit=resubmit, between=between)
+
+
+def epoch_with_mechanisms(
+    mechanisms: Sequence[EpochInput], *, implementation: str = "fast", threads: int | None = None
+) -> SubnetOutput:
+    """One epoch of a subnet: one input per mechanism, each with its part of the emission (see `split_emissions`)."""
+    outputs = [epoch(inputs, implementation=implementation, threads=threads) for inputs in mechanisms]
+    return combine_mechanisms(mechanisms, outputs)

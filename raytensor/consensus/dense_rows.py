@@ -54,7 +54,7 @@ class DenseRows:
                 raise ConfigError(f"{name}.zeros: positions have to ascend and to be below {matrix.size}")
             if np.any(matrix.reshape(-1)[stored_zeros]):
                 raise ConfigError(f"{name}.zeros: names a value that is not 0")
-        return cls(n, across, down, np.ascontiguousarray(matrix), stored_zeros)
+        return cls(n, across, down, np.require(matrix, np.uint16, ["C", "W"]), stored_zeros)
 
     @classmethod
     def from_rows(cls, rows: Rows, validators: np.ndarray, miners: np.ndarray) -> DenseRows:

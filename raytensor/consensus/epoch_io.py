@@ -38,7 +38,7 @@ def _flags(name: str, values: object, n: int) -> np.ndarray:
         raise ConfigError(f"{name}: shape {array.shape}; this network has {n}")
     if array.dtype != bool and n:
         raise ConfigError(f"{name}: {array.dtype} values; give true and false")
-    return np.ascontiguousarray(array, dtype=bool)
+    return np.require(array, bool, ["C", "W"])
 
 
 _U16, _U64 = 2**16 - 1, 2**64 - 1

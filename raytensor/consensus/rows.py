@@ -22,7 +22,8 @@ def unsigned(name: str, values: object, dtype: type, length: int | None = None) 
     if length is not None and len(array) != length:
         raise ConfigError(f"{name}: {len(array)} values; this network has {length}")
     if array.dtype == dtype:
-        return np.ascontiguousarray(array)
+        # a read-only array would have the kernels compiled once more
+        return np.ascontiguousarray(array) if array.flags.writeable else array.copy()
     limit = np.iinfo(dtype).max
     if array.dtype.kind in "iu":
         if len(array) and (array.min() < 0 or array.max() > limit):

@@ -147,7 +147,7 @@ def seen_weights(indptr, uids, values, start, row, place, sums, agreed, mode):
 def bonds(weights, held, lo, hi, sums, active_stake, agreed, incentive, rates, keep, seen_w, seen_b):
     """As `dense.bonds`, for the columns lo..hi.
 
-    weights, held: (values u16, start, row, place). seen_w, seen_b: bool per stored entry, only for liquid alpha.
+    weights, held: (values u16, start, row, place). seen_w, seen_b: bool per stored entry, or empty where liquid alpha's cursor sees all.
     Returns earned (int64 [n]) and the entries to store, by miner: miner (from lo), validator (int32), count (u16) and the
     position of its weight in the stored rows, or -1.
     """
@@ -186,12 +186,12 @@ def bonds(weights, held, lo, hi, sums, active_stake, agreed, incentive, rates, k
                 score[m] = share(weight_values[p], factor[i])
                 entry[m] = not (mode == column.CLIPPED and c == 0 and score[m] > 0)
                 where[m] = p
-                if liquid:
+                if seen_w.size > 0:
                     visible_w[m] = seen_w[p]
                 a += 1
             if b < b_end and b_row[b] == i:
                 bond[m] = bond_values[b_place[b]]
-                if liquid:
+                if seen_b.size > 0:
                     visible_b[m] = seen_b[b_place[b]]
                 b += 1
             who[m], stake[m], allowed[m], added[m] = i, active_stake[i], keep[i], 0

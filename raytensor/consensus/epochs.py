@@ -1,0 +1,134 @@
+"""Several epochs in a row, and several mechanisms of one subnet.
+
+In: `EpochInput`s. Out: `EpochOutput`s, and what the chain stores for the subnet as a whole. Knows nothing of how one
+epoch is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import ConfigError
+from .epoch_io import EpochInput, EpochOutput, sum_u64
+from .rows import unsigned
+
+_U64 = 2**64 - 1
+
+
+def following(inputs: EpochInput, output: EpochOutput, *, resubmit: bool = False) -> EpochInput:
+    """The input of the next epoch, one tempo later, if nobody does anything.
+
+    The chain itself carries over permits and bonds and remembers when it stepped. resubmit: everyone who has weights
+    sets the same ones again in time (`last_update` moves along); without it they all turn inactive at last.
+    """
+    period = max(inputs.tempo, 1)
+    last_update = inputs.last_update
+    if resubmit:
+        rows = inputs.weights if hasattr(inputs.weights, "indptr") else inputs.weights.to_rows()
+        last_update = last_update + np.uint64(period) * (np.diff(rows.indptr) > 0).astype(np.uint64)
+    return replace(
+        inputs,
+        block=inputs.block + period,
+        last_update=last_update,
+        last_mechanism_step_block=inputs.block,
+        validator_permit=output.validator_permit,
+        bonds=output.bonds,
+    )
+
+
+def run_epochs(
+    inputs: EpochInput,
+    num_epochs: int,
+    run: Callable[[EpochInput], EpochOutput],
+    *,
+    resubmit: bool = False,
+    between: Callable[[EpochInput, int], EpochInput] | None = None,
+) -> list[EpochOutput]:
+    """`num_epochs` consecutive epochs. between(input, number): may change each input but the first."""
+    if num_epochs < 1:
+        raise ConfigError(f"num_epochs: {num_epochs}; run at least 1")
+    outputs: list[EpochOutput] = []
+    for number in range(num_epochs):
+        if number:
+            inputs = following(inputs, outputs[-1], resubmit=resubmit)
+            inputs = between(inputs, number) if between else inputs
+        outputs.append(run(inputs))
+    return outputs
+
+
+def split_emissions(emission: int, mechanism_count: int, split: Sequence[int] | None = None) -> list[int]:
+    """Rao for each mechanism (`split_emissions`, subnets/mechanism.rs): by u16 shares of 65535, or evenly.
+
+    What the division drops goes to mechanism 0. Missing shares are 0, surplus ones are ignored.
+    """
+    if mechanism_count < 1:
+        raise ConfigError(f"mechanism_count: {mechanism_count}; a subnet has at least 1")
+    if split is None:
+        parts = [emission // mechanism_count] * mechanism_count
+    else:
+        shares = unsigned("split", split, np.uint16).tolist()[:mechanism_count]
+        parts = [emission * share // 65535 for share in shares] + [0] * (mechanism_count - len(shares))
+    parts[0] += max(emission - sum(parts), 0)
+    return parts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubnetOutput:
+    """What the chain stores per subnet and pays, over all mechanisms. Length n, indexed by uid, as in `EpochOutput`.
+
+    Incentive and bonds are stored per mechanism: `mechanisms` holds each one's own output.
+    """
+
+    dividends: np.ndarray
+    consensus: np.ndarray
+    validator_trust: np.ndarray
+    stake_weight: np.ndarray
+    validator_permit: np.ndarray
+    active: np.ndarray
+    server_emission: np.ndarray
+    validator_emission: np.ndarray
+    emission: np.ndarray
+    mechanisms: tuple[EpochOutput, ...]
+
+
+def combine_mechanisms(mechanisms: Sequence[EpochInput], outputs: Sequence[EpochOutput]) -> SubnetOutput:
+    """The fold of `epoch_with_mechanisms` (subnets/mechanism.rs), in the order of the mechanisms.
+
+    A column is the sum of each mechanism's weighted by its part of the emission (U64F64, truncated after every term);
+    the amounts paid add up; flags are or-ed. The stored `emission` is weighted as well, though it is an amount
+    already: that is what the chain does.
+    """
+    if not mechanisms or len({inputs.n for inputs in mechanisms}) != 1:
+        raise ConfigError(f"mechanisms: sizes {[inputs.n for inputs in mechanisms]}; all describe one subnet")
+    total = sum(inputs.emission for inputs in mechanisms)
+    weights = [(inputs.emission << 64) // total if total else (not k) << 64 for k, inputs in enumerate(mechanisms)]
+
+    def weighted(name: str, limit: int, dtype: type) -> np.ndarray:
+        result = [0] * mechanisms[0].n
+        for output, weight in zip(outputs, weights, strict=True):
+            added = getattr(output, name).tolist()
+            result = [min(old + (new * weight >> 64), limit) for old, new in zip(result, added, strict=True)]
+        return np.array(result, dtype)
+
+    def paid(name: str) -> np.ndarray:
+        columns = [getattr(output, name).tolist() for output in outputs]
+        return np.array([min(sum(terms), _U64) for terms in zip(*columns, strict=True)], np.uint64)
+
+    return SubnetOutput(
+        **{name: weighted(name, 65535, np.uint16) for name in ("dividends", "consensus", "validator_trust")},
+        stake_weight=weighted("stake_weight", 65535, np.uint16),
+        validator_permit=np.logical_or.reduce([output.validator_permit for output in outputs]),
+        active=np.logical_or.reduce([output.active for output in outputs]),
+        server_emission=paid("server_emission"),
+        validator_emission=paid("validator_emission"),
+        emission=weighted("emission", _U64, np.uint64),
+        mechanisms=tuple(outputs),
+    )
+
+
+def total_paid(output: EpochOutput | SubnetOutput) -> int:
+    """Rao paid to miners and validators together; the roundings keep it a little below the emission."""
+    return sum_u64(output.server_emission) + sum_u64(output.validator_emission)

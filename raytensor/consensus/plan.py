@@ -1,0 +1,231 @@
+"""One epoch laid out for the kernels: the columns prepared, the miners cut into shards, the phases run over them.
+
+In: `EpochInput`. Out: shards for any number of workers, and from their results `EpochOutput`. The workers may be a
+loop, threads or actors elsewhere: `Plan.run` takes a mapper. Knows nothing of what runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from . import pallet_math as pm
+from .dense_rows import DenseRows
+from .epoch_io import NO_COMMIT, EpochInput, EpochOutput, RawColumns
+from .fixed import ONE, div, from_int, u16_proportion_to_fixed
+from .kernels import column, layout, sparse, stake
+from .reference import bonds_alpha
+from .rows import Rows
+from .sharded import DenseShard, Electorate, SparseShard
+
+# Below this share of stored pairs the sparse kernels are quicker; they cost a few times more for each stored pair.
+DENSE_FROM = 0.3
+_ALL_SEEN = np.zeros(0, np.bool_)
+
+# (shards, name of a phase, its arguments for each shard) -> results, in the order of the shards
+Mapper = Callable[[Sequence, str, Sequence[tuple]], list]
+
+
+def in_turn(shards: Sequence, phase: str, arguments: Sequence[tuple]) -> list:
+    """A mapper: one shard after the other."""
+    return [getattr(shard, phase)(*args) for shard, args in zip(shards, arguments, strict=True)]
+
+
+def matrices(inputs: EpochInput) -> tuple[DenseRows, DenseRows] | None:
+    """Weights and bonds as matrices over the same uids, or None where stored rows are the better layout."""
+    weights, bonds = inputs.weights, inputs.bonds
+    if isinstance(weights, DenseRows) and isinstance(bonds, DenseRows) and weights.covers(bonds):
+        return weights, bonds
+    weights, bonds = _as_rows(weights), _as_rows(bonds)
+    # the cursor of liquid alpha needs the stored order, which a matrix doesn't keep
+    ordered = (weights.ascending and bonds.ascending) or not (inputs.yuma3 and inputs.liquid_alpha)
+    used_rows, used_columns = np.zeros(inputs.n, np.bool_), np.zeros(inputs.n, np.bool_)
+    for rows in (weights, bonds):
+        layout.occupied(rows.indptr, rows.uids, used_rows, used_columns)
+    validators, miners = (np.flatnonzero(used).astype(np.uint32) for used in (used_rows, used_columns))
+    stored = max(len(weights.uids), len(bonds.uids))
+    if not ordered or stored < DENSE_FROM * len(validators) * len(miners):
+        return None
+    return DenseRows.from_rows(weights, validators, miners), DenseRows.from_rows(bonds, validators, miners)
+
+
+def _as_rows(rows: Rows | DenseRows) -> Rows:
+    return rows.to_rows() if isinstance(rows, DenseRows) else rows
+
+
+def clock(inputs: EpochInput) -> np.ndarray:
+    """uint64 [block, activity_cutoff, stake_threshold, last_tempo, emission]: what may need all 64 bits."""
+    step = inputs.last_mechanism_step_block
+    last_tempo = min(step + 1, NO_COMMIT) if step else max(inputs.block - inputs.tempo, 0)
+    return np.array(
+        [inputs.block, inputs.activity_cutoff, inputs.stake_threshold, last_tempo, inputs.emission], np.uint64
+    )
+
+
+def numbers(inputs: EpochInput) -> tuple[np.ndarray, np.ndarray]:
+    """int64 [owner or -1, max_validators, kappa] and `Electorate.rates`."""
+    owner = -1 if inputs.owner_uid is None else inputs.owner_uid
+    return _numbers(
+        owner,
+        inputs.max_validators,
+        inputs.kappa,
+        inputs.yuma3,
+        inputs.yuma3 and inputs.liquid_alpha,
+        inputs.bonds_penalty,
+        bonds_alpha(inputs),
+        inputs.alpha_low,
+        inputs.alpha_high,
+        inputs.alpha_sigmoid_steepness,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _numbers(owner, max_validators, kappa, yuma3, liquid, penalty, alpha, alpha_low, alpha_high, steepness):
+    ratio = u16_proportion_to_fixed(penalty)
+    mode = column.RAW if ratio == 0 else column.CLIPPED if ratio == ONE else column.BLENDED
+    low, high = u16_proportion_to_fixed(alpha_low), u16_proportion_to_fixed(alpha_high)
+    resting = pm.alpha_sigmoid(0, 0, 0, low, high, from_int(steepness)) if liquid else 0
+    slope = div(from_int(steepness), from_int(-100))
+    return (
+        np.array([owner, max_validators, u16_proportion_to_fixed(kappa)], np.int64),
+        np.array([yuma3, liquid, alpha, mode, ratio, low, high, slope, resting], np.int64),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """One epoch, dense (weights and bonds are matrices over the same uids) or sparse (both are rows)."""
+
+    inputs: EpochInput
+    dense: bool
+    weights: DenseRows | Rows
+    bonds: DenseRows | Rows
+    active: np.ndarray
+    new_permit: np.ndarray
+    stake: np.ndarray
+    active_stake: np.ndarray
+    electorate: Electorate
+
+    @classmethod
+    def of(cls, inputs: EpochInput, dense: tuple[DenseRows, DenseRows] | None) -> Plan:
+        """dense: what `matrices` gave."""
+        times = clock(inputs)
+        (owner, max_validators, kappa), rates = numbers(inputs)
+        commit = inputs.commit_block if inputs.commit_reveal else inputs.commit_block[:0]
+        active, new_permit, share, active_share, bound = stake.prepare(
+            times,
+            owner,
+            max_validators,
+            inputs.last_update,
+            commit,
+            inputs.stake,
+            inputs.stake_frac,
+            inputs.validator_permit,
+        )
+        weights, bonds = dense or (_as_rows(inputs.weights), _as_rows(inputs.bonds))
+        voting = stake.normalised(active_share)
+        keep = new_permit.astype(np.uint16) * np.uint16(65535)
+        vectors = {"bound": bound, "active_stake": active_share, "voting": voting, "keep": keep}
+        if dense:
+            vectors = {name: vector[weights.validators] for name, vector in vectors.items()}
+        voters = Electorate(
+            **vectors,
+            absent_votes=int(voting.sum()) - int(vectors["voting"].sum()),
+            kappa=int(kappa),
+            last_tempo=times[3],
+            rates=rates,
+        )
+        return cls(inputs, bool(dense), weights, bonds, active, new_permit, share, active_share, voters)
+
+    @property
+    def has_cursor_effects(self) -> bool:
+        """Whether the order inside rows matters: liquid alpha over rows that don't ascend (see `kernels.sparse`)."""
+        return bool(self.electorate.rates[1]) and not (self.weights.ascending and self.bonds.ascending)
+
+    def shards(self, count: int) -> list[DenseShard] | list[SparseShard]:
+        """The miners in `count` parts of about the same work."""
+        owner = -1 if self.inputs.owner_uid is None else self.inputs.owner_uid
+        e = self.electorate
+        if self.dense:
+            miners, validators = self.weights.miners, self.weights.validators
+            own = layout.own_position(miners, validators, owner)
+            registered = self.inputs.block_at_registration[miners]
+            edges = [len(miners) * k // count for k in range(count + 1)]
+            arrays = (self.weights.values, self.bonds.values, self.weights.zeros, registered, own)
+            return [DenseShard(lo, hi, *arrays, e) for lo, hi in zip(edges, edges[1:])]
+        registered, w, b = self.inputs.block_at_registration, self.weights, self.bonds
+        weights = (w.values, *sparse.by_miner(w.indptr, w.uids, registered, e.bound, owner))
+        since = np.full(b.n, e.last_tempo)
+        held = (b.values, *sparse.by_miner(b.indptr, b.uids, registered, since, sparse.EVERY))
+        seen = sparse.seen_entries(b.indptr, b.uids, held[1], held[3]) if self.has_cursor_effects else _ALL_SEEN
+        work = weights[1] + held[1]
+        targets = [int(work[-1]) * k // count for k in range(1, count)]
+        edges = [0, *np.searchsorted(work, targets).tolist(), w.n]
+        return [SparseShard(lo, hi, weights, held, seen, e) for lo, hi in zip(edges, edges[1:])]
+
+    def run(self, shards: Sequence, mapper: Mapper) -> EpochOutput:
+        """All phases over the shards, which cover the miners in order."""
+        sums = sum(mapper(shards, "row_sums", [()] * len(shards)))
+        parts = mapper(shards, "consensus", [(sums,)] * len(shards))
+        agreed = np.concatenate([part[0] for part in parts])
+        incentive = stake.normalised(np.concatenate([part[1] for part in parts]))
+        trust = sum(part[2] for part in parts)
+
+        e = self.electorate
+        liquid_now = bool(e.rates[1]) and bool(agreed.any())
+        seen = _ALL_SEEN
+        if liquid_now and self.has_cursor_effects:
+            w, (_, start, row, place) = self.weights, shards[0].weights
+            seen = sparse.seen_weights(w.indptr, w.uids, w.values, start, row, place, sums, agreed, e.rates[3])
+        edges = np.cumsum([0, *(len(part[0]) for part in parts)]).tolist()
+        slices = [slice(lo, hi) for lo, hi in zip(edges, edges[1:])]
+        ends = mapper(shards, "bonds", [(sums, agreed[s], incentive[s], liquid_now, seen) for s in slices])
+        earned = sum(end[0] for end in ends)
+        if e.rates[0]:
+            earned = stake.products(earned, e.active_stake)
+        bonds = self._stored_bonds(ends, edges, liquid_now)
+        return self._output(agreed, trust, incentive, stake.normalised(earned), bonds)
+
+    def _stored_bonds(self, ends: list[tuple], edges: list[int], liquid_now: bool) -> Rows | DenseRows:
+        if self.dense:
+            values = ends[0][1] if len(ends) == 1 else np.concatenate([end[1] for end in ends])
+            size = values.shape[1]
+            zeros = np.concatenate([end[2] + lo * size for end, lo in zip(ends, edges)])
+            stored = self.bonds.like(values, zeros)
+            return stored if isinstance(self.inputs.bonds, DenseRows) else stored.to_rows()
+        miner = np.concatenate([end[1] + lo for end, lo in zip(ends, edges)])
+        others = [np.concatenate([end[k] for end in ends]) for k in (2, 3, 4)]
+        # liquid alpha keeps the weights' order, but for blended weights, which the chain sorts
+        by_place = liquid_now and not self.weights.ascending and int(self.electorate.rates[3]) != column.BLENDED
+        rows = sparse.to_rows(self.inputs.n, miner, *others, len(self.weights.uids), by_place)
+        return Rows(*rows, ascending=not by_place)
+
+    def _output(
+        self, agreed: np.ndarray, trust: np.ndarray, incentive: np.ndarray, dividends: np.ndarray, bonds: Rows | DenseRows
+    ) -> EpochOutput:
+        if self.dense:
+            agreed, incentive = (self._spread(values, self.weights.miners) for values in (agreed, incentive))
+            trust, dividends = (self._spread(values, self.weights.validators) for values in (trust, dividends))
+        raw = RawColumns(self.stake, self.active_stake, agreed, trust, incentive, dividends)
+        emission = np.uint64(self.inputs.emission)
+        columns, rao = stake.finish(
+            emission, self.stake, self.active_stake, agreed, trust, incentive, dividends
+        )
+        return EpochOutput(
+            *columns,
+            validator_permit=self.new_permit,
+            active=self.active,
+            server_emission=rao[0],
+            validator_emission=rao[1],
+            emission=rao[2],
+            bonds=bonds,
+            raw=raw,
+        )
+
+    def _spread(self, values: np.ndarray, uids: np.ndarray) -> np.ndarray:
+        result = np.zeros(self.inputs.n, np.int64)
+        result[uids] = values
+        return result
