@@ -87,16 +87,16 @@ class MinerProfile:
 
 
 def _default_profiles() -> list[MinerProfile]:
-    """Eight honest miners that differ in size, learning rate and amount of training."""
+    """Eight honest miners that differ in size, learning rate and amount of training; the first learns most."""
     return [
-        MinerProfile(hidden=128, layers=4, steps=16),
-        MinerProfile(hidden=128, layers=4, steps=8),
-        MinerProfile(hidden=128, layers=4, steps=4),
-        MinerProfile(hidden=128, layers=4, steps=8, lr=3e-4),
+        MinerProfile(hidden=128, layers=4, lr=2e-3, steps=60),
+        MinerProfile(hidden=64, layers=2, steps=72),
+        MinerProfile(hidden=128, layers=4, lr=2e-3, steps=40),
+        MinerProfile(hidden=64, layers=2, steps=36),
+        MinerProfile(hidden=128, layers=4, lr=2e-3, steps=24),
+        MinerProfile(hidden=32, layers=2, heads=2, steps=24),
         MinerProfile(hidden=64, layers=2, steps=16),
-        MinerProfile(hidden=64, layers=2, steps=6),
-        MinerProfile(hidden=64, layers=2, steps=3),
-        MinerProfile(hidden=64, layers=2, steps=4, lr=1e-3),
+        MinerProfile(hidden=64, layers=2, lr=3e-4, steps=48),
     ]
 
 
@@ -106,14 +106,16 @@ class Miners:
     num_miners: int = 8
     # Host actors that share the miners; null takes one per two CPUs, at least 2, at most the number of miners.
     num_hosts: int | None = None
-    # CPUs that each host actor reserves.
-    cpus_per_host: float = 1.0
+    # CPUs that each host actor reserves; a booking, no limit: two hosts, a scorer and the chain actor fit on 2 cores.
+    cpus_per_host: float = 0.6
     # GPUs that each host actor reserves (a fraction shares a device).
     gpus_per_host: float = 0.0
     # Tokens of a training sequence.
-    seq_len: int = 64
-    # Rounds' worth of training that each miner does before it is first asked.
+    seq_len: int = 32
+    # Rounds' worth of training that an honest miner does before it is first asked.
     warmup_rounds: int = 2
+    # Held-out texts that each miner's held-out loss is measured on, the same for all.
+    heldout_rows: int = 1024
     # Seconds a host may take for one round of training of all its miners.
     train_timeout_s: float = 300.0
     # Rounds between checkpoints (the last round always writes one); 0 writes none.
@@ -144,14 +146,18 @@ class Validators:
 class Mechanism:
     # Dotted path of the incentive mechanism; a class of your own package works as well.
     path: str = "raytensor.mechanisms.query.QueryMechanism"
-    # Texts per question.
-    rows: int = 48
+    # Texts per question; the noise of a round's loss falls with their square root.
+    rows: int = 256
     # Tokens of the longest context that is sent.
-    context: int = 40
+    context: int = 24
+    # Tokens of the shortest context that is sent.
+    shortest: int = 8
     # Next tokens that an answer may name per text.
     top_k: int = 128
     # Weight of the newest loss in a miner's moving average.
     ema: float = 0.35
+    # Share of its value that a miner loses with each question it does not answer; 0.1 as in classic Bittensor.
+    miss: float = 0.1
     # Exponent on the effective number of parameters; 0.5 as in classic Bittensor.
     power: float = 0.5
     # Loss (nats per token) that no model can go below; the scaling law counts from here.
@@ -234,7 +240,7 @@ def check(cfg: RunConfig) -> None:
     positive("data.max_documents", "miners.num_miners", "miners.num_hosts", "miners.cpus_per_host", "miners.train_timeout_s")
     positive("validators.num_validators", "validators.stake_tao", "validators.stake_ratio", "validators.num_scorers")
     positive("validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s", "mechanism.rows")
-    positive("mechanism.top_k", "mechanism.power", "chain.block_time_s", "chain.timeout_s", "chain.inclusion_timeout_s")
+    positive("miners.heldout_rows", "mechanism.shortest", "mechanism.top_k", "mechanism.power", "chain.block_time_s", "chain.timeout_s", "chain.inclusion_timeout_s")
     positive("chain.weights_every")
     need(
         cfg.name is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", cfg.name) is not None,
@@ -248,7 +254,9 @@ def check(cfg: RunConfig) -> None:
     need(cfg.data.tokenizer in ("bpe", "bytes"), "data.tokenizer", "must be bpe or bytes")
     need(cfg.data.tokenizer == "bytes" or 257 <= cfg.data.vocab_size <= 65536, "data.vocab_size", "must lie between 257 and 65536")
     need(0.0 < cfg.mechanism.ema <= 1.0, "mechanism.ema", "must lie above 0 and be at most 1")
+    need(0.0 < cfg.mechanism.miss <= 1.0, "mechanism.miss", "must lie above 0 and be at most 1")
     need(cfg.mechanism.context >= 2, "mechanism.context", "must be 2 or more")
+    need(cfg.mechanism.shortest <= cfg.mechanism.context, "mechanism.shortest", f"must be at most mechanism.context ({cfg.mechanism.context})")
     need(cfg.mechanism.entropy_floor >= 0, "mechanism.entropy_floor", "must be 0 or greater")
     need(cfg.miners.seq_len >= 8, "miners.seq_len", "must be 8 or more")
     need(cfg.miners.seq_len <= 65536, "miners.seq_len", "must be at most 65536")

@@ -1,0 +1,59 @@
+"""Who gets which text when: pure functions of a seed and names, in any process, in any order, the same.
+
+In: the run's seed, a round, a hotkey or a validator, the length of a token array. Out: positions in it.
+Each draw has a Philox generator (Salmon et al. 2011) of its own, keyed by a hash of what it is for, so that no draw
+depends on how many came before it. Knows nothing of models and scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def generator(seed: int, *names: object) -> np.random.Generator:
+    """A random generator of its own for (seed, names): equal names give equal draws, different names unrelated ones."""
+    words = "\0".join([str(seed), *(f"{len(str(name))}:{name}" for name in names)])
+    key = np.frombuffer(hashlib.blake2b(words.encode(), digest_size=16).digest(), dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def seed_of(seed: int, *names: object) -> int:
+    """A 63-bit seed for (seed, names), for libraries that take a number."""
+    return int(generator(seed, *names).integers(2**63))
+
+
+def training_starts(seed: int, round: int, hotkey: str, num_windows: int, window: int, num_tokens: int) -> np.ndarray:
+    """int64 [num_windows]: where the training windows of (round, hotkey) start; each spans `window` tokens."""
+    assert 0 < window <= num_tokens, (window, num_tokens)
+    return generator(seed, "train", round, hotkey).integers(0, num_tokens - window + 1, num_windows)
+
+
+def question_starts(seed: int, round: int, validator: str, num_windows: int, window: int, num_tokens: int) -> np.ndarray:
+    """int64 [num_windows]: where the held-out windows start that `validator` asks all miners about in `round`."""
+    assert 0 < window <= num_tokens, (window, num_tokens)
+    return generator(seed, "ask", round, validator).integers(0, num_tokens - window + 1, num_windows)
+
+
+def question_cuts(seed: int, round: int, validator: str, hotkey: str, num_windows: int, shortest: int, longest: int) -> np.ndarray:
+    """int32 [num_windows] in shortest .. longest: how many tokens of each window `hotkey` is shown; the next is withheld.
+
+    Every miner has cuts of its own: what one answers about a window does not fit the question of another.
+    """
+    assert 1 <= shortest <= longest, (shortest, longest)
+    return generator(seed, "cut", round, validator, hotkey).integers(shortest, longest + 1, num_windows, dtype=np.int32)
+
+
+def cut_windows(tokens: np.ndarray, starts: np.ndarray, cuts: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Contexts and what follows them.
+
+    tokens [N], starts int64 [B], cuts int32 [B] (1 .. longest; starts + cuts < N).
+    Returns contexts int32 [B, longest], where row i holds tokens[starts[i] : starts[i] + cuts[i]] padded with 0 on the
+    right, and targets int32 [B], the token after each context.
+    """
+    columns = np.arange(longest)
+    shown = columns[None, :] < cuts[:, None]
+    index = np.where(shown, starts[:, None] + columns[None, :], 0)
+    contexts = np.where(shown, tokens[index], 0).astype(np.int32)
+    return contexts, tokens[starts + cuts].astype(np.int32)

@@ -1,0 +1,138 @@
+"""The corpus as token arrays: one train part, one held-out part, and the frequency table of the train part.
+
+In: the `data` section and a cache folder. Out: a frozen `Text`, put once into the object store and read by every
+actor without a copy. Waits for: the corpus (seconds the first time; the cache makes later starts instant).
+Knows nothing of miners or rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from raytensor.config import Data
+from raytensor.data import corpus, tokenizer
+from raytensor.errors import DataError
+
+FORMAT = 1  # raise it when what is cached changes
+CHUNK = 512  # documents that are encoded together
+MIN_TOKENS = 2048  # of each part; less can neither teach nor test
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokenized text. Every document is followed by token 0.
+
+    train, heldout                  uint16 [N] (int32 when the vocabulary needs it).
+    train_offsets, heldout_offsets  int64 [D + 1]: document i is tokens offsets[i]:offsets[i + 1].
+    log_unigram                     float32 [vocab_size]: log frequencies of the train part, one added to each count.
+    vocab_size                      token ids lie in 0 .. vocab_size - 1.
+    bytes_per_token                 bytes of UTF-8 text per token: nats/byte = nats/token / bytes_per_token.
+    """
+
+    train: np.ndarray
+    heldout: np.ndarray
+    train_offsets: np.ndarray
+    heldout_offsets: np.ndarray
+    log_unigram: np.ndarray
+    vocab_size: int
+    bytes_per_token: float
+
+
+def prepare(cfg: Data, cache_dir: str | Path, progress: Callable[[str], None] = lambda line: None) -> Text:
+    """The text of a configuration, from the cache if it was prepared before.
+
+    progress  is told what is being done, a line each.
+    Raises `ConfigError` for files or a column that don't exist, `DataError` for a source that can't be read or is
+    too small.
+    """
+    cache = Path(cache_dir).expanduser()
+    key = corpus.fingerprint(cfg)
+    path = cache / f"text-{FORMAT}-{key}.npz"
+    text = _read(path)
+    if text is None:
+        text = _build(cfg, cache, key, progress)
+        _write(path, text)
+    progress(f"text: {text.train.size:,} tokens to train on, {text.heldout.size:,} held out, vocabulary {text.vocab_size}")
+    return text
+
+
+def unigram(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+    """float32 [vocab_size] log-probabilities of each token, by add-one counts."""
+    counts = np.bincount(tokens, minlength=vocab_size).astype(np.float64) + 1.0
+    return np.log(counts / counts.sum()).astype(np.float32)
+
+
+def _build(cfg: Data, cache: Path, key: str, progress: Callable[[str], None]) -> Text:
+    progress(f"reading the corpus ({cfg.source})" + (" and training its tokenizer" if cfg.tokenizer == "bpe" else ""))
+    coder = tokenizer.load(cfg.tokenizer, cfg.vocab_size, key, lambda: corpus.documents(cfg, heldout=False), cache)
+    progress("tokenizing")
+    dtype = np.dtype(np.uint16 if coder.vocab_size <= 65536 else np.int32)
+    train, train_offsets, train_bytes = _encode(corpus.documents(cfg, heldout=False), coder, dtype)
+    heldout, heldout_offsets, heldout_bytes = _encode(corpus.documents(cfg, heldout=True), coder, dtype)
+    for name, tokens in (("train", train), ("held-out", heldout)):
+        if tokens.size < MIN_TOKENS:
+            raise DataError(
+                f"the {name} part of data.source={cfg.source!r} has {tokens.size} tokens in "
+                f"{len(train_offsets if name == 'train' else heldout_offsets) - 1} documents; at least {MIN_TOKENS} are needed\n"
+                f"  fix: more text, or another data.heldout_share (now {cfg.heldout_share})"
+            )
+    return Text(
+        train=train,
+        heldout=heldout,
+        train_offsets=train_offsets,
+        heldout_offsets=heldout_offsets,
+        log_unigram=unigram(train, coder.vocab_size),
+        vocab_size=coder.vocab_size,
+        bytes_per_token=(train_bytes + heldout_bytes) / (train.size + heldout.size),
+    )
+
+
+def _encode(texts: Iterable[str], coder: tokenizer.Tokenizer, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, int]:
+    """(tokens, offsets, bytes of text) of some documents."""
+    end = np.array([tokenizer.END], dtype=dtype)
+    pieces: list[np.ndarray] = []
+    lengths: list[int] = []
+    num_bytes = 0
+    waiting: list[str] = []
+
+    def flush() -> None:
+        nonlocal num_bytes
+        for text, ids in zip(waiting, coder.encode(waiting), strict=True):
+            pieces.extend((ids.astype(dtype), end))
+            lengths.append(ids.size + 1)
+            num_bytes += len(text.encode("utf-8", "replace"))
+        waiting.clear()
+
+    for text in texts:
+        waiting.append(text)
+        if len(waiting) == CHUNK:
+            flush()
+    flush()
+    tokens = np.concatenate(pieces) if pieces else np.zeros(0, dtype)
+    return tokens, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64), num_bytes
+
+
+def _read(path: Path) -> Text | None:
+    """A cached `Text`; None when missing or damaged (a zip checks its members' CRCs)."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            values = {field.name: found[field.name] for field in fields(Text)}
+    except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    return Text(**values | {"vocab_size": int(values["vocab_size"]), "bytes_per_token": float(values["bytes_per_token"])})
+
+
+def _write(path: Path, text: Text) -> None:
+    """Atomic: a reader sees the old file, the new one or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "wb") as file:
+        np.savez(file, **{field.name: getattr(text, field.name) for field in fields(Text)})
+    os.replace(name, path)

@@ -1,0 +1,1 @@
+"""Miners: identities with models that train and answer, and the actors that host them."""

@@ -1,0 +1,51 @@
+"""Where miners' checkpoints lie: `<folder>/round-<n>/<hotkey>/`, and a mark when all of a host's miners are in.
+
+In: a folder, a round, hotkeys. Out: paths, and the newest round that is whole. Knows nothing of what is saved.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+KEPT = 2  # rounds that stay on disk
+
+
+def path_of(folder: Path, round: int, hotkey: str) -> Path:
+    """The checkpoint folder of one miner."""
+    return folder / f"round-{round:06d}" / hotkey
+
+
+def mark(folder: Path, round: int, hotkey: str) -> None:
+    """Say that this miner's checkpoint of this round is whole (also of a miner that has nothing to save)."""
+    done = folder / f"round-{round:06d}" / f"{hotkey}.done"
+    done.parent.mkdir(parents=True, exist_ok=True)
+    done.touch()
+
+
+def newest(folder: Path | None, hotkeys: Iterable[str]) -> int | None:
+    """The newest round that has a whole checkpoint of every one of `hotkeys`; None when there is none."""
+    names = list(hotkeys)
+    whole = [round for round in rounds(folder) if all((_at(folder, round) / f"{name}.done").is_file() for name in names)]
+    return max(whole, default=None)
+
+
+def rounds(folder: Path | None) -> list[int]:
+    """Rounds that have a checkpoint folder, oldest first."""
+    if folder is None or not folder.is_dir():
+        return []
+    found = (re.fullmatch(r"round-(\d+)", path.name) for path in folder.iterdir())
+    return sorted(int(match.group(1)) for match in found if match)
+
+
+def prune(folder: Path, newest_whole: int) -> None:
+    """Remove all but the `KEPT` newest rounds up to `newest_whole`."""
+    for round in [number for number in rounds(folder) if number <= newest_whole][:-KEPT]:
+        shutil.rmtree(_at(folder, round), ignore_errors=True)
+
+
+def _at(folder: Path | None, round: int) -> Path:
+    assert folder is not None
+    return folder / f"round-{round:06d}"

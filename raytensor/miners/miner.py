@@ -1,0 +1,147 @@
+"""A miner: a hotkey, a profile, a model if its behaviour needs one, and what it does when it trains and when it is asked.
+
+In: the train part of the text, tasks. Out: training, responses, a held-out loss, checkpoint folders.
+Knows nothing of Ray, of validators' scores, or of the miners beside it: everything it does is a pure function of
+(seed, hotkey, profile, text, rounds trained so far), bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from raytensor.config import MinerProfile, RunConfig
+from raytensor.data import assign
+from raytensor.data.text import Text
+from raytensor.mechanisms.losses import token_losses
+from raytensor.miners.model import build
+from raytensor.training.engine import Engine, PlainEngine
+from raytensor.types import Response, Task
+
+LAZY_PERIOD = 10  # a lazy miner trains in every tenth round
+MODEL_BEHAVIOURS = ("honest", "lazy")
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A fixed question set: contexts int32 [B, T], lengths int32 [B], targets int32 [B], `top_k` tokens named a row."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    targets: np.ndarray
+    top_k: int
+
+
+def exam(cfg: RunConfig, text: Text) -> Exam:
+    """The held-out questions that all miners of a run are measured by; drawn once by the run's seed, never by rounds."""
+    rule, tokens = cfg.mechanism, text.heldout
+    num_rows = cfg.miners.heldout_rows
+    starts = assign.question_starts(cfg.seed, 0, "held-out exam", num_rows, rule.context + 1, len(tokens))
+    cuts = assign.question_cuts(cfg.seed, 0, "held-out exam", "everyone", num_rows, rule.shortest, rule.context)
+    contexts, targets = assign.cut_windows(tokens, starts, cuts, rule.context)
+    return Exam(contexts, cuts, targets, min(rule.top_k, text.vocab_size))
+
+
+class Miner:
+    """One identity.
+
+    hotkey   ss58 address; also the key of its randomness and of its training data.
+    profile  behaviour, model and training.
+    engine   made from the profile when not given; None for behaviours that need no model.
+    """
+
+    def __init__(self, hotkey: str, profile: MinerProfile, cfg: RunConfig, text: Text, *, device: str = "cpu", engine: Engine | None = None) -> None:
+        self.hotkey = hotkey
+        self.profile = profile
+        self._seed = cfg.seed
+        self._seq_len = cfg.miners.seq_len
+        self._warmup_rounds = cfg.miners.warmup_rounds
+        self._text = text
+        if engine is None and profile.behaviour in MODEL_BEHAVIOURS:
+            model = build(profile, text.vocab_size, cfg.miners.seq_len, assign.seed_of(cfg.seed, "model", hotkey))
+            engine = PlainEngine(model, profile.lr, device=device)
+        self.engine = engine
+
+    def train(self, round: int) -> float | None:
+        """The training of one round; the mean loss in nats per token, None when it did not train.
+
+        A new honest miner first does `warmup_rounds` rounds' worth more; a lazy one has no such head start.
+        """
+        if self.engine is None:
+            return None
+        if self.profile.behaviour == "lazy" and round % LAZY_PERIOD:
+            return None
+        rounds = [round]
+        if self.engine.steps == 0 and self.profile.behaviour == "honest":
+            rounds = [*range(round - self._warmup_rounds, round), round]
+        return [self.engine.train_steps(self._batches(number)) for number in rounds][-1]
+
+    def answer(self, task: Task, observed: Response | None = None) -> Response | None:
+        """The answer to one question; None when the miner stays silent.
+
+        observed  another miner's response to the same validator in the same round; only `copy` looks at it.
+        """
+        started = time.perf_counter()
+        found = self._predict(task.task_id, task.tokens, task.lengths, task.top_k, observed)
+        if found is None:
+            return None
+        return Response(task.task_id, self.hotkey, *found, elapsed_s=time.perf_counter() - started)
+
+    def heldout_loss(self, questions: Exam) -> float | None:
+        """Mean cross-entropy of its answers to `questions` in nats per token; None when it gives none of its own."""
+        found = self._predict("held-out exam", questions.tokens, questions.lengths, questions.top_k, None)
+        if found is None:
+            return None
+        return float(token_losses(*found, questions.targets, self._text.vocab_size).mean())
+
+    def checkpoint(self, folder: Path) -> None:
+        """Write the model and its optimizer to `folder`, at once or not at all; nothing for a miner without a model."""
+        if self.engine is not None:
+            self.engine.save(folder)
+
+    def restore(self, folder: Path) -> None:
+        """Go on from a checkpoint, bit for bit. Raises `DataError` when it is missing, damaged or of another model."""
+        if self.engine is not None:
+            self.engine.load(folder)
+
+    def _batches(self, round: int) -> np.ndarray:
+        """[steps, batch, seq_len + 1] token ids of the train part, drawn by (seed, round, hotkey)."""
+        profile, window = self.profile, self._seq_len + 1
+        num_windows = profile.steps * profile.batch_size
+        starts = assign.training_starts(self._seed, round, self.hotkey, num_windows, window, len(self._text.train))
+        tokens = self._text.train[starts[:, None] + np.arange(window)]
+        return tokens.reshape(profile.steps, profile.batch_size, window)
+
+    def _predict(
+        self, name: str, tokens: np.ndarray, lengths: np.ndarray, top_k: int, observed: Response | None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """(ids int32 [B, K], probs float32 [B, K]) by the miner's behaviour."""
+        behaviour, rows = self.profile.behaviour, len(tokens)
+        if behaviour == "silent":
+            return None
+        if behaviour == "copy":
+            return None if observed is None else (observed.ids, observed.probs)
+        if behaviour == "random":
+            draw = assign.generator(self._seed, "random answer", self.hotkey, name)
+            keys = draw.random((rows, self._text.vocab_size), dtype=np.float32)
+            ids = np.argpartition(keys, top_k - 1, axis=1)[:, :top_k].astype(np.int32)
+            return ids, draw.dirichlet(np.ones(top_k), rows).astype(np.float32)
+        if behaviour == "constant":  # the best of its kind: the frequencies of the tokens, whatever the context
+            ids, probs = top_tokens(self._text.log_unigram[None], top_k)
+            return np.repeat(ids, rows, axis=0), np.repeat(probs, rows, axis=0)
+        assert self.engine is not None
+        return top_tokens(self.engine.log_probs(tokens, lengths), top_k)
+
+
+def top_tokens(log_probs: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `top_k` likeliest tokens of each row, likeliest first: ids int32 [B, K] and probs float32 [B, K].
+
+    log_probs  float32 [B, V].
+    """
+    chosen = np.argpartition(-log_probs, top_k - 1, axis=1)[:, :top_k]
+    order = np.argsort(-np.take_along_axis(log_probs, chosen, axis=1), axis=1, kind="stable")
+    ids = np.take_along_axis(chosen, order, axis=1)
+    return ids.astype(np.int32), np.exp(np.take_along_axis(log_probs, ids, axis=1)).astype(np.float32)

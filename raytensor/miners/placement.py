@@ -1,0 +1,50 @@
+"""Which host holds which miners, and whom a copying miner copies. Pure.
+
+In: profiles by hotkey, the number of hosts. Out: the members of each host, the victims. Knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from raytensor.config import MinerProfile, Miners
+
+LEARNING = ("honest", "lazy")
+
+
+def num_hosts(cfg: Miners, cpus: float) -> int:
+    """Host actors of a run on a cluster of `cpus` CPUs: as set, else one per two CPUs, at least 2, at most one a miner."""
+    return min(cfg.num_miners, cfg.num_hosts or max(2, int(cpus // 2)))
+
+
+def work(profile: MinerProfile) -> float:
+    """What a miner costs beside others: parameters of its layers times sequences a round; small when it has no model."""
+    if profile.behaviour not in LEARNING:
+        return 1.0
+    return 12.0 * profile.layers * profile.hidden**2 * profile.steps * profile.batch_size
+
+
+def place(profiles: Mapping[str, MinerProfile], hosts: int) -> list[list[tuple[str, MinerProfile]]]:
+    """Members of each host: the costliest miner first, each to the host with the least work so far; none stays empty."""
+    assert 1 <= hosts <= len(profiles)
+    members: list[list[tuple[str, MinerProfile]]] = [[] for _ in range(hosts)]
+    load = [0.0] * hosts
+    for hotkey, profile in sorted(profiles.items(), key=lambda item: -work(item[1])):
+        # Equal loads: the host with fewer miners, so that models of no cost spread as well.
+        least = min(range(hosts), key=lambda number: (load[number], len(members[number])))
+        members[least].append((hotkey, profile))
+        load[least] += work(profile)
+    return members
+
+
+def victims(profiles: Mapping[str, MinerProfile]) -> dict[str, str]:
+    """Whom each copying miner copies: the nearest honest miner before it, in a circle; no entry when there is none."""
+    hotkeys = list(profiles)
+    found: dict[str, str] = {}
+    for i, hotkey in enumerate(hotkeys):
+        if profiles[hotkey].behaviour == "copy":
+            before = [hotkeys[(i - step) % len(hotkeys)] for step in range(1, len(hotkeys))]
+            honest = [other for other in before if profiles[other].behaviour == "honest"]
+            if honest:
+                found[hotkey] = honest[0]
+    return found

@@ -1,0 +1,1 @@
+"""Validators: scoring responses, and keeping each miner's score."""
