@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..errors import ConfigError
-from .dense_rows import DenseRows
-from .epoch_io import NO_COMMIT, EpochInput, EpochOutput, RawColumns, stake_from_bits, stake_weight
-from .epochs import SubnetOutput, combine_mechanisms, following, run_epochs, split_emissions
-from .reference import epoch_reference
-from .rows import Rows
+from raytensor.errors import ConfigError
+from raytensor.consensus.dense_rows import DenseRows
+from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput, EpochOutput, RawColumns, stake_from_bits, stake_weight
+from raytensor.consensus.epochs import SubnetOutput, combine_mechanisms, following, run_epochs, split_emissions
+from raytensor.consensus.reference import epoch_reference
+from raytensor.consensus.rows import Rows
 
 __all__ = [
     "NO_COMMIT",
@@ -45,7 +45,7 @@ def epoch(inputs: EpochInput, *, implementation: str = "fast", threads: int | No
         raise ConfigError(f'implementation: "{implementation}"; choose "fast" or "reference"')
     if implementation == "reference":
         return epoch_reference(inputs)
-    from .fast import epoch_fast  # the compiler takes a second to load; the reference does without
+    from raytensor.consensus.fast import epoch_fast  # the compiler takes a second to load; the reference does without
 
     return epoch_fast(inputs, threads=threads)
 

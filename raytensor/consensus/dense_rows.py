@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ConfigError
-from .rows import Rows, unsigned
+from raytensor.errors import ConfigError
+from raytensor.consensus.rows import Rows, unsigned
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,14 +59,14 @@ class DenseRows:
     @classmethod
     def from_rows(cls, rows: Rows, validators: np.ndarray, miners: np.ndarray) -> DenseRows:
         """The same entries as a matrix. Rows have to ascend; validators and miners have to cover every entry."""
-        from .kernels import layout  # loads the compiler
+        from raytensor.consensus.kernels import layout  # loads the compiler
 
         values, zeros = layout.to_dense(rows.indptr, rows.uids, rows.values, validators, miners)
         return cls(rows.n, validators, miners, values, zeros)
 
     def to_rows(self) -> Rows:
         """The same entries as `Rows`."""
-        from .kernels import layout  # loads the compiler
+        from raytensor.consensus.kernels import layout  # loads the compiler
 
         return Rows(*layout.to_sparse(self.n, self.validators, self.miners, self.values, self.zeros))
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import ConfigError
-from .epoch_io import EpochInput, EpochOutput, sum_u64
-from .rows import unsigned
+from raytensor.errors import ConfigError
+from raytensor.consensus.epoch_io import EpochInput, EpochOutput, sum_u64
+from raytensor.consensus.rows import unsigned
 
 _U64 = 2**64 - 1
 

@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .dense_rows import DenseRows
-from .epoch_io import EpochInput, EpochOutput, RawColumns
-from .kernels import whole
-from .plan import Plan, clock, in_turn, matrices, numbers
-from .reference import epoch_reference
+from raytensor.consensus.dense_rows import DenseRows
+from raytensor.consensus.epoch_io import EpochInput, EpochOutput, RawColumns
+from raytensor.consensus.kernels import whole
+from raytensor.consensus.plan import Plan, clock, in_turn, matrices, numbers
+from raytensor.consensus.reference import epoch_reference
 
 # A thread is worth its start only above this many pairs.
 PAIRS_PER_THREAD = 65_536

@@ -8,7 +8,7 @@ chain's source. Knows nothing of subnets, storage or numpy. Where the chain's su
 
 from __future__ import annotations
 
-from .fixed import (
+from raytensor.consensus.fixed import (
     MAX,
     ONE,
     U16_MAX,

@@ -12,14 +12,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from . import pallet_math as pm
-from .dense_rows import DenseRows
-from .epoch_io import NO_COMMIT, EpochInput, EpochOutput, RawColumns
-from .fixed import ONE, div, from_int, u16_proportion_to_fixed
-from .kernels import column, layout, sparse, stake
-from .reference import bonds_alpha
-from .rows import Rows
-from .sharded import DenseShard, Electorate, SparseShard
+from raytensor.consensus import pallet_math as pm
+from raytensor.consensus.dense_rows import DenseRows
+from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput, EpochOutput, RawColumns
+from raytensor.consensus.fixed import ONE, div, from_int, u16_proportion_to_fixed
+from raytensor.consensus.kernels import column, layout, sparse, stake
+from raytensor.consensus.reference import bonds_alpha
+from raytensor.consensus.rows import Rows
+from raytensor.consensus.sharded import DenseShard, Electorate, SparseShard
 
 # Below this share of stored pairs the sparse kernels are quicker; they cost a few times more for each stored pair.
 DENSE_FROM = 0.3

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import pallet_math as pm
-from .epoch_io import EpochInput, EpochOutput, RawColumns
-from .fixed import (
+from raytensor.consensus import pallet_math as pm
+from raytensor.consensus.epoch_io import EpochInput, EpochOutput, RawColumns
+from raytensor.consensus.fixed import (
     ONE,
     ONE64,
     add,
@@ -21,7 +21,7 @@ from .fixed import (
     sub,
     u16_proportion_to_fixed,
 )
-from .rows import Rows
+from raytensor.consensus.rows import Rows
 
 
 def epoch_reference(inputs: EpochInput) -> EpochOutput:

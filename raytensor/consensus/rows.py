@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ConfigError
+from raytensor.errors import ConfigError
 
 
 def unsigned(name: str, values: object, dtype: type, length: int | None = None) -> np.ndarray:

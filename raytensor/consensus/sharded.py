@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .kernels import dense, sparse
+from raytensor.consensus.kernels import dense, sparse
 
 
 @dataclass(frozen=True, slots=True, eq=False)

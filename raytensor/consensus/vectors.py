@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
-from .epoch_io import NO_COMMIT, EpochInput, EpochOutput, stake_from_bits
-from .rows import Rows
-from .vectors_math import check_cases
+from raytensor.errors import DataError
+from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput, EpochOutput, stake_from_bits
+from raytensor.consensus.rows import Rows
+from raytensor.consensus.vectors_math import check_cases
 
 _COLUMNS = {
     "consensus": "consensus",

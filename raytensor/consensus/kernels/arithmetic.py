@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import part
+from raytensor.consensus.kernels.jit import part
 
 ONE = 1 << 32
 _SHIFT = np.uint64(32)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arithmetic import ONE, blend, from_u16, inverse, mul, ratio, share, to_u16
-from .jit import part
-from .liquid import liquid_alphas
+from raytensor.consensus.kernels.arithmetic import ONE, blend, from_u16, inverse, mul, ratio, share, to_u16
+from raytensor.consensus.kernels.jit import part
+from raytensor.consensus.kernels.liquid import liquid_alphas
 
 # modes of the weights that bonds see, by bonds_penalty: 0, 1 and between (`interpolate_sparse`)
 RAW, CLIPPED, BLENDED = 0, 1, 2

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import column
-from .arithmetic import share
-from .jit import kernel, part
-from .liquid import LANES
+from raytensor.consensus.kernels import column
+from raytensor.consensus.kernels.arithmetic import share
+from raytensor.consensus.kernels.jit import kernel, part
+from raytensor.consensus.kernels.liquid import LANES
 
 
 @part

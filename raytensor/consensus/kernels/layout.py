@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import kernel
+from raytensor.consensus.kernels.jit import kernel
 
 
 @kernel

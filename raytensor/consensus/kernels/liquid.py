@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arithmetic import ONE
-from .jit import part
+from raytensor.consensus.kernels.arithmetic import ONE
+from raytensor.consensus.kernels.jit import part
 
 HALF = ONE >> 1
 LIMIT = 20 << 32  # exp_safe clamps here

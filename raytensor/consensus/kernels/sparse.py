@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import column
-from .arithmetic import share
-from .dense import _grow, factors
-from .jit import kernel, part
-from .liquid import LANES
+from raytensor.consensus.kernels import column
+from raytensor.consensus.kernels.arithmetic import share
+from raytensor.consensus.kernels.dense import _grow, factors
+from raytensor.consensus.kernels.jit import kernel, part
+from raytensor.consensus.kernels.liquid import LANES
 
 EVERY = -2
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arithmetic import inverse, mul, ratio, to_rao, to_u16
-from .jit import kernel, part
+from raytensor.consensus.kernels.arithmetic import inverse, mul, ratio, to_rao, to_u16
+from raytensor.consensus.kernels.jit import kernel, part
 
 _ZERO, _UNIT = np.uint64(0), np.uint64(1)
 _TOP = np.uint64(63)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import dense
-from .jit import kernel
-from .layout import own_position
-from .stake import finish, normalised, prepare, products
+from raytensor.consensus.kernels import dense
+from raytensor.consensus.kernels.jit import kernel
+from raytensor.consensus.kernels.layout import own_position
+from raytensor.consensus.kernels.stake import finish, normalised, prepare, products
 
 
 @kernel
