@@ -86,6 +86,7 @@ async def _serve(options: argparse.Namespace) -> int:
     from raytensor.devnet.persist import Disk
     from raytensor.devnet.rpc import NodeRpc
     from raytensor.devnet.server import Server
+    from raytensor.devnet.warm_up import warm_up
 
     for name, lowest in (("finality_lag", 0), ("history", 16), ("port", 0)):
         if getattr(options, name) < lowest:
@@ -120,6 +121,7 @@ async def _serve(options: argparse.Namespace) -> int:
         if not options.quiet:
             chain.listeners.append(_report)
         author.start()
+        warm_up(runtime)
         ready = {
             "endpoint": f"ws://127.0.0.1:{port}",
             "genesis": f"0x{chain.genesis.hash.hex()}",

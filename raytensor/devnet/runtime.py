@@ -47,6 +47,7 @@ class Runtime:
         self.author = bytes(32)
         self.parent_hash = bytes(32)
         self.digest_logs: tuple = ()
+        self.epoch_implementation = "fast"  # of raytensor.consensus; "reference" gives the same bits without a compiler
         self.used_weight = {"Normal": 0, "Operational": 0, "Mandatory": 0}  # ref_time of the open block, by class
         self.events: list[tuple[Any, tuple[int, int], tuple]] = []  # (phase, (pallet, event) index, values)
         self.phase: Any = "Initialization"

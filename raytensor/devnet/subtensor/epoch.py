@@ -112,7 +112,10 @@ class Epochs:
         """Consensus of all mechanisms, stored; the sum of what they give each uid."""
         indices = self.mechanism_indices(netuid)
         parts = self.mechanism_emissions(netuid, emission)
-        outputs = [epoch(self.epoch_input(netuid, index, part)) for index, part in zip(indices, parts)]
+        how = self.runtime.epoch_implementation
+        outputs = [
+            epoch(self.epoch_input(netuid, index, part), implementation=how) for index, part in zip(indices, parts)
+        ]
         for index, output in zip(indices, outputs):
             self._store_mechanism(netuid, index, output)
         self._store_subnet(netuid, outputs, parts)

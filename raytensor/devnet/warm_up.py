@@ -1,0 +1,28 @@
+"""Loads the consensus kernels beside the running chain.
+
+In: a runtime. Out: `runtime.epoch_implementation` turns from "reference" to "fast" once the kernels are ready; both
+give the same bits. On a machine that has never run them the kernels compile for some tens of seconds, and a chain
+that waited for that inside a block would leave its clients waiting too. Knows nothing of what an epoch computes.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from raytensor.devnet.chain_spec import build_runtime
+from raytensor.devnet.runtime import Runtime
+
+
+def warm_up(runtime: Runtime) -> threading.Thread:
+    """Start the loading; returns the thread that does it, which ends with the process."""
+    runtime.epoch_implementation = "reference"
+
+    def load() -> None:
+        scratch = build_runtime()
+        # The one subnet of a fresh genesis: its epoch takes arrays of the same types as any other's.
+        scratch.SubtensorModule.run_epoch(1, 10**9)
+        runtime.epoch_implementation = scratch.epoch_implementation
+
+    thread = threading.Thread(target=load, name="warm-up", daemon=True)
+    thread.start()
+    return thread
