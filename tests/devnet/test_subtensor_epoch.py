@@ -1,0 +1,381 @@
+"""Epochs and emission: when they run, who is paid, and the coinbase's published vectors."""
+
+from __future__ import annotations
+
+import pytest
+from subnetkit import ALICE, BOB, CHARLIE, RAO, Kit, account
+
+from raytensor.devnet.subtensor import issuance
+
+ONE32, U64_MAX = 1 << 32, 2**64 - 1
+OWNER_HOT = account(1)
+VALIDATORS = [account(10 + i) for i in range(3)]
+MINERS = [account(20 + i) for i in range(8)]
+
+
+@pytest.fixture
+def kit():
+    kit = Kit()
+    kit.netuid = kit.subnet(hotkey=OWNER_HOT)
+    return kit
+
+
+def laptop(kit) -> int:
+    """Three validators and eight miners of two coldkeys, weights set, better miners weighed more."""
+    netuid = kit.netuid
+    for i, hotkey in enumerate(VALIDATORS):
+        kit.neuron(netuid, BOB, hotkey, stake_tao=50 + 10 * i)
+    for hotkey in MINERS:
+        kit.neuron(netuid, CHARLIE, hotkey)
+    kit.until(lambda: kit.module.ValidatorPermit[netuid][1:4].all())
+    for hotkey in VALIDATORS:
+        kit.ok(hotkey, "set_weights", netuid, tuple(range(4, 12)), tuple(range(1, 9)), 0)
+    return netuid
+
+
+def epochs(kit, netuid, count=1):
+    target = kit.module.SubnetEpochIndex[netuid] + count
+    kit.until(lambda: kit.module.SubnetEpochIndex[netuid] == target)
+
+
+# --- the laptop network
+
+
+def test_a_small_network_pays_better_miners_more(kit):
+    module, netuid = kit.module, laptop(kit)
+    epochs(kit, netuid, 3)
+    incentive = module.Incentive[netuid].tolist()
+    assert incentive[:4] == [0] * 4 and incentive[4:] == sorted(incentive[4:]) and incentive[4] > 0
+    stake = [module.TotalHotkeyAlpha[hotkey, netuid] for hotkey in MINERS]
+    assert stake == sorted(stake) and stake[0] > 0
+    assert all(module.Dividends[netuid][1:4] > 0)
+    kit.assert_books_balance()
+
+
+def test_each_epoch_pays_out_the_tempos_alpha(kit):
+    """Owner 18 %, half of the rest to miners, half to validators, to the truncation of a rao per share."""
+    module, netuid = kit.module, laptop(kit)
+    epochs(kit, netuid, 2)
+
+    def held():
+        keys = [OWNER_HOT], MINERS, VALIDATORS
+        return [sum(module.TotalHotkeyAlpha[k, netuid] for k in group) for group in keys]
+
+    before = held()
+    epochs(kit, netuid)
+    owner, miners, validators = (after - then for after, then in zip(held(), before))
+    emitted = 10 * issuance.block_emission_rao(module.alpha_issuance(netuid))
+    cut = emitted * 11_796 // 65_535
+    assert abs(owner - cut) <= 10
+    assert abs(miners - (emitted - cut) // 2) < 1_000
+    assert abs(validators - (emitted - cut) // 2) < 1_000
+    assert abs(sum(module.Emission[netuid].tolist()) - (emitted - cut)) < 1_000
+
+
+def test_permits_lag_one_epoch(kit):
+    module, netuid = kit.module, kit.netuid
+    uid = kit.neuron(netuid, BOB, VALIDATORS[0], stake_tao=50)
+    kit.neuron(netuid, CHARLIE, MINERS[0])
+    kit.refused(VALIDATORS[0], "NeuronNoValidatorPermit", "set_weights", netuid, (2,), (1,), 0)
+    # Even weights that are already stored do not count with the permit of the same epoch.
+    module.Weights[netuid, uid] = module.Weights[netuid, uid].__class__((1, 2), "uint16", bytearray(b"\x02\0\xff\xff"))
+    module.LastUpdate[netuid] = module.LastUpdate[netuid] + 1
+    epochs(kit, netuid)
+    assert module.ValidatorPermit[netuid][uid] and not module.Incentive[netuid].any()
+    epochs(kit, netuid)
+    assert module.Incentive[netuid][2] == 65_535
+
+
+def test_a_reused_uid_inherits_nothing(kit):
+    """Weights set toward the old neuron do not pay the new one; weights set after it came do."""
+    module, netuid = kit.module, laptop(kit)
+    epochs(kit, netuid, 2)
+    kit.root("AdminUtils.sudo_set_min_allowed_uids", netuid, 1)
+    kit.admin("max_allowed_uids", netuid, 12)
+    kit.admin("min_non_immune_uids", netuid, 0)
+    kit.admin("immunity_period", netuid, 1)
+    kit.blocks(3)
+    # uid 1 is spared by its dividends; the least paid miner is uid 4.
+    assert kit.neuron(netuid, ALICE, account(90)) in (0, 4)
+    uid = module.Uids[netuid, account(90)]
+    assert uid == 4 and module.Bonds[netuid, 1][:, 0].tolist().count(4) == 1
+    epochs(kit, netuid)
+    assert module.Incentive[netuid][4] == 0 and module.Emission[netuid][4] == 0
+    assert 4 not in module.Bonds[netuid, 1][:, 0]
+    assert module.Incentive[netuid][5] > 0
+    kit.blocks(1)
+    for hotkey in VALIDATORS:
+        kit.ok(hotkey, "set_weights", netuid, tuple(range(4, 12)), tuple(range(1, 9)), 0)
+    epochs(kit, netuid)
+    assert module.Incentive[netuid][4] > 0
+
+
+def test_the_owners_own_miners_are_not_paid(kit):
+    module, netuid = kit.module, kit.netuid
+    kit.neuron(netuid, BOB, VALIDATORS[0], stake_tao=50)
+    kit.neuron(netuid, ALICE, MINERS[0])  # Alice owns the subnet
+    kit.neuron(netuid, CHARLIE, MINERS[1])
+    kit.until(lambda: module.ValidatorPermit[netuid][1])
+    kit.ok(VALIDATORS[0], "set_weights", netuid, (2, 3), (3, 1), 0)
+    epochs(kit, netuid, 2)
+    assert module.Incentive[netuid][2] > module.Incentive[netuid][3] > 0
+    assert module.TotalHotkeyAlpha[MINERS[0], netuid] == 0 < module.TotalHotkeyAlpha[MINERS[1], netuid]
+    assert abs(module.MinerBurned[netuid] / ONE32 - 0.75) < 1e-3
+    kit.admin("subnet_emission_enabled", netuid, False)  # no purchases by the protocol: only epochs move AlphaOut
+    kit.root("AdminUtils.sudo_set_recycle_or_burn", netuid, "Recycle")
+    out = module.SubnetAlphaOut[netuid]
+    epochs(kit, netuid)
+    server = (10 * RAO - 10 * RAO * 11_796 // 65_535) // 2
+    assert abs(module.SubnetAlphaOut[netuid] - (out + 10 * RAO - server * 3 // 4)) < server // 1_000
+
+
+def test_an_idle_subnet_pays_validators_everything(kit):
+    """Without incentive the miners' half goes to the validators; the weightless dividend is by stake."""
+    module, netuid = kit.module, kit.netuid
+    kit.neuron(netuid, BOB, VALIDATORS[0], stake_tao=50)
+    epochs(kit, netuid, 2)
+
+    def held():
+        # The owner's hotkey has stake too, from the owner's cut.
+        return module.TotalHotkeyAlpha[VALIDATORS[0], netuid] + module.TotalHotkeyAlpha[OWNER_HOT, netuid]
+
+    before = held()
+    epochs(kit, netuid)
+    assert abs(held() - before - 10 * RAO) < 1_000
+    assert module.TotalHotkeyAlpha[VALIDATORS[0], netuid] > 5 * module.TotalHotkeyAlpha[OWNER_HOT, netuid]
+
+
+def test_nominators_share_dividends_after_the_take(kit):
+    module, netuid = kit.module, laptop(kit)
+    hotkey = VALIDATORS[0]
+    kit.ok(BOB, "decrease_take", hotkey, 6_553)
+    kit.ok(CHARLIE, "add_stake", hotkey, netuid, 50 * RAO)
+    epochs(kit, netuid, 2)
+    before = {who: module.stake_of(hotkey, who, netuid) for who in (BOB, CHARLIE)}
+    total = sum(before.values())
+    epochs(kit, netuid)
+    gained = {who: module.stake_of(hotkey, who, netuid) - before[who] for who in before}
+    dividend = sum(gained.values())
+    take = dividend * 6_553 // 65_535
+    # The take is staked first and shares in the rest.
+    assert abs(gained[CHARLIE] - (dividend - take) * before[CHARLIE] // (total + take)) < 100
+    assert abs(gained[BOB] - take - (dividend - take) * (before[BOB] + take) // (total + take)) < 100
+    # Stored is what the nominators got; the stakes above include rounding of shares.
+    assert abs(module.AlphaDividendsPerSubnet[netuid, hotkey] - (dividend - take)) < 100
+
+
+def test_incentive_follows_auto_stake(kit):
+    module, netuid = kit.module, laptop(kit)
+    kit.refused(CHARLIE, "HotKeyNotRegisteredInSubNet", "set_coldkey_auto_stake_hotkey", netuid, account(99))
+    kit.ok(CHARLIE, "set_coldkey_auto_stake_hotkey", netuid, VALIDATORS[2])
+    kit.refused(CHARLIE, "SameAutoStakeHotkeyAlreadySet", "set_coldkey_auto_stake_hotkey", netuid, VALIDATORS[2])
+    epochs(kit, netuid, 2)
+    assert all(module.TotalHotkeyAlpha[hotkey, netuid] == 0 for hotkey in MINERS)
+    assert module.stake_of(VALIDATORS[2], CHARLIE, netuid) > 0
+
+
+# --- schedule
+
+
+def test_epochs_run_every_tempo_blocks(kit):
+    module, netuid = kit.module, kit.netuid
+    fired = []
+    for _ in range(35):
+        kit.blocks(1)
+        if module.LastEpochBlock[netuid] == kit.runtime.block_number:
+            fired.append(kit.runtime.block_number)
+            assert module.LastMechansimStepBlock[netuid] == kit.runtime.block_number
+            assert module.BlocksSinceLastStep[netuid] == 0
+    assert len(fired) == 3 and fired[1] - fired[0] == fired[2] - fired[1] == 10
+    assert module.next_epoch_start(netuid) == fired[-1] + 10
+
+
+def test_only_so_many_epochs_a_block_the_others_wait(kit):
+    module = kit.module
+    netuids = [kit.netuid, kit.subnet(BOB, account(50)), kit.subnet(BOB, account(51))]
+    for netuid in netuids:
+        kit.admin("tempo", netuid, 20)
+    kit.admin("tempo", 1, 0)
+    kit.until(lambda: module.LastEpochBlock[netuids[0]] == kit.runtime.block_number)
+    block = kit.runtime.block_number
+    assert [module.LastEpochBlock[n] == block for n in netuids] == [True, True, False]
+    assert kit.events("EpochDeferred") == [(netuids[2], block, block + 1)]
+    assert module.PendingEpochAt[netuids[2]] == block + 1
+    kit.blocks(1)
+    assert module.LastEpochBlock[netuids[2]] == block + 1 and module.PendingEpochAt[netuids[2]] == 0
+    kit.admin("max_epochs_per_block", 3)
+    kit.blocks(25)
+    assert not kit.events("EpochDeferred")
+
+
+def test_an_inconsistent_subnet_is_skipped_and_keeps_its_pending(kit):
+    module, netuid = kit.module, kit.netuid
+    kit.neuron(netuid, BOB, VALIDATORS[0])
+    module.Keys[netuid, 1] = OWNER_HOT
+    kit.until(lambda: bool(kit.events("EpochSkipped")))
+    assert module.LastEpochBlock[netuid] == kit.runtime.block_number and module.PendingServerEmission[netuid] > 0
+
+
+def test_owner_triggers_an_epoch_and_sets_the_tempo(kit):
+    module, netuid = kit.module, kit.netuid
+    kit.refused(ALICE, "TempoOutOfBounds", "set_tempo", netuid, 359)
+    kit.refused(BOB, "BadOrigin", "set_tempo", netuid, 400)
+    kit.blocks(1)
+    kit.refused(ALICE, "AdminActionProhibitedDuringWeightsWindow", "set_tempo", netuid, 400)
+    kit.admin("tempo", netuid, 100)
+    kit.ok(ALICE, "set_tempo", netuid, 400)
+    assert module.Tempo[netuid] == 400 and module.LastEpochBlock[netuid] == kit.runtime.block_number
+    kit.refused(ALICE, "TxRateLimitExceeded", "set_tempo", netuid, 401)
+    kit.ok(ALICE, "trigger_epoch", netuid)
+    start = kit.runtime.block_number
+    kit.refused(ALICE, "EpochTriggerAlreadyPending", "trigger_epoch", netuid)
+    kit.refused(ALICE, "AdminActionProhibitedDuringWeightsWindow", "AdminUtils.sudo_set_kappa", netuid, 1)
+    assert kit.until(lambda: module.LastEpochBlock[netuid] == kit.runtime.block_number) == 10
+    assert module.LastEpochBlock[netuid] == start + 10
+    kit.admin("commit_reveal_weights_enabled", netuid, True)
+    kit.refused(ALICE, "DynamicTempoBlockedByCommitReveal", "trigger_epoch", netuid)
+    kit.admin("commit_reveal_weights_enabled", netuid, False)
+    kit.admin("tempo", netuid, 5)
+    kit.refused(ALICE, "AutoEpochAlreadyImminent", "trigger_epoch", netuid)
+    kit.refused(ALICE, "ActivityCutoffFactorMilliOutOfBounds", "set_activity_cutoff_factor", netuid, 999)
+
+
+def test_a_validator_that_fell_silent_no_longer_counts(kit):
+    module, netuid = kit.module, laptop(kit)
+    kit.root("set_activity_cutoff_factor", netuid, 2_000)  # 20 blocks
+    epochs(kit, netuid, 1)
+    assert module.Active[netuid][1:4].all()
+    epochs(kit, netuid, 3)
+    assert not module.Active[netuid][1:4].any() and not module.Incentive[netuid].any()
+
+
+# --- emission
+
+
+def test_minted_tao_follows_the_schedule(kit):
+    """An account of the emission kept apart from the pallet: one block_emission(issuance) a block."""
+    netuid = laptop(kit)
+    minted, start = kit.module.TotalMinted.get(), kit.runtime.block_number
+    expected = 0
+    for _ in range(60):
+        expected += issuance.block_emission_rao(kit.module.TotalIssuance.get())
+        kit.blocks(1)
+    assert kit.module.TotalMinted.get() - minted == expected == (kit.runtime.block_number - start) * RAO
+    assert kit.module.SubnetTAO[netuid] > 1_000 * RAO
+    kit.assert_books_balance()
+
+
+def test_without_enabled_subnets_the_emission_is_recycled(kit):
+    kit.admin("subnet_emission_enabled", kit.netuid, False)
+    kit.blocks(20)
+    issued, out = kit.module.TotalIssuance.get(), kit.module.SubnetAlphaOut[kit.netuid]
+    kit.blocks(10)
+    assert kit.module.TotalIssuance.get() == issued
+    assert kit.module.SubnetAlphaOut[kit.netuid] > out, "alpha is emitted all the same"
+
+
+def test_tao_goes_by_moving_price(kit):
+    """coinbase.rs, test_coinbase_tao_issuance_different_prices: prices 0.1 and 0.2 share 1 to 2."""
+    module = kit.module
+    second = kit.subnet(BOB, account(50))
+    module.SubnetMovingPrice[kit.netuid], module.SubnetMovingPrice[second] = ONE32 // 10, ONE32 // 5
+    shares = module.tao_emissions32([kit.netuid, second], RAO)
+    assert abs(shares[kit.netuid] / ONE32 - RAO / 3) < 2 and abs(shares[second] / ONE32 - 2 * RAO / 3) < 2
+    kit.admin("subnet_emission_enabled", second, False)
+    shares = module.tao_emissions32([kit.netuid, second], RAO)
+    assert shares[second] == 0 and RAO - 1 <= shares[kit.netuid] / ONE32 <= RAO
+    kit.admin("subnet_emission_enabled", second, True)
+    module.MinerBurned[kit.netuid] = ONE32
+    assert module.tao_emissions32([kit.netuid, second], RAO)[kit.netuid] == 0
+
+
+def test_moving_price_vectors(kit):
+    """coinbase.rs: test_coinbase_moving_prices, test_update_moving_price_after_time(_initial); the price is 1."""
+    module, netuid = kit.module, kit.netuid
+    module.SubnetAlphaIn[netuid] = module.SubnetTAO[netuid]
+
+    def updated(alpha: float, block: int, first: int, times: int) -> float:
+        module.SubnetMovingAlpha.set(int(alpha * ONE32))
+        module.FirstEmissionBlockNumber[netuid] = first
+        module.SubnetMovingPrice[netuid] = 0
+        kit.runtime.block_number = block
+        for _ in range(times):
+            module.update_moving_price(netuid)
+        return module.SubnetMovingPrice[netuid] / ONE32
+
+    assert abs(updated(0.1, 7_200 * 28, 1, 14) - 0.512325) < 0.001
+    assert abs(updated(0.5, 144_000_000 + 1, 1, 1) - 0.5) < 0.001
+    assert updated(0.5, 11, 1, 1) < 0.001
+
+
+def test_pending_emission_vector(kit):
+    """coinbase.rs, test_pending_emission: a quarter of the validators' half is root's."""
+    module, netuid = kit.module, kit.netuid
+    module.TaoWeight.set(U64_MAX)
+    module.SubnetTAO[0] = RAO
+    module.SubnetAlphaIn[netuid] = 2 * RAO
+    module.SubnetAlphaOut[netuid] = 0
+    module.SubnetAlphaOutEmission[netuid] = RAO
+    module.SubnetOwnerCut.set(0)
+    for item in (module.PendingServerEmission, module.PendingValidatorEmission, module.PendingRootAlphaDivs):
+        item[netuid] = 0
+    module._emit_alpha(netuid, root_sells=True)
+    assert abs(module.PendingServerEmission[netuid] - 500_000_000) <= 1
+    assert abs(module.PendingValidatorEmission[netuid] - 375_000_000) <= 1
+    assert abs(module.PendingRootAlphaDivs[netuid] - 125_000_000) <= 1
+
+
+def test_dividends_hand_out_the_whole_pot(kit):
+    """coinbase.rs, test_calculate_dividend_distribution_total: nothing is lost but truncation."""
+    module, netuid = kit.module, laptop(kit)
+    kit.ok(BOB, "add_stake", VALIDATORS[1], 0, 500 * RAO)
+    dividends = {hotkey: 10**9 * (i + 1) for i, hotkey in enumerate(VALIDATORS)}
+    local, root = module.split_dividends(netuid, dividends, 10**12, 10**11)
+    assert 10**12 - 1_000 <= sum(local.values()) >> 32 <= 10**12
+    assert 10**11 - 1_000 <= sum(root.values()) >> 32 <= 10**11
+    assert root[VALIDATORS[0]] == 0 < root[VALIDATORS[1]]
+
+
+def test_root_dividends_are_claimed_once_by_those_who_earned_them(kit):
+    module, netuid = kit.module, laptop(kit)
+    hotkey = VALIDATORS[0]
+    kit.ok(BOB, "add_stake", hotkey, 0, 1_000 * RAO)
+    kit.ok(CHARLIE, "add_stake", hotkey, 0, 3_000 * RAO)
+    module.SubnetMovingPrice[netuid] = 2 * ONE32  # root sells
+    epochs(kit, netuid, 3)
+    earned = module.owed_root_alpha(hotkey, CHARLIE, netuid)
+    assert earned > 500_000
+    assert abs(earned - 3 * module.owed_root_alpha(hotkey, BOB, netuid)) < 10
+    kit.ok(ALICE, "add_stake", hotkey, 0, 1_000 * RAO)
+    assert module.owed_root_alpha(hotkey, ALICE, netuid) == 0, "nobody claims for a time without stake"
+    kit.ok(CHARLIE, "set_root_claim_type", "Keep")
+    before = module.stake_of(hotkey, CHARLIE, netuid)
+    kit.ok(CHARLIE, "claim_root", (netuid,))
+    assert abs(module.stake_of(hotkey, CHARLIE, netuid) - before - earned) <= 1
+    kit.ok(CHARLIE, "claim_root", (netuid,))
+    assert abs(module.stake_of(hotkey, CHARLIE, netuid) - before - earned) <= 1
+    root = module.stake_of(hotkey, BOB, 0)
+    kit.ok(BOB, "claim_root", (netuid,))  # the default: swapped for TAO, staked on root
+    assert module.stake_of(hotkey, BOB, 0) > root
+    kit.assert_books_balance()
+
+
+# --- mechanisms
+
+
+def test_two_mechanisms_share_the_emission_and_keep_their_weights_apart(kit):
+    module, netuid = kit.module, laptop(kit)
+    kit.root("AdminUtils.sudo_set_min_allowed_uids", netuid, 1)
+    kit.admin("max_allowed_uids", netuid, 64)
+    kit.root("AdminUtils.sudo_set_mechanism_count", netuid, 2)
+    kit.root("AdminUtils.sudo_set_mechanism_emission_split", netuid, (16_384, 49_151))
+    for hotkey in VALIDATORS:
+        kit.ok(hotkey, "set_mechanism_weights", netuid, 0, (4,), (1,), 0)
+        kit.ok(hotkey, "set_mechanism_weights", netuid, 1, (5,), (1,), 0)
+    epochs(kit, netuid, 2)
+    second = 4_096 + netuid
+    assert module.Incentive[netuid][4] == 65_535 == module.Incentive[second][5]
+    emission = module.Emission[netuid]
+    assert abs(int(emission[5]) - 3 * int(emission[4])) < emission[4] // 1_000
+    kit.root("AdminUtils.sudo_set_mechanism_count", netuid, 1)
+    assert not list(module.Weights.keys(second)) and len(module.Incentive[second]) == 0
