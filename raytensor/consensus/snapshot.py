@@ -1,0 +1,139 @@
+"""A subnet's consensus state in one Parquet file: a row per neuron, hyperparameters in the file's metadata.
+
+In: `Snapshot`. Out: a file, and back, without loss. Columns: uid uint32 (0 to n - 1 in order), hotkey, coldkey string,
+stake_rao, stake_frac uint64, validator_permit bool, last_update, block_at_registration uint64, commit_block uint64
+(null without a live commit), and for weights and bonds two lists each in stored order: weight_uids, bond_uids
+list<uint32>, weight_values, bond_values list<uint16>. Metadata: key "raytensor.consensus", a JSON object of `FORMAT`,
+netuid, mecid, source and every scalar field of `EpochInput`. Knows nothing of the chain's transport.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raytensor.consensus.dense_rows import DenseRows
+from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput
+from raytensor.consensus.rows import Rows
+from raytensor.errors import ConfigError, DataError
+
+FORMAT = 1
+KEY = b"raytensor.consensus"
+_VECTORS = {
+    "last_update", "block_at_registration", "stake", "stake_frac", "validator_permit", "commit_block", "weights", "bonds"
+}  # fmt: skip
+SCALARS = tuple(field.name for field in fields(EpochInput) if field.name not in _VECTORS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """One mechanism of one subnet at one block, with its names.
+
+    hotkeys, coldkeys: ss58 (or any distinct names), one per uid. source: where it comes from, for people.
+    """
+
+    netuid: int
+    mecid: int
+    hotkeys: tuple[str, ...]
+    coldkeys: tuple[str, ...]
+    inputs: EpochInput
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("hotkeys", "coldkeys"):
+            if len(getattr(self, name)) != self.inputs.n:
+                raise ConfigError(f"{name}: {len(getattr(self, name))} names; this network has {self.inputs.n}")
+        if len(set(self.hotkeys)) != len(self.hotkeys):
+            raise ConfigError("hotkeys: one of them stands twice")
+
+    def uid(self, who: str) -> int:
+        """The uid of a hotkey, or of "uid:7". ConfigError where there is none."""
+        number = who.removeprefix("uid:")
+        if number != who and number.isdigit() and int(number) < self.inputs.n:
+            return int(number)
+        if who in self.hotkeys:
+            return self.hotkeys.index(who)
+        raise ConfigError(f'no neuron "{who}" on subnet {self.netuid}; give a hotkey of it, or uid:0 to uid:{self.inputs.n - 1}')
+
+
+def write_snapshot(snapshot: Snapshot, path: str | Path) -> None:
+    """Write the file; a file that is there is replaced."""
+    inputs = snapshot.inputs
+    meta = {"format": FORMAT, "netuid": snapshot.netuid, "mecid": snapshot.mecid, "source": snapshot.source}
+    meta |= {name: getattr(inputs, name) for name in SCALARS}
+    commits = pa.array(inputs.commit_block, mask=inputs.commit_block == np.uint64(NO_COMMIT))
+    columns = {
+        "uid": pa.array(np.arange(inputs.n, dtype=np.uint32)),
+        "hotkey": pa.array(snapshot.hotkeys, pa.string()),
+        "coldkey": pa.array(snapshot.coldkeys, pa.string()),
+        "stake_rao": pa.array(inputs.stake),
+        "stake_frac": pa.array(inputs.stake_frac),
+        "validator_permit": pa.array(inputs.validator_permit),
+        "last_update": pa.array(inputs.last_update),
+        "block_at_registration": pa.array(inputs.block_at_registration),
+        "commit_block": commits,
+    }
+    for name, rows in (("weight", inputs.weights), ("bond", inputs.bonds)):
+        rows = rows.to_rows() if isinstance(rows, DenseRows) else rows
+        columns[f"{name}_uids"] = pa.LargeListArray.from_arrays(rows.indptr, pa.array(rows.uids))
+        columns[f"{name}_values"] = pa.LargeListArray.from_arrays(rows.indptr, pa.array(rows.values))
+    table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(meta).encode()})
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_snapshot(path: str | Path) -> Snapshot:
+    """Read a file that `write_snapshot` or the chain room wrote. DataError where it is another or a broken one."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+    raw = (table.schema.metadata or {}).get(KEY)
+    if raw is None:
+        raise DataError(f'{path}: no "{KEY.decode()}" metadata, so it is not a consensus snapshot')
+    meta = json.loads(raw)
+    if meta.pop("format", None) != FORMAT:
+        raise DataError(f"{path}: another format than {FORMAT}; write it again with this version")
+    try:
+        names = {name: meta.pop(name) for name in ("netuid", "mecid", "source")}
+        inputs = EpochInput(
+            **meta,
+            stake=_numbers(table, "stake_rao"),
+            stake_frac=_numbers(table, "stake_frac"),
+            validator_permit=_numbers(table, "validator_permit"),
+            last_update=_numbers(table, "last_update"),
+            block_at_registration=_numbers(table, "block_at_registration"),
+            commit_block=_numbers(table, "commit_block", NO_COMMIT),
+            weights=_rows(table, "weight"),
+            bonds=_rows(table, "bond"),
+        )
+        hotkeys, coldkeys = (tuple(table.column(name).to_pylist()) for name in ("hotkey", "coldkey"))
+        if _numbers(table, "uid").tolist() != list(range(table.num_rows)):
+            raise DataError(f"{path}: uid has to run from 0 in order")
+        return Snapshot(hotkeys=hotkeys, coldkeys=coldkeys, inputs=inputs, **names)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: missing or unknown field {error}") from error
+    except ConfigError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _numbers(table: pa.Table, name: str, null: int | None = None) -> np.ndarray:
+    array = table.column(name).combine_chunks()
+    if null is not None:
+        array = array.fill_null(null)
+    elif array.null_count:
+        raise ConfigError(f"{name}: has {array.null_count} nulls")
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _rows(table: pa.Table, name: str) -> Rows:
+    uids, values = (table.column(f"{name}_{part}").combine_chunks() for part in ("uids", "values"))
+    lengths = [np.diff(part.offsets.to_numpy()) for part in (uids, values)]
+    if uids.null_count or values.null_count or not np.array_equal(*lengths):
+        raise ConfigError(f"{name}_uids and {name}_values: the lists differ in length")
+    indptr = np.concatenate([[0], np.cumsum(lengths[0])])
+    return Rows.checked(indptr, uids.flatten().to_numpy(), values.flatten().to_numpy(), name=f"{name}s")

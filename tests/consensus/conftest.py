@@ -1,0 +1,26 @@
+"""Helpers of the consensus tests: comparing two outputs to the last bit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from raytensor.consensus import EpochOutput
+
+
+def differing_fields(a: EpochOutput, b: EpochOutput) -> list[str]:
+    names = [field.name for field in dataclasses.fields(EpochOutput) if field.name not in ("bonds", "raw")]
+    bad = [name for name in names if not _same(getattr(a, name), getattr(b, name))]
+    bad += [f"raw.{f.name}" for f in dataclasses.fields(a.raw) if not _same(getattr(a.raw, f.name), getattr(b.raw, f.name))]
+    return bad + (["bonds"] if a.bonds.to_lists() != b.bonds.to_lists() else [])
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b)
+
+
+@pytest.fixture(scope="session")
+def differing():
+    return differing_fields
