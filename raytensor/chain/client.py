@@ -98,17 +98,23 @@ class ChainClient:
 
     def block_hash(self, number: int) -> str:
         """Hash of the block with this number on the best chain. Raises ChainError if there is none (yet)."""
-        found = self.rpc("chain_getBlockHash", [number])
+        found = self.find_block_hash(number)
         if found is None:
             raise ChainError(f"{self.endpoint} has no block {number} (yet)")
         return found
 
-    def extrinsics(self, block_hash: str) -> list[str]:
-        """Hashes of a block's extrinsics, in order."""
-        block = self.rpc("chain_getBlock", [block_hash])
-        if block is None:
+    def find_block_hash(self, number: int) -> str | None:
+        """Hash of the block with this number on the best chain, None if there is none (yet)."""
+        return self.rpc("chain_getBlockHash", [number])
+
+    def block(self, block_hash: str) -> tuple[Head, list[str]]:
+        """A block and the hashes of its extrinsics, in order. Raises ChainError for a block that is not known."""
+        found = self.rpc("chain_getBlock", [block_hash])
+        if found is None:
             raise ChainError(f"{self.endpoint} does not know block {block_hash}")
-        return [extrinsic_hash(bytes.fromhex(x[2:])) for x in block["block"]["extrinsics"]]
+        header, extrinsics = found["block"]["header"], found["block"]["extrinsics"]
+        head = Head(int(header["number"], 16), block_hash, header["parentHash"])
+        return head, [extrinsic_hash(bytes.fromhex(x[2:])) for x in extrinsics]
 
     def events(self, block_hash: str) -> list[tuple[int | None, Event]]:
         """(index of the extrinsic or None, event) of a block, in order."""
@@ -266,7 +272,7 @@ class ChainClient:
             head = self.wait_for_block(number, max(0.0, deadline - time.monotonic()), poll_s)
             while number <= head.number:
                 block_hash = self.block_hash(number)
-                hashes = self.extrinsics(block_hash)
+                _, hashes = self.block(block_hash)
                 if hash in hashes:
                     index = hashes.index(hash)
                     return number, [event for at, event in self.events(block_hash) if at == index]

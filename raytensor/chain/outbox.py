@@ -22,7 +22,7 @@ from raytensor.chain.events import Event, Outcome, fee, outcomes, skeleton
 from raytensor.chain.journal import Extrinsic, Journal, Sent
 from raytensor.chain.runtime import Era
 from raytensor.chain.wallet import Signer
-from raytensor.errors import ChainError, ChainUnavailable, FateUnknown
+from raytensor.errors import ChainUnavailable, FateUnknown
 from raytensor.types import Fate, Receipt
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,9 @@ class Outbox:
         self._open: dict[str, Extrinsic] = {}
         self._last_sent: dict[str, int] = {}  # hash -> head when it was last handed to a node
         self._recent: dict[str, Extrinsic] = {}  # included in blocks that are not final yet
-        self._trail: dict[int, str] = {}  # scanned blocks that are not final yet
-        self._scanned = client.head().number
+        head = client.head()
+        self._scanned = head.number
+        self._trail: dict[int, str] = {head.number: head.hash}  # scanned blocks that are not final yet
         self.counters = {"submitted": 0, "included": 0, "failed": 0}
 
     @property
@@ -71,7 +72,7 @@ class Outbox:
             self._open[extrinsic.hash] = extrinsic
             self._last_sent[extrinsic.hash] = 0
             self._scanned = min(self._scanned, extrinsic.birth)
-        self._trail.clear()
+        self._trail = {self._scanned: self._client.block_hash(self._scanned)}
 
     def post(self, planned: Planned, born: Head) -> str | PoolRefusal:
         """Signs, writes and sends one extrinsic. Its hash if it is on its way (or may be), else why the node refused.
@@ -109,7 +110,11 @@ class Outbox:
         self._step_back()
         settled = []
         while self._scanned < head.number:
-            settled += self._scan(self._scanned + 1)
+            block, hashes = self._client.block(self._client.block_hash(self._scanned + 1))
+            if block.parent != self._trail[self._scanned]:  # the best chain changed under our feet
+                self._step_back()
+                continue
+            settled += self._scan(block, hashes)
         settled += self._expire()
         self._resend(head)
         self._forget_final()
@@ -135,17 +140,15 @@ class Outbox:
         self._last_sent[extrinsic.hash] = head
         return None
 
-    def _scan(self, number: int) -> list[Settled]:
-        block_hash = self._client.block_hash(number)
+    def _scan(self, block: Head, hashes: list[str]) -> list[Settled]:
         found = []
-        if self._open:
-            places = {hash: at for at, hash in enumerate(self._client.extrinsics(block_hash)) if hash in self._open}
-            events = self._client.events(block_hash) if places else []
-            for hash, at in places.items():
-                own = [event for index, event in events if index == at]
-                found.append(self._include(self._open.pop(hash), number, own))
-        self._trail[number] = block_hash
-        self._scanned = number
+        places = {hash: at for at, hash in enumerate(hashes) if hash in self._open}
+        events = self._client.events(block.hash) if places else []
+        for hash, at in places.items():
+            own = [event for index, event in events if index == at]
+            found.append(self._include(self._open.pop(hash), block.number, own))
+        self._trail[block.number] = block.hash
+        self._scanned = block.number
         return found
 
     def _include(self, extrinsic: Extrinsic, block: int, events: list[Event]) -> Settled:
@@ -181,12 +184,15 @@ class Outbox:
         )
 
     def _expire(self) -> list[Settled]:
-        """Those that can't be included any more: the era is over, or another extrinsic has used the nonce."""
+        """Those that can't be included any more: the era is over, or another extrinsic has used the nonce.
+
+        The nonce is read at the last scanned block and no later one, which might hold the very extrinsic.
+        """
         nonces: dict[str, int] = {}
         found = []
         for extrinsic in list(self._open.values()):
             if extrinsic.signer not in nonces:
-                nonces[extrinsic.signer] = self._client.account_nonce(extrinsic.signer, self._trail.get(self._scanned))
+                nonces[extrinsic.signer] = self._client.account_nonce(extrinsic.signer, self._trail[self._scanned])
             over = extrinsic.death is not None and self._scanned >= extrinsic.death
             if over or nonces[extrinsic.signer] > extrinsic.nonce:
                 del self._open[extrinsic.hash]
@@ -211,14 +217,12 @@ class Outbox:
     def _step_back(self) -> None:
         """If scanned blocks have left the best chain, goes back to the last common one and reopens what they held."""
         before = self._scanned
-        while self._scanned in self._trail:
-            try:
-                if self._client.block_hash(self._scanned) == self._trail[self._scanned]:
-                    break
-            except ChainError:
-                pass  # the best chain is shorter now
+        while self._client.find_block_hash(self._scanned) != self._trail[self._scanned]:
             del self._trail[self._scanned]
             self._scanned -= 1
+            if self._scanned not in self._trail:  # below all that was remembered: only a chain without finality does this
+                self._trail[self._scanned] = self._client.block_hash(self._scanned)
+                break
         if self._scanned == before:
             return
         log.warning("blocks %d to %d left the best chain", self._scanned + 1, before)

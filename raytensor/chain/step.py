@@ -73,7 +73,7 @@ class Step:
                 raise ChainUnavailable(f"{waiting}: in no block after {self._timeout_s:g} s ({error})") from error
             number += 1
             block_hash = client.block_hash(number)
-            hashes = client.extrinsics(block_hash)
+            _, hashes = client.block(block_hash)
             if not sent.keys() & set(hashes):
                 continue
             events = client.events(block_hash)

@@ -28,7 +28,12 @@ def spec():
         Neuron(f"{role}-{n}", role, key("hot", n), key("cold", n), stake * RAO)
         for n, (role, stake) in enumerate(zip(ROLES, STAKES))
     ]
-    return SubnetSpec(neurons, tempo=TEMPO, delegate=DevKey("//net//delegate"))
+    return SubnetSpec(
+        neurons,
+        tempo=TEMPO,
+        delegate=DevKey("//net//delegate"),
+        hyperparameters={"sudo_set_max_allowed_validators": 3},  # so that paid miners get no permit
+    )
 
 
 @pytest.fixture(scope="module")
