@@ -89,13 +89,13 @@ class MinerProfile:
 def _default_profiles() -> list[MinerProfile]:
     """Eight honest miners that differ in size, learning rate and amount of training; the first learns most."""
     return [
-        MinerProfile(hidden=128, layers=4, lr=2e-3, steps=60),
-        MinerProfile(hidden=64, layers=2, steps=72),
-        MinerProfile(hidden=128, layers=4, lr=2e-3, steps=40),
+        MinerProfile(hidden=128, layers=4, lr=1.5e-3, steps=60),
+        MinerProfile(hidden=64, layers=2, steps=60),
+        MinerProfile(hidden=128, layers=4, lr=1.5e-3, steps=40),
         MinerProfile(hidden=64, layers=2, steps=36),
-        MinerProfile(hidden=128, layers=4, lr=2e-3, steps=24),
+        MinerProfile(hidden=128, layers=4, lr=1.5e-3, steps=26),
         MinerProfile(hidden=32, layers=2, heads=2, steps=24),
-        MinerProfile(hidden=64, layers=2, steps=16),
+        MinerProfile(hidden=64, layers=2, steps=15),
         MinerProfile(hidden=64, layers=2, lr=3e-4, steps=48),
     ]
 
