@@ -165,9 +165,7 @@ class Chain:
         return block
 
     def _announce(self, block: Block, changes: list, included: list[Entry], invalid: list[Entry]) -> None:
-        for entry in invalid:
-            self.pool.drop_invalid(entry)
-        self.pool.after_block(block.number, included)
+        self.pool.after_block(block.number, included, invalid)
         status = {"inBlock": f"0x{block.hash.hex()}"}
         for entry in included:
             entry.tell(status)

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from raytensor.errors import ConfigError, RayTensorError
@@ -147,25 +148,21 @@ async def _until_stopped(author, watch_stdin: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     if watch_stdin:
-        reader = asyncio.StreamReader()
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        watching = asyncio.ensure_future(_drain(reader))
-        watching.add_done_callback(lambda _: stopped.set())
+        # A thread, since the event loop can't wait for files and /dev/null; it reads past Python's buffer, whose lock
+        # must not be held when the interpreter ends.
+        threading.Thread(target=_drain_stdin, args=(loop, stopped), daemon=True).start()
     stopping = asyncio.ensure_future(stopped.wait())
     await asyncio.wait({stopping, author.failure}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if watch_stdin:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
-        transport.close()
     if author.failure.done():
         author.failure.result()
 
 
-async def _drain(reader: asyncio.StreamReader) -> None:
-    while await reader.read(65536):
+def _drain_stdin(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
+    while os.read(0, 65536):
         pass
+    with contextlib.suppress(RuntimeError):  # the loop has ended before us
+        loop.call_soon_threadsafe(stopped.set)
 
 
 def _report(block, changes) -> None:

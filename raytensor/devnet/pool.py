@@ -195,17 +195,16 @@ class Pool:
         """Raw ready extrinsics."""
         return [entry.extrinsic.raw for entry in self._ready.values()]
 
-    def drop_invalid(self, entry: Entry) -> None:
-        """End an extrinsic that the block author found invalid; it is refused unread for a while."""
-        self._banned[entry.extrinsic.hash] = self.runtime.block_number + BAN_BLOCKS
-        self._remove(entry, "invalid")
-        self._recount(entry.extrinsic.signer)
-
-    def after_block(self, number: int, included: list[Entry]) -> None:
-        """Take out what block `number` holds, end what can no longer be in a block, move up what became ready."""
-        accounts = {entry.extrinsic.signer for entry in included}
+    def after_block(self, number: int, included: list[Entry], invalid: list[Entry]) -> None:
+        """Take out what block `number` holds; end what its author found invalid, what can no longer be in a block and
+        what waited too long; move up what became ready.
+        """
+        accounts = {entry.extrinsic.signer for entry in (*included, *invalid)}
         for entry in included:
             self._remove(entry, None)
+        for entry in invalid:
+            self._banned[entry.extrinsic.hash] = number + BAN_BLOCKS
+            self._remove(entry, "invalid")
         expired = [e for e in (*self._ready.values(), *self._future.values()) if (e.valid_till or NEVER) <= number + 1]
         waited = [entry for entry in self._future.values() if entry.since + FUTURE_BLOCKS <= number]
         for entry, status in [*((e, "invalid") for e in expired), *((e, "dropped") for e in waited if e not in expired)]:
