@@ -9,7 +9,6 @@ Heavy packages are imported in the functions that need them: the first line must
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raytensor.config import RunConfig
-from raytensor.errors import ChainUnavailable, RayTensorError, RunError
+from raytensor.errors import ChainUnavailable, RunError
 from raytensor.telemetry import events
 from raytensor.telemetry.runfolder import RunFolder
 
@@ -34,8 +33,12 @@ Show = Callable[[events.Event], None]
 
 CHAIN_ACTOR_CPUS = 0.1
 CHAIN_START_S = 180.0  # to open the subnet and register everyone, on a chain with 12 s blocks too
-# Settings that may differ between the process that began a run and the one that goes on from it.
-MAY_CHANGE = {"rounds", "resume", "dry_run", "paths", "cluster", "tracker"}
+# Settings that change how a run is carried out but not what it computes: they may differ when it is gone on with.
+MAY_CHANGE = (
+    "rounds", "resume", "dry_run", "paths.", "cluster.", "tracker.", "chain.timeout_s", "chain.inclusion_timeout_s",
+    "miners.num_hosts", "miners.cpus_per_host", "miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every",
+    "validators.num_scorers", "validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,15 @@ def needs(cfg: RunConfig, cpus: float) -> list[Need]:
 class Network:
     """Everything of a run that must be started and ended. A context manager; leaving it ends all of it, in reverse.
 
-    Raises `RayTensorError` from `__enter__` when a part can't start; what had started is ended first.
+    Raises `RunError` when the folder holds a run with other settings, and `RayTensorError` from `__enter__` when a part
+    can't start; what had started is ended first.
     """
 
     def __init__(self, cfg: RunConfig, folder: RunFolder, show: Show) -> None:
         self.cfg, self.folder, self.show = cfg, folder, show
         self.neurons = identities(cfg)
-        self.first_round = 1
+        self._resumed_from = self._resume_round()
+        self.first_round = (self._resumed_from or 0) + 1
         self._embedded = not cfg.chain.endpoint
         self._stack = ExitStack()
 
@@ -133,7 +138,6 @@ class Network:
 
     def _start(self) -> None:
         cfg = self.cfg
-        resume_round = self._resume_round()
         self._phase("starting the chain, and Ray (takes about 7 s)" if self._embedded else "starting Ray (takes about 7 s)")
         chain_up: Future[Subnet] = Future()
         threading.Thread(target=self._in_thread, args=(chain_up, self._start_chain), name="chain-start", daemon=True).start()
@@ -153,29 +157,29 @@ class Network:
 
         self.text = prepare(cfg.data, Path(cfg.paths.cache), self._phase)
         self._phase("starting the miners' hosts and the scorers")
-        self._start_workers(roles[0].count, resume_round)
+        self._start_workers(roles[0].count)
         self.subnet = self._result(chain_up)
         self._start_chain_actor()
         self.fleet.wait_ready(cfg.cluster.start_timeout_s)
-        self._start_round(resume_round)
+        self._start_round()
         self._announce()
 
     def _settled_config(self) -> dict[str, Any]:
-        return {key: value for key, value in dataclasses.asdict(self.cfg).items() if key not in MAY_CHANGE}
+        flat = flatten(dataclasses.asdict(self.cfg))
+        return {key: value for key, value in flat.items() if not key.startswith(MAY_CHANGE)}
 
     def _resume_round(self) -> int | None:
         """The round after which an earlier process stopped. Raises `RunError` if it had other settings."""
         state = self.folder.load_state() if self.folder.resuming else None
         if state is None:
             return None
-        mine = self._settled_config()
-        differs = [key for key in mine if state["config"].get(key) != mine[key]]
+        before, now = state["config"], self._settled_config()
+        differs = [f"{key}={now.get(key)!r} (was {before.get(key)!r})" for key in {**before, **now} if before.get(key) != now.get(key)]
         if differs:
             raise RunError(
-                f"{self.folder.path} was begun with other settings in: {', '.join(differs)} (see its config.yaml)\n"
-                f"  fix: give the same settings again, or take another name"
+                f"{self.folder.path} was begun with other settings: {', '.join(differs)}\n"
+                f"  fix: give the same settings again (config.yaml there has them), or take another name"
             )
-        self.first_round = int(state["round"]) + 1
         return int(state["round"])
 
     @staticmethod
@@ -221,7 +225,7 @@ class Network:
     def _delegate_uri(self) -> str:
         return f"//raytensor//{self.cfg.seed}//operator"
 
-    def _start_workers(self, num_hosts: int, resume_round: int | None) -> None:
+    def _start_workers(self, num_hosts: int) -> None:
         import ray
 
         from raytensor.mechanisms import base
@@ -231,7 +235,7 @@ class Network:
 
         cfg, text = self.cfg, self.text
         hotkeys = [self._ss58(who) for who in self.neurons if who.role == "miner"]
-        self.fleet = Fleet(cfg, hotkeys, text, num_hosts=num_hosts, folder=self.folder.checkpoints, resume_round=resume_round)
+        self.fleet = Fleet(cfg, hotkeys, text, num_hosts=num_hosts, folder=self.folder.checkpoints, resume_round=self._resumed_from)
         self._stack.callback(self.fleet.close)
         scorer = ray.remote(num_cpus=cfg.validators.cpus_per_scorer)(Scorer)
         self.scorers = Pool(
@@ -270,7 +274,7 @@ class Network:
         self._stack.callback(lambda: ray.kill(self.chain))
         wait_ready({"the chain actor": self.chain.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
 
-    def _start_round(self, resume_round: int | None) -> None:
+    def _start_round(self) -> None:
         from raytensor.chain.follower import Follower
         from raytensor.round import Parts, Round
         from raytensor.validators.scoreboard import ScoreBoard
@@ -280,9 +284,9 @@ class Network:
             hotkey: ScoreBoard(self.subnet.netuid, hotkey, ema=cfg.mechanism.ema, miss=cfg.mechanism.miss)
             for hotkey in (self._ss58(who) for who in self.neurons if who.role == "validator")
         }
-        if resume_round is not None:
+        if self._resumed_from is not None:
             for hotkey, board in self.boards.items():
-                board.restore(self._board_path(resume_round, hotkey), now=time.time())
+                board.restore(self._board_path(self._resumed_from, hotkey), now=time.time())
         self.follower = Follower(
             self.endpoint,
             self.subnet.netuid,
@@ -320,6 +324,14 @@ class Network:
         from raytensor.chain.wallet import DevKey
 
         return DevKey(who.hotkey_uri).ss58
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys; lists stay as they are."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def epoch_seen(metagraph: Metagraph) -> events.EpochSeen:

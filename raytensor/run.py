@@ -14,6 +14,7 @@ from pathlib import Path
 
 from raytensor import __version__, config
 from raytensor.errors import RayTensorError
+from raytensor.network import Network, Show
 from raytensor.telemetry import events
 from raytensor.telemetry.console import Console
 from raytensor.telemetry.runfolder import RunFolder, new_name
@@ -58,17 +59,18 @@ def play(cfg: config.RunConfig) -> int:
     name = cfg.name or new_name(Path(cfg.paths.runs))
     with RunFolder(Path(cfg.paths.runs) / name, cfg.resume) as folder:
         past = events.read_events(folder.events) if folder.events.exists() else []
-        folder.write_config(cfg)
         with events.EventLog(folder.events) as log, Console(folder.path, cfg.rounds, past=past) as console:
 
             def show(event: events.Event) -> None:
                 log.append(event)
                 console.show(event)
 
+            network = Network(cfg, folder, show)
+            folder.write_config(cfg)
             show(events.Started(name=name, rounds=cfg.rounds, seed=cfg.seed, version=__version__))
             reason, heldout = "finished", None
             try:
-                heldout = _rounds(cfg, folder, show, console)
+                heldout = _rounds(cfg, network, folder, show, console)
             except KeyboardInterrupt:
                 reason = "interrupted"
             except RayTensorError as error:
@@ -80,8 +82,7 @@ def play(cfg: config.RunConfig) -> int:
     return 0 if reason == "finished" else 130
 
 
-def _rounds(cfg: config.RunConfig, folder: RunFolder, show, console: Console) -> dict[str, float | None]:
-    from raytensor.network import Network
+def _rounds(cfg: config.RunConfig, network: Network, folder: RunFolder, show: Show, console: Console) -> dict[str, float | None]:
     from raytensor.telemetry.tracker import make_tracker, round_metrics
 
     stopping = threading.Event()
@@ -94,7 +95,7 @@ def _rounds(cfg: config.RunConfig, folder: RunFolder, show, console: Console) ->
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with Network(cfg, folder, show) as network:
+        with network:
             tracker = make_tracker(cfg.tracker, folder.path, folder.name)
             try:
                 for number in range(network.first_round, cfg.rounds + 1):
