@@ -17,6 +17,8 @@ from raytensor.errors import ConfigError
 def unsigned(name: str, values: object, dtype: type, length: int | None = None) -> np.ndarray:
     """`values` as a contiguous vector of an unsigned dtype, refused by name where it doesn't fit exactly."""
     array = np.asarray(values)
+    if array.dtype.kind == "f" and not isinstance(values, np.ndarray):
+        array = np.array(values, dtype=object)  # a list with an integer beyond 2^63 must not go through float
     if array.ndim != 1:
         raise ConfigError(f"{name}: {array.ndim} dimensions; give a flat list of integers")
     if length is not None and len(array) != length:

@@ -16,23 +16,24 @@ def random_network(seed: int, *, max_n: int = 24) -> EpochInput:
     block = int(rng.integers(1, 3_000_000))
     tempo = int(rng.choice([0, 1, 2, 99, 360]))
     recent = lambda spread: np.maximum(block - rng.integers(0, spread, n), 0).astype(np.uint64)  # noqa: E731
-    registered = recent(50) if rng.random() < 0.3 else recent(100_000)
+    lively = rng.random() < 0.5  # nothing but what the matrices say keeps anyone from earning
+    registered = recent(50) if rng.random() < 0.2 and not lively else recent(100_000) // np.uint64(2)
     last_update = recent(50) if rng.random() < 0.7 else recent(8000)
-    density = float(rng.choice([0.05, 0.3, 0.8, 1.0]))
+    density = float(rng.choice([0.1, 0.4, 0.8, 1.0]))
     unsorted = rng.random() < 0.3
     stake, stake_frac = _stake(rng, n)
     yuma3 = bool(rng.random() < 0.6)
     return EpochInput(
         block=block,
         tempo=tempo,
-        activity_cutoff=int(rng.choice([1, 30, 5000, 10**6])),
+        activity_cutoff=10**7 if lively else int(rng.choice([1, 30, 5000, 10**6])),
         last_update=last_update,
         block_at_registration=registered,
         stake=stake,
         stake_frac=stake_frac,
-        stake_threshold=int(rng.choice([0, 0, 1, 1000, 10**12])),
+        stake_threshold=0 if lively else int(rng.choice([0, 1, 1000, 10**12])),
         owner_uid=int(rng.integers(0, n)) if rng.random() < 0.4 else None,
-        validator_permit=rng.random(n) < rng.choice([0.0, 0.3, 0.8, 1.0]),
+        validator_permit=rng.random(n) < (1.0 if lively else rng.choice([0.0, 0.3, 0.8])),
         max_validators=int(rng.choice([0, 1, 2, n // 2, n, 64])),
         kappa=int(rng.choice([0, 1, 100, 32767, 32768, 45000, 65534, 65535])),
         bonds_penalty=int(rng.choice([0, 1, 1000, 32768, 65534, 65535])),
@@ -52,7 +53,7 @@ def random_network(seed: int, *, max_n: int = 24) -> EpochInput:
 
 
 def _stake(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-    kind = rng.integers(0, 5)
+    kind = rng.integers(0, 6)
     if kind == 0:
         whole = rng.integers(0, 3, n)  # ties and zeros
     elif kind == 1:
