@@ -39,13 +39,13 @@ def test_a_dead_actor_is_an_error_that_says_so(ray_session, monkeypatch):
 
     monkeypatch.setattr(consensus_cluster, "ShardActor", Dying)
     with pytest.raises(ClusterError, match="an actor died in phase row_sums"):
-        consensus_cluster.epoch_on_cluster(random_network(8), num_actors=2, cpus_per_actor=0.1, timeout_s=120)
+        consensus_cluster.epoch_on_cluster(random_network(53), num_actors=2, cpus_per_actor=0.1, timeout_s=120)
 
 
 def test_no_room_is_an_error_that_says_what_was_waited_for(ray_session):
     from raytensor.consensus_cluster import epoch_on_cluster
 
     with pytest.raises(ClusterError, match="waited 1 s for 1 actors of 100 CPUs"):
-        epoch_on_cluster(random_network(8), num_actors=1, cpus_per_actor=100, timeout_s=1)
+        epoch_on_cluster(random_network(53), num_actors=1, cpus_per_actor=100, timeout_s=1)
     with pytest.raises(ConfigError, match="num_actors"):
-        epoch_on_cluster(random_network(8), num_actors=0)
+        epoch_on_cluster(random_network(53), num_actors=0)

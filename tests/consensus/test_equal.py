@@ -86,7 +86,7 @@ def test_a_wide_network_equals_the_reference(differing):
 
 def test_uids_beyond_u16_keep_the_result():
     """The same network with its neurons far apart in a network of 70,000: an extension that changes nothing."""
-    small = random_network(8)
+    small = random_network(53)
     n, step = 70_000, 3_000
     assert small.n * step < n
     place = np.arange(small.n) * step

@@ -11,7 +11,7 @@ from networks import random_network
 from raytensor.consensus import DenseRows, Rows, epoch, stake_from_bits, stake_weight
 from raytensor.errors import ConfigError
 
-GOOD = random_network(8)
+GOOD = random_network(53)
 N = GOOD.n
 
 

@@ -21,7 +21,7 @@ VECTORS = Path(__file__).parent / "vectors"
 
 @pytest.fixture
 def snapshot():
-    inputs = replace(random_network(8), emission=10**12, kappa=32767)
+    inputs = replace(random_network(53), emission=10**12, kappa=32767)
     names = [f"5Hot{uid}" for uid in range(inputs.n)]
     return Snapshot(3, 0, tuple(names), tuple(name.replace("Hot", "Cold") for name in names), inputs, "a test")
 
@@ -34,7 +34,7 @@ def file(snapshot, tmp_path):
 
 
 def test_epochs_carry_permits_and_bonds(differing):
-    inputs = random_network(8)
+    inputs = random_network(53)
     outputs = epochs(inputs, 3)
     second = replace(
         inputs, block=inputs.block + max(inputs.tempo, 1), last_mechanism_step_block=inputs.block,
@@ -47,7 +47,7 @@ def test_epochs_carry_permits_and_bonds(differing):
 
 
 def test_without_resubmitting_everyone_turns_inactive():
-    inputs = replace(random_network(8), activity_cutoff=100, tempo=99)
+    inputs = replace(random_network(53), activity_cutoff=100, tempo=99)
     inputs = replace(inputs, last_update=np.full(inputs.n, inputs.block - 1, np.uint64))
     setters = np.diff(inputs.weights.indptr) > 0
     assert not epochs(inputs, 4)[-1].active.any()
@@ -55,7 +55,7 @@ def test_without_resubmitting_everyone_turns_inactive():
 
 
 def test_between_changes_later_epochs_only():
-    inputs = random_network(8)
+    inputs = random_network(53)
     plain, changed = epochs(inputs, 2), epochs(inputs, 2, between=lambda i, number: replace(i, emission=7))
     assert changed[0].emission.sum() == plain[0].emission.sum() and changed[1].emission.sum() <= 7
     with pytest.raises(ConfigError, match="num_epochs"):
@@ -70,14 +70,14 @@ def test_split_emissions():
 
 
 def test_one_mechanism_is_the_epoch_itself():
-    inputs = random_network(8)
+    inputs = random_network(53)
     alone, together = epoch(inputs), epoch_with_mechanisms([inputs])
     for name in ("dividends", "consensus", "validator_trust", "stake_weight", "emission", "server_emission", "active"):
         assert np.array_equal(getattr(alone, name), getattr(together, name)), name
 
 
 def test_two_mechanisms_are_weighted_by_their_emission():
-    first, second = replace(random_network(8), emission=300), replace(random_network(8), emission=100, kappa=1)
+    first, second = replace(random_network(53), emission=300), replace(random_network(53), emission=100, kappa=1)
     outputs = [epoch(first), epoch(second)]
     together = epoch_with_mechanisms([first, second])
     weights = [(300 << 64) // 400, (100 << 64) // 400]
