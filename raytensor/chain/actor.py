@@ -160,11 +160,12 @@ class ChainWriter:
             if intent.intent_id in failed:
                 self._settle(done, intent, *failed[intent.intent_id])
             elif intent.intent_id not in done:
-                self._settle(done, intent, Fate.UNKNOWN, "Timeout", "wait: it is watched; hand the same intent in again")
+                advice = "wait: it is watched; hand the same intent in again"
+                self._settle(done, intent, Fate.UNKNOWN, "Timeout", advice)
         return [done[intent.intent_id] for intent in intents]
 
     def _attempt(self, todo: dict[str, Intent], done: dict[str, Receipt]) -> tuple[dict[str, Failed], bool]:
-        """Plans and sends. What certainly was not taken but may be tried again, and whether the chain was out of reach."""
+        """Plans and sends. What certainly was not taken but may be tried; whether the chain was out of reach."""
         failed: dict[str, Failed] = {}
         if not todo:
             return failed, False
@@ -254,8 +255,8 @@ class ChainWriter:
             if isinstance(intent, SetWeights):
                 place = (intent.signer, intent.netuid, intent.mecid)
                 if place in newest:
-                    older = newest[place]
-                    self._settle(done, todo.pop(older), Fate.NOT_SENT, "Superseded", "give up: newer weights were given")
+                    older = todo.pop(newest[place])
+                    self._settle(done, older, Fate.NOT_SENT, "Superseded", "give up: newer weights were given")
                 newest[place] = intent_id
 
     def _settle(self, done: dict[str, Receipt], intent: Intent, fate: Fate, error: str, action: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One runtime call. `args` maps argument names of the metadata to values; a value may be a `Call` or a list of them."""
+    """One runtime call. `args`: values by the metadata's argument names; a value may be a `Call` or a list of them."""
 
     module: str
     function: str

@@ -126,7 +126,8 @@ class ChainClient:
         deadline = time.monotonic() + timeout_s
         while (head := self.head()).number < number:
             if time.monotonic() > deadline:
-                raise ChainUnavailable(f"waited {timeout_s:g} s for block {number}; {self.endpoint} is at {head.number}")
+                where = f"{self.endpoint} is at {head.number}"
+                raise ChainUnavailable(f"waited {timeout_s:.1f} s for block {number}; {where}")
             time.sleep(poll_s)
         return head
 
@@ -245,7 +246,7 @@ class ChainClient:
         raw = self.runtime_call(
             "TransactionPaymentApi_query_info", signed.data + len(signed.data).to_bytes(4, "little")
         )
-        # RuntimeDispatchInfo: Weight {Compact<u64> ref_time, Compact<u64> proof_size}, class u8, fee as the balance type.
+        # RuntimeDispatchInfo: Weight {Compact ref_time, Compact proof_size}, class u8, fee of the balance's type.
         ref_time, at = decode_compact(raw, 0)
         _, at = decode_compact(raw, at)
         return int.from_bytes(raw[at + 1 :], "little"), Cost(ref_time, len(signed.data))

@@ -9,7 +9,7 @@ In: the registry, as plain dictionaries, and type ids. Out: bytes, or plain valu
     Compact<T>                 like T                 runtime call     a `Call`, or {pallet: {function: {args}}}
 
 Raises ValueError for a value that does not fit its type and for bytes that are no such value.
-substrate-interface's own codec takes about a millisecond an event; this one is what makes thousands of items affordable.
+substrate-interface's own codec takes about a millisecond an event; this one makes thousands of items affordable.
 Format: the SCALE specification (little endian, compact lengths, enums by index). Knows nothing of pallets or nodes.
 """
 

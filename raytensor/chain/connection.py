@@ -44,13 +44,14 @@ class RpcError(ChainError):
     """The node answered with an error. `error`: {"code", "message", "data"?}."""
 
     def __init__(self, method: str, error: dict[str, Any]) -> None:
-        super().__init__(f"{method}: {error.get('message')} {error.get('data') or ''}".strip() + f" ({error.get('code')})")
+        words = " ".join(str(error[key]) for key in ("message", "data") if error.get(key) is not None)
+        super().__init__(f"{method}: {words} ({error.get('code')})")
         self.method = method
         self.error = error
 
 
 class _Socket:
-    """A websocket for substrate-interface's transport: a deadline per request, answers to other requests thrown away."""
+    """A websocket for substrate-interface's transport: a deadline per request, answers to others are thrown away."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         keepalive = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
@@ -94,7 +95,8 @@ def endpoint_urls(endpoints: Sequence[str] | str) -> list[str]:
     urls = [NETWORKS.get(name, name) for name in names]
     for url in urls:
         if not url.startswith(("ws://", "wss://")):
-            raise ConfigError(f"chain endpoint {url!r}: give ws://host:port, wss://host, or one of {', '.join(NETWORKS)}")
+            names = ", ".join(NETWORKS)
+            raise ConfigError(f"chain endpoint {url!r}: give ws://host:port, wss://host, or one of {names}")
     if not urls:
         raise ConfigError("no chain endpoint: give at least one")
     return urls

@@ -1,7 +1,7 @@
 """What became of each item of an extrinsic, read from its events.
 
 In: the call that was sent and the decoded events of its extrinsic, in order. Out: one `Outcome` per item: a plain call
-is one item, a batch has those of its calls, batch_set_weights one per subnet, a proxied or sudo call those of the inner.
+is one item, a batch has those of its calls, batch_set_weights one per subnet, a proxied or sudo call its inner call's.
 An extrinsic "succeeds" on the chain although items of it failed: the truth is in BatchInterrupted, ItemFailed,
 ProxyExecuted, Sudid and BatchWeightItemFailed, and a failed dispatch leaves no events behind (FRAME rolls them back).
 
@@ -83,7 +83,7 @@ def skeleton(call: Call) -> Call:
 def outcomes(call: Call, events: Sequence[Event]) -> tuple[Outcome, ...]:
     """One outcome per item of the extrinsic's call, in the order of the call.
 
-    Raises ValueError if the events are not those of this call: the extrinsic's end is missing, or the structure differs.
+    Raises ValueError if the events are not those of this call: its end is missing, or the structure differs.
     """
     end = next((e for e in reversed(events) if e.module == "System" and e.name.startswith("Extrinsic")), None)
     if end is None:

@@ -137,7 +137,8 @@ class Journal:
             self._db.executemany("UPDATE intents SET fate = ?, receipt = ? WHERE intent_id = ?", rows)
             if extrinsic is not None:
                 hash, state, block = extrinsic
-                self._db.execute("UPDATE extrinsics SET state = ?, block = ? WHERE hash = ?", (state.value, block, hash))
+                row = (state.value, block, hash)
+                self._db.execute("UPDATE extrinsics SET state = ?, block = ? WHERE hash = ?", row)
 
     def reopen(self, extrinsic: Extrinsic) -> None:
         """An extrinsic's block left the chain: it and its intents are open again."""

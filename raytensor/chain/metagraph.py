@@ -87,7 +87,8 @@ def _read_subnet(client: ChainClient, netuid: int, index: int, block_hash: str) 
     vectors = [(runtime.storage(PALLET, name), index if own else netuid) for _, name, _, own in _VECTORS]
     keys = [runtime.key(item, [netuid]) for item in numbers] + [runtime.key(item, [key]) for item, key in vectors]
     raws = client.query_raw(keys, block_hash)
-    scalar = {**dict.fromkeys(_SCALARS, 0), **{name: runtime.value(item, raw) for name, item, raw in zip(names, numbers, raws)}}
+    scalar = dict.fromkeys(_SCALARS, 0)
+    scalar |= {name: runtime.value(item, raw) for name, item, raw in zip(names, numbers, raws)}
     columns = {
         attribute: runtime.array(item, raw).astype(dtype)
         for (attribute, _, dtype, _), (item, _), raw in zip(_VECTORS, vectors, raws[len(numbers) :])

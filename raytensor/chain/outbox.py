@@ -1,8 +1,8 @@
 """Signed extrinsics on their way: nonces, journal, submission, and watching the blocks until each one's fate is known.
 
 In: planned extrinsics. Out: `Settled` ones, each with a receipt per intent. Written to the journal before it is sent,
-never signed twice; what has an uncertain fate is looked up on the chain, by its hash in the blocks of its era and by the
-account's nonce, and only then the very same bytes may be sent again: they can take effect once at most.
+never signed twice; what has an uncertain fate is looked up on the chain, by its hash in the blocks of its era and by
+the account's nonce, and only then the very same bytes may be sent again: they can take effect once at most.
 A subscription is trusted with nothing: blocks are read. A block that left the best chain is noticed, and what it
 held is open again. Waits for nothing but the node's answers; `poll` is to be called in a loop with a deadline.
 """
@@ -220,7 +220,7 @@ class Outbox:
         while self._client.find_block_hash(self._scanned) != self._trail[self._scanned]:
             del self._trail[self._scanned]
             self._scanned -= 1
-            if self._scanned not in self._trail:  # below all that was remembered: only a chain without finality does this
+            if self._scanned not in self._trail:  # below what was final: only a chain without finality does this
                 self._trail[self._scanned] = self._client.block_hash(self._scanned)
                 break
         if self._scanned == before:

@@ -60,7 +60,9 @@ class Refusal:
         return text if self.until is None else f"{text} (block {self.until})"
 
 
-def read_views(client: ChainClient, subnets: Iterable[tuple[int, int]], head: Head) -> dict[tuple[int, int], SubnetView]:
+def read_views(
+    client: ChainClient, subnets: Iterable[tuple[int, int]], head: Head
+) -> dict[tuple[int, int], SubnetView]:
     """The views of (netuid, mecid) pairs at one block, in two requests for all of them."""
     runtime = client.runtime
     subnets = sorted(set(subnets))
@@ -79,10 +81,8 @@ def read_views(client: ChainClient, subnets: Iterable[tuple[int, int]], head: He
         values = {field: runtime.value(item, raw) for field, item, raw in zip(fields, numbers, own)}
         read.append((values, runtime.array(permit, own[-2]), runtime.array(last_update, own[-1])))
 
-    owners = client.query_many(
-        [(PALLET, "Keys", [netuid, uid]) for (netuid, _), (values, *_) in zip(subnets, read) for uid in range(values["n"])],
-        head.hash,
-    )
+    places = [(netuid, uid) for (netuid, _), (values, *_) in zip(subnets, read) for uid in range(values["n"])]
+    owners = client.query_many([(PALLET, "Keys", [netuid, uid]) for netuid, uid in places], head.hash)
     views, at = {}, 0
     for (netuid, mecid), (values, permits, updates) in zip(subnets, read):
         n = values.pop("n")

@@ -69,7 +69,7 @@ class Era:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A signed extrinsic: its bytes, length-prefixed as nodes take them, and its hash ("0x" blake2-256 of the bytes)."""
+    """A signed extrinsic: its bytes, length-prefixed as nodes take them, and its hash ("0x" blake2-256 of them)."""
 
     data: bytes
     hash: str
@@ -97,9 +97,7 @@ class Runtime:
         if extrinsic["version"] != 4:
             raise ChainError(f"extrinsic format {extrinsic['version']}: only 4 is understood")
         self._extensions = extrinsic["signed_extensions"]
-        self._call_type = next(
-            t["id"] for t in body["types"]["types"] if t["type"]["path"][-1:] == ["RuntimeCall"] and "variant" in t["type"]["def"]
-        )
+        self._call_type = next(t["id"] for t in body["types"]["types"] if t["type"]["path"][-1:] == ["RuntimeCall"])
 
     def storage(self, pallet: str, name: str) -> Storage:
         """Raises ChainError if this runtime has no such item."""

@@ -85,7 +85,8 @@ class Step:
         for result in outcomes(call, events):
             if not result.ok:
                 name = dispatch_error_name(result.error, self._client.runtime.module_error)
-                raise ChainRefused(f"{_names(call)}: {name}; {action_for(name)}", name=name, action=str(action_for(name)))
+                action = str(action_for(name))
+                raise ChainRefused(f"{_names(call)}: {name}; {action}", name=name, action=action)
 
 
 def _names(call: Call) -> str:

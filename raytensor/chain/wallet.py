@@ -182,7 +182,7 @@ def write_key(
 
 
 def new_phrase(num_words: int = 12) -> str:
-    """A new mnemonic phrase from the system's randomness. It is a secret: show it to its owner once, store it nowhere."""
+    """A new mnemonic phrase from the system's randomness: a secret, to be shown once and stored nowhere."""
     return bittensor_core.Keypair.generate_mnemonic(num_words)
 
 

@@ -9,7 +9,7 @@ from faults import FaultProxy
 from raytensor.chain.calls import Call, Transfer
 from raytensor.chain.client import ChainClient
 from raytensor.chain.connection import RpcError, endpoint_urls
-from raytensor.chain.runtime import Era, extrinsic_hash
+from raytensor.chain.runtime import Era
 from raytensor.chain.wallet import DevKey
 from raytensor.errors import ChainError, ChainRefused, ChainUnavailable, ConfigError, FateUnknown
 
@@ -46,12 +46,11 @@ def test_every_value_reads_as_plain_substrate_interface_reads_it(client, node):
     ours = client.query_map("System", "Account", block_hash=head.hash)
     theirs = {key.value: value.value for key, value in plain.query_map("System", "Account", block_hash=head.hash)}
     assert len(ours) >= 9 and ours == theirs
-    assert client.constant("Balances", "ExistentialDeposit") == plain.get_constant("Balances", "ExistentialDeposit").value
+    deposit = plain.get_constant("Balances", "ExistentialDeposit").value
+    assert client.constant("Balances", "ExistentialDeposit") == deposit == 500
     assert client.constant("System", "SS58Prefix") == 42
     assert client.query("Sudo", "Key") == ALICE.ss58
-    events = [
-        (e.value["module_id"], e.value["event_id"]) for e in plain.get_events(block_hash=head.hash)
-    ]
+    events = [(e.value["module_id"], e.value["event_id"]) for e in plain.get_events(block_hash=head.hash)]
     assert [(event.module, event.name) for _, event in client.events(head.hash)] == events
     plain.close()
 
@@ -63,14 +62,19 @@ def test_calls_and_signatures_are_those_of_plain_substrate_interface(client, nod
     assert client.runtime.encode_call(call) == bytes(theirs.data.data)
     era = Era.mortal(client.finalized().number, 64)
     ours = client.sign(call, ALICE.open(), nonce=7, era=era)
-    # Their encoder with our signature (sr25519 signatures differ each time) must give the very same bytes.
+    # sr25519 signatures differ each time: theirs is checked over their payload, and put into their encoding.
+    signature = ours.data[2 + 2 + 32 + 1 :][:64]
+    payload = plain.generate_signature_payload(theirs, era={"period": 64, "current": era.birth}, nonce=7)
+    assert Keypair.create_from_uri("//Alice").verify(payload, signature)
     extrinsic = plain.create_signed_extrinsic(
-        theirs, Keypair.create_from_uri("//Alice"), nonce=7,
-        era={"period": 64, "phase": era.birth % 64}, signature=ours.data[-len(client.runtime.encode_call(call)) - 4 - 64 : ][:64],
-    )  # fmt: skip
-    assert len(extrinsic.data.data) == len(ours.data)
-    assert bytes(extrinsic.data.data)[-len(theirs.data.data) :] == ours.data[-len(theirs.data.data) :]
-    assert extrinsic_hash(bytes(extrinsic.data.data)) == "0x" + extrinsic.extrinsic_hash.hex()
+        theirs,
+        Keypair.create_from_uri("//Alice"),
+        nonce=7,
+        era={"period": 64, "current": era.birth},
+        signature=signature,
+    )
+    assert bytes(extrinsic.data.data) == ours.data
+    assert "0x" + extrinsic.extrinsic_hash.hex() == ours.hash
     plain.close()
 
 

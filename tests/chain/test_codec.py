@@ -136,6 +136,8 @@ def test_compact_integers_come_back(value):
     assert decode_compact(raw, 0) == (value, len(raw))
 
 
-@pytest.mark.parametrize("value, data", [(0, "00"), (1, "04"), (16383, "fdff"), (16384, "02000100"), (2**30, "0300000040")])
+@pytest.mark.parametrize(
+    "value, data", [(0, "00"), (1, "04"), (16383, "fdff"), (16384, "02000100"), (2**30, "0300000040")]
+)
 def test_compact_integers_known(value, data):
     assert encode_compact(value).hex() == data

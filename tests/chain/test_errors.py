@@ -6,27 +6,38 @@ from raytensor.chain.errors import ACTIONS, CUSTOM, Do, action_for, dispatch_err
 
 
 @pytest.mark.parametrize(
-    "error, name, custom",
+    "data, name, custom",
     [
-        ({"code": 1010, "message": "Invalid Transaction", "data": "Custom error: 6"}, "RateLimitExceeded", 6),
-        ({"code": 1010, "message": "Invalid Transaction", "data": "Custom error: 10"}, "HotKeyNotRegisteredInNetwork", 10),
-        ({"code": 1010, "message": "Invalid Transaction", "data": "Custom error: 201"}, "Custom201", 201),
-        ({"code": 1010, "message": '{"invalid":{"custom":1}}'}, "StakeAmountTooLow", 1),
-        ({"code": 1010, "message": "Invalid Transaction", "data": "Transaction is outdated"}, "Stale", None),
-        ({"code": 1010, "message": "Invalid Transaction", "data": "Transaction has a bad signature"}, "BadProof", None),
-        ({"code": 1010, "message": "Invalid Transaction", "data": "Inability to pay some fees (e.g. account balance too low)"}, "Payment", None),
-        ({"code": 1010, "message": "Invalid Transaction", "data": "Transaction would exhaust the block limits"}, "ExhaustsResources", None),
-        ({"code": 1010, "message": "Invalid Transaction", "data": "Transaction has an ancient birth block"}, "AncientBirthBlock", None),
-        ({"code": 1010, "message": '{"invalid":{"badProof":null}}'}, "BadProof", None),
-        ({"code": 1010, "message": '{"invalid":{"stale":null}}'}, "Stale", None),
-        ({"code": 1012, "message": "Transaction is temporarily banned"}, "Banned", None),
-        ({"code": 1014, "message": "Priority is too low: (5 vs 5)"}, "PriorityTooLow", None),
-        ({"code": 1016, "message": "Immediately Dropped"}, "PoolFull", None),
+        ("Custom error: 6", "RateLimitExceeded", 6),
+        ("Custom error: 10", "HotKeyNotRegisteredInNetwork", 10),
+        ("Custom error: 201", "Custom201", 201),
+        ("Transaction is outdated", "Stale", None),
+        ("Transaction has a bad signature", "BadProof", None),
+        ("Inability to pay some fees (e.g. account balance too low)", "Payment", None),
+        ("Transaction would exhaust the block limits", "ExhaustsResources", None),
+        ("Transaction has an ancient birth block", "AncientBirthBlock", None),
+        ("Transaction will be valid in the future", "Future", None),
     ],
-)  # fmt: skip
-def test_pool_answers(error, name, custom):
-    refusal = pool_refusal(error)
+)
+def test_invalid_transactions(data, name, custom):
+    refusal = pool_refusal({"code": 1010, "message": "Invalid Transaction", "data": data})
     assert (refusal.name, refusal.custom, refusal.sure) == (name, custom, True)
+
+
+@pytest.mark.parametrize(
+    "code, message, name",
+    [
+        (1010, '{"invalid":{"custom":1}}', "StakeAmountTooLow"),
+        (1010, '{"invalid":{"badProof":null}}', "BadProof"),
+        (1010, '{"invalid":{"stale":null}}', "Stale"),
+        (1012, "Transaction is temporarily banned", "Banned"),
+        (1014, "Priority is too low: (5 vs 5)", "PriorityTooLow"),
+        (1016, "Immediately Dropped", "PoolFull"),
+    ],
+)
+def test_other_answers_of_the_pool(code, message, name):
+    refusal = pool_refusal({"code": code, "message": message})
+    assert (refusal.name, refusal.sure) == (name, True)
 
 
 def test_an_answer_that_leaves_the_fate_open():

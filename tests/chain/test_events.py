@@ -108,7 +108,8 @@ def test_a_proxy_of_a_proxy_tells_whose_error_it_was():
 
 def test_thousands_of_items():
     calls = [SET] * 5000
-    events = [e for n in range(5000) for e in ([WEIGHTS_SET, DONE] if n % 7 else [Event("Utility", "ItemFailed", (ERROR,))])]
+    failed = Event("Utility", "ItemFailed", (ERROR,))
+    events = [event for n in range(5000) for event in ([WEIGHTS_SET, DONE] if n % 7 else [failed])]
     found = outcomes(batch("force_batch", *calls), [*events, END_ERRORS, SUCCESS])
     assert [o.ok for o in found] == [bool(n % 7) for n in range(5000)]
 

@@ -58,7 +58,8 @@ def signers(numbers=(1, 2, 3)):
 
 
 def weights(netuid, validator, values, block=0):
-    return Weights(netuid, key("hot", validator).ss58, {key("hot", n).ss58: v for n, v in values.items()}, made_at_block=block)
+    by_hotkey = {key("hot", n).ss58: value for n, value in values.items()}
+    return Weights(netuid, key("hot", validator).ss58, by_hotkey, made_at_block=block)
 
 
 def test_every_neuron_has_its_uid_and_its_stake(node, spec, subnet, hotkeys):

@@ -8,7 +8,15 @@ import stat
 import bittensor_core
 import pytest
 
-from raytensor.chain.wallet import DevKey, WalletKey, key_ref, keypair_from, new_phrase, refuse_readable_coldkey, write_key
+from raytensor.chain.wallet import (
+    DevKey,
+    WalletKey,
+    key_ref,
+    keypair_from,
+    new_phrase,
+    refuse_readable_coldkey,
+    write_key,
+)
 from raytensor.errors import WalletError
 
 ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"

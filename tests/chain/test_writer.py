@@ -69,7 +69,8 @@ def mute_submissions(writer, proxy, mode="mute"):
 def test_without_any_endpoint_intents_are_reported_and_can_be_handed_in_again(node, client, payer, fresh, tmp_path):
     dest, intent = fresh("dest"), pay(payer, fresh("dest"))
     with FaultProxy(node) as proxy:
-        writer = ChainWriter(proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", timeout_s=0.5, inclusion_timeout_s=3)
+        times = {"timeout_s": 0.5, "inclusion_timeout_s": 3}
+        writer = ChainWriter(proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", **times)
         proxy.mode = "shut"
         (receipt,) = writer.submit([intent])
         assert (receipt.fate, receipt.error) == (Fate.NOT_SENT, "ChainUnavailable")
