@@ -203,15 +203,20 @@ def array(
     rows = [value] if ndim == 1 else value
     if not isinstance(rows, list) or not 1 <= len(rows) <= max_rows:
         raise PayloadError(f"{name}: must be a list of 1 to {max_rows}")
+    kinds = {int} if dtype == "I32" else {int, float}  # bool is an int to Python, but its type is bool
     for row in rows:
         if not isinstance(row, list) or len(row) > most or len(row) != len(rows[0]):
             raise PayloadError(f"{name}: every row must be a list, all of one length up to {most}")
-        if dtype == "I32":
-            if not all(type(number) is int and -_INT32 <= number <= _INT32 for number in row):
-                raise PayloadError(f"{name}: must hold whole numbers of 32 bits")
-        elif not all(type(number) in (int, float) and abs(number) <= _FLOAT32 for number in row):
-            raise PayloadError(f"{name}: must hold numbers that fit 32 bits")
-    return np.array(value, np.int32 if dtype == "I32" else np.float32)
+        if not kinds.issuperset(map(type, row)):
+            raise PayloadError(f"{name}: must hold {'whole ' if dtype == 'I32' else ''}numbers only")
+    try:
+        wide = np.array(value, np.int64 if dtype == "I32" else np.float64)
+    except OverflowError:
+        raise PayloadError(f"{name}: must hold numbers that fit 32 bits") from None
+    most = _INT32 if dtype == "I32" else _FLOAT32
+    if wide.size and not -most <= wide.min() <= wide.max() <= most:
+        raise PayloadError(f"{name}: must hold numbers that fit 32 bits")
+    return wide.astype(np.int32 if dtype == "I32" else np.float32)
 
 
 def _text(fields: dict[str, Any], name: str, most: int = _MAX_TEXT) -> str:

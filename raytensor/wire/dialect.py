@@ -99,9 +99,7 @@ class Dialect:
     def decode_error(self, status: int, body: bytes) -> tuple[Reason, str]:
         """Why a miner turned a question down: the reason of the `Failure` that the validator notes, and the text."""
         name, text, fix, failure = _told(body)
-        detail = f"{status} {name}: {text}" if name else f"HTTP status {status}"
-        if fix:
-            detail += f" ({fix})"
+        detail = f"{status} {name or 'by HTTP'}" + (f": {text}" if text else "") + (f" ({fix})" if fix else "")
         if failure in list(Reason):
             return Reason(failure), detail
         if status in (401, 403, 429):

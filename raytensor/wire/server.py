@@ -66,7 +66,7 @@ class WireServer:
         """Listens, and returns the host and port when requests that are signed from now on can be judged."""
         assert self._listener is None, "already started"
         settings, loop = self._settings, asyncio.get_running_loop()
-        await asyncio.sleep(await self.gate.replay.ready_in_s())
+        await asyncio.sleep(await self.gate.replay.ready_in_s() + 0.002)  # some protocols sign whole milliseconds
         self._web = web.Server(self._handle, handler_cancellation=True)
         self._listener = await loop.create_server(
             lambda: _Connection(self, self._web, loop),
