@@ -95,6 +95,8 @@ class Fleet:
     def train(self, round: int) -> None:
         """Start the training of one round on every host, and return; a host answers as soon as its own is done."""
         for host in self._hosts:
+            if host.busy is not None and ray.wait([host.busy], timeout=0)[0]:
+                self._end_busy(host)
             if host.actor is not None:
                 begin = max(time.monotonic(), host.busy_until if host.busy is not None else 0.0)
                 host.busy, host.busy_until = host.actor.train.remote(round), begin + self._cfg.miners.train_timeout_s
