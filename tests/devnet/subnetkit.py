@@ -25,7 +25,6 @@ class Kit:
     def __init__(self, *, check: bool = True) -> None:
         self.runtime = build_runtime(check=check)
         self.module = self.runtime.SubtensorModule
-        self.origin = {ALICE: Origin.signed(ALICE)}
 
     def call(self, name: str, *args, **named):
         return self.runtime.call(name if "." in name else f"SubtensorModule.{name}", *args, **named)
@@ -64,7 +63,9 @@ class Kit:
         """Values of the events of that name that were emitted since the block began."""
         return [values for _, event, values in self.runtime.event_names() if event == name]
 
-    def subnet(self, owner: bytes = ALICE, hotkey: bytes = account(1000), *, tempo: int = 10, pool_tao: int = 1_000) -> int:
+    def subnet(
+        self, owner: bytes = ALICE, hotkey: bytes = account(1000), *, tempo: int = 10, pool_tao: int = 1_000
+    ) -> int:
         """A started subnet with open weights, no rate limits and emission."""
         self.admin("network_rate_limit", 0)
         self.admin("network_min_lock_cost", pool_tao * RAO)
@@ -93,3 +94,29 @@ class Kit:
         assert ledger.balances == self.runtime.Balances.TotalIssuance.get()
         assert ledger.pools == self.module.TotalStake.get()
         assert ledger.total == self.module.TotalIssuance.get()
+
+
+# --- a laptop's network: one subnet of Alice's, validators of Bob's, miners of Charlie's
+
+OWNER_HOT = account(1)
+VALIDATORS = [account(10 + i) for i in range(3)]
+MINERS = [account(20 + i) for i in range(8)]
+
+
+def laptop(kit: Kit) -> int:
+    """Three validators and eight miners of two coldkeys, weights set, better miners weighed more."""
+    netuid = kit.netuid
+    for i, hotkey in enumerate(VALIDATORS):
+        kit.neuron(netuid, BOB, hotkey, stake_tao=50 + 10 * i)
+    for hotkey in MINERS:
+        kit.neuron(netuid, CHARLIE, hotkey)
+    kit.until(lambda: kit.module.ValidatorPermit[netuid][1:4].all())
+    for hotkey in VALIDATORS:
+        kit.ok(hotkey, "set_weights", netuid, tuple(range(4, 12)), tuple(range(1, 9)), 0)
+    return netuid
+
+
+def epochs(kit: Kit, netuid: int, count: int = 1) -> None:
+    """Blocks until `count` more epochs of the subnet have run."""
+    target = kit.module.SubnetEpochIndex[netuid] + count
+    kit.until(lambda: kit.module.SubnetEpochIndex[netuid] == target)

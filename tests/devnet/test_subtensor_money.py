@@ -35,7 +35,8 @@ class Walk:
         self.netuids = [0]
         for i in range(num_subnets):
             owner = self.coldkeys[i % 12]
-            netuid = kit.subnet(owner, account(5_000 + i), tempo=self.rng.randint(8, 30), pool_tao=self.rng.choice((1, 5, 50)))
+            tempo, pool_tao = self.rng.randint(8, 30), self.rng.choice((1, 5, 50))
+            netuid = kit.subnet(owner, account(5_000 + i), tempo=tempo, pool_tao=pool_tao)
             kit.root("AdminUtils.sudo_set_min_allowed_uids", netuid, 0)
             kit.admin("max_allowed_uids", netuid, 8)
             kit.admin("immunity_period", netuid, self.rng.randint(1, 50))
@@ -58,12 +59,14 @@ class Walk:
     def _choose(self) -> tuple[bytes, str, tuple]:
         rng, module = self.rng, self.module
         cold, other = rng.choice(self.coldkeys), rng.choice(self.coldkeys)
-        hot, other_hot, own_hot = rng.choice(self.hotkeys[cold]), rng.choice(self.hotkeys[other]), rng.choice(self.hotkeys[cold])
+        hot, own_hot = rng.choice(self.hotkeys[cold]), rng.choice(self.hotkeys[cold])
+        other_hot, stranger = rng.choice(self.hotkeys[other]), account(rng.randrange(9_000, 9_050))
         here, there = rng.choice(self.netuids), rng.choice(self.netuids)
         price = max(1, module.alpha_price_rao(here) * rng.randint(50, 150) // 100)
         tao = int(10 ** rng.uniform(5, 11.5))
         partial = rng.random() < 0.5
-        uids = tuple(rng.sample(range(max(1, module.SubnetworkN[here])), k=min(3, max(1, module.SubnetworkN[here]))))
+        n = max(1, module.SubnetworkN[here])
+        uids = tuple(rng.sample(range(n), k=min(3, n)))
         values = tuple(rng.randint(0, 65_535) for _ in uids)
         voter = rng.choice(module.hotkeys(here) or [hot])
 
@@ -97,7 +100,7 @@ class Walk:
             (cold, "set_children", (own_hot, here, ((rng.randrange(U64_MAX), other_hot),))),
             (cold, "Balances.transfer_all", (("Id", other), True)),
             (cold, "Balances.burn", (tao // 10_000, True)),
-            (cold, "Balances.transfer_allow_death", (("Id", account(rng.randrange(9_000, 9_050))), rng.randint(1, 900))),
+            (cold, "Balances.transfer_allow_death", (("Id", stranger), rng.randint(1, 900))),
         ]
         fund = (rng.choice((ALICE, BOB, CHARLIE)), "Balances.transfer_keep_alive", (("Id", cold), tao))
         weigh = (voter, "set_weights", (here, uids, values, 0))

@@ -20,7 +20,8 @@ def test_a_neuron_gets_the_next_uid_and_every_vector_grows(kit):
     assert kit.neuron(netuid, BOB, account(20)) == 1
     assert kit.neuron(netuid, BOB, account(21)) == 2
     assert module.SubnetworkN[netuid] == 3
-    for name in ("Active", "Emission", "Consensus", "Dividends", "ValidatorTrust", "ValidatorPermit", "Incentive", "LastUpdate"):
+    vectors = "Active Emission Consensus Dividends ValidatorTrust ValidatorPermit Incentive LastUpdate".split()
+    for name in vectors:
         assert len(getattr(module, name)[netuid]) == 3, name
     assert module.LastUpdate[netuid][2] == module.BlockAtRegistration[netuid, 2] == kit.runtime.block_number
     assert module.Keys[netuid, 2] == account(21) and module.Owner[account(21)] == BOB

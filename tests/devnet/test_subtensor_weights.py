@@ -101,7 +101,8 @@ def commit_on(kit, period=1):
 
 def digest(hotkey, index, uids, values, salt=SALT, version=0):
     """The commitment, written out by hand: SCALE is little endian, lengths below 64 are one byte (n << 2)."""
-    vectors = b"".join(bytes([len(v) << 2]) + b"".join(x.to_bytes(2, "little") for x in v) for v in (uids, values, salt))
+    lists = (uids, values, salt)
+    vectors = b"".join(bytes([len(v) << 2]) + b"".join(x.to_bytes(2, "little") for x in v) for v in lists)
     return blake2_256(hotkey + index.to_bytes(2, "little") + vectors + version.to_bytes(8, "little"))
 
 
@@ -134,7 +135,8 @@ def test_an_expired_commit_is_worth_nothing(kit):
     kit.ok(VALIDATOR, "commit_weights", kit.netuid, digest(VALIDATOR, kit.netuid, (2,), (1,)))
     next_epoch(kit)
     next_epoch(kit)
-    kit.refused(VALIDATOR, "RevealTooEarly", "reveal_weights", kit.netuid, (2,), (1,), SALT, 0)  # the pool's word for it
+    # The pool has one word for every wrong epoch.
+    kit.refused(VALIDATOR, "RevealTooEarly", "reveal_weights", kit.netuid, (2,), (1,), SALT, 0)
     with pytest.raises(DispatchError, match="ExpiredWeightCommit"):
         kit.module.reveal_weights(Origin.signed(VALIDATOR), kit.netuid, (2,), (1,), SALT, 0)
 
@@ -156,7 +158,8 @@ def test_at_most_ten_commits_wait_and_a_batch_reveals_all_or_none(kit):
     kit.refused(VALIDATOR, "TooManyUnrevealedCommits", "commit_weights", netuid, bytes(32))
     next_epoch(kit)
     two = ((2,), (2,)), ((3,), (4,)), (SALT, SALT)
-    kit.refused(VALIDATOR, "NoWeightsCommitFound", "batch_reveal_weights", netuid, two[0], ((3,), (40,)), two[2], (0, 0))
+    wrong = (two[0], ((3,), (40,)), two[2])
+    kit.refused(VALIDATOR, "NoWeightsCommitFound", "batch_reveal_weights", netuid, *wrong, (0, 0))
     kit.ok(VALIDATOR, "batch_reveal_weights", netuid, *two, (0, 0))
     assert len(kit.events("WeightsBatchRevealed")[0][2]) == 2
     assert len(kit.module.WeightCommits[netuid, VALIDATOR]) == 6, "commits before the revealed ones are overtaken"

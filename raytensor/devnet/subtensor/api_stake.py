@@ -27,7 +27,8 @@ class StakeInfoRuntimeApi(RuntimeApi):
 
     @api("Vec<StakeInfo>")
     def get_stake_info_for_coldkey(self, coldkey_account: "AccountId32"):
-        return [self._info(hotkey, coldkey_account, netuid) for hotkey, netuid, _ in self.module.coldkey_stakes(coldkey_account)]
+        stakes = self.module.coldkey_stakes(coldkey_account)
+        return [self._info(hotkey, coldkey_account, netuid) for hotkey, netuid, _ in stakes]
 
     @api("Vec<(AccountId32, Vec<StakeInfo>)>")
     def get_stake_info_for_coldkeys(self, coldkey_accounts: "Vec<AccountId32>"):
@@ -105,8 +106,9 @@ class DelegateInfoRuntimeApi(RuntimeApi):
 
     @api("Vec<(DelegateInfo, (Compact<u16>, Compact<u64>))>")
     def get_delegated(self, delegatee_account: "AccountId32"):
-        stakes = self.module.coldkey_stakes(delegatee_account)
-        return [(self._info(hotkey), (netuid, stake)) for hotkey, netuid, stake in stakes if hotkey in self.module.Delegates]
+        module = self.module
+        stakes = module.coldkey_stakes(delegatee_account)
+        return [(self._info(hot), (netuid, stake)) for hot, netuid, stake in stakes if hot in module.Delegates]
 
     def _info(self, hotkey: bytes) -> DelegateInfo:
         module = self.module

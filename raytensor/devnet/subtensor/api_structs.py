@@ -33,12 +33,12 @@ _LITE = """hotkey:acct coldkey:acct uid:c16 netuid:c16 active:bool axon_info:Axo
     stake:paid rank:c16 emission:c64 incentive:c16 consensus:c16 trust:c16 validator_trust:c16 dividends:c16
     last_update:c64 validator_permit:bool"""
 NeuronInfoLite = declare_struct(
-    "NeuronInfoLite", fields(f"{_LITE} pruning_score:c16"), path=_RPC + "neuron_info::NeuronInfoLite"
+    "NeuronInfoLite", fields(f"{_LITE} pruning_score:c16"), path=_RPC + "NeuronInfoLite"
 )
 NeuronInfo = declare_struct(
     "NeuronInfo",
     fields(f"{_LITE} weights:pairs bonds:pairs pruning_score:c16"),
-    path=_RPC + "neuron_info::NeuronInfo",
+    path=_RPC + "NeuronInfo",
 )
 
 METAGRAPH_FIELDS = fields(
@@ -57,7 +57,7 @@ METAGRAPH_FIELDS = fields(
     block_at_registration:v64 alpha_stake:v64 tao_stake:v64 total_stake:v64 tao_dividends_per_hotkey:paid
     alpha_dividends_per_hotkey:paid"""
 )
-Metagraph = declare_struct("Metagraph", METAGRAPH_FIELDS, path=_RPC + "metagraph::Metagraph")
+Metagraph = declare_struct("Metagraph", METAGRAPH_FIELDS, path=_RPC + "Metagraph")
 SELECTIVE_FIELDS = {
     **METAGRAPH_FIELDS,
     "validators": "Vec<Compact<u16>>",
@@ -66,7 +66,7 @@ SELECTIVE_FIELDS = {
 SelectiveMetagraph = declare_struct(
     "SelectiveMetagraph",
     {name: type_ if name == "netuid" else f"Option<{type_}>" for name, type_ in SELECTIVE_FIELDS.items()},
-    path=_RPC + "metagraph::SelectiveMetagraph",
+    path=_RPC + "SelectiveMetagraph",
 )
 DynamicInfo = declare_struct(
     "DynamicInfo",
@@ -76,7 +76,7 @@ DynamicInfo = declare_struct(
         alpha_in_emission:c64 tao_in_emission:c64 pending_alpha_emission:c64 pending_root_emission:c64
         subnet_volume:c128 network_registered_at:c64 subnet_identity:Option<SubnetIdentityV3> moving_price:I96F32"""
     ),
-    path=_RPC + "dynamic_info::DynamicInfo",
+    path=_RPC + "DynamicInfo",
 )
 SubnetState = declare_struct(
     "SubnetState",
@@ -86,7 +86,7 @@ SubnetState = declare_struct(
         block_at_registration:v64 alpha_stake:v64 tao_stake:v64 total_stake:v64
         emission_history:Vec<Vec<Compact<u64>>>"""
     ),
-    path=_RPC + "show_subnet::SubnetState",
+    path=_RPC + "SubnetState",
 )
 
 _HYPER = """rho:c16 kappa:c16 immunity_period:c16 min_allowed_weights:c16 max_weights_limit:c16 tempo:c16
@@ -97,14 +97,14 @@ _HYPER = """rho:c16 kappa:c16 immunity_period:c16 min_allowed_weights:c16 max_we
     liquid_alpha_enabled:bool"""
 HYPERPARAM_FIELDS = fields(_HYPER)
 SubnetHyperparams = declare_struct(
-    "SubnetHyperparams", HYPERPARAM_FIELDS, path=_RPC + "subnet_info::SubnetHyperparams"
+    "SubnetHyperparams", HYPERPARAM_FIELDS, path=_RPC + "SubnetHyperparams"
 )
 HYPERPARAM_V2_FIELDS = fields(
     f"""{_HYPER} alpha_sigmoid_steepness:I32F32 yuma_version:c16 subnet_is_active:bool transfers_enabled:bool
     bonds_reset_enabled:bool user_liquidity_enabled:bool"""
 )
 SubnetHyperparamsV2 = declare_struct(
-    "SubnetHyperparamsV2", HYPERPARAM_V2_FIELDS, path=_RPC + "subnet_info::SubnetHyperparamsV2"
+    "SubnetHyperparamsV2", HYPERPARAM_V2_FIELDS, path=_RPC + "SubnetHyperparamsV2"
 )
 declare_enum(
     "HyperparamValue",
@@ -118,19 +118,19 @@ declare_enum(
         "I32F32": (6, "I32F32"),
         "U64F64": (7, "U64F64"),
     },
-    path=_RPC + "subnet_info::HyperparamValue",
+    path=_RPC + "HyperparamValue",
 )
 HyperparamEntry = declare_struct(
-    "HyperparamEntry", {"name": "Vec<u8>", "value": "HyperparamValue"}, path=_RPC + "subnet_info::HyperparamEntry"
+    "HyperparamEntry", {"name": "Vec<u8>", "value": "HyperparamValue"}, path=_RPC + "HyperparamEntry"
 )
 
 _SUBNET = """netuid:c16 rho:c16 kappa:c16 difficulty:c64 immunity_period:c16 max_allowed_validators:c16
     min_allowed_weights:c16 max_weights_limit:c16 scaling_law_power:c16 subnetwork_n:c16 max_allowed_uids:c16
     blocks_since_last_step:c64 tempo:c16 network_modality:c16 network_connect:Vec<[u16;2]> emission_values:c64
     burn:c64 owner:acct"""
-SubnetInfo = declare_struct("SubnetInfo", fields(_SUBNET), path=_RPC + "subnet_info::SubnetInfo")
+SubnetInfo = declare_struct("SubnetInfo", fields(_SUBNET), path=_RPC + "SubnetInfo")
 SubnetInfoV2 = declare_struct(
-    "SubnetInfoV2", fields(f"{_SUBNET} identity:Option<SubnetIdentityV3>"), path=_RPC + "subnet_info::SubnetInfov2"
+    "SubnetInfoV2", fields(f"{_SUBNET} identity:Option<SubnetIdentityV3>"), path=_RPC + "SubnetInfov2"
 )
 StakeInfo = declare_struct(
     "StakeInfo",
@@ -138,10 +138,10 @@ StakeInfo = declare_struct(
         """hotkey:acct coldkey:acct netuid:c16 stake:c64 locked:c64 emission:c64 tao_emission:c64 drain:c64
         is_registered:bool"""
     ),
-    path=_RPC + "stake_info::StakeInfo",
+    path=_RPC + "StakeInfo",
 )
 StakeAvailability = declare_struct(
-    "StakeAvailability", fields("total:c64 locked:c64 available:c64"), path=_RPC + "stake_info::StakeAvailability"
+    "StakeAvailability", fields("total:c64 locked:c64 available:c64"), path=_RPC + "StakeAvailability"
 )
 DelegateInfo = declare_struct(
     "DelegateInfo",
@@ -155,7 +155,7 @@ DelegateInfo = declare_struct(
         "return_per_1000": "Compact<u64>",
         "total_daily_return": "Compact<u64>",
     },
-    path=_RPC + "delegate_info::DelegateInfo",
+    path=_RPC + "DelegateInfo",
 )
 SimSwapResult = declare_struct(
     "SimSwapResult",
@@ -163,8 +163,8 @@ SimSwapResult = declare_struct(
         name: "u64"
         for name in ("tao_amount", "alpha_amount", "tao_fee", "alpha_fee", "tao_slippage", "alpha_slippage")
     },
-    path="pallet_subtensor_swap_runtime_api::SimSwapResult",
+    path="pallet_subtensor_swap::SimSwapResult",
 )
 SubnetPrice = declare_struct(
-    "SubnetPrice", {"netuid": "u16", "price": "u64"}, path="pallet_subtensor_swap_runtime_api::SubnetPrice"
+    "SubnetPrice", {"netuid": "u16", "price": "u64"}, path="pallet_subtensor_swap::SubnetPrice"
 )

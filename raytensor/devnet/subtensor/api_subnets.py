@@ -29,16 +29,19 @@ _MORE = {
     "max_allowed_uids": ("U16", "MaxAllowedUids"),
     "min_allowed_uids": ("U16", "MinAllowedUids"),
     "min_non_immune_uids": ("U16", "MinNonImmuneUids"),
-    "immune_owner_uids_limit": ("U16", "ImmuneOwnerUidsLimit"),
+    "owner_immune_neuron_limit": ("U16", "ImmuneOwnerUidsLimit"),
     "bonds_penalty": ("U16", "BondsPenalty"),
     "activity_cutoff_factor": ("U32", "ActivityCutoffFactorMilli"),
     "burn_half_life": ("U16", "BurnHalfLife"),
     "burn_increase_mult": ("U64F64", "BurnIncreaseMult"),
+    "yuma3_enabled": ("Bool", "Yuma3On"),
+    "network_pow_registration_allowed": ("Bool", "NetworkPowRegistrationAllowed"),
     "owner_cut_enabled": ("Bool", "OwnerCutEnabled"),
     "owner_cut_auto_lock_enabled": ("Bool", "OwnerCutAutoLockEnabled"),
     "subnet_emission_enabled": ("Bool", "SubnetEmissionEnabled"),
     "min_childkey_take": ("U16", "MinChildkeyTakePerSubnet"),
     "collateral_lock_share": ("U16", "CollateralLockShare"),
+    "collateral_drain_ratio": ("U64F64", "CollateralDrainRatio"),
 }
 
 

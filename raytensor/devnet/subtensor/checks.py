@@ -11,7 +11,12 @@ from raytensor.devnet.pallet import Call, Origin
 from raytensor.devnet.subtensor.neurons import storage_index
 
 # A coldkey that announced its replacement may still do these.
-SWAP_CALLS = {"announce_coldkey_swap", "swap_coldkey_announced", "dispute_coldkey_swap", "clear_coldkey_swap_announcement"}
+SWAP_CALLS = {
+    "announce_coldkey_swap",
+    "swap_coldkey_announced",
+    "dispute_coldkey_swap",
+    "clear_coldkey_swap_announcement",
+}
 ONE_SUBNET = {
     "set_weights",
     "set_mechanism_weights",

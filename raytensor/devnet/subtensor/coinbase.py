@@ -204,7 +204,7 @@ class Coinbase:
     # --- prices ---
 
     def update_moving_price(self, netuid: int) -> None:
-        """ema += a * (min(price, 1) - ema), a = SubnetMovingAlpha * b / (b + halving), b blocks since the first emission."""
+        """ema += a * (min(price, 1) - ema), a = SubnetMovingAlpha * b / (b + halving); b: blocks since the start."""
         first = self.FirstEmissionBlockNumber[netuid] or 0
         blocks = max(0, self.runtime.block_number - first)
         halving = self.EMAPriceHalvingBlocks[netuid]

@@ -134,6 +134,31 @@ class DelegationCalls:
         self._check_family(hotkey, netuid, children)
         self._set_children_now(hotkey, netuid, children)
 
+    # --- bounds, by root ---
+
+    @call(69, weight=ref_time(5_000_000, 0, 1))
+    def sudo_set_tx_childkey_take_rate_limit(self, origin: Origin, tx_rate_limit: "u64"):
+        origin.ensure_root()
+        self.TxChildkeyTakeRateLimit.set(tx_rate_limit)
+        self.emit("TxChildKeyTakeRateLimitSet", tx_rate_limit)
+
+    @call(76, weight=ref_time(6_000_000, 1, 1))
+    def sudo_set_min_childkey_take(self, origin: Origin, take: "u16"):
+        origin.ensure_root()
+        self.MinChildkeyTake.set(take)
+        self.emit("MinChildKeyTakeSet", take)
+
+    @call(77, weight=ref_time(6_000_000, 1, 1))
+    def sudo_set_max_childkey_take(self, origin: Origin, take: "u16"):
+        origin.ensure_root()
+        self.MaxChildkeyTake.set(take)
+        self.emit("MaxChildKeyTakeSet", take)
+
+    @call(109, weight=ref_time(6_000_000, 0, 1))
+    def set_pending_childkey_cooldown(self, origin: Origin, cooldown: "u64"):
+        origin.ensure_root()
+        self.PendingChildKeyCooldown.set(cooldown)
+
     # --- dividends of a child ---
 
     def split_with_parents(self, hotkey: bytes, netuid: int, dividends: int) -> list[tuple[bytes, int]]:

@@ -153,8 +153,9 @@ class Epochs:
         self.ValidatorPermit[netuid] = frozen(first.validator_permit)
         self.StakeWeight[netuid] = frozen(first.stake_weight)
         self.Emission[netuid] = frozen(sum(output.emission for output in outputs))
-        for name, field in (("Consensus", "consensus"), ("Dividends", "dividends"), ("ValidatorTrust", "validator_trust")):
-            getattr(self, name)[netuid] = frozen(_weighted([getattr(output, field) for output in outputs], parts))
+        self.Consensus[netuid] = frozen(_weighted([output.consensus for output in outputs], parts))
+        self.Dividends[netuid] = frozen(_weighted([output.dividends for output in outputs], parts))
+        self.ValidatorTrust[netuid] = frozen(_weighted([output.validator_trust for output in outputs], parts))
 
 
 def _weighted(vectors: list[np.ndarray], parts: list[int]) -> np.ndarray:

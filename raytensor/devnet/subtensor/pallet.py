@@ -13,6 +13,7 @@ from raytensor.devnet.subtensor.epoch import Epochs
 from raytensor.devnet.subtensor.errors import CUSTOM_CODES, ERRORS
 from raytensor.devnet.subtensor.events import EVENTS
 from raytensor.devnet.subtensor.genesis import Genesis
+from raytensor.devnet.subtensor.left_out import LeftOut
 from raytensor.devnet.subtensor.limits import Limits
 from raytensor.devnet.subtensor.neurons import Neurons
 from raytensor.devnet.subtensor.pools import MIN_STAKE_RAO, Pools
@@ -39,6 +40,7 @@ class SubtensorModule(
     ServingCalls,
     DelegationCalls,
     RootClaims,
+    LeftOut,
     Checks,
     Coinbase,
     Distribution,
@@ -59,24 +61,11 @@ class SubtensorModule(
     errors = ERRORS
     custom_codes = CUSTOM_CODES
     constants = {
-        "InitialIssuance": ("u64", 0),
-        "InitialMinAllowedWeights": ("u16", 1_024),
         "InitialTempo": ("u16", 360),
         "InitialMaxAllowedUids": ("u16", 256),
-        "InitialMaxAllowedValidators": ("u16", 128),
-        "InitialImmunityPeriod": ("u16", 4_096),
-        "InitialActivityCutoff": ("u16", 5_000),
         "InitialBurn": ("u64", RAO // 10),
-        "InitialMinBurn": ("u64", 500_000),
-        "InitialMaxBurn": ("u64", 100 * RAO),
         "InitialMinStake": ("u64", MIN_STAKE_RAO),
         "InitialNetworkMinLockCost": ("u64", 1_000 * RAO),
-        "InitialNetworkRateLimit": ("u64", 7_200),
-        "InitialSubnetOwnerCut": ("u16", 11_796),
-        "InitialDefaultDelegateTake": ("u16", 11_796),
         "InitialTaoWeight": ("u64", 971_718_665_099_567_868),
         "InitialStartCallDelay": ("u64", 0),
-        "KeySwapCost": ("u64", RAO // 10),
-        "LiquidAlphaOn": ("bool", False),
-        "Yuma3On": ("bool", False),
     }

@@ -63,7 +63,9 @@ class ServingCalls:
         self.Axons[netuid, hotkey] = AxonInfo(self.runtime.block_number, *info)
         self.emit("AxonServed", netuid, hotkey)
 
-    def check_serving(self, hotkey: bytes, netuid: int, ip: int, port: int, ip_type: int, records, zero_ip: bool) -> None:
+    def check_serving(
+        self, hotkey: bytes, netuid: int, ip: int, port: int, ip_type: int, records, zero_ip: bool
+    ) -> None:
         """All that can be wrong with an endpoint; `records` is Axons or Prometheus."""
         if (netuid, hotkey) not in self.Uids:
             raise self.error("HotKeyNotRegisteredInNetwork")

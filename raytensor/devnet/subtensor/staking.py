@@ -92,6 +92,22 @@ class StakeCalls:
         coldkey, amount = self._take_alpha_away(origin, hotkey, amount, netuid)
         self.emit("AlphaBurned", coldkey, hotkey, amount, netuid)
 
+    @call(132, weight=ref_time(368_000_000, 29, 17))
+    def add_stake_burn(
+        self, origin: Origin, hotkey: "AccountId32", netuid: "u16", amount: "u64", limit: "Option<u64>"
+    ):
+        """The subnet owner buys alpha and destroys it; once a tempo."""
+        coldkey = self.ensure_owner(origin, netuid)
+        key, block = ("AddStakeBurn", netuid), self.runtime.block_number
+        last = self.LastRateLimitedBlock[key]
+        if last and block - last < self.Tempo[netuid]:
+            raise self.error("AddStakeBurnRateLimitExceeded")
+        swap = self.do_add_stake(coldkey, hotkey, netuid, amount, limit, allow_partial=False)
+        self.LastRateLimitedBlock[key] = block
+        burned = min(swap.out, self.stake_of(hotkey, coldkey, netuid))
+        self.take_stake_from(hotkey, coldkey, netuid, burned)
+        self.emit("AddStakeBurn", netuid, hotkey, amount, burned)
+
     def _take_alpha_away(self, origin: Origin, hotkey: bytes, amount: int, netuid: int) -> tuple[bytes, int]:
         coldkey = origin.ensure_signed()
         self.require_subnet(netuid)

@@ -154,9 +154,10 @@ class MoveCalls:
             bought = self.quote_buy(to_netuid, sold.out, fees=False)
         except SwapRefused:
             return -1
+        tao, alpha = self.SubnetTAO, self.SubnetAlphaIn
         from_price = to_price = amm.PRICE_UNIT
         if self.is_dynamic(from_netuid):
-            from_price = amm.price_rao(self.SubnetTAO[from_netuid] - sold.out, self.SubnetAlphaIn[from_netuid] + sold.paid_in)
+            from_price = amm.price_rao(tao[from_netuid] - sold.out, alpha[from_netuid] + sold.paid_in)
         if self.is_dynamic(to_netuid):
-            to_price = amm.price_rao(self.SubnetTAO[to_netuid] + bought.paid_in, self.SubnetAlphaIn[to_netuid] - bought.out)
+            to_price = amm.price_rao(tao[to_netuid] + bought.paid_in, alpha[to_netuid] - bought.out)
         return from_price * amm.PRICE_UNIT // to_price if to_price else -1
