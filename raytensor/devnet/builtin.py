@@ -193,7 +193,9 @@ def packed_vec(name: str, bound: int | None):
             raise ValueError(f"{len(value)} items, at most {bound}")
         out += compact(len(value))
         # numpy arrays carry their own bytes; everything else goes through struct
-        out += value.astype(dtype).tobytes() if hasattr(value, "astype") else struct.pack(f"<{len(value)}{code}", *value)
+        out += (
+            value.astype(dtype).tobytes() if hasattr(value, "astype") else struct.pack(f"<{len(value)}{code}", *value)
+        )
 
     def dec(data, pos):
         length, pos = _read_length(data, pos, size, bound)

@@ -13,7 +13,6 @@ from raytensor.devnet.pallets.drand import Drand
 from raytensor.devnet.pallets.proxy import Proxy
 from raytensor.devnet.pallets.sudo import Sudo
 from raytensor.devnet.pallets.swap import Swap
-from raytensor.devnet.pallets.swap import Swap
 from raytensor.devnet.pallets.system import AccountNonceApi, Core, Metadata, System
 from raytensor.devnet.pallets.timestamp import Aura, Timestamp
 from raytensor.devnet.pallets.transaction_payment import (
@@ -23,10 +22,6 @@ from raytensor.devnet.pallets.transaction_payment import (
 )
 from raytensor.devnet.pallets.utility import Utility
 from raytensor.devnet.runtime import Runtime
-from raytensor.devnet.subtensor.api_neurons import NeuronInfoRuntimeApi
-from raytensor.devnet.subtensor.api_stake import DelegateInfoRuntimeApi, StakeInfoRuntimeApi, SwapRuntimeApi
-from raytensor.devnet.subtensor.api_subnets import SubnetInfoRuntimeApi, SubnetRegistrationRuntimeApi
-from raytensor.devnet.subtensor.pallet import SubtensorModule
 from raytensor.devnet.subtensor.api_neurons import NeuronInfoRuntimeApi
 from raytensor.devnet.subtensor.api_stake import DelegateInfoRuntimeApi, StakeInfoRuntimeApi, SwapRuntimeApi
 from raytensor.devnet.subtensor.api_subnets import SubnetInfoRuntimeApi, SubnetRegistrationRuntimeApi

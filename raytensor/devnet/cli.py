@@ -46,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--block-time", metavar="SECONDS|instant|manual", help="when blocks are made (default 12, or the state's own)"
     )
-    made.add_argument("--finality-lag", type=int, default=0, metavar="N", help="blocks between best and final (default 0)")
+    made.add_argument(
+        "--finality-lag", type=int, default=0, metavar="N", help="blocks between best and final (default 0)"
+    )
     made.add_argument("--state", type=Path, metavar="DIR", help="keep the chain in this folder; in memory without it")
     made.add_argument(
         "--history", type=int, default=4096, metavar="BLOCKS", help="blocks whose state can be read (default 4096)"
@@ -80,6 +82,10 @@ def block_time(text: str) -> tuple[int, float | None, bool]:
 
 
 async def _serve(options: argparse.Namespace) -> int:
+    for name, lowest in (("finality_lag", 0), ("history", 16), ("port", 0)):
+        if getattr(options, name) < lowest:
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)}: give at least {lowest}")
+    slot_ms, interval_s, instant = block_time(options.block_time or DEFAULT_BLOCK_TIME)
     # Imports after the arguments are known, so that --help and a typo answer at once.
     from raytensor.devnet.author import Author
     from raytensor.devnet.chain import Chain
@@ -89,14 +95,9 @@ async def _serve(options: argparse.Namespace) -> int:
     from raytensor.devnet.server import Server
     from raytensor.devnet.warm_up import warm_up
 
-    for name, lowest in (("finality_lag", 0), ("history", 16), ("port", 0)):
-        if getattr(options, name) < lowest:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)}: give at least {lowest}")
     _raise_file_limit()
     disk = Disk(options.state) if options.state else None
     try:
-        text = options.block_time or DEFAULT_BLOCK_TIME
-        slot_ms, interval_s, instant = block_time(text)
         if disk is not None and (kept := disk.meta("block_time_ms")) is not None:
             if options.block_time is None:
                 slot_ms = int(kept)

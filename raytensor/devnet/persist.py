@@ -63,11 +63,14 @@ class Disk:
             return self._begin(chain, genesis)
         if (self.meta("format"), known) != (FORMAT, genesis):
             raise ConfigError(
-                f"--state {self.folder} belongs to another chain (genesis 0x{known}, this one is 0x{genesis}): it was "
+                f"--state {self.folder} belongs to another chain (genesis 0x{known}, this is 0x{genesis}): it was "
                 f"made by another version of RayTensor or with another genesis; name another folder, or remove it"
             )
-        blocks, rows = [], self._db.execute(
-            "SELECT number, parent, state_root, extrinsics_root, logs FROM block WHERE number > 0 ORDER BY number"
+        blocks, rows = (
+            [],
+            self._db.execute(
+                "SELECT number, parent, state_root, extrinsics_root, logs FROM block WHERE number > 0 ORDER BY number"
+            ),
         )
         from raytensor.devnet.chain import Block
 
@@ -100,7 +103,9 @@ class Disk:
                 written.append((item.raw_key(key), item.codec.encode(value)))
         db = self._db
         db.execute("BEGIN")
-        db.executemany("INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", written)
+        db.executemany(
+            "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", written
+        )
         db.executemany("DELETE FROM state WHERE key = ?", removed)
         db.execute(
             "INSERT INTO block VALUES (?, ?, ?, ?, ?, ?)",

@@ -207,7 +207,10 @@ class Pool:
             self._remove(entry, "invalid")
         expired = [e for e in (*self._ready.values(), *self._future.values()) if (e.valid_till or NEVER) <= number + 1]
         waited = [entry for entry in self._future.values() if entry.since + FUTURE_BLOCKS <= number]
-        for entry, status in [*((e, "invalid") for e in expired), *((e, "dropped") for e in waited if e not in expired)]:
+        for entry, status in [
+            *((e, "invalid") for e in expired),
+            *((e, "dropped") for e in waited if e not in expired),
+        ]:
             accounts.add(entry.extrinsic.signer)
             self._remove(entry, status)
         for account in accounts:

@@ -77,7 +77,9 @@ class Runtime:
         self.apis = {instance.name: instance for instance in (cls(self) for cls in apis)}
 
         def overriding(hook: str) -> list:
-            return [getattr(p, hook) for p in self.pallets.values() if getattr(type(p), hook) is not getattr(Pallet, hook)]
+            return [
+                getattr(p, hook) for p in self.pallets.values() if getattr(type(p), hook) is not getattr(Pallet, hook)
+            ]
 
         self.version = self._version()
         if "System" in self.pallets:

@@ -212,5 +212,3 @@ class Codecs:
             return (variant, payload), pos
 
         return enc, dec, zero, 1
-
-

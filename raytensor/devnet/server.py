@@ -31,9 +31,9 @@ _TOO_BIG = json.dumps(
 class _Socket:
     """One websocket: a queue of texts and the task that writes them."""
 
-    def __init__(self, socket: web.WebSocketResponse) -> None:
+    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport) -> None:
         self.subscriptions: dict[str, Subscription] = {}
-        self._socket = socket
+        self._socket, self._transport = socket, transport
         self._queue: deque[str] = deque()
         self._backlog = 0
         self._wake = asyncio.Event()
@@ -58,9 +58,11 @@ class _Socket:
                     await self._socket.send_str(text)
                 except (ConnectionError, RuntimeError):  # the peer went away while we wrote
                     return
-        # The handshake of a polite close would wait for the reader that doesn't read.
-        if self._socket._req is not None and self._socket._req.transport is not None:
-            self._socket._req.transport.abort()
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut the line: the handshake of a polite close would wait for a reader that doesn't read."""
+        self._transport.abort()
 
     def close(self) -> None:
         for subscription in list(self.subscriptions.values()):
@@ -84,7 +86,7 @@ class Server:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._sockets: set[_Socket] = set()
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int) -> int:
@@ -99,9 +101,8 @@ class Server:
         return self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        for socket in list(self._sockets):
-            if socket._req is not None and socket._req.transport is not None:
-                socket._req.transport.abort()
+        for connection in list(self._sockets):
+            connection.abort()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -112,8 +113,10 @@ class Server:
         if not socket.can_prepare(request).ok:
             return web.Response(status=405, text="Used HTTP Method is not allowed. POST is required")
         await socket.prepare(request)
-        connection = _Socket(socket)
-        self._sockets.add(socket)
+        if request.transport is None:
+            return socket  # gone before we could serve it
+        connection = _Socket(socket, request.transport)
+        self._sockets.add(connection)
         writer = asyncio.create_task(connection.write())
         try:
             async for message in socket:
@@ -126,7 +129,7 @@ class Server:
                 if connection.too_slow:
                     break
         finally:
-            self._sockets.discard(socket)
+            self._sockets.discard(connection)
             connection.close()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)

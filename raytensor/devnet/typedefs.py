@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections import namedtuple
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def declare_newtype(name: str, inner: str, path: str | None = None, field: str =
 _TOKEN = re.compile(r"\s*([A-Za-z_][\w:]*|\d+|[<>()\[\],;])")
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(text: str) -> Expr:
     """The tree of a type string. ValueError names the string when it can't be read."""
     tokens, pos = [], 0

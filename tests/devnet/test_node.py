@@ -39,9 +39,7 @@ def transfer(client, dest: Keypair, amount: int, function: str = "transfer_keep_
 
 def send(client, call, signer=ALICE, finalized=False, **options):
     extrinsic = client.create_signed_extrinsic(call, signer, **options)
-    return client.submit_extrinsic(
-        extrinsic, wait_for_inclusion=not finalized, wait_for_finalization=finalized
-    )
+    return client.submit_extrinsic(extrinsic, wait_for_inclusion=not finalized, wait_for_finalization=finalized)
 
 
 def names(receipt) -> list[str]:
@@ -61,7 +59,9 @@ def test_connects_and_says_who_it_is(chain, devnet):
 
 
 def test_queries_maps_and_many_keys_at_once(chain):
-    accounts = {key.value: info.value["data"]["free"] for key, info in chain.query_map("System", "Account", page_size=2)}
+    accounts = {
+        key.value: info.value["data"]["free"] for key, info in chain.query_map("System", "Account", page_size=2)
+    }
     assert accounts[BOB.ss58_address] > 0 and len(accounts) >= 9
     keys = [chain.create_storage_key("System", "Account", [k.ss58_address]) for k in (CHARLIE, DAVE)]
     found = chain.query_multi(keys)
@@ -80,7 +80,10 @@ def test_state_of_an_older_block_stays_readable(chain):
     assert after == before + TAO
     # a runtime call answers from that block's state, too
     nonce = chain.runtime_call("AccountNonceApi", "account_nonce", [ALICE.ss58_address], block_hash=parent).value
-    assert nonce == chain.runtime_call("AccountNonceApi", "account_nonce", [ALICE.ss58_address], receipt.block_hash).value - 1
+    assert (
+        nonce
+        == chain.runtime_call("AccountNonceApi", "account_nonce", [ALICE.ss58_address], receipt.block_hash).value - 1
+    )
 
 
 def test_blocks_decode_with_their_timestamp_and_author_digest(chain):
@@ -186,7 +189,12 @@ def batch(client, function: str):
             "force_batch",
             True,
             2,
-            ["Utility.ItemCompleted", "Utility.ItemFailed", "Utility.ItemCompleted", "Utility.BatchCompletedWithErrors"],
+            [
+                "Utility.ItemCompleted",
+                "Utility.ItemFailed",
+                "Utility.ItemCompleted",
+                "Utility.BatchCompletedWithErrors",
+            ],
         ),
     ],
 )
@@ -230,8 +238,8 @@ def test_proxies_act_within_their_type(chain):
     assert free(chain, CHARLIE) == before - TAO
     remark = chain.compose_call("System", "remark_with_event", {"remark": "0x00"})
     assert through(remark)["Err"]["Module"]["index"] == 0  # System.CallFiltered
-    receipt = send(chain, chain.compose_call(
-        "Proxy", "proxy", {"real": ALICE.ss58_address, "force_proxy_type": None, "call": remark}), signer=BOB)  # fmt: skip
+    stranger = {"real": ALICE.ss58_address, "force_proxy_type": None, "call": remark}
+    receipt = send(chain, chain.compose_call("Proxy", "proxy", stranger), signer=BOB)
     assert receipt.error_message["name"] == "NotProxy"
 
 
@@ -406,7 +414,9 @@ def test_parameters_by_name_and_hex_without_prefix(devnet, raw):
     assert len(keys) == 3
     assert client.call("system_accountNextIndex", {"account": DAVE.ss58_address}) >= 0
     served = client.call("rpc_methods")["methods"]
-    assert {"account_nextIndex", "chain_getHead", "state_getStorageAt", "state_call", "chain_subscribeNewHead"} <= set(served)
+    assert {"account_nextIndex", "chain_getHead", "state_getStorageAt", "state_call", "chain_subscribeNewHead"} <= set(
+        served
+    )
 
 
 def test_missing_blocks_and_unknown_hashes(devnet, raw):

@@ -131,7 +131,12 @@ def test_binary_frames_and_broken_handshakes(client, devnet):
     client.socket.send_binary(b'{"id":7,"jsonrpc":"2.0","method":"system_chain"}')
     assert client.receive()["result"] == "Bittensor"
     host, port = devnet.endpoint.removeprefix("ws://").split(":")
-    for junk in (b"\x16\x03\x01\x00\xff", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 5000, b"POST / HTTP/1.1\r\nContent-Length: 9"):
+    for junk in (
+        b"\x16\x03\x01\x00\xff",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0" * 5000,
+        b"POST / HTTP/1.1\r\nContent-Length: 9",
+    ):
         with socket.create_connection((host, int(port)), timeout=10) as plain:
             plain.sendall(junk)
 
@@ -204,9 +209,16 @@ def test_fuzzed_requests_always_get_a_json_rpc_answer(seed):
             body = mutated(signed(mutated(random_.choice(calls)), ALICE, random_.randint(0, 3), genesis))
             method, params = "author_submitAndWatchExtrinsic", [to_hex(body)]
         elif kind == 1:
-            method, params = "state_call", [random_.choice(apis), to_hex(mutated(random_.randbytes(random_.randint(0, 70))))]
+            method, params = (
+                "state_call",
+                [random_.choice(apis), to_hex(mutated(random_.randbytes(random_.randint(0, 70))))],
+            )
         elif kind == 2:
-            key = account.raw_key(ALICE.public_key) if random_.random() < 0.5 else random_.choice(list(chain.runtime.store.items))
+            key = (
+                account.raw_key(ALICE.public_key)
+                if random_.random() < 0.5
+                else random_.choice(list(chain.runtime.store.items))
+            )
             method, params = random_.choice(["state_getStorage", "state_getKeysPaged"]), [to_hex(mutated(key)), 5]
         else:
             method = random_.choice(names)

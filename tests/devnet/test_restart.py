@@ -110,7 +110,9 @@ def test_a_clean_restart_goes_on_with_nonces_events_and_era_hashes(tmp_path):
     client = RawClient(node.endpoint)
     genesis = bytes.fromhex(node.ready["genesis"][2:])
     for nonce in range(3):
-        client.call("author_submitExtrinsic", [to_hex(signed(transfer_call(CHARLIE.public_key, TAO), ALICE, nonce, genesis))])
+        client.call(
+            "author_submitExtrinsic", [to_hex(signed(transfer_call(CHARLIE.public_key, TAO), ALICE, nonce, genesis))]
+        )
     head = client.call("dev_newBlock", [{"count": 5}])
     first = client.call("chain_getBlockHash", [1])
     keys = client.call("state_getKeys", ["0x"])
@@ -208,7 +210,8 @@ def test_nothing_heavy_is_imported_before_it_serves():
     code = (
         "import sys, raytensor.devnet.cli, raytensor.devnet.chain_spec, raytensor.devnet.server, raytensor.devnet.rpc\n"
         "raytensor.devnet.chain_spec.build_runtime()\n"
-        "print([m for m in ('torch', 'ray', 'pandas', 'numba', 'scipy', 'transformers', 'substrateinterface') if m in sys.modules])"
+        "heavy = ('torch', 'ray', 'pandas', 'numba', 'scipy', 'transformers', 'substrateinterface')\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

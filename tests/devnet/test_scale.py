@@ -14,7 +14,9 @@ from raytensor.devnet.scale import Codecs, Encoded, ScaleError, declare_enum, de
 
 Pair = declare_struct("TestPair", {"left": "u16", "class": "Vec<u8>"}, "tests::Pair")
 declare_enum(
-    "TestShape", {"Point": 0, "Circle": (3, "u32"), "Box": (5, ("u8", "u8")), "Named": (9, {"a": "u64"})}, "tests::Shape"
+    "TestShape",
+    {"Point": 0, "Circle": (3, "u32"), "Box": (5, ("u8", "u8")), "Named": (9, {"a": "u64"})},
+    "tests::Shape",
 )
 
 CODECS = Codecs()
@@ -93,7 +95,12 @@ def test_structs_take_namedtuples_dicts_and_objects_and_odd_field_names():
 
 @pytest.mark.parametrize(
     "value, data",
-    [("Point", "00"), (("Circle", 5), "0305000000"), (("Box", (1, 2)), "050102"), (("Named", (7,)), "090700000000000000")],
+    [
+        ("Point", "00"),
+        (("Circle", 5), "0305000000"),
+        (("Box", (1, 2)), "050102"),
+        (("Named", (7,)), "090700000000000000"),
+    ],
 )
 def test_enums(value, data):
     codec = CODECS("TestShape")
@@ -121,7 +128,9 @@ def test_other_types(type_, value, data):
     assert CODECS(type_).decode(data) == value
 
 
-@pytest.mark.parametrize("dtype, type_", [("u2", "Vec<u16>"), ("u8", "Vec<u64>"), ("?", "Vec<bool>"), ("i8", "Vec<u16>")])
+@pytest.mark.parametrize(
+    "dtype, type_", [("u2", "Vec<u16>"), ("u8", "Vec<u64>"), ("?", "Vec<bool>"), ("i8", "Vec<u16>")]
+)
 def test_numpy_arrays_encode_as_sequences(dtype, type_):
     array = np.array([1, 0, 1], dtype=dtype)
     assert CODECS(type_).encode(array) == CODECS(type_).encode(tuple(array.tolist()))
@@ -131,7 +140,8 @@ def test_numpy_arrays_encode_as_sequences(dtype, type_):
     "type_, value",
     [
         ("u8", 256), ("u8", -1), ("u16", "x"), ("Vec<u16>", (1, 70000)), ("AccountId32", b"short"), ("bool", ...),
-        ("BoundedVec<u8, 2>", b"abc"), ("TestShape", "Triangle"), ("(u8, u8)", (1,)), ("Compact<u8>", 300), ("Vec<u8>", 5),
+        ("BoundedVec<u8, 2>", b"abc"), ("TestShape", "Triangle"), ("(u8, u8)", (1,)), ("Compact<u8>", 300),
+        ("Vec<u8>", 5),
     ],
 )  # fmt: skip
 def test_values_of_the_wrong_kind_are_refused(type_, value):

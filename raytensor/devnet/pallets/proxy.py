@@ -38,9 +38,7 @@ class Proxy(Pallet):
     name, index, crate = "Proxy", 16, "pallet_subtensor_proxy"
     Proxies = StorageMap([("Twox64Concat", "AccountId32")], f"(BoundedVec<ProxyDefinition, {MAX_PROXIES}>, u64)")
     Announcements = StorageMap([("Twox64Concat", "AccountId32")], f"(BoundedVec<Announcement, {MAX_PENDING}>, u64)")
-    RealPaysFee = StorageMap(
-        [("Twox64Concat", "AccountId32"), ("Twox64Concat", "AccountId32")], "()", optional=True
-    )
+    RealPaysFee = StorageMap([("Twox64Concat", "AccountId32"), ("Twox64Concat", "AccountId32")], "()", optional=True)
 
     constants = {
         "ProxyDepositBase": ("u64", DEPOSIT_BASE),
@@ -142,9 +140,7 @@ class Proxy(Pallet):
             del self.Announcements[delegate]
 
     @call(0, weight=_proxy_weight(2))
-    def proxy(
-        self, origin: Origin, real: "MultiAddress", force_proxy_type: "Option<ProxyType>", call: "RuntimeCall"
-    ):
+    def proxy(self, origin: Origin, real: "MultiAddress", force_proxy_type: "Option<ProxyType>", call: "RuntimeCall"):
         who, account = origin.ensure_signed(), self.runtime.lookup(real)
         definition = self.find(account, who, force_proxy_type)
         if definition.delay:

@@ -112,8 +112,10 @@ def _limits() -> BlockWeights:
         Weight(block_base, 0),
         weight(MAX_BLOCK_WEIGHT),
         PerClassLimits(
-            # One extrinsic may take what its class may, less 10 % of a block for the hooks and the extrinsic's own base.
-            ClassWeights(base, weight(normal - MAX_BLOCK_WEIGHT // 10 - EXTRINSIC_BASE_WEIGHT), weight(normal), Weight(0, 0)),
+            # One extrinsic may take what its class may, less 10 % of a block for the hooks, and its own base.
+            ClassWeights(
+                base, weight(normal - MAX_BLOCK_WEIGHT // 10 - EXTRINSIC_BASE_WEIGHT), weight(normal), Weight(0, 0)
+            ),
             ClassWeights(
                 base, weight(int(MAX_BLOCK_WEIGHT * 0.9) - EXTRINSIC_BASE_WEIGHT), weight(MAX_BLOCK_WEIGHT), reserve
             ),
@@ -125,7 +127,9 @@ def _limits() -> BlockWeights:
 class System(Pallet):
     name, index, crate = "System", 0, "frame_system"
     Account = StorageMap(
-        [("Blake2_128Concat", "AccountId32")], "AccountInfo", default=AccountInfo(0, 0, 0, 0, AccountData(0, 0, 0, NEW_LOGIC))
+        [("Blake2_128Concat", "AccountId32")],
+        "AccountInfo",
+        default=AccountInfo(0, 0, 0, 0, AccountData(0, 0, 0, NEW_LOGIC)),
     )
     BlockWeight = StorageValue("PerClassWeight")
     BlockHash = StorageMap([("Twox64Concat", "u32")], "H256")
@@ -179,7 +183,9 @@ class System(Pallet):
         self.Events.set(Encoded(self.Events.codec.encode(events)))
         self.EventCount.set(len(events))
         used = self.runtime.used_weight
-        self.BlockWeight.set(PerClassWeight(*(Weight(used[name], 0) for name in ("Normal", "Operational", "Mandatory"))))
+        self.BlockWeight.set(
+            PerClassWeight(*(Weight(used[name], 0) for name in ("Normal", "Operational", "Mandatory")))
+        )
 
     @call(0, weight=lambda pallet, args: 2_000_000 + 400 * len(args[0]))
     def remark(self, origin: Origin, remark: "Vec<u8>"):

@@ -58,7 +58,9 @@ class AuthorMethods:
         if parent is not None and hex_bytes(parent, "parentHash") != self.chain.best.hash:
             raise RpcError(20000, "Block import error: the devnet builds only on its best block")
         if not create_empty and not self.chain.pool.has_ready():
-            raise RpcError(20000, "Transaction pool is empty, set create_empty to true, if you want to create empty blocks")
+            raise RpcError(
+                20000, "Transaction pool is empty, set create_empty to true, if you want to create empty blocks"
+            )
         block = self.author.seal()
         if finalize:
             self.chain.finalize(block.number)

@@ -118,14 +118,18 @@ class Dispatcher:
         if not requests:
             return _error(None, RpcError(-32600, "Invalid request"))
         if len(requests) > MAX_BATCH:
-            return _error(None, RpcError(-32010, "The batch request was too large", f"Exceeded max limit of {MAX_BATCH}"))
+            return _error(
+                None, RpcError(-32010, "The batch request was too large", f"Exceeded max limit of {MAX_BATCH}")
+            )
         replies = [self._answer(request, connection, opened) for request in requests]
         return [reply for reply in replies if reply is not None] or None
 
     def _answer(self, request: Any, connection: Connection, opened: list) -> dict | None:
         if not isinstance(request, dict) or not isinstance(request.get("method"), str):
             request_id = request.get("id") if isinstance(request, dict) else None
-            return _error(request_id if isinstance(request_id, str | int) else None, RpcError(-32600, "Invalid request"))
+            return _error(
+                request_id if isinstance(request_id, str | int) else None, RpcError(-32600, "Invalid request")
+            )
         request_id = request.get("id")
         if "id" in request and not isinstance(request_id, str | int | float | None):
             return _error(None, RpcError(-32600, "Invalid request"))

@@ -100,7 +100,9 @@ class StateMethods:
             message = f"Client error: Execution failed: Other: Exported method {name} is not found"
             raise RpcError(_CLIENT_ERROR, message) from None
         except ScaleError as error:
-            message = f"Client error: Execution failed: Execution aborted due to panic: Bad input data provided to {name}"
+            message = (
+                f"Client error: Execution failed: Execution aborted due to panic: Bad input data provided to {name}"
+            )
             raise RpcError(_CLIENT_ERROR, f"{message}: {error}") from None
 
     @method("state_getMetadata", params=("hash",))
