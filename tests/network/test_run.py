@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -116,7 +117,7 @@ def test_weights_of_all_validators_share_an_extrinsic(whole):
 
 
 def books(*more: str) -> tuple[int, int, int, int]:
-    """(block, rao of TAO in all balances and pools, TotalIssuance, first block that mints; 0 for none yet) of an embedded chain that makes no block by itself."""
+    """(block, rao of TAO in all balances and pools, TotalIssuance, first block of emission; 0 for none yet) of an embedded chain that makes no block by itself."""
     command = [sys.executable, "-m", "raytensor.devnet", "--port", "0", "--block-time", "manual", "--exit-with-stdin", "--quiet", *more]
     node = subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
@@ -133,11 +134,16 @@ def books(*more: str) -> tuple[int, int, int, int]:
 
 
 def test_tao_is_conserved_to_the_rao(whole):
-    """All TAO equals genesis plus the schedule: one a block before the first halving, once a subnet may receive it."""
+    """All TAO equals genesis plus the schedule: one a block before the first halving, once a subnet has a price.
+
+    A subnet's share follows its moving price, which starts at 0 and moves by 3e-6 * b / (b + 201,600) of the distance
+    to the price (1 at most) in its b-th block; below 2^-32 that is nothing, and the block mints nothing.
+    """
     _, genesis_rao, _, _ = books()
     block, total_rao, issuance_rao, first = books("--state", str(whole[0] / "chain"))
-    assert block > first > 1 and genesis_rao > 3 * 10**15
-    assert total_rao == genesis_rao + (block - first + 1) * 10**9
+    first_paid = first + next(b for b in itertools.count(1) if 3e-6 * b / (b + 201_600) * 2**32 >= 1) + 1
+    assert block > first_paid > 1 and genesis_rao > 3 * 10**15
+    assert total_rao == genesis_rao + (block - first_paid + 1) * 10**9
     assert issuance_rao == total_rao
 
 
