@@ -85,6 +85,8 @@ async def _serve(options: argparse.Namespace) -> int:
     for name, lowest in (("finality_lag", 0), ("history", 16), ("port", 0)):
         if getattr(options, name) < lowest:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)}: give at least {lowest}")
+    if options.port > 65535:
+        raise ConfigError(f"--port {options.port}: ports end at 65535; 0 takes a free one")
     slot_ms, interval_s, instant = block_time(options.block_time or DEFAULT_BLOCK_TIME)
     # Imports after the arguments are known, so that --help and a typo answer at once.
     from raytensor.devnet.author import Author
