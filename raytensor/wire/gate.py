@@ -19,17 +19,17 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from raytensor.errors import WireError
-from raytensor.types import Failure, Response, Task
-from raytensor.wire import codec, errors
+from raytensor.types import Failure, Metagraph, Response, Task
+from raytensor.wire import codec, errors, protocols
 from raytensor.wire.codec import Prompt
 from raytensor.wire.dialect import ASK, Dialect
 from raytensor.wire.policy import CallerPolicy
-from raytensor.wire.replay import Replay
-from raytensor.wire.settings import Server
+from raytensor.wire.replay import LocalReplay, Replay, ReplayStore
+from raytensor.wire.settings import Server, check
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +65,15 @@ class Reply:
 class Gate:
     """All checks of one served hotkey in one process.
 
-    hotkey    ss58 of the miner that serves.
+    hotkey    ss58 of the miner that serves; its private key is not needed here and should not be readable.
     ask       answers a task; returns a `Failure` to decline.
     complete  answers a prompt piece by piece; None serves no prompts.
-    replay    the store that all replicas of the hotkey share.
-    dialects  the protocols that are served; the first also judges requests that none of them claims.
+    replay    the store that all replicas of the hotkey share (`SharedReplay`); default: one of this process alone.
+    clock     wall time in nanoseconds.
+
     counts    what became of the requests so far: "ok" or the name of the error -> number.
+
+    The first protocol of the settings also judges requests that no protocol claims.
     """
 
     def __init__(
@@ -78,30 +81,39 @@ class Gate:
         hotkey: str,
         ask: Ask,
         settings: Server,
-        policy: CallerPolicy,
-        replay: Replay,
-        dialects: Sequence[Dialect],
         *,
+        replay: Replay | None = None,
         complete: Complete | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        check(settings)
         fresh = settings.freshness
+        if replay is None:
+            replay = LocalReplay(ReplayStore(fresh.retention_s, fresh.max_skew_s, clock=clock))
         if replay.retention_s < fresh.max_age_s + fresh.max_skew_s:
             raise ValueError(
                 f"the replay store keeps nonces for {replay.retention_s:g} s but they stay fresh for "
                 f"{fresh.max_age_s + fresh.max_skew_s:g} s: raise its retention_s"
             )
         self.hotkey = hotkey
-        self.policy = policy
+        self.policy = CallerPolicy(settings.policy)
         self.replay = replay
         self.counts: Counter[str] = Counter()
         self._ask = ask
         self._complete = complete
         self._settings = settings
-        self._dialects = list(dialects)
+        self._dialects = [protocols.dialect(name) for name in settings.protocols]
         self._clock = clock
         self._hands = asyncio.Semaphore(settings.max_in_hand)
         self._held = 0  # in the handler or waiting for it
+
+    def update(self, metagraph: Metagraph) -> None:
+        """Serve by this snapshot of the subnet from now on; until the first one only the allow list is served."""
+        self.policy.update(metagraph, self._clock() / 1e9)
+
+    async def wait_until_ready(self) -> None:
+        """Returns when requests that are signed from now on can be told from replayed ones."""
+        await asyncio.sleep(await self.replay.ready_in_s() + 0.002)  # some protocols sign whole milliseconds
 
     async def handle(self, request: Request) -> Reply:
         """The reply to one request; never raises for anything that a stranger sent."""

@@ -18,11 +18,10 @@ from aiohttp import web
 
 from raytensor.errors import WireError
 from raytensor.types import Metagraph
-from raytensor.wire import errors, protocols
+from raytensor.wire import errors
 from raytensor.wire.gate import Ask, Complete, Gate, Reply, Request
-from raytensor.wire.policy import CallerPolicy
-from raytensor.wire.replay import LocalReplay, Replay, ReplayStore
-from raytensor.wire.settings import Server, check
+from raytensor.wire.replay import Replay
+from raytensor.wire.settings import Server
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +29,8 @@ log = logging.getLogger(__name__)
 class WireServer:
     """Serves one hotkey.
 
-    hotkey    ss58 of the miner; its private key is not needed here and should not be readable.
-    ask       answers a task.
-    replay    the store that all replicas share (`SharedReplay`); default: one of this process alone.
-    complete  answers a prompt piece by piece; None serves no prompts.
-
-    `await start()` listens, `update(metagraph)` tells whom to serve, `await stop()` ends. Until the first update only
-    the allow list is served.
+    Arguments as those of `Gate`. `await start()` listens, `update(metagraph)` tells whom to serve, `await stop()` ends.
+    Until the first update only the allow list is served.
     """
 
     def __init__(
@@ -49,15 +43,8 @@ class WireServer:
         complete: Complete | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        check(settings)
-        fresh = settings.freshness
-        if replay is None:
-            replay = LocalReplay(ReplayStore(fresh.retention_s, fresh.max_skew_s, clock=clock))
-        dialects = [protocols.dialect(name) for name in settings.protocols]
-        policy = CallerPolicy(settings.policy)
-        self.gate = Gate(hotkey, ask, settings, policy, replay, dialects, complete=complete, clock=clock)
+        self.gate = Gate(hotkey, ask, settings, replay=replay, complete=complete, clock=clock)
         self._settings = settings
-        self._clock = clock
         self._web: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._addresses: Counter[str] = Counter()  # open connections by address
@@ -66,7 +53,7 @@ class WireServer:
         """Listens, and returns the host and port when requests that are signed from now on can be judged."""
         assert self._listener is None, "already started"
         settings, loop = self._settings, asyncio.get_running_loop()
-        await asyncio.sleep(await self.gate.replay.ready_in_s() + 0.002)  # some protocols sign whole milliseconds
+        await self.gate.wait_until_ready()
         self._web = web.Server(self._handle, handler_cancellation=True)
         self._listener = await loop.create_server(
             lambda: _Connection(self, self._web, loop),
@@ -89,7 +76,7 @@ class WireServer:
 
     def update(self, metagraph: Metagraph) -> None:
         """Serve by this snapshot of the subnet from now on."""
-        self.gate.policy.update(metagraph, self._clock() / 1e9)
+        self.gate.update(metagraph)
 
     async def __aenter__(self) -> WireServer:
         await self.start()
