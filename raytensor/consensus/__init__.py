@@ -29,6 +29,7 @@ __all__ = [
     "epoch_with_mechanisms",
     "epochs",
     "following",
+    "load_kernels",
     "split_emissions",
     "stake_from_bits",
     "stake_weight",
@@ -77,3 +78,10 @@ def epoch_with_mechanisms(
     """One epoch of a subnet: one input per mechanism, each with its part of the emission (see `split_emissions`)."""
     outputs = [epoch(inputs, implementation=implementation, threads=threads) for inputs in mechanisms]
     return combine_mechanisms(mechanisms, outputs)
+
+
+def load_kernels() -> None:
+    """Load or compile the fast path now, so that no epoch waits for it: tens of seconds once, then about one."""
+    from raytensor.consensus import fast
+
+    fast.load_kernels()

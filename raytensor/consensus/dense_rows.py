@@ -14,6 +14,32 @@ from raytensor.errors import ConfigError
 from raytensor.consensus.rows import Rows, unsigned
 
 
+_FIELDS = ("n", "validators", "miners", "values", "zeros")
+
+
+def _checked(rows: DenseRows, name: str) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The fields of `rows` in their dtypes; ConfigError where they don't describe a matrix."""
+    across = unsigned(f"{name}.validators", rows.validators, np.uint32)
+    down = unsigned(f"{name}.miners", rows.miners, np.uint32)
+    for field, uids in (("validators", across), ("miners", down)):
+        if np.any(uids[1:] <= uids[:-1]):
+            raise ConfigError(f"{name}.{field}: uids have to ascend")
+        if len(uids) and uids[-1] >= rows.n:
+            raise ConfigError(f"{name}.{field}: uid {uids[-1]} in a network of {rows.n}")
+    matrix = np.asarray(rows.values)
+    if matrix.shape != (len(down), len(across)):
+        raise ConfigError(f"{name}.values: shape {matrix.shape}; miners x validators is {(len(down), len(across))}")
+    if matrix.dtype != np.uint16:
+        matrix = unsigned(f"{name}.values", matrix.ravel(), np.uint16).reshape(matrix.shape)
+    zeros = unsigned(f"{name}.zeros", rows.zeros, np.uint64).astype(np.int64)
+    if len(zeros):
+        if zeros[-1] >= matrix.size or np.any(zeros[1:] <= zeros[:-1]):
+            raise ConfigError(f"{name}.zeros: positions have to ascend and to be below {matrix.size}")
+        if np.any(matrix.reshape(-1)[zeros]):
+            raise ConfigError(f"{name}.zeros: names a value that is not 0")
+    return int(rows.n), across, down, np.require(matrix, np.uint16, ["C", "W"]), zeros
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseRows:
     """Rows of `validators` over `miners`, of a network of n uids; every other row is empty.
@@ -31,30 +57,26 @@ class DenseRows:
 
     ascending = True
 
+    def __post_init__(self) -> None:
+        for name, value in zip(_FIELDS, _checked(self, "rows"), strict=True):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def trusted(
+        cls, n: int, validators: np.ndarray, miners: np.ndarray, values: np.ndarray, zeros: np.ndarray
+    ) -> DenseRows:
+        """DenseRows from arrays of ours, which are not checked again."""
+        rows = object.__new__(cls)
+        for name, value in zip(_FIELDS, (n, validators, miners, values, zeros), strict=True):
+            object.__setattr__(rows, name, value)
+        return rows
+
     @classmethod
     def checked(
         cls, n: int, validators: object, miners: object, values: object, zeros: object = (), *, name: str = "rows"
     ) -> DenseRows:
-        """DenseRows from arrays. ConfigError, with the field's name, if they don't describe a matrix."""
-        across = unsigned(f"{name}.validators", validators, np.uint32)
-        down = unsigned(f"{name}.miners", miners, np.uint32)
-        for field, uids in (("validators", across), ("miners", down)):
-            if np.any(uids[1:] <= uids[:-1]):
-                raise ConfigError(f"{name}.{field}: uids have to ascend")
-            if len(uids) and uids[-1] >= n:
-                raise ConfigError(f"{name}.{field}: uid {uids[-1]} in a network of {n}")
-        matrix = np.asarray(values)
-        if matrix.shape != (len(down), len(across)):
-            raise ConfigError(f"{name}.values: shape {matrix.shape}; miners x validators is {(len(down), len(across))}")
-        if matrix.dtype != np.uint16:
-            matrix = unsigned(f"{name}.values", matrix.ravel(), np.uint16).reshape(matrix.shape)
-        stored_zeros = unsigned(f"{name}.zeros", zeros, np.uint64).astype(np.int64)
-        if len(stored_zeros):
-            if stored_zeros[-1] >= matrix.size or np.any(stored_zeros[1:] <= stored_zeros[:-1]):
-                raise ConfigError(f"{name}.zeros: positions have to ascend and to be below {matrix.size}")
-            if np.any(matrix.reshape(-1)[stored_zeros]):
-                raise ConfigError(f"{name}.zeros: names a value that is not 0")
-        return cls(n, across, down, np.require(matrix, np.uint16, ["C", "W"]), stored_zeros)
+        """DenseRows from arrays or lists. ConfigError, with the field's name, if they don't describe a matrix."""
+        return cls.trusted(*_checked(cls.trusted(n, validators, miners, values, zeros), name))
 
     @classmethod
     def from_rows(cls, rows: Rows, validators: np.ndarray, miners: np.ndarray) -> DenseRows:
@@ -62,17 +84,17 @@ class DenseRows:
         from raytensor.consensus.kernels import layout  # loads the compiler
 
         values, zeros = layout.to_dense(rows.indptr, rows.uids, rows.values, validators, miners)
-        return cls(rows.n, validators, miners, values, zeros)
+        return cls.trusted(rows.n, validators, miners, values, zeros)
 
     def to_rows(self) -> Rows:
         """The same entries as `Rows`."""
         from raytensor.consensus.kernels import layout  # loads the compiler
 
-        return Rows(*layout.to_sparse(self.n, self.validators, self.miners, self.values, self.zeros))
+        return Rows.trusted(*layout.to_sparse(self.n, self.validators, self.miners, self.values, self.zeros))
 
     def like(self, values: np.ndarray, zeros: np.ndarray) -> DenseRows:
         """Another matrix over the same uids."""
-        return DenseRows(self.n, self.validators, self.miners, values, zeros)
+        return DenseRows.trusted(self.n, self.validators, self.miners, values, zeros)
 
     def covers(self, other: DenseRows) -> bool:
         """Whether both matrices are over the same uids."""

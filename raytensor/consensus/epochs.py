@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raytensor.errors import ConfigError
+from raytensor.consensus.dense_rows import DenseRows
 from raytensor.consensus.epoch_io import EpochInput, EpochOutput, sum_u64
 from raytensor.consensus.rows import unsigned
 
@@ -27,7 +28,7 @@ def following(inputs: EpochInput, output: EpochOutput, *, resubmit: bool = False
     period = max(inputs.tempo, 1)
     last_update = inputs.last_update
     if resubmit:
-        rows = inputs.weights if hasattr(inputs.weights, "indptr") else inputs.weights.to_rows()
+        rows = inputs.weights.to_rows() if isinstance(inputs.weights, DenseRows) else inputs.weights
         last_update = last_update + np.uint64(period) * (np.diff(rows.indptr) > 0).astype(np.uint64)
     return replace(
         inputs,

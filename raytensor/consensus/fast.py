@@ -18,6 +18,8 @@ from raytensor.consensus.epoch_io import EpochInput, EpochOutput, RawColumns
 from raytensor.consensus.kernels import whole
 from raytensor.consensus.plan import Plan, clock, in_turn, matrices, numbers
 from raytensor.consensus.reference import epoch_reference
+from raytensor.consensus.rows import Rows
+from raytensor.errors import ConfigError
 
 # A thread is worth its start only above this many pairs.
 PAIRS_PER_THREAD = 65_536
@@ -29,6 +31,8 @@ def epoch_fast(inputs: EpochInput, *, threads: int | None = None) -> EpochOutput
         return epoch_reference(inputs)
     layout = matrices(inputs)
     pairs = (layout[0] if layout else inputs.weights).values.size
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads: {threads}; use at least 1")
     if threads is None:
         threads = max(1, min(_cores(), pairs // PAIRS_PER_THREAD))
     if threads > 1:
@@ -39,6 +43,23 @@ def epoch_fast(inputs: EpochInput, *, threads: int | None = None) -> EpochOutput
         plan = Plan.of(inputs, layout)
         return plan.run(plan.shards(1), in_turn)
     return _in_one_call(inputs, *layout)
+
+
+def load_kernels() -> None:
+    """Load every kernel, or compile it where it is not on disk yet: afterwards no epoch waits for the compiler.
+
+    About a second from disk, some tens of seconds the first time on a machine.
+    """
+    for ascending in (True, False):
+        row = [(0, 1), (1, 2)] if ascending else [(1, 2), (0, 1)]
+        rows = Rows.from_lists([row, row])
+        columns = {name: np.array([1, 1], np.uint64) for name in ("last_update", "stake")}
+        inputs = EpochInput(
+            block=1, tempo=1, activity_cutoff=1, block_at_registration=np.zeros(2, np.uint64), weights=rows, bonds=rows,
+            validator_permit=np.ones(2, bool), max_validators=2, emission=1, yuma3=True, liquid_alpha=True, **columns,
+        )  # fmt: skip
+        for threads in (1, 2):
+            epoch_fast(inputs, threads=threads)
 
 
 def _in_one_call(inputs: EpochInput, weights: DenseRows, bonds: DenseRows) -> EpochOutput:

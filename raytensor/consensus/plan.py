@@ -201,7 +201,7 @@ class Plan:
         # liquid alpha keeps the weights' order, but for blended weights, which the chain sorts
         by_place = liquid_now and not self.weights.ascending and int(self.electorate.rates[3]) != column.BLENDED
         rows = sparse.to_rows(self.inputs.n, miner, *others, len(self.weights.uids), by_place)
-        return Rows(*rows, ascending=not by_place)
+        return Rows.trusted(*rows, ascending=not by_place)
 
     def _output(
         self, agreed: np.ndarray, trust: np.ndarray, incentive: np.ndarray, dividends: np.ndarray, bonds: Rows | DenseRows

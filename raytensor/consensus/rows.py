@@ -40,6 +40,32 @@ def unsigned(name: str, values: object, dtype: type, length: int | None = None) 
     return np.ascontiguousarray(array, dtype=dtype)
 
 
+def _checked(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """The fields of `rows` in their dtypes; ConfigError where they don't describe a matrix."""
+    pointers = unsigned(f"{name}.indptr", rows.indptr, np.uint64).astype(np.int64)
+    columns = unsigned(f"{name}.uids", rows.uids, np.uint32)
+    entries = unsigned(f"{name}.values", rows.values, np.uint16)
+    if len(pointers) == 0 or pointers[0] != 0 or np.any(np.diff(pointers) < 0):
+        raise ConfigError(f"{name}.indptr: has to start at 0 and never to fall")
+    if pointers[-1] != len(columns) or len(columns) != len(entries):
+        raise ConfigError(
+            f"{name}: indptr ends at {pointers[-1]}, uids has {len(columns)} and values {len(entries)} entries;"
+            " the three have to agree"
+        )
+    n = len(pointers) - 1
+    if len(columns) and int(columns.max()) >= n:
+        raise ConfigError(f"{name}.uids: uid {int(columns.max())} in a network of {n}")
+    flat = np.repeat(np.arange(n, dtype=np.int64) * n, np.diff(pointers)) + columns
+    ascending = bool(np.all(flat[1:] > flat[:-1]))
+    if not ascending:
+        ordered = np.sort(flat)
+        twice = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(twice):
+            # the chain refuses such weights (DuplicateUids)
+            raise ConfigError(f"{name}.uids: row {twice[0] // n} names uid {twice[0] % n} twice")
+    return pointers, columns, entries, ascending
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
     """n rows of (uid, value) entries, compressed.
@@ -54,37 +80,28 @@ class Rows:
     indptr: np.ndarray
     uids: np.ndarray
     values: np.ndarray
-    ascending: bool = True
+    ascending: bool = True  # worked out from the entries, whatever is given
+
+    def __post_init__(self) -> None:
+        for name, value in zip(("indptr", "uids", "values", "ascending"), _checked(self, "rows"), strict=True):
+            object.__setattr__(self, name, value)
 
     @property
     def n(self) -> int:
         return len(self.indptr) - 1
 
     @classmethod
+    def trusted(cls, indptr: np.ndarray, uids: np.ndarray, values: np.ndarray, ascending: bool = True) -> Rows:
+        """Rows from arrays of ours, which are not checked again."""
+        rows = object.__new__(cls)
+        for name, value in zip(("indptr", "uids", "values", "ascending"), (indptr, uids, values, ascending)):
+            object.__setattr__(rows, name, value)
+        return rows
+
+    @classmethod
     def checked(cls, indptr: object, uids: object, values: object, *, name: str = "rows") -> Rows:
-        """Rows from three arrays. ConfigError, with the field's name, if they don't describe a matrix."""
-        pointers = unsigned(f"{name}.indptr", indptr, np.uint64).astype(np.int64)
-        columns = unsigned(f"{name}.uids", uids, np.uint32)
-        entries = unsigned(f"{name}.values", values, np.uint16)
-        if len(pointers) == 0 or pointers[0] != 0 or np.any(np.diff(pointers) < 0):
-            raise ConfigError(f"{name}.indptr: has to start at 0 and never to fall")
-        if pointers[-1] != len(columns) or len(columns) != len(entries):
-            raise ConfigError(
-                f"{name}: indptr ends at {pointers[-1]}, uids has {len(columns)} and values {len(entries)} entries;"
-                " the three have to agree"
-            )
-        n = len(pointers) - 1
-        if len(columns) and int(columns.max()) >= n:
-            raise ConfigError(f"{name}.uids: uid {int(columns.max())} in a network of {n}")
-        row_of = np.repeat(np.arange(n, dtype=np.int64), np.diff(pointers))
-        flat = row_of * n + columns
-        ascending = bool(np.all(flat[1:] > flat[:-1]))
-        if not ascending:
-            ordered = np.sort(flat)
-            twice = ordered[1:][ordered[1:] == ordered[:-1]]
-            if len(twice):
-                raise ConfigError(f"{name}.uids: row {twice[0] // n} names uid {twice[0] % n} twice")
-        return cls(pointers, columns, entries, ascending)
+        """Rows from three arrays or lists. ConfigError, with the field's name, if they don't describe a matrix."""
+        return cls.trusted(*_checked(cls.trusted(indptr, uids, values), name))
 
     @classmethod
     def from_lists(cls, rows: Sequence[Iterable[tuple[int, int]]], *, name: str = "rows") -> Rows:
@@ -107,7 +124,7 @@ class Rows:
 
     @classmethod
     def empty(cls, n: int) -> Rows:
-        return cls(np.zeros(n + 1, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.uint16))
+        return cls.trusted(np.zeros(n + 1, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.uint16))
 
     def row(self, uid: int) -> list[tuple[int, int]]:
         """One row as a list of (uid, value)."""
@@ -128,7 +145,7 @@ class Rows:
         """Every entry towards one uid removed: what `do_reset_bonds` (run_epoch.rs) does to the stored bonds."""
         keep = self.uids != uid
         kept = np.concatenate([[0], np.cumsum(keep)])
-        return Rows(kept[self.indptr], self.uids[keep], self.values[keep], self.ascending)
+        return Rows.trusted(kept[self.indptr], self.uids[keep], self.values[keep], self.ascending)
 
     def same_as(self, other: Rows) -> bool:
         """Whether both hold the same entries in the same order."""

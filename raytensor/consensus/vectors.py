@@ -1,6 +1,6 @@
 """Conformance vectors: runs a file of recorded epochs and names every field that differs.
 
-In: a JSON file. `init` is the state of a network; each of `steps` changes it (`set`, in the order of `_apply`), runs
+In: a JSON file. `init` is the state of a network; each of `steps` changes it (`set`, in the order of `Network.apply`), runs
 one epoch and records what the chain gave (`expect`, `expect_full_sparse`). Files of `cases` record calls of the
 pallet's maths functions instead. Out: a list of differences, empty where all is equal. Tolerance 0, but for fields
 that the chain's own test compares within one.
@@ -37,13 +37,13 @@ _COLUMNS = {
 class Network:
     """The changing state of one vector file."""
 
-    def __init__(self, init: dict) -> None:
+    def __init__(self, init: dict, bits_given: bool = False) -> None:
         self.n: int = init["n"]
         self.block: int = init["block"]
         self.hyper: dict = dict(init["hyper"])
-        bits = init.get("stake_is_I64F64_bits", False)
-        self.stake_bits = [value if bits else value << 64 for value in init["stake"]]
-        self.bits_given = bits
+        # whole rao, or the raw bits of the I64F64
+        self.bits_given = init.get("stake_is_I64F64_bits", bits_given)
+        self.stake_bits = [self._bits(value) for value in init["stake"]]
         self.permit = list(init["validator_permit"])
         self.last_update = list(init["last_update"])
         self.registered = list(init["block_at_registration"])
@@ -55,10 +55,11 @@ class Network:
         """One step's `set`."""
         self.block = change.get("block", self.block)
         self.hyper.update(change.get("hyper", {}))
+        self.bits_given = change.get("stake_is_I64F64_bits", self.bits_given)
         if "replace_uid" in change:
             self._replace(*change["replace_uid"])
         for uid, value in change.get("stake", {}).items():
-            self.stake_bits[int(uid)] = value if self.bits_given else value << 64
+            self.stake_bits[int(uid)] = self._bits(value)
         for block in change.get("weight_blocks", ()):
             for uid in block["rows"]:
                 self.weights[uid] = [[j, block["value"]] for j in block["cols"]]
@@ -75,6 +76,9 @@ class Network:
             self.commits[int(uid)] = block
         if "reset_bonds_of" in change:
             self.bonds = self.bonds.without_column(change["reset_bonds_of"])
+
+    def _bits(self, stake: int) -> int:
+        return stake if self.bits_given else stake << 64
 
     def _replace(self, uid: int, block: int) -> None:
         """A new neuron takes the uid: its rows go, others' weights on it become explicit zeros."""
@@ -118,7 +122,7 @@ def check_file(path: str | Path, run: Callable[[EpochInput], EpochOutput]) -> tu
         raise DataError(f'{path}: neither "init" and "steps" nor "cases"; see docs/consensus.md for the format')
     if "cases" in content:
         return check_cases(content["cases"])
-    network = Network(content["init"])
+    network = Network(content["init"], content.get("stake_is_I64F64_bits", False))
     compared, differences = 0, []
     for number, step in enumerate(content["steps"]):
         network.apply(step.get("set", {}))

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def _scalar(change: str, field: str, value: str) -> int | bool | None:
     if field == "owner_uid" and value == "none":
         return None
     if field in SHARES and re.fullmatch(r"[01]?\.\d+", value):
-        return int(float(value) * 65535)
+        return int(Decimal(value) * 65535)
     if not re.fullmatch(r"-?\d+", value):
         hint = " (or a share from 0.0 to 1.0)" if field in SHARES else ""
         raise ConfigError(f'"{change}": write the integer that the chain stores{hint}')

@@ -135,3 +135,16 @@ def test_stake_weight_rounds_as_the_pallet():
         stake_weight([1], [1, 2], 1)
     with pytest.raises(ConfigError, match="stake"):
         stake_from_bits([2**127])
+
+
+def test_rows_made_directly_are_checked_too():
+    with pytest.raises(ConfigError, match="rows.uids: uid 7 in a network of 1"):
+        Rows(np.array([0, 1]), np.array([7], np.uint32), np.array([1], np.uint16))
+    with pytest.raises(ConfigError, match="values: shape"):
+        DenseRows(2, np.array([0], np.uint32), np.array([1], np.uint32), np.zeros((2, 2), np.uint16), np.zeros(0, int))
+    assert not Rows(np.array([0, 2, 2]), np.array([1, 0]), np.array([3, 4]), ascending=True).ascending
+
+
+def test_threads_are_checked():
+    with pytest.raises(ConfigError, match="threads"):
+        epoch(GOOD, threads=0)
