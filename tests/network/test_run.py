@@ -194,5 +194,5 @@ def test_dry_run_starts_nothing(runs):
     process = start("dry", runs, "dry_run=true")
     output = finish(process, timeout_s=30)
     assert process.returncode == 0
-    assert "num_miners: 4" in output and "# miner hosts" in output
+    assert "num_miners: 4" in output and "miner hosts  4 x 0.6 CPU" in output
     assert not (runs / "dry").exists()
