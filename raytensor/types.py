@@ -77,7 +77,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one answer was worth: `loss` is the mean cross-entropy of the withheld tokens in nats per token."""
+    """What one answer was worth: `loss` is the mean cross-entropy of the withheld tokens in nats per token.
+
+    A mechanism may correct `loss` for the luck of the draw, as long as its expectation stays.
+    """
 
     task_id: str
     round: int
