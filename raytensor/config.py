@@ -90,7 +90,7 @@ def _default_profiles() -> list[MinerProfile]:
     """Eight honest miners that differ in size, learning rate and amount of training; the first learns most."""
     return [
         MinerProfile(hidden=128, layers=4, lr=1.5e-3, steps=60),
-        MinerProfile(hidden=64, layers=2, steps=52),
+        MinerProfile(hidden=64, layers=2, steps=56),
         MinerProfile(hidden=128, layers=4, lr=1.5e-3, steps=40),
         MinerProfile(hidden=64, layers=2, steps=28),
         MinerProfile(hidden=128, layers=4, lr=1.5e-3, steps=26),
