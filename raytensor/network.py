@@ -122,7 +122,8 @@ class Network:
 
     def checkpoint(self, number: int) -> None:
         """Keep everything that a later process needs to go on after round `number`."""
-        self.fleet.checkpoint(number)
+        if not self.fleet.checkpoint(number):
+            return  # an incident says why; the checkpoint before stays the newest
         for hotkey, board in self.boards.items():
             board.save(self._board_path(number, hotkey), saved_at=time.time())
         self.folder.save_state({"round": number, "config": self._settled_config()})

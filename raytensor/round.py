@@ -24,7 +24,7 @@ from raytensor.mechanisms.base import Mechanism, Sealed
 from raytensor.miners.fleet import Fleet
 from raytensor.pool import Pool
 from raytensor.telemetry import events
-from raytensor.types import Failure, Fate, Receipt, Response, Score, Task, Weights
+from raytensor.types import Failure, Fate, Reason, Receipt, Response, Score, Task, Weights
 from raytensor.validators.scoreboard import ScoreBoard
 
 Show = Callable[[events.Event], None]
@@ -58,6 +58,7 @@ class Round:
         self.miners = miners
         self.validators = list(parts.boards)
         self._block = block
+        self._scorer_faults: set[str] = set()  # task ids of this round
         self._sending: ray.ObjectRef | None = None
         self._newest: list[Weights] = []
         self.last_weights: dict[str, dict[str, float]] = {}
@@ -65,30 +66,35 @@ class Round:
     def play(self, number: int) -> events.RoundDone:
         """One round: train, ask, score, weigh. Returns what happened; never raises for a miner's or the chain's fault."""
         parts, started = self.parts, time.monotonic()
+        trained_before_s = parts.fleet.train_s
         parts.fleet.train(number)
         questions = self._questions(number)
-        scores, failures, marks = self._ask_and_score(number, questions)
-        self._keep(scores, failures)
-        weigh_at = time.monotonic()
+        scores, failures, asked = self._ask_and_score(questions)
+        scored = time.monotonic()
+        self._keep(questions, scores, failures)
         if number % self.cfg.chain.weights_every == 0:
             self._weigh(number)
+        weighed = time.monotonic()
         self.chain_poll()
+        for incident in parts.fleet.incidents():
+            parts.show(events.Warned(text=incident, fix="the run goes on; Ray's logs say more"))
         ended = time.monotonic()
-        losses = self._mean({v: board.losses() for v, board in parts.boards.items()})
-        trained, asked, scored = marks
+        # Hosts train side by side, and one may answer while another still trains: count what a host trained on average.
+        train_s = min(asked - started, (parts.fleet.train_s - trained_before_s) / parts.fleet.num_hosts)
+        ask_s = asked - started - train_s
         return events.RoundDone(
             round=number,
             rounds=self.cfg.rounds,
             wall_s=ended - started,
-            train_s=trained - started,
-            ask_s=asked - trained,
+            train_s=train_s,
+            ask_s=ask_s,
             score_s=scored - asked,
-            chain_s=ended - weigh_at,
-            idle_s=max(0.0, weigh_at - scored),
+            chain_s=ended - weighed,
+            idle_s=weighed - scored,
             responses=len(scores),
             failures=dict(Counter(failure.reason.value for failure in failures)),
-            responses_per_s=len(scores) / max(1e-9, scored - trained),
-            losses=losses,
+            responses_per_s=len(scores) / max(1e-9, ask_s + scored - asked),
+            losses=self._mean({v: board.losses() for v, board in parts.boards.items()}),
             values=self._mean(self.last_weights),
         )
 
@@ -99,16 +105,17 @@ class Round:
             for task, sealed in self.parts.mechanism.tasks(number, self.netuid, validator, self.miners, self.parts.text)
         }
 
-    def _ask_and_score(
-        self, number: int, questions: dict[str, tuple[Task, Sealed]]
-    ) -> tuple[list[Score], list[Failure], tuple[float, float, float]]:
-        """Answers flow into the scorers as they come. Every question ends as one Score or one Failure."""
+    def _ask_and_score(self, questions: dict[str, tuple[Task, Sealed]]) -> tuple[list[Score], list[Failure], float]:
+        """Answers flow into the scorers as they come. Every question ends as one Score or one Failure.
+
+        Also returns when the last answer came, on the monotonic clock.
+        """
         parts = self.parts
         results: dict[str, Score | Failure] = {}
-        trained = 0.0
+        answered: set[str] = set()
         for answer in parts.fleet.ask([task for task, _ in questions.values()]):
-            trained = trained or time.monotonic()
             if isinstance(answer, Response):
+                answered.add(answer.task_id)
                 task, sealed = questions[answer.task_id]
                 parts.scorers.submit(task.task_id, task, sealed, answer, hotkey=task.hotkey, deadline_s=task.deadline_s)
             else:
@@ -117,20 +124,25 @@ class Round:
             self.chain_poll()
         asked = time.monotonic()
         results.update(parts.scorers.drain(self.cfg.validators.deadline_s))
+        self._scorer_faults = {
+            task_id
+            for task_id, result in results.items()
+            if task_id in answered and isinstance(result, Failure) and result.reason is not Reason.MALFORMED
+        }
         assert results.keys() == questions.keys(), "every question must end exactly once"
         # By id, not by arrival: what follows must not depend on timing.
         ordered = [results[task_id] for task_id in sorted(results)]
         scores = [result for result in ordered if isinstance(result, Score)]
-        failures = [result for result in ordered if isinstance(result, Failure)]
-        return scores, failures, (trained or asked, asked, time.monotonic())
+        return scores, [result for result in ordered if isinstance(result, Failure)], asked
 
-    def _keep(self, scores: list[Score], failures: list[Failure]) -> None:
-        by_validator: dict[str, list[Score]] = {validator: [] for validator in self.validators}
-        for score in scores:
-            by_validator[score.validator].append(score)
+    def _keep(self, questions: dict[str, tuple[Task, Sealed]], scores: list[Score], failures: list[Failure]) -> None:
+        """Update the boards. A scorer's own failure costs no miner anything: it counts as not asked."""
+        silent = [questions[failure.item_id][0] for failure in failures if failure.item_id not in self._scorer_faults]
         for validator, board in self.parts.boards.items():
-            answered = {score.hotkey for score in by_validator[validator]}
-            board.update(by_validator[validator], silent=[hotkey for hotkey in self.miners if hotkey not in answered])
+            board.update(
+                [score for score in scores if score.validator == validator],
+                silent=[task.hotkey for task in silent if task.validator == validator],
+            )
 
     # ---------------------------------------------------------------------------------------------- the chain
 
@@ -164,7 +176,8 @@ class Round:
     def _show_receipts(self, ref: ray.ObjectRef) -> None:
         try:
             receipts: list[Receipt] = ray.get(ref, timeout=5)
-        except ray.exceptions.RayError as error:  # the supervisor's edge: a dead chain actor must not stop scoring
+            counters = ray.get(self.parts.chain.counters.remote(), timeout=self.cfg.chain.timeout_s)
+        except (ray.exceptions.RayError, TimeoutError) as error:  # a dead or slow chain actor must not stop scoring
             text = str(error).strip().splitlines()[-1]
             self.parts.show(events.Warned(text=f"weights were not set: {text}", fix="the chain actor restarts and looks at the chain first"))
             return
@@ -172,7 +185,6 @@ class Round:
             self.parts.show(events.ReceiptSeen.of(receipt))
             if receipt.fate is Fate.FAILED:
                 self.parts.show(events.Warned(text=f"{receipt.call} of {receipt.signer[:8]}: {receipt.error}", fix=receipt.action or ""))
-        counters = ray.get(self.parts.chain.counters.remote(), timeout=self.cfg.chain.timeout_s)
         self.parts.show(events.Extrinsics(**counters))
 
     @staticmethod

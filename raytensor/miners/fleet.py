@@ -80,6 +80,7 @@ class Fleet:
         self._victims = victims(profiles)
         self._hosts = [_Host(number, members) for number, members in enumerate(place(profiles, num_hosts))]
         self._host_of = {hotkey: host for host in self._hosts for hotkey, _ in host.members}
+        self.num_hosts = len(self._hosts)
         self._incidents: list[str] = []
         self.train_losses: dict[str, float] = {}  # newest training loss by hotkey, nats per token
         self.train_s = 0.0  # seconds that hosts spent training, summed over hosts
