@@ -129,7 +129,7 @@ class Validators:
     # Validators (hotkeys) on the subnet.
     num_validators: int = 3
     # TAO that the first validator stakes; each next one stakes `stake_ratio` times the one before.
-    stake_tao: float = 1000.0
+    stake_tao: float = 100.0
     # Ratio of the stakes of neighbouring validators.
     stake_ratio: float = 0.7
     # Scorer actors that all validators share.
