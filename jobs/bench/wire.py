@@ -118,9 +118,19 @@ def main() -> None:
                 print(f"{wire.name:30}{'not run: no interpreter given':>41}")
                 continue
             rate, cpu_ms = statistics.median(wire.rates), statistics.median(wire.cpu_ms)
-            print(f"{wire.name:30}{rate:12.0f}{min(wire.rates):8.0f}{max(wire.rates):8.0f}{cpu_ms:13.2f}{wire.failed:8}  {wire.why}")
+            print(
+                f"{wire.name:30}{rate:12.0f}{min(wire.rates):8.0f}{max(wire.rates):8.0f}{cpu_ms:13.2f}{wire.failed:8}  {wire.why}"
+            )
         rate, cpu_ms = statistics.median(ours.rates), statistics.median(ours.cpu_ms)
-        goals.append({"name": f"{payload}: raytensor", "value": round(rate), "unit": "questions/s", "goal": None, "ok": ours.failed == 0})
+        goals.append(
+            {
+                "name": f"{payload}: raytensor",
+                "value": round(rate),
+                "unit": "questions/s",
+                "goal": None,
+                "ok": ours.failed == 0,
+            }
+        )
         for label, others in (("the dendrite", wires[3:5]), ("taowire", wires[5:])):
             measured = [wire for wire in others if wire.rates]
             if not measured:

@@ -132,9 +132,7 @@ def payload(
     return "\n".join(lines).encode()
 
 
-def sign(
-    signer: Signer, *, method: str, path: str, body: bytes, receiver: str | None, nonce_ns: int
-) -> dict[str, str]:
+def sign(signer: Signer, *, method: str, path: str, body: bytes, receiver: str | None, nonce_ns: int) -> dict[str, str]:
     """The headers that prove a request. Every try needs a new nonce."""
     scheme = SCHEMES[signer.crypto_type]
     message = payload(

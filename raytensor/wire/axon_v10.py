@@ -5,7 +5,8 @@ A v10 validator asks ours with the synapse below, and our client asks a v10 axon
     class NextToken(bittensor.Synapse):
         required_hash_fields: ClassVar[tuple[str, ...]] = (
             "task_id", "round", "netuid", "tokens", "lengths", "top_k", "deadline_s")
-        task_id: str; round: int; netuid: int; tokens: list[list[int]]; lengths: list[int]; top_k: int; deadline_s: float
+        task_id: str; round: int; netuid: int; tokens: list[list[int]]; lengths: list[int]
+        top_k: int; deadline_s: float
         ids: list[list[int]] | None = None; probs: list[list[float]] | None = None; elapsed_s: float = 0.0
 
 Request: POST /NextToken, the synapse as JSON, headers bt_header_dendrite_* (nonce, uuid, hotkey, signature),
@@ -186,7 +187,9 @@ def _reply_headers(status: int, message: str, hotkey: str = "") -> dict[str, str
 def _placeholders() -> dict[str, str]:
     """An axon builds the synapse from headers before it reads the body; each required field needs an empty value."""
     empty = {"task_id": "", "round": 0, "netuid": 0, "tokens": [], "lengths": [], "top_k": 0, "deadline_s": 0.0}
-    return {f"bt_header_input_obj_{name}": base64.b64encode(json.dumps(empty[name]).encode()).decode() for name in FIELDS}
+    return {
+        f"bt_header_input_obj_{name}": base64.b64encode(json.dumps(empty[name]).encode()).decode() for name in FIELDS
+    }
 
 
 _PLACEHOLDERS = _placeholders()

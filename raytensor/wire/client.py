@@ -47,7 +47,9 @@ class WireClient:
         settings = self._settings
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=settings.max_in_flight, limit_per_host=settings.max_connections_per_endpoint, keepalive_timeout=30.0
+                limit=settings.max_in_flight,
+                limit_per_host=settings.max_connections_per_endpoint,
+                keepalive_timeout=30.0,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s),
             headers={"Accept-Encoding": "identity", "User-Agent": "raytensor"},
@@ -124,7 +126,7 @@ class WireClient:
                             cut.append(question)
                             del running[question]
                             task = tasks[index]
-                            detail = f"no answer within {limit_s:.3g} s, the others' median and {settings.deadline_mads:g} MAD"
+                            detail = f"no answer within {limit_s:.3g} s (median + {settings.deadline_mads:g} MAD)"
                             outcomes[index] = Failure(task.task_id, task.hotkey, Reason.TIMEOUT, detail)
         finally:
             for question in running:

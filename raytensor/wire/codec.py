@@ -81,7 +81,9 @@ def task_from(fields: dict[str, Any], bounds: Bounds) -> Task:
     lengths = array(fields, "lengths", "I32", 1, bounds.max_rows)
     rows, longest = tokens.shape
     if not 1 <= rows <= bounds.max_rows or not 1 <= longest <= bounds.max_tokens:
-        raise PayloadError(f"tokens: {rows} rows of {longest}; 1 to {bounds.max_rows} of 1 to {bounds.max_tokens} are read")
+        raise PayloadError(
+            f"tokens: {rows} rows of {longest}; 1 to {bounds.max_rows} of 1 to {bounds.max_tokens} are read"
+        )
     if lengths.shape != (rows,):
         raise PayloadError(f"lengths: {lengths.shape[0]} of them for {rows} rows")
     if lengths.min() < 1 or lengths.max() > longest or tokens.min() < 0:
@@ -192,9 +194,7 @@ def _check_message(fields: dict[str, Any], message: str) -> None:
         raise PayloadError(f"the body is no {message}")
 
 
-def array(
-    fields: dict[str, Any], name: str, dtype: str, ndim: int, max_rows: int, max_columns: int = 0
-) -> np.ndarray:
+def array(fields: dict[str, Any], name: str, dtype: str, ndim: int, max_rows: int, max_columns: int = 0) -> np.ndarray:
     """A field as an array: JSON lists with their sizes and every number checked, or an array that already is one."""
     value = fields.get(name)
     if isinstance(value, np.ndarray):

@@ -122,9 +122,7 @@ class BtAuth(Dialect):
         return auth.prove(claim, method=method, path=target, body=body)
 
     def sign(self, signer: Signer, draft: Draft, receiver: str, nonce_ns: int) -> dict[str, str]:
-        return auth.sign(
-            signer, method="POST", path=draft.path, body=draft.body, receiver=receiver, nonce_ns=nonce_ns
-        )
+        return auth.sign(signer, method="POST", path=draft.path, body=draft.body, receiver=receiver, nonce_ns=nonce_ns)
 
 
 def media_type(headers: Mapping[str, str]) -> str:

@@ -62,7 +62,8 @@ class Epistula(Dialect):
             "Epistula-Uuid": unique,
             "Epistula-Signed-By": signer.ss58,
             "Epistula-Signed-For": receiver,
-            "Epistula-Request-Signature": "0x" + signer.sign(_message(draft.body, unique, timestamp_ms, receiver)).hex(),
+            "Epistula-Request-Signature": "0x"
+            + signer.sign(_message(draft.body, unique, timestamp_ms, receiver)).hex(),
         }
 
 

@@ -141,7 +141,7 @@ class Gate:
             raise errors.NotFound("there is nothing here", fix=f"POST to {ASK}")
         most = settings.bounds.max_body_bytes
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > most:
+        if len(length) > 20 or not (length.isascii() and length.isdigit()) or int(length) > most:
             raise errors.TooLarge(f"the body says {length[:20]} bytes; at most {most} are read")
         if headers.get("content-encoding", "identity") != "identity":
             raise errors.PayloadError("compressed bodies are not read", fix="send the body as it is")
@@ -161,19 +161,27 @@ class Gate:
 
         if route == ASK:
             task = dialect.decode_task(claim, headers, body, settings.bounds)
-            self._check_names(task.validator, task.hotkey, caller.hotkey)
+            self._check_names(task.validator, task.hotkey, task.netuid, caller.hotkey)
             response = await self._answer(task)
-            reply_headers, data = dialect.encode_response(claim, headers, task, response)
+            try:
+                reply_headers, data = dialect.encode_response(claim, headers, task, response)
+            except (errors.PayloadError, ValueError) as error:  # ValueError: NaN in JSON
+                log.error("the answer to task %s can't be sent: %s", task.task_id, error)
+                raise errors.Broken("the miner made an answer that can't be sent") from error
             return Reply(200, reply_headers, data)
         prompt = dialect.decode_prompt(headers, body, settings.bounds)
-        self._check_names(prompt.validator, prompt.hotkey, caller.hotkey)
+        self._check_names(prompt.validator, prompt.hotkey, prompt.netuid, caller.hotkey)
         return Reply(200, {"Content-Type": codec.NDJSON}, await self._stream(prompt))
 
-    def _check_names(self, validator: str, hotkey: str, caller: str) -> None:
+    def _check_names(self, validator: str, hotkey: str, netuid: int, caller: str) -> None:
         if validator != caller:
             raise errors.PayloadError("the message names another validator than the one that signed the request")
         if hotkey != self.hotkey:
             raise errors.PayloadError("the message asks another miner than the one that serves this address")
+        if self.policy.netuid not in (None, netuid):
+            raise errors.PayloadError(
+                f"the message is about subnet {netuid}; this miner serves subnet {self.policy.netuid}"
+            )
 
     # ---- handlers
 
@@ -228,6 +236,7 @@ class Gate:
             yield errors.to_json(errors.TooSlow("the miner did not finish in time")) + b"\n"
         except Exception:  # the handler is the user's: its fault must not stop the server
             log.exception("the completion of prompt %s failed", prompt.prompt_id)
+            self.counts["Broken"] += 1
             yield errors.to_json(errors.Broken("the miner failed while it answered")) + b"\n"
         finally:
             self._drop_hand()

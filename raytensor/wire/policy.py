@@ -57,14 +57,14 @@ class CallerPolicy:
         self._hotkeys = Buckets(settings.hotkey_rate, settings.hotkey_burst, settings.max_tracked)
         self._addresses = Buckets(settings.address_rate, settings.address_burst, settings.max_tracked)
         self._neurons: dict[str, tuple[bool, int]] = {}  # hotkey -> (validator permit, alpha in rao)
-        self._netuid: int | None = None
+        self.netuid: int | None = None
         self._updated_s: float | None = None
 
     def update(self, metagraph: Metagraph, now_s: float) -> None:
         """Decide by this snapshot from now on. `now_s`: when it was read from the chain."""
         permits, stakes = metagraph.validator_permit.tolist(), metagraph.stake_alpha_rao.tolist()
         self._neurons = dict(zip(metagraph.hotkeys, zip(permits, stakes, strict=True), strict=True))
-        self._netuid = metagraph.netuid
+        self.netuid = metagraph.netuid
         self._updated_s = now_s
 
     def address(self, address: str, now_s: float) -> None:
@@ -100,18 +100,18 @@ class CallerPolicy:
             raise Refused(f"this server's view of its subnet is {age_s:.0f} s old", fix="try again later")
         if hotkey not in self._neurons:
             raise Refused(
-                f"your hotkey is not registered on subnet {self._netuid}", fix=f"register it on subnet {self._netuid}"
+                f"your hotkey is not registered on subnet {self.netuid}", fix=f"register it on subnet {self.netuid}"
             )
         permit, stake_rao = self._neurons[hotkey]
         if settings.require_permit and not permit:
             raise Refused(
-                f"your hotkey has no validator permit on subnet {self._netuid}",
+                f"your hotkey has no validator permit on subnet {self.netuid}",
                 fix="more stake; permits are given at the subnet's next epoch",
             )
         least_rao = settings.min_stake_alpha_rao
         if stake_rao < least_rao:
             raise Refused(
-                f"your hotkey has {stake_rao / 1e9:.9g} alpha on subnet {self._netuid}; "
+                f"your hotkey has {stake_rao / 1e9:.9g} alpha on subnet {self.netuid}; "
                 f"this server serves from {least_rao / 1e9:.9g} on",
                 fix=f"stake {(least_rao - stake_rao) / 1e9:.9g} alpha more",
             )

@@ -168,7 +168,10 @@ class _Connection(web.RequestHandler):
         self._address = peer[0] if peer else ""
         addresses[self._address] += 1
         super().connection_made(transport)
-        if addresses.total() > settings.max_connections or addresses[self._address] > settings.max_connections_per_address:
+        if (
+            addresses.total() > settings.max_connections
+            or addresses[self._address] > settings.max_connections_per_address
+        ):
             self._server.gate.counts["connections"] += 1
             self._refuse(errors.Overloaded("too many open connections"))
             return

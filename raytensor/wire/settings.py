@@ -162,7 +162,12 @@ def check(settings: Server | Client) -> None:
             for address in getattr(policy, key):
                 need(_decodes(ss58.decode, address), f"policy.{key}", address, "must be the ss58 address of a hotkey")
         for network in policy.deny_networks:
-            need(_decodes(ipaddress.ip_network, network), "policy.deny_networks", network, "must be a network like 203.0.113.0/24")
+            need(
+                _decodes(ipaddress.ip_network, network),
+                "policy.deny_networks",
+                network,
+                "must be a network like 203.0.113.0/24",
+            )
     else:
         need(settings.protocol in PROTOCOLS, "protocol", settings.protocol, f"must be one of {', '.join(PROTOCOLS)}")
         need(settings.body in ("safetensors", "json"), "body", settings.body, "must be safetensors or json")

@@ -35,7 +35,11 @@ def dumps(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> byte
         if dtype not in _NAMES:
             raise PayloadError(f"{name}: {array.dtype} does not travel, only int32 and float32")
         data = np.ascontiguousarray(array, dtype=dtype).tobytes()
-        header[name] = {"dtype": _NAMES[dtype], "shape": list(array.shape), "data_offsets": [offset, offset + len(data)]}
+        header[name] = {
+            "dtype": _NAMES[dtype],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + len(data)],
+        }
         parts.append(data)
         offset += len(data)
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -55,7 +59,9 @@ def loads(data: bytes, expected: Mapping[str, tuple[str, int]]) -> tuple[dict[st
         raise PayloadError(f"a safetensors body has 8 bytes or more, not {len(data)}")
     (size,) = struct.unpack_from("<Q", data)
     if size > MAX_HEADER_BYTES or size > len(data) - 8:
-        raise PayloadError(f"the safetensors header says {size} bytes; at most {MAX_HEADER_BYTES} and the body are read")
+        raise PayloadError(
+            f"the safetensors header says {size} bytes; at most {MAX_HEADER_BYTES} and the body are read"
+        )
     header = load_object(data[8 : 8 + size], "the safetensors header")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):

@@ -14,7 +14,9 @@ for line in sys.stdin:
     body, where = bytes.fromhex(asked["body"]), {"method": asked["method"], "path": asked["path"]}
     if asked["do"] == "sign":
         keypair = Keypair.create_from_seed(bytes.fromhex(asked["seed"]), asked["crypto_type"])
-        headers = http_auth.sign(keypair, body=body, receiver_ss58=asked["receiver"], nonce_ns=asked["nonce_ns"], **where)
+        headers = http_auth.sign(
+            keypair, body=body, receiver_ss58=asked["receiver"], nonce_ns=asked["nonce_ns"], **where
+        )
         told = {"headers": headers, "ss58": keypair.ss58_address}
     else:
         try:

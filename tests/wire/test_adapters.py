@@ -20,13 +20,21 @@ from raytensor.wire.errors import StaleRequest
 from raytensor.wire.server import WireServer
 from raytensor.wire.settings import PROTOCOLS, Freshness
 
-HOTKEY_HEADER = {"btauth": "X-Bittensor-Hotkey", "epistula": "Epistula-Signed-By", "axon_v10": "bt_header_dendrite_hotkey"}
+HOTKEY_HEADER = {
+    "btauth": "X-Bittensor-Hotkey",
+    "epistula": "Epistula-Signed-By",
+    "axon_v10": "bt_header_dendrite_hotkey",
+}
 SIGNATURE_HEADER = {
     "btauth": "X-Bittensor-Signature",
     "epistula": "Epistula-Request-Signature",
     "axon_v10": "bt_header_dendrite_signature",
 }
-RECEIVER_HEADER = {"btauth": "X-Bittensor-Receiver", "epistula": "Epistula-Signed-For", "axon_v10": "bt_header_axon_hotkey"}
+RECEIVER_HEADER = {
+    "btauth": "X-Bittensor-Receiver",
+    "epistula": "Epistula-Signed-For",
+    "axon_v10": "bt_header_axon_hotkey",
+}
 
 
 async def posts(miner, validator, settings, requests):

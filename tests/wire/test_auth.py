@@ -43,8 +43,14 @@ def test_the_signed_bytes_are_eight_lines():
 def test_addresses_are_those_of_substrate():
     # The development accounts of every Substrate chain.
     for public, address in [
-        ("d43593c715fdd31c61141abd04a99fd6822c8558854ccde39a5684e7a56da27d", "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"),
-        ("8eaf04151687736326c9fea17e25fc5287613693c912909cb226aa4794f26a48", "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"),
+        (
+            "d43593c715fdd31c61141abd04a99fd6822c8558854ccde39a5684e7a56da27d",
+            "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY",
+        ),
+        (
+            "8eaf04151687736326c9fea17e25fc5287613693c912909cb226aa4794f26a48",
+            "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
+        ),
     ]:
         assert ss58.encode(bytes.fromhex(public)) == address
         assert ss58.decode(address).hex() == public
@@ -123,7 +129,9 @@ def test_the_receiver_is_bound(validator, miner):
         verified(unbound | {"X-Bittensor-Receiver": miner.ss58}, miner.ss58)
 
 
-@pytest.mark.parametrize("age_s, ok", [(0, True), (9.9, True), (10.0, True), (10.1, False), (-1.9, True), (-2.0, True), (-2.1, False)])
+@pytest.mark.parametrize(
+    "age_s, ok", [(0, True), (9.9, True), (10.0, True), (10.1, False), (-1.9, True), (-2.0, True), (-2.1, False)]
+)
 def test_freshness(age_s, ok, validator, miner):
     headers = signed(validator, miner.ss58, nonce_ns=NOW_NS - int(age_s * 1e9))
     if ok:

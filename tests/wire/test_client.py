@@ -116,7 +116,9 @@ def test_every_question_has_one_outcome_in_order(validator):
         handlers = [answer] * 10 + [late] * 2 + [hang] * 2 + [decline, crash, wrong]
         async with subnet(validator, handlers) as (hotkeys, graph):
             unknown = key("nobody").ss58
-            tasks = [task(validator.ss58, hotkey, seed=n, deadline_s=20.0) for n, hotkey in enumerate([*hotkeys, unknown])]
+            tasks = [
+                task(validator.ss58, hotkey, seed=n, deadline_s=20.0) for n, hotkey in enumerate([*hotkeys, unknown])
+            ]
             async with WireClient(validator, client_settings(min_deadline_s=0.8)) as client:
                 start = time.monotonic()
                 outcomes = await client.ask_all(tasks, graph)
@@ -151,7 +153,9 @@ def test_a_bound_on_questions_under_way(validator):
     async def check():
         async with subnet(validator, [ask]) as (hotkeys, graph):
             tasks = [task(validator.ss58, hotkeys[0], seed=n) for n in range(40)]
-            async with WireClient(validator, client_settings(max_in_flight=5, max_connections_per_endpoint=64)) as client:
+            async with WireClient(
+                validator, client_settings(max_in_flight=5, max_connections_per_endpoint=64)
+            ) as client:
                 outcomes = await client.ask_all(tasks, graph)
         assert all(isinstance(outcome, Response) for outcome in outcomes) and peak == 5
         assert [outcome.task_id for outcome in outcomes] == [asked.task_id for asked in tasks]
@@ -177,7 +181,10 @@ async def stranger(reply):
 
 
 def http(body, status="200 OK", content_type="application/json", more=""):
-    return f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    return (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
 
 
 @pytest.mark.parametrize(
@@ -268,7 +275,9 @@ def test_connections_are_used_again(validator):
     async def check():
         async with subnet(validator, [answer]) as (hotkeys, graph), WireClient(validator, client_settings()) as client:
             for seed in range(20):
-                assert isinstance(await client.ask(task(validator.ss58, hotkeys[0], seed=seed), graph.axons[1]), Response)
+                assert isinstance(
+                    await client.ask(task(validator.ss58, hotkeys[0], seed=seed), graph.axons[1]), Response
+                )
             pooled = sum(len(connections) for connections in client._session.connector._conns.values())
             assert pooled == 1
 

@@ -106,7 +106,10 @@ def test_prompts_come_back(message):
 def test_the_container_is_what_the_safetensors_library_reads_and_writes():
     from safetensors.numpy import load, save
 
-    arrays = {"ids": np.arange(12, dtype=np.int32).reshape(3, 4), "probs": np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)}
+    arrays = {
+        "ids": np.arange(12, dtype=np.int32).reshape(3, 4),
+        "probs": np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4),
+    }
     theirs = load(tensors.dumps(arrays, {"a": "b"}))
     ours, metadata = tensors.loads(save(arrays, {"a": "b"}), {"ids": ("I32", 2), "probs": ("F32", 2)})
     assert metadata == {"a": "b"}
@@ -152,11 +155,18 @@ def test_a_message_with_some_bytes_changed(content_type, data):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | text,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets"]), inner)
+    ),
 )
 
 
-@given(field=st.sampled_from(["message", "task_id", "round", "netuid", "tokens", "lengths", "top_k", "deadline_s", "hotkey"]), value=json_values)
+@given(
+    field=st.sampled_from(
+        ["message", "task_id", "round", "netuid", "tokens", "lengths", "top_k", "deadline_s", "hotkey"]
+    ),
+    value=json_values,
+)
 @settings(max_examples=300, deadline=None)
 def test_a_json_field_of_another_kind(field, value):
     message = json.loads(codec.encode_task(task(V, M, rows=2, width=3), JSON))
@@ -228,7 +238,9 @@ def test_bounds_of_a_task():
     for lengths in (good.lengths * 0, good.lengths + 24, good.lengths[:-1]):
         for content_type in FORMATS:
             with pytest.raises(PayloadError, match="lengths"):
-                codec.decode_task(codec.encode_task(dataclasses.replace(good, lengths=lengths), content_type), content_type, BOUNDS)
+                codec.decode_task(
+                    codec.encode_task(dataclasses.replace(good, lengths=lengths), content_type), content_type, BOUNDS
+                )
 
 
 def test_an_answer_must_fit_its_question():

@@ -43,7 +43,9 @@ def interpreter(config, variable: str, requirement: str) -> str:
     if not (home / "complete").exists():
         try:
             subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, capture_output=True, timeout=120)
-            subprocess.run([str(python), "-m", "pip", "install", "-q", requirement], check=True, capture_output=True, timeout=420)
+            subprocess.run(
+                [str(python), "-m", "pip", "install", "-q", requirement], check=True, capture_output=True, timeout=420
+            )
         except (subprocess.SubprocessError, OSError) as error:
             pytest.skip(f"no {requirement}: {variable} is not set and installing it failed ({type(error).__name__})")
         (home / "complete").touch()
@@ -143,7 +145,14 @@ def test_both_give_the_same_reasons(eleven, validator, miner):
     for headers, now_ns in cases:
         told = eleven.ask(do="verify", headers=headers, body=b"x".hex(), receiver=miner.ss58, now_ns=now_ns, **where)
         with pytest.raises(AuthError) as caught:
-            auth.verify(headers, b"x", receiver=miner.ss58, now_ns=now_ns, store=ReplayStore(clock=lambda: NOW_NS - 10**11), **where)
+            auth.verify(
+                headers,
+                b"x",
+                receiver=miner.ss58,
+                now_ns=now_ns,
+                store=ReplayStore(clock=lambda: NOW_NS - 10**11),
+                **where,
+            )
         assert type(caught.value).__name__ == told["error"], headers
         seen.add(told["error"])
     assert seen == {"MalformedAuth", "WrongReceiver", "StaleRequest", "BadSignature"}

@@ -115,8 +115,19 @@ def test_settings_are_checked():
         check(bad)
     words = str(caught.value).splitlines()
     assert len(words) == 5
-    for key_name in ("protocols='smtp'", "max_in_hand=0", "retention_s=5.0: must be at least 12", "deny='5Grw'", "deny_networks='here'"):
+    for key_name in (
+        "protocols='smtp'",
+        "max_in_hand=0",
+        "retention_s=5.0: must be at least 12",
+        "deny='5Grw'",
+        "deny_networks='here'",
+    ):
         assert any(key_name in word for word in words), key_name
-    for client in (Client(quorum=0.5), Client(protocol="x"), Client(body="pickle"), Client(min_deadline_s=float("nan"))):
+    for client in (
+        Client(quorum=0.5),
+        Client(protocol="x"),
+        Client(body="pickle"),
+        Client(min_deadline_s=float("nan")),
+    ):
         with pytest.raises(ConfigError):
             check(client)

@@ -126,7 +126,9 @@ def test_a_replay_is_refused_on_any_replica(ray_session, validator, miner):
     ray = ray_session
     handle = shared_store(miner.ss58, max_skew_s=0.05)
     assert ray.get(shared_store(miner.ss58).ready_in_s.remote(), timeout=60) is not None
-    replicas = [ray.remote(Replica).options(num_cpus=0.1).remote(miner.ss58, handle, [validator.ss58]) for _ in range(3)]
+    replicas = [
+        ray.remote(Replica).options(num_cpus=0.1).remote(miner.ss58, handle, [validator.ss58]) for _ in range(3)
+    ]
     ports = [port for _, port in ray.get([replica.start.remote() for replica in replicas], timeout=120)]
 
     async def check():
@@ -153,7 +155,9 @@ def test_a_replay_is_refused_on_any_replica(ray_session, validator, miner):
             # One request to all replicas at the same moment: exactly one of them answers.
             for seed in range(20):
                 headers, body = signed(seed)
-                statuses = [status for status, _ in await asyncio.gather(*(post(port, headers, body) for port in ports * 3))]
+                statuses = [
+                    status for status, _ in await asyncio.gather(*(post(port, headers, body) for port in ports * 3))
+                ]
                 assert sorted(statuses) == [200] + [401] * 8
         async with WireClient(validator, client_settings(max_connections_per_endpoint=64)) as client:
             question = task(validator.ss58, miner.ss58)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
+import time
 
+import aiohttp
 import numpy as np
 
 from raytensor.types import Metagraph, Response, Task
+from raytensor.wire import auth, codec
 from raytensor.wire.auth import Key
+from raytensor.wire.server import WireServer
 from raytensor.wire.settings import Client, Server
 
 
@@ -15,7 +21,9 @@ def key(name: str, scheme: str = "sr25519") -> Key:
     return Key(hashlib.blake2b(name.encode(), digest_size=32).digest(), scheme)
 
 
-def metagraph(hotkeys: list[str], *, axons: list[str] | None = None, permits: list[bool] | None = None, stake_rao: int = 10**12) -> Metagraph:
+def metagraph(
+    hotkeys: list[str], *, axons: list[str] | None = None, permits: list[bool] | None = None, stake_rao: int = 10**12
+) -> Metagraph:
     n = len(hotkeys)
     zeros = np.zeros(n, np.uint64)
     return Metagraph(
@@ -41,7 +49,16 @@ def metagraph(hotkeys: list[str], *, axons: list[str] | None = None, permits: li
     )
 
 
-def task(validator: str, hotkey: str, *, seed: int = 0, rows: int = 8, width: int = 24, top_k: int = 16, deadline_s: float = 10.0) -> Task:
+def task(
+    validator: str,
+    hotkey: str,
+    *,
+    seed: int = 0,
+    rows: int = 8,
+    width: int = 24,
+    top_k: int = 16,
+    deadline_s: float = 10.0,
+) -> Task:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, width + 1, rows).astype(np.int32)
     tokens = rng.integers(0, 1024, (rows, width)).astype(np.int32)
@@ -81,3 +98,47 @@ def client_settings(**changes) -> Client:
         assert hasattr(settings, name)
         setattr(settings, name, value)
     return settings
+
+
+def run(test):
+    """One event loop with a time limit."""
+    asyncio.run(asyncio.wait_for(test, 60))
+
+
+class Live:
+    """A server of `miner` that serves `validator`, and plain HTTP to it."""
+
+    def __init__(self, validator, miner, ask=answer, settings=None, **more):
+        self.validator, self.miner = validator, miner
+        self.server = WireServer(miner.ss58, ask, settings or server_settings(), **more)
+
+    async def __aenter__(self):
+        self.host, self.port = await self.server.start()
+        self.server.update(metagraph([self.validator.ss58, self.miner.ss58]))
+        self.axon = f"{self.host}:{self.port}"
+        self.http = aiohttp.ClientSession(f"http://{self.axon}")
+        return self
+
+    async def __aexit__(self, *_):
+        await self.http.close()
+        await self.server.stop()
+
+    def request(self, question=None, **changes):
+        """Headers and body of an honest request, with changes to what is signed."""
+        question = question or task(self.validator.ss58, self.miner.ss58)
+        body = codec.encode_task(question, codec.SAFETENSORS)
+        given = {
+            "method": "POST",
+            "path": "/ask",
+            "body": body,
+            "receiver": self.miner.ss58,
+            "nonce_ns": time.time_ns(),
+        }
+        signer = changes.pop("signer", self.validator)
+        headers = auth.sign(signer, **(given | changes))
+        return headers | {"Content-Type": codec.SAFETENSORS}, body
+
+    async def post(self, headers, body, path="/ask"):
+        async with self.http.post(path, data=body, headers=headers) as reply:
+            data = await reply.read()
+            return reply.status, json.loads(data) if reply.content_type == "application/json" else data

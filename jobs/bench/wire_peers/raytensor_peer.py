@@ -52,7 +52,9 @@ def ask(payload: str, port: int, seconds: float, workers: int) -> dict:
     expected = np.array(bench.answer(payload)[1], np.float32)
 
     async def run() -> dict:
-        settings = Client(allow_local_addresses=True, body=body, protocol=protocol, max_connections_per_endpoint=workers)
+        settings = Client(
+            allow_local_addresses=True, body=body, protocol=protocol, max_connections_per_endpoint=workers
+        )
         async with WireClient(VALIDATOR, settings) as client:
 
             async def once() -> str:
