@@ -1,7 +1,7 @@
 """The only writer: intents and weights in, a receipt for each out, whatever happens on the way.
 
 In: `Weights` or intents, for the accounts whose keys (or whose proxies' key) it holds. Out: one `Receipt` per intent.
-    intent -> journal -> preflight -> plan -> sign -> journal -> send -> watch blocks -> events per item -> receipt
+    intent -> policy -> journal -> preflight -> plan -> sign -> journal -> send -> watch blocks -> events per item -> receipt
 It is ready when its constructor returns: the journal is open and what was left open has been looked up on the chain.
 Waits for: the chain's answers (`timeout_s` each) and inclusion (`inclusion_timeout_s` per call of `submit`); what has
 no fate by then is UNKNOWN, stays watched, and is answered when the same intent is handed in again.
@@ -23,10 +23,12 @@ from raytensor.chain.batcher import Item, Limits, Planned, halve, plan
 from raytensor.chain.calls import Intent, SetWeights
 from raytensor.chain.client import ChainClient
 from raytensor.chain.errors import PoolRefusal
+from raytensor.chain.gate import AuditLog, Gate
 from raytensor.chain.journal import Journal
 from raytensor.chain.limits import Meter, read_limits
 from raytensor.chain.metagraph import read_metagraph
 from raytensor.chain.outbox import Outbox
+from raytensor.chain.policy import Policy
 from raytensor.chain.preflight import Refusal, check_weights, read_views
 from raytensor.chain.wallet import KeyRef, Signer
 from raytensor.errors import ChainUnavailable, ConfigError
@@ -51,6 +53,8 @@ class ChainWriter:
     signers    ss58 -> reference of its key.
     delegate   a key that is a proxy of (some of) the signers: their calls then share one extrinsic.
     limits     of one extrinsic; None reads them from the chain.
+    policy     what may be done with money; by default no transfers and no unstaking.
+    audit_path file of the audit log; None writes none.
     Raises ChainUnavailable, WalletError, ConfigError.
     """
 
@@ -65,6 +69,8 @@ class ChainWriter:
         inclusion_timeout_s: float = 30.0,
         era_blocks: int = 64,
         limits: Limits | None = None,
+        policy: Policy = Policy(),
+        audit_path: str | os.PathLike | None = None,
     ) -> None:
         self._endpoints, self._timeout_s, self._inclusion_s = endpoints, timeout_s, inclusion_timeout_s
         self._keys = {address: _open(address, ref) for address, ref in signers.items()}
@@ -85,9 +91,12 @@ class ChainWriter:
         self._limits = limits or read_limits(self._client)
         self._meter = Meter(self._client, next(iter(everyone.values())).public_key)
         self._delegates: dict[str, str] = {}
+        self._audit = AuditLog(audit_path)
+        self._gate = Gate(self._client, self._journal, policy, self._audit)
         self._outbox.restore()
         if self._outbox.open:
             settled = self._outbox.poll()
+            self._gate.settled(settled)
             log.info("journal: %d extrinsics settled, %d still open", len(settled), len(self._outbox.open))
 
     def set_weights(self, weights: Sequence[Weights]) -> list[Receipt]:
@@ -130,6 +139,7 @@ class ChainWriter:
             if self._reader is not None:
                 self._reader.close()
             self._journal.close()
+            self._audit.close()
 
     # The pipeline
 
@@ -143,6 +153,7 @@ class ChainWriter:
             elif intent.signer not in self._keys and intent.signer not in self._delegated(intent.signer):
                 raise ConfigError(f"{intent.name}: this writer has no key for {intent.signer}: add it to its signers")
         fresh = [intent for intent in intents if intent.intent_id not in done]
+        fresh = self._admitted(fresh, done)
         self._journal.add_intents(fresh)
         todo = {i.intent_id: i for i in fresh if not self._outbox.carrying(i.intent_id)}
         self._supersede(todo, done)
@@ -164,6 +175,14 @@ class ChainWriter:
                 self._settle(done, intent, Fate.UNKNOWN, "Timeout", advice)
         return [done[intent.intent_id] for intent in intents]
 
+    def _admitted(self, fresh: list[Intent], done: dict[str, Receipt]) -> list[Intent]:
+        """Those that the policy allows; what is on its way already was allowed then."""
+        under_way = {i.intent_id for i in fresh if self._outbox.carrying(i.intent_id)}
+        allowed, refused = self._gate.admit([i for i in fresh if i.intent_id not in under_way])
+        done |= {receipt.intent_id: receipt for receipt in refused}
+        under_way |= {i.intent_id for i in allowed}
+        return [i for i in fresh if i.intent_id in under_way]
+
     def _attempt(self, todo: dict[str, Intent], done: dict[str, Receipt]) -> tuple[dict[str, Failed], bool]:
         """Plans and sends. What certainly was not taken but may be tried; whether the chain was out of reach."""
         failed: dict[str, Failed] = {}
@@ -178,6 +197,7 @@ class ChainWriter:
                 planned = queue.pop(0)
                 refusal = self._outbox.post(planned, born)
                 if not isinstance(refusal, PoolRefusal):
+                    self._gate.sent(planned, refusal)
                     continue
                 if refusal.name == "ExhaustsResources" and len(planned.intent_ids) > 1:
                     queue = [part for half in halve(planned, items) for part in self._plan(half)] + queue
@@ -226,7 +246,9 @@ class ChainWriter:
         pause = 0.05
         while ids - done.keys() - failed.keys():
             try:
-                for settled in self._outbox.poll():
+                found = self._outbox.poll()
+                self._gate.settled(found)
+                for settled in found:
                     for receipt in settled.receipts:
                         if receipt.error in _AGAIN and receipt.intent_id in ids:
                             failed[receipt.intent_id] = (receipt.fate, receipt.error, receipt.action)
@@ -265,6 +287,7 @@ class ChainWriter:
             netuid=getattr(intent, "netuid", None), error=error, action=action,
         )  # fmt: skip
         self._journal.settle([receipt])
+        self._gate.reported(receipt)
         done[intent.intent_id] = receipt
 
     def _delegated(self, *more: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from raytensor.chain.calls import Call
 from raytensor.chain.client import ChainClient
+from raytensor.chain.quotes import network_cost
 from raytensor.chain.step import Step
 from raytensor.chain.wallet import DevKey, KeyRef, Signer
 from raytensor.errors import ConfigError
@@ -242,12 +243,6 @@ def _transfers(client: ChainClient, plan: _Plan, opens: bool) -> list[Call]:
         # An account that has signed before was funded before: what it has spent since is no lack.
         if account["nonce"] == 0 and account["data"]["free"] < need
     ]
-
-
-def network_cost(client: ChainClient) -> int:
-    """What opening a subnet locks, in rao (SubnetRegistrationRuntimeApi)."""
-    raw = client.runtime_call("SubnetRegistrationRuntimeApi_get_network_registration_cost")
-    return int.from_bytes(raw, "little")
 
 
 def _without_proxy(client: ChainClient, plan: _Plan) -> list[Signer]:

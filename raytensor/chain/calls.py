@@ -180,6 +180,12 @@ class BurnedRegister(Intent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RegisterLimit(BurnedRegister):
+    limit_price: int  # rao of TAO, the most that is paid
+    name: ClassVar[str] = "SubtensorModule.register_limit"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RootRegister(Intent):
     hotkey: str
     name: ClassVar[str] = "SubtensorModule.root_register"

@@ -175,6 +175,13 @@ class Journal:
         ).fetchall()
         return [intent_from_json(json.loads(body)) for (body,) in rows]
 
+    def effective_since(self, at: float) -> list[Intent]:
+        """Intents written since a time (seconds of the epoch) that had an effect or may yet have one."""
+        rows = self._db.execute(
+            "SELECT body FROM intents WHERE at >= ? AND COALESCE(fate, 'open') IN ('open', 'unknown', 'included')", (at,)
+        ).fetchall()
+        return [intent_from_json(json.loads(body)) for (body,) in rows]
+
     def count(self, table: str = "extrinsics") -> dict[str, int]:
         """How many extrinsics (by state) or intents (by fate) there are."""
         column = {"extrinsics": "state", "intents": "COALESCE(fate, 'open')"}[table]

@@ -8,6 +8,7 @@ from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import AddStake, ServeAxon, Transfer
 from raytensor.chain.client import ChainClient
 from raytensor.chain.metagraph import read_metagraph, to_arrow, write_parquet
+from raytensor.chain.policy import Policy
 from raytensor.chain.wallet import DevKey
 from raytensor.errors import ChainError, ConfigError
 from raytensor.types import Fate, Weights
@@ -161,7 +162,7 @@ def test_an_intent_is_carried_out_once(node, subnet, tmp_path):
 
 def test_paid_calls_share_a_batch_and_fail_one_by_one(node, subnet, tmp_path, hotkeys):
     cold = key("cold", 4)
-    writer = ChainWriter(node, {cold.ss58: cold}, tmp_path / "journal.db")
+    writer = ChainWriter(node, {cold.ss58: cold}, tmp_path / "journal.db", policy=Policy(transfers=True))
     intents = [
         AddStake(signer=cold.ss58, hotkey=hotkeys[4], netuid=subnet.netuid, amount_staked=RAO),
         AddStake(signer=cold.ss58, hotkey=hotkeys[4], netuid=subnet.netuid, amount_staked=10),

@@ -10,6 +10,7 @@ from raytensor.chain.actor import ChainWriter
 from raytensor.chain.batcher import Limits
 from raytensor.chain.calls import Transfer
 from raytensor.chain.journal import Extrinsic, Journal, Sent
+from raytensor.chain.policy import Policy
 from raytensor.chain.runtime import Era
 from raytensor.chain.wallet import DevKey
 from raytensor.errors import ConfigError
@@ -17,6 +18,7 @@ from raytensor.types import Fate
 
 RAO = 10**9
 ALICE = DevKey("//Alice")
+PAYS = Policy(transfers=True)
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def pay(payer, dest, value=RAO, **more):
 def test_a_submission_without_an_answer_is_found_on_the_chain(node, client, payer, fresh, tmp_path):
     dest = fresh("dest")
     with FaultProxy(node) as proxy:
-        writer = ChainWriter([proxy.endpoint, node], {payer.ss58: payer}, tmp_path / "j.db", timeout_s=1)
+        writer = ChainWriter([proxy.endpoint, node], {payer.ss58: payer}, tmp_path / "j.db", timeout_s=1, policy=PAYS)
         mute_submissions(writer, proxy)
         (receipt,) = writer.submit([pay(payer, dest)])
         assert receipt.fate is Fate.INCLUDED, receipt
@@ -45,7 +47,7 @@ def test_a_submission_without_an_answer_is_found_on_the_chain(node, client, paye
 def test_a_submission_that_was_lost_is_sent_again_as_the_same_bytes(node, client, payer, fresh, tmp_path):
     dest = fresh("dest")
     with FaultProxy(node) as proxy:
-        writer = ChainWriter([proxy.endpoint, node], {payer.ss58: payer}, tmp_path / "j.db", timeout_s=1)
+        writer = ChainWriter([proxy.endpoint, node], {payer.ss58: payer}, tmp_path / "j.db", timeout_s=1, policy=PAYS)
         mute_submissions(writer, proxy, mode="stall")
         (receipt,) = writer.submit([pay(payer, dest)])
         assert receipt.fate is Fate.INCLUDED, receipt
@@ -70,7 +72,7 @@ def test_without_any_endpoint_intents_are_reported_and_can_be_handed_in_again(no
     dest, intent = fresh("dest"), pay(payer, fresh("dest"))
     with FaultProxy(node) as proxy:
         times = {"timeout_s": 0.5, "inclusion_timeout_s": 3}
-        writer = ChainWriter(proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", **times)
+        writer = ChainWriter(proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", **times, policy=PAYS)
         proxy.mode = "shut"
         (receipt,) = writer.submit([intent])
         assert (receipt.fate, receipt.error) == (Fate.NOT_SENT, "ChainUnavailable")
@@ -95,7 +97,7 @@ def test_a_writer_that_died_after_the_send_finds_its_extrinsic(node, client, pay
     journal.close()
     assert client.submit(signed.data) is None  # ... and here the writer died, before it could note that
     client.find(signed.hash, era, timeout_s=20)
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)
     (receipt,) = writer.submit([intent])
     assert receipt.fate is Fate.INCLUDED and receipt.extrinsic_hash == signed.hash
     assert writer.counters()["submitted"] == 0
@@ -112,7 +114,7 @@ def test_a_writer_that_died_before_the_send_sends_the_same_bytes(node, client, p
     shape = '{"call": "Balances.transfer_keep_alive", "args": {}}'
     journal.add_extrinsic(Extrinsic(signed.hash, payer.ss58, 0, era.birth, era.death, signed.data, shape, ("once",)))
     journal.close()
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)
     (receipt,) = writer.submit([intent])
     assert receipt.fate is Fate.INCLUDED and receipt.extrinsic_hash == signed.hash
     writer.close()
@@ -129,7 +131,7 @@ def test_a_nonce_that_another_used_ends_the_extrinsic_and_the_intent_goes_anew(n
     journal.add_extrinsic(Extrinsic(signed.hash, payer.ss58, 0, era.birth, era.death, signed.data, shape, ("once",)))
     journal.close()
     client.send(pay(payer, fresh("other")).call(), payer.open(), timeout_s=20)  # takes nonce 0
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)
     ended = Journal(tmp_path / "j.db").receipt("once")
     assert (ended.fate, ended.error) == (Fate.FAILED, "Stale")
     (receipt,) = writer.submit([intent])
@@ -140,7 +142,7 @@ def test_a_nonce_that_another_used_ends_the_extrinsic_and_the_intent_goes_anew(n
 
 def test_another_process_with_the_same_key_costs_a_retry_not_a_payment(node, client, payer, fresh, tmp_path):
     dest = fresh("dest")
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)
     assert writer.submit([pay(payer, dest)])[0].fate is Fate.INCLUDED
     client.send(pay(payer, dest).call(), payer.open(), timeout_s=20)  # behind the writer's back: its nonce is stale now
     (receipt,) = writer.submit([pay(payer, dest)])
@@ -152,7 +154,7 @@ def test_another_process_with_the_same_key_costs_a_retry_not_a_payment(node, cli
 def test_batches_are_cut_by_the_limit_and_pipelined_in_one_block(node, client, payer, fresh, tmp_path):
     dest = fresh("dest")
     limits = Limits(max_items=3)
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", limits=limits)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", limits=limits, policy=PAYS)
     receipts = writer.submit([pay(payer, dest, RAO // 10) for _ in range(10)])
     assert [r.fate for r in receipts] == [Fate.INCLUDED] * 10
     assert len({r.extrinsic_hash for r in receipts}) == 4
@@ -163,7 +165,7 @@ def test_batches_are_cut_by_the_limit_and_pipelined_in_one_block(node, client, p
 
 def test_an_intent_that_is_still_on_its_way_is_unknown_and_watched(node, client, payer, fresh, tmp_path):
     dest, intent = fresh("dest"), pay(payer, fresh("dest"))
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", inclusion_timeout_s=0.01)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", inclusion_timeout_s=0.01, policy=PAYS)
     (receipt,) = writer.submit([intent])
     assert receipt.fate is Fate.UNKNOWN and receipt.error == "Timeout"
     client.wait_for_block(client.head().number + 2, timeout_s=20)
@@ -175,7 +177,7 @@ def test_an_intent_that_is_still_on_its_way_is_unknown_and_watched(node, client,
 
 
 def test_reads_do_not_wait_for_a_write(node, payer, fresh, tmp_path):
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)
     writing = threading.Thread(target=writer.submit, args=([pay(payer, fresh("dest"))],))
     writer.head()  # the read connection is made
     writing.start()
@@ -190,4 +192,4 @@ def test_reads_do_not_wait_for_a_write(node, payer, fresh, tmp_path):
 def test_a_journal_of_another_chain_is_refused(node, payer, tmp_path):
     Journal(tmp_path / "j.db", genesis="0x" + "00" * 32).close()
     with pytest.raises(ConfigError, match="another journal file"):
-        ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db")
+        ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)

@@ -1,0 +1,156 @@
+"""What a writer may do with money, however well an intent is signed.
+
+In: a policy (a file, or its fields), an intent, and facts about it. Out: None, or the reason why it is refused.
+By default nothing is transferred, nothing is unstaked, and no other account gets power over the signer; weights, stake
+and registrations are allowed without a cap. A cap that can't be judged (a fact is missing) refuses.
+Pure: knows nothing of connections, keys or the journal; who reads the facts is `gate`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from raytensor.chain.calls import (
+    AddProxy,
+    Intent,
+    MoveStake,
+    RemoveStake,
+    SwapStake,
+    Transfer,
+    TransferStake,
+    UnstakeAll,
+)
+from raytensor.errors import ConfigError
+
+DAY_S = 86_400
+
+_TRANSFERS = (Transfer, TransferStake)
+_UNSTAKING = (RemoveStake, UnstakeAll, MoveStake, SwapStake)
+_NETUIDS = ("netuid", "origin_netuid", "destination_netuid")
+_DESTINATIONS = ("dest", "destination_coldkey", "delegate")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a policy wants to know of an intent; None where it can't be told before it runs."""
+
+    spend_rao: int | None = 0
+    fee_rao: int | None = 0
+    slippage: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Limits of a writer. None means no limit.
+
+    transfers              TAO and stake may go to other accounts.
+    unstaking              stake may leave the hotkey and subnet where it is (remove, move, swap).
+    proxies                other accounts may get power over the signer (Proxy.add_proxy).
+    max_spend_rao          TAO that one intent may spend, without its fee.
+    max_spend_per_day_rao  TAO that all intents of the journal's last 24 hours may spend together.
+    max_fee_rao            of one intent, by the chain's own estimate.
+    max_slippage           share of a trade that may be lost against today's price, 0 to 1.
+    netuids                the only subnets that may be touched.
+    destinations           the only accounts (ss58) that may get TAO, stake or power.
+    """
+
+    transfers: bool = False
+    unstaking: bool = False
+    proxies: bool = False
+    max_spend_rao: int | None = None
+    max_spend_per_day_rao: int | None = None
+    max_fee_rao: int | None = None
+    max_slippage: float | None = None
+    netuids: frozenset[int] | None = None
+    destinations: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("transfers", "unstaking", "proxies"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"policy {name} = {getattr(self, name)!r}: write true or false")
+        for name in ("max_spend_rao", "max_spend_per_day_rao", "max_fee_rao"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+                raise ConfigError(f"policy {name} = {value!r}: write a whole number of rao (1 TAO = 1000000000)")
+        share = self.max_slippage
+        if share is not None and (isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1):
+            raise ConfigError(f"policy max_slippage = {share!r}: write a share from 0 to 1, as 0.02")
+        for name, kind in (("netuids", int), ("destinations", str)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, str) or not all(isinstance(one, kind) for one in value)):
+                raise ConfigError(f"policy {name} = {value!r}: write a list")
+
+    @property
+    def reads(self) -> bool:
+        """Whether it needs facts from the chain."""
+        return any(
+            cap is not None
+            for cap in (self.max_spend_rao, self.max_spend_per_day_rao, self.max_fee_rao, self.max_slippage)
+        )
+
+    def forbids(self, intent: Intent) -> str | None:
+        """Why an intent of this kind, subnet or destination may not be carried out, None if it may."""
+        if isinstance(intent, _TRANSFERS) and not self.transfers:
+            return "the policy allows no transfers (transfers = false)"
+        if isinstance(intent, _UNSTAKING) and not self.unstaking:
+            return "the policy allows no unstaking (unstaking = false)"
+        if isinstance(intent, AddProxy) and not self.proxies:
+            return "the policy lets no account become a proxy (proxies = false)"
+        for name in _NETUIDS:
+            netuid = getattr(intent, name, None)
+            if self.netuids is not None and netuid is not None and netuid not in self.netuids:
+                return f"subnet {netuid} is not among the policy's netuids {sorted(self.netuids)}"
+        if isinstance(intent, UnstakeAll) and self.netuids is not None:
+            return "it unstakes from every subnet, and the policy names netuids"
+        for name in _DESTINATIONS:
+            to = getattr(intent, name, None)
+            if self.destinations is not None and to is not None and to not in self.destinations:
+                return f"{to} is not among the policy's destinations"
+        return None
+
+    def exceeds(self, facts: Facts, spent_rao: int = 0) -> str | None:
+        """Which cap an intent is over, None if none. spent_rao: what the last 24 hours have spent."""
+        if self.max_spend_rao is not None and _more(facts.spend_rao, self.max_spend_rao):
+            return f"it spends {_rao(facts.spend_rao)}, over the policy's max_spend_rao {self.max_spend_rao}"
+        if self.max_spend_per_day_rao is not None:
+            total = None if facts.spend_rao is None else facts.spend_rao + spent_rao
+            if facts.spend_rao != 0 and _more(total, self.max_spend_per_day_rao):
+                cap = self.max_spend_per_day_rao
+                return f"it would make {_rao(total)} spent within a day, over the policy's max_spend_per_day_rao {cap}"
+        if self.max_fee_rao is not None and _more(facts.fee_rao, self.max_fee_rao):
+            return f"its fee is {_rao(facts.fee_rao)}, over the policy's max_fee_rao {self.max_fee_rao}"
+        if self.max_slippage is not None and _more(facts.slippage, self.max_slippage):
+            told = "unbounded" if facts.slippage is None else f"{facts.slippage:.4%}"
+            return f"its slippage is {told}, over the policy's max_slippage {self.max_slippage:g}"
+        return None
+
+
+def read_policy(path: str | os.PathLike) -> Policy:
+    """A policy from a TOML file whose keys are the fields of `Policy`. Raises ConfigError with the fix."""
+    file = Path(path).expanduser()
+    try:
+        found: dict[str, Any] = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"policy {file}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"policy {file} is no TOML: {error}") from error
+    known = [field.name for field in fields(Policy)]
+    if unknown := sorted(set(found) - set(known)):
+        raise ConfigError(f"policy {file}: no setting {', '.join(unknown)}; there are {', '.join(known)}")
+    for name in ("netuids", "destinations"):
+        if isinstance(found.get(name), list):
+            found[name] = frozenset(found[name])
+    return Policy(**found)
+
+
+def _more(value: float | None, cap: float) -> bool:
+    return value is None or math.isnan(value) or value > cap
+
+
+def _rao(value: int | None) -> str:
+    return "an amount that can't be told" if value is None else f"{value} rao"
