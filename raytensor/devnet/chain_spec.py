@@ -22,6 +22,7 @@ from raytensor.devnet.pallets.transaction_payment import (
 )
 from raytensor.devnet.pallets.utility import Utility
 from raytensor.devnet.runtime import Runtime
+from raytensor.devnet.subtensor.api_basket import BetaBasketRuntimeApi
 from raytensor.devnet.subtensor.api_neurons import NeuronInfoRuntimeApi
 from raytensor.devnet.subtensor.api_stake import DelegateInfoRuntimeApi, StakeInfoRuntimeApi, SwapRuntimeApi
 from raytensor.devnet.subtensor.api_subnets import SubnetInfoRuntimeApi, SubnetRegistrationRuntimeApi
@@ -74,6 +75,7 @@ APIS = (
     StakeInfoRuntimeApi,
     DelegateInfoRuntimeApi,
     SwapRuntimeApi,
+    BetaBasketRuntimeApi,
 )
 
 

@@ -84,7 +84,9 @@ def own_types(runtime: Any) -> dict[str, Own]:
         params=(("E", "RuntimeEvent"), ("T", "H256")),
     )
     for identifier, extra, _ in EXTENSIONS:
-        fields = [] if extra == "()" else [(None, extra)]
+        # Clients that walk the types, as bittensor 11, hand over {"mode": ...}: the one extension with a named field.
+        field = "mode" if identifier == "CheckMetadataHash" else None
+        fields = [] if extra == "()" else [(field, extra)]
         own[identifier] = Own(f"frame_system::extensions::{identifier}", fields=fields)
     own["UncheckedExtrinsic"] = Own(
         "sp_runtime::generic::unchecked_extrinsic::UncheckedExtrinsic",
