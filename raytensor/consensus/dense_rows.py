@@ -80,10 +80,10 @@ class DenseRows:
 
     @classmethod
     def from_rows(cls, rows: Rows, validators: np.ndarray, miners: np.ndarray) -> DenseRows:
-        """The same entries as a matrix. Rows have to ascend; validators and miners have to cover every entry."""
+        """The same entries as a matrix, which forgets their order. validators and miners have to cover every entry."""
         from raytensor.consensus.kernels import layout  # loads the compiler
 
-        values, zeros = layout.to_dense(rows.indptr, rows.uids, rows.values, validators, miners)
+        values, zeros = layout.to_dense(rows.indptr, rows.uids, rows.values, validators, miners, rows.ascending)
         return cls.trusted(rows.n, validators, miners, values, zeros)
 
     def to_rows(self) -> Rows:

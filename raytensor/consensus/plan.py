@@ -22,7 +22,7 @@ from raytensor.consensus.rows import Rows
 from raytensor.consensus.sharded import DenseShard, Electorate, SparseShard
 
 # Below this share of stored pairs the sparse kernels are quicker; they cost a few times more for each stored pair.
-DENSE_FROM = 0.3
+DENSE_FROM = 0.12
 _ALL_SEEN = np.zeros(0, np.bool_)
 
 # (shards, name of a phase, its arguments for each shard) -> results, in the order of the shards

@@ -110,8 +110,8 @@ def test_uids_beyond_u16_keep_the_result():
 
 
 @part
-def _median(score, stake, kappa):
-    return column.median(score, stake, score.size, kappa)
+def _median(score, stake, total, kappa):
+    return column.median(score, stake, score.size, total, kappa)
 
 
 @settings(max_examples=300, deadline=None)
@@ -120,7 +120,7 @@ def test_median_equals_the_pivot_search(pairs, kappa):
     score, stake = [s * 7 for s, _ in pairs], [u for _, u in pairs]
     total = sum(stake)
     expected = pm.weighted_median(stake, score, list(range(len(pairs))), total - kappa, 0, total)
-    assert _median(np.array(score, np.int64), np.array(stake, np.int64), kappa) == expected
+    assert _median(np.array(score, np.int64), np.array(stake, np.int64), total, kappa) == expected
 
 
 @part

@@ -17,11 +17,12 @@ RAW, CLIPPED, BLENDED = 0, 1, 2
 
 
 @part
-def median(score, stake, m, kappa):
+def median(score, stake, m, total, kappa):
     """The weighted median of m scores of positive stake: the smallest score v with stake(score > v) < kappa.
 
-    Equals the pallet's pivot search. kappa 0: the largest score, as nothing is below 0. Bisects the values, and moves
-    the ends to scores that occur, so it ends after about log2(m) rounds.
+    total: the sum of stake. Equals the pallet's pivot search. kappa 0: the largest score, as nothing is below 0.
+    Closes in on the value by turns at the middle and where the stake should lie, and moves the ends to scores that
+    occur, so it ends after about log2(m) rounds.
     """
     if m == 0:
         return np.int64(0)
@@ -31,14 +32,18 @@ def median(score, stake, m, kappa):
         high = max(high, score[i])
     if low == high or kappa == 0:
         return high
-    above = np.int64(0)
-    for i in range(m):
-        above += stake[i] if score[i] > low else 0
-    if above < kappa:
+    if total < kappa:
         return low
+    # the stake above `low` is not below kappa, the stake above `high` is
+    low -= 1
+    above_low, above_high = total, np.int64(0)
+    halve = False
     while True:
-        # stake above `high` is below kappa, stake above `low` is not
         middle = (low + high) >> 1
+        if not halve:
+            guess = np.int64((high - low) * ((above_low - kappa) / (above_low - above_high)))
+            middle = min(low + guess, high - 1)
+        halve = not halve
         above = np.int64(0)
         below, over = low, high
         for i in range(m):
@@ -48,11 +53,11 @@ def median(score, stake, m, kappa):
             below = max(below, low if larger else s)
             over = min(over, s if larger else high)
         if above < kappa:
-            high = below
+            high, above_high = below, above
         elif over == high:
             return high
         else:
-            low = over - 1
+            low, above_low = over - 1, above
 
 
 @part

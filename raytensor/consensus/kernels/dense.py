@@ -48,13 +48,18 @@ def _oldest(bound):
 def row_sums(weights, lo, hi, registered, bound, own):
     """Sum of each validator's weights that count, over the miners lo..hi: int64 [validators]."""
     size = bound.size
-    sums = np.zeros(size, np.int64)
+    sums, narrow = np.zeros(size, np.int64), np.zeros(size, np.uint32)
     scratch = np.empty(size, np.uint16)
     oldest = _oldest(bound)
-    for j in range(lo, hi):
-        row = _counted(weights, j, registered, bound, oldest, own, scratch)
+    for begin in range(lo, hi, 65536):
+        # so many u16 fit a 32-bit sum, of which twice as many fit a vector register
+        for j in range(begin, min(begin + 65536, hi)):
+            row = _counted(weights, j, registered, bound, oldest, own, scratch)
+            for i in range(size):
+                narrow[i] = np.uint32(narrow[i] + row[i])
         for i in range(size):
-            sums[i] += row[i]
+            sums[i] += narrow[i]
+            narrow[i] = 0
     for i in range(size):
         if bound[i] == np.uint64(0):
             sums[i] = 0
@@ -90,6 +95,7 @@ def consensus(weights, lo, hi, registered, bound, own, sums, voting, absent_vote
     if absent_votes > 0:
         votes[voters.size] = absent_votes
         score[size] = voted[voters.size] = 0
+    all_votes = votes.sum()
     agreed = np.zeros(hi - lo, np.int64)
     ranks = np.zeros(hi - lo, np.int64)
     trust = np.zeros(size, np.int64)
@@ -100,11 +106,11 @@ def consensus(weights, lo, hi, registered, bound, own, sums, voting, absent_vote
         for i in range(size):
             score[i] = share(row[i], factor[i])
         if everyone:
-            c = column.median(score, votes, num_votes, kappa)
+            c = column.median(score, votes, num_votes, all_votes, kappa)
         else:
             for k in range(voters.size):
                 voted[k] = score[voters[k]]
-            c = column.median(voted, votes, num_votes, kappa)
+            c = column.median(voted, votes, num_votes, all_votes, kappa)
         agreed[j - lo] = c
         if c > 0:
             ranks[j - lo] = column.rank(score, active_stake, size, c, trust)
@@ -112,10 +118,10 @@ def consensus(weights, lo, hi, registered, bound, own, sums, voting, absent_vote
 
 
 @part
-def _grow(values, used):
-    if used < values.size:
+def _with_room(values, used, more):
+    if used + more <= values.size:
         return values
-    larger = np.empty(2 * values.size + 64, values.dtype)
+    larger = np.empty(2 * (used + more), values.dtype)
     larger[:used] = values[:used]
     return larger
 
@@ -181,9 +187,9 @@ def bonds(
             column.earn(ema, total, size, earning, earned)
             empty = column.store(ema, ema, size, keep, stored[j - lo])
         if empty:
+            stored_zeros = _with_room(stored_zeros, num_zeros, empty)
             for i in range(size):
                 if ema[i] > 0 and stored[j - lo, i] == 0 and keep[i] != 0:
-                    stored_zeros = _grow(stored_zeros, num_zeros)
                     stored_zeros[num_zeros] = (j - lo) * size + i
                     num_zeros += 1
     return earned, stored, stored_zeros[:num_zeros]

@@ -14,7 +14,7 @@ import numpy as np
 
 from raytensor.consensus.kernels import column
 from raytensor.consensus.kernels.arithmetic import share
-from raytensor.consensus.kernels.dense import _grow, factors
+from raytensor.consensus.kernels.dense import factors
 from raytensor.consensus.kernels.jit import kernel, part
 from raytensor.consensus.kernels.liquid import LANES
 
@@ -89,7 +89,7 @@ def consensus(values, start, row, place, lo, hi, sums, voting, active_stake, kap
             score[voters] = 0
             votes[voters] = all_votes - voted
             voters += 1
-        c = column.median(score, votes, voters, kappa)
+        c = column.median(score, votes, voters, all_votes, kappa)
         agreed[j - lo] = c
         if c == 0:
             continue
@@ -166,8 +166,9 @@ def bonds(weights, held, lo, hi, sums, active_stake, agreed, incentive, rates, k
     visible_b = np.empty(longest, np.bool_)
     who, where = np.empty(longest, np.int32), np.empty(longest, np.int64)
     lanes = np.empty((5, LANES), np.int64)
-    out_miner, out_validator = np.empty(64, np.int32), np.empty(64, np.int32)
-    out_count, out_place = np.empty(64, np.uint16), np.empty(64, np.int64)
+    most = w_start[hi] - w_start[lo] + b_start[hi] - b_start[lo]
+    out_miner, out_validator = np.empty(most, np.int32), np.empty(most, np.int32)
+    out_count, out_place = np.empty(most, np.uint16), np.empty(most, np.int64)
     used = 0
     for j in range(lo, hi):
         # both columns, merged by validator
@@ -215,8 +216,6 @@ def bonds(weights, held, lo, hi, sums, active_stake, agreed, incentive, rates, k
         for k in range(m):
             earned[who[k]] += added[k]
             if ema[k] > 0 and allowed[k] != 0:
-                out_miner, out_validator = _grow(out_miner, used), _grow(out_validator, used)
-                out_count, out_place = _grow(out_count, used), _grow(out_place, used)
                 out_miner[used], out_validator[used] = j - lo, who[k]
                 out_count[used], out_place[used] = stored[k], where[k]
                 used += 1
