@@ -16,11 +16,14 @@ from collections.abc import Callable
 from typing import Any
 
 from raytensor.devnet.builtin import compact
-from raytensor.devnet.executive import Executive, InvalidTransaction
-from raytensor.devnet.extrinsic import bare_extrinsic
+from raytensor.devnet.executive import Executive, InvalidTransaction, UnknownTransaction
+from raytensor.devnet.extrinsic import bare_extrinsic, decode_extrinsic
 from raytensor.devnet.hashing import blake2_256
+from raytensor.devnet.pallet import Call
+from raytensor.devnet.pallets.mev_shield import is_carrier
 from raytensor.devnet.pool import Entry, Pool
 from raytensor.devnet.runtime import Runtime
+from raytensor.devnet.scale import ScaleError
 
 
 class Block:
@@ -64,6 +67,7 @@ class Chain:
         self.pool = Pool(self.executive)
         self.listeners: list[Callable[[Block, list], None]] = []
         self.on_finalized: list[Callable[[Block], None]] = []
+        self._unshielded: set[bytes] = set()  # who signed an encrypted extrinsic of the open block
         self._unfinalized: list[tuple[Block, list[Entry]]] = []
         if disk is not None:
             disk.restore(self)
@@ -150,7 +154,23 @@ class Chain:
                 continue
             extrinsics.append(entry.extrinsic.raw)
             included.append(entry)
+            if is_carrier(entry.extrinsic.call):
+                self._unshield(entry.extrinsic.call, extrinsics)
         return included, invalid
+
+    def _unshield(self, carrier: Call, extrinsics: list[bytes]) -> None:
+        """Apply what a carrier holds right behind it. One that can't be in a block now is lost, as on the chain."""
+        raw = self.runtime.MevShield.open(carrier)
+        if raw is None:
+            return
+        try:
+            extrinsic = decode_extrinsic(self.runtime.codecs, raw)
+            self.executive.validate(extrinsic)
+            self.executive.apply(extrinsic, len(extrinsics))
+        except (ScaleError, InvalidTransaction, UnknownTransaction):
+            return
+        extrinsics.append(raw)
+        self._unshielded.add(extrinsic.signer)
 
     def _append(self, number: int, logs: tuple, extrinsics: list[bytes]) -> Block:
         parent = self.best
@@ -165,7 +185,8 @@ class Chain:
         return block
 
     def _announce(self, block: Block, changes: list, included: list[Entry], invalid: list[Entry]) -> None:
-        self.pool.after_block(block.number, included, invalid)
+        self.pool.after_block(block.number, included, invalid, self._unshielded)
+        self._unshielded.clear()
         status = {"inBlock": f"0x{block.hash.hex()}"}
         for entry in included:
             entry.tell(status)

@@ -10,6 +10,7 @@ from raytensor.devnet.pallets.admin_utils import AdminUtils
 from raytensor.devnet.pallets.balances import Balances
 from raytensor.devnet.pallets.commitments import Commitments
 from raytensor.devnet.pallets.drand import Drand
+from raytensor.devnet.pallets.mev_shield import MevShield
 from raytensor.devnet.pallets.proxy import Proxy
 from raytensor.devnet.pallets.sudo import Sudo
 from raytensor.devnet.pallets.swap import Swap
@@ -62,6 +63,7 @@ PALLETS = (
     AdminUtils,
     Drand,
     Swap,
+    MevShield,
 )
 APIS = (
     Core,

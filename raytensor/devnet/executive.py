@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from raytensor.devnet.extrinsic import Extrinsic
 from raytensor.devnet.pallet import Call, DispatchError, Origin, PostInfo
+from raytensor.devnet.pallets.mev_shield import MAX_ERA_BLOCKS, is_carrier
 from raytensor.devnet.pallets.system import (
     EXTRINSIC_BASE_WEIGHT,
     MAX_BLOCK_LENGTH,
@@ -97,6 +98,8 @@ class Executive:
         self._affordable(extrinsic, weight)
         if call.pallet == "Sudo" and signer != runtime.Sudo.Key.get():
             raise InvalidTransaction("BadSigner")
+        if is_carrier(call):
+            self._check_carrier(extrinsic)
         self._precheck(Origin.signed(signer), call)
         return Validity(PRIORITY[kind], extrinsic.death(current))
 
@@ -180,6 +183,14 @@ class Executive:
         except DispatchError:
             return 0
         return amount
+
+    def _check_carrier(self, extrinsic: Extrinsic) -> None:
+        """CheckMortality and CheckShieldedTxValidity on an encrypted extrinsic."""
+        if extrinsic.era is None or extrinsic.era[0] > MAX_ERA_BLOCKS:
+            raise InvalidTransaction("Stale")
+        code = self.runtime.MevShield.refusal(extrinsic.call)
+        if code is not None:
+            raise InvalidTransaction("Custom", code)
 
     def _precheck(self, origin: Origin, call: Call) -> None:
         """The extensions' checks, as pool-time codes."""

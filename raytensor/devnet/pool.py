@@ -10,7 +10,7 @@ Knows nothing of sockets, and of state only what the executive says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from raytensor.devnet.executive import Executive, InvalidTransaction, UnknownTransaction
@@ -195,11 +195,13 @@ class Pool:
         """Raw ready extrinsics."""
         return [entry.extrinsic.raw for entry in self._ready.values()]
 
-    def after_block(self, number: int, included: list[Entry], invalid: list[Entry]) -> None:
+    def after_block(
+        self, number: int, included: list[Entry], invalid: list[Entry], others: Iterable[bytes] = ()
+    ) -> None:
         """Take out what block `number` holds; end what its author found invalid, what can no longer be in a block and
-        what waited too long; move up what became ready.
+        what waited too long; move up what became ready. `others`: accounts whose extrinsics came past the pool.
         """
-        accounts = {entry.extrinsic.signer for entry in (*included, *invalid)}
+        accounts = {entry.extrinsic.signer for entry in (*included, *invalid)} | set(others)
         for entry in included:
             self._remove(entry, None)
         for entry in invalid:

@@ -1,0 +1,92 @@
+"""MevShield (30): extrinsics that stay encrypted in the pool until their block is made.
+
+In: `submit_encrypted`, which carries a signed extrinsic under the author's ML-KEM-768 key. Out: the extrinsic within,
+which the chain puts into the same block right behind its carrier (chain.py).
+The author's key comes from a seed that everybody knows and never changes: on this chain nobody reads the pool but its
+owner. Knows nothing of the pool, and of the extrinsic within nothing but its bytes.
+
+    ciphertext = xxhash128(key) | u16 length | ML-KEM-768 ciphertext | 24 bytes nonce | XChaCha20-Poly1305 ciphertext
+
+Format and checks: pallets/shield of Subtensor (the call's documentation, CheckShieldedTxValidity).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from raytensor.devnet.hashing import blake2_256, twox_128
+from raytensor.devnet.pallet import Call, Origin, Pallet, StorageValue, call
+
+MAX_CIPHERTEXT = 8192
+MAX_ERA_BLOCKS = 8  # a carrier may live this long; CheckMortality calls others stale
+PARSE_FAILED, WRONG_KEY = 23, 24  # InvalidTransaction::Custom
+_HASH, _NONCE, _TAG = 16, 24, 16
+
+
+@cache
+def author_key():
+    """The author's decapsulation key."""
+    from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+
+    halves = (blake2_256(b"RayTensor devnet, MevShield key " + half) for half in (b"d", b"z"))
+    return MLKEM768PrivateKey.from_seed_bytes(b"".join(halves))
+
+
+class Shielded(NamedTuple):
+    """The parts of a ciphertext."""
+
+    key_hash: bytes
+    kem: bytes
+    nonce: bytes
+    sealed: bytes
+
+
+def parse(ciphertext: bytes) -> Shielded | None:
+    """None when it is too short for what it says it holds."""
+    start = _HASH + 2
+    end = start + int.from_bytes(ciphertext[_HASH:start], "little")
+    if len(ciphertext) < end + _NONCE + _TAG:
+        return None
+    return Shielded(ciphertext[:_HASH], ciphertext[start:end], ciphertext[end : end + _NONCE], ciphertext[end + _NONCE :])
+
+
+class MevShield(Pallet):
+    name, index, crate = "MevShield", 30, "pallet_shield"
+    NextKey = StorageValue("BoundedVec<u8, 2048>", optional=True)
+    events = {"EncryptedSubmitted": (0, {"id": "H256", "who": "AccountId32"})}
+    errors = ("BadEncKeyLen", "Unreachable", "TooManyPendingExtrinsics", "WeightExceedsAbsoluteMax")
+
+    def genesis(self, config: dict) -> None:
+        self.NextKey.set(author_key().public_key().public_bytes_raw())
+
+    @call(1, weight=38_980_000)
+    def submit_encrypted(self, origin: Origin, ciphertext: "BoundedVec<u8, 8192>"):
+        who = origin.ensure_signed()
+        encoded = self.runtime.codecs("(AccountId32, Vec<u8>)").encode((who, ciphertext))
+        self.emit("EncryptedSubmitted", blake2_256(encoded), who)
+
+    def refusal(self, call: Call) -> int | None:
+        """Why the pool doesn't take a carrier: the code of InvalidTransaction::Custom; None when it does."""
+        shielded = parse(call.args[0])
+        if shielded is None:
+            return PARSE_FAILED
+        return None if shielded.key_hash == twox_128(self.NextKey.get()) else WRONG_KEY
+
+    def open(self, call: Call) -> bytes | None:
+        """The length-prefixed extrinsic that a carrier holds; None when it was not sealed for the author's key."""
+        from Crypto.Cipher import ChaCha20_Poly1305
+
+        shielded = parse(call.args[0])
+        if shielded is None:
+            return None
+        try:
+            secret = author_key().decapsulate(shielded.kem)
+            cipher = ChaCha20_Poly1305.new(key=secret, nonce=shielded.nonce)
+            return cipher.decrypt_and_verify(shielded.sealed[:-_TAG], shielded.sealed[-_TAG:])
+        except ValueError:
+            return None
+
+
+def is_carrier(call: Call) -> bool:
+    return call.spec.name == "submit_encrypted" and call.pallet == MevShield.name
