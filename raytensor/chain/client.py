@@ -26,6 +26,9 @@ from raytensor.errors import ChainError, ChainRefused, ChainUnavailable
 KEYS_PER_PAGE = 1000  # the most that nodes give for one state_getKeysPaged
 KEYS_PER_READ = 20_000  # keeps a request for values below nodes' 15 MB
 
+# (genesis, spec version, transaction version) -> its runtime: metadata is read and decoded once a process.
+_RUNTIMES: dict[tuple[str, int, int], Runtime] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -219,8 +222,11 @@ class ChainClient:
         version = self.rpc("state_getRuntimeVersion")
         spec, transaction = int(version["specVersion"]), int(version["transactionVersion"])
         if self._runtime is None or (spec, transaction) != (self.spec_version, self._runtime.transaction_version):
-            metadata = self._connection.substrate.get_block_metadata(decode=True)
-            self._runtime = Runtime(metadata.value, spec, transaction)
+            version_of = (self.genesis, spec, transaction)
+            if version_of not in _RUNTIMES:
+                metadata = self._connection.substrate.get_block_metadata(decode=True)
+                _RUNTIMES[version_of] = Runtime(metadata.value, spec, transaction)
+            self._runtime = _RUNTIMES[version_of]
         return self._runtime
 
     def sign(self, call: Call, signer: Signer, *, nonce: int, era: Era, birth_hash: str | None = None) -> Signed:
