@@ -175,6 +175,18 @@ class Journal:
         ).fetchall()
         return [intent_from_json(json.loads(body)) for (body,) in rows]
 
+    def latest(self, signer: str, call: str) -> list[tuple[Intent, float, Receipt | None]]:
+        """The newest intent of a signer and call on each (netuid, mecid): intent, time written, receipt if it has one."""
+        rows = self._db.execute(
+            "SELECT body, at, receipt FROM intents WHERE signer = ? AND call = ? ORDER BY at, rowid", (signer, call)
+        ).fetchall()
+        newest = {}
+        for body, at, receipt in rows:
+            intent = intent_from_json(json.loads(body))
+            place = getattr(intent, "netuid", None), getattr(intent, "mecid", 0)
+            newest[place] = (intent, at, _receipt(receipt) if receipt else None)
+        return list(newest.values())
+
     def effective_since(self, at: float) -> list[Intent]:
         """Intents written since a time (seconds of the epoch) that had an effect or may yet have one."""
         rows = self._db.execute(

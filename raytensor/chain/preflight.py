@@ -42,6 +42,7 @@ class SubnetView:
     version_key: int = 0
     min_allowed: int = 1
     rate_limit: int = 0
+    tempo: int = 0
     next_epoch: int = 0
     owner_hotkey: str = ""
     mechanisms: int = 1
@@ -86,7 +87,7 @@ def read_views(
     views, at = {}, 0
     for (netuid, mecid), (values, permits, updates) in zip(subnets, read):
         n = values.pop("n")
-        epoch = next_epoch(values.pop("last_epoch", 0), values.pop("tempo"), values.pop("pending_epoch", 0))
+        epoch = next_epoch(values.pop("last_epoch", 0), values["tempo"], values.pop("pending_epoch", 0))
         views[netuid, mecid] = SubnetView(
             netuid=netuid,
             mecid=mecid,

@@ -1,0 +1,117 @@
+"""Whether a validator's weights are overdue, by how much, and why.
+
+In: what setting weights depends on at one block (`preflight.SubnetView`) and what the writer's journal last said of
+them. Out: one `Health` per hotkey and subnet, with the first cause that explains it and what to do. It trusts neither
+the writer nor its process: the chain's LastUpdate alone says when weights were set (a commit sets it too, and so does
+the registration). Pure: no clock, no connection, no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raytensor.chain.errors import action_for
+from raytensor.chain.preflight import SubnetView, rate_limit_block
+from raytensor.types import Fate
+
+OVERDUE_TEMPOS = 3.0  # a working validator sets weights about once a tempo
+
+
+@dataclass(frozen=True, slots=True)
+class LastTry:
+    """The newest weights that a journal has for a hotkey and subnet. `fate` None: never settled."""
+
+    age_s: float
+    fate: Fate | None = None
+    block: int | None = None
+    error: str | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A hotkey's weights on one mechanism of a subnet.
+
+    uid          None: not registered.
+    last_update  block of the last weights, commit or registration; 0 never. age_blocks, age_tempos: since then.
+    next_block   the first block in which weights can be set, None if that is not known.
+    cause, action  "" unless overdue, or unless weights can't be set.
+    """
+
+    hotkey: str
+    netuid: int
+    mecid: int
+    block: int
+    uid: int | None
+    permit: bool
+    commit_reveal: bool
+    tempo: int
+    last_update: int
+    age_blocks: int
+    age_tempos: float
+    next_block: int | None
+    overdue: bool
+    cause: str = ""
+    action: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """One line for a log or an alert."""
+        where = f"subnet {self.netuid}" + (f", mechanism {self.mecid}" if self.mecid else "")
+        if not self.overdue:
+            return f"{where}: weights in time" if not self.cause else f"{where}: {self.cause}"
+        age = f"{self.age_tempos:.1f} tempos ({self.age_blocks} blocks)" if self.uid is not None else "as long as unregistered"
+        return f"{where}: weights overdue, none for {age}, because {self.cause}; {self.action}"
+
+
+def judge(
+    view: SubnetView, hotkey: str, last: LastTry | None = None, *, overdue_tempos: float = OVERDUE_TEMPOS
+) -> Health:
+    """The health of one hotkey's weights. last: None if no journal knows of any."""
+    uid = view.uid_of.get(hotkey)
+    permit = uid is not None and (_flag(view, uid) or hotkey == view.owner_hotkey)
+    updated = int(view.last_update[uid]) if uid is not None and uid < len(view.last_update) else 0
+    age = view.block - updated if uid is not None else 0
+    tempos = age / view.tempo if view.tempo else 0.0
+    late = tempos > overdue_tempos
+    facts = {
+        "hotkey": hotkey, "netuid": view.netuid, "mecid": view.mecid, "block": view.block, "uid": uid, "permit": permit,
+        "commit_reveal": view.commit_reveal, "tempo": view.tempo, "last_update": updated, "age_blocks": age,
+        "age_tempos": round(tempos, 3), "next_block": _next_block(view, uid, permit),
+    }  # fmt: skip
+    if uid is None:
+        # Only what was validated from here can be overdue here.
+        cause, action = "the hotkey is not registered", str(action_for("HotKeyNotRegisteredInSubNet"))
+        return Health(**facts, overdue=last is not None, cause=cause, action=action)
+    if not permit:
+        cause, action = "it has no validator permit", str(action_for("NeuronNoValidatorPermit"))
+        return Health(**facts, overdue=late and last is not None, cause=cause, action=action)
+    if not late:
+        return Health(**facts, overdue=False)
+    cause, action = _why(last, updated)
+    return Health(**facts, overdue=True, cause=cause, action=action)
+
+
+def _why(last: LastTry | None, updated: int) -> tuple[str, str]:
+    if last is None:
+        return "no weights were handed to the writer", "fix: start the validator, or look at the machine that writes"
+    ago = f"{last.age_s / 60:.0f} min ago" if last.age_s >= 60 else f"{last.age_s:.0f} s ago"
+    if last.fate is None or last.fate is Fate.UNKNOWN:
+        return f"the weights of {ago} are in no block", "fix: look at the writer and its endpoint: is it running?"
+    if last.fate is Fate.INCLUDED:
+        if last.block is not None and last.block > updated:
+            return f"block {last.block} that had them left the chain", "retry: hand the weights in again"
+        return f"none were handed in since those of {ago}", "fix: look at the validator: is it scoring?"
+    return f"{last.error} ({ago})", last.action or str(action_for(last.error or ""))
+
+
+def _next_block(view: SubnetView, uid: int | None, permit: bool) -> int | None:
+    if uid is None:
+        return None
+    if not permit:
+        return view.next_epoch + 1 if view.next_epoch else None  # the epoch may give the permit
+    return max(view.block + 1, rate_limit_block(view, uid))
+
+
+def _flag(view: SubnetView, uid: int) -> bool:
+    return uid < len(view.permit) and bool(view.permit[uid])
