@@ -19,6 +19,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "devnet": ("raytensor.devnet.cli:main", "serve the embedded development chain by itself"),
     "report": ("raytensor.telemetry.report:report_main", "write the report of a run folder again"),
     "consensus": ("raytensor.consensus.cli:main", "what the chain would pay: check vectors, ask what-if"),
+    "wallet": ("raytensor.chain.commands.wallet:wallet_main", "make, list, restore keys; balance; sign, verify"),
+    "transfer": ("raytensor.chain.commands.transfer:transfer_main", "send TAO to an account"),
+    "stake": ("raytensor.chain.commands.stake:stake_main", "add, remove, move and list stake"),
+    "register": ("raytensor.chain.commands.register:register_main", "register a hotkey on a subnet"),
+    "subnets": ("raytensor.chain.commands.subnets:subnets_main", "the subnets of a chain"),
+    "metagraph": ("raytensor.chain.commands.metagraph:metagraph_main", "the neurons of a subnet"),
+    "weights": ("raytensor.chain.commands.weights:weights_main", "are weights in time, and why not; set them by hand"),
 }
 
 HELP = """usage: raytensor COMMAND [arguments]

@@ -116,6 +116,17 @@ class RemoveStakeLimit(RemoveStake):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RemoveStakeFullLimit(Intent):
+    """All of it, whatever it has grown to when the call runs."""
+
+    hotkey: str
+    netuid: int
+    limit_price: int | None = None  # rao of TAO for one alpha, the least that is taken
+    name: ClassVar[str] = "SubtensorModule.remove_stake_full_limit"
+    moves: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnstakeAll(Intent):
     hotkey: str
     name: ClassVar[str] = "SubtensorModule.unstake_all"

@@ -20,6 +20,7 @@ from raytensor.chain.calls import (
     Intent,
     MoveStake,
     RemoveStake,
+    RemoveStakeFullLimit,
     SwapStake,
     Transfer,
     TransferStake,
@@ -30,7 +31,7 @@ from raytensor.errors import ConfigError
 DAY_S = 86_400
 
 _TRANSFERS = (Transfer, TransferStake)
-_UNSTAKING = (RemoveStake, UnstakeAll, MoveStake, SwapStake)
+_UNSTAKING = (RemoveStake, RemoveStakeFullLimit, UnstakeAll, MoveStake, SwapStake)
 _NETUIDS = ("netuid", "origin_netuid", "destination_netuid")
 _DESTINATIONS = ("dest", "destination_coldkey", "delegate")
 
@@ -78,7 +79,7 @@ class Policy:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
                 raise ConfigError(f"policy {name} = {value!r}: write a whole number of rao (1 TAO = 1000000000)")
         share = self.max_slippage
-        if share is not None and (isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1):
+        if share is not None and not (type(share) in (int, float) and 0 <= share <= 1):
             raise ConfigError(f"policy max_slippage = {share!r}: write a share from 0 to 1, as 0.02")
         for name, kind in (("netuids", int), ("destinations", str)):
             value = getattr(self, name)

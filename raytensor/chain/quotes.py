@@ -1,7 +1,7 @@
 """What an intent would cost and give, if it ran now.
 
-In: a client and an intent. Out: prices, what a trade on a subnet's pool gives, the TAO an intent spends, its fee and its
-slippage. All of it is read at the best block and may have moved when the intent runs: only a limit price binds.
+In: a client and an intent. Out: prices, what a trade on a subnet's pool gives, the TAO an intent spends, its fee and
+its slippage. All of it is read at the best block and may have moved when the intent runs: only a limit price binds.
 Sources: SwapRuntimeApi (current_alpha_price, sim_swap_*), StakeInfoRuntimeApi, SubnetRegistrationRuntimeApi,
 TransactionPaymentApi; storage SubtensorModule.Burn.
 Reads only; knows nothing of keys.
@@ -21,6 +21,7 @@ from raytensor.chain.calls import (
     RegisterLimit,
     RegisterNetwork,
     RemoveStake,
+    RemoveStakeFullLimit,
     RemoveStakeLimit,
     SwapStake,
     Transfer,
@@ -141,7 +142,9 @@ def slippage(client: ChainClient, intent: Intent) -> float | None:
         return max(0.0, 1 - price(client, intent.netuid) / max(1, intent.limit_price))
     if isinstance(intent, AddStake):
         return buy(client, intent.netuid, intent.amount_staked).slippage
-    if isinstance(intent, RemoveStakeLimit):
+    if isinstance(intent, (RemoveStakeLimit, RemoveStakeFullLimit)):
+        if intent.limit_price is None:
+            return None
         return max(0.0, 1 - intent.limit_price / max(1, price(client, intent.netuid)))
     if isinstance(intent, RemoveStake):
         return sell(client, intent.netuid, intent.amount_unstaked).slippage

@@ -124,13 +124,13 @@ class WalletKey:
 
     def _password(self) -> str:
         if self.password_file is not None:
-            return _first_line(self.password_file)
+            return secret_lines(self.password_file)[0]
         if self.password_env is not None:
             if self.password_env not in os.environ:
                 raise WalletError(f"{self.file} is encrypted and the environment has no {self.password_env}")
             return os.environ[self.password_env]
         if PASSWORD_FILE_ENV in os.environ:
-            return _first_line(os.environ[PASSWORD_FILE_ENV])
+            return secret_lines(os.environ[PASSWORD_FILE_ENV])[0]
         if PASSWORD_ENV in os.environ:
             return os.environ[PASSWORD_ENV]
         name = "BT_PW_" + str(self.file).upper().replace("/", "_").replace(".", "_")
@@ -212,14 +212,17 @@ def _parse(data: bytes, file: Path) -> bittensor_core.Keypair:
         raise WalletError(f"{file} is not a Bittensor key file") from None
 
 
-def _first_line(file: str) -> str:
+def secret_lines(file: str) -> list[str]:
+    """The lines of a file that holds a secret. Raises WalletError for one that is open to others, or empty."""
     path = Path(file).expanduser()
-    if stat.S_IMODE(path.stat().st_mode) & stat.S_IROTH if path.exists() else False:
-        raise WalletError(f"password file {path} is readable by everyone on this machine: chmod 600 {path}")
+    if not path.exists():
+        raise WalletError(f"there is no file {path}")
+    if stat.S_IMODE(path.stat().st_mode) & stat.S_IROTH:
+        raise WalletError(f"{path} holds a secret and is readable by everyone on this machine: chmod 600 {path}")
     lines = _read(path).decode().splitlines()
     if not lines or not lines[0]:
-        raise WalletError(f"password file {path} is empty")
-    return lines[0]
+        raise WalletError(f"{path} is empty: its first line is read")
+    return lines
 
 
 def _write(file: Path, data: bytes, mode: int, overwrite: bool) -> None:

@@ -13,6 +13,7 @@ from raytensor.chain.calls import (
     BurnedRegister,
     MoveStake,
     RemoveStake,
+    RemoveStakeFullLimit,
     SetWeights,
     SwapStakeLimit,
     Transfer,
@@ -39,6 +40,7 @@ TRANSFERS = [
 UNSTAKING = [
     RemoveStake(signer=WHO, hotkey=WHO, netuid=1, amount_unstaked=1),
     UnstakeAll(signer=WHO, hotkey=WHO),
+    RemoveStakeFullLimit(signer=WHO, hotkey=WHO, netuid=1),
     MoveStake(
         signer=WHO, origin_hotkey=WHO, destination_hotkey=OTHER, origin_netuid=1, destination_netuid=1, alpha_amount=1
     ),
@@ -64,7 +66,7 @@ PROXY = AddProxy(signer=WHO, delegate=OTHER)
         (Policy(transfers=True, destinations=frozenset({WHO})), HARMLESS),
         (Policy(transfers=True, destinations=frozenset({OTHER})), HARMLESS + TRANSFERS),
         (Policy(netuids=frozenset({2}), transfers=True), [TRANSFERS[0]]),
-        (Policy(netuids=frozenset({1}), unstaking=True), [*HARMLESS, UNSTAKING[0], UNSTAKING[2]]),
+        (Policy(netuids=frozenset({1}), unstaking=True), [*HARMLESS, UNSTAKING[0], UNSTAKING[2], UNSTAKING[3]]),
     ],
 )
 def test_kinds_subnets_and_destinations(policy, allowed):
