@@ -25,10 +25,13 @@ def mark(folder: Path, round: int, hotkey: str) -> None:
     done.touch()
 
 
-def newest(folder: Path | None, hotkeys: Iterable[str]) -> int | None:
-    """The newest round that has a whole checkpoint of every one of `hotkeys`; None when there is none."""
+def newest(folder: Path | None, hotkeys: Iterable[str], *, up_to: int) -> int | None:
+    """The newest round, at most `up_to`, that has a whole checkpoint of every one of `hotkeys`; None when there is none.
+
+    A run that was stopped hard and went on from an older round may find later rounds of its earlier life.
+    """
     names = list(hotkeys)
-    whole = [round for round in rounds(folder) if all((_at(folder, round) / f"{name}.done").is_file() for name in names)]
+    whole = [round for round in rounds(folder) if round <= up_to and all((_at(folder, round) / f"{name}.done").is_file() for name in names)]
     return max(whole, default=None)
 
 

@@ -81,6 +81,7 @@ class Fleet:
         self._hosts = [_Host(number, members) for number, members in enumerate(place(profiles, num_hosts))]
         self._host_of = {hotkey: host for host in self._hosts for hotkey, _ in host.members}
         self.num_hosts = len(self._hosts)
+        self._round = resume_round if resume_round is not None else -1  # newest round that was trained
         self._incidents: list[str] = []
         self.train_losses: dict[str, float] = {}  # newest training loss by hotkey, nats per token
         self.train_s = 0.0  # seconds that hosts spent training, summed over hosts
@@ -95,6 +96,7 @@ class Fleet:
 
     def train(self, round: int) -> None:
         """Start the training of one round on every host, and return; a host answers as soon as its own is done."""
+        self._round = round
         for host in self._hosts:
             if host.busy is not None and ray.wait([host.busy], timeout=0)[0]:
                 self._end_busy(host)
@@ -254,7 +256,7 @@ class Fleet:
         if host.replaced > MAX_REPLACEMENTS:
             self._incidents.append(f"{host.name} is given up after {MAX_REPLACEMENTS} replacements: {cause}")
             return
-        resume_round = checkpoints.newest(self._folder, (hotkey for hotkey, _ in host.members))
+        resume_round = checkpoints.newest(self._folder, (hotkey for hotkey, _ in host.members), up_to=self._round)
         since = "new models" if resume_round is None else f"the checkpoint of round {resume_round}"
         self._incidents.append(f"{host.name} is replaced and goes on from {since}: {cause}")
         self._start(host, resume_round)

@@ -178,7 +178,7 @@ def test_a_host_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, text):
     for round in (1, 2):
         straight.train(round)
     straight.checkpoint(2)
-    assert checkpoints.newest(tmp_path, [name for name, _ in who]) == 2
+    assert checkpoints.newest(tmp_path, [name for name, _ in who], up_to=9) == 2
     again = MinerHost(CFG, who, text, tmp_path, resume_round=2)
     one, other = straight.train(3), again.train(3)
     assert one.losses == other.losses and one.losses
@@ -193,8 +193,9 @@ def test_only_whole_checkpoints_count_and_old_ones_go(tmp_path):
             checkpoints.path_of(tmp_path, round, hotkey).mkdir(parents=True)
             if (round, hotkey) != (8, "b"):
                 checkpoints.mark(tmp_path, round, hotkey)
-    assert checkpoints.newest(tmp_path, ["a", "b"]) == 5 and checkpoints.newest(tmp_path, ["a"]) == 8
-    assert checkpoints.newest(tmp_path, ["c"]) is None and checkpoints.newest(None, ["a"]) is None
+    assert checkpoints.newest(tmp_path, ["a", "b"], up_to=9) == 5 and checkpoints.newest(tmp_path, ["a"], up_to=9) == 8
+    assert checkpoints.newest(tmp_path, ["a"], up_to=7) == 5 and checkpoints.newest(tmp_path, ["a"], up_to=2) is None
+    assert checkpoints.newest(tmp_path, ["c"], up_to=9) is None and checkpoints.newest(None, ["a"], up_to=9) is None
     checkpoints.prune(tmp_path, 5)
     assert checkpoints.rounds(tmp_path) == [3, 5, 8]
     checkpoints.prune(tmp_path, 8)
