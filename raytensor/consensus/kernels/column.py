@@ -37,13 +37,14 @@ def median(score, stake, m, total, kappa):
     # the stake above `low` is not below kappa, the stake above `high` is
     low -= 1
     above_low, above_high = total, np.int64(0)
-    halve = False
+    # a guess costs a division, which pays where a round is long
+    guessing = m >= 128
     while True:
         middle = (low + high) >> 1
-        if not halve:
+        if guessing:
             guess = np.int64((high - low) * ((above_low - kappa) / (above_low - above_high)))
             middle = min(low + guess, high - 1)
-        halve = not halve
+        guessing = m >= 128 and not guessing
         above = np.int64(0)
         below, over = low, high
         for i in range(m):

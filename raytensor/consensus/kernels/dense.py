@@ -23,18 +23,6 @@ from raytensor.consensus.kernels.liquid import LANES
 
 
 @part
-def _counted(weights, j, registered, bound, oldest, own, scratch):
-    """Row j with the weights that don't count set to 0: the row itself where all count."""
-    if registered[j] < oldest and own[j] < 0:
-        return weights[j]
-    for i in range(bound.size):
-        scratch[i] = weights[j, i] if registered[j] < bound[i] else 0
-    if own[j] >= 0:
-        scratch[own[j]] = 0
-    return scratch
-
-
-@part
 def _oldest(bound):
     """The registration block below which every permitted validator's weight counts. Others have bound 0."""
     oldest = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -49,14 +37,19 @@ def row_sums(weights, lo, hi, registered, bound, own):
     """Sum of each validator's weights that count, over the miners lo..hi: int64 [validators]."""
     size = bound.size
     sums, narrow = np.zeros(size, np.int64), np.zeros(size, np.uint32)
-    scratch = np.empty(size, np.uint16)
     oldest = _oldest(bound)
     for begin in range(lo, hi, 65536):
         # so many u16 fit a 32-bit sum, of which twice as many fit a vector register
         for j in range(begin, min(begin + 65536, hi)):
-            row = _counted(weights, j, registered, bound, oldest, own, scratch)
-            for i in range(size):
-                narrow[i] = np.uint32(narrow[i] + row[i])
+            if registered[j] < oldest:
+                for i in range(size):
+                    narrow[i] = np.uint32(narrow[i] + weights[j, i])
+            else:
+                for i in range(size):
+                    narrow[i] = np.uint32(narrow[i] + (weights[j, i] if registered[j] < bound[i] else 0))
+            k = own[j]
+            if k >= 0 and registered[j] < bound[k]:
+                narrow[k] -= np.uint32(weights[j, k])
         for i in range(size):
             sums[i] += narrow[i]
             narrow[i] = 0
@@ -74,6 +67,18 @@ def factors(sums):
         if sums[i] > 0:
             result[i] = 1.0 / sums[i]
     return result
+
+
+@part
+def _scores(weights, j, registered, bound, oldest, own, factor, score):
+    """The weights of miner j, each divided by its row's sum; 0 where a weight doesn't count."""
+    for i in range(bound.size):
+        score[i] = share(weights[j, i], factor[i])
+    if registered[j] >= oldest:
+        for i in range(bound.size):
+            score[i] = score[i] if registered[j] < bound[i] else 0
+    if own[j] >= 0:
+        score[own[j]] = 0
 
 
 @kernel
@@ -99,12 +104,9 @@ def consensus(weights, lo, hi, registered, bound, own, sums, voting, absent_vote
     agreed = np.zeros(hi - lo, np.int64)
     ranks = np.zeros(hi - lo, np.int64)
     trust = np.zeros(size, np.int64)
-    scratch = np.empty(size, np.uint16)
     oldest = _oldest(bound)
     for j in range(lo, hi):
-        row = _counted(weights, j, registered, bound, oldest, own, scratch)
-        for i in range(size):
-            score[i] = share(row[i], factor[i])
+        _scores(weights, j, registered, bound, oldest, own, factor, score)
         if everyone:
             c = column.median(score, votes, num_votes, all_votes, kappa)
         else:
@@ -145,8 +147,7 @@ def bonds(
     stored = np.empty((hi - lo, size), np.uint16)
     stored_zeros = np.empty(0, np.int64)
     num_zeros = 0
-    scratch = np.empty(size, np.uint16)
-    nothing = np.zeros(size, np.uint16)
+    bond, kept = np.empty(size, np.uint16), np.empty(size, np.uint16)
     score, ema, work = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
     entry = np.empty(size, np.bool_)
     bond_work = np.empty(size if liquid else 0, np.int64)
@@ -155,14 +156,19 @@ def bonds(
     oldest = _oldest(bound)
     next_zero = np.searchsorted(zeros, lo * size)
     for j in range(lo, hi):
-        row = _counted(weights, j, registered, bound, oldest, own, scratch)
-        bond = nothing if last_tempo <= registered[j] else held[j]
         c, earning = agreed[j - lo], incentive[j - lo]
-        for i in range(size):
-            score[i] = share(row[i], factor[i])
+        _scores(weights, j, registered, bound, oldest, own, factor, score)
+        # copies, as a view of a row costs more to make than a short row to copy
+        if last_tempo <= registered[j]:
+            bond[:] = 0
+        else:
+            for i in range(size):
+                bond[i] = held[j, i]
         if liquid:
             for i in range(size):
-                entry[i] = row[i] > 0 and bound[i] > np.uint64(0)
+                entry[i] = weights[j, i] > 0 and registered[j] < bound[i]
+            if own[j] >= 0:
+                entry[own[j]] = False
             while next_zero < zeros.size and zeros[next_zero] < (j + 1) * size:
                 i = zeros[next_zero] - j * size
                 entry[i] = registered[j] < bound[i] and own[j] != i
@@ -173,7 +179,7 @@ def bonds(
         column.weights_for_bonds(score, size, c, mode, penalty)
         if not yuma3:
             column.yuma1(score, active_stake, bond, size, alpha, earning, ema, work, earned)
-            empty = column.store(work, ema, size, keep, stored[j - lo])
+            empty = column.store(work, ema, size, keep, kept)
         else:
             if liquid:
                 if mode == column.BLENDED:
@@ -185,11 +191,13 @@ def bonds(
             else:
                 total = column.yuma3(score, bond, size, alpha, ema)
             column.earn(ema, total, size, earning, earned)
-            empty = column.store(ema, ema, size, keep, stored[j - lo])
+            empty = column.store(ema, ema, size, keep, kept)
+        for i in range(size):
+            stored[j - lo, i] = kept[i]
         if empty:
             stored_zeros = _with_room(stored_zeros, num_zeros, empty)
             for i in range(size):
-                if ema[i] > 0 and stored[j - lo, i] == 0 and keep[i] != 0:
+                if ema[i] > 0 and kept[i] == 0 and keep[i] != 0:
                     stored_zeros[num_zeros] = (j - lo) * size + i
                     num_zeros += 1
     return earned, stored, stored_zeros[:num_zeros]
