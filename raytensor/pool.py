@@ -5,8 +5,9 @@ Waits for: nothing in `submit`; at most `timeout_s` in `poll`.
 Bounds: each actor holds at most `queue` items; what exceeds that waits in the driver, `len(pool)` items in all.
 Knows nothing of what an item means. A result is whatever the actor's method returned, `Failure` values included.
 
-An actor that dies is replaced from its factory, up to `max_replacements` times in all. The items it held are tried
-once more on another actor; an item that was in hand at `max_attempts` deaths is a poison item and fails alone.
+An actor that dies is replaced from its factory, up to `max_replacements` times in all. The item it had in hand is tried
+once more on another actor, and fails alone after `max_attempts` deaths; the items behind it go back to the queue
+uncharged. An actor gets items once its constructor is through, so a slow start costs no item its deadline.
 A method that raises fails that item only. When nobody is left, every item that waits fails, and `PoolExhausted` names
 the last cause.
 """
@@ -33,7 +34,6 @@ class _Item:
     payload: tuple[Any, ...]
     deadline_s: float | None
     attempts: int = 0
-    started: float = 0.0
 
 
 @dataclass
@@ -41,7 +41,25 @@ class _Slot:
     """One actor and the items that it holds, oldest first."""
 
     actor: Any
+    starting: Any  # ObjectRef that is there once the actor's constructor is through; None from then on
     held: dict[Any, _Item] = field(default_factory=dict)  # ObjectRef -> item
+    turned: float = 0.0  # when the actor turned to its oldest item
+
+    @property
+    def refs(self) -> list[Any]:
+        return [self.starting] if self.starting is not None else list(self.held)
+
+    def take(self, ref: Any) -> _Item:
+        """An item that is done; the next one is the oldest now."""
+        self.turned = time.monotonic()
+        return self.held.pop(ref)
+
+    def left_s(self) -> float | None:
+        """Seconds until the oldest item's deadline; None when it has none."""
+        item = next(iter(self.held.values()), None)
+        if item is None or item.deadline_s is None:
+            return None
+        return self.turned + item.deadline_s - time.monotonic()
 
 
 class Pool:
@@ -71,7 +89,7 @@ class Pool:
         self._queue = queue
         self._max_attempts = max_attempts
         self._replacements_left = 4 * size if max_replacements is None else max_replacements
-        self._slots = [_Slot(factory()) for _ in range(size)]
+        self._slots = [self._new_slot() for _ in range(size)]
         self._waiting: deque[_Item] = deque()
         self._done: deque[tuple[str, Any]] = deque()
         self._last_cause = ""
@@ -87,7 +105,7 @@ class Pool:
         return len(self._slots)
 
     def submit(self, item_id: str, *payload: Any, hotkey: str = "", deadline_s: float | None = None) -> None:
-        """Queue one item. `deadline_s` counts from the moment an actor receives it.
+        """Queue one item. `deadline_s` counts from the moment an actor that has started turns to it.
 
         Raises `PoolExhausted` when no actor is left.
         """
@@ -122,68 +140,58 @@ class Pool:
 
     # ------------------------------------------------------------------------------------------------ inside
 
+    def _new_slot(self) -> _Slot:
+        actor = self._factory()
+        return _Slot(actor, actor.__ray_ready__.remote())
+
     def _dispatch(self) -> None:
         while self._waiting:
-            free = [slot for slot in self._slots if len(slot.held) < self._queue]
+            free = [slot for slot in self._slots if slot.starting is None and len(slot.held) < self._queue]
             if not free:
                 return
             slot = min(free, key=lambda slot: len(slot.held))
             item = self._waiting.popleft()
-            item.started = time.monotonic()
+            if not slot.held:
+                slot.turned = time.monotonic()
             slot.held[getattr(slot.actor, self._method).remote(*item.payload)] = item
 
     def _collect(self, timeout_s: float) -> None:
-        refs = {ref: slot for slot in self._slots for ref in slot.held}
+        refs = {ref: slot for slot in self._slots for ref in slot.refs}
         if not refs:
             return
-        wait_s = min([timeout_s, *self._seconds_to_deadlines()])
+        deadlines = [left for slot in self._slots if (left := slot.left_s()) is not None]
+        wait_s = max(0.0, min([timeout_s, *deadlines]))
         ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
         if not ready and wait_s > 0:
             ready, _ = ray.wait(list(refs), num_returns=1, timeout=wait_s)
-        dead: list[_Slot] = []
+        dead: dict[int, tuple[_Slot, Reason]] = {}
         for ref in ready:
             slot = refs[ref]
-            if slot in dead:
-                continue
             try:
                 result = ray.get(ref, timeout=5)
             except RayTaskError as error:  # the method raised; the actor lives on
-                item = slot.held.pop(ref)
+                item = slot.take(ref)
                 self._done.append((item.item_id, Failure(item.item_id, item.hotkey, Reason.ERROR, _last_line(error))))
             except (RayActorError, GetTimeoutError) as error:
+                # What it had finished before is still collected below, so that the oldest item left is the one in hand.
                 self._last_cause = _last_line(error)
-                dead.append(slot)
+                dead[id(slot)] = (slot, Reason.CRASHED)
             else:
-                item = slot.held.pop(ref)
-                self._done.append((item.item_id, result))
-        for slot in self._overdue():
-            if slot not in dead:
+                if ref is slot.starting:
+                    slot.starting = None
+                else:
+                    item = slot.take(ref)
+                    self._done.append((item.item_id, result))
+        for slot in self._slots:  # a hung actor is as good as a dead one
+            left = slot.left_s()
+            if id(slot) not in dead and left is not None and left < 0:
                 self._last_cause = "an item ran past its deadline"
-                dead.append(slot)
-        for slot in dead:
-            self._replace(slot)
+                dead[id(slot)] = (slot, Reason.TIMEOUT)
+        for slot, reason in dead.values():
+            self._replace(slot, reason)
         self._dispatch()
 
-    def _seconds_to_deadlines(self) -> list[float]:
-        now = time.monotonic()
-        return [
-            max(0.0, item.started + item.deadline_s - now)
-            for slot in self._slots
-            for item in list(slot.held.values())[:1]
-            if item.deadline_s is not None
-        ]
-
-    def _overdue(self) -> list[_Slot]:
-        """Actors whose oldest item is past its deadline: a hung actor is as good as a dead one."""
-        now = time.monotonic()
-        late = []
-        for slot in self._slots:
-            item = next(iter(slot.held.values()), None)
-            if item is not None and item.deadline_s is not None and now > item.started + item.deadline_s:
-                late.append(slot)
-        return late
-
-    def _replace(self, slot: _Slot) -> None:
+    def _replace(self, slot: _Slot, reason: Reason) -> None:
         """Only the oldest item was in hand; the ones behind it go back to the queue uncharged."""
         self._slots.remove(slot)
         ray.kill(slot.actor)
@@ -193,7 +201,6 @@ class Pool:
             suspect = items[0]
             suspect.attempts += 1
             if suspect.attempts >= self._max_attempts:
-                reason = Reason.TIMEOUT if "deadline" in self._last_cause else Reason.CRASHED
                 failure = Failure(suspect.item_id, suspect.hotkey, reason, f"gave up after {suspect.attempts} actors: {self._last_cause}")
                 self._done.append((suspect.item_id, failure))
                 items = items[1:]
@@ -205,7 +212,7 @@ class Pool:
         if self._replacements_left > 0:
             self._replacements_left -= 1
             self.replaced += 1
-            self._slots.append(_Slot(self._factory()))
+            self._slots.append(self._new_slot())
         elif not self._slots:
             self._fail_everything(Reason.CRASHED, f"no actor is left; the last one ended with: {self._last_cause}")
 

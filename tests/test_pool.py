@@ -64,7 +64,8 @@ def test_a_poison_item_fails_alone_and_takes_no_neighbour(make_pool):
     failure = out.pop("item10")
     assert isinstance(failure, Failure) and failure.reason is Reason.CRASHED and "2 actors" in failure.detail
     assert out == {f"item{n}": 2 * n for n in range(20) if n != 10}
-    assert pool.replaced == 2 and pool.size == 2
+    # Two deaths are the item's own; a third one if an actor took the finished result before it to its grave.
+    assert pool.replaced in (2, 3) and pool.size == 2
 
 
 def test_a_hung_item_fails_by_its_deadline(make_pool):
