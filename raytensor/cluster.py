@@ -46,7 +46,7 @@ def connect(cfg: Cluster) -> bool:
         if address:
             ray.init(address=cfg.address or None, **common)
             return False
-        ray.init(address="local", num_cpus=cfg.num_cpus, num_gpus=cfg.num_gpus, include_dashboard=False, **common)
+        ray.init(address="local", num_cpus=cfg.num_cpus or max(2, os.cpu_count() or 1), num_gpus=cfg.num_gpus, include_dashboard=False, **common)
         return True
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"at {address}" if address else "on this machine"

@@ -33,7 +33,7 @@ class Paths:
 class Cluster:
     # Ray address to join ("auto", "host:port", "ray://..."); null starts a local Ray unless RAY_ADDRESS is set.
     address: str | None = None
-    # CPUs that a local Ray offers to actors; null means all cores.
+    # CPUs that a local Ray offers to actors; null means all cores, and 2 on a machine with one.
     num_cpus: int | None = None
     # GPUs that a local Ray offers; null lets Ray find them.
     num_gpus: int | None = None
@@ -104,7 +104,7 @@ def _default_profiles() -> list[MinerProfile]:
 class Miners:
     # Miners (hotkeys) on the subnet.
     num_miners: int = 8
-    # Host actors that share the miners; null takes one per two CPUs, at least 2, at most the number of miners.
+    # Host actors that share the miners; null takes as many as fit beside the other actors, at most one a miner.
     num_hosts: int | None = None
     # CPUs that each host actor reserves; a booking, no limit: two hosts, a scorer and the chain actor fit on 2 cores.
     cpus_per_host: float = 0.6

@@ -72,12 +72,12 @@ def identities(cfg: RunConfig) -> list[Identity]:
 def needs(cfg: RunConfig, cpus: float) -> list[Need]:
     """What a run asks of a cluster that has `cpus` CPUs, role by role."""
     from raytensor.cluster import Need
+    from raytensor.miners.placement import num_hosts
 
     validators, miners = cfg.validators, cfg.miners
     left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
-    hosts = miners.num_hosts or max(1, min(miners.num_miners, int(left / miners.cpus_per_host)))
     return [
-        Need("miner hosts", hosts, miners.cpus_per_host, miners.gpus_per_host),
+        Need("miner hosts", num_hosts(miners, left), miners.cpus_per_host, miners.gpus_per_host),
         Need("scorers", validators.num_scorers, validators.cpus_per_scorer),
         Need("chain actor", 1, CHAIN_ACTOR_CPUS),
     ]

@@ -127,7 +127,7 @@ def _dry_run(cfg: config.RunConfig) -> str:
     from raytensor.network import needs
 
     address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
-    cpus = cfg.cluster.num_cpus or os.cpu_count() or 1
+    cpus = cfg.cluster.num_cpus or max(2, os.cpu_count() or 1)
     where = f"the cluster at {address} (counted with this machine's {cpus} CPUs)" if address else f"a local Ray with {cpus} CPUs"
     return f"{config.to_yaml(cfg)}\n# resources per role, on {where}:\n" + "".join(f"# {line}\n" for line in bill(needs(cfg, cpus)).splitlines())
 

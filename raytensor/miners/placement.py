@@ -13,8 +13,8 @@ LEARNING = ("honest", "lazy")
 
 
 def num_hosts(cfg: Miners, cpus: float) -> int:
-    """Host actors of a run on a cluster of `cpus` CPUs: as set, else one per two CPUs, at least 2, at most one a miner."""
-    return min(cfg.num_miners, cfg.num_hosts or max(2, int(cpus // 2)))
+    """Host actors of a run that has `cpus` CPUs for them: as set, else as many as fit; at least 1, at most one a miner."""
+    return min(cfg.num_miners, cfg.num_hosts or max(1, int(cpus / cfg.cpus_per_host)))
 
 
 def work(profile: MinerProfile) -> float:

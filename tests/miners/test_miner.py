@@ -218,6 +218,6 @@ def test_victims_are_the_honest_before_in_a_circle():
     assert victims(dict(members("copy", "copy", "random"))) == {}
 
 
-@pytest.mark.parametrize("cpus, asked, miners, hosts", [(2, None, 8, 2), (16, None, 8, 8), (12, None, 8, 6), (2, 3, 8, 3), (2, None, 1, 1)])
+@pytest.mark.parametrize("cpus, asked, miners, hosts", [(1.4, None, 8, 2), (15.4, None, 8, 8), (2.4, None, 8, 4), (1.4, 3, 8, 3), (1.4, None, 1, 1), (0.4, None, 8, 1)])
 def test_number_of_hosts(cpus, asked, miners, hosts):
     assert num_hosts(config.Miners(num_miners=miners, num_hosts=asked), cpus) == hosts
