@@ -163,3 +163,39 @@ def test_exp_never_overflows_where_it_is_used():
     """What the compiled series takes for granted: between -20 and 20 no term leaves the range."""
     assert all(exp(x) is not None for x in (from_int(20), from_int(-20), from_int(19) + 12345))
     assert exp_safe(from_int(25)) == exp_safe(from_int(20)) and exp(ONE) == 11_674_931_200
+
+
+def test_every_kernel_is_compiled_for_one_set_of_types():
+    """After `load_kernels` no network meets the compiler again, whatever its layout and split."""
+    from raytensor.consensus import load_kernels
+    from raytensor.consensus.kernels import dense, layout, sparse, stake, whole
+
+    def compiled() -> dict[str, int]:
+        return {
+            f"{module.__name__}.{name}": len(value.signatures)
+            for module in (dense, layout, sparse, stake, whole)
+            for name, value in vars(module).items()
+            if hasattr(value, "signatures") and value.py_func.__module__ == module.__name__
+        }
+
+    load_kernels()
+    before = compiled()
+    assert before["raytensor.consensus.kernels.whole.epoch"] == 1 and max(before.values()) == 1
+    for seed in range(20):
+        epoch(random_network(seed))
+        epoch(random_network(seed), threads=2)
+    assert compiled() == before
+
+
+def test_compiled_code_goes_where_it_can_be_written(monkeypatch, tmp_path):
+    from raytensor.consensus.kernels import jit
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert jit._cache_dir().startswith(str(tmp_path / "raytensor" / "kernels-"))
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert jit._cache_dir().startswith(str(tmp_path / "xdg" / "raytensor"))
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    assert jit._cache_dir() is None
