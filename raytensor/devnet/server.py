@@ -18,6 +18,7 @@ from raytensor.devnet.rpc.protocol import Dispatcher, Subscription
 MAX_MESSAGE = 15 * 1024 * 1024  # jsonrpsee's default in Substrate nodes
 HARD_LIMIT = 32 * 1024 * 1024  # above this the connection is closed unread
 MAX_BACKLOG = 64 * 1024 * 1024  # bytes that may wait for one slow reader
+MAX_STALL_S = 30.0  # a reader that takes nothing for so long is cut off
 MAX_CONNECTIONS = 4096
 _TOO_BIG = json.dumps(
     {
@@ -40,25 +41,32 @@ class _Socket:
         self.too_slow = False
 
     def send(self, text: str) -> None:
+        if self.too_slow:
+            return
         self._queue.append(text)
         self._backlog += len(text)
         if self._backlog > MAX_BACKLOG:
+            # Here, not in the writer: that one waits for the very reader that doesn't read.
             self.too_slow = True
+            self._queue.clear()
+            self.abort()
         self._wake.set()
 
     async def write(self) -> None:
-        """Send what is queued until cancelled, or until the reader is gone or too slow."""
-        while not self.too_slow:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._queue and not self.too_slow:
-                text = self._queue.popleft()
-                self._backlog -= len(text)
-                try:
-                    await self._socket.send_str(text)
-                except (ConnectionError, RuntimeError):  # the peer went away while we wrote
-                    return
-        self.abort()
+        """Send what is queued until cancelled, or until the reader is gone or takes nothing any more."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    text = self._queue.popleft()
+                    self._backlog -= len(text)
+                    async with asyncio.timeout(MAX_STALL_S):
+                        await self._socket.send_str(text)
+        except (ConnectionError, RuntimeError, TimeoutError):  # the peer went away, or stopped reading, while we wrote
+            self.too_slow = True
+            self._queue.clear()
+            self.abort()
 
     def abort(self) -> None:
         """Cut the line: the handshake of a polite close would wait for a reader that doesn't read."""
@@ -128,6 +136,8 @@ class Server:
                     self._dispatcher.handle(message.data, connection)
                 if connection.too_slow:
                     break
+        except ConnectionError:
+            pass  # the peer went away while the answer to its ping or its farewell was written
         finally:
             self._sockets.discard(connection)
             connection.close()

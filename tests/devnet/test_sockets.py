@@ -1,0 +1,66 @@
+"""Clients that go away or stop reading: the node says nothing of it, keeps no memory for them and serves the others."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+
+import pytest
+from conftest import Node, RawClient
+from websocket import WebSocketException, create_connection
+
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset instead of a farewell
+
+
+def request(method: str, params=()) -> str:
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)})
+
+
+@pytest.fixture
+def node():
+    made = Node("--block-time", "0.05")
+    yield made
+    if made.process.poll() is None:
+        made.stop()
+
+
+def test_clients_that_vanish_leave_no_word(node):
+    for i in range(60):
+        client = create_connection(node.endpoint, timeout=20)
+        client.send(request("chain_subscribeNewHeads"))
+        client.recv()
+        # Answers, notifications and pongs are on their way when the line is cut, at another moment each time.
+        for _ in range(20):
+            client.ping()
+            client.send(request("state_getMetadata"))
+        time.sleep(0.002 * (i % 10))
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        client.sock.close()
+    other = RawClient(node.endpoint)
+    assert other.call("system_chain") == "Bittensor"
+    other.close()
+    assert node.stop() == ""
+
+
+def test_a_reader_that_stopped_is_cut_off_and_holds_nobody_up(node):
+    stalled = create_connection(node.endpoint, timeout=20)
+    other = RawClient(node.endpoint)
+    # Each answer has about 100 kB; 64 MiB may wait for one reader.
+    longest = 0.0
+    cut = False
+    for _ in range(1_500):
+        try:
+            stalled.send(request("state_getMetadata"))
+        except (OSError, WebSocketException):
+            cut = True
+            break
+        started = time.monotonic()
+        other.call("chain_getHeader")
+        longest = max(longest, time.monotonic() - started)
+    assert cut
+    assert longest < 5.0
+    other.close()
+    stalled.shutdown()
+    assert node.stop() == ""
