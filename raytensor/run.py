@@ -97,6 +97,7 @@ def _rounds(cfg: config.RunConfig, network: Network, folder: RunFolder, show: Sh
     try:
         with network:
             tracker = make_tracker(cfg.tracker, folder.path, folder.name)
+            show(events.Phase(text="playing rounds; the first one takes longer, since the miners warm up in it"))
             try:
                 for number in range(network.first_round, cfg.rounds + 1):
                     show(network.round.play(number))
