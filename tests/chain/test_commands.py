@@ -21,7 +21,9 @@ from raytensor.chain.commands.subnets import subnets_main
 from raytensor.chain.commands.transfer import transfer_main
 from raytensor.chain.commands.wallet import wallet_main
 from raytensor.chain.commands.weights import weights_main
+from raytensor.chain.journal import Extrinsic, Journal, Sent
 from raytensor.chain.metagraph import read_metagraph
+from raytensor.chain.runtime import Era
 from raytensor.chain.wallet import DevKey, WalletKey
 from raytensor.cli import main
 
@@ -224,12 +226,39 @@ def test_money_moves_only_after_a_yes(node, client, payer, fresh, capsys, ask, t
     assert client.account_nonce(payer.ss58) == 0
     status, told = ask(transfer_main, *order, "--yes", "--id", "invoice-7")
     assert status == 0 and told["receipt"]["fate"] == "included" and told["receipt"]["fee_rao"] > 0
-    assert ask(transfer_main, *order, "--yes", "--id", "invoice-7") == (0, told | {"plan": told["plan"] | {
-        "effect": told["plan"]["effect"] | {"balance_rao": client.balance(payer.ss58), "dest_balance_rao": RAO}}})
+    assert ask(transfer_main, *order, "--yes", "--id", "invoice-7") == (0, {"plan": None, "receipt": told["receipt"]})
     assert client.balance(dest) == RAO and client.account_nonce(payer.ss58) == 1  # paid once
     assert ask(transfer_main, dest, "2", *order[2:], "--yes", "--id", "invoice-7")[0] == 2  # the name is taken
     events = [json.loads(line)["event"] for line in (tmp_path / "home" / "audit.jsonl").read_text().splitlines()]
     assert events == ["sent", "receipt"]
+
+
+def test_an_order_whose_fate_was_not_seen_is_found_by_its_name(node, client, payer, fresh, ask):
+    dest = fresh("dest").ss58
+    order = [dest, "99", "-w", payer.uri, "-n", node, "--yes"]
+    status, told = ask(transfer_main, *order, "--wait", "0.01", "--id", "first")
+    assert status == 1 and told["receipt"]["fate"] == "unknown"
+    client.wait_for_block(client.head().number + 2, timeout_s=20)
+    status, told = ask(transfer_main, *order, "--id", "first")  # the balance is gone, and the order is known
+    assert status == 0 and told["receipt"]["fate"] == "included"
+    assert client.balance(dest) == 99 * RAO and client.account_nonce(payer.ss58) == 1
+
+
+def test_an_order_without_a_known_fate_keeps_the_next_one_back(node, client, payer, fresh, ask, tmp_path):
+    intent = Transfer(signer=payer.ss58, dest=fresh("dest").ss58, value=RAO, intent_id="earlier")
+    born = client.finalized()
+    era = Era.mortal(born.number, 4096)
+    signed = client.sign(intent.call(), payer.open(), nonce=1, era=era)  # waits for nonce 0: in no block, and not refused
+    journal = Journal(tmp_path / "home" / f"{client.genesis[2:10]}-{payer.ss58}.db", client.genesis)
+    journal.add_intents([intent])
+    shape = '{"call": "Balances.transfer_keep_alive", "args": {}}'
+    journal.add_extrinsic(
+        Extrinsic(signed.hash, payer.ss58, 1, era.birth, era.death, signed.data, shape, ("earlier",), Sent.POOLED)
+    )
+    journal.close()
+    status, told = ask(transfer_main, intent.dest, "1", "-w", payer.uri, "-n", node, "--yes")
+    assert (status, told["error"]["name"]) == (1, "FateUnknown") and f"block {era.death}" in told["error"]["message"]
+    assert client.balance(intent.dest) == 0
 
 
 def test_at_a_terminal_the_answer_counts(node, client, payer, fresh, tmp_path):
@@ -280,8 +309,9 @@ def test_stake_is_added_listed_moved_and_removed(node, client, payer, subnet, as
 
     status, told = ask(stake_main, "move", "1", *who, "--to-hotkey", MINER.ss58, "--yes")
     assert status == 0 and told["plan"]["effect"]["slippage"] == "0.0000%"
-    status, told = ask(stake_main, "remove", "--all", *who, "--yes")
+    status, told = ask(stake_main, "remove", "--all", *who, "--yes", "--id", "exit")
     assert status == 0 and told["receipt"]["fate"] == "included", told
+    assert ask(stake_main, "remove", "--all", *who, "--yes", "--id", "exit")[1]["receipt"] == told["receipt"]
     (left,) = ask(stake_main, "list", "-w", payer.uri, "-n", node)[1]["stakes"]
     assert left["hotkey"] == MINER.ss58 and abs(left["alpha_rao"] - RAO) < RAO // 100
     assert ask(stake_main, "remove", "1", *who, "--yes")[1]["error"]["name"] == "NotEnoughStake"

@@ -42,6 +42,9 @@ def _register(args: argparse.Namespace) -> int:
     key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
     signer, intent_id = key.ss58, sending.order_id(args)
     with ChainClient(options.network(args), args.timeout) as client:
+        given = {"hotkey": hotkey, **({"netuid": args.netuid} if args.netuid else {})}
+        if (status := sending.resume(args, client, key, **given)) is not None:
+            return status
         uid = client.query(PALLET, "Uids", [args.netuid, hotkey])
         if uid is not None:
             message = f"{hotkey} is registered on subnet {args.netuid} already, as uid {uid}"

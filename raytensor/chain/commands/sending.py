@@ -61,7 +61,32 @@ def send(args: argparse.Namespace, client: ChainClient, intent: Intent, key: Key
         return 0
     if intent.moves:
         confirm(args, "Send it?")
-    receipt = deliver(args, client, intent, key)
+    return _tell(args, plan, deliver(args, client, intent, key))
+
+
+def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: Any) -> int | None:
+    """Where --id names an order that was carried out or may have been: its receipt is printed, and the status returned.
+
+    given: fields of the order as the command line has them. Raises ConfigError if the known order has others.
+    """
+    file = _journal_file(args, client, key.ss58)
+    if args.id is None or args.dry_run or not file.exists():
+        return None
+    journal = Journal(file)
+    try:
+        known, receipt = journal.intent(order_id(args)), journal.receipt(order_id(args))
+    finally:
+        journal.close()
+    if known is None:
+        return None
+    if any(getattr(known, name, None) != value for name, value in given.items()):
+        raise ConfigError(f"--id {args.id} is the name of another order ({known.name}): choose a new one")
+    if receipt is not None and receipt.fate is not Fate.INCLUDED:
+        return None  # it had no effect: it may be tried anew
+    return _tell(args, None, deliver(args, client, known, key))
+
+
+def _tell(args: argparse.Namespace, plan: dict | None, receipt: Receipt) -> int:
     if args.json:
         show_json({"plan": plan, "receipt": {**dataclasses.asdict(receipt), "fate": receipt.fate.value}})
     else:
@@ -94,18 +119,21 @@ def deliver(args: argparse.Namespace, client: ChainClient, intent: Intent, key: 
     """The receipt of the intent, after at most --wait seconds."""
     path = args.policy or os.environ.get(POLICY_ENV)
     policy = read_policy(path) if path else PERMISSIVE
-    folder = state_folder(args)
-    file = folder / f"{client.genesis[2:10]}-{intent.signer}.db"
+    file = _journal_file(args, client, intent.signer)
     with _alone(file):
         writer = ChainWriter(
             network(args), {intent.signer: key}, file,
-            timeout_s=args.timeout, inclusion_timeout_s=args.wait, policy=policy, audit_path=folder / "audit.jsonl",
+            timeout_s=args.timeout, inclusion_timeout_s=args.wait, policy=policy, audit_path=file.parent / "audit.jsonl",
         )  # fmt: skip
         try:
             _check_journal(file, intent)
             return writer.submit([intent])[0]
         finally:
             writer.close()
+
+
+def _journal_file(args: argparse.Namespace, client: ChainClient, signer: str) -> Path:
+    return state_folder(args) / f"{client.genesis[2:10]}-{signer}.db"
 
 
 def show_receipt(receipt: Receipt) -> None:
@@ -147,9 +175,6 @@ def _check_journal(file: Path, intent: Intent) -> None:
     """Nothing new is sent while the fate of something earlier is open, unless it is this very order."""
     journal = Journal(file)
     try:
-        known = journal.intent(intent.intent_id)
-        if known is not None and known != intent:
-            raise ConfigError(f"--id {intent.intent_id} is the name of another order ({known.name}): choose a new one")
         for extrinsic in journal.open_extrinsics():
             if intent.intent_id not in extrinsic.intent_ids:
                 raise FateUnknown(

@@ -62,9 +62,11 @@ def stake_main(argv: Sequence[str]) -> int:
 def _add(args: argparse.Namespace) -> int:
     key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
     with ChainClient(options.network(args), args.timeout) as client:
+        given = {"hotkey": hotkey, "netuid": args.netuid, "amount_staked": args.amount}
+        if (status := sending.resume(args, client, key, **given)) is not None:
+            return status
         now, trade = price(client, args.netuid), buy(client, args.netuid, args.amount)
-        order = {"signer": key.ss58, "intent_id": sending.order_id(args), "hotkey": hotkey, "netuid": args.netuid,
-                 "amount_staked": args.amount}  # fmt: skip
+        order = {"signer": key.ss58, "intent_id": sending.order_id(args), **given}
         limit = None if args.no_limit else now * (MILLION + args.slippage_ppm) // MILLION
         intent: Intent = (
             AddStake(**order) if limit is None else AddStakeLimit(**order, limit_price=limit, allow_partial=args.partial)
@@ -82,6 +84,9 @@ def _add(args: argparse.Namespace) -> int:
 def _remove(args: argparse.Namespace) -> int:
     key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
     with ChainClient(options.network(args), args.timeout) as client:
+        given = {"hotkey": hotkey, "netuid": args.netuid, **({} if args.all else {"amount_unstaked": args.amount})}
+        if (status := sending.resume(args, client, key, **given)) is not None:
+            return status
         amount, held = _amount(args, client, key.ss58, hotkey)
         now, trade = price(client, args.netuid), sell(client, args.netuid, amount)
         order = {"signer": key.ss58, "intent_id": sending.order_id(args), "hotkey": hotkey, "netuid": args.netuid}
@@ -109,11 +114,13 @@ def _move(args: argparse.Namespace) -> int:
     if (to_hotkey, to_netuid) == (hotkey, args.netuid):
         raise ConfigError("the stake is there already: give --to-hotkey or --to-netuid")
     with ChainClient(options.network(args), args.timeout) as client:
+        given = {"origin_hotkey": hotkey, "destination_hotkey": to_hotkey, "origin_netuid": args.netuid,
+                 "destination_netuid": to_netuid}  # fmt: skip
+        asked = {} if args.all else {"alpha_amount": args.amount}
+        if (status := sending.resume(args, client, key, **given, **asked)) is not None:
+            return status
         amount, held = _amount(args, client, key.ss58, hotkey)
-        intent = MoveStake(
-            signer=key.ss58, intent_id=sending.order_id(args), origin_hotkey=hotkey, destination_hotkey=to_hotkey,
-            origin_netuid=args.netuid, destination_netuid=to_netuid, alpha_amount=amount,
-        )  # fmt: skip
+        intent = MoveStake(signer=key.ss58, intent_id=sending.order_id(args), **given, alpha_amount=amount)
         lost = move_slippage(client, args.netuid, to_netuid, amount)
         effect = {
             "netuid": args.netuid, "hotkey": hotkey, "to_netuid": to_netuid, "to_hotkey": to_hotkey,

@@ -43,6 +43,8 @@ def _transfer(args: argparse.Namespace) -> int:
         value=args.amount,
     )
     with ChainClient(options.network(args), args.timeout) as client:
+        if (status := sending.resume(args, client, key, dest=intent.dest, value=intent.value)) is not None:
+            return status
         sending.afford(client, intent)
         effect = {
             "amount_rao": intent.value,

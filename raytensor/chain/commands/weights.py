@@ -136,6 +136,9 @@ def _set(args: argparse.Namespace) -> int:
             signer=signer, intent_id=sending.order_id(args), netuid=args.netuid, values=tuple(sorted(values.items())),
             mecid=args.mechanism, version_key=args.version_key,
         )  # fmt: skip
+        status = sending.resume(args, client, key, netuid=intent.netuid, mecid=intent.mecid, values=intent.values)
+        if status is not None:
+            return status
         row = check_weights(intent, view)
         if isinstance(row, Refusal):
             raise ChainRefused(f"subnet {args.netuid} takes no weights of {signer} now", name=row.name, action=row.action)
