@@ -1,7 +1,7 @@
 """What went wrong on the chain, by name, and what to do about it.
 
 In: a pool's answer (JSON-RPC error) or a dispatch error of an event. Out: a name and an `Action`. One table, from which
-the documentation's table is made as well. Module errors are known by their metadata name only: their indices move
+the documentation's table is made as well (`python -m raytensor.chain.errors`). Module errors are known by their metadata name only: their indices move
 between runtimes.
 Sources: pallet subtensor `CustomTransactionError` and its checks; FRAME `InvalidTransaction`, `DispatchError`;
 JSON-RPC codes of substrate's author pool.
@@ -266,3 +266,7 @@ def table() -> str:
     for name, action in sorted(ACTIONS.items()):
         rows.append(f"| `{name}` | {', '.join(custom.get(name, []))} | {action.do.value} | {action.text} |")
     return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -1,5 +1,7 @@
 """Names and actions for what a node or a runtime answers."""
 
+from pathlib import Path
+
 import pytest
 
 from raytensor.chain.errors import ACTIONS, CUSTOM, Do, action_for, dispatch_error_name, pool_refusal, table
@@ -73,3 +75,8 @@ def test_the_table_has_a_row_for_each_error():
     assert len(lines) == 2 + len(ACTIONS)
     assert "| `ExpiredWeightCommit` |  | replan | its reveal epoch has passed: commit again |" in lines
     assert any(line.startswith("| `RevealTooEarly` | 17 | wait |") for line in lines)
+
+
+def test_the_documentation_has_the_table_as_it_is():
+    page = Path(__file__).resolve().parents[2] / "docs" / "chain.md"
+    assert table() in page.read_text(), "run python -m raytensor.chain.errors and put its output into docs/chain.md"
