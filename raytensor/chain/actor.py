@@ -1,7 +1,7 @@
 """The only writer: intents and weights in, a receipt for each out, whatever happens on the way.
 
 In: `Weights` or intents, for the accounts whose keys (or whose proxies' key) it holds. Out: one `Receipt` per intent.
-    intent -> policy -> journal -> preflight -> plan -> sign -> journal -> send -> watch blocks -> events per item -> receipt
+    intent -> policy -> journal -> preflight -> plan -> sign -> journal -> send -> watch -> events per item -> receipt
 It is ready when its constructor returns: the journal is open and what was left open has been looked up on the chain.
 Waits for: the chain's answers (`timeout_s` each) and inclusion (`inclusion_timeout_s` per call of `submit`); what has
 no fate by then is UNKNOWN, stays watched, and is answered when the same intent is handed in again.

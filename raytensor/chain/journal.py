@@ -176,7 +176,7 @@ class Journal:
         return [intent_from_json(json.loads(body)) for (body,) in rows]
 
     def latest(self, signer: str, call: str) -> list[tuple[Intent, float, Receipt | None]]:
-        """The newest intent of a signer and call on each (netuid, mecid): intent, time written, receipt if it has one."""
+        """The newest intent of a signer and call on each (netuid, mecid): itself, time written, receipt if any."""
         rows = self._db.execute(
             "SELECT body, at, receipt FROM intents WHERE signer = ? AND call = ? ORDER BY at, rowid", (signer, call)
         ).fetchall()
@@ -190,7 +190,7 @@ class Journal:
     def effective_since(self, at: float) -> list[Intent]:
         """Intents written since a time (seconds of the epoch) that had an effect or may yet have one."""
         rows = self._db.execute(
-            "SELECT body FROM intents WHERE at >= ? AND COALESCE(fate, 'open') IN ('open', 'unknown', 'included')", (at,)
+            "SELECT body FROM intents WHERE at >= ? AND (fate IS NULL OR fate IN ('unknown', 'included'))", (at,)
         ).fetchall()
         return [intent_from_json(json.loads(body)) for (body,) in rows]
 

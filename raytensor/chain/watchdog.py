@@ -60,8 +60,8 @@ class Health:
         where = f"subnet {self.netuid}" + (f", mechanism {self.mecid}" if self.mecid else "")
         if not self.overdue:
             return f"{where}: weights in time" if not self.cause else f"{where}: {self.cause}"
-        age = f"{self.age_tempos:.1f} tempos ({self.age_blocks} blocks)" if self.uid is not None else "as long as unregistered"
-        return f"{where}: weights overdue, none for {age}, because {self.cause}; {self.action}"
+        age = f" for {self.age_tempos:.1f} tempos ({self.age_blocks} blocks)" if self.uid is not None else ""
+        return f"{where}: weights overdue, none{age}, because {self.cause}; {self.action}"
 
 
 def judge(

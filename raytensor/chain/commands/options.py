@@ -141,7 +141,7 @@ def state_folder(args: argparse.Namespace) -> Path:
 
 
 def account(args: argparse.Namespace, text: str | None, *, hotkey: bool) -> str:
-    """An address (ss58) given as one, as a development key, or as the name of the wallet's hotkey; None: the wallet's."""
+    """An address (ss58), given as one, as a development key, or as a hotkey's name; None: the wallet's own."""
     if text is None:
         return (hotkey_ref(args) if hotkey else coldkey_ref(args)).ss58
     if text.startswith("//"):

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from raytensor.chain.calls import AddStake, AddStakeLimit, Intent, MoveStake, RemoveStake, RemoveStakeFullLimit, RemoveStakeLimit
+from raytensor.chain.calls import (
+    AddStake,
+    AddStakeLimit,
+    Intent,
+    MoveStake,
+    RemoveStake,
+    RemoveStakeFullLimit,
+    RemoveStakeLimit,
+)
 from raytensor.chain.client import ChainClient
 from raytensor.chain.commands import options, output, sending
 from raytensor.chain.quotes import buy, move_slippage, price, prices, sell, stakes
@@ -68,9 +76,9 @@ def _add(args: argparse.Namespace) -> int:
         now, trade = price(client, args.netuid), buy(client, args.netuid, args.amount)
         order = {"signer": key.ss58, "intent_id": sending.order_id(args), **given}
         limit = None if args.no_limit else now * (MILLION + args.slippage_ppm) // MILLION
-        intent: Intent = (
-            AddStake(**order) if limit is None else AddStakeLimit(**order, limit_price=limit, allow_partial=args.partial)
-        )
+        intent: Intent = AddStake(**order)
+        if limit is not None:
+            intent = AddStakeLimit(**order, limit_price=limit, allow_partial=args.partial)
         sending.afford(client, intent)
         effect = {
             "netuid": args.netuid, "hotkey": hotkey, "pays_rao": args.amount, "gets_alpha_rao": trade.got,

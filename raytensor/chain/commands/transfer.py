@@ -52,4 +52,5 @@ def _transfer(args: argparse.Namespace) -> int:
             "balance_rao": client.balance(intent.signer),
             "dest_balance_rao": client.balance(intent.dest),
         }
-        return sending.send(args, client, intent, key, f"transfer {output.tao(intent.value)} TAO to {intent.dest}", effect)
+        what = f"transfer {output.tao(intent.value)} TAO to {intent.dest}"
+        return sending.send(args, client, intent, key, what, effect)
