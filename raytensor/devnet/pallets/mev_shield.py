@@ -48,7 +48,8 @@ def parse(ciphertext: bytes) -> Shielded | None:
     end = start + int.from_bytes(ciphertext[_HASH:start], "little")
     if len(ciphertext) < end + _NONCE + _TAG:
         return None
-    return Shielded(ciphertext[:_HASH], ciphertext[start:end], ciphertext[end : end + _NONCE], ciphertext[end + _NONCE :])
+    nonce_end = end + _NONCE
+    return Shielded(ciphertext[:_HASH], ciphertext[start:end], ciphertext[end:nonce_end], ciphertext[nonce_end:])
 
 
 class MevShield(Pallet):
