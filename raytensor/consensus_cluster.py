@@ -68,8 +68,8 @@ def epoch_on_cluster(
             return [writable(result) for result in ray.get(pending, timeout=timeout_s)]
         except GetTimeoutError as error:
             raise ClusterError(
-                f"consensus: waited {timeout_s:g} s for {len(pending)} actors of {cpus_per_actor:g} CPUs in phase {phase}\n"
-                "  fix: fewer actors than free CPUs (num_actors), or a longer timeout_s"
+                f"consensus: waited {timeout_s:g} s for {len(pending)} actors of {cpus_per_actor:g} CPUs"
+                f" in phase {phase}\n  fix: fewer actors than free CPUs (num_actors), or a longer timeout_s"
             ) from error
         except RayActorError as error:
             raise ClusterError(f"consensus: an actor died in phase {phase}: {error}") from error

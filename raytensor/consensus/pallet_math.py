@@ -157,8 +157,7 @@ def col_clip_sparse(matrix: Sparse, threshold: Vector) -> Sparse:
     """min(value, threshold of the column); an entry that is clipped to 0 or less disappears, a stored 0 stays."""
     result = []
     for row in matrix:
-        clipped = [(j, v if v <= threshold[j] else threshold[j]) for j, v in row if v <= threshold[j] or threshold[j] > 0]
-        result.append(clipped)
+        result.append([(j, min(v, threshold[j])) for j, v in row if v <= threshold[j] or threshold[j] > 0])
     return result
 
 

@@ -204,16 +204,19 @@ class Plan:
         return Rows.trusted(*rows, ascending=not by_place)
 
     def _output(
-        self, agreed: np.ndarray, trust: np.ndarray, incentive: np.ndarray, dividends: np.ndarray, bonds: Rows | DenseRows
+        self,
+        agreed: np.ndarray,
+        trust: np.ndarray,
+        incentive: np.ndarray,
+        dividends: np.ndarray,
+        bonds: Rows | DenseRows,
     ) -> EpochOutput:
         if self.dense:
             agreed, incentive = (self._spread(values, self.weights.miners) for values in (agreed, incentive))
             trust, dividends = (self._spread(values, self.weights.validators) for values in (trust, dividends))
         raw = RawColumns(self.stake, self.active_stake, agreed, trust, incentive, dividends)
         emission = np.uint64(self.inputs.emission)
-        columns, rao = stake.finish(
-            emission, self.stake, self.active_stake, agreed, trust, incentive, dividends
-        )
+        columns, rao = stake.finish(emission, self.stake, self.active_stake, agreed, trust, incentive, dividends)
         return EpochOutput(
             *columns,
             validator_permit=self.new_permit,

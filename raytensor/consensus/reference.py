@@ -76,7 +76,7 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
     bonds = [[(j, from_int(b)) for j, b in row] for row in inputs.bonds.to_lists()]
     if inputs.yuma3:
         bonds = [[(j, u16_proportion_to_fixed(b >> 32)) for j, b in row] for row in bonds]
-    last_tempo = inputs.last_mechanism_step_block + 1
+    last_tempo = min(inputs.last_mechanism_step_block + 1, 2**64 - 1)
     if inputs.last_mechanism_step_block == 0:
         last_tempo = max(block - inputs.tempo, 0)
     bonds = pm.scalar_vec_mask_sparse_matrix(bonds, last_tempo, registered, lambda tempo, reg: tempo <= reg)

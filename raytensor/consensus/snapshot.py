@@ -25,7 +25,8 @@ from raytensor.errors import ConfigError, DataError
 FORMAT = 1
 KEY = b"raytensor.consensus"
 _VECTORS = {
-    "last_update", "block_at_registration", "stake", "stake_frac", "validator_permit", "commit_block", "weights", "bonds"
+    "last_update", "block_at_registration", "stake", "stake_frac", "validator_permit", "commit_block",
+    "weights", "bonds",
 }  # fmt: skip
 SCALARS = tuple(field.name for field in fields(EpochInput) if field.name not in _VECTORS)
 
@@ -58,7 +59,8 @@ class Snapshot:
             return int(number)
         if who in self.hotkeys:
             return self.hotkeys.index(who)
-        raise ConfigError(f'no neuron "{who}" on subnet {self.netuid}; give a hotkey of it, or uid:0 to uid:{self.inputs.n - 1}')
+        last = self.inputs.n - 1
+        raise ConfigError(f'no neuron "{who}" on subnet {self.netuid}; give a hotkey of it, or uid:0 to uid:{last}')
 
 
 def write_snapshot(snapshot: Snapshot, path: str | Path) -> None:

@@ -1,7 +1,7 @@
 """Conformance vectors: runs a file of recorded epochs and names every field that differs.
 
-In: a JSON file. `init` is the state of a network; each of `steps` changes it (`set`, in the order of `Network.apply`), runs
-one epoch and records what the chain gave (`expect`, `expect_full_sparse`). Files of `cases` record calls of the
+In: a JSON file. `init` is the state of a network; each of `steps` changes it (`set`, in the order of `Network.apply`),
+runs one epoch and records what the chain gave (`expect`, `expect_full_sparse`). Files of `cases` record calls of the
 pallet's maths functions instead. Out: a list of differences, empty where all is equal. Tolerance 0, but for fields
 that the chain's own test compares within one.
 """
@@ -33,6 +33,11 @@ _COLUMNS = {
     "active": "active",
 }
 
+_CHANGES = {
+    "block", "hyper", "replace_uid", "stake", "stake_is_I64F64_bits", "weight_blocks", "weight_diag", "weights",
+    "last_update", "block_at_registration", "commits", "reset_bonds_of",
+}  # fmt: skip
+
 
 class Network:
     """The changing state of one vector file."""
@@ -53,6 +58,8 @@ class Network:
 
     def apply(self, change: dict) -> None:
         """One step's `set`."""
+        if unknown := change.keys() - _CHANGES:
+            raise DataError(f"the vector sets {', '.join(sorted(unknown))}, which this version can't apply")
         self.block = change.get("block", self.block)
         self.hyper.update(change.get("hyper", {}))
         self.bits_given = change.get("stake_is_I64F64_bits", self.bits_given)

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from raytensor.consensus import pallet_math as pm
-from raytensor.consensus.fixed import ONE, fixed_proportion_to_u16, fixed64_to_fixed32, safe_div64, sub, u16_proportion_to_fixed
+from raytensor.consensus.fixed import (
+    ONE,
+    fixed64_to_fixed32,
+    fixed_proportion_to_u16,
+    safe_div64,
+    sub,
+    u16_proportion_to_fixed,
+)
 
 
 def _sparse(dense: list[list[int]]) -> pm.Sparse:

@@ -46,7 +46,8 @@ def apply_changes(snapshot: Snapshot, changes: Sequence[str]) -> EpochInput:
         elif field in PER_NEURON:
             raise ConfigError(f'"{change}": whose? write set.{field}.HOTKEY=…, or set.{field}.uid:7=…')
         else:
-            raise ConfigError(f'"{change}": no field "{field}"; there are {", ".join(SCALARS)}, and per hotkey {", ".join(PER_NEURON)}')
+            fields = f"{', '.join(SCALARS)}, and per hotkey {', '.join(PER_NEURON)}"
+            raise ConfigError(f'"{change}": no field "{field}"; there are {fields}')
     return inputs
 
 

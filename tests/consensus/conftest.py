@@ -13,7 +13,8 @@ from raytensor.consensus import EpochOutput
 def differing_fields(a: EpochOutput, b: EpochOutput) -> list[str]:
     names = [field.name for field in dataclasses.fields(EpochOutput) if field.name not in ("bonds", "raw")]
     bad = [name for name in names if not _same(getattr(a, name), getattr(b, name))]
-    bad += [f"raw.{f.name}" for f in dataclasses.fields(a.raw) if not _same(getattr(a.raw, f.name), getattr(b.raw, f.name))]
+    raw = [field.name for field in dataclasses.fields(a.raw)]
+    bad += [f"raw.{name}" for name in raw if not _same(getattr(a.raw, name), getattr(b.raw, name))]
     return bad + (["bonds"] if a.bonds.to_lists() != b.bonds.to_lists() else [])
 
 

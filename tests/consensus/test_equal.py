@@ -70,10 +70,12 @@ def test_a_wide_network_equals_the_reference(differing):
     held = [list(zip(range(validators, n), rng.integers(0, 65536, miners).tolist())) for _ in range(validators)]
     stake = np.zeros(n, np.uint64)
     stake[:validators] = rng.integers(1, 10**15, validators)
-    for yuma3, liquid_alpha, penalty in ((False, False, 65535), (True, False, 30000), (True, True, 65535), (True, True, 9)):
+    kinds = ((False, False, 65535), (True, False, 30000), (True, True, 65535), (True, True, 9))
+    for yuma3, liquid_alpha, penalty in kinds:
         inputs = EpochInput(
             block=10_000, tempo=360, activity_cutoff=5000, last_update=np.full(n, 9_999, np.uint64),
-            block_at_registration=np.arange(n, dtype=np.uint64), stake=stake, validator_permit=np.arange(n) < validators,
+            block_at_registration=np.arange(n, dtype=np.uint64), stake=stake,
+            validator_permit=np.arange(n) < validators,
             weights=Rows.from_lists(rows + [[]] * miners), bonds=Rows.from_lists(held + [[]] * miners),
             max_validators=100, emission=10**9, yuma3=yuma3, liquid_alpha=liquid_alpha, bonds_penalty=penalty,
             last_mechanism_step_block=9_000,
@@ -139,7 +141,14 @@ UNIT = st.one_of(st.integers(0, ONE), st.sampled_from([0, 1, ONE // 2, ONE - 1, 
 
 
 @settings(max_examples=300, deadline=None)
-@given(a=st.integers(0, 2**60), b=st.integers(1, 2**60), x=UNIT, y=UNIT, count=st.integers(0, 65535), total=st.integers(1, 2**48))
+@given(
+    a=st.integers(0, 2**60),
+    b=st.integers(1, 2**60),
+    x=UNIT,
+    y=UNIT,
+    count=st.integers(0, 65535),
+    total=st.integers(1, 2**48),
+)
 def test_roundings(a, b, x, y, count, total):
     a, b = min(a, b), max(a, b)
     assert _ratio(a, b) == (a << 32) // b

@@ -46,6 +46,17 @@ def test_a_wrong_value_is_named(tmp_path):
     assert differences[0].startswith("step 1: expect_full_sparse.incentive[5]: expected 13108, got 13107")
 
 
+def test_what_this_version_does_not_know_is_not_passed_over(tmp_path):
+    content = json.loads((FILES[0].parent / "epoch_bonds.json").read_text())
+    path = tmp_path / "newer.json"
+    for where, key in (("set", "colour"), ("expect", "colour")):
+        changed = json.loads(json.dumps(content))
+        changed["steps"][0][where][key] = 1
+        path.write_text(json.dumps(changed))
+        with pytest.raises(DataError, match="colour"):
+            check_file(path, epoch)
+
+
 def test_what_is_no_vector_is_refused(tmp_path):
     for text in ("{", "[]", '{"init": {}}'):
         path = tmp_path / "other.json"

@@ -1,7 +1,8 @@
 """One miner's column: the consensus of its weights, and its bonds.
 
-In: vectors over validators (any order, any subset), int64 bits of I32F32 unless said otherwise; bonds as stored, u16. Out: scalars, and vectors written in place. Loops write one or two vectors each, so that they
-compile to vector instructions. Knows nothing of how the matrices are stored.
+In: vectors over validators (any order, any subset), int64 bits of I32F32 unless said otherwise; bonds as stored, u16.
+Out: scalars, and vectors written in place. Loops write one or two vectors each, so that they compile to vector
+instructions. Knows nothing of how the matrices are stored.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def bonds(
 ):
     """Bonds after the epoch, for the miners lo..hi.
 
-    held: bonds as stored, u16 like weights. agreed, incentive: int64 [hi - lo]. rates: int64 [9], see `sharded.rates`.
+    held: bonds as stored, u16 like weights. agreed, incentive: int64 [hi - lo]. rates: see `sharded.Electorate`.
     keep: u16 [validators], 65535 for new permit holders, else 0.
     Returns earned (int64 [validators]), stored (u16 [hi - lo, validators]) and the flat positions in it of entries
     that are stored as 0.

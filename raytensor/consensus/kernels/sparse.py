@@ -147,9 +147,9 @@ def seen_weights(indptr, uids, values, start, row, place, sums, agreed, mode):
 def bonds(weights, held, lo, hi, sums, active_stake, agreed, incentive, rates, keep, seen_w, seen_b):
     """As `dense.bonds`, for the columns lo..hi.
 
-    weights, held: (values u16, start, row, place). seen_w, seen_b: bool per stored entry, or empty where liquid alpha's cursor sees all.
-    Returns earned (int64 [n]) and the entries to store, by miner: miner (from lo), validator (int32), count (u16) and the
-    position of its weight in the stored rows, or -1.
+    weights, held: (values u16, start, row, place). seen_w, seen_b: bool per stored entry, or empty where liquid
+    alpha's cursor sees all. Returns earned (int64 [n]) and the entries to store, by miner: miner (from lo), validator
+    (int32), count (u16) and the position of its weight in the stored rows, or -1.
     """
     weight_values, w_start, w_row, w_place = weights
     bond_values, b_start, b_row, b_place = held

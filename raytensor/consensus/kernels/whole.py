@@ -16,7 +16,8 @@ from raytensor.consensus.kernels.stake import finish, normalised, prepare, produ
 
 @kernel
 def epoch(
-    clock, numbers, rates, last_update, registered, commit, stake, frac, permit, validators, miners, weights, zeros, held
+    clock, numbers, rates, last_update, registered, commit, stake, frac, permit,
+    validators, miners, weights, zeros, held,
 ):
     """clock: uint64 [block, activity_cutoff, stake_threshold, last_tempo, emission].
 
