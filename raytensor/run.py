@@ -17,7 +17,9 @@ from raytensor.errors import RayTensorError
 from raytensor.network import Network, Show
 from raytensor.telemetry import events
 from raytensor.telemetry.console import Console
+from raytensor.telemetry.report import write_report
 from raytensor.telemetry.runfolder import RunFolder, new_name
+from raytensor.telemetry.summary import build_summary
 
 HELP = """usage: raytensor run [group=choice] [key=value] ...
 
@@ -79,6 +81,10 @@ def play(cfg: config.RunConfig) -> int:
             finally:
                 show(events.Stopped(reason=reason))
             _sum_up(folder, console, heldout)
+            if reason == "interrupted":  # drawing takes seconds, and Ctrl-C promises few
+                print(f"report: raytensor report {folder.path}\ngo on:  raytensor run name={name} resume=auto (and the settings you gave)")
+            else:
+                write_report(folder.path)
     return 0 if reason == "finished" else 130
 
 
@@ -114,12 +120,8 @@ def _rounds(cfg: config.RunConfig, network: Network, folder: RunFolder, show: Sh
 
 
 def _sum_up(folder: RunFolder, console: Console, heldout: dict[str, float | None] | None) -> None:
-    from raytensor.telemetry.report import write_report
-    from raytensor.telemetry.summary import build_summary
-
     summary = build_summary(console.history, name=folder.name, heldout=heldout)
     folder.write_summary(summary)
-    write_report(folder.path)
     console.finish(summary)
 
 

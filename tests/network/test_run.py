@@ -172,7 +172,8 @@ def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs):
     rest = finish(process, timeout_s=60)
     assert time.monotonic() - stopped_at < 30  # promised: 10 s on a machine that has nothing else to do
     assert process.returncode == 130, "".join(lines) + rest
-    assert "stopped: interrupted" in rest
+    assert "stopped: interrupted" in rest and "resume=auto" in rest
+    assert json.loads((runs / "broken" / "summary.json").read_text())["stopped"] == "interrupted"
     assert processes_of(process.pid) == []
     port = int(endpoint.rpartition(":")[2])
     with socket.socket() as probe:
