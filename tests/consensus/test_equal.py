@@ -174,7 +174,7 @@ def test_exp_never_overflows_where_it_is_used():
     assert exp_safe(from_int(25)) == exp_safe(from_int(20)) and exp(ONE) == 11_674_931_200
 
 
-def test_every_kernel_is_compiled_for_one_set_of_types():
+def test_loading_leaves_nothing_to_compile():
     """After `load_kernels` no network meets the compiler again, whatever its layout and split."""
     from raytensor.consensus import load_kernels
     from raytensor.consensus.kernels import dense, layout, sparse, stake, whole
@@ -189,7 +189,7 @@ def test_every_kernel_is_compiled_for_one_set_of_types():
 
     load_kernels()
     before = compiled()
-    assert before["raytensor.consensus.kernels.whole.epoch"] == 1 and max(before.values()) == 1
+    assert before["raytensor.consensus.kernels.whole.epoch"] == 1
     for seed in range(20):
         epoch(random_network(seed))
         epoch(random_network(seed), threads=2)
