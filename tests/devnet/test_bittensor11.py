@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from bittensor_core import Keypair
-from conftest import Node, RawClient, wait_until
+from nodes import Node, RawClient, wait_until
 
 PYTHON = os.environ.get("RAYTENSOR_BITTENSOR_PYTHON", "")
 pytestmark = [

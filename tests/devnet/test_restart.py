@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from conftest import ROOT, Node, RawClient
+from nodes import ROOT, Node, RawClient
 from signing import ALICE, BOB, CHARLIE, signed, to_hex, transfer_call
 from websocket import WebSocketException
 

@@ -8,7 +8,7 @@ import struct
 import time
 
 import pytest
-from conftest import Node, RawClient
+from nodes import Node, RawClient
 from websocket import WebSocketException, create_connection
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset instead of a farewell
