@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("raytensor.run:run_main", "run a whole network: chain, miners, validators, consensus"),
     "devnet": ("raytensor.devnet.cli:main", "serve the embedded development chain by itself"),
     "report": ("raytensor.telemetry.report:report_main", "write the report of a run folder again"),
-    "consensus": ("raytensor.consensus.cli:main", "what the chain would pay: check vectors, ask what-if"),
+    "consensus": ("raytensor.consensus_chain:main", "what the chain would pay: check vectors, ask what-if"),
     "wallet": ("raytensor.chain.commands.wallet:wallet_main", "make, list, restore keys; balance; sign, verify"),
     "transfer": ("raytensor.chain.commands.transfer:transfer_main", "send TAO to an account"),
     "stake": ("raytensor.chain.commands.stake:stake_main", "add, remove, move and list stake"),
