@@ -9,6 +9,7 @@ rao: a fraction of a rao per neuron is lost. The emission is what has piled up s
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ from raytensor.chain.metagraph import PALLET
 from raytensor.config import Cluster
 from raytensor.consensus import NO_COMMIT, EpochInput, EpochOutput, Rows, stake_weight
 from raytensor.consensus import cli as consensus_cli
-from raytensor.consensus.snapshot import Snapshot
+from raytensor.consensus.snapshot import Snapshot, write_snapshot
 from raytensor.errors import ChainError
 
 _PER_SUBNET = {
@@ -76,8 +77,27 @@ def fetch_snapshot(netuid: int, endpoint: str, *, timeout_s: float = 20.0) -> Sn
 
 
 def main(argv: Sequence[str]) -> int:
-    """`raytensor consensus ...` with a chain to read from and a cluster to compute on."""
+    """`raytensor consensus ...` with a chain to read from and a cluster to compute on. Returns the exit status."""
+    if argv[:1] == ["snapshot"]:
+        return snapshot_main(argv[1:])
     return consensus_cli.main(argv, fetch=fetch_snapshot, on_cluster=_on_cluster)
+
+
+def snapshot_main(argv: Sequence[str]) -> int:
+    """`raytensor consensus snapshot`: a subnet's state in a file, for `--from`. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="raytensor consensus snapshot",
+        description="Writes a subnet's consensus state as it is now to a Parquet file, for `raytensor consensus --from FILE`.",
+        epilog="example: raytensor consensus snapshot --netuid 2 --endpoint ws://127.0.0.1:9944 subnet2.parquet",
+    )
+    parser.add_argument("--netuid", type=int, required=True, help="the subnet")
+    parser.add_argument("--endpoint", metavar="URL", required=True, help="a chain to read from, ws://… or wss://…")
+    parser.add_argument("file", metavar="FILE", help="the file to write; one that is there is replaced")
+    args = parser.parse_args(argv)
+    snapshot = fetch_snapshot(args.netuid, args.endpoint)
+    write_snapshot(snapshot, args.file)
+    print(f"{args.file}: subnet {args.netuid}, {snapshot.inputs.n} neurons, {snapshot.source}")
+    return 0
 
 
 def _on_cluster(inputs: EpochInput) -> EpochOutput:

@@ -47,6 +47,7 @@ Changes, any number of them, applied from left to right:
 
 WHO is a hotkey, or uid:7. Without a change the command prints what the next epoch pays.
 
+`raytensor consensus snapshot --netuid N --endpoint URL FILE` writes a subnet of a running chain to such a file.
 `raytensor consensus check FILE…` runs recorded epochs instead (see `raytensor consensus check --help`).
 
 A new validator's weights count from the second epoch on, as the chain grants the permit in the first: use --epochs.

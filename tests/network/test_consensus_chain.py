@@ -79,6 +79,29 @@ def test_a_change_moves_pay(chain, capsys):
     assert rows[poor]["change_rao"] < 0 < rows[best]["change_rao"]
 
 
+def test_a_snapshot_file_answers_as_the_chain_does(chain, capsys, tmp_path):
+    client, netuid = chain
+    client.rpc("dev_newBlock", [{"count": 3}])
+    file = str(tmp_path / "subnet.parquet")
+    assert main(["snapshot", "--netuid", str(netuid), "--endpoint", client.endpoint, file]) == 0
+    assert f"subnet {netuid}, 6 neurons" in capsys.readouterr().out
+    outputs = []
+    for source in (["--endpoint", client.endpoint], ["--from", file]):
+        assert main(["--netuid", str(netuid), *source, "--json", "set.kappa=65535"]) == 0
+        outputs.append(json.loads(capsys.readouterr().out))
+    assert outputs[0] == outputs[1]
+
+
+def test_consensus_on_ray_gives_the_same(chain, capsys, ray_session):
+    client, netuid = chain
+    client.rpc("dev_newBlock", [{"count": 3}])
+    outputs = []
+    for where in ("consensus=local", "consensus=ray"):
+        assert main(["--netuid", str(netuid), "--endpoint", client.endpoint, "--json", where]) == 0
+        outputs.append(json.loads(capsys.readouterr().out))
+    assert outputs[0] == outputs[1] and outputs[0]["paid_before_rao"] > 0
+
+
 def test_no_such_subnet(chain):
     with pytest.raises(ChainError, match="there is no subnet 77"):
         fetch_snapshot(77, chain[0].endpoint)
