@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 
-from raytensor.devnet.chain_spec import build_runtime
+from raytensor.consensus import load_kernels
 from raytensor.devnet.runtime import Runtime
 
 
@@ -18,10 +18,8 @@ def warm_up(runtime: Runtime) -> threading.Thread:
     runtime.epoch_implementation = "reference"
 
     def load() -> None:
-        scratch = build_runtime()
-        # The one subnet of a fresh genesis: its epoch takes arrays of the same types as any other's.
-        scratch.SubtensorModule.run_epoch(1, 10**9)
-        runtime.epoch_implementation = scratch.epoch_implementation
+        load_kernels()
+        runtime.epoch_implementation = "fast"
 
     thread = threading.Thread(target=load, name="warm-up", daemon=True)
     thread.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from subnetkit import ALICE, BOB, CHARLIE, MINERS, OWNER_HOT, RAO, VALIDATORS, Kit, account, epochs, laptop
 
@@ -226,3 +228,31 @@ def test_a_validator_that_fell_silent_no_longer_counts(kit):
     assert module.Active[netuid][1:4].all()
     epochs(kit, netuid, 3)
     assert not module.Active[netuid][1:4].any() and not module.Incentive[netuid].any()
+
+
+# --- consensus
+
+
+def chain_of(implementation: str, *, yuma3: bool, liquid_alpha: bool) -> dict[bytes, bytes]:
+    """The whole state of a chain after epochs over random weights, epochs computed one way."""
+    kit = Kit()
+    kit.runtime.epoch_implementation = implementation
+    kit.netuid = kit.subnet(hotkey=OWNER_HOT)
+    netuid = laptop(kit)
+    module, draw = kit.module, random.Random(7)
+    module.Yuma3On[netuid], module.LiquidAlphaOn[netuid] = yuma3, liquid_alpha
+    for _ in range(5):
+        uids = list(range(module.SubnetworkN[netuid]))
+        for validator in VALIDATORS:
+            row = draw.sample(uids, 5)
+            kit.ok(validator, "set_weights", netuid, tuple(row), tuple(draw.randrange(1, 65536) for _ in row), 0)
+        epochs(kit, netuid, 1)
+    assert sum(module.Incentive[netuid]) > 0 and sum(module.Dividends[netuid]) > 0
+    store = kit.runtime.store
+    return {raw: store.read_raw(raw) for raw in store.raw_keys(b"", None, None)}
+
+
+@pytest.mark.parametrize("yuma3, liquid_alpha", [(False, False), (True, False), (True, True)])
+def test_blocks_are_the_same_to_the_bit_with_the_fast_consensus_and_the_reference(yuma3, liquid_alpha):
+    fast = chain_of("fast", yuma3=yuma3, liquid_alpha=liquid_alpha)
+    assert fast == chain_of("reference", yuma3=yuma3, liquid_alpha=liquid_alpha)
