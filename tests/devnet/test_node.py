@@ -329,7 +329,7 @@ def test_a_mortal_extrinsic_that_missed_its_era_ends_as_invalid(manual, raw):
 
 
 def test_finality_lags_as_asked(raw):
-    from conftest import Node
+    from nodes import Node
 
     node = Node("--block-time", "manual", "--finality-lag", "2")
     chain, client = connect(node), raw(node)
@@ -360,7 +360,7 @@ def test_instant_blocks_seal_what_is_sent(instant):
 
 
 def test_manual_chains_are_the_same_every_time(manual, raw):
-    from conftest import Node
+    from nodes import Node
 
     hashes = []
     for node in (manual, Node("--block-time", "manual")):
