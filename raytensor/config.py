@@ -119,7 +119,7 @@ class Miners:
     # Seconds a host may take for one round of training of all its miners.
     train_timeout_s: float = 300.0
     # Rounds between checkpoints (the last round always writes one); 0 writes none.
-    checkpoint_every: int = 5
+    checkpoint_every: int = 1
     # How the miners differ: taken in order, again from the start when there are more miners than profiles.
     profiles: list[MinerProfile] = field(default_factory=_default_profiles)
 
