@@ -1,0 +1,48 @@
+"""A client that knows nothing of RayTensor: plain substrate-interface reads maps, sends a transfer and weights, reads events.
+
+    python tests/devnet/plain_client.py ws://127.0.0.1:9944 NETUID VALIDATOR_URI MINER_UID
+
+The validator's hotkey must hold a permit on the subnet. Prints one JSON object of what it saw.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from substrateinterface import Keypair, SubstrateInterface
+
+
+def main(endpoint: str, netuid: int, validator_uri: str, miner_uid: int) -> dict:
+    chain = SubstrateInterface(url=endpoint)
+    alice, bob = Keypair.create_from_uri("//Alice"), Keypair.create_from_uri("//Bob")
+    validator = Keypair.create_from_uri(validator_uri)
+
+    def send(call, signer):
+        receipt = chain.submit_extrinsic(chain.create_signed_extrinsic(call, signer), wait_for_inclusion=True)
+        names = [f"{e.value['module_id']}.{e.value['event_id']}" for e in receipt.triggered_events]
+        return {"success": receipt.is_success, "events": names, "block": receipt.block_number}
+
+    def free(address: str) -> int:
+        return chain.query("System", "Account", [address]).value["data"]["free"]
+
+    before = free(bob.ss58_address)
+    transfer = send(chain.compose_call("Balances", "transfer_keep_alive", {"dest": bob.ss58_address, "value": 123_456_789}), alice)
+    arguments = {"netuid": netuid, "dests": [miner_uid], "weights": [65535], "version_key": 0}
+    weights = send(chain.compose_call("SubtensorModule", "set_weights", arguments), validator)
+    hotkeys = {uid.value: hotkey.value for uid, hotkey in chain.query_map("SubtensorModule", "Keys", [netuid])}
+    uid = chain.query("SubtensorModule", "Uids", [netuid, validator.ss58_address]).value
+    return {
+        "accounts": len(list(chain.query_map("System", "Account"))),
+        "received": free(bob.ss58_address) - before,
+        "transfer": transfer,
+        "set_weights": weights,
+        "hotkeys": hotkeys,
+        "uid": uid,
+        "stored": chain.query("SubtensorModule", "Weights", [netuid, uid]).value,
+        "last_update": chain.query("SubtensorModule", "LastUpdate", [netuid]).value[uid],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))))
