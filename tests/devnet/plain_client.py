@@ -21,7 +21,7 @@ def main(endpoint: str, netuid: int, validator_uri: str, miner_uid: int) -> dict
     def send(call, signer):
         receipt = chain.submit_extrinsic(chain.create_signed_extrinsic(call, signer), wait_for_inclusion=True)
         names = [f"{e.value['module_id']}.{e.value['event_id']}" for e in receipt.triggered_events]
-        return {"success": receipt.is_success, "events": names, "block": receipt.block_number}
+        return {"success": receipt.is_success, "events": names, "block": chain.get_block_number(receipt.block_hash)}
 
     def free(address: str) -> int:
         return chain.query("System", "Account", [address]).value["data"]["free"]
