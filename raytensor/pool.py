@@ -6,8 +6,8 @@ Bounds: each actor holds at most `queue` items; what exceeds that waits in the d
 Knows nothing of what an item means. A result is whatever the actor's method returned, `Failure` values included.
 
 An actor that dies is replaced from its factory, up to `max_replacements` times in all. The item it had in hand is tried
-once more on another actor, and fails alone after `max_attempts` deaths; the items behind it go back to the queue
-uncharged. An actor gets items once its constructor is through, so a slow start costs no item its deadline.
+once more, alone on another actor, and fails after `max_attempts` deaths; the items behind it go back to the queue
+uncharged. (A dying actor may take the result before it to its grave: that item is charged once, and then runs alone.) An actor gets items once its constructor is through, so a slow start costs no item its deadline.
 A method that raises fails that item only. When nobody is left, every item that waits fails, and `PoolExhausted` names
 the last cause.
 """
@@ -48,6 +48,10 @@ class _Slot:
     @property
     def refs(self) -> list[Any]:
         return [self.starting] if self.starting is not None else list(self.held)
+
+    @property
+    def suspected(self) -> bool:
+        return any(item.attempts for item in self.held.values())
 
     def take(self, ref: Any) -> _Item:
         """An item that is done; the next one is the oldest now."""
@@ -91,13 +95,14 @@ class Pool:
         self._replacements_left = 4 * size if max_replacements is None else max_replacements
         self._slots = [self._new_slot() for _ in range(size)]
         self._waiting: deque[_Item] = deque()
+        self._suspects: deque[_Item] = deque()  # were in hand when an actor died; each runs alone, to take nobody along
         self._done: deque[tuple[str, Any]] = deque()
         self._last_cause = ""
         self.replaced = 0
 
     def __len__(self) -> int:
         """Items that were submitted and not yet handed out by `poll`."""
-        return len(self._waiting) + len(self._done) + sum(len(slot.held) for slot in self._slots)
+        return len(self._waiting) + len(self._suspects) + len(self._done) + sum(len(slot.held) for slot in self._slots)
 
     @property
     def size(self) -> int:
@@ -145,12 +150,12 @@ class Pool:
         return _Slot(actor, actor.__ray_ready__.remote())
 
     def _dispatch(self) -> None:
-        while self._waiting:
-            free = [slot for slot in self._slots if slot.starting is None and len(slot.held) < self._queue]
-            if not free:
+        while self._waiting or self._suspects:
+            free = [slot for slot in self._slots if slot.starting is None and len(slot.held) < self._queue and not slot.suspected]
+            slot = min(free, key=lambda slot: len(slot.held), default=None)
+            if slot is None or (slot.held and not self._waiting):
                 return
-            slot = min(free, key=lambda slot: len(slot.held))
-            item = self._waiting.popleft()
+            item = self._suspects.popleft() if self._suspects and not slot.held else self._waiting.popleft()
             if not slot.held:
                 slot.turned = time.monotonic()
             slot.held[getattr(slot.actor, self._method).remote(*item.payload)] = item
@@ -204,11 +209,8 @@ class Pool:
                 failure = Failure(suspect.item_id, suspect.hotkey, reason, f"gave up after {suspect.attempts} actors: {self._last_cause}")
                 self._done.append((suspect.item_id, failure))
                 items = items[1:]
-        # Reversed: the oldest goes back to the front. A suspect goes last, so that it takes nobody along.
-        suspects = [item for item in items if item.attempts]
-        for item in reversed([item for item in items if not item.attempts]):
-            self._waiting.appendleft(item)
-        self._waiting.extend(suspects)
+        self._suspects.extend(item for item in items if item.attempts)
+        self._waiting.extendleft(reversed([item for item in items if not item.attempts]))
         if self._replacements_left > 0:
             self._replacements_left -= 1
             self.replaced += 1
@@ -217,12 +219,13 @@ class Pool:
             self._fail_everything(Reason.CRASHED, f"no actor is left; the last one ended with: {self._last_cause}")
 
     def _fail_everything(self, reason: Reason, detail: str) -> None:
-        waiting = [item for slot in self._slots for item in slot.held.values()] + list(self._waiting)
+        waiting = [item for slot in self._slots for item in slot.held.values()] + [*self._waiting, *self._suspects]
         for slot in self._slots:
             for ref in slot.held:
                 ray.cancel(ref, force=False)
             slot.held.clear()
         self._waiting.clear()
+        self._suspects.clear()
         self._done.extend((item.item_id, Failure(item.item_id, item.hotkey, reason, detail)) for item in waiting)
 
 
