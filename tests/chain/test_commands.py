@@ -237,7 +237,8 @@ def test_an_order_whose_fate_was_not_seen_is_found_by_its_name(node, client, pay
     dest = fresh("dest").ss58
     order = [dest, "99", "-w", payer.uri, "-n", node, "--yes"]
     status, told = ask(transfer_main, *order, "--wait", "0.01", "--id", "first")
-    assert status == 1 and told["receipt"]["fate"] == "unknown"
+    # Unknown, unless a block came within that hundredth of a second.
+    assert (status, told["receipt"]["fate"]) in ((1, "unknown"), (0, "included"))
     client.wait_for_block(client.head().number + 2, timeout_s=20)
     status, told = ask(transfer_main, *order, "--id", "first")  # the balance is gone, and the order is known
     assert status == 0 and told["receipt"]["fate"] == "included"

