@@ -136,20 +136,9 @@ def _dry_run(cfg: config.RunConfig) -> str:
 
 
 def _help() -> str:
-    groups: dict[str, list[str]] = {}
-    for file in sorted(config.conf_dir().glob("*/*.yaml")):
-        groups.setdefault(file.parent.name, []).append(file.stem)
     return HELP.format(
         conf=config.conf_dir(),
-        groups="\n".join(f"  {group}={'|'.join(choices)}" for group, choices in groups.items()),
-        settings=_settings(config.RunConfig),
-        profile=_settings(config.MinerProfile),
+        groups=config.help_of_groups(),
+        settings=config.help_of_settings(config.RunConfig),
+        profile=config.help_of_settings(config.MinerProfile),
     )
-
-
-def _settings(schema: type) -> str:
-    lines = []
-    for key, setting in config.settings(schema).items():
-        default = "[...]" if isinstance(setting.default, list) else "null" if setting.default is None else setting.default
-        lines.append(f"  {key}={str(default).lower() if isinstance(default, bool) else default}\n      {setting.comment}")
-    return "\n".join(lines)

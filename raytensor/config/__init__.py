@@ -1,0 +1,32 @@
+"""Configuration: the settings of every job, their defaults and checks, and how they are composed.
+
+In: a root file of `conf/` (one per job) and Hydra overrides. Out: plain dataclasses, checked.
+
+    groups    sections that jobs share
+    run, ...  one module per job: its root dataclass and what it refuses
+    checks    how mistakes are collected and told
+    compose   Hydra: YAML and overrides -> a checked configuration; `--help` texts
+
+Defaults live in the dataclasses and nowhere else; a YAML file of `conf/` says only what differs from them.
+Knows nothing of Ray, torch or the chain: a wrong number is refused here, before anything starts.
+"""
+
+from raytensor.config.compose import Setting, compose, conf_dir, help_of_groups, help_of_settings, settings, to_yaml
+from raytensor.config.groups import (
+    BEHAVIOURS,
+    Chain,
+    Cluster,
+    Data,
+    Mechanism,
+    MinerProfile,
+    Miners,
+    Paths,
+    Tracker,
+    Validators,
+)
+from raytensor.config.run import RunConfig
+
+__all__ = [
+    "BEHAVIOURS", "Chain", "Cluster", "Data", "Mechanism", "MinerProfile", "Miners", "Paths", "RunConfig", "Setting",
+    "Tracker", "Validators", "compose", "conf_dir", "help_of_groups", "help_of_settings", "settings", "to_yaml",
+]  # fmt: skip

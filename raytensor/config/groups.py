@@ -1,0 +1,180 @@
+"""The groups of settings that jobs share: plain dataclasses, every default here and nowhere else.
+
+In: nothing. Out: the sections of a job's configuration. The comment above each field is its help text.
+Knows nothing of YAML, of checks or of which job uses what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+BEHAVIOURS = ("honest", "lazy", "copy", "constant", "random", "silent")
+
+
+@dataclass
+class Paths:
+    # Folder that holds one folder per run.
+    runs: str = "runs"
+    # Folder for what can be made again: tokenizers, tokenized text.
+    cache: str = "~/.cache/raytensor"
+
+
+@dataclass
+class Cluster:
+    # Ray address to join ("auto", "host:port", "ray://..."); null starts a local Ray unless RAY_ADDRESS is set.
+    address: str | None = None
+    # CPUs that a local Ray offers to actors; null means all cores, and 2 on a machine with one.
+    num_cpus: int | None = None
+    # GPUs that a local Ray offers; null lets Ray find them.
+    num_gpus: int | None = None
+    # Seconds to wait for an actor or a placement group before giving up with what was asked and what is free.
+    start_timeout_s: float = 120.0
+    # torch threads of every CPU actor; more than one is slower on small models.
+    torch_threads: int = 1
+
+
+@dataclass
+class Data:
+    # What `datasets.load_dataset` is asked for ("text", "json", "parquet", or a hub name); "stdlib" is the embedded
+    # corpus: the documentation and docstrings of Python's own standard library, no download.
+    source: str = "stdlib"
+    # Files of a local source (a glob or a folder); unused by "stdlib" and hub names.
+    files: str | None = None
+    # Configuration name of a hub dataset.
+    subset: str | None = None
+    # Split of the source that is read.
+    split: str = "train"
+    # Column that holds the text.
+    column: str = "text"
+    # Documents read at most; null reads all.
+    max_documents: int | None = None
+    # Share of the documents that is held out: never trained on, the only text that validators ask about.
+    heldout_share: float = 0.1
+    # "bpe" trains a byte-pair tokenizer on the training part and caches it; "bytes" uses the 256 byte values.
+    tokenizer: str = "bpe"
+    # Size of the BPE vocabulary.
+    vocab_size: int = 1024
+
+
+@dataclass
+class MinerProfile:
+    """How one miner behaves. Miners take the profiles in order, again from the start when there are more miners."""
+
+    # honest | lazy (trains every tenth round) | copy (answers with another's answers) | constant | random | silent
+    behaviour: str = "honest"
+    # Width of the model.
+    hidden: int = 128
+    # Number of layers.
+    layers: int = 4
+    # Number of attention heads.
+    heads: int = 4
+    # Learning rate of AdamW.
+    lr: float = 3e-3
+    # Optimizer steps per round.
+    steps: int = 8
+    # Sequences per step.
+    batch_size: int = 8
+
+
+def _default_profiles() -> list[MinerProfile]:
+    """Eight honest miners that differ in size, learning rate and amount of training; the first learns most."""
+    return [
+        MinerProfile(hidden=128, layers=4, lr=1.5e-3, steps=60),
+        MinerProfile(hidden=64, layers=2, steps=56),
+        MinerProfile(hidden=128, layers=4, lr=1.5e-3, steps=40),
+        MinerProfile(hidden=64, layers=2, steps=28),
+        MinerProfile(hidden=128, layers=4, lr=1.5e-3, steps=26),
+        MinerProfile(hidden=32, layers=2, heads=2, steps=24),
+        MinerProfile(hidden=64, layers=2, steps=15),
+        MinerProfile(hidden=64, layers=2, lr=3e-4, steps=48),
+    ]
+
+
+@dataclass
+class Miners:
+    # Miners (hotkeys) on the subnet.
+    num_miners: int = 8
+    # Host actors that share the miners; null takes as many as fit beside the other actors, at most one a miner.
+    num_hosts: int | None = None
+    # CPUs that each host actor reserves; a booking, no limit: two hosts, a scorer and the chain actor fit on 2 cores.
+    cpus_per_host: float = 0.6
+    # GPUs that each host actor reserves (a fraction shares a device).
+    gpus_per_host: float = 0.0
+    # Tokens of a training sequence.
+    seq_len: int = 32
+    # Rounds' worth of training that an honest miner does before it is first asked.
+    warmup_rounds: int = 2
+    # Held-out texts that each miner's held-out loss is measured on, the same for all.
+    heldout_rows: int = 1024
+    # Seconds a host may take for one round of training of all its miners.
+    train_timeout_s: float = 300.0
+    # Rounds between checkpoints (the last round always writes one); 0 writes none.
+    checkpoint_every: int = 1
+    # How the miners differ: taken in order, again from the start when there are more miners than profiles.
+    profiles: list[MinerProfile] = field(default_factory=_default_profiles)
+
+
+@dataclass
+class Validators:
+    # Validators (hotkeys) on the subnet.
+    num_validators: int = 3
+    # TAO that the first validator stakes; each next one stakes `stake_ratio` times the one before.
+    stake_tao: float = 100.0
+    # Ratio of the stakes of neighbouring validators.
+    stake_ratio: float = 0.7
+    # Scorer actors that all validators share.
+    num_scorers: int = 1
+    # CPUs that each scorer actor reserves.
+    cpus_per_scorer: float = 0.5
+    # Responses that one scorer holds at most, the one it works on included.
+    scorer_queue: int = 2
+    # Seconds that one miner may take for one question.
+    deadline_s: float = 60.0
+
+
+@dataclass
+class Mechanism:
+    # Dotted path of the incentive mechanism; a class of your own package works as well.
+    path: str = "raytensor.mechanisms.query.QueryMechanism"
+    # Texts per question; the noise of a round's loss falls with their square root.
+    rows: int = 256
+    # Tokens of the longest context that is sent.
+    context: int = 24
+    # Tokens of the shortest context that is sent.
+    shortest: int = 8
+    # Next tokens that an answer may name per text.
+    top_k: int = 128
+    # Weight of the newest loss in a miner's moving average.
+    ema: float = 0.35
+    # Share of its value that a miner loses with each question it does not answer; 0.1 as in classic Bittensor.
+    miss: float = 0.1
+    # Exponent on the effective number of parameters; 0.5 as in classic Bittensor.
+    power: float = 0.5
+    # Loss (nats per token) that no model can go below; the scaling law counts from here.
+    entropy_floor: float = 1.69
+
+
+@dataclass
+class Chain:
+    # Endpoint of a running chain ("ws://..."); null starts the embedded chain for this run.
+    endpoint: str | None = None
+    # Seconds between blocks of the embedded chain.
+    block_time_s: float = 0.5
+    # Blocks between two epochs of the subnet.
+    tempo: int = 20
+    # Seconds that any one request to the chain may take.
+    timeout_s: float = 20.0
+    # Seconds to wait for an extrinsic to be in a block.
+    inclusion_timeout_s: float = 30.0
+    # Rounds between two settings of weights.
+    weights_every: int = 1
+
+
+@dataclass
+class Tracker:
+    # none | wandb
+    kind: str = "none"
+    # wandb project.
+    project: str = "raytensor"
+    # wandb mode: offline needs no key and no network; online reads WANDB_API_KEY from the environment.
+    mode: str = "offline"
