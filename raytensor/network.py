@@ -240,13 +240,13 @@ class Network:
         self._stack.callback(self.fleet.close)
         scorer = ray.remote(num_cpus=cfg.validators.cpus_per_scorer)(Scorer)
         self.scorers = Pool(
-            lambda: scorer.remote(cfg, text.log_unigram, text.vocab_size),
+            lambda: scorer.remote(cfg.mechanism, text.log_unigram, text.vocab_size),
             "score",
             cfg.validators.num_scorers,
             queue=cfg.validators.scorer_queue,
         )
         self._stack.callback(self.scorers.close)
-        self.mechanism = base.load(cfg, text.log_unigram, text.vocab_size)
+        self.mechanism = base.load(cfg.mechanism, text.log_unigram, text.vocab_size, deadline_s=cfg.validators.deadline_s)
 
     def _start_chain_actor(self) -> None:
         import ray
@@ -282,7 +282,7 @@ class Network:
 
         cfg = self.cfg
         self.boards = {
-            hotkey: ScoreBoard(self.subnet.netuid, hotkey, ema=cfg.mechanism.ema, miss=cfg.mechanism.miss)
+            hotkey: ScoreBoard(self.subnet.netuid, hotkey, self.mechanism, cfg.mechanism.path)
             for hotkey in (self._ss58(who) for who in self.neurons if who.role == "validator")
         }
         if self._resumed_from is not None:

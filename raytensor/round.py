@@ -15,16 +15,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
 from raytensor.config import RunConfig
 from raytensor.data.text import Text
-from raytensor.mechanisms.base import Mechanism, Sealed
+from raytensor.mechanisms.base import Ask, Mechanism
+from raytensor.mechanisms.evidence import gather
 from raytensor.miners.fleet import Fleet
 from raytensor.pool import Pool
 from raytensor.telemetry import events
-from raytensor.types import Failure, Fate, Reason, Receipt, Response, Score, Task, Weights
+from raytensor.types import Failure, Fate, Receipt, Score, Task, Weights
 from raytensor.validators.scoreboard import ScoreBoard
 
 Show = Callable[[events.Event], None]
@@ -56,9 +58,7 @@ class Round:
         self.parts = parts
         self.netuid = netuid
         self.miners = miners
-        self.validators = list(parts.boards)
         self._block = block
-        self._scorer_faults: set[str] = set()  # task ids of this round
         self._sending: ray.ObjectRef | None = None
         self._newest: list[Weights] = []
         self.last_weights: dict[str, dict[str, float]] = {}
@@ -69,9 +69,11 @@ class Round:
         trained_before_s = parts.fleet.train_s
         parts.fleet.train(number)
         questions = self._questions(number)
-        scores, failures, asked = self._ask_and_score(questions)
+        results, answered, asked = self._ask_and_score(questions)
         scored = time.monotonic()
-        self._keep(questions, scores, failures)
+        self._keep(number, questions, results, answered)
+        scores = [result for result in results.values() if isinstance(result, Score)]
+        failures = [result for result in results.values() if isinstance(result, Failure)]
         if number % self.cfg.chain.weights_every == 0:
             self._weigh(number)
         weighed = time.monotonic()
@@ -94,55 +96,44 @@ class Round:
             responses=len(scores),
             failures=dict(Counter(failure.reason.value for failure in failures)),
             responses_per_s=len(scores) / max(1e-9, ask_s + scored - asked),
-            losses=self._mean({v: board.losses() for v, board in parts.boards.items()}),
+            losses=self._mean({v: board.state.floats("loss") for v, board in parts.boards.items()}),
             values=self._mean(self.last_weights),
         )
 
-    def _questions(self, number: int) -> dict[str, tuple[Task, Sealed]]:
-        return {
-            task.task_id: (task, sealed)
-            for validator in self.validators
-            for task, sealed in self.parts.mechanism.tasks(number, self.netuid, validator, self.miners, self.parts.text)
-        }
+    def _questions(self, number: int) -> dict[str, tuple[Task, Any]]:
+        parts, questions = self.parts, {}
+        for validator, board in parts.boards.items():
+            ask = Ask(self.cfg.seed, self.netuid, validator, number, tuple(self.miners))
+            questions.update({task.task_id: (task, sealed) for task, sealed in parts.mechanism.tasks(ask, board.state, parts.text)})
+        return questions
 
-    def _ask_and_score(self, questions: dict[str, tuple[Task, Sealed]]) -> tuple[list[Score], list[Failure], float]:
+    def _ask_and_score(self, questions: dict[str, tuple[Task, Any]]) -> tuple[dict[str, Score | Failure], set[str], float]:
         """Answers flow into the scorers as they come. Every question ends as one Score or one Failure.
 
-        Also returns when the last answer came, on the monotonic clock.
+        Also returns the ids of the tasks that were answered, and when the last answer came, on the monotonic clock.
         """
         parts = self.parts
         results: dict[str, Score | Failure] = {}
         answered: set[str] = set()
         for answer in parts.fleet.ask([task for task, _ in questions.values()]):
-            if isinstance(answer, Response):
+            if isinstance(answer, Failure):
+                results[answer.item_id] = answer
+            else:
                 answered.add(answer.task_id)
                 task, sealed = questions[answer.task_id]
                 parts.scorers.submit(task.task_id, task, sealed, answer, hotkey=task.hotkey, deadline_s=task.deadline_s)
-            else:
-                results[answer.item_id] = answer
             results.update(parts.scorers.poll())
             self.chain_poll()
         asked = time.monotonic()
         results.update(parts.scorers.drain(self.cfg.validators.deadline_s))
-        self._scorer_faults = {
-            task_id
-            for task_id, result in results.items()
-            if task_id in answered and isinstance(result, Failure) and result.reason is not Reason.MALFORMED
-        }
         assert results.keys() == questions.keys(), "every question must end exactly once"
-        # By id, not by arrival: what follows must not depend on timing.
-        ordered = [results[task_id] for task_id in sorted(results)]
-        scores = [result for result in ordered if isinstance(result, Score)]
-        return scores, [result for result in ordered if isinstance(result, Failure)], asked
+        return results, answered, asked
 
-    def _keep(self, questions: dict[str, tuple[Task, Sealed]], scores: list[Score], failures: list[Failure]) -> None:
-        """Update the boards. A scorer's own failure costs no miner anything: it counts as not asked."""
-        silent = [questions[failure.item_id][0] for failure in failures if failure.item_id not in self._scorer_faults]
+    def _keep(self, number: int, questions: dict[str, tuple[Task, Any]], results: dict[str, Score | Failure], answered: set[str]) -> None:
+        """Each validator's board takes in its own evidence of the round."""
         for validator, board in self.parts.boards.items():
-            board.update(
-                [score for score in scores if score.validator == validator],
-                silent=[task.hotkey for task in silent if task.validator == validator],
-            )
+            mine = {task_id: results[task_id] for task_id, (task, _) in questions.items() if task.validator == validator}
+            board.update(gather(self.netuid, validator, number, mine, answered=answered & mine.keys()))
 
     # ---------------------------------------------------------------------------------------------- the chain
 
@@ -150,7 +141,7 @@ class Round:
         """Newest weights win: what was not sent yet is replaced."""
         self._newest = []
         for validator, board in self.parts.boards.items():
-            values = self.parts.mechanism.weights(board.losses(), board.presence())
+            values = board.weights()
             self.last_weights[validator] = values
             self.parts.show(events.WeightsMade(round=number, hotkey=validator, values=values))
             if values:

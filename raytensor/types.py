@@ -3,7 +3,7 @@
 In: nothing. Out: small frozen dataclasses, cheap to pickle, with numpy arrays where numbers are many.
 Knows nothing of Ray, torch or the chain's transport.
 
-    Task -> Response | Failure -> Score | Failure -> Weights -> Receipt;   Metagraph comes back from the chain.
+    Task -> Response | Submission | Failure -> Score | Failure -> Weights -> Receipt;   Metagraph comes back from the chain.
 
 A message is never changed after it was made; arrays in it are treated as read-only.
 """
@@ -11,6 +11,7 @@ A message is never changed after it was made; arrays in it are treated as read-o
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,11 +31,16 @@ class Reason(str, enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One question of one validator to one miner: predict the token that follows each context.
+    """One question of one validator to one miner.
 
+    kind     "token": predict the token that follows each context. "phrase": name phrases of up to `horizon` tokens that
+             may follow. "completion": name continuations of exactly `horizon` tokens. All three are answered by a
+             `Response`. "file": hand in the file that was committed to; answered by a `Submission`. A mechanism may
+             use kinds of its own.
     tokens   int32 [B, T]: contexts, right-padded with 0; the end of each text is withheld by the validator.
     lengths  int32 [B]: number of real tokens of each row, 1 <= lengths <= T.
-    top_k    how many next tokens the answer may name per row; the rest share a floor.
+    top_k    how many next tokens (or phrases) the answer may name per row; the rest share a floor.
+    horizon  tokens of the longest phrase.
     """
 
     task_id: str
@@ -46,13 +52,16 @@ class Task:
     lengths: np.ndarray
     top_k: int
     deadline_s: float
+    kind: str = "token"
+    horizon: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A miner's next-token distributions for one `Task`.
+    """A miner's distributions over what follows each context of one `Task`.
 
-    ids        int32 [B, K]: distinct token ids of each row, K <= top_k.
+    ids        int32 [B, K]: distinct token ids of each row, K <= top_k. For "phrase" and "completion" int32 [B, K, L]
+               with L <= horizon: phrases, right-padded with -1.
     probs      float32 [B, K]: their probabilities, >= 0, each row's sum <= 1. What is left over is spread
                evenly over the tokens that the row does not name (the floor).
     elapsed_s  the miner's own time for the answer; for telemetry, never for scores.
@@ -76,10 +85,38 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """What one answer was worth: `loss` is the mean cross-entropy of the withheld tokens in nats per token.
+class Commit:
+    """What a hotkey has bound itself to before it knew the questions: the digest of a file, and the block of the promise."""
 
-    A mechanism may correct `loss` for the luck of the draw, as long as its expectation stays.
+    digest: str  # blake2b-256 of the file, hex
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A file that a miner hands in: a checkpoint, a compressed update. Nobody parses it where a key is readable.
+
+    digest   blake2b-256 of the file, hex; whoever fetched it has checked it.
+    path     where the pool's actors find the file; "" when `payload` holds it.
+    """
+
+    task_id: str
+    hotkey: str
+    digest: str
+    path: str = ""
+    payload: bytes = b""
+
+
+# What evidence and state are made of: JSON keeps each of them to the bit. Floats are finite.
+Value = float | str | tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one response showed, in the numbers that the mechanism that made it needs to judge it later.
+
+    values  by name; a mechanism says which. "loss", where there is one, is in nats per token.
+    group   of responses that were asked for together and are compared with each other; "" when there is none.
     """
 
     task_id: str
@@ -87,8 +124,8 @@ class Score:
     netuid: int
     validator: str
     hotkey: str
-    loss: float
-    num_tokens: int
+    values: Mapping[str, Value]
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

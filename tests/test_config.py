@@ -45,7 +45,7 @@ def test_overrides_reach_their_fields(tmp_path):
         ("miners.profiles=[]", "one profile or more"),
         ("miners.profiles=[{behaviour: kind}]", "honest, lazy"),
         ("miners.profiles=[{hidden: 100, heads: 3}]", "multiple of 2 * heads (6)"),
-        ("mechanism.context=4096", "longest text"),
+        ("mechanism.query.context=4096", "longest text"),
         ("chain.endpoint=http://x", "ws://"),
         ("data.heldout_share=1.5", "between 0 and 1"),
     ],

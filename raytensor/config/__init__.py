@@ -3,6 +3,7 @@
 In: a root file of `conf/` (one per job) and Hydra overrides. Out: plain dataclasses, checked.
 
     groups    sections that jobs share
+    mechanisms the section of the incentive mechanisms
     run, ...  one module per job: its root dataclass and what it refuses
     checks    how mistakes are collected and told
     compose   Hydra: YAML and overrides -> a checked configuration; `--help` texts
@@ -17,16 +18,16 @@ from raytensor.config.groups import (
     Chain,
     Cluster,
     Data,
-    Mechanism,
     MinerProfile,
     Miners,
     Paths,
     Tracker,
     Validators,
 )
+from raytensor.config.mechanisms import Mechanism, Query
 from raytensor.config.run import RunConfig
 
 __all__ = [
-    "BEHAVIOURS", "Chain", "Cluster", "Data", "Mechanism", "MinerProfile", "Miners", "Paths", "RunConfig", "Setting",
+    "BEHAVIOURS", "Chain", "Cluster", "Data", "Mechanism", "MinerProfile", "Miners", "Paths", "Query", "RunConfig", "Setting",
     "Tracker", "Validators", "compose", "conf_dir", "help_of_groups", "help_of_settings", "settings", "to_yaml",
 ]  # fmt: skip

@@ -133,28 +133,6 @@ class Validators:
 
 
 @dataclass
-class Mechanism:
-    # Dotted path of the incentive mechanism; a class of your own package works as well.
-    path: str = "raytensor.mechanisms.query.QueryMechanism"
-    # Texts per question; the noise of a round's loss falls with their square root.
-    rows: int = 256
-    # Tokens of the longest context that is sent.
-    context: int = 24
-    # Tokens of the shortest context that is sent.
-    shortest: int = 8
-    # Next tokens that an answer may name per text.
-    top_k: int = 128
-    # Weight of the newest loss in a miner's moving average.
-    ema: float = 0.35
-    # Share of its value that a miner loses with each question it does not answer; 0.1 as in classic Bittensor.
-    miss: float = 0.1
-    # Exponent on the effective number of parameters; 0.5 as in classic Bittensor.
-    power: float = 0.5
-    # Loss (nats per token) that no model can go below; the scaling law counts from here.
-    entropy_floor: float = 1.69
-
-
-@dataclass
 class Chain:
     # Endpoint of a running chain ("ws://..."); null starts the embedded chain for this run.
     endpoint: str | None = None

@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, field
 
 from raytensor.config.checks import Checks
-from raytensor.config.groups import BEHAVIOURS, Chain, Cluster, Data, Mechanism, Miners, Paths, Tracker, Validators
+from raytensor.config.groups import BEHAVIOURS, Chain, Cluster, Data, Miners, Paths, Tracker, Validators
+from raytensor.config.mechanisms import Mechanism, check_mechanism
 
 
 @dataclass
@@ -39,8 +40,8 @@ def check(cfg: RunConfig) -> None:
     positive("rounds", "cluster.start_timeout_s", "cluster.torch_threads", "cluster.num_cpus", "data.vocab_size")
     positive("data.max_documents", "miners.num_miners", "miners.num_hosts", "miners.cpus_per_host", "miners.train_timeout_s")
     positive("validators.num_validators", "validators.stake_tao", "validators.stake_ratio", "validators.num_scorers")
-    positive("validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s", "mechanism.rows")
-    positive("miners.heldout_rows", "mechanism.shortest", "mechanism.top_k", "mechanism.power", "chain.block_time_s", "chain.timeout_s", "chain.inclusion_timeout_s")
+    positive("validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s")
+    positive("miners.heldout_rows", "chain.block_time_s", "chain.timeout_s", "chain.inclusion_timeout_s")
     positive("chain.weights_every")
     need(
         cfg.name is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", cfg.name) is not None,
@@ -53,14 +54,11 @@ def check(cfg: RunConfig) -> None:
     need(0.0 < cfg.data.heldout_share < 1.0, "data.heldout_share", "must lie between 0 and 1")
     checks.one_of("data.tokenizer", ("bpe", "bytes"))
     need(cfg.data.tokenizer == "bytes" or 257 <= cfg.data.vocab_size <= 65536, "data.vocab_size", "must lie between 257 and 65536")
-    need(0.0 < cfg.mechanism.ema <= 1.0, "mechanism.ema", "must lie above 0 and be at most 1")
-    need(0.0 < cfg.mechanism.miss <= 1.0, "mechanism.miss", "must lie above 0 and be at most 1")
-    need(cfg.mechanism.context >= 2, "mechanism.context", "must be 2 or more")
-    need(cfg.mechanism.shortest <= cfg.mechanism.context, "mechanism.shortest", f"must be at most mechanism.context ({cfg.mechanism.context})")
-    need(cfg.mechanism.entropy_floor >= 0, "mechanism.entropy_floor", "must be 0 or greater")
+    check_mechanism(cfg.mechanism, checks)
+    rule = cfg.mechanism.query
+    need(rule.context <= cfg.miners.seq_len, "mechanism.query.context", f"must be at most miners.seq_len ({cfg.miners.seq_len}), the longest text that the models see")
     need(cfg.miners.seq_len >= 8, "miners.seq_len", "must be 8 or more")
     need(cfg.miners.seq_len <= 65536, "miners.seq_len", "must be at most 65536")
-    need(cfg.mechanism.context <= cfg.miners.seq_len, "mechanism.context", f"must be at most miners.seq_len ({cfg.miners.seq_len}), the longest text that the models see")
     need(cfg.miners.gpus_per_host >= 0, "miners.gpus_per_host", "must be 0 or greater")
     need(cfg.miners.warmup_rounds >= 0, "miners.warmup_rounds", "must be 0 or greater")
     need(cfg.miners.checkpoint_every >= 0, "miners.checkpoint_every", "must be 0 (never) or greater")

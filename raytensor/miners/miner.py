@@ -37,7 +37,7 @@ class Exam:
 
 def exam(cfg: RunConfig, text: Text) -> Exam:
     """The held-out questions that all miners of a run are measured by; drawn once by the run's seed, never by rounds."""
-    rule, tokens = cfg.mechanism, text.heldout
+    rule, tokens = cfg.mechanism.query, text.heldout
     num_rows = cfg.miners.heldout_rows
     starts = assign.question_starts(cfg.seed, 0, "held-out exam", num_rows, rule.context + 1, len(tokens))
     cuts = assign.question_cuts(cfg.seed, 0, "held-out exam", "everyone", num_rows, rule.shortest, rule.context)

@@ -14,12 +14,13 @@ from raytensor import config
 from raytensor.data.text import Text, unigram
 from raytensor.errors import ConfigError
 from raytensor.mechanisms import base
+from raytensor.mechanisms.evidence import State
 from raytensor.mechanisms.losses import MAX_LOSS, token_losses
 from raytensor.mechanisms.query import QueryMechanism, effective_parameters
 from raytensor.types import Failure, Reason, Response, Score, Task
 
 V = 40
-RULE = config.Mechanism(rows=12, context=10, shortest=3, top_k=6)
+RULE = config.Mechanism(query=config.Query(rows=12, context=10, shortest=3, top_k=6))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,16 @@ def text():
 
 @pytest.fixture(scope="module")
 def mechanism(text):
-    return QueryMechanism(RULE, text.log_unigram, V, seed=3, deadline_s=9.0)
+    return QueryMechanism(RULE, text.log_unigram, V, deadline_s=9.0)
+
+
+def ask(round: int, validator: str, *hotkeys: str) -> base.Ask:
+    return base.Ask(3, 1, validator, round, hotkeys)
+
+
+def state(losses: dict[str, float], presence: float | dict[str, float] = 1.0) -> State:
+    shares = presence if isinstance(presence, dict) else dict.fromkeys(losses, presence)
+    return State(0, {hotkey: {"loss": loss, "presence": shares[hotkey]} for hotkey, loss in losses.items() if hotkey in shares})
 
 
 def answer(task: Task, ids, probs) -> Response:
@@ -70,7 +80,7 @@ def test_losses_by_hand():
 
 
 def test_questions_hide_their_end_and_are_each_miners_own(mechanism, text):
-    made = mechanism.tasks(4, 1, "v", ["a", "b"], text)
+    made = mechanism.tasks(ask(4, "v", "a", "b"), State(), text)
     assert [task.hotkey for task, _ in made] == ["a", "b"] and len({task.task_id for task, _ in made}) == 2
     heldout = text.heldout.tolist()
     for task, sealed in made:
@@ -88,36 +98,36 @@ def test_questions_hide_their_end_and_are_each_miners_own(mechanism, text):
 
 
 def test_questions_are_pure(mechanism, text):
-    again = QueryMechanism(RULE, text.log_unigram, V, seed=3, deadline_s=9.0)
-    for (one, seal), (other, other_seal) in zip(mechanism.tasks(1, 1, "v", ["a"], text), again.tasks(1, 1, "v", ["b", "a"], text)[1:], strict=True):
+    again = QueryMechanism(RULE, text.log_unigram, V, deadline_s=9.0)
+    for (one, seal), (other, other_seal) in zip(mechanism.tasks(ask(1, "v", "a"), State(), text), again.tasks(ask(1, "v", "b", "a"), State(), text)[1:], strict=True):
         assert np.array_equal(one.tokens, other.tokens) and np.array_equal(seal.targets, other_seal.targets)
-    changed = [mechanism.tasks(2, 1, "v", ["a"], text), mechanism.tasks(1, 1, "w", ["a"], text)]
+    changed = [mechanism.tasks(ask(2, "v", "a"), State(), text), mechanism.tasks(ask(1, "w", "a"), State(), text)]
     assert all(not np.array_equal(found[0][0].tokens, one.tokens) for found in changed)
 
 
 def test_a_score_is_the_loss_corrected_by_the_table(mechanism, text):
-    task, sealed = mechanism.tasks(1, 1, "v", ["a"], text)[0]
+    task, sealed = mechanism.tasks(ask(1, "v", "a"), State(), text)[0]
     draw = np.random.default_rng(1)
     ids = np.stack([draw.permutation(V)[:6] for _ in range(12)])
     probs = draw.dirichlet(np.ones(6), 12) * 0.9
     response = answer(task, ids, probs)
-    score = mechanism.score(task, sealed, response)
+    score = mechanism.score([base.Item(task, sealed, response)])[0]
     frequency = np.exp(text.log_unigram.astype(np.float64))
     entropy = -sum(p * math.log(p) for p in frequency)
     raw = [scalar_loss(i, p, t, V) for i, p, t in zip(response.ids, response.probs, sealed.targets, strict=True)]
     luck = [-math.log(frequency[t]) for t in sealed.targets]
-    assert isinstance(score, Score) and (score.hotkey, score.validator, score.round, score.netuid, score.num_tokens) == ("a", "v", 1, 1, 12)
-    assert score.loss == pytest.approx(np.mean(raw) - np.mean(luck) + entropy, rel=1e-9)
+    assert isinstance(score, Score) and (score.hotkey, score.validator, score.round, score.netuid) == ("a", "v", 1, 1)
+    assert score.values["loss"] == pytest.approx(np.mean(raw) - np.mean(luck) + entropy, rel=1e-9)
 
 
 def test_the_table_as_an_answer_scores_its_entropy_every_time_and_earns_nothing(text):
-    mechanism = QueryMechanism(replace(RULE, top_k=V), text.log_unigram, V)
+    mechanism = QueryMechanism(config.Mechanism(query=replace(RULE.query, top_k=V)), text.log_unigram, V)
     table = np.exp(text.log_unigram.astype(np.float64)).astype(np.float32)
     for number in range(5):
-        task, sealed = mechanism.tasks(number, 1, "v", ["a"], text)[0]
-        score = mechanism.score(task, sealed, answer(task, [range(V)] * 12, [table] * 12))
-        assert score.loss == pytest.approx(mechanism.table_loss, abs=1e-5)
-    assert mechanism.weights({"a": mechanism.table_loss, "b": mechanism.table_loss + 1}, {"a": 1.0, "b": 1.0}) == {}
+        task, sealed = mechanism.tasks(ask(number, "v", "a"), State(), text)[0]
+        score = mechanism.score([base.Item(task, sealed, answer(task, [range(V)] * 12, [table] * 12))])[0]
+        assert score.values["loss"] == pytest.approx(mechanism.table_loss, abs=1e-5)
+    assert mechanism.weights(state({"a": mechanism.table_loss, "b": mechanism.table_loss + 1})) == {}
 
 
 BREAKS = {
@@ -144,10 +154,10 @@ BREAKS = {
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_an_answer_out_of_bounds_is_a_failure(mechanism, text, name):
-    task, sealed = mechanism.tasks(1, 1, "v", ["a"], text)[0]
+    task, sealed = mechanism.tasks(ask(1, "v", "a"), State(), text)[0]
     good = answer(task, [range(6)] * 12, [[0.15] * 6] * 12)
-    assert isinstance(mechanism.score(task, sealed, good), Score)
-    result = mechanism.score(task, sealed, BREAKS[name](good))
+    assert isinstance(mechanism.score([base.Item(task, sealed, good)])[0], Score)
+    result = mechanism.score([base.Item(task, sealed, BREAKS[name](good))])[0]
     assert isinstance(result, Failure) and result.reason is Reason.MALFORMED and result.detail
     assert (result.item_id, result.hotkey) == (task.task_id, "a")
 
@@ -162,30 +172,30 @@ def test_effective_parameters_are_classic():
 def test_weights_follow_losses_and_presence(mechanism):
     table = mechanism.table_loss
     losses = {"best": table * 0.8, "good": table * 0.9, "poor": table * 0.99, "table": table, "worse": table + 2}
-    weights = mechanism.weights(losses, dict.fromkeys(losses, 1.0))
+    weights = mechanism.weights(state(losses))
     assert sum(weights.values()) == pytest.approx(1.0, abs=1e-12)
     assert weights["best"] > weights["good"] > weights["poor"] > weights["table"] == weights["worse"] == 0.0
     value = {h: effective_parameters(loss, 1.69, 0.5) - effective_parameters(table, 1.69, 0.5) for h, loss in losses.items()}
     assert weights["best"] / weights["good"] == pytest.approx(value["best"] / value["good"], rel=1e-12)
-    half = mechanism.weights(losses, {"best": 0.5, "good": 1.0, "poor": 1.0})
+    half = mechanism.weights(state(losses, {"best": 0.5, "good": 1.0, "poor": 1.0}))
     assert half["best"] / half["good"] == pytest.approx(0.5 * value["best"] / value["good"], rel=1e-12)
-    assert mechanism.weights({}, {}) == {}
+    assert mechanism.weights(State()) == {}
 
 
 class Always:
     """A mechanism of a user's own."""
 
-    def __init__(self, cfg, log_unigram, vocab_size, *, seed, deadline_s):
-        self.made_with = (vocab_size, seed, deadline_s)
+    def __init__(self, cfg, log_unigram, vocab_size, *, deadline_s):
+        self.made_with = (cfg.options, vocab_size, deadline_s)
 
 
 def test_a_users_own_mechanism_is_found_by_its_path(text):
-    cfg = config.RunConfig(seed=5, mechanism=config.Mechanism(path=f"{__name__}.Always"))
-    assert base.load(cfg, text.log_unigram, V).made_with == (V, 5, cfg.validators.deadline_s)
-    assert isinstance(base.load(config.RunConfig(), text.log_unigram, V), QueryMechanism)
+    cfg = config.Mechanism(path=f"{__name__}.Always", options={"depth": 3})
+    assert base.load(cfg, text.log_unigram, V, deadline_s=7.0).made_with == ({"depth": 3}, V, 7.0)
+    assert isinstance(base.load(config.Mechanism(), text.log_unigram, V), QueryMechanism)
 
 
 @pytest.mark.parametrize("path", ["QueryMechanism", "no.such.Module", "raytensor.mechanisms.query.Nothing", "raytensor.mechanisms.query.effective_parameters"])
 def test_a_wrong_path_is_refused(text, path):
     with pytest.raises(ConfigError, match="mechanism.path="):
-        base.load(config.RunConfig(mechanism=config.Mechanism(path=path)), text.log_unigram, V)
+        base.load(config.Mechanism(path=path), text.log_unigram, V)

@@ -14,6 +14,8 @@ import pytest
 from raytensor import config
 from raytensor.config import MinerProfile
 from raytensor.data.text import Text, unigram
+from raytensor.mechanisms.base import Ask
+from raytensor.mechanisms.evidence import State
 from raytensor.mechanisms.query import QueryMechanism
 from raytensor.miners import fleet as fleet_module
 from raytensor.miners.fleet import Fleet
@@ -31,7 +33,7 @@ def configuration(*behaviours: str, **miners) -> config.RunConfig:
     section = config.Miners(
         num_miners=len(behaviours), profiles=profiles, seq_len=16, warmup_rounds=1, heldout_rows=32, cpus_per_host=0.2, **miners
     )
-    return config.RunConfig(miners=section, mechanism=config.Mechanism(rows=8, context=12, shortest=4, top_k=10))
+    return config.RunConfig(miners=section, mechanism=config.Mechanism(query=config.Query(rows=8, context=12, shortest=4, top_k=10)))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def hotkeys(cfg: config.RunConfig) -> list[str]:
 
 def questions(cfg: config.RunConfig, text: Text, round: int, *, deadline_s: float = 60.0, validators: int = 2):
     mechanism = QueryMechanism(cfg.mechanism, text.log_unigram, V, deadline_s=deadline_s)
-    return [task for v in range(validators) for task, _ in mechanism.tasks(round, 1, f"v{v}", hotkeys(cfg), text)]
+    return [task for v in range(validators) for task, _ in mechanism.tasks(Ask(3, 1, f"v{v}", round, tuple(hotkeys(cfg))), State(), text)]
 
 
 def collect(fleet: Fleet, tasks) -> dict[str, Response | Failure]:

@@ -11,6 +11,8 @@ import torch
 from raytensor import config
 from raytensor.config import MinerProfile
 from raytensor.data.text import Text, unigram
+from raytensor.mechanisms.base import Ask, Item
+from raytensor.mechanisms.evidence import State
 from raytensor.mechanisms.query import QueryMechanism
 from raytensor.miners import checkpoints
 from raytensor.miners.host import MinerHost
@@ -22,7 +24,7 @@ V = 50
 SMALL = {"hidden": 32, "layers": 1, "heads": 2, "steps": 3, "batch_size": 4}
 CFG = config.RunConfig(
     miners=config.Miners(seq_len=16, warmup_rounds=2, heldout_rows=64, num_miners=6),
-    mechanism=config.Mechanism(rows=8, context=12, shortest=4, top_k=10),
+    mechanism=config.Mechanism(query=config.Query(rows=8, context=12, shortest=4, top_k=10)),
 )
 
 
@@ -51,7 +53,7 @@ def miner(text: Text, behaviour: str = "honest", hotkey: str = "a", **profile) -
 
 
 def task_for(text: Text, hotkey: str, round: int = 1):
-    return QueryMechanism(CFG.mechanism, text.log_unigram, V).tasks(round, 1, "v", [hotkey], text)[0]
+    return QueryMechanism(CFG.mechanism, text.log_unigram, V).tasks(Ask(3, 1, "v", round, (hotkey,)), State(), text)[0]
 
 
 def same(a: Response, b: Response) -> bool:
@@ -68,7 +70,7 @@ def test_an_honest_miner_learns_and_its_answers_keep_the_bounds(text):
     task, sealed = task_for(text, "a")
     response = found.answer(task)
     assert response.ids.dtype == np.int32 and response.probs.dtype == np.float32 and response.ids.shape == (8, 10)
-    assert isinstance(mechanism.score(task, sealed, response), Score)
+    assert isinstance(mechanism.score([Item(task, sealed, response)])[0], Score)
 
 
 def test_everything_follows_from_seed_hotkey_and_profile(text):
@@ -109,7 +111,7 @@ def test_a_constant_miner_gives_the_frequency_table(text):
 def test_a_random_miner_is_in_bounds_and_different_each_time(text):
     found, mechanism = miner(text, "random"), QueryMechanism(CFG.mechanism, text.log_unigram, V)
     (one, sealed), (two, _) = task_for(text, "a", 1), task_for(text, "a", 2)
-    assert isinstance(mechanism.score(one, sealed, found.answer(one)), Score)
+    assert isinstance(mechanism.score([Item(one, sealed, found.answer(one))])[0], Score)
     assert same(found.answer(one), found.answer(one)) and not same(found.answer(one), found.answer(two))
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "seed=5", "rounds=4", "data.tokenizer=bytes", "data.max_documents=200", "miners.num_miners=4", "validators.num_validators=2",
     "miners.profiles=[{hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 60}, {hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 30}, {behaviour: constant}, {behaviour: silent}]",
-    "mechanism.rows=128", "chain.tempo=6", "chain.block_time_s=0.25", "miners.checkpoint_every=1", "cluster.num_cpus=4",
+    "mechanism.query.rows=128", "chain.tempo=6", "chain.block_time_s=0.25", "miners.checkpoint_every=1", "cluster.num_cpus=4",
 ]  # fmt: skip
 
 
@@ -185,8 +185,8 @@ def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs):
     refused = start("broken", runs, "miners.num_hosts=1")
     assert "resume=auto" in finish(refused) and refused.returncode == 1
 
-    changed = start("broken", runs, "resume=auto", "mechanism.rows=17")
-    assert "mechanism.rows=17 (was 128)" in finish(changed) and changed.returncode == 1
+    changed = start("broken", runs, "resume=auto", "mechanism.query.rows=17")
+    assert "mechanism.query.rows=17 (was 128)" in finish(changed) and changed.returncode == 1
 
     again = start("broken", runs, "resume=auto", "miners.num_hosts=1", "validators.num_scorers=2", "validators.cpus_per_scorer=0.2")
     output = finish(again)

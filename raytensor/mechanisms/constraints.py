@@ -1,0 +1,48 @@
+"""Constraints on weights that all mechanisms share: who is left out, and the largest share of one miner. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from raytensor import config
+
+
+def normalise(values: Mapping[str, float]) -> dict[str, float]:
+    """Values >= 0 by hotkey as shares that sum to 1; empty when nobody has any."""
+    assert all(value >= 0 for value in values.values())
+    total = math.fsum(values.values())
+    return {hotkey: value / total for hotkey, value in values.items()} if total > 0 else {}
+
+
+def constrain(values: Mapping[str, float], cfg: config.Mechanism) -> dict[str, float]:
+    """Shares of values >= 0: those below the `exclude_quantile` of the values get 0, nobody more than `max_weight`."""
+    kept = dict(values)
+    if cfg.exclude_quantile > 0 and kept:
+        threshold = float(np.quantile(list(kept.values()), cfg.exclude_quantile))
+        kept = {hotkey: value if value >= threshold else 0.0 for hotkey, value in kept.items()}
+    return cap(normalise(kept), cfg.max_weight)
+
+
+def cap(shares: Mapping[str, float], limit: float) -> dict[str, float]:
+    """Shares (sum 1) of which none is above `limit`; what is cut off goes to the others in proportion to their own.
+
+    When the paid miners are too few for the limit (fewer than 1 / limit), each gets the same: the smallest largest share
+    there is. The fixed point of classic Bittensor's `normalize_max_weight` (opentensor/bittensor v4.0.1,
+    utils/weight_utils.py), found exactly.
+    """
+    paid = {hotkey: share for hotkey, share in shares.items() if share > 0}
+    if not paid or max(paid.values()) <= limit:
+        return dict(shares)
+    if len(paid) * limit <= 1.0:
+        return {hotkey: 1.0 / len(paid) if hotkey in paid else 0.0 for hotkey in shares}
+    # The largest m are at the limit, the rest keep their proportions: the smallest such m that leaves nobody above it.
+    ordered = np.sort(list(paid.values()))[::-1]
+    rest = np.cumsum(ordered[::-1])[::-1]  # rest[m]: sum of all but the largest m
+    for capped, share in enumerate(ordered):
+        scale = float((1.0 - capped * limit) / rest[capped])
+        if share * scale <= limit:
+            break
+    return {hotkey: min(limit, share * scale) for hotkey, share in shares.items()}

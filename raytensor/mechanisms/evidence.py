@@ -1,0 +1,168 @@
+"""Evidence of one round and the state that it is reduced to, both with an exact JSON form.
+
+In: scores and failures of a round. Out: `Evidence` in the one order in which it is reduced; `advance`, the only way in
+which a state changes. JSON keeps every float to the bit: what was logged gives the same weights again.
+Knows nothing of files, of Ray or of any one mechanism.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from raytensor.types import Failure, Reason, Score, Value
+
+if TYPE_CHECKING:
+    from raytensor.mechanisms.base import Mechanism
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What one validator thinks of one subnet. Never changed; `Mechanism.reduce` makes a new one.
+
+    round   newest round that was reduced; -1 before the first.
+    miners  by hotkey: named numbers, words or lists of numbers.
+    common  what belongs to no one miner.
+    """
+
+    round: int = -1
+    miners: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    common: Mapping[str, Value] = field(default_factory=dict)
+
+    def floats(self, name: str) -> dict[str, float]:
+        """One number by hotkey, of the miners that have it."""
+        return {hotkey: values[name] for hotkey, values in self.miners.items() if isinstance(values.get(name), float)}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that one round of one validator says about the miners. Made by `gather`.
+
+    results   by (hotkey, task id); a `Failure` here is the miner's own and may cost it.
+    unjudged  failures that were not the miner's: kept for the record, never counted.
+    gone      hotkeys that have left the subnet since the round before; their state is dropped.
+    """
+
+    netuid: int
+    validator: str
+    round: int
+    results: tuple[Score | Failure, ...]
+    unjudged: tuple[Failure, ...] = ()
+    gone: tuple[str, ...] = ()
+
+    @property
+    def scores(self) -> list[Score]:
+        return [result for result in self.results if isinstance(result, Score)]
+
+    @property
+    def failures(self) -> list[Failure]:
+        return [result for result in self.results if isinstance(result, Failure)]
+
+
+def gather(
+    netuid: int,
+    validator: str,
+    round: int,
+    results: Mapping[str, Score | Failure],
+    *,
+    answered: Iterable[str],
+    gone: Iterable[str] = (),
+) -> Evidence:
+    """The evidence of a round, whatever the order in which results came.
+
+    results   by task id.
+    answered  task ids of the questions whose answer reached the scorers. A failure after that is a fault of ours, unless
+              it says MALFORMED; so is every failure when nobody at all answered, and every CANCELLED.
+    """
+    came = set(answered)
+
+    def ours(task_id: str) -> bool:
+        failed = results[task_id]
+        if not isinstance(failed, Failure) or failed.reason is Reason.MALFORMED:
+            return False
+        return not came or task_id in came or failed.reason is Reason.CANCELLED
+
+    order = sorted(results, key=lambda task_id: (results[task_id].hotkey, task_id))
+    judged = tuple(results[task_id] for task_id in order if not ours(task_id))
+    unjudged = tuple(results[task_id] for task_id in order if ours(task_id))
+    return Evidence(netuid, validator, round, judged, unjudged, tuple(sorted(gone)))
+
+
+def advance(mechanism: Mechanism, state: State, evidence: Evidence) -> State:
+    """The state after a round: those that left are dropped, then the mechanism reduces. Pure, as replay needs it."""
+    assert evidence.round > state.round, f"round {evidence.round} after round {state.round}"
+    left = dataclasses.replace(state, miners={hotkey: values for hotkey, values in state.miners.items() if hotkey not in set(evidence.gone)})
+    return dataclasses.replace(mechanism.reduce(left, evidence), round=evidence.round)
+
+
+# ---------------------------------------------------------------------------------------------------------------- JSON
+
+
+def evidence_to_json(evidence: Evidence) -> dict[str, Any]:
+    """Plain JSON of an `Evidence`; written with `json.dumps(..., allow_nan=False)` it comes back equal."""
+    return {
+        "netuid": evidence.netuid,
+        "validator": evidence.validator,
+        "round": evidence.round,
+        "results": [_result_to_json(result) for result in evidence.results],
+        "unjudged": [_result_to_json(failure) for failure in evidence.unjudged],
+        "gone": list(evidence.gone),
+    }
+
+
+def evidence_from_json(fields: Mapping[str, Any]) -> Evidence:
+    """Raises ValueError, TypeError or KeyError when `fields` is not what `evidence_to_json` makes."""
+    netuid, validator, round = int(fields["netuid"]), str(fields["validator"]), int(fields["round"])
+    results = [_result_from_json(item, netuid, validator, round) for item in fields["results"]]
+    unjudged = [_result_from_json(item, netuid, validator, round) for item in fields["unjudged"]]
+    if not all(isinstance(item, Failure) for item in unjudged):
+        raise ValueError("unjudged must hold failures only")
+    return Evidence(netuid, validator, round, tuple(results), tuple(unjudged), tuple(map(str, fields["gone"])))
+
+
+def state_to_json(state: State) -> dict[str, Any]:
+    """Plain JSON of a `State`."""
+    miners = {hotkey: {name: _plain(value) for name, value in values.items()} for hotkey, values in state.miners.items()}
+    return {"round": state.round, "miners": miners, "common": {name: _plain(value) for name, value in state.common.items()}}
+
+
+def state_from_json(fields: Mapping[str, Any]) -> State:
+    """Raises ValueError, TypeError, AttributeError or KeyError when `fields` is not what `state_to_json` makes."""
+    miners = {str(hotkey): {name: _value(value) for name, value in values.items()} for hotkey, values in fields["miners"].items()}
+    return State(int(fields["round"]), miners, {name: _value(value) for name, value in fields["common"].items()})
+
+
+def _result_to_json(result: Score | Failure) -> dict[str, Any]:
+    if isinstance(result, Failure):
+        return {"task_id": result.item_id, "hotkey": result.hotkey, "failure": result.reason.value, "detail": result.detail}
+    values = {name: _plain(value) for name, value in result.values.items()}
+    return {"task_id": result.task_id, "hotkey": result.hotkey, "values": values} | ({"group": result.group} if result.group else {})
+
+
+def _result_from_json(item: Mapping[str, Any], netuid: int, validator: str, round: int) -> Score | Failure:
+    if "failure" in item:
+        return Failure(str(item["task_id"]), str(item["hotkey"]), Reason(item["failure"]), str(item["detail"]))
+    values = {str(name): _value(value) for name, value in item["values"].items()}
+    return Score(str(item["task_id"]), round, netuid, validator, str(item["hotkey"]), values, str(item.get("group", "")))
+
+
+def _plain(value: Value) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _value(value: Any) -> Value:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return tuple(_number(item) for item in value)
+    return _number(value)
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, (str, bool)) or not math.isfinite(number):
+        raise ValueError(f"{value!r} is not a finite number")
+    return number
