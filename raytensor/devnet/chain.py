@@ -1,4 +1,4 @@
-"""The chain: blocks one after another on one runtime, sealed from the pool; no forks.
+"""The chain: blocks one after another on one runtime, sealed from the pool; it forks only when told to.
 
 In: timestamps from the author, extrinsics from the pool. Out: `Block`s, best and finalized, to listeners and, with a
 state folder, to the disk. Knows nothing of time or sockets.
@@ -204,3 +204,36 @@ class Chain:
                 listener(block)
             for entry in entries:
                 entry.tell({"finalized": f"0x{block.hash.hex()}"})
+
+    def roll_back(self, count: int, *, keep: bool) -> Block:
+        """The last `count` blocks leave the chain, as in a reorganisation: what is built next stands in their place.
+        Their extrinsics go back into the pool (`keep`) or are lost. Returns the new best block.
+
+        Raises ValueError if one of them is final, or the state before them is forgotten.
+        """
+        target = self.best.number - count
+        if target < self.finalized_number:
+            raise ValueError(f"block {target + 1} is final; a node with a greater --finality-lag can go back further")
+        if target < self.runtime.store.oldest_block:
+            raise ValueError(f"the state of block {target} is forgotten")
+        gone = self.by_number[target + 1 :]
+        bodies = [self.body(block) or [] for block in gone]
+        changes = self.runtime.store.revert(target)
+        if self.disk is not None:
+            self.disk.revert(target, changes)
+        del self.by_number[target + 1 :]
+        for block in gone:
+            del self.by_hash[block.hash]
+        runtime = self.runtime
+        runtime.block_number, runtime.timestamp_ms = target, runtime.Timestamp.Now.get()
+        watchers = {}
+        for block, entries in self._unfinalized:
+            if block.number > target:
+                for entry in entries:
+                    entry.tell({"retracted": f"0x{block.hash.hex()}"})
+                    watchers[entry.extrinsic.hash] = entry.watchers
+        self._unfinalized = [(block, entries) for block, entries in self._unfinalized if block.number <= target]
+        # The first extrinsic of a block is its inherent, which the next block makes anew.
+        returned = [raw for body in bodies for raw in body[1:]] if keep else []
+        self.pool.start_over(returned, watchers)
+        return self.best

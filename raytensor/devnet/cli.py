@@ -29,6 +29,7 @@ examples:
   raytensor devnet --block-time 0.25            fast blocks
   raytensor devnet --block-time instant         a block for every extrinsic, at once
   raytensor devnet --block-time manual          a block when you ask: RPC dev_newBlock [{"count": 1}]
+  raytensor devnet --finality-lag 3             may lose its last blocks: RPC dev_rollBack [{"count": 2, "keep": false}]
   raytensor devnet --state ~/chain              keep the chain there; the same command goes on from its last block
   raytensor devnet --port 0                     a free port; the first line printed says which
 

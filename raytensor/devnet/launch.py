@@ -24,14 +24,17 @@ class EmbeddedChain:
     state         folder of the chain's state; an earlier one is gone on from.
     block_time_s  seconds between blocks.
     log           file that takes what the process says.
+    finality_lag  blocks between the best and the final one.
 
     The process ends when this object is closed, and also when this process dies: it watches its standard input.
     Raises `ChainUnavailable` when it does not serve within `timeout_s`.
     """
 
-    def __init__(self, state: Path, block_time_s: float, log: Path, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, state: Path, block_time_s: float, log: Path, timeout_s: float = 30.0, *, finality_lag: int = 0
+    ) -> None:
         command = [sys.executable, "-m", "raytensor.devnet", "--port", "0", "--block-time", f"{block_time_s:g}"]
-        command += ["--state", str(state), "--exit-with-stdin", "--quiet"]
+        command += ["--state", str(state), "--exit-with-stdin", "--quiet", "--finality-lag", str(finality_lag)]
         path = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
         self._log = log
         with log.open("ab") as said:

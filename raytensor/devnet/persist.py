@@ -94,19 +94,9 @@ class Disk:
 
     def store(self, block: Block, changes: list, finalized: int) -> None:
         """One transaction: the block, its changed keys, what is final."""
-        written, removed = [], []
-        for item, key in changes:
-            value = item.current.get(key, ABSENT)
-            if value is ABSENT:
-                removed.append((item.raw_key(key),))
-            else:
-                written.append((item.raw_key(key), item.codec.encode(value)))
         db = self._db
         db.execute("BEGIN")
-        db.executemany(
-            "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", written
-        )
-        db.executemany("DELETE FROM state WHERE key = ?", removed)
+        self._put(changes)
         db.execute(
             "INSERT INTO block VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -116,6 +106,26 @@ class Disk:
         )  # fmt: skip
         db.execute("UPDATE meta SET value = ? WHERE name = 'finalized'", (str(finalized),))
         db.execute("COMMIT")
+
+    def revert(self, number: int, changes: list) -> None:
+        """One transaction: blocks above `number` are gone, and what they had changed is as it was."""
+        self._db.execute("BEGIN")
+        self._put(changes)
+        self._db.execute("DELETE FROM block WHERE number > ?", (number,))
+        self._db.execute("COMMIT")
+
+    def _put(self, changes: list) -> None:
+        written, removed = [], []
+        for item, key in changes:
+            value = item.current.get(key, ABSENT)
+            if value is ABSENT:
+                removed.append((item.raw_key(key),))
+            else:
+                written.append((item.raw_key(key), item.codec.encode(value)))
+        self._db.executemany(
+            "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", written
+        )
+        self._db.executemany("DELETE FROM state WHERE key = ?", removed)
 
     def body(self, number: int) -> list[bytes] | None:
         """Extrinsics of a stored block."""

@@ -219,3 +219,22 @@ class Pool:
             self._recount(account)
         for digest in [digest for digest, until in self._banned.items() if until <= number]:
             del self._banned[digest]
+
+    def start_over(self, first: Iterable[bytes], watchers: dict[bytes, list[Watcher]]) -> None:
+        """After the chain went back: `first` and then what is here are judged anew; what is not valid now ends.
+        watchers: of extrinsics in `first`, by hash.
+        """
+        here = [*self._ready.values(), *self._future.values()]
+        kept = {entry.extrinsic.hash: entry.watchers for entry in here} | watchers
+        self._ready, self._future, self._queues, self._next, self._banned = {}, {}, {}, {}, {}
+        self._ready_bytes = 0
+        for raw in [*first, *(entry.extrinsic.raw for entry in here)]:
+            told = kept.get(blake2_256(raw), [])
+            try:
+                digest = self.submit(raw)
+            except PoolError:
+                for watcher in told:
+                    watcher("invalid")
+                continue
+            entry = self._ready.get(digest) or self._future[digest]
+            entry.watchers += told

@@ -66,6 +66,25 @@ class Store:
                     del item.history[key]
         return list(before)
 
+    def revert(self, block: int) -> list[tuple[Item, Any]]:
+        """Go back to the state after `block`, which must be remembered; what came later is forgotten.
+        Returns the keys that changed since.
+        """
+        assert block >= self.oldest_block, f"the state of block {block} is forgotten"
+        self.rollback(0)
+        gone: dict[tuple[Item, Any], None] = {}
+        while self._changed and self._changed[-1][0] > block:
+            number, changes = self._changed.pop()
+            for item, key in changes:
+                versions = item.history[key]
+                written, old = versions.pop()
+                assert written == number
+                if not versions:
+                    del item.history[key]
+                item.restore(key, old)
+                gone[item, key] = None
+        return list(gone)
+
     @property
     def oldest_block(self) -> int:
         """The oldest block whose state can be read."""

@@ -93,6 +93,21 @@ class AuthorMethods:
             block = self.author.seal()
         return f"0x{block.hash.hex()}"
 
+    @method("dev_rollBack", params=("options",))
+    def roll_back(self, connection: Connection, options: Any) -> str:
+        """Take the last `count` blocks (default 1) off the chain, none of them final; their extrinsics go back into
+        the pool, or are lost with `keep` false. Returns the hash of the best block."""
+        options = {} if options is None else options
+        if not isinstance(options, dict):
+            raise invalid_params(f"options are an object, not {options!r:.80}")
+        count, keep = options.get("count", 1), options.get("keep", True)
+        if type(count) is not int or not 1 <= count <= self.chain.best.number or not isinstance(keep, bool):
+            raise invalid_params(f"count is 1 to {self.chain.best.number}, keep is true or false, not {options!r}")
+        try:
+            return f"0x{self.chain.roll_back(count, keep=keep).hash.hex()}"
+        except ValueError as error:
+            raise RpcError(20000, str(error)) from None
+
     @method("dev_setStorage", params=("values", "hash"))
     def set_storage(self, connection: Connection, values: Any, at: Any) -> str:
         """Overwrite raw storage on the best block: [[key, value | null], ...]. It becomes part of the next block."""
