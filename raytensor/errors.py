@@ -6,6 +6,7 @@
     ├── PoolExhausted                     no actor of a pool is left; names the last cause
     ├── ChainError
     │   ├── ChainUnavailable              no endpoint answers; says what was waited for and how long
+    │   │   └── BlockUnknown              the endpoint does not know a block: it left the chain, or the endpoint lags
     │   ├── FateUnknown                   an extrinsic was sent and no answer came; it may be on the chain
     │   ├── ChainRefused                  the chain said no; carries the error's name and the action
     │   └── WalletError                   a key file is missing, unreadable, encrypted or of the wrong role
@@ -42,6 +43,10 @@ class ChainError(RayTensorError):
 
 class ChainUnavailable(ChainError):
     """No endpoint answered in time."""
+
+
+class BlockUnknown(ChainUnavailable):
+    """The endpoint does not know a block, or not its state any more: read again from the head."""
 
 
 class FateUnknown(ChainError):

@@ -8,23 +8,29 @@ Knows nothing of intents, journals or Ray.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scalecodec.base import ScaleBytes
+
 from raytensor.chain.batcher import Cost
 from raytensor.chain.calls import Call
-from raytensor.chain.codec import decode_compact
+from raytensor.chain.codec import decode_compact, encode_compact
 from raytensor.chain.connection import Connection, RpcError
 from raytensor.chain.errors import PoolRefusal, pool_refusal
 from raytensor.chain.events import Event
 from raytensor.chain.runtime import Era, Runtime, Signed, Storage, extrinsic_hash
 from raytensor.chain.wallet import Signer
-from raytensor.errors import ChainError, ChainRefused, ChainUnavailable
+from raytensor.errors import BlockUnknown, ChainRefused, ChainUnavailable
 
 KEYS_PER_PAGE = 1000  # the most that nodes give for one state_getKeysPaged
 KEYS_PER_READ = 20_000  # keeps a request for values below nodes' 15 MB
+
+# A node's words for a block, or the state of one, that it does not have (client errors 4003).
+_NO_BLOCK = ("UnknownBlock", "State already discarded", "Header was not found")
 
 # (genesis, spec version, transaction version) -> its runtime: metadata is read and decoded once a process.
 _RUNTIMES: dict[tuple[str, int, int], Runtime] = {}
@@ -37,6 +43,19 @@ class Head:
     number: int
     hash: str
     parent: str
+
+
+def header_hash(header: dict[str, Any]) -> str:
+    """Hash of a header as JSON-RPC gives it: blake2-256 of its SCALE encoding, as all chains with BlakeTwo256 have it."""
+    parts = [bytes.fromhex(header[name][2:]) for name in ("parentHash", "stateRoot", "extrinsicsRoot")]
+    logs = [bytes.fromhex(log[2:]) for log in header["digest"]["logs"]]
+    parts.insert(1, encode_compact(int(header["number"], 16)))
+    data = b"".join([*parts, encode_compact(len(logs)), *logs])
+    return "0x" + hashlib.blake2b(data, digest_size=32).hexdigest()
+
+
+def _head_of(header: dict[str, Any]) -> Head:
+    return Head(int(header["number"], 16), header_hash(header), header["parentHash"])
 
 
 class ChainClient:
@@ -80,30 +99,50 @@ class ChainClient:
         self.close()
 
     def rpc(self, method: str, params: Sequence[Any] = (), *, timeout_s: float | None = None) -> Any:
-        """Any JSON-RPC method. Raises RpcError, ChainUnavailable, FateUnknown (see connection.py)."""
-        return self._connection.rpc(method, params, timeout_s=timeout_s)
+        """Any JSON-RPC method. Raises RpcError, ChainUnavailable, FateUnknown (see connection.py), BlockUnknown."""
+        try:
+            return self._connection.rpc(method, params, timeout_s=timeout_s)
+        except RpcError as error:
+            if any(words in str(error) for words in _NO_BLOCK):
+                raise BlockUnknown(f"{self.endpoint}: {error}") from error
+            raise
 
     # Blocks
 
     def head(self) -> Head:
         """The best block."""
-        return self.header(self.rpc("chain_getBlockHash"))
+        head = _head_of(self.rpc("chain_getHeader"))
+        self._connection.saw(head.number)
+        return head
+
+    def next_head(self, timeout_s: float) -> Head | None:
+        """The newest best block that the endpoint has told since the last call, None if none came in time.
+
+        After the first call this costs the endpoint no request. Raises ChainUnavailable when the line is dead.
+        """
+        header = self._connection.next_header(timeout_s)
+        return None if header is None else _head_of(header)
+
+    @property
+    def block_age_s(self) -> float:
+        """Seconds since a new block was seen."""
+        return self._connection.block_age_s
 
     def finalized(self) -> Head:
         return self.header(self.rpc("chain_getFinalizedHead"))
 
     def header(self, block_hash: str) -> Head:
-        """Raises ChainError for a block that the node does not know."""
+        """Raises BlockUnknown for a block that the node does not know."""
         header = self.rpc("chain_getHeader", [block_hash])
         if header is None:
-            raise ChainError(f"{self.endpoint} does not know block {block_hash}")
+            raise BlockUnknown(f"{self.endpoint} does not know block {block_hash}")
         return Head(int(header["number"], 16), block_hash, header["parentHash"])
 
     def block_hash(self, number: int) -> str:
-        """Hash of the block with this number on the best chain. Raises ChainError if there is none (yet)."""
+        """Hash of the block with this number on the best chain. Raises BlockUnknown if there is none (yet)."""
         found = self.find_block_hash(number)
         if found is None:
-            raise ChainError(f"{self.endpoint} has no block {number} (yet)")
+            raise BlockUnknown(f"{self.endpoint} has no block {number} (yet)")
         return found
 
     def find_block_hash(self, number: int) -> str | None:
@@ -111,10 +150,10 @@ class ChainClient:
         return self.rpc("chain_getBlockHash", [number])
 
     def block(self, block_hash: str) -> tuple[Head, list[str]]:
-        """A block and the hashes of its extrinsics, in order. Raises ChainError for a block that is not known."""
+        """A block and the hashes of its extrinsics, in order. Raises BlockUnknown for a block that is not known."""
         found = self.rpc("chain_getBlock", [block_hash])
         if found is None:
-            raise ChainError(f"{self.endpoint} does not know block {block_hash}")
+            raise BlockUnknown(f"{self.endpoint} does not know block {block_hash}")
         header, extrinsics = found["block"]["header"], found["block"]["extrinsics"]
         head = Head(int(header["number"], 16), block_hash, header["parentHash"])
         return head, [extrinsic_hash(bytes.fromhex(x[2:])) for x in extrinsics]
@@ -224,7 +263,9 @@ class ChainClient:
         if self._runtime is None or (spec, transaction) != (self.spec_version, self._runtime.transaction_version):
             version_of = (self.genesis, spec, transaction)
             if version_of not in _RUNTIMES:
-                metadata = self._connection.substrate.get_block_metadata(decode=True)
+                raw = ScaleBytes(self.rpc("state_getMetadata"))
+                metadata = self._connection.substrate.runtime_config.create_scale_object("MetadataVersioned", raw)
+                metadata.decode()
                 _RUNTIMES[version_of] = Runtime(metadata.value, spec, transaction)
             self._runtime = _RUNTIMES[version_of]
         return self._runtime

@@ -45,7 +45,6 @@ def read_metagraph(
 ) -> Metagraph:
     """The subnet at `head` (the best block if None). Raises ChainError if there is no such subnet."""
     head = head or client.head()
-    runtime = client.runtime
     index = storage_index(netuid, mecid)
     scalar, columns = _read_subnet(client, netuid, index, head.hash)
     n = scalar["SubnetworkN"]
