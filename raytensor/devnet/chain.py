@@ -67,7 +67,7 @@ class Chain:
         self.pool = Pool(self.executive)
         self.listeners: list[Callable[[Block, list], None]] = []
         self.on_finalized: list[Callable[[Block], None]] = []
-        self._unshielded: set[bytes] = set()  # who signed an encrypted extrinsic of the open block
+        self._unshielded: set[bytes] = set()  # accounts of the encrypted extrinsics of the open block
         self._unfinalized: list[tuple[Block, list[Entry]]] = []
         if disk is not None:
             disk.restore(self)
@@ -139,12 +139,12 @@ class Chain:
         for entry in self.pool.ready():
             if deadline is not None and time.monotonic() > deadline and included:
                 break
-            if entry.extrinsic.signer in blocked:
+            if entry.account in blocked:
                 continue
             try:
                 self.executive.apply(entry.extrinsic, len(extrinsics))
             except InvalidTransaction as error:
-                blocked.add(entry.extrinsic.signer)
+                blocked.add(entry.account)
                 if error.reason == "ExhaustsResources":
                     exhausted += 1
                     if exhausted > 64:  # nothing of the usual size fits any more
@@ -165,12 +165,12 @@ class Chain:
             return
         try:
             extrinsic = decode_extrinsic(self.runtime.codecs, raw)
-            self.executive.validate(extrinsic)
+            validity = self.executive.validate(extrinsic)
             self.executive.apply(extrinsic, len(extrinsics))
         except (ScaleError, InvalidTransaction, UnknownTransaction):
             return
         extrinsics.append(raw)
-        self._unshielded.add(extrinsic.signer)
+        self._unshielded.add(validity.account)
 
     def _append(self, number: int, logs: tuple, extrinsics: list[bytes]) -> Block:
         parent = self.best

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from raytensor.devnet.extrinsic import Extrinsic
-from raytensor.devnet.pallet import Call, DispatchError, Origin, PostInfo
+from raytensor.devnet.pallet import Call, DispatchError, Origin, PostInfo, Unsigned
 from raytensor.devnet.pallets.mev_shield import MAX_ERA_BLOCKS, is_carrier
 from raytensor.devnet.pallets.system import (
     EXTRINSIC_BASE_WEIGHT,
@@ -48,16 +48,19 @@ class InvalidTransaction(Exception):
 
 
 class UnknownTransaction(Exception):
-    """An unsigned extrinsic that no pallet vouches for."""
+    """An extrinsic without a signer that no pallet vouches for."""
 
     text = "Could not find an unsigned validator for the unsigned transaction"
 
 
 class Validity(NamedTuple):
-    """`valid_till`: first block in which the extrinsic can no longer be; None for immortal ones."""
+    """`valid_till`: first block in which the extrinsic can no longer be; None for immortal ones. `account`: whose nonce
+    orders it; without a signer, the tag of which only one may wait.
+    """
 
     priority: int
     valid_till: int | None
+    account: bytes
 
 
 class Executive:
@@ -79,9 +82,10 @@ class Executive:
     def validate(self, extrinsic: Extrinsic) -> Validity:
         """The pool's verdict on a new extrinsic. Raises InvalidTransaction or UnknownTransaction."""
         runtime, signer = self.runtime, extrinsic.signer
-        if signer is None:
-            raise UnknownTransaction
         current = runtime.block_number + 1  # as if in the next block
+        if signer is None:
+            verdict = self._judge_unsigned(extrinsic.call)
+            return Validity(verdict.priority, current + verdict.longevity_blocks, verdict.tag)
         era_hash = self.block_hash(extrinsic.birth(current)) if extrinsic.era else self.genesis_hash
         if era_hash is None:
             raise InvalidTransaction("AncientBirthBlock")
@@ -101,7 +105,15 @@ class Executive:
         if is_carrier(call):
             self._check_carrier(extrinsic)
         self._precheck(Origin.signed(signer), call)
-        return Validity(PRIORITY[kind], extrinsic.death(current))
+        return Validity(PRIORITY[kind], extrinsic.death(current), signer)
+
+    def _judge_unsigned(self, call: Call) -> Unsigned:
+        verdict = self.runtime.pallets[call.pallet].validate_unsigned(call)
+        if verdict is None:
+            raise UnknownTransaction
+        if verdict.refusal is not None:
+            raise InvalidTransaction(verdict.refusal)
+        return verdict
 
     def start_block(self) -> None:
         self.block_length = 0
@@ -111,9 +123,12 @@ class Executive:
         Raises InvalidTransaction, with nothing changed, when it can't be in this block.
         """
         runtime, signer, call = self.runtime, extrinsic.signer, extrinsic.call
-        nonce = runtime.System.Account[signer].nonce
-        if extrinsic.nonce != nonce:
-            raise InvalidTransaction("Stale" if extrinsic.nonce < nonce else "Future")
+        if signer is None:
+            self._judge_unsigned(call)
+        else:
+            nonce = runtime.System.Account[signer].nonce
+            if extrinsic.nonce != nonce:
+                raise InvalidTransaction("Stale" if extrinsic.nonce < nonce else "Future")
         kind, weight, length = runtime.class_of(call), runtime.weight(call), len(extrinsic.raw)
         used, total = runtime.used_weight, weight + EXTRINSIC_BASE_WEIGHT
         if (
@@ -122,14 +137,15 @@ class Executive:
             or sum(used.values()) + total > MAX_BLOCK_WEIGHT
         ):
             raise InvalidTransaction("ExhaustsResources")
-        payer, fee = self._affordable(extrinsic, weight)
+        origin = Origin() if signer is None else Origin.signed(signer)
+        payer, fee = (None, 0) if signer is None else self._affordable(extrinsic, weight)
         runtime.phase = ("ApplyExtrinsic", index)
-        origin = Origin.signed(signer)
         self._precheck(origin, call)
         self.block_length += length
         if fee:
             runtime.Balances.withdraw(payer, fee, keep_alive=True, emit=True)
-        runtime.System.inc_nonce(signer)
+        if signer is not None:
+            runtime.System.inc_nonce(signer)
         error, post = None, PostInfo()
         try:
             post = runtime.dispatch(origin, call)
@@ -138,7 +154,8 @@ class Executive:
         actual = weight if post.weight is None else min(post.weight, weight)
         used[kind] += actual + EXTRINSIC_BASE_WEIGHT
         pays = runtime.pays(call) and post.pays is not False
-        self._settle(extrinsic, payer, fee, actual, pays)
+        if signer is not None:
+            self._settle(extrinsic, payer, fee, actual, pays)
         info = DispatchEventInfo(Weight(actual, 0), kind, "Yes" if pays else "No")
         if error is None:
             runtime.System.emit("ExtrinsicSuccess", info)

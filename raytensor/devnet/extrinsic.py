@@ -8,6 +8,7 @@ Format: `84 | MultiAddress | MultiSignature | era, nonce, tip, mode | call`; sig
 
 from __future__ import annotations
 
+import ed25519_zebra
 import sr25519
 
 from raytensor.devnet.builtin import ScaleError, compact, read_compact
@@ -44,20 +45,20 @@ class Extrinsic:
         return blake2_256(data) if len(data) > 256 else data
 
     def verify(self, payload: bytes) -> bool:
-        """Whether the signature signs the payload. Never raises on a malformed one."""
-        if self.scheme == 1:
-            try:
-                return sr25519.verify(self.signature, payload, self.signer)
-            except ValueError:
-                return False
-        if self.scheme == 0:
-            import ed25519_zebra
+        """Whether the signature signs the payload."""
+        return verify_signature(self.scheme, self.signature, payload, self.signer)
 
-            try:
-                return ed25519_zebra.ed_verify(self.signature, payload, self.signer)
-            except ValueError:
-                return False
-        return False  # ecdsa accounts are hashes of keys; the devnet has none
+
+def verify_signature(scheme: int, signature: bytes, message: bytes, key: bytes) -> bool:
+    """Whether a MultiSignature of that index signs the message. Never raises on a malformed one."""
+    try:
+        if scheme == 1:
+            return sr25519.verify(signature, message, key)
+        if scheme == 0:
+            return ed25519_zebra.ed_verify(signature, message, key)
+    except ValueError:
+        return False
+    return False  # ecdsa accounts are hashes of keys; the devnet has none
 
 
 def decode_extrinsic(codecs: Codecs, raw: bytes) -> Extrinsic:

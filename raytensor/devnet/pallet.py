@@ -15,7 +15,8 @@ with `CallSpec`s that the dispatcher, the metadata and the extrinsic decoder rea
         def transfer_keep_alive(self, origin: Origin, dest: "MultiAddress", value: "Compact<u64>"): ...
 
 A pallet may be put together from mixin classes; declarations are collected over the MRO. Hooks, all optional:
-`genesis(config)`, `on_initialize(block)`, `on_finalize(block)`, `precheck(origin, call)`, `allows(call)`.
+`genesis(config)`, `on_initialize(block)`, `on_finalize(block)`, `precheck(origin, call)`, `allows(call)`,
+`validate_unsigned(call)`.
 A call ends by returning None or a `PostInfo`, or by raising a `DispatchError`; what it wrote is undone then.
 """
 
@@ -106,6 +107,17 @@ class Origin:
     def ensure_none(self) -> None:
         if self.is_root or self.signer is not None:
             raise DispatchError("BadOrigin")
+
+
+class Unsigned(NamedTuple):
+    """A pallet's verdict on an extrinsic without a signer. `tag`: what it provides, as only one of a tag may wait.
+    `refusal`: a key of executive.REASONS.
+    """
+
+    priority: int = 0
+    tag: bytes = b""
+    longevity_blocks: int = 0
+    refusal: str | None = None
 
 
 class PostInfo(NamedTuple):
@@ -259,6 +271,10 @@ class Pallet:
 
     def precheck(self, origin: Origin, call: Call) -> None:
         """Check of the transaction extension, at pool time and before every dispatch; raise to refuse."""
+
+    def validate_unsigned(self, call: Call) -> Unsigned | None:
+        """Verdict on a call that nobody signed; None when this pallet vouches for none."""
+        return None
 
     def allows(self, call: Call) -> bool:
         """The runtime's base call filter for calls that are not root's; False makes System.CallFiltered."""

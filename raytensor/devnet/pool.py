@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from raytensor.devnet.executive import Executive, InvalidTransaction, UnknownTransaction
+from raytensor.devnet.executive import Executive, InvalidTransaction, UnknownTransaction, Validity
 from raytensor.devnet.extrinsic import Extrinsic, decode_extrinsic
 from raytensor.devnet.hashing import blake2_256
 from raytensor.devnet.scale import ScaleError
@@ -38,12 +38,13 @@ class PoolError(Exception):
 
 
 class Entry:
-    """An extrinsic in the pool. `valid_till`: first block in which it can no longer be."""
+    """An extrinsic in the pool. `account`: whose nonce orders it. `valid_till`: first block in which it can't be."""
 
-    __slots__ = ("extrinsic", "priority", "valid_till", "ready", "since", "watchers")
+    __slots__ = ("extrinsic", "account", "priority", "valid_till", "ready", "since", "watchers")
 
-    def __init__(self, extrinsic: Extrinsic, priority: int, valid_till: int | None) -> None:
-        self.extrinsic, self.priority, self.valid_till = extrinsic, priority, valid_till
+    def __init__(self, extrinsic: Extrinsic, validity: Validity) -> None:
+        self.extrinsic, self.account = extrinsic, validity.account
+        self.priority, self.valid_till = validity.priority, validity.valid_till
         self.ready = False
         self.since = 0  # block since when it waits for an earlier nonce
         self.watchers: list[Watcher] = []
@@ -87,13 +88,12 @@ class Pool:
             raise PoolError(1010, "Invalid Transaction", error.text) from None
         except UnknownTransaction as error:
             raise PoolError(1011, "Unknown Transaction Validity", error.text) from None
-        entry = Entry(extrinsic, validity.priority, validity.valid_till)
-        self._insert(entry, watcher)
+        self._insert(Entry(extrinsic, validity), watcher)
         return digest
 
     def _insert(self, entry: Entry, watcher: Watcher | None) -> None:
         extrinsic = entry.extrinsic
-        account, nonce = extrinsic.signer, extrinsic.nonce
+        account, nonce = entry.account, extrinsic.nonce
         old = self._queues.get(account, {}).get(nonce)
         if old is not None and entry.priority <= old.priority:
             raise PoolError(1014, f"Priority is too low: ({old.priority} vs {entry.priority})", TOO_LOW)
@@ -174,10 +174,10 @@ class Pool:
             self._unready(entry)
         else:
             del self._future[extrinsic.hash]
-        queue = self._queues[extrinsic.signer]
+        queue = self._queues[entry.account]
         del queue[extrinsic.nonce]
         if not queue:
-            del self._queues[extrinsic.signer], self._next[extrinsic.signer]
+            del self._queues[entry.account], self._next[entry.account]
         if status is not None:
             entry.tell(status)
 
@@ -201,7 +201,7 @@ class Pool:
         """Take out what block `number` holds; end what its author found invalid, what can no longer be in a block and
         what waited too long; move up what became ready. `others`: accounts whose extrinsics came past the pool.
         """
-        accounts = {entry.extrinsic.signer for entry in (*included, *invalid)} | set(others)
+        accounts = {entry.account for entry in (*included, *invalid)} | set(others)
         for entry in included:
             self._remove(entry, None)
         for entry in invalid:
@@ -213,7 +213,7 @@ class Pool:
             *((e, "invalid") for e in expired),
             *((e, "dropped") for e in waited if e not in expired),
         ]:
-            accounts.add(entry.extrinsic.signer)
+            accounts.add(entry.account)
             self._remove(entry, status)
         for account in accounts:
             self._recount(account)

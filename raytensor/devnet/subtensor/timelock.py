@@ -59,7 +59,7 @@ class TimelockedReveals:
 
     def _set_opened(self, hotkey: bytes, netuid: int, index: int, plaintext: bytes) -> bool:
         payload = self._payload(plaintext)
-        if payload is None or getattr(payload, "hotkey", hotkey) != hotkey:
+        if payload is None or getattr(payload, "hotkey", hotkey)[:32] != hotkey:
             raise DispatchError("Other")
         mechanism = index // MAX_NETUIDS
         self.apply_weights(
@@ -68,10 +68,14 @@ class TimelockedReveals:
         return True
 
     def _payload(self, plaintext: bytes):
-        """The weights inside; the older layout without a hotkey is still read."""
+        """The weights inside, None if there are none; what no account id stands in is read in the older layout, without
+        a hotkey. As the chain's decoder, it minds no bytes behind the value.
+        """
         for name in ("WeightsTlockPayload", "LegacyWeightsTlockPayload"):
             try:
-                return self.runtime.codecs(name).decode(plaintext)
+                payload, _ = self.runtime.codecs(name).dec(plaintext, 0)
             except ScaleError:
                 continue
+            if len(getattr(payload, "hotkey", plaintext)) >= 32 or name == "LegacyWeightsTlockPayload":
+                return payload
         return None
