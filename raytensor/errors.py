@@ -4,6 +4,7 @@
     ├── ConfigError (also a ValueError)   a setting that can't be used; says the value and the fix
     ├── ClusterError                      Ray can't give what was asked; says asked, free, fix
     ├── PoolExhausted                     no actor of a pool is left; names the last cause
+    ├── WorkLost                          the process that had work in hand ended, or was ended at its limit
     ├── ChainError
     │   ├── ChainUnavailable              no endpoint answers; says what was waited for and how long
     │   │   └── BlockUnknown              the endpoint does not know a block: it left the chain, or the endpoint lags
@@ -35,6 +36,14 @@ class ClusterError(RayTensorError):
 
 class PoolExhausted(RayTensorError):
     """No actor of a pool is left and its replacements are used up."""
+
+
+class WorkLost(RayTensorError):
+    """The process that had work in hand ended, or was ended because it ran past its limit (`timed_out`)."""
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
 
 
 class ChainError(RayTensorError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
+import numpy as np
 import pytest
 
 from raytensor.errors import PoolExhausted
-from raytensor.pool import Pool
+from raytensor.pool import Isolated, Packing, Pool
 from raytensor.types import Failure, Reason
 
 
@@ -22,14 +24,43 @@ class Worker:
             time.sleep(600)
         return value * 2
 
+    def work_all(self, payloads, *data):
+        """Doubles each; too many at once are too much for it; data is added."""
+        if len(payloads) > 4:
+            raise MemoryError
+        return [self.work(value) + (int(data[i].sum()) if data else 0) for i, (value,) in enumerate(payloads)]
+
+    def sizes(self, payloads):
+        return [(len(payloads), group) for group, in payloads]
+
+
+class Shielded:
+    """Works in a child that it forks."""
+
+    def __init__(self):
+        self.isolated = Isolated(Worker(), limit_s=2.0)
+
+    def work(self, value):
+        return self.isolated.call("work", value), os.getpid()
+
+
+class Store:
+    """Gives data after a while, or never, or not at all."""
+
+    async def fetch(self, number):
+        if number == "gone":
+            return (Reason.REFUSED, "404"), None
+        await asyncio.sleep(600 if number in ("never", "late") else 0.01 * (number % 3))
+        return None, np.full(1000, number, np.int64)
+
 
 @pytest.fixture
 def make_pool(ray_session):
     pools = []
     remote = ray_session.remote(num_cpus=0.1)(Worker)
 
-    def make(size, **options):
-        pools.append(Pool(lambda: remote.remote(), "work", size, **options))
+    def make(size, method="work", cls=remote, **options):
+        pools.append(Pool(lambda: cls.remote(), method, size, **options))
         return pools[-1]
 
     yield make
@@ -88,3 +119,81 @@ def test_close_hands_out_what_was_still_out(make_pool):
     pool.submit("slow", "hang")
     pool.close()
     assert [(i, f.reason) for i, f in pool.poll()] == [("slow", Reason.CANCELLED)]
+
+
+# ------------------------------------------------------------------------------------------------ packed calls
+
+
+def test_calls_are_packed_by_number_cost_and_group(make_pool):
+    pool = make_pool(1, "sizes", packing=Packing(max_items=4, max_cost=10))
+    pool.submit("first", "a")  # alone: the actor is idle, nothing is gained by waiting
+    for number in range(8):
+        pool.submit(f"a{number}", "a", group="a")
+    for number in range(3):
+        pool.submit(f"b{number}", "b", group="b", cost=4)
+    pool.submit("large", "c", group="c", cost=99)
+    out = dict(pool.drain(60))
+    assert [out[f"a{n}"][0] for n in range(8)] == [4] * 8
+    assert [out[f"b{n}"][0] for n in range(3)] == [2, 2, 1] and out["large"] == (1, "c")
+
+
+@pytest.mark.parametrize("bad, reason", [("die", Reason.CRASHED), ("raise", Reason.ERROR)])
+def test_a_bad_item_in_a_packed_call_fails_alone(make_pool, bad, reason):
+    pool = make_pool(2, "work_all", packing=Packing(max_items=4))
+    out = run(pool, [*range(10), bad, *range(11, 20)])
+    assert out.pop("item10").reason is reason
+    assert out == {f"item{n}": 2 * n for n in range(20) if n != 10}
+
+
+def test_out_of_memory_halves_the_call(make_pool):
+    pool = make_pool(1, "work_all", packing=Packing(max_items=16))
+    assert run(pool, list(range(40))) == {f"item{n}": 2 * n for n in range(40)}
+    assert pool.replaced == 0 and pool.lost == 0
+    calls = pool.calls
+    for number in range(40):
+        pool.submit(f"again{number}", number)
+    assert len(list(pool.drain(60))) == 40
+    assert pool.calls - calls <= 12, "a group that ran out of memory is packed smaller from then on"
+
+
+# ------------------------------------------------------------------------------------------------ fetched data
+
+
+def test_a_slow_fetch_delays_nobody_and_fails_alone(ray_session, make_pool):
+    store = ray_session.remote(num_cpus=0.1)(Store).options(max_concurrency=16).remote()
+    pool = make_pool(2, "work_all", packing=Packing(max_items=4), prefetch=6)
+    for number in ["never", "late", "gone", *range(20)]:
+        start = lambda number=number: store.fetch.options(num_returns=2).remote(number)  # noqa: E731
+        pool.submit(f"{number}", 1, fetch=start, fetch_deadline_s=0.5 if number == "late" else 600.0)
+    results = {}
+    while len(pool) > 1:  # all but the one that never arrives
+        results.update(pool.poll(60))
+    assert results.pop("late") == Failure("late", "", Reason.TIMEOUT, "not fetched within 0.5 s")
+    assert results.pop("gone") == Failure("gone", "", Reason.REFUSED, "not fetched: 404")
+    assert results == {str(n): 2 + 1000 * n for n in range(20)}
+
+
+# ---------------------------------------------------------------------------------------------- a child process
+
+
+def test_a_child_takes_the_blow_and_the_actor_lives(ray_session, make_pool):
+    remote = ray_session.remote(num_cpus=0.1)(Shielded)
+    pool = make_pool(2, cls=remote)
+    out = run(pool, [*range(6), "die", "raise", "hang", *range(9, 16)])
+    dead, bad, hung = out.pop("item6"), out.pop("item7"), out.pop("item8")
+    assert dead.reason is Reason.CRASHED and "2 actors" in dead.detail and "status 7" in dead.detail
+    assert bad.reason is Reason.ERROR and "this item is bad" in bad.detail
+    assert hung.reason is Reason.TIMEOUT and "past 2 s" in hung.detail
+    assert {key: value for key, (value, _) in out.items()} == {f"item{n}": 2 * n for n in [*range(6), *range(9, 16)]}
+    assert pool.replaced == 0 and len({actor for _, actor in out.values()}) == 2
+
+
+def test_a_child_ends_with_its_parent():
+    isolated = Isolated(Worker())
+    assert isolated.call("work", 4) == 8 and isolated.forks == 1
+    child = isolated._child[0]
+    isolated.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    assert isolated.call("work", 5) == 10 and isolated.forks == 2
+    isolated.close()
