@@ -163,7 +163,7 @@ def test_a_slow_fetch_delays_nobody_and_fails_alone(ray_session, make_pool):
     store = ray_session.remote(num_cpus=0.1)(Store).options(max_concurrency=16).remote()
     pool = make_pool(2, "work_all", packing=Packing(max_items=4), prefetch=6)
     for number in ["never", "late", "gone", *range(20)]:
-        start = lambda number=number: store.fetch.options(num_returns=2).remote(number)  # noqa: E731
+        start = lambda number=number: store.fetch.options(num_returns=2).remote(number)
         pool.submit(f"{number}", 1, fetch=start, fetch_deadline_s=0.5 if number == "late" else 600.0)
     results = {}
     while len(pool) > 1:  # all but the one that never arrives
