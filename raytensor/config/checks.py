@@ -8,7 +8,32 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from raytensor.config.groups import ENGINES
 from raytensor.errors import ConfigError
+
+
+def training_mistakes(cfg: Any) -> list[str]:
+    """What is wrong with `engine`, `ranks`, `gpus_per_rank`, `cpus_per_rank`, `precision`, `accumulate`, `batch_size` and
+    `lora_rank` of a model's training; "key=value: why" each."""
+    wrong = []
+
+    def need(ok: bool, key: str, why: str) -> None:
+        if not ok:
+            wrong.append(f"{key}={getattr(cfg, key)!r}: {why}")
+
+    need(cfg.engine in ENGINES, "engine", f"must be one of {', '.join(ENGINES)}")
+    need(cfg.ranks >= 1, "ranks", "must be 1 or greater")
+    need(cfg.engine != "plain" or cfg.ranks == 1, "ranks", "engine=plain is one process; take engine=ddp, fsdp2, zero1, zero2 or zero3")
+    need(cfg.gpus_per_rank in (0, 1), "gpus_per_rank", "must be 0 or 1: a rank has one device; more GPUs are more ranks")
+    need(math.isfinite(cfg.cpus_per_rank) and cfg.cpus_per_rank > 0, "cpus_per_rank", "must be greater than 0")
+    need(cfg.precision in ("fp32", "bf16"), "precision", "must be fp32 or bf16")
+    need(cfg.accumulate >= 1, "accumulate", "must be 1 or greater")
+    need(cfg.lora_rank >= 0, "lora_rank", "must be 0 (train all weights) or greater")
+    parts = max(1, cfg.ranks) * max(1, cfg.accumulate)
+    if cfg.batch_size > 0 and cfg.batch_size % parts:
+        near = -(-cfg.batch_size // parts) * parts
+        need(False, "batch_size", f"does not divide by ranks * accumulate ({cfg.ranks} * {cfg.accumulate}); take {near}, say")
+    return wrong
 
 
 class Checks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+ENGINES = ("plain", "ddp", "fsdp2", "zero1", "zero2", "zero3")
 BEHAVIOURS = ("honest", "lazy", "copy", "constant", "random", "silent")
 
 
@@ -62,6 +63,9 @@ class MinerProfile:
 
     # honest | lazy (trains every tenth round) | copy (answers with another's answers) | constant | random | silent
     behaviour: str = "honest"
+    # Model: null is a Llama of hidden, layers and heads; else a size (1M 5M 20M 124M 350M 1.2B 8B), gpt2-SIZE, a folder
+    # in transformers' format (an export of `raytensor train`), or a hub name.
+    model: str | None = None
     # Width of the model.
     hidden: int = 128
     # Number of layers.
@@ -72,8 +76,24 @@ class MinerProfile:
     lr: float = 3e-3
     # Optimizer steps per round.
     steps: int = 8
-    # Sequences per step.
+    # Sequences per step, over all ranks.
     batch_size: int = 8
+    # plain | ddp | fsdp2 | zero1 | zero2 | zero3: how the model is trained, and spread over ranks
+    engine: str = "plain"
+    # Processes that train and serve the model together, in a placement group of their own.
+    ranks: int = 1
+    # CPUs that each of those processes reserves.
+    cpus_per_rank: float = 0.5
+    # GPUs that each of those processes reserves: 1, or 0 to train on CPUs.
+    gpus_per_rank: int = 0
+    # fp32 | bf16 (on GPUs; slower than fp32 on most CPUs)
+    precision: str = "fp32"
+    # Forwards and backwards per optimizer step on each rank; batch_size must divide by ranks * accumulate.
+    accumulate: int = 1
+    # Compute activations again in the backward instead of keeping them: less memory, a third more work.
+    activation_checkpointing: bool = False
+    # Above 0: the weights are frozen and low-rank adapters of this rank are trained (needs raytensor[lora]).
+    lora_rank: int = 0
 
 
 def _default_profiles() -> list[MinerProfile]:

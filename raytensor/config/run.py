@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from raytensor.config.checks import Checks
+from raytensor.config.checks import Checks, training_mistakes
 from raytensor.config.groups import BEHAVIOURS, Chain, Cluster, Data, Miners, Paths, Tracker, Validators
 from raytensor.config.mechanisms import Mechanism, check_mechanism
 
@@ -76,6 +76,10 @@ def check(cfg: RunConfig) -> None:
                 checks.add(f"{where}.{key}={value!r}: must be greater than 0")
         if profile.behaviour not in BEHAVIOURS:
             checks.add(f"{where}.behaviour={profile.behaviour!r}: must be one of {', '.join(BEHAVIOURS)}")
+        for mistake in training_mistakes(profile):
+            checks.add(f"{where}.{mistake}")
+        if profile.behaviour not in ("honest", "lazy") and (profile.ranks > 1 or profile.gpus_per_rank):
+            checks.add(f"{where}.behaviour={profile.behaviour!r}: has no model, so it takes neither ranks nor GPUs of its own")
         if profile.heads > 0 and profile.hidden % (2 * profile.heads):
             checks.add(f"{where}.hidden={profile.hidden}: must be a multiple of 2 * heads ({2 * profile.heads})")
     checks.one_of("tracker.kind", ("none", "wandb"))

@@ -1,41 +1,48 @@
-"""Models of miners: small Llamas of transformers with random initial weights.
+"""Models of miners: which model a profile means, and its engine.
 
-In: a `MinerProfile`, a vocabulary size, a seed. Out: a `LlamaForCausalLM`, bit-equal for equal arguments.
-Knows nothing of training.
+In: a `MinerProfile`, a vocabulary size, a seed. Out: a model or an engine, bit-equal for equal arguments on every rank.
 """
 
 from __future__ import annotations
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch import nn
 
 from raytensor.config import MinerProfile
+from raytensor.training import engine, models
+from raytensor.training.models import ModelSpec, num_parameters
+from raytensor.training.ranks import Ranks
+from raytensor.training.recipe import Recipe
+
+__all__ = ["build", "make_engine", "num_parameters", "spec"]
 
 
-def build(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int) -> LlamaForCausalLM:
-    """A Llama (pre-norm, RoPE, SwiGLU) with tied embeddings: vocab_size * hidden parameters of embedding and, per
-    layer, 4 * hidden^2 of attention and 8 * hidden^2 of feed-forward (an inner width of 8/3 hidden, rounded to 16)."""
-    inner = max(16, round(8 * profile.hidden / 3 / 16) * 16)
-    config = LlamaConfig(
+def spec(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int) -> ModelSpec:
+    """The model of a profile. Without `profile.model`: a Llama (pre-norm, RoPE, SwiGLU) with tied embeddings of vocab_size
+    * hidden parameters and, per layer, 4 * hidden^2 of attention and 8 * hidden^2 of feed-forward (an inner width of 8/3
+    hidden, rounded to 16)."""
+    return ModelSpec(
+        name=profile.model,
+        hidden=profile.hidden,
+        layers=profile.layers,
+        heads=profile.heads,
         vocab_size=vocab_size,
-        hidden_size=profile.hidden,
-        intermediate_size=inner,
-        num_hidden_layers=profile.layers,
-        num_attention_heads=profile.heads,
-        num_key_value_heads=profile.heads,
-        max_position_embeddings=seq_len,
-        tie_word_embeddings=True,
-        use_cache=False,
-        # The usual 0.02 is made for wide models; narrow ones learn faster from a larger start.
-        initializer_range=0.5 / profile.hidden**0.5,
-        bos_token_id=None,
-        eos_token_id=0,
+        seq_len=seq_len,
+        seed=seed,
+        lora_rank=profile.lora_rank,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
 
 
-def num_parameters(model: torch.nn.Module) -> int:
-    """Parameters, shared ones counted once."""
-    return sum(p.numel() for p in model.parameters())
+def build(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int) -> nn.Module:
+    """The model of a profile, on the CPU."""
+    return models.build(spec(profile, vocab_size, seq_len, seed))
+
+
+def make_engine(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int, ranks: Ranks) -> engine.Engine:
+    """The engine of a profile on this rank."""
+    recipe = Recipe(
+        lr=profile.lr,
+        accumulate=profile.accumulate,
+        precision=profile.precision,
+        activation_checkpointing=profile.activation_checkpointing,
+    )
+    return engine.make(profile.engine, build(profile, vocab_size, seq_len, seed), recipe, ranks)

@@ -1,132 +1,74 @@
 """An engine owns a model and its optimizer: it trains, predicts, saves and loads. One small interface, several makes.
 
 In: batches of token ids, contexts. Out: training losses, next-token log-probabilities, checkpoint folders.
+Makes (`STRATEGIES`): plain torch on one device; ddp and fsdp2 of torch, zero1, zero2 and zero3 of DeepSpeed over ranks.
+With more than one rank, all ranks call the same methods with the same arguments in the same order; each works on its
+equal share of the rows, and each gets the whole result.
+
 Knows nothing of hotkeys, rounds, text or Ray. Everything is a pure function of the model's initial state and of the
-batches it was given: no dropout, no hidden random state, and a prediction depends on its own rows only.
+batches it was given: no dropout, no hidden random state, and a prediction depends on its own rows only. The strategies
+give the same numbers up to the order of float32 sums.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
-from raytensor.errors import DataError
-from raytensor.training.folders import atomic_folder
+from raytensor.training.base import CHUNK
+from raytensor.training.ranks import Ranks, alone
+from raytensor.training.recipe import Recipe
+from raytensor.training.torch_engine import TorchEngine
 
-# Rows of one forward. Fixed, so that the bits of an answer never depend on what else is asked at the time.
-CHUNK = 128
+__all__ = ["CHUNK", "STRATEGIES", "Engine", "PlainEngine", "make"]
+
+STRATEGIES = ("plain", "ddp", "fsdp2", "zero1", "zero2", "zero3")
 
 
 class Engine(Protocol):
     steps: int  # optimizer steps taken so far
 
     def train_steps(self, batches: Iterable[np.ndarray]) -> float:
-        """One optimizer step per batch, integers [B, T + 1]; returns the mean loss in nats per token."""
+        """One optimizer step per batch, integers [B, T + 1]; returns the mean loss in nats per token.
+
+        Raises `ValueError` when B is no multiple of ranks times `recipe.accumulate`.
+        """
 
     def log_probs(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """float32 [B, V]: log-probabilities of the token after each context (int32 [B, T], right-padded)."""
 
-    def save(self, folder: Path) -> None:
-        """Write the whole state to `folder`, at once or not at all."""
+    def save(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
+        """Write the whole state to `folder`, at once or not at all; `position` (JSON) is kept for the caller."""
 
-    def load(self, folder: Path) -> None:
-        """Take over a saved state, bit for bit. Raises `DataError` when it is missing, damaged or of another model."""
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Take over a saved state, bit for bit, and return its `position`.
+
+        Raises `DataError` with the reason when it is missing, damaged or of another model; the state is then unchanged.
+        """
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The trained parameters, whole, float32, by the model's names: on the first rank, empty on the others."""
 
 
-class PlainEngine:
-    """One process, one device, plain torch: AdamW with linear warm-up, then a constant rate; gradients clipped.
+def make(strategy: str, model: nn.Module, recipe: Recipe, ranks: Ranks | None = None) -> Engine:
+    """The engine of a strategy. `model` must be the same on all ranks. Raises `ValueError` for an unknown strategy."""
+    ranks = ranks or alone()
+    if strategy not in STRATEGIES:
+        raise ValueError(f"engine {strategy!r}: must be one of {', '.join(STRATEGIES)}")
+    if strategy.startswith("zero"):
+        from raytensor.training.zero import ZeroEngine  # DeepSpeed takes seconds to import
 
-    model         a causal language model of transformers: `model.model` gives hidden states, `model.lm_head` logits.
-    lr            learning rate after `warmup_steps` steps.
-    clip          largest norm of a step's gradient.
-    """
+        return ZeroEngine(model, recipe, ranks, stage=int(strategy[-1]))
+    return TorchEngine(model, recipe, ranks, strategy=strategy)
 
-    def __init__(
-        self,
-        model: nn.Module,
-        lr: float,
-        *,
-        warmup_steps: int = 10,
-        weight_decay: float = 0.1,
-        betas: tuple[float, float] = (0.9, 0.95),
-        clip: float = 1.0,
-        device: str = "cpu",
-    ) -> None:
-        self.model = model.to(device)
-        self.device = device
-        self.steps = 0
-        self._lr = lr
-        self._warmup_steps = warmup_steps
-        self._clip = clip
-        # Decay only what multiplies: matrices, not the norms' gains.
-        matrices = [p for p in model.parameters() if p.ndim >= 2]
-        gains = [p for p in model.parameters() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": gains, "weight_decay": 0.0}]
-        self._optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
-    def train_steps(self, batches: Iterable[np.ndarray]) -> float:
-        self.model.train()
-        losses: list[float] = []
-        for batch in batches:
-            tokens = torch.from_numpy(batch.astype(np.int64)).to(self.device)
-            logits = self._logits(self._hidden(tokens[:, :-1]))
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
-            self.steps += 1
-            for group in self._optimizer.param_groups:
-                group["lr"] = self._lr * min(1.0, self.steps / self._warmup_steps)
-            self._optimizer.step()
-            losses.append(loss.item())
-        return float(np.mean(losses)) if losses else float("nan")
+class PlainEngine(TorchEngine):
+    """One process, one device: what a small miner has. Arguments as those of `Recipe`."""
 
-    @torch.inference_mode()
-    def log_probs(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        self.model.eval()
-        parts = []
-        for start in range(0, len(tokens), CHUNK):
-            rows = torch.from_numpy(tokens[start : start + CHUNK].astype(np.int64)).to(self.device)
-            last = torch.from_numpy(lengths[start : start + CHUNK].astype(np.int64)).to(self.device) - 1
-            # Attention is causal and the padding is on the right: it can't reach a real token.
-            hidden = self._hidden(rows)[torch.arange(len(rows), device=self.device), last]
-            parts.append(torch.log_softmax(self._logits(hidden).float(), dim=-1).cpu().numpy())
-        return np.concatenate(parts)
-
-    def save(self, folder: Path) -> None:
-        moments: dict[str, torch.Tensor] = {}
-        for index, state in self._optimizer.state_dict()["state"].items():
-            moments.update({f"{index}.{name}": value.contiguous() for name, value in state.items()})
-        with atomic_folder(folder) as new:
-            save_model(self.model, str(new / "model.safetensors"))
-            save_file(moments, new / "optimizer.safetensors")
-            (new / "engine.json").write_text(json.dumps({"steps": self.steps}))
-
-    def load(self, folder: Path) -> None:
-        try:
-            load_model(self.model, str(folder / "model.safetensors"), device=self.device)
-            moments = load_file(folder / "optimizer.safetensors", device=self.device)
-            steps = int(json.loads((folder / "engine.json").read_text())["steps"])
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise DataError(f"the checkpoint {folder} can't be loaded: {str(error).splitlines()[0]}") from error
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in moments.items():
-            index, _, name = key.partition(".")
-            state.setdefault(int(index), {})[name] = value
-        known = self._optimizer.state_dict()
-        self._optimizer.load_state_dict({"state": state, "param_groups": known["param_groups"]})
-        self.steps = steps
-
-    def _hidden(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.model.model(input_ids=tokens).last_hidden_state
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.model.lm_head(hidden)
+    def __init__(self, model: nn.Module, lr: float, *, device: str = "cpu", **recipe: Any) -> None:
+        super().__init__(model, Recipe(lr=lr, **recipe), alone(device))

@@ -19,8 +19,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """An empty folder to fill; it becomes `target` when the block ends, and goes when the block raises.
 
     An older `target` is moved aside first: after a crash in that instant there is none, never a mixed one.
+    What a killed writer of the same `target` left is removed; there is one writer at a time.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     new = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
         yield new

@@ -120,24 +120,53 @@ def test_a_new_engine_can_be_saved_before_it_ever_stepped(tmp_path):
     assert again.train_steps(batches(1)) == engine(seed=3).train_steps(batches(1))
 
 
-@pytest.mark.parametrize("damage", ["missing", "no optimizer", "cut model", "no step count", "other model"])
-def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
+@pytest.mark.parametrize(
+    "damage, why",
+    [
+        ("missing", "no engine.json"),
+        ("no optimizer", "optimizer.safetensors is missing: the part of one of the 1 ranks"),
+        ("cut model", "model.safetensors is damaged"),
+        ("one bit", "model.safetensors is damaged"),
+        ("no step count", "engine.json is damaged"),
+        ("other optimizer", r"another optimizer \(SGD\), this one is AdamW"),
+        ("other model", r"another model: model.embed_tokens.weight has the shape \(64, 32\) in it and has the shape \(64, 48\) here"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_and_changes_nothing(tmp_path, damage, why):
     point = tmp_path / "point"
     engine().save(point)
-    loader = engine()
+    loader = engine(seed=5)
+    file = point / "model.safetensors"
     if damage == "missing":
         point = tmp_path / "nothing"
     elif damage == "no optimizer":
         (point / "optimizer.safetensors").unlink()
     elif damage == "cut model":
-        file = point / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "one bit":
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
     elif damage == "no step count":
         (point / "engine.json").write_text(json.dumps({}))
+    elif damage == "other optimizer":
+        manifest = json.loads((point / "engine.json").read_text())
+        (point / "engine.json").write_text(json.dumps(manifest | {"optimizer": "SGD"}))
     else:
         loader = engine(profile=MinerProfile(hidden=48, layers=2, heads=2))
-    with pytest.raises(DataError, match="can't be loaded"):
+    before = {name: value.clone() for name, value in loader.weights().items()}
+    with pytest.raises(DataError, match=f"can't be loaded: .*{why}"):
         loader.load(point)
+    assert loader.steps == 0 and all(torch.equal(value, before[name]) for name, value in loader.weights().items())
+
+
+def test_the_caller_s_position_and_the_random_state_come_back(tmp_path):
+    found = engine()
+    torch.manual_seed(7)
+    found.save(tmp_path / "point", {"row": 5, "shard": "a"})
+    drawn = torch.rand(3)
+    assert engine().load(tmp_path / "point") == {"row": 5, "shard": "a"}
+    assert torch.equal(torch.rand(3), drawn)
 
 
 def test_a_folder_appears_at_once_or_not_at_all(tmp_path):

@@ -1,0 +1,172 @@
+"""Checkpoints that every engine writes and every engine reads, whatever the number of ranks.
+
+In: whole tensors by the model's own parameter names, one at a time. Out: a folder that appears at once or not at all:
+
+    engine.json                        what it is of: parameters and shapes, optimizer, steps, files with sizes and hashes
+    model[-00001-of-00002].safetensors       parameters in float32, each whole, in the file of the rank that wrote it
+    optimizer[-00001-of-00002].safetensors   "<parameter>.exp_avg" and ".exp_avg_sq" of AdamW, "random.<rank>.<device>"
+
+A parameter is never cut in the files: sharded engines gather one at a time and one rank keeps it. So the same folder
+goes on with another strategy or another number of ranks, optimizer included. No pickle.
+Knows nothing of strategies. With more than one rank the folder must be one that all ranks see.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from raytensor.errors import DataError
+from raytensor.training.folders import atomic_folder
+from raytensor.training.ranks import Ranks
+
+FORMAT = 2
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def save(
+    folder: Path, ranks: Ranks, shapes: Shapes, read: Callable[[str], dict[str, torch.Tensor]], *, steps: int, strategy: str, position: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint; all ranks call it together, and it is whole when it returns.
+
+    shapes    of all trained parameters by name.
+    read      gives "param" and, once there are some, the moments of one parameter, whole, in float32. All ranks call it
+              for all parameters in the same order.
+    position  what the caller needs to go on: where it stands in its data. JSON.
+    """
+    owners = _owners(shapes, ranks.size)
+    with ExitStack() as stack:
+        new = ranks.broadcast(stack.enter_context(atomic_folder(folder)) if ranks.first else None)
+        parameters: dict[str, torch.Tensor] = {}
+        others: dict[str, torch.Tensor] = _random_states(ranks)
+        for name in shapes:
+            values = read(name)
+            if owners[name] == ranks.rank:
+                parameters[name] = values["param"].contiguous()
+                others.update({f"{name}.{key}": values[key].contiguous() for key in MOMENTS if key in values})
+        written = {}
+        for kind, tensors in (("model", parameters), ("optimizer", others)):
+            path = new / _file(kind, ranks)
+            save_file(tensors, path, metadata={"format": "pt"})
+            written[path.name] = {"bytes": path.stat().st_size, "xxh3": _digest(path)}
+        files = {name: entry for part in ranks.gather(written) for name, entry in part.items()}
+        if ranks.first:
+            manifest = {
+                "format": FORMAT,
+                "steps": steps,
+                "optimizer": "AdamW",
+                "written_by": {"strategy": strategy, "ranks": ranks.size},
+                "parameters": {name: list(shape) for name, shape in shapes.items()},
+                "files": files,
+                "position": dict(position),
+            }
+            (new / "engine.json").write_text(json.dumps(manifest))
+    ranks.gather(None)  # nobody goes on before the folder is there
+
+
+class Reader:
+    """A checkpoint, checked before anything is taken from it.
+
+    Raises `DataError` that says why it can't be used: missing, damaged, a missing part, of another model or optimizer.
+    """
+
+    def __init__(self, folder: Path, shapes: Shapes) -> None:
+        self.folder = folder
+        try:
+            manifest = json.loads((folder / "engine.json").read_text())
+            self.steps, self.position = int(manifest["steps"]), dict(manifest["position"])
+            found, files, self.written_by = manifest["parameters"], manifest["files"], manifest["written_by"]
+            kind, optimizer = manifest["format"], manifest["optimizer"]
+        except FileNotFoundError:
+            raise self._refusal("there is no engine.json in it") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._refusal(f"engine.json is damaged: {error!r}") from error
+        if kind != FORMAT:
+            raise self._refusal(f"it has format {kind}, this version reads {FORMAT}")
+        if optimizer != "AdamW":
+            raise self._refusal(f"it was trained with another optimizer ({optimizer}), this one is AdamW")
+        self._same_model({name: tuple(shape) for name, shape in found.items()}, shapes)
+        for name, entry in files.items():
+            path = folder / name
+            if not path.is_file():
+                raise self._refusal(f"{name} is missing: the part of one of the {self.written_by['ranks']} ranks that wrote it")
+            if path.stat().st_size != entry["bytes"] or _digest(path) != entry["xxh3"]:
+                raise self._refusal(f"{name} is damaged: its size or hash is not the one that was written")
+        self._where: dict[str, Any] = {}
+        try:
+            for name in files:
+                opened = safe_open(folder / name, framework="pt")
+                self._where.update(dict.fromkeys(opened.keys(), opened))
+        except (OSError, SafetensorError) as error:
+            raise self._refusal(str(error).splitlines()[0]) from error
+        missing = [name for name in shapes if name not in self._where]
+        if missing:
+            raise self._refusal(f"the parameter {missing[0]} is in none of its files")
+
+    def __getitem__(self, name: str) -> dict[str, torch.Tensor]:
+        """"param" and the moments of one parameter, whole, in float32."""
+        found = {"param": self._where[name].get_tensor(name)}
+        for key in MOMENTS:
+            if f"{name}.{key}" in self._where:
+                found[key] = self._where[f"{name}.{key}"].get_tensor(f"{name}.{key}")
+        return found
+
+    def restore_random(self, ranks: Ranks) -> None:
+        """Take over this rank's random state, if as many ranks wrote it as there are now; else it stays as it is."""
+        if self.written_by["ranks"] != ranks.size:
+            return
+        for kind, put in (("cpu", torch.set_rng_state), ("cuda", torch.cuda.set_rng_state)):
+            key = f"random.{ranks.rank}.{kind}"
+            if key in self._where and (kind == "cpu" or ranks.device.type == "cuda"):
+                put(self._where[key].get_tensor(key))
+
+    def _same_model(self, found: Shapes, wanted: Shapes) -> None:
+        if found == wanted:
+            return
+        for name in [*wanted, *found]:
+            if found.get(name) != wanted.get(name):
+                there = "is not in it" if name not in found else f"has the shape {found[name]} in it"
+                here = "is not in this model" if name not in wanted else f"has the shape {wanted[name]} here"
+                raise self._refusal(f"it is of another model: {name} {there} and {here}")
+
+    def _refusal(self, why: str) -> DataError:
+        return DataError(f"the checkpoint {self.folder} can't be loaded: {why}")
+
+
+def _owners(shapes: Shapes, size: int) -> dict[str, int]:
+    """Which rank writes which parameter: the largest first, each to the rank that has least to write."""
+    load, owners = [0] * size, {}
+    for name in sorted(shapes, key=lambda name: (-torch.Size(shapes[name]).numel(), name)):
+        owners[name] = min(range(size), key=lambda rank: (load[rank], rank))
+        load[owners[name]] += torch.Size(shapes[name]).numel()
+    return owners
+
+
+def _file(kind: str, ranks: Ranks) -> str:
+    part = "" if ranks.size == 1 else f"-{ranks.rank + 1:05d}-of-{ranks.size:05d}"
+    return f"{kind}{part}.safetensors"
+
+
+def _random_states(ranks: Ranks) -> dict[str, torch.Tensor]:
+    states = {f"random.{ranks.rank}.cpu": torch.get_rng_state()}
+    if ranks.device.type == "cuda":
+        states[f"random.{ranks.rank}.cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _digest(path: Path) -> str:
+    digest = xxhash.xxh3_64()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,224 @@
+"""Causal language models of transformers: by size preset, by name or folder, or small ones by their shape.
+
+In: a `ModelSpec`. Out: a model, bit-equal for equal specs on every rank; a folder that `from_pretrained` opens.
+Code of a model's folder is never run (`trust_remote_code` stays off). Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from raytensor.errors import ConfigError
+from raytensor.training.folders import atomic_folder
+
+# size -> (hidden, layers, heads, key/value heads, inner width, vocabulary, tied embeddings) of a Llama.
+LLAMA_SIZES = {
+    "1M": (128, 4, 4, 4, 400, 1024, True),
+    "5M": (256, 6, 4, 4, 688, 1024, True),
+    "20M": (384, 10, 6, 6, 1056, 4096, True),
+    "124M": (768, 12, 12, 12, 2048, 50257, True),
+    "350M": (1024, 24, 16, 16, 2736, 50257, True),
+    "1.2B": (2048, 22, 16, 16, 5376, 50257, True),
+    "8B": (4096, 32, 32, 8, 14336, 128256, False),
+}
+# size -> (hidden, layers, heads, vocabulary) of a GPT-2, whose inner width is 4 hidden and whose embeddings are tied.
+GPT2_SIZES = {
+    "1M": (128, 4, 4, 1024),
+    "5M": (256, 6, 4, 1024),
+    "20M": (384, 10, 6, 4096),
+    "124M": (768, 12, 12, 50257),
+    "350M": (1024, 24, 16, 50257),
+    "1.2B": (2048, 22, 16, 50257),
+    "8B": (4096, 39, 32, 50257),
+}
+# Architectures whose configurations read as Llama's.
+LLAMA_LIKE = ("llama", "mistral", "qwen2")
+ARCHITECTURES = (*LLAMA_LIKE, "gpt2")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model.
+
+    name        a size ("124M": a Llama), architecture and size ("gpt2-124M"), a folder in transformers' format, or a
+                hub name; None takes a small Llama of `hidden`, `layers` and `heads`.
+    vocab_size  of the text; None keeps the preset's or the folder's own. A folder's must not be smaller.
+    seq_len     longest sequence.
+    seed        of random weights (and of LoRA's).
+    pretrained  take a folder's weights; False takes its shape only, with random weights.
+    lora_rank   above 0: the weights are frozen and low-rank adapters of this rank are trained.
+    """
+
+    name: str | None = None
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    vocab_size: int | None = None
+    seq_len: int = 1024
+    seed: int = 0
+    pretrained: bool = True
+    lora_rank: int = 0
+
+
+def build(spec: ModelSpec, *, meta: bool = False) -> nn.Module:
+    """The model on the CPU in float32; `meta`: without memory for its weights, to count them.
+
+    Raises `ConfigError` for a name that is neither a preset, nor a folder, nor a model that is cached or can be fetched.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config, has_weights = _config(spec)
+    cut = spec.name is not None and not is_preset(spec.name) and spec.vocab_size is not None and config.vocab_size < spec.vocab_size
+    if cut:
+        raise ConfigError(f"model={spec.name!r} has a vocabulary of {config.vocab_size} and the text one of {spec.vocab_size}; take the tokenizer that it was trained with, or a smaller data.vocab_size")
+    config.use_cache = False
+    _without_dropout(config)
+    if meta:
+        with torch.device("meta"):
+            return _with_lora(AutoModelForCausalLM.from_config(config), spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        if has_weights:
+            try:
+                model = AutoModelForCausalLM.from_pretrained(spec.name, config=config, dtype=torch.float32, use_safetensors=True)
+            except (OSError, ValueError) as error:
+                raise _unusable(spec.name, error) from error
+        else:
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return _with_lora(model, spec)
+
+
+def is_preset(name: str) -> bool:
+    """Whether a name is one of the presets."""
+    architecture, size = _split(name)
+    return architecture in ARCHITECTURES and size in (GPT2_SIZES if architecture == "gpt2" else LLAMA_SIZES)
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Parameters, shared ones counted once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def flops_per_token(model: nn.Module, seq_len: int) -> float:
+    """Floating-point operations of a training step per token: 6 for each parameter that multiplies and 12 * layers *
+    hidden * seq_len for attention (PaLM, arXiv 2204.02311, appendix B; causal attention is counted in full, as there).
+
+    A table that is only looked up does not multiply; a tied one does, as the output embedding.
+    """
+    config = model.config
+    table = model.get_input_embeddings().weight
+    tied = model.get_output_embeddings().weight is table
+    params = num_parameters(model) - (0 if tied else table.numel())
+    return 6.0 * params + 12.0 * config.num_hidden_layers * config.hidden_size * seq_len
+
+
+def export(spec: ModelSpec, weights: Mapping[str, torch.Tensor], folder: Path, tokenizer_json: str | None = None) -> None:
+    """Write a folder that `AutoModelForCausalLM.from_pretrained` opens: config.json, safetensors, adapters merged in.
+
+    weights  of the trained parameters, as `Engine.weights` gives them on the first rank.
+    """
+    model = build(spec)
+    found = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            found[name].copy_(value)
+    if spec.lora_rank:
+        model = model.merge_and_unload()
+    with atomic_folder(folder) as new:
+        model.save_pretrained(new)
+        if tokenizer_json is not None:
+            (new / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+            (new / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+
+
+def _split(name: str) -> tuple[str, str]:
+    architecture, _, size = name.rpartition("-")
+    return architecture or "llama", size
+
+
+def _config(spec: ModelSpec) -> tuple[Any, bool]:
+    """The configuration of transformers, and whether there are weights to load."""
+    if spec.name is None:
+        # The usual 0.02 is made for wide models; narrow ones learn faster from a larger start.
+        inner = max(16, round(8 * spec.hidden / 3 / 16) * 16)
+        shape = (spec.hidden, spec.layers, spec.heads, spec.heads, inner, spec.vocab_size or 1024, True)
+        return _llama("llama", shape, spec, initializer_range=0.5 / spec.hidden**0.5), False
+    if not is_preset(spec.name):
+        return _known(spec)
+    architecture, size = _split(spec.name)
+    if architecture != "gpt2":
+        return _llama(architecture, LLAMA_SIZES[size], spec), False
+    from transformers import GPT2Config
+
+    hidden, layers, heads, vocab = GPT2_SIZES[size]
+    shape = {"n_embd": hidden, "n_layer": layers, "n_head": heads, "n_positions": max(1024, spec.seq_len)}
+    return GPT2Config(vocab_size=spec.vocab_size or vocab, bos_token_id=None, eos_token_id=0, **shape), False
+
+
+def _llama(architecture: str, shape: tuple[int, int, int, int, int, int, bool], spec: ModelSpec, **more: Any) -> Any:
+    from transformers import AutoConfig
+
+    hidden, layers, heads, kv_heads, inner, vocab, tied = shape
+    return AutoConfig.for_model(
+        architecture,
+        vocab_size=spec.vocab_size or vocab,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=spec.seq_len,
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=0,
+        **more,
+    )
+
+
+def _known(spec: ModelSpec) -> tuple[Any, bool]:
+    from transformers import AutoConfig
+
+    assert spec.name is not None
+    folder = Path(spec.name).expanduser()
+    if not folder.is_dir() and (folder.is_absolute() or spec.name.startswith((".", "~"))):
+        raise ConfigError(f"model={spec.name!r}: there is no such folder; give one that holds config.json, or a size: {', '.join(LLAMA_SIZES)}")
+    try:
+        config = AutoConfig.from_pretrained(folder if folder.is_dir() else spec.name)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unusable(spec.name, error) from error
+    weights = spec.pretrained and (not folder.is_dir() or any(folder.glob("*.safetensors")))
+    return config, weights
+
+
+def _unusable(name: str | None, error: BaseException) -> ConfigError:
+    sizes = ", ".join(LLAMA_SIZES)
+    return ConfigError(
+        f"model={name!r} can't be used: {str(error).strip().splitlines()[0]}\n"
+        f"  fix: a size ({sizes}), gpt2-SIZE, a folder with config.json and safetensors, or a hub name with a network"
+    )
+
+
+def _without_dropout(config: Any) -> None:
+    """Training is a pure function of weights and batches, on any number of ranks."""
+    for key, value in config.to_dict().items():
+        if ("dropout" in key or "pdrop" in key) and isinstance(value, float):
+            setattr(config, key, 0.0)
+
+
+def _with_lora(model: nn.Module, spec: ModelSpec) -> nn.Module:
+    if not spec.lora_rank:
+        return model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ConfigError(f"lora_rank={spec.lora_rank}: needs the package peft: pip install 'raytensor[lora]'") from error
+    targets = {"gpt2": ["c_attn", "c_proj", "c_fc"]}.get(model.config.model_type, "all-linear")
+    fan_in = model.config.model_type == "gpt2"
+    return get_peft_model(model, LoraConfig(r=spec.lora_rank, lora_alpha=2 * spec.lora_rank, target_modules=targets, fan_in_fan_out=fan_in, task_type="CAUSAL_LM"))
