@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("raytensor.run:run_main", "run a whole network: chain, miners, validators, consensus"),
     "devnet": ("raytensor.devnet.cli:main", "serve the embedded development chain by itself"),
     "report": ("raytensor.telemetry.report:report_main", "write the report of a run folder again"),
+    "replay": ("raytensor.validators.replay:replay_main", "make the weights of an evidence log again, to the bit"),
     "consensus": ("raytensor.consensus_chain:main", "what the chain would pay: check vectors, ask what-if"),
     "wallet": ("raytensor.chain.commands.wallet:wallet_main", "make, list, restore keys; balance; sign, verify"),
     "transfer": ("raytensor.chain.commands.transfer:transfer_main", "send TAO to an account"),

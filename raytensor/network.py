@@ -38,6 +38,7 @@ MAY_CHANGE = (
     "rounds", "resume", "dry_run", "paths.", "cluster.", "tracker.", "chain.timeout_s", "chain.inclusion_timeout_s",
     "miners.num_hosts", "miners.cpus_per_host", "miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every",
     "validators.num_scorers", "validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s",
+    "validators.gpus_per_scorer", "validators.pack_", "validators.score_limit_s", "validators.isolate",
 )  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def needs(cfg: RunConfig, cpus: float) -> list[Need]:
     left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
     return [
         Need("miner hosts", num_hosts(miners, left), miners.cpus_per_host, miners.gpus_per_host),
-        Need("scorers", validators.num_scorers, validators.cpus_per_scorer),
+        Need("scorers", validators.num_scorers, validators.cpus_per_scorer, validators.gpus_per_scorer),
         Need("chain actor", 1, CHAIN_ACTOR_CPUS),
     ]
 
@@ -227,26 +228,19 @@ class Network:
         return f"//raytensor//{self.cfg.seed}//operator"
 
     def _start_workers(self, num_hosts: int) -> None:
-        import ray
-
-        from raytensor.mechanisms import base
         from raytensor.miners.fleet import Fleet
-        from raytensor.pool import Pool
-        from raytensor.validators.scorer import Scorer
+        from raytensor.round import RULES
+        from raytensor.validators.scorer import Rules
+        from raytensor.validators.scorers import make_pool
 
         cfg, text = self.cfg, self.text
         hotkeys = [self._ss58(who) for who in self.neurons if who.role == "miner"]
         self.fleet = Fleet(cfg, hotkeys, text, num_hosts=num_hosts, folder=self.folder.checkpoints, resume_round=self._resumed_from)
         self._stack.callback(self.fleet.close)
-        scorer = ray.remote(num_cpus=cfg.validators.cpus_per_scorer)(Scorer)
-        self.scorers = Pool(
-            lambda: scorer.remote(cfg.mechanism, text.log_unigram, text.vocab_size),
-            "score",
-            cfg.validators.num_scorers,
-            queue=cfg.validators.scorer_queue,
-        )
+        self.rules = Rules(cfg.mechanism, text.log_unigram, text.vocab_size, cfg.validators.deadline_s)
+        self.scorers = make_pool({RULES: self.rules}, cfg.validators, cfg.cluster.torch_threads)
         self._stack.callback(self.scorers.close)
-        self.mechanism = base.load(cfg.mechanism, text.log_unigram, text.vocab_size, deadline_s=cfg.validators.deadline_s)
+        self.mechanism = self.rules.load()
 
     def _start_chain_actor(self) -> None:
         import ray
@@ -278,6 +272,7 @@ class Network:
     def _start_round(self) -> None:
         from raytensor.chain.follower import Follower
         from raytensor.round import Parts, Round
+        from raytensor.validators.evidence import EvidenceLog
         from raytensor.validators.scoreboard import ScoreBoard
 
         cfg = self.cfg
@@ -288,6 +283,15 @@ class Network:
         if self._resumed_from is not None:
             for hotkey, board in self.boards.items():
                 board.restore(self._board_path(self._resumed_from, hotkey), now=time.time())
+        logs = {
+            hotkey: EvidenceLog(self.folder.path / "evidence" / f"{hotkey}.jsonl", self.subnet.netuid, hotkey, self.rules)
+            for hotkey in self.boards
+        }
+        for hotkey, log in logs.items():
+            self._stack.callback(log.close)
+            log.cut_after(self._resumed_from or 0)  # what was played after the checkpoint is played again
+            if self.boards[hotkey].state.round > log.last_round:  # a log that was removed, or began later than the run
+                log.append_state(self.boards[hotkey].state)
         self.follower = Follower(
             self.endpoint,
             self.subnet.netuid,
@@ -298,7 +302,7 @@ class Network:
         )
         self._stack.callback(self.follower.close)
         self.follower.start()
-        parts = Parts(self.fleet, self.scorers, self.mechanism, self.boards, self.chain, self.text, self.show)
+        parts = Parts(self.fleet, self.scorers, self.mechanism, self.boards, logs, self.chain, self.text, self.show)
         miners = [self._ss58(who) for who in self.neurons if who.role == "miner"]
         self.round = Round(cfg, parts, self.subnet.netuid, miners, lambda: self.follower.tick.block if self.follower.tick else 0)
 

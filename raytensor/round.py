@@ -1,6 +1,7 @@
 """The one loop that wires the parts.
 
-    corpus -> Task -> Miner -> Response | Failure -> Scorer pool -> Score -> ScoreBoard -> Weights -> ChainActor
+    corpus -> Task -> Miner -> Response | Failure -> Scorer pool -> Score -> evidence log -> ScoreBoard -> Weights
+           -> ChainActor
 
 In: the parts, already started. Out: one `RoundDone` per round, through `show`; weights on the chain.
 Waits for: the miners' answers, each at most its deadline; never for the chain: at most one set of weights is on its
@@ -27,8 +28,11 @@ from raytensor.miners.fleet import Fleet
 from raytensor.pool import Pool
 from raytensor.telemetry import events
 from raytensor.types import Failure, Fate, Receipt, Score, Task, Weights
+from raytensor.validators.evidence import EvidenceLog
 from raytensor.validators.scoreboard import ScoreBoard
+from raytensor.validators.scorers import submit
 
+RULES = "run"  # the name of a run's only rules in its scorers
 Show = Callable[[events.Event], None]
 
 
@@ -40,6 +44,7 @@ class Parts:
     scorers: Pool
     mechanism: Mechanism
     boards: dict[str, ScoreBoard]  # validator hotkey -> its own board
+    logs: dict[str, EvidenceLog]  # validator hotkey -> where its evidence goes before its board takes it in
     chain: ray.actor.ActorHandle
     text: Text
     show: Show
@@ -121,7 +126,7 @@ class Round:
             else:
                 answered.add(answer.task_id)
                 task, sealed = questions[answer.task_id]
-                parts.scorers.submit(task.task_id, task, sealed, answer, hotkey=task.hotkey, deadline_s=task.deadline_s)
+                submit(parts.scorers, RULES, self.cfg.validators, task, sealed, answer)
             results.update(parts.scorers.poll())
             self.chain_poll()
         asked = time.monotonic()
@@ -133,7 +138,9 @@ class Round:
         """Each validator's board takes in its own evidence of the round."""
         for validator, board in self.parts.boards.items():
             mine = {task_id: results[task_id] for task_id, (task, _) in questions.items() if task.validator == validator}
-            board.update(gather(self.netuid, validator, number, mine, answered=answered & mine.keys()))
+            evidence = gather(self.netuid, validator, number, mine, answered=answered & mine.keys())
+            self.parts.logs[validator].append(evidence)
+            board.update(evidence)
 
     # ---------------------------------------------------------------------------------------------- the chain
 
@@ -143,6 +150,7 @@ class Round:
         for validator, board in self.parts.boards.items():
             values = board.weights()
             self.last_weights[validator] = values
+            self.parts.logs[validator].append_weights(number, values)
             self.parts.show(events.WeightsMade(round=number, hotkey=validator, values=values))
             if values:
                 self._newest.append(Weights(self.netuid, validator, values, made_at_block=self._block()))

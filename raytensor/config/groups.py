@@ -146,8 +146,19 @@ class Validators:
     num_scorers: int = 1
     # CPUs that each scorer actor reserves.
     cpus_per_scorer: float = 0.5
-    # Responses that one scorer holds at most, the one it works on included.
+    # GPUs that each scorer actor reserves (a fraction shares a device).
+    gpus_per_scorer: float = 0.0
+    # Calls that one scorer holds at most, the one it works on included.
     scorer_queue: int = 2
+    # Responses that are scored in one call at most; a call that runs out of memory is halved.
+    pack_items: int = 16
+    # MiB of questions and responses in one call at most.
+    pack_mib: float = 64.0
+    # Seconds that one call of a scorer may take; what runs longer is ended, tried once elsewhere, and fails alone.
+    score_limit_s: float = 60.0
+    # Score in a process that the scorer forks, so that a crash costs milliseconds and loads nothing again; null: where
+    # the scorer has no GPU.
+    isolate: bool | None = None
     # Seconds that one miner may take for one question.
     deadline_s: float = 60.0
 

@@ -1,31 +1,85 @@
 """A scorer: turns answered questions into scores. A plain class; the pool makes actors of it.
 
-In: answered questions. Out: one `Score` each, or one `Failure` when the answer breaks the task's bounds.
-Holds no state between items, so that any scorer of a pool gives the same result. Knows nothing of Ray.
+In: answered questions of any subnet whose rules it was made with. Out: one `Score` each, or one `Failure` when the
+answer breaks the task's bounds. Holds no state between calls, so that any scorer of a pool gives the same result.
+A mechanism that can't be loaded fails its own subnet's items only. Knows nothing of Ray.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from raytensor import config
 from raytensor.mechanisms import base
-from raytensor.types import Failure, Response, Score, Submission, Task
+from raytensor.pool import Isolated
+from raytensor.types import Failure, Reason, Response, Score, Submission, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a mechanism is made from. log_unigram float32 [vocab_size] is `Text.log_unigram`."""
+
+    mechanism: config.Mechanism
+    log_unigram: np.ndarray
+    vocab_size: int
+    deadline_s: float = 60.0
+
+    def load(self) -> base.Mechanism:
+        """Raises `ConfigError` when there is no such mechanism."""
+        return base.load(self.mechanism, self.log_unigram, self.vocab_size, deadline_s=self.deadline_s)
+
+
+Answered = tuple[str, Task, Any, Response | Submission]  # name of the rules, question, what was kept back, answer
 
 
 class Scorer:
-    """log_unigram float32 [vocab_size] is `Text.log_unigram`; the mechanism is the one that the section names."""
+    """rules by name (one name per subnet). Mechanisms, and the models in them, are loaded here, once."""
 
-    def __init__(self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int) -> None:
-        self._mechanism = base.load(cfg, log_unigram, vocab_size)
+    def __init__(self, rules: Mapping[str, Rules]) -> None:
+        self._mechanisms: dict[str, base.Mechanism] = {}
+        self._broken: dict[str, str] = {}
+        for name, one in rules.items():
+            try:
+                self._mechanisms[name] = one.load()
+            except Exception as error:  # a subnet's own code must not stop the scorer of the others
+                log.exception("the mechanism of %r can't be loaded", name)
+                self._broken[name] = f"{one.mechanism.path} can't be loaded: {type(error).__name__}: {error}"
+
+    def score_all(self, answers: Sequence[Answered]) -> list[Score | Failure]:
+        """What each answer showed; all of them are of one subnet."""
+        names = {name for name, *_ in answers}
+        assert len(names) == 1, names
+        (name,) = names
+        if name in self._broken:
+            return [Failure(task.task_id, task.hotkey, Reason.ERROR, self._broken[name]) for _, task, _, _ in answers]
+        return self._mechanisms[name].score([base.Item(task, sealed, answer) for _, task, sealed, answer in answers])
+
+
+class ScorerActor:
+    """The pool's actor.
+
+    isolate  work in a forked child (see pool/isolated.py), each call at most `limit_s`; not for rules that use a GPU.
+    """
+
+    def __init__(self, rules: Mapping[str, Rules], isolate: bool, limit_s: float) -> None:
+        self._scorer = Scorer(rules)
+        self._isolated = Isolated(self._scorer, limit_s) if isolate else None
 
     def ready(self) -> int:
         """The process id; answers once the constructor is through."""
         return os.getpid()
 
-    def score(self, task: Task, sealed: Any, response: Response | Submission) -> Score | Failure:
-        """What one response showed."""
-        return self._mechanism.score([base.Item(task, sealed, response)])[0]
+    def score_all(self, payloads: Sequence[tuple[Answered]]) -> list[Score | Failure]:
+        """See `Scorer.score_all`; each payload holds one answer."""
+        answers = [answer for (answer,) in payloads]
+        if self._isolated is not None:
+            return self._isolated.call("score_all", answers)
+        return self._scorer.score_all(answers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,10 @@ from raytensor import config
 from raytensor.data.text import Text, unigram
 from raytensor.mechanisms import base
 from raytensor.mechanisms.evidence import State, gather
-from raytensor.pool import Pool
 from raytensor.types import Failure, Reason, Response, Score
 from raytensor.validators.scoreboard import ScoreBoard
-from raytensor.validators.scorer import Scorer
+from raytensor.validators.scorer import Rules, Scorer
+from raytensor.validators.scorers import make_pool, submit
 
 V = 50
 HOTKEYS = [f"m{i}" for i in range(5)]
@@ -46,19 +48,30 @@ def weights(results: dict[str, Score | Failure], text) -> dict[str, float]:
 
 
 def test_weights_do_not_depend_on_the_pool(ray_session, text):
+    """Equal to the bit for 1, 2 and 4 actors, for any order of arrival and however answers are packed."""
     work = list(items(text))
-    alone = Scorer(CFG, text.log_unigram, V)
-    expected = {task.task_id: alone.score(task, sealed, response) for task, sealed, response in work}
+    rules = Rules(CFG, text.log_unigram, V)
+    alone = Scorer({"s": rules})
+    expected = {task.task_id: alone.score_all([("s", task, sealed, response)])[0] for task, sealed, response in work}
     found_weights = weights(expected, text)
     assert list(found_weights) == ["m0", "m1", "m2", "m3"]
     assert sorted(found_weights.values()) == list(found_weights.values()) and found_weights["m3"] > 0
     assert {result.reason for result in expected.values() if isinstance(result, Failure)} == {Reason.MALFORMED}
-    factory = lambda: ray_session.remote(Scorer).options(num_cpus=0.2).remote(CFG, text.log_unigram, V)  # noqa: E731
-    for size, seed in ((1, 0), (3, 1)):
-        pool = Pool(factory, "score", size)
+    for size, seed, pack in ((1, 0, 1), (2, 1, 3), (4, 2, 16)):
+        cfg = config.Validators(num_scorers=size, cpus_per_scorer=0.2, pack_items=pack)
+        pool = make_pool({"s": rules}, cfg)
         for i in np.random.default_rng(seed).permutation(len(work)):
-            task, sealed, response = work[i]
-            pool.submit(task.task_id, task, sealed, response, hotkey=task.hotkey)
+            submit(pool, "s", cfg, *work[i])
         results = dict(pool.drain(120.0))
         pool.close()
         assert results == expected and weights(results, text) == found_weights
+
+
+def test_rules_that_do_not_load_fail_their_own_items_only(text):
+    rules = Rules(CFG, text.log_unigram, V)
+    broken = dataclasses.replace(rules, mechanism=config.Mechanism(path="nobody.has.This"))
+    scorer = Scorer({"good": rules, "bad": broken})
+    task, sealed, response = next(items(text))
+    (failed,) = scorer.score_all([("bad", task, sealed, response)])
+    assert failed.reason is Reason.ERROR and "nobody.has.This can't be loaded" in failed.detail
+    assert isinstance(scorer.score_all([("good", task, sealed, response)])[0], Score)

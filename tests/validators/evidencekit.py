@@ -1,0 +1,50 @@
+"""A validator's board and log over rounds that are made up by a seed."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from raytensor import config
+from raytensor.mechanisms.evidence import Evidence, gather
+from raytensor.types import Failure, Reason, Score
+from raytensor.validators.evidence import EvidenceLog, replay
+from raytensor.validators.scoreboard import ScoreBoard
+from raytensor.validators.scorer import Rules
+
+V = 50
+HOTKEYS = [f"m{i}" for i in range(6)]
+TABLE = np.log(np.full(V, 1 / V, np.float32))
+RULES = Rules(config.Mechanism(), TABLE, V)
+
+
+def evidence(number: int) -> Evidence:
+    """Some are asked, some of those stay silent; losses below a table's."""
+    draw = np.random.default_rng(number)
+    results = {}
+    for place, hotkey in enumerate(HOTKEYS):
+        task_id = f"1/{number}/v/{hotkey}"
+        if draw.random() < 0.3:
+            continue  # not asked
+        if draw.random() < 0.2:
+            results[task_id] = Failure(task_id, hotkey, Reason.TIMEOUT)
+        else:
+            loss = math.log(V) - 0.3 * (place + 1) + draw.normal(0, 0.05)
+            results[task_id] = Score(task_id, number, 1, "v", hotkey, {"loss": float(loss)})
+    return gather(1, "v", number, results, answered=[key for key, one in results.items() if isinstance(one, Score)])
+
+
+def board() -> ScoreBoard:
+    return ScoreBoard(1, "v", RULES.load(), RULES.mechanism.path)
+
+
+def open_validator(folder: Path) -> tuple[ScoreBoard, EvidenceLog]:
+    """As a restart does it: the newest saved state, then what the log has beyond it."""
+    log = EvidenceLog(folder / "evidence.jsonl", 1, "v", RULES)
+    mine = board()
+    mine.restore(folder / "board.json", now=time.time())
+    mine.state = replay(log.path, state=mine.state).state
+    return mine, log
