@@ -204,6 +204,30 @@ def packed_vec(name: str, bound: int | None):
     return enc, dec, (), 1
 
 
+def packed_rows(name: str, width: int, bound: int | None):
+    """Vec of tuples of `width` integers of one type: weights, bonds. Takes lists of tuples, and arrays (n, width)."""
+    code, size = PACKED[name], struct.calcsize("<" + PACKED[name]) * width
+    dtype, one = f"<{name[0]}{size // width}", struct.Struct(f"<{width}{code}")
+
+    def enc(value, out):
+        if bound is not None and len(value) > bound:
+            raise ValueError(f"{len(value)} items, at most {bound}")
+        out += compact(len(value))
+        if hasattr(value, "astype"):
+            if len(value) and value.shape[1:] != (width,):
+                raise ValueError(f"an array of shape {value.shape} instead of (n, {width})")
+            out += value.astype(dtype).tobytes()
+        else:
+            out += b"".join(one.pack(*row) for row in value)
+
+    def dec(data, pos):
+        length, pos = _read_length(data, pos, size, bound)
+        end = pos + length * size
+        return tuple(one.iter_unpack(data[pos:end])), end
+
+    return enc, dec, (), 1
+
+
 def vec_of(inner: Any, bound: int | None, ordered: bool):
     enc_item, dec_item, item_size = inner.enc, inner.dec, inner.min_size
 

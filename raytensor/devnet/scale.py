@@ -142,6 +142,9 @@ class Codecs:
         inner = self(element)
         if element.name in PACKED and not expr.name.endswith("BTreeSet"):
             return builtin.packed_vec(element.name, bound)
+        names = {part.name for part in element.args} if element.name == "()" else set()
+        if len(names) == 1 and names < PACKED.keys() - {"bool"} and not expr.name.endswith("BTreeSet"):
+            return builtin.packed_rows(*names, len(element.args), bound)
         return builtin.vec_of(inner, bound, ordered=expr.name.endswith("BTreeSet"))
 
     def _struct(self, definition: StructDef):

@@ -149,7 +149,8 @@ class Item:
     def decode_value(self, data: bytes) -> Any:
         value = self.codec.decode(data)
         if hasattr(self.default, "dtype"):
-            value = np.array(value, self.default.dtype)
+            # The shape too: no row at all is still a table with its columns.
+            value = np.array(value, self.default.dtype).reshape(len(value), *self.default.shape[1:])
             value.setflags(write=False)
         return value
 

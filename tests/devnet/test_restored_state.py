@@ -88,3 +88,25 @@ def test_past_states_are_what_they_were():
     then = runtime.api_call("SubnetInfoRuntimeApi_get_metagraph", NETUID.to_bytes(2, "little"), block)
     assert now != then
     assert runtime.api_call("SubnetInfoRuntimeApi_get_metagraph", NETUID.to_bytes(2, "little")) == now
+
+
+def test_every_runtime_api_answers_the_same_from_a_restored_state():
+    going = build_runtime()
+    busy_subnet(going)
+    restored = build_runtime()
+    restored.store.load(going.block_number, state(going).items())
+    restored.block_number, restored.timestamp_ms = going.block_number, going.timestamp_ms
+    asked = 0
+    for api in going.apis.values():
+        for method, (inputs, _) in api.methods.items():
+            if {"RuntimeCall", "UncheckedExtrinsic"} & set(inputs.values()):
+                continue
+            codecs = [going.codecs(type_) for type_ in inputs.values()]
+            data = b"".join(
+                NETUID.to_bytes(2, "little") if codec.type in ("u16", "NetUid") else codec.encode(codec.zero)
+                for codec in codecs
+            )
+            name = f"{api.name}_{method}"
+            assert restored.api_call(name, data) == going.api_call(name, data), name
+            asked += 1
+    assert asked > 30
