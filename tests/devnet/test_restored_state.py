@@ -93,6 +93,11 @@ def test_past_states_are_what_they_were():
 def test_every_runtime_api_answers_the_same_from_a_restored_state():
     going = build_runtime()
     busy_subnet(going)
+    # Who loses the permit has bonds of no rows from then on.
+    going.next_block([root(going, "sudo_set_max_allowed_validators", netuid=NETUID, max_allowed_validators=2)])
+    for _ in range(12):
+        going.next_block()
+    assert any(len(bonds) == 0 for _, bonds in going.SubtensorModule.Bonds.items(NETUID))
     restored = build_runtime()
     restored.store.load(going.block_number, state(going).items())
     restored.block_number, restored.timestamp_ms = going.block_number, going.timestamp_ms
