@@ -14,6 +14,7 @@ import time
 from raytensor.devnet.chain import Block, Chain
 
 FILL_SHARE = 0.5  # of the block time, for taking in extrinsics; the rest is for clients
+MAX_FILL_S = 0.5  # nobody is answered meanwhile
 GENESIS_TIME_MS = 1_750_000_000_000
 
 
@@ -55,21 +56,25 @@ class Author:
     def _seal_instant(self) -> None:
         self._scheduled = False
         if self.chain.pool.has_ready():
-            try:
-                self.seal()
-            except Exception as error:  # the loop's edge: the node ends with the cause
-                if not self.failure.done():
-                    self.failure.set_exception(error)
-                return
+            self.seal()
             if self.chain.pool.has_ready():
                 self._schedule()
 
-    def seal(self) -> Block:
-        """One block now; its time follows the mode."""
+    def seal(self, *, wait: bool = True) -> Block:
+        """One block now; its time follows the mode. wait: until it is on disk. A failure ends the node."""
+        try:
+            return self._seal(wait)
+        except Exception as error:  # the loop's edge: a chain that can't make or keep a block must not go on
+            if self.failure is not None and not self.failure.done():
+                self.failure.set_exception(error)
+            raise
+
+    def _seal(self, wait: bool) -> Block:
         runtime = self.chain.runtime
         previous = runtime.Timestamp.Now.get()
         if self.interval_s is not None and not self.instant:
-            return self.chain.seal(max(previous + 1, time.time_ns() // 1_000_000), self.interval_s * FILL_SHARE)
+            budget_s = min(self.interval_s * FILL_SHARE, MAX_FILL_S)
+            return self.chain.seal(max(previous + 1, time.time_ns() // 1_000_000), budget_s, wait=wait)
         return self.chain.seal((previous or GENESIS_TIME_MS) + runtime.block_time_ms)
 
     async def _run(self, interval_s: float) -> None:
@@ -77,5 +82,8 @@ class Author:
         while True:
             # At least one pass of the event loop between blocks, however late we are.
             await asyncio.sleep(max(due - time.monotonic(), 0))
-            self.seal()
+            self.seal(wait=False)
+            if self.chain.storing is not None:
+                await asyncio.shield(asyncio.wrap_future(self.chain.storing))  # a stop must not take it back
+            self.chain.settle()
             due = max(due + interval_s, time.monotonic())  # lost slots are not made up for

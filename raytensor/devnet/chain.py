@@ -3,7 +3,9 @@
 In: timestamps from the author, extrinsics from the pool. Out: `Block`s, best and finalized, to listeners and, with a
 state folder, to the disk. Knows nothing of time or sockets.
 
-    seal(): inherent -> ready extrinsics while limits allow -> finalize -> header -> disk -> pool, listeners
+    seal(): inherent -> ready extrinsics while limits allow -> finalize -> header -> pool, listeners -> disk -> final
+
+A block is announced when it is made, and final only once it is on disk.
 
 Header hash = blake2_256(SCALE(parent, Compact<number>, state root, extrinsics root, digest)). The state is a function
 of the genesis and the extrinsics, so the state root chains these; the genesis root commits to state and metadata.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from raytensor.devnet.builtin import compact
@@ -69,6 +72,7 @@ class Chain:
         self.on_finalized: list[Callable[[Block], None]] = []
         self._unshielded: set[bytes] = set()  # accounts of the encrypted extrinsics of the open block
         self._unfinalized: list[tuple[Block, list[Entry]]] = []
+        self.storing: Future[None] | None = None  # of the last block, with a disk
         if disk is not None:
             disk.restore(self)
 
@@ -109,8 +113,11 @@ class Chain:
         self.finalized_number = finalized_number
         self.runtime.block_number = self.best.number
 
-    def seal(self, timestamp_ms: int, budget_s: float | None = None) -> Block:
-        """Make the next block from what is ready. `budget_s`: wall-clock time after which no more is taken in."""
+    def seal(self, timestamp_ms: int, budget_s: float | None = None, *, wait: bool = True) -> Block:
+        """Make the next block from what is ready. `budget_s`: wall-clock time after which no more is taken in.
+        wait: until it is on disk, and final as far as the lag says; else whoever asks waits for `storing` and calls
+        `settle`.
+        """
         runtime, executive = self.runtime, self.executive
         deadline = None if budget_s is None else time.monotonic() + budget_s
         number = self.best.number + 1
@@ -126,9 +133,17 @@ class Chain:
         changes = runtime.finish_block()
         block = self._append(number, logs, extrinsics)
         if self.disk is not None:
-            self.disk.store(block, changes, max(self.finalized_number, number - self.finality_lag))
+            self.storing = self.disk.store(block, changes, max(self.finalized_number, number - self.finality_lag))
         self._announce(block, changes, included, invalid)
+        if wait:
+            self.settle()
         return block
+
+    def settle(self) -> None:
+        """Wait for the disk; then everything but the last `finality_lag` blocks is final."""
+        if self.storing is not None:
+            self.storing.result()
+        self._finalize(self.best.number - self.finality_lag)
 
     def _fill(self, extrinsics: list[bytes], deadline: float | None) -> tuple[list[Entry], list[Entry]]:
         """Apply ready extrinsics until the block is full. Returns (included, invalid)."""
@@ -193,10 +208,16 @@ class Chain:
         for listener in self.listeners:
             listener(block, changes)
         self._unfinalized.append((block, [entry for entry in included if entry.watchers]))
-        self.finalize(block.number - self.finality_lag)
 
     def finalize(self, number: int) -> None:
-        """Everything up to `number` is final; its watchers hear of it."""
+        """Everything up to `number` is final from now on, whatever the lag."""
+        self.settle()
+        if self.disk is not None and number > self.finalized_number:
+            self.disk.store_finalized(number).result()
+        self._finalize(number)
+
+    def _finalize(self, number: int) -> None:
+        """Tell the watchers of everything up to `number`."""
         while self._unfinalized and self._unfinalized[0][0].number <= number:
             block, entries = self._unfinalized.pop(0)
             self.finalized_number = block.number
@@ -211,6 +232,7 @@ class Chain:
 
         Raises ValueError if one of them is final, or the state before them is forgotten.
         """
+        self.settle()
         target = self.best.number - count
         if target < self.finalized_number:
             raise ValueError(f"block {target + 1} is final; a node with a greater --finality-lag can go back further")

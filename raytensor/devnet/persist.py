@@ -2,6 +2,7 @@
 
 In: sealed blocks with their changed keys. Out: after a restart, the chain as of the last stored block; bodies of old
 blocks. A block is on disk as a whole or not at all, wherever the process is killed.
+A thread of its own writes: a disk that is busy for seconds holds up the next block, and nobody's answer.
 A folder of another chain (genesis or metadata differ), or one that another process uses, is refused with the reason.
 Not kept: the state of earlier blocks. After a restart state can be read from the last stored block on.
 """
@@ -9,12 +10,13 @@ Not kept: the state of earlier blocks. After a restart state can be read from th
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raytensor.devnet.builtin import ScaleError, compact, read_compact
 from raytensor.devnet.store import ABSENT
-from raytensor.errors import ConfigError
+from raytensor.errors import ChainError, ConfigError
 
 if TYPE_CHECKING:
     from raytensor.devnet.chain import Block, Chain
@@ -38,7 +40,7 @@ class Disk:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(folder / FILE_NAME, timeout=1.0, isolation_level=None)
+            self._db = sqlite3.connect(folder / FILE_NAME, timeout=1.0, isolation_level=None, check_same_thread=False)
             # The lock stays ours until we end; the journal makes a killed transaction vanish.
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -49,6 +51,7 @@ class Disk:
             raise ConfigError(f"--state {folder}: {reason}; name another folder, or end that process") from None
         except (sqlite3.DatabaseError, OSError) as error:
             raise ConfigError(f"--state {folder} can't hold a chain: {error}; name another folder") from None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="disk")
 
     def meta(self, name: str) -> str | None:
         """A remembered setting of the chain (format, genesis, finalized, block_time_ms), None in a new folder."""
@@ -92,36 +95,34 @@ class Disk:
         self._db.executemany("INSERT INTO state VALUES (?, ?)", entries)
         self._db.execute("COMMIT")
 
-    def store(self, block: Block, changes: list, finalized: int) -> None:
-        """One transaction: the block, its changed keys, what is final."""
+    def store(self, block: Block, changes: list, finalized: int) -> Future[None]:
+        """One transaction: the block, its changed keys, what is final. In the future the block is on disk."""
+        row = (block.number, block.parent, block.state_root, block.extrinsics_root, _pack(block.logs),
+               _pack(block.extrinsics))  # fmt: skip
+        return self._writer.submit(self._write, *_rows(changes), row, finalized)
+
+    def _write(self, written: list, removed: list, row: tuple, finalized: int) -> None:
+        try:
+            self._commit(written, removed, row, finalized)
+        except sqlite3.Error as error:
+            raise ChainError(f"--state {self.folder}: block {row[0]} can't be written: {error}") from error
+
+    def _commit(self, written: list, removed: list, row: tuple, finalized: int) -> None:
         db = self._db
         db.execute("BEGIN")
-        self._put(changes)
-        db.execute(
-            "INSERT INTO block VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                block.number, block.parent, block.state_root, block.extrinsics_root, _pack(block.logs),
-                _pack(block.extrinsics),
-            ),
-        )  # fmt: skip
+        self._put(written, removed)
+        db.execute("INSERT INTO block VALUES (?, ?, ?, ?, ?, ?)", row)
         db.execute("UPDATE meta SET value = ? WHERE name = 'finalized'", (str(finalized),))
         db.execute("COMMIT")
 
     def revert(self, number: int, changes: list) -> None:
         """One transaction: blocks above `number` are gone, and what they had changed is as it was."""
         self._db.execute("BEGIN")
-        self._put(changes)
+        self._put(*_rows(changes))
         self._db.execute("DELETE FROM block WHERE number > ?", (number,))
         self._db.execute("COMMIT")
 
-    def _put(self, changes: list) -> None:
-        written, removed = [], []
-        for item, key in changes:
-            value = item.current.get(key, ABSENT)
-            if value is ABSENT:
-                removed.append((item.raw_key(key),))
-            else:
-                written.append((item.raw_key(key), item.codec.encode(value)))
+    def _put(self, written: list, removed: list) -> None:
         self._db.executemany(
             "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", written
         )
@@ -132,8 +133,27 @@ class Disk:
         row = self._db.execute("SELECT body FROM block WHERE number = ?", (number,)).fetchone()
         return None if row is None else list(_unpack(row[0]))
 
+    def store_finalized(self, number: int) -> Future[None]:
+        """What is final was told out of turn."""
+        return self._writer.submit(
+            self._db.execute, "UPDATE meta SET value = ? WHERE name = 'finalized'", (str(number),)
+        )
+
     def close(self) -> None:
+        self._writer.shutdown()
         self._db.close()
+
+
+def _rows(changes: list) -> tuple[list, list]:
+    """Changed keys as they are now: (key and value of what is there, keys of what is gone), SCALE."""
+    written, removed = [], []
+    for item, key in changes:
+        value = item.current.get(key, ABSENT)
+        if value is ABSENT:
+            removed.append((item.raw_key(key),))
+        else:
+            written.append((item.raw_key(key), item.codec.encode(value)))
+    return written, removed
 
 
 def _pack(items: list[bytes] | tuple[bytes, ...]) -> bytes:

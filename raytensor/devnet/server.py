@@ -133,7 +133,7 @@ class Server:
                 if len(message.data) > MAX_MESSAGE:
                     connection.send(_TOO_BIG)
                 else:
-                    self._dispatcher.handle(message.data, connection)
+                    await self._dispatcher.handle(message.data, connection)
                 if connection.too_slow:
                     break
         except ConnectionError:
@@ -151,5 +151,5 @@ class Server:
         if len(body) > MAX_MESSAGE:
             connection.send(_TOO_BIG)
         else:
-            self._dispatcher.handle(body, connection)
+            await self._dispatcher.handle(body, connection)
         return web.Response(text=connection.reply, content_type="application/json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import socket
@@ -231,7 +232,7 @@ def test_fuzzed_requests_always_get_a_json_rpc_answer(seed):
 
     for number in range(25_000):
         connection = Collector()
-        rpc.handle(request(), connection)
+        asyncio.run(rpc.handle(request(), connection))
         for text in connection.sent:
             reply = json.loads(text)
             assert reply["jsonrpc"] == "2.0" and ("result" in reply or "error" in reply or "method" in reply)

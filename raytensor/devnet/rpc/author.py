@@ -10,7 +10,15 @@ from typing import Any
 from raytensor.devnet.author import Author
 from raytensor.devnet.chain import Chain
 from raytensor.devnet.pool import PoolError
-from raytensor.devnet.rpc.protocol import Connection, RpcError, Subscription, hex_bytes, invalid_params, method
+from raytensor.devnet.rpc.protocol import (
+    Connection,
+    RpcError,
+    Subscription,
+    Turns,
+    hex_bytes,
+    invalid_params,
+    method,
+)
 from raytensor.devnet.rpc.state import unsubscribe
 from raytensor.devnet.scale import ScaleError
 
@@ -19,8 +27,8 @@ _FINAL = ("finalized", "finalityTimeout", "usurped")
 
 
 class AuthorMethods:
-    def __init__(self, chain: Chain, author: Author) -> None:
-        self.chain, self.author = chain, author
+    def __init__(self, chain: Chain, author: Author, turns: Turns) -> None:
+        self.chain, self.author, self._turns = chain, author, turns
 
     @method("author_submitExtrinsic", params=("bytes",))
     def submit(self, connection: Connection, extrinsic: Any) -> str:
@@ -82,7 +90,7 @@ class AuthorMethods:
         return True
 
     @method("dev_newBlock", params=("options",))
-    def new_block(self, connection: Connection, options: Any) -> str:
+    async def new_block(self, connection: Connection, options: Any) -> str:
         """Seal `count` blocks (default 1), or up to block `to`. Returns the last one's hash."""
         options = options or {}
         best = self.chain.best.number
@@ -91,6 +99,7 @@ class AuthorMethods:
             raise invalid_params(f"between 1 and {MAX_NEW_BLOCKS} blocks can be made at once, not {count!r}")
         for _ in range(count):
             block = self.author.seal()
+            await self._turns.take()
         return f"0x{block.hash.hex()}"
 
     @method("dev_rollBack", params=("options",))

@@ -6,7 +6,7 @@ from raytensor.devnet.author import Author
 from raytensor.devnet.chain import Chain
 from raytensor.devnet.rpc.author import AuthorMethods
 from raytensor.devnet.rpc.chain import ChainMethods
-from raytensor.devnet.rpc.protocol import Dispatcher
+from raytensor.devnet.rpc.protocol import Dispatcher, Turns
 from raytensor.devnet.rpc.state import StateMethods
 from raytensor.devnet.rpc.system import SystemMethods
 
@@ -15,6 +15,7 @@ class NodeRpc(Dispatcher):
     """The methods of a chain and its author."""
 
     def __init__(self, chain: Chain, author: Author) -> None:
-        system = SystemMethods(chain)
-        super().__init__([system, StateMethods(chain), ChainMethods(chain), AuthorMethods(chain, author)])
+        system, turns = SystemMethods(chain), Turns()
+        groups = [system, StateMethods(chain, turns), ChainMethods(chain), AuthorMethods(chain, author, turns)]
+        super().__init__(groups, turns)
         system.served = sorted(self.methods)

@@ -2,19 +2,27 @@
 
 In: one text message of a connection. Out: one text reply, then the notifications of the subscriptions it opened.
 Parameters by position or by name; ids are echoed as they came; a reply always leaves before its notifications.
+Everybody shares one thread: between requests, and inside methods that take long (they are coroutines), others get
+their turn at least every SLICE_S seconds.
 Knows nothing of what the methods do or of how messages travel (server.py).
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
+import logging
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from raytensor.devnet.pool import PoolError
 
 MAX_BATCH = 10_000
+SLICE_S = 0.01
+_log = logging.getLogger(__name__)
 
 
 class RpcError(Exception):
@@ -86,11 +94,28 @@ def method(*names: str, params: tuple[str, ...] = ()):
     return mark
 
 
-class Dispatcher:
-    """Finds methods marked with `@method` on the given groups and answers messages."""
+class Turns:
+    """Shares the event loop fairly: `take()` lets others run once the last turn is SLICE_S ago."""
 
-    def __init__(self, groups: list[object]) -> None:
+    def __init__(self) -> None:
+        self._since = 0.0
+
+    async def take(self) -> None:
+        if time.monotonic() - self._since > SLICE_S:
+            await asyncio.sleep(0)
+            self._since = time.monotonic()
+
+
+class Dispatcher:
+    """Finds methods marked with `@method` on the given groups and answers messages.
+
+    `num_failures`: requests that ended in a mistake of ours; each was logged and got "Internal error".
+    """
+
+    def __init__(self, groups: list[object], turns: Turns | None = None) -> None:
         self.methods: dict[str, Callable] = {}
+        self.turns = turns or Turns()
+        self.num_failures = 0
         for group in groups:
             for attribute in dir(type(group)):
                 function = getattr(group, attribute)
@@ -98,7 +123,7 @@ class Dispatcher:
                     assert name not in self.methods, name
                     self.methods[name] = function
 
-    def handle(self, message: str | bytes, connection: Connection) -> None:
+    async def handle(self, message: str | bytes, connection: Connection) -> None:
         """Answer one message on its connection."""
         opened: list[Subscription] = []
         try:
@@ -106,25 +131,29 @@ class Dispatcher:
         except (ValueError, RecursionError):
             return connection.send(_dump(_error(None, RpcError(-32700, "Parse error"))))
         if isinstance(request, list):
-            reply = self._batch(request, connection, opened)
+            reply = await self._batch(request, connection, opened)
         else:
-            reply = self._answer(request, connection, opened)
+            reply = await self._answer(request, connection, opened)
         if reply is not None:
             connection.send(_dump(reply))
         for subscription in opened:
             subscription.open()
+        await self.turns.take()
 
-    def _batch(self, requests: list, connection: Connection, opened: list) -> Any:
+    async def _batch(self, requests: list, connection: Connection, opened: list) -> Any:
         if not requests:
             return _error(None, RpcError(-32600, "Invalid request"))
         if len(requests) > MAX_BATCH:
             return _error(
                 None, RpcError(-32010, "The batch request was too large", f"Exceeded max limit of {MAX_BATCH}")
             )
-        replies = [self._answer(request, connection, opened) for request in requests]
+        replies = []
+        for request in requests:
+            replies.append(await self._answer(request, connection, opened))
+            await self.turns.take()
         return [reply for reply in replies if reply is not None] or None
 
-    def _answer(self, request: Any, connection: Connection, opened: list) -> dict | None:
+    async def _answer(self, request: Any, connection: Connection, opened: list) -> dict | None:
         if not isinstance(request, dict) or not isinstance(request.get("method"), str):
             request_id = request.get("id") if isinstance(request, dict) else None
             return _error(
@@ -135,10 +164,16 @@ class Dispatcher:
             return _error(None, RpcError(-32600, "Invalid request"))
         try:
             result = self._call(request["method"], request.get("params"), connection)
+            if inspect.iscoroutine(result):
+                result = await result
         except RpcError as error:
             reply = _error(request_id, error)
         except PoolError as error:
             reply = _error(request_id, RpcError(error.code, error.message, error.data))
+        except Exception:  # the node's edge: a mistake of ours in one method must not take the connection with it
+            self.num_failures += 1
+            _log.exception("%s failed", request["method"])
+            reply = _error(request_id, RpcError(-32603, "Internal error"))
         else:
             if isinstance(result, Subscription):
                 opened.append(result)

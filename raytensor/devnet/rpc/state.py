@@ -5,11 +5,20 @@ In: raw keys, SCALE arguments, block hashes. Out: hex, as a Substrate node gives
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from raytensor.devnet.chain import Block, Chain
 from raytensor.devnet.hashing import blake2_256
-from raytensor.devnet.rpc.protocol import Connection, RpcError, Subscription, hex_bytes, invalid_params, method
+from raytensor.devnet.rpc.protocol import (
+    Connection,
+    RpcError,
+    Subscription,
+    Turns,
+    hex_bytes,
+    invalid_params,
+    method,
+)
 from raytensor.devnet.scale import ScaleError
 from raytensor.devnet.store import ABSENT
 
@@ -22,7 +31,8 @@ def _hex(value: bytes | None) -> str | None:
 
 
 class StateMethods:
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, turns: Turns) -> None:
+        self._turns = turns
         self.chain, self.runtime, self.store = chain, chain.runtime, chain.runtime.store
         self._storage_subscriptions: dict[str, tuple[Subscription, list[tuple[bytes, Any, Any]]]] = {}
         chain.listeners.append(self._on_block)
@@ -72,16 +82,23 @@ class StateMethods:
         return [f"0x{key.hex()}" for key in keys]
 
     @method("state_getPairs", params=("prefix", "hash"))
-    def get_pairs(self, connection: Connection, prefix: Any, at: Any) -> list[list[str]]:
-        number = self._at(at)
+    async def get_pairs(self, connection: Connection, prefix: Any, at: Any) -> list[list[str]]:
+        number = self._block(at).number
         keys = self.store.raw_keys(hex_bytes(prefix, "prefix"), None, None, number)
-        return [[f"0x{key.hex()}", _hex(self.store.read_raw(key, number))] for key in keys]
+        return [[f"0x{key.hex()}", value] async for key, value in self._read(keys, number)]
+
+    async def _read(self, keys: list[bytes], number: int) -> AsyncIterator[tuple[bytes, str | None]]:
+        """(key, value at that block): blocks may be made between two of many keys."""
+        for i, raw in enumerate(keys):
+            if i % 64 == 63:
+                await self._turns.take()
+            yield raw, _hex(self.store.read_raw(raw, number))
 
     @method("state_queryStorageAt", params=("keys", "hash"))
-    def query_storage_at(self, connection: Connection, keys: Any, at: Any) -> list[dict]:
-        block = self._block(at)
-        number = None if block is self.chain.best else block.number
-        changes = [[key, _hex(self.store.read_raw(raw, number))] for key, raw in self._keys(keys)]
+    async def query_storage_at(self, connection: Connection, keys: Any, at: Any) -> list[dict]:
+        block, asked = self._block(at), self._keys(keys)
+        values = [value async for _, value in self._read([raw for _, raw in asked], block.number)]
+        changes = [[key, value] for (key, _), value in zip(asked, values)]
         return [{"block": _hex(block.hash), "changes": changes}]
 
     def _keys(self, keys: Any) -> list[tuple[str, bytes]]:
