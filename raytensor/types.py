@@ -184,9 +184,22 @@ class Fate(str, enum.Enum):
     """What became of an intent that was handed to the chain actor."""
 
     INCLUDED = "included"  # in a block, and its own item succeeded
+    COMMITTED = "committed"  # weights: their commit is in a block; they count once it is revealed
+    REVEALED = "revealed"  # weights: the commit was opened, they count
+    HELD = "held"  # weights: accepted, and sent at the first block that allows it
     FAILED = "failed"  # refused by the pool, or in a block with an error of its own
     NOT_SENT = "not_sent"  # a preflight check or a newer intent made sending pointless
     UNKNOWN = "unknown"  # sent, and the chain has not yet said; reconciled later
+
+    @property
+    def done(self) -> bool:
+        """Whether it has its effect on the chain."""
+        return self in (Fate.INCLUDED, Fate.REVEALED)
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will come of it unless it is handed in again."""
+        return self.done or self in (Fate.FAILED, Fate.NOT_SENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,3 +216,4 @@ class Receipt:
     error: str | None = None  # metadata name of the error, or the pool's words
     action: str | None = None  # what to do about the error
     fee_rao: int = 0
+    until: int | None = None  # block of the next step, as far as it can be told: HELD sent, COMMITTED revealed

@@ -1,12 +1,16 @@
 """The only writer: intents and weights in, a receipt for each out, whatever happens on the way.
 
-In: `Weights` or intents, for the accounts whose keys (or whose proxies' key) it holds. Out: one `Receipt` per intent.
-    intent -> policy -> journal -> preflight -> plan -> sign -> journal -> send -> watch -> events per item -> receipt
-It is ready when its constructor returns: the journal is open and what was left open has been looked up on the chain.
-Waits for: the chain's answers (`timeout_s` each) and inclusion (`inclusion_timeout_s` per call of `submit`); what has
-no fate by then is UNKNOWN, stays watched, and is answered when the same intent is handed in again.
-A plain class; `ray.remote(ChainWriter)` is applied where it is used. Reads have a connection of their own, so that with
-`max_concurrency=2` a metagraph does not wait for a block. One writer per key and chain.
+In: `Weights` or intents, for the accounts whose keys (or whose proxies' key) it holds. Out: receipts.
+    submit(intents)      carried out now or reported: waits for the blocks, at most `inclusion_timeout_s`
+    hold(weights)        the newest opinion of each (hotkey, subnet, mechanism): set at the first block that allows it,
+                         committed and revealed where the subnet wants that; returns at once, whatever the chain does
+    set_weights(weights) `hold`, and then waits until each is set, committed, held for later or refused
+    receipts_since(n)    every fate that was told since, in order: for those who hold and do not wait
+It is ready when its constructor returns: it has the lease of its keys, the journal is open, and what was left open has
+been looked up on the chain. All writing is done by one thread, the pump, which looks at the chain with every block;
+callers wait for their receipts and for nothing else. What has no fate in time is UNKNOWN, stays watched, and is answered
+when the same intent is handed in again. An extrinsic of one of its keys that it did not send stops that key.
+A plain class; `writer_actor` makes it a named Ray actor. One writer per key and chain: see lease.py.
 """
 
 from __future__ import annotations
@@ -17,45 +21,46 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from raytensor.chain.batcher import Item, Limits, Planned, halve, plan
+from raytensor.chain.batcher import Limits
 from raytensor.chain.calls import Intent, SetWeights
 from raytensor.chain.client import ChainClient
-from raytensor.chain.errors import PoolRefusal
+from raytensor.chain.desk import Desk, receipt_of
 from raytensor.chain.gate import AuditLog, Gate
 from raytensor.chain.journal import Journal
-from raytensor.chain.limits import Meter, read_limits
+from raytensor.chain.lease import LEASE_S, Lease
 from raytensor.chain.metagraph import read_metagraph
-from raytensor.chain.outbox import Outbox
+from raytensor.chain.outbox import Foreign, Outbox
+from raytensor.chain.pipeline import Pipeline
 from raytensor.chain.policy import Policy
-from raytensor.chain.preflight import Refusal, check_weights, read_views
 from raytensor.chain.wallet import KeyRef, Signer
-from raytensor.errors import ChainUnavailable, ConfigError
+from raytensor.errors import ChainRefused, ChainUnavailable, ConfigError
 from raytensor.types import Fate, Metagraph, Receipt, Weights
 
 log = logging.getLogger(__name__)
 
-Failed = tuple[Fate, str, str]  # fate, error and action of an intent that may be tried again
-
-ATTEMPTS = 3
+FASTEST_POLL_S, SLOWEST_POLL_S = 0.05, 1.0
 OFFLINE_PAUSE_S = 0.5
-# Refusals and ends after which the same intent may go in a new extrinsic: the old one certainly has no effect.
-_AGAIN = {"Stale", "BadProof", "AncientBirthBlock", "PriorityTooLow", "PoolFull", "Expired"}
-# Proxy types that may set weights and do the like (chain: ProxyType), for delegates.
-_PROXY_TYPES = {"Any", "NonTransfer", "NonCritical", "NonFungible"}
+PRUNE_EVERY_S, KEPT_S = 3600.0, 2 * 86_400.0
+_IN_USE = "fix: stop the program that sent it, then take_over(), or start this writer again"
 
 
 class ChainWriter:
     """Owns the nonces of its signers on one chain.
 
-    endpoints  URLs or network names, in order of preference.
-    signers    ss58 -> reference of its key.
-    delegate   a key that is a proxy of (some of) the signers: their calls then share one extrinsic.
-    limits     of one extrinsic; None reads them from the chain.
-    policy     what may be done with money; by default no transfers and no unstaking.
-    audit_path file of the audit log; None writes none.
-    Raises ChainUnavailable, WalletError, ConfigError.
+    endpoints     URLs or network names, in order of preference.
+    signers       ss58 -> reference of its key.
+    delegate      a key that is a proxy of (some of) the signers: their calls then share one extrinsic.
+    limits        of one extrinsic; None reads them from the chain.
+    policy        what may be done with money; by default no transfers and no unstaking.
+    audit_path    file of the audit log; None writes none.
+    owner         what the lease calls this writer.
+    lease_folder  where the leases lie; by default beside the journal. lease_wait_s: how long to wait for a holder.
+    stop_on_foreign  stop a key when the chain has an extrinsic of it that is not ours.
+    Raises ChainUnavailable, WalletError, ConfigError, and ChainRefused "KeyInUse" if another writer has a key.
     """
 
     def __init__(
@@ -71,47 +76,84 @@ class ChainWriter:
         limits: Limits | None = None,
         policy: Policy = Policy(),
         audit_path: str | os.PathLike | None = None,
+        owner: str = "",
+        lease_folder: str | os.PathLike | None = None,
+        lease_s: float = LEASE_S,
+        lease_wait_s: float = 5.0,
+        stop_on_foreign: bool = True,
     ) -> None:
         self._endpoints, self._timeout_s, self._inclusion_s = endpoints, timeout_s, inclusion_timeout_s
         self._keys = {address: _open(address, ref) for address, ref in signers.items()}
         self._delegate = delegate.open() if delegate is not None else None
         if not self._keys and self._delegate is None:
             raise ConfigError("a chain writer without keys can't write: give at least one signer or a delegate")
-        self._lock, self._read_lock = threading.RLock(), threading.Lock()
-        self._client = ChainClient(endpoints, timeout_s)
-        self._reader: ChainClient | None = None
-        try:
-            self._journal = Journal(journal_path, self._client.genesis)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
         everyone = dict(self._keys)
         if self._delegate is not None:
             everyone[self._delegate.ss58] = self._delegate
-        self._outbox = Outbox(self._client, self._journal, everyone, era_blocks=era_blocks)
-        self._limits = limits or read_limits(self._client)
-        self._meter = Meter(self._client, next(iter(everyone.values())).public_key)
-        self._delegates: dict[str, str] = {}
-        self._audit = AuditLog(audit_path)
-        self._gate = Gate(self._client, self._journal, policy, self._audit)
-        self._outbox.restore()
-        if self._outbox.open:
-            settled = self._outbox.poll()
-            self._gate.settled(settled)
-            log.info("journal: %d extrinsics settled, %d still open", len(settled), len(self._outbox.open))
-
-    def set_weights(self, weights: Sequence[Weights]) -> list[Receipt]:
-        """Sets weights, one receipt for each in order. See `submit`."""
-        return self.submit([weights_intent(one) for one in weights])
+        self._read_lock, self._reader = threading.Lock(), None
+        self._stop_on_foreign, self._foreign = stop_on_foreign, 0
+        self._stopping = threading.Event()
+        self._errors, self._lost = 0, False
+        self._undo: list[Callable[[], None]] = []
+        try:
+            self._client = ChainClient(endpoints, timeout_s)
+            self._undo.append(self._client.close)
+            folder = Path(journal_path).expanduser().parent if lease_folder is None else lease_folder
+            self._lease = Lease(
+                folder, self._client.genesis, list(everyone), owner=owner or f"the writer of {journal_path}",
+                length_s=lease_s, wait_s=lease_wait_s,
+            )  # fmt: skip
+            self._lease_s, self._renew_at = lease_s, time.monotonic() + lease_s / 3
+            self._undo.append(self._lease.release)
+            self._journal = _journal(journal_path, self._client.genesis)
+            self._undo.append(self._journal.close)
+            self._audit = AuditLog(audit_path)
+            self._undo.append(self._audit.close)
+            self._outbox = Outbox(self._client, self._journal, everyone, era_blocks=era_blocks)
+            self._gate = Gate(self._read_client, self._journal, policy, self._audit)
+            self._desk = Desk(self._journal, self._tell)
+            self._pipeline = Pipeline(
+                self._client, self._journal, self._outbox, self._desk, self._gate, self._keys, self._delegate, limits,
+                fence=self._fence,
+            )  # fmt: skip
+            self._outbox.restore()
+            self._desk.restore(self._outbox.carrying, self._pipeline.commits.intent_ids)
+            self._pipeline.tick()
+        except BaseException:
+            self._close_all()
+            raise
+        self._prune_at = time.monotonic() + 60.0
+        self._pump = threading.Thread(target=self._run, name="chain-writer", daemon=True)
+        self._pump.start()
 
     def submit(self, intents: Sequence[Intent]) -> list[Receipt]:
         """Carries intents out, in as few extrinsics as the chain allows; one receipt for each, in order.
 
         An intent whose id was carried out already is not carried out again: its receipt is returned. One that had no
         effect is tried anew. Of several weights for one hotkey, subnet and mechanism the last counts.
-        Raises ConfigError for a signer whose key is not here.
+        Raises ConfigError for a signer whose key is not here, ChainRefused "KeyInUse" when another writer took over.
         """
-        with self._lock:
-            return self._submit(list(intents))
+        return self._deliver(list(intents), once=True)
+
+    def set_weights(self, weights: Sequence[Weights]) -> list[Receipt]:
+        """Holds weights, and waits until the chain has them, or the earliest block for them is known. In order."""
+        return self._deliver([weights_intent(one) for one in weights], once=False)
+
+    def hold(self, weights: Sequence[Weights]) -> list[str]:
+        """These are the newest weights of their places: they are set as soon as the chain allows. Their intents' ids.
+
+        Never waits for the chain. Nothing is lost if this process dies after the return.
+        """
+        intents = [weights_intent(one) for one in weights]
+        self._check(intents)
+        allowed, refused = self._gate.admit([i for i in intents if not self._done(i)])
+        self._desk.put(allowed, once=False)
+        self._journal.settle(refused)
+        return [intent.intent_id for intent in intents]
+
+    def receipts_since(self, cursor: int = 0, limit: int = 1000) -> tuple[int, list[Receipt]]:
+        """(the next cursor, the receipts told since `cursor`, oldest first); those of the last two days are kept."""
+        return self._journal.receipts_since(cursor, limit)
 
     def metagraph(self, netuid: int, mecid: int = 0) -> Metagraph:
         """The subnet at the best block."""
@@ -124,191 +166,200 @@ class ChainWriter:
             return self._read_client().head().number
 
     def counters(self) -> dict[str, int]:
-        """Extrinsics since this writer started: submitted (taken by a node), included (in a block), failed (refused,
-        expired, or included with an item that failed)."""
+        """Extrinsics since this writer started: submitted (taken by a node, by this writer or by the one before it),
+        included (in a block), failed (refused, expired, or included with an item that failed)."""
         return dict(self._outbox.counters)
+
+    def state(self) -> dict[str, Any]:
+        """How it is doing: newest block, what went wrong last ("" if nothing), keys that were stopped and why."""
+        return {"block": self._outbox.head.number, "trouble": self._pipeline.trouble, "errors": self._errors,
+                "stopped": dict(self._pipeline.stopped), "open_extrinsics": len(self._outbox.open)}  # fmt: skip
+
+    def take_over(self) -> None:
+        """Goes on with keys that were stopped because somebody else used them. The other must have been stopped."""
+        self._pipeline.stopped.clear()
 
     def ready(self) -> bool:
         """Answers once the constructor has returned."""
         return True
 
     def close(self) -> None:
-        """Closes connections and journal; what is open stays in the journal for the next writer."""
-        with self._lock, self._read_lock:
-            self._client.close()
+        """Ends the pump, closes connections and journal, gives the lease back; what is open stays in the journal."""
+        self._stopping.set()
+        self._pump.join(timeout=self._timeout_s + 5)
+        with self._read_lock:
             if self._reader is not None:
                 self._reader.close()
-            self._journal.close()
-            self._audit.close()
+                self._reader = None
+        self._close_all()
 
-    # The pipeline
+    # Callers
 
-    def _submit(self, intents: list[Intent]) -> list[Receipt]:
+    def _deliver(self, intents: list[Intent], *, once: bool) -> list[Receipt]:
         deadline = time.monotonic() + self._inclusion_s
-        done: dict[str, Receipt] = {}
-        for intent in intents:
-            known = self._journal.receipt(intent.intent_id)
-            if known is not None and known.fate is Fate.INCLUDED:
-                done[intent.intent_id] = known
-            elif intent.signer not in self._keys and intent.signer not in self._delegated(intent.signer):
-                raise ConfigError(f"{intent.name}: this writer has no key for {intent.signer}: add it to its signers")
-        fresh = [intent for intent in intents if intent.intent_id not in done]
-        fresh = self._admitted(fresh, done)
-        self._journal.add_intents(fresh)
-        todo = {i.intent_id: i for i in fresh if not self._outbox.carrying(i.intent_id)}
-        self._supersede(todo, done)
-        attempt, failed = 0, {}
-        while True:
-            failed, offline = self._attempt(todo, done)
-            waiting = {i.intent_id for i in fresh} - done.keys() - failed.keys()
-            failed |= self._watch(waiting, done, deadline)
-            todo = {i.intent_id: i for i in fresh if i.intent_id in failed}
-            attempt += not offline  # a chain that can't be reached is asked until the deadline
-            if not todo or attempt == ATTEMPTS or time.monotonic() >= deadline:
-                break
-            self._next_block(deadline)
-        for intent in fresh:
-            if intent.intent_id in failed:
-                self._settle(done, intent, *failed[intent.intent_id])
-            elif intent.intent_id not in done:
-                advice = "wait: it is watched; hand the same intent in again"
-                self._settle(done, intent, Fate.UNKNOWN, "Timeout", advice)
+        self._check(intents)
+        done = {i.intent_id: known for i in intents if (known := self._done(i)) is not None}
+        fresh = {i.intent_id: i for i in intents if i.intent_id not in done}
+        self._desk.expect(fresh)
+        try:
+            under_way = [i for i in fresh.values() if self._desk.get(i.intent_id) or self._outbox.carrying(i.intent_id)]
+            known = {i.intent_id for i in under_way}
+            allowed, refused = self._admit([i for i in fresh.values() if i.intent_id not in known])
+            for receipt in refused:
+                self._desk.answer(receipt)
+            self._desk.put(allowed, once=once)
+            done |= self._desk.collect(list(fresh), deadline)
+        finally:
+            self._desk.forget(fresh)
+        for intent_id, intent in fresh.items():
+            if intent_id not in done:
+                done[intent_id] = self._late(intent, once)
         return [done[intent.intent_id] for intent in intents]
 
-    def _admitted(self, fresh: list[Intent], done: dict[str, Receipt]) -> list[Intent]:
-        """Those that the policy allows; what is on its way already was allowed then."""
-        under_way = {i.intent_id for i in fresh if self._outbox.carrying(i.intent_id)}
-        allowed, refused = self._gate.admit([i for i in fresh if i.intent_id not in under_way])
-        done |= {receipt.intent_id: receipt for receipt in refused}
-        under_way |= {i.intent_id for i in allowed}
-        return [i for i in fresh if i.intent_id in under_way]
+    def _late(self, intent: Intent, once: bool) -> Receipt:
+        """The receipt of an intent that has none at the deadline."""
+        order = self._desk.get(intent.intent_id)
+        if once and self._desk.withdraw(intent.intent_id):
+            if order.last is not None:
+                return order.last
+            why = self._pipeline.trouble
+            name = "ChainUnavailable" if why else "Timeout"
+            receipt = receipt_of(intent, Fate.NOT_SENT, name, f"retry: {why or 'it was not sent in time'}")
+        elif not once and order is not None and not self._outbox.carrying(intent.intent_id):
+            why = self._pipeline.trouble or "earlier weights of this place are on their way"
+            receipt = receipt_of(intent, Fate.HELD, "Waiting", f"wait: {why}")
+        else:
+            advice = "wait: it is watched; hand the same intent in again"
+            receipt = receipt_of(intent, Fate.UNKNOWN, "Timeout", advice)
+        self._tell(receipt)
+        return receipt
 
-    def _attempt(self, todo: dict[str, Intent], done: dict[str, Receipt]) -> tuple[dict[str, Failed], bool]:
-        """Plans and sends. What certainly was not taken but may be tried; whether the chain was out of reach."""
-        failed: dict[str, Failed] = {}
-        if not todo:
-            return failed, False
-        try:
-            self._client.refresh_runtime()
-            items = self._prepare(todo, done)
-            born = self._client.finalized()
-            queue = self._plan(list(items.values()))
-            while queue:
-                planned = queue.pop(0)
-                refusal = self._outbox.post(planned, born)
-                if not isinstance(refusal, PoolRefusal):
-                    self._gate.sent(planned, refusal)
-                    continue
-                if refusal.name == "ExhaustsResources" and len(planned.intent_ids) > 1:
-                    queue = [part for half in halve(planned, items) for part in self._plan(half)] + queue
-                    continue
-                for intent_id in planned.intent_ids:
-                    why = (Fate.FAILED, refusal.name, str(refusal.action))
-                    if refusal.name in _AGAIN:
-                        failed[intent_id] = why
-                    else:
-                        self._settle(done, todo[intent_id], *why)
-        except ChainUnavailable as error:
-            log.warning("%s", error)
-            left = [i for i in todo if i not in done and i not in failed and not self._outbox.carrying(i)]
-            return failed | {i: (Fate.NOT_SENT, "ChainUnavailable", f"retry: {error}") for i in left}, True
-        return failed, False
+    def _check(self, intents: Sequence[Intent]) -> None:
+        if self._lost:
+            raise ChainRefused("another writer has taken over the keys of this one: it sends nothing any more",
+                               name="KeyInUse", action="fix: use the other writer, or stop it and start this one again")
+        for intent in intents:
+            if intent.signer not in self._keys and self._delegate is None:
+                raise ConfigError(f"{intent.name}: this writer has no key for {intent.signer}: add it to its signers")
 
-    def _prepare(self, todo: dict[str, Intent], done: dict[str, Receipt]) -> dict[str, Item]:
-        """What can be sent, after the preflight; the rest has its receipt."""
-        weights = [intent for intent in todo.values() if isinstance(intent, SetWeights)]
-        views = read_views(self._client, {(i.netuid, i.mecid) for i in weights}, self._client.head()) if weights else {}
-        items = {}
-        for intent_id, intent in todo.items():
-            if not isinstance(intent, SetWeights):
-                items[intent_id] = Item(intent_id, intent.signer, call=intent.call(), free=intent.free)
-                continue
-            row = check_weights(intent, views[intent.netuid, intent.mecid])
-            if isinstance(row, Refusal):
-                self._settle(done, intent, Fate.NOT_SENT, row.name, row.action)
-            else:
-                items[intent_id] = Item(intent_id, intent.signer, row=row, free=True)
-        return items
+    def _done(self, intent: Intent) -> Receipt | None:
+        """The receipt of an intent that has its effect, or is committed and will be revealed."""
+        known = self._journal.receipt(intent.intent_id)
+        if known is None or known.fate is Fate.COMMITTED and self._desk.get(intent.intent_id) is None:
+            return None
+        return known if known.fate.done or known.fate is Fate.COMMITTED else None
 
-    def _plan(self, items: Sequence[Item]) -> list[Planned]:
-        return plan(
-            items,
-            self._limits,
-            delegates=self._delegated(),
-            keys=self._keys,
-            cost=self._meter,
-            native_batch=self._client.runtime.has_call("SubtensorModule", "batch_set_weights"),
-        )
+    def _admit(self, intents: list[Intent]) -> tuple[list[Intent], list[Receipt]]:
+        if self._gate.reads and any(intent.moves or not intent.free for intent in intents):
+            with self._read_lock:
+                return self._gate.admit(intents)
+        return self._gate.admit(intents)
 
-    def _watch(self, ids: set[str], done: dict[str, Receipt], deadline: float) -> dict[str, Failed]:
-        """Polls until each id is in `done`, at most to the deadline. Those whose extrinsic ended without any effect."""
-        failed: dict[str, Failed] = {}
-        pause = 0.05
-        while ids - done.keys() - failed.keys():
-            try:
-                found = self._outbox.poll()
-                self._gate.settled(found)
-                for settled in found:
-                    for receipt in settled.receipts:
-                        if receipt.error in _AGAIN and receipt.intent_id in ids:
-                            failed[receipt.intent_id] = (receipt.fate, receipt.error, receipt.action)
-                        else:
-                            done[receipt.intent_id] = receipt
-            except ChainUnavailable as error:
-                log.warning("%s", error)
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(pause)
-            pause = min(1.0, pause * 1.2)
-        return failed
-
-    def _next_block(self, deadline: float) -> None:
-        """Waits for one more block: what was refused for the pool's state is judged anew then."""
-        try:
-            head = self._client.head().number
-            self._client.wait_for_block(head + 1, max(0.0, deadline - time.monotonic()))
-        except ChainUnavailable as error:
-            log.warning("%s", error)
-            time.sleep(OFFLINE_PAUSE_S)
-
-    def _supersede(self, todo: dict[str, Intent], done: dict[str, Receipt]) -> None:
-        newest: dict[tuple, str] = {}
-        for intent_id, intent in list(todo.items()):
-            if isinstance(intent, SetWeights):
-                place = (intent.signer, intent.netuid, intent.mecid)
-                if place in newest:
-                    older = todo.pop(newest[place])
-                    self._settle(done, older, Fate.NOT_SENT, "Superseded", "give up: newer weights were given")
-                newest[place] = intent_id
-
-    def _settle(self, done: dict[str, Receipt], intent: Intent, fate: Fate, error: str, action: str) -> None:
-        receipt = Receipt(
-            intent.intent_id, intent.name, intent.signer, fate,
-            netuid=getattr(intent, "netuid", None), error=error, action=action,
-        )  # fmt: skip
+    def _tell(self, receipt: Receipt) -> None:
         self._journal.settle([receipt])
         self._gate.reported(receipt)
-        done[intent.intent_id] = receipt
-
-    def _delegated(self, *more: str) -> dict[str, str]:
-        """signer -> delegate, for the signers (ours and `more`) that made our delegate their proxy."""
-        if self._delegate is None:
-            return {}
-        missing = [address for address in {*self._keys, *more} if address not in self._delegates]
-        if missing and self._client.runtime.has_storage("Proxy", "Proxies"):
-            found = self._client.query_many([("Proxy", "Proxies", [address]) for address in missing])
-            for address, (proxies, _deposit) in zip(missing, found):
-                if any(
-                    p["delegate"] == self._delegate.ss58 and p["delay"] == 0 and p["proxy_type"] in _PROXY_TYPES
-                    for p in proxies
-                ):
-                    self._delegates[address] = self._delegate.ss58
-        return self._delegates
+        self._desk.answer(receipt)
 
     def _read_client(self) -> ChainClient:
         if self._reader is None:
             self._reader = ChainClient(self._endpoints, self._timeout_s, runtime=self._client.runtime)
         return self._reader
+
+    # The pump
+
+    def _run(self) -> None:
+        """Looks at the chain again and again, often while something is on its way. Nothing ends it but `close`."""
+        pause = FASTEST_POLL_S
+        while not self._stopping.is_set():
+            try:
+                if self._keep_lease():
+                    self._pipeline.tick()
+                    self._look_for_others()
+                    self._prune()
+                self._pipeline.trouble = ""
+            except ChainUnavailable as error:
+                if not self._pipeline.trouble:
+                    log.warning("%s", error)
+                self._pipeline.trouble = str(error)
+                self._stopping.wait(OFFLINE_PAUSE_S)
+                continue
+            except Exception as error:  # the supervisor's edge: a look that failed is no reason to never look again
+                self._errors += 1
+                self._pipeline.trouble = f"{type(error).__name__}: {error}"
+                log.exception("the writer's pump")
+                self._stopping.wait(SLOWEST_POLL_S)
+                continue
+            busy = bool(self._outbox.open) or self._desk.has_news
+            pause = FASTEST_POLL_S if self._desk.has_news else min(SLOWEST_POLL_S, pause * (1.2 if busy else 1.5))
+            self._desk.wait_for_news(pause)
+
+    def _keep_lease(self) -> bool:
+        """Renews the lease in time. False, for good, once another writer has it."""
+        if not self._lost and (time.monotonic() >= self._renew_at or not self._lease.valid):
+            holder = self._lease.renew()
+            if holder is not None:
+                log.error("%s: this writer stops", holder.sentence)
+                self._pipeline.stopped |= dict.fromkeys(self._keys, f"fix: {holder.sentence}")
+                self._lost = True
+            self._renew_at = time.monotonic() + self._lease_s / 3
+        return not self._lost
+
+    def _fence(self) -> None:
+        """Before each send: a lease that ran out while we waited for a node may be another's by now."""
+        if not self._lease.valid and not self._keep_lease():
+            raise ChainUnavailable("the lease of this writer's keys went to another writer: nothing more is sent")
+
+    def _look_for_others(self) -> None:
+        while self._outbox.foreign:
+            found = self._outbox.foreign.pop(0)
+            self._foreign += 1
+            words = _sentence(found)
+            log.error("%s", words) if self._stop_on_foreign else log.warning("%s", words)
+            if self._stop_on_foreign:
+                self._pipeline.stopped.setdefault(found.signer, f"fix: {words}; {_IN_USE.removeprefix('fix: ')}")
+
+    def _prune(self) -> None:
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + PRUNE_EVERY_S
+            self._journal.prune(time.time() - KEPT_S)
+
+    def _close_all(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+
+def writer_actor(
+    endpoints: Sequence[str] | str,
+    signers: Mapping[str, KeyRef],
+    journal_path: str | os.PathLike,
+    *,
+    name: str | None = None,
+    namespace: str = "raytensor",
+    options: Mapping[str, Any] | None = None,
+    **settings: Any,
+):
+    """The one writer of these keys on this network, as a named Ray actor: made if it is not there, else found.
+
+    name      by default made of the network and the keys, so that all who ask for the same get the same actor.
+    options   more of Ray's actor options, as num_cpus or scheduling_strategy.
+    settings  of `ChainWriter`. A restarted actor waits until the lease of the one that died has ended.
+    """
+    import ray
+
+    delegate = settings.get("delegate")
+    name = name or actor_name(endpoints, [*signers, *([delegate.ss58] if delegate else ())])
+    settings = {"owner": f"Ray actor {name}", "lease_wait_s": settings.get("lease_s", LEASE_S) + 5, **settings}
+    # An extrinsic is not repeatable, so no call is ever retried; a restarted writer looks at the chain first.
+    given = {"num_cpus": 0.1, "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 8} | dict(options or {})
+    actor = ray.remote(ChainWriter).options(name=name, namespace=namespace, get_if_exists=True, **given)
+    return actor.remote(endpoints, dict(signers), str(journal_path), **settings)
+
+
+def actor_name(endpoints: Sequence[str] | str, keys: Sequence[str]) -> str:
+    """"chain-writer:finney:5F...": the network, and the key, or a digest of several."""
+    first = endpoints if isinstance(endpoints, str) else next(iter(endpoints))
+    joined = "+".join(sorted(keys))
+    return f"chain-writer:{first}:{joined if len(keys) == 1 else hashlib.sha256(joined.encode()).hexdigest()[:16]}"
 
 
 def weights_intent(weights: Weights) -> SetWeights:
@@ -327,6 +378,17 @@ def weights_intent(weights: Weights) -> SetWeights:
         version_key=weights.version_key,
         **made,
     )
+
+
+def _sentence(found: Foreign) -> str:
+    return f"block {found.block} has extrinsic {found.hash} of {found.signer}, which this writer did not send"
+
+
+def _journal(path: str | os.PathLike, genesis: str) -> Journal:
+    try:
+        return Journal(path, genesis)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _open(address: str, ref: KeyRef) -> Signer:

@@ -4,6 +4,8 @@ In: items (an intent's id, its signer, its call or its row of weights), limits, 
 Out: `Planned` extrinsics in the order in which each signer's nonces must go.
 
     one hotkey, many subnets, plain weights     SubtensorModule.batch_set_weights (free, fails per subnet)
+    one hotkey, many subnets, hash commits      SubtensorModule.batch_commit_weights (the same)
+    one signer, many other free calls           Utility.force_batch, where the chain asks no fee for a batch of free calls
     many signers with one delegate              Utility.force_batch of Proxy.proxy calls, signed by the delegate
     one signer, many paid calls                 Utility.force_batch, signed by the signer
     anything else                               extrinsics of their own, consecutive nonces, all in flight at once
@@ -18,6 +20,9 @@ from dataclasses import dataclass
 
 from raytensor.chain.calls import Call
 from raytensor.chain.weights import Row, batch_call, single_call
+
+_ROWS, _COMMITS = "rows", "commits"  # what has a native batch
+_COMMIT = "SubtensorModule.commit_weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ def plan(
     keys: Container[str] | None = None,
     cost: Callable[[Call], Cost] = lambda call: Cost(),
     native_batch: bool = True,
+    native_commits: bool = False,
+    free_batches: bool = False,
 ) -> list[Planned]:
     """The extrinsics that carry the items.
 
@@ -95,11 +102,13 @@ def plan(
     keys          signers whose own key is at hand; None means all. One alone of a delegate's signers uses its own key,
                   which is free for weights, where a proxied call pays.
     cost          what a call takes; a batch takes the sum of its calls.
-    native_batch  the runtime has batch_set_weights.
+    native_batch, native_commits  the runtime has batch_set_weights, batch_commit_weights.
+    free_batches  the chain asks no fee for a force_batch of free calls: a hotkey without funds can send one.
     The order of one signer's paid calls is kept. A call that alone is over a limit is planned alone: the chain says so.
     """
     delegates = delegates or {}
-    parts = [part for signer, own in _by(items, lambda i: i.signer) for part in _parts(own, limits, cost, native_batch)]
+    natives = {kind for kind, there in ((_ROWS, native_batch), (_COMMITS, native_commits)) if there}
+    parts = [part for signer, own in _by(items, lambda i: i.signer) for part in _parts(own, limits, cost, natives)]
     proxied: dict[str, list[_Part]] = {}
     direct: list[_Part] = []
     for part in parts:
@@ -118,7 +127,11 @@ def plan(
         ]
         planned += _force_batches(wrapped, limits, cost)
     for _, group in _by(direct, lambda part: part.signer):
-        planned += [Planned(part.signer, part.call, part.intent_ids) for part in group if part.free]
+        free = [part for part in group if part.free]
+        if free_batches:
+            planned += _force_batches(free, limits, cost)
+        else:
+            planned += [Planned(part.signer, part.call, part.intent_ids) for part in free]
         planned += _force_batches([part for part in group if not part.free], limits, cost)
     return planned
 
@@ -127,22 +140,43 @@ def _proxy_args(part: _Part) -> dict:
     return {"real": part.signer, "force_proxy_type": None, "call": part.call}
 
 
-def _parts(own: Sequence[Item], limits: Limits, cost: Callable[[Call], Cost], native_batch: bool) -> list[_Part]:
-    """One signer's items as calls: the plain rows in native batches, the others one by one."""
-    signer = own[0].signer
-    rows = [item for item in own if item.row is not None and item.row.mecid == 0]
-    if not native_batch or len({item.row.netuid for item in rows}) != len(rows) or len(rows) < 2:
-        rows = []
-    found = []
-    for group in _split(rows, limits, lambda item: Cost(0, cost(single_call(item.row)).length)):
-        call = batch_call([item.row for item in group]) if len(group) > 1 else single_call(group[0].row)
-        found.append(_Part(signer, call, tuple(item.intent_id for item in group), free=True))
-    batched = {item.intent_id for item in rows}
+def _parts(own: Sequence[Item], limits: Limits, cost: Callable[[Call], Cost], natives: set[str]) -> list[_Part]:
+    """One signer's items as calls: what has a native batch in such ones, the others one by one."""
+    signer, found, batched = own[0].signer, [], set()
+    for kind in (_ROWS, _COMMITS):
+        alike = [item for item in own if _kind(item) == kind]
+        if kind not in natives or len({_netuid(item) for item in alike}) != len(alike) or len(alike) < 2:
+            continue
+        for group in _split(alike, limits, lambda item: Cost(0, cost(_single(item)).length)):
+            call = _batch(kind, group) if len(group) > 1 else _single(group[0])
+            found.append(_Part(signer, call, tuple(item.intent_id for item in group), free=True))
+        batched |= {id(item) for item in alike}
     for item in own:
-        if item.intent_id not in batched:
-            call = item.call if item.call is not None else single_call(item.row)
-            found.append(_Part(signer, call, (item.intent_id,), free=item.free or item.row is not None))
+        if id(item) not in batched:
+            found.append(_Part(signer, _single(item), (item.intent_id,), free=item.free or item.row is not None))
     return found
+
+
+def _kind(item: Item) -> str | None:
+    """The native batch that could carry an item."""
+    if item.row is not None:
+        return _ROWS if item.row.mecid == 0 else None
+    return _COMMITS if item.call.name == _COMMIT else None
+
+
+def _netuid(item: Item) -> int:
+    return item.row.netuid if item.row is not None else item.call.args["netuid"]
+
+
+def _single(item: Item) -> Call:
+    return item.call if item.call is not None else single_call(item.row)
+
+
+def _batch(kind: str, items: Sequence[Item]) -> Call:
+    if kind == _ROWS:
+        return batch_call([item.row for item in items])
+    args = {"netuids": [_netuid(item) for item in items], "commit_hashes": [i.call.args["commit_hash"] for i in items]}
+    return Call("SubtensorModule", "batch_commit_weights", args)
 
 
 def _force_batches(parts: Sequence[_Part], limits: Limits, cost: Callable[[Call], Cost]) -> list[Planned]:

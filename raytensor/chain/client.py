@@ -151,12 +151,17 @@ class ChainClient:
 
     def block(self, block_hash: str) -> tuple[Head, list[str]]:
         """A block and the hashes of its extrinsics, in order. Raises BlockUnknown for a block that is not known."""
+        head, extrinsics = self.extrinsics(block_hash)
+        return head, [extrinsic_hash(data) for data in extrinsics]
+
+    def extrinsics(self, block_hash: str) -> tuple[Head, list[bytes]]:
+        """A block and the bytes of its extrinsics, in order. Raises BlockUnknown for a block that is not known."""
         found = self.rpc("chain_getBlock", [block_hash])
         if found is None:
             raise BlockUnknown(f"{self.endpoint} does not know block {block_hash}")
         header, extrinsics = found["block"]["header"], found["block"]["extrinsics"]
         head = Head(int(header["number"], 16), block_hash, header["parentHash"])
-        return head, [extrinsic_hash(bytes.fromhex(x[2:])) for x in extrinsics]
+        return head, [bytes.fromhex(x[2:]) for x in extrinsics]
 
     def events(self, block_hash: str) -> list[tuple[int | None, Event]]:
         """(index of the extrinsic or None, event) of a block, in order."""

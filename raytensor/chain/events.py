@@ -69,6 +69,15 @@ def count_items(call: Call) -> int:
     return 1
 
 
+def item_names(call: Call) -> tuple[str, ...]:
+    """The innermost call of each item, in the order of `outcomes`."""
+    if call.name in _BATCHES:
+        return tuple(name for inner in call.args["calls"] for name in item_names(inner))
+    if call.name in _WRAPPERS:
+        return item_names(call.args["call"])
+    return (call.name,) * count_items(call)
+
+
 def skeleton(call: Call) -> Call:
     """The call without the arguments that `outcomes` does not need: what a journal has to keep of it."""
     if call.name in _BATCHES:

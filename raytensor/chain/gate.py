@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from raytensor.chain.batcher import Planned
@@ -57,20 +57,27 @@ class AuditLog:
 
 
 class Gate:
-    """Between what is asked of a writer and what it does."""
+    """Between what is asked of a writer and what it does. client: gives a connection where the policy needs facts."""
 
-    def __init__(self, client: ChainClient, journal: Journal, policy: Policy, audit: AuditLog) -> None:
+    def __init__(self, client: Callable[[], ChainClient], journal: Journal, policy: Policy, audit: AuditLog) -> None:
         self._client, self._journal, self._policy, self._audit = client, journal, policy, audit
+
+    @property
+    def reads(self) -> bool:
+        """Whether `admit` may ask the chain about intents that move money."""
+        return self._policy.reads
 
     def admit(self, intents: Sequence[Intent]) -> tuple[list[Intent], list[Receipt]]:
         """The intents that may go on, and the receipts of the others."""
         allowed, refused = [], []
-        spent = self._spent() if self._policy.max_spend_per_day_rao is not None and intents else 0
+        spent: int | None = None
         for intent in intents:
             try:
                 # What the intent alone decides is decided before anything is read.
                 reason, facts = self._policy.forbids(intent), Facts()
-                if reason is None and self._policy.reads:
+                if reason is None and self._policy.reads and (intent.moves or not intent.free):
+                    if spent is None:
+                        spent = self._spent() if self._policy.max_spend_per_day_rao is not None else 0
                     facts = self._facts(intent)
                     reason = self._policy.exceeds(facts, spent)
             except ChainUnavailable as error:
@@ -78,15 +85,15 @@ class Gate:
                 continue
             if reason is None:
                 allowed.append(intent)
-                spent += facts.spend_rao or 0
+                spent = spent if spent is None else spent + (facts.spend_rao or 0)
             else:
                 refused.append(_refusal(intent, "PolicyDenied", f"fix: {reason}"))
         self._audit.write("denied", map(_line, refused))
         return allowed, refused
 
-    def sent(self, planned: Planned, extrinsic_hash: str) -> None:
-        """Notes an extrinsic that was handed to a node (or may have been)."""
-        call_hash = "0x" + hashlib.blake2b(self._client.runtime.encode_call(planned.call), digest_size=32).hexdigest()
+    def sent(self, planned: Planned, extrinsic_hash: str, call: bytes) -> None:
+        """Notes an extrinsic that was handed to a node (or may have been). call: its encoded call."""
+        call_hash = "0x" + hashlib.blake2b(call, digest_size=32).hexdigest()
         row = {"extrinsic_hash": extrinsic_hash, "call": planned.call.name, "call_hash": call_hash}
         self._audit.write("sent", [{**row, "signer": planned.signer, "intent_ids": list(planned.intent_ids)}])
 
@@ -104,21 +111,21 @@ class Gate:
         policy = self._policy
         if not intent.moves:
             capped = policy.max_fee_rao is not None and not intent.free
-            return Facts(fee_rao=fee(self._client, intent) if capped else 0)
+            return Facts(fee_rao=fee(self._client(), intent) if capped else 0)
         capped = policy.max_spend_rao is not None or policy.max_spend_per_day_rao is not None
         try:
-            lost = slippage(self._client, intent) if policy.max_slippage is not None else 0.0
+            lost = slippage(self._client(), intent) if policy.max_slippage is not None else 0.0
         except ChainRefused:  # the pool can't trade that much
             lost = None
         return Facts(
-            spend_rao=spend(self._client, intent) if capped else 0,
-            fee_rao=fee(self._client, intent) if policy.max_fee_rao is not None else 0,
+            spend_rao=spend(self._client(), intent) if capped else 0,
+            fee_rao=fee(self._client(), intent) if policy.max_fee_rao is not None else 0,
             slippage=lost,
         )
 
     def _spent(self) -> int:
         """TAO that the intents of the last 24 hours have spent or may yet; a registration at today's price."""
-        return sum(spend(self._client, intent) or 0 for intent in self._journal.effective_since(time.time() - DAY_S))
+        return sum(spend(self._client(), intent) or 0 for intent in self._journal.effective_since(time.time() - DAY_S))
 
 
 def _refusal(intent: Intent, error: str, action: str) -> Receipt:

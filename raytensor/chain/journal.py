@@ -6,8 +6,12 @@ has told it. A writer that starts again finds here what it may have sent, and as
     intents     one row an intent, its fate and receipt
     extrinsics  one row a signed extrinsic: hash, signer, nonce, first and last block of its era, bytes, state
     items       which intents an extrinsic carries, in the order of its items
+    receipts    every fate that was told, in order: what `receipts_since` reads
+    standing    the newest weights of each (signer, netuid, mecid) that are to be set as soon as the chain allows
+    commits     weights behind a commitment, with what it takes to reveal them (commit_book.py)
 
-Knows nothing of the chain; holds no key and no signature other than those of the extrinsics' own bytes.
+Several threads may use one journal. Knows nothing of the chain; holds no key and no signature other than those of the
+extrinsics' own bytes.
 """
 
 from __future__ import annotations
@@ -16,12 +20,14 @@ import enum
 import json
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from raytensor.chain.calls import Intent, intent_from_json
+from raytensor.chain.calls import Intent, SetWeights, intent_from_json
 from raytensor.types import Fate, Receipt
 
 
@@ -63,6 +69,15 @@ CREATE TABLE IF NOT EXISTS items (
 CREATE INDEX IF NOT EXISTS items_by_intent ON items (intent_id);
 CREATE INDEX IF NOT EXISTS open_intents ON intents (fate) WHERE fate IS NULL OR fate = 'unknown';
 CREATE INDEX IF NOT EXISTS open_extrinsics ON extrinsics (state) WHERE state IN ('written', 'pooled');
+CREATE TABLE IF NOT EXISTS receipts (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, intent_id TEXT NOT NULL, receipt TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS standing (
+    signer TEXT NOT NULL, netuid INTEGER NOT NULL, mecid INTEGER NOT NULL, intent_id TEXT NOT NULL,
+    PRIMARY KEY (signer, netuid, mecid));
+CREATE TABLE IF NOT EXISTS commits (
+    digest TEXT PRIMARY KEY, kind TEXT NOT NULL, intent_id TEXT NOT NULL, signer TEXT NOT NULL, netuid INTEGER NOT NULL,
+    mecid INTEGER NOT NULL, body TEXT NOT NULL, due INTEGER, epoch INTEGER, state TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS pending_commits ON commits (state) WHERE state = 'pending';
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
@@ -77,6 +92,7 @@ class Journal:
     def __init__(self, path: str | os.PathLike, genesis: str | None = None) -> None:
         self.path = Path(path).expanduser()
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
         self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
@@ -92,7 +108,24 @@ class Journal:
                 )
 
     def close(self) -> None:
-        self._db.close()
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, on disk when it ends; rolled back if it raises. May be nested: the outermost one counts."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+
+    def rows(self, query: str, values: Sequence = ()) -> list[tuple]:
+        """What a SELECT finds."""
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
 
     def add_intents(self, intents: Iterable[Intent]) -> None:
         """Writes intents that are not there yet; one that is there keeps its fate."""
@@ -100,17 +133,15 @@ class Journal:
         rows = [
             (i.intent_id, i.name, i.signer, getattr(i, "netuid", None), json.dumps(i.to_json()), now) for i in intents
         ]
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
+        with self.transaction() as db:
+            db.executemany(
                 "INSERT OR IGNORE INTO intents (intent_id, call, signer, netuid, body, at) VALUES (?,?,?,?,?,?)", rows
             )
 
     def add_extrinsic(self, extrinsic: Extrinsic) -> None:
         """Writes a signed extrinsic and its items, before it is sent."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
+        with self.transaction() as db:
+            db.execute(
                 "INSERT INTO extrinsics (hash, signer, nonce, birth, death, data, call, state, block, at) "
                 "VALUES (?,?,?,?,?,?,?,?,?,?)",
                 (
@@ -119,67 +150,115 @@ class Journal:
                 ),
             )  # fmt: skip
             rows = [(extrinsic.hash, place, intent_id) for place, intent_id in enumerate(extrinsic.intent_ids)]
-            self._db.executemany("INSERT INTO items VALUES (?,?,?)", rows)
+            db.executemany("INSERT INTO items VALUES (?,?,?)", rows)
 
     def mark(self, hash: str, state: Sent, *, block: int | None = None, detail: str | None = None) -> None:
         """Notes what became of an extrinsic."""
-        changed = self._db.execute(
-            "UPDATE extrinsics SET state = ?, block = COALESCE(?, block), detail = COALESCE(?, detail) WHERE hash = ?",
-            (state.value, block, detail, hash),
-        ).rowcount
+        with self.transaction() as db:
+            changed = db.execute(
+                "UPDATE extrinsics SET state = ?, block = COALESCE(?, block), detail = COALESCE(?, detail) "
+                "WHERE hash = ?",
+                (state.value, block, detail, hash),
+            ).rowcount
         assert changed == 1, f"extrinsic {hash} is not in the journal"
 
     def settle(self, receipts: Sequence[Receipt], extrinsic: tuple[str, Sent, int | None] | None = None) -> None:
         """Writes intents' fates and, in the same transaction, the state (hash, state, block) of their extrinsic."""
+        now = time.time()
         rows = [(r.fate.value, json.dumps(_plain(r)), r.intent_id) for r in receipts]
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("UPDATE intents SET fate = ?, receipt = ? WHERE intent_id = ?", rows)
+        with self.transaction() as db:
+            db.executemany("UPDATE intents SET fate = ?, receipt = ? WHERE intent_id = ?", rows)
+            told = [(intent_id, receipt, now) for _, receipt, intent_id in rows]
+            db.executemany("INSERT INTO receipts (intent_id, receipt, at) VALUES (?,?,?)", told)
             if extrinsic is not None:
                 hash, state, block = extrinsic
                 row = (state.value, block, hash)
-                self._db.execute("UPDATE extrinsics SET state = ?, block = ? WHERE hash = ?", row)
+                db.execute("UPDATE extrinsics SET state = ?, block = ? WHERE hash = ?", row)
+
+    def receipts_since(self, cursor: int, limit: int = 1000) -> tuple[int, list[Receipt]]:
+        """(new cursor, receipts told after `cursor`, oldest first); cursor 0 begins with the first that is kept."""
+        rows = self.rows("SELECT seq, receipt FROM receipts WHERE seq > ? ORDER BY seq LIMIT ?", (cursor, limit))
+        return (rows[-1][0] if rows else cursor), [_receipt(text) for _, text in rows]
+
+    # The newest weights of each place
+
+    def stand(self, intents: Iterable[SetWeights]) -> None:
+        """These weights are to be set, and none that were given earlier for their places."""
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO standing VALUES (?,?,?,?)",
+                [(i.signer, i.netuid, i.mecid, i.intent_id) for i in intents],
+            )
+
+    def lay_down(self, intent_id: str) -> None:
+        """These weights are not to be set any more."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM standing WHERE intent_id = ?", (intent_id,))
+
+    def standing(self) -> list[SetWeights]:
+        rows = self.rows("SELECT body FROM standing JOIN intents USING (intent_id) ORDER BY intents.at, intents.rowid")
+        return [intent_from_json(json.loads(body)) for (body,) in rows]
+
+    def prune(self, before: float) -> int:
+        """Forgets weights that ended before a time (seconds of the epoch), but not the last ones of each place, and all
+        receipts told before it. Money is never forgotten: an id that paid once must not pay again. How many went."""
+        with self.transaction() as db:
+            gone = db.execute(
+                "DELETE FROM intents WHERE call = ? AND at < ? AND fate IN ('included', 'revealed', 'failed', 'not_sent') "
+                "AND rowid NOT IN (SELECT MAX(rowid) FROM intents GROUP BY signer, call, netuid, "
+                "                  json_extract(body, '$.mecid')) "
+                "AND intent_id NOT IN (SELECT intent_id FROM items JOIN extrinsics USING (hash) "
+                "                      WHERE state IN ('written', 'pooled')) "
+                "AND intent_id NOT IN (SELECT intent_id FROM standing) "
+                "AND intent_id NOT IN (SELECT intent_id FROM commits WHERE state = 'pending')",
+                (SetWeights.name, before),
+            ).rowcount
+            db.execute("DELETE FROM items WHERE intent_id NOT IN (SELECT intent_id FROM intents)")
+            db.execute("DELETE FROM extrinsics WHERE hash NOT IN (SELECT hash FROM items)")
+            db.execute("DELETE FROM commits WHERE state != 'pending' AND at < ?", (before,))
+            db.execute("DELETE FROM receipts WHERE at < ?", (before,))
+        return gone
 
     def reopen(self, extrinsic: Extrinsic) -> None:
         """An extrinsic's block left the chain: it and its intents are open again."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("UPDATE extrinsics SET state = 'pooled', block = NULL WHERE hash = ?", (extrinsic.hash,))
+        with self.transaction() as db:
+            db.execute("UPDATE extrinsics SET state = 'pooled', block = NULL WHERE hash = ?", (extrinsic.hash,))
             rows = [(intent_id,) for intent_id in extrinsic.intent_ids]
-            self._db.executemany("UPDATE intents SET fate = 'unknown', receipt = NULL WHERE intent_id = ?", rows)
+            db.executemany("UPDATE intents SET fate = 'unknown', receipt = NULL WHERE intent_id = ?", rows)
 
     def receipt(self, intent_id: str) -> Receipt | None:
-        """The receipt of an intent whose fate is final, None if it has none (yet)."""
-        row = self._db.execute("SELECT receipt FROM intents WHERE intent_id = ?", (intent_id,)).fetchone()
-        found = _receipt(row[0]) if row and row[0] else None
+        """The newest receipt of an intent, None if it has none (yet) or its fate is unknown."""
+        rows = self.rows("SELECT receipt FROM intents WHERE intent_id = ?", (intent_id,))
+        found = _receipt(rows[0][0]) if rows and rows[0][0] else None
         return None if found is None or found.fate is Fate.UNKNOWN else found
 
     def intent(self, intent_id: str) -> Intent | None:
-        row = self._db.execute("SELECT body FROM intents WHERE intent_id = ?", (intent_id,)).fetchone()
-        return intent_from_json(json.loads(row[0])) if row else None
+        rows = self.rows("SELECT body FROM intents WHERE intent_id = ?", (intent_id,))
+        return intent_from_json(json.loads(rows[0][0])) if rows else None
+
+    def knows_extrinsic(self, hash: str) -> bool:
+        return bool(self.rows("SELECT 1 FROM extrinsics WHERE hash = ?", (hash,)))
 
     def open_extrinsics(self) -> list[Extrinsic]:
         """Those whose fate is not known, by signer and nonce."""
-        rows = self._db.execute(
+        rows = self.rows(
             "SELECT hash, signer, nonce, birth, death, data, call, state, block FROM extrinsics "
             "WHERE state IN ('written', 'pooled') ORDER BY signer, nonce"
-        ).fetchall()
+        )
         return [
             Extrinsic(*row[:7], intent_ids=self._items(row[0]), state=Sent(row[7]), block=row[8]) for row in rows
         ]
 
     def open_intents(self) -> list[Intent]:
         """Intents without a final fate, oldest first."""
-        rows = self._db.execute(
-            "SELECT body FROM intents WHERE fate IS NULL OR fate = 'unknown' ORDER BY at, rowid"
-        ).fetchall()
+        rows = self.rows("SELECT body FROM intents WHERE fate IS NULL OR fate = 'unknown' ORDER BY at, rowid")
         return [intent_from_json(json.loads(body)) for (body,) in rows]
 
     def latest(self, signer: str, call: str) -> list[tuple[Intent, float, Receipt | None]]:
         """The newest intent of a signer and call on each (netuid, mecid): itself, time written, receipt if any."""
-        rows = self._db.execute(
+        rows = self.rows(
             "SELECT body, at, receipt FROM intents WHERE signer = ? AND call = ? ORDER BY at, rowid", (signer, call)
-        ).fetchall()
+        )
         newest = {}
         for body, at, receipt in rows:
             intent = intent_from_json(json.loads(body))
@@ -189,18 +268,18 @@ class Journal:
 
     def effective_since(self, at: float) -> list[Intent]:
         """Intents written since a time (seconds of the epoch) that had an effect or may yet have one."""
-        rows = self._db.execute(
+        rows = self.rows(
             "SELECT body FROM intents WHERE at >= ? AND (fate IS NULL OR fate IN ('unknown', 'included'))", (at,)
-        ).fetchall()
+        )
         return [intent_from_json(json.loads(body)) for (body,) in rows]
 
     def count(self, table: str = "extrinsics") -> dict[str, int]:
         """How many extrinsics (by state) or intents (by fate) there are."""
         column = {"extrinsics": "state", "intents": "COALESCE(fate, 'open')"}[table]
-        return dict(self._db.execute(f"SELECT {column}, COUNT(*) FROM {table} GROUP BY 1").fetchall())
+        return dict(self.rows(f"SELECT {column}, COUNT(*) FROM {table} GROUP BY 1"))
 
     def _items(self, hash: str) -> tuple[str, ...]:
-        rows = self._db.execute("SELECT intent_id FROM items WHERE hash = ? ORDER BY place", (hash,)).fetchall()
+        rows = self.rows("SELECT intent_id FROM items WHERE hash = ? ORDER BY place", (hash,))
         return tuple(intent_id for (intent_id,) in rows)
 
 

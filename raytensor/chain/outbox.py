@@ -4,13 +4,15 @@ In: planned extrinsics. Out: `Settled` ones, each with a receipt per intent. Wri
 never signed twice; what has an uncertain fate is looked up on the chain, by its hash in the blocks of its era and by
 the account's nonce, and only then the very same bytes may be sent again: they can take effect once at most.
 A subscription is trusted with nothing: blocks are read. A block that left the best chain is noticed, and what it
-held is open again. Waits for nothing but the node's answers; `poll` is to be called in a loop with a deadline.
+held is open again. Extrinsics of our signers that are in no journal of ours are told too: somebody else uses the key.
+Waits for nothing but the node's answers; `poll` is to be called in a loop.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -18,9 +20,9 @@ from raytensor.chain.batcher import Planned
 from raytensor.chain.calls import call_from_json
 from raytensor.chain.client import ChainClient, Head
 from raytensor.chain.errors import PoolRefusal, action_for, dispatch_error_name
-from raytensor.chain.events import Event, Outcome, fee, outcomes, skeleton
+from raytensor.chain.events import Event, Outcome, fee, item_names, outcomes, skeleton
 from raytensor.chain.journal import Extrinsic, Journal, Sent
-from raytensor.chain.runtime import Era
+from raytensor.chain.runtime import Era, extrinsic_hash, signer_of
 from raytensor.chain.wallet import Signer
 from raytensor.errors import ChainUnavailable, FateUnknown
 from raytensor.types import Fate, Receipt
@@ -28,14 +30,27 @@ from raytensor.types import Fate, Receipt
 log = logging.getLogger(__name__)
 
 RESEND_AFTER_BLOCKS = 3  # an extrinsic that is in no block by then is handed to the node again
+MAX_CATCH_UP = 256  # blocks that are read after a silence in which nothing of ours was on its way
+# Calls by which weights get on the chain in two steps; what any other call's success means is INCLUDED.
+_FATES = {"commit": Fate.COMMITTED, "reveal": Fate.REVEALED}
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """An extrinsic whose fate is known, and what became of each of its intents."""
+    """An extrinsic whose fate is known, what became of each of its intents, and the call that each item was."""
 
     extrinsic: Extrinsic
     receipts: tuple[Receipt, ...]
+    calls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """An extrinsic of one of our signers that this journal does not know."""
+
+    signer: str
+    hash: str
+    block: int
 
 
 class Outbox:
@@ -47,13 +62,16 @@ class Outbox:
         self._client = client
         self._journal = journal
         self._signers = signers
+        self._by_account = {signer.public_key: address for address, signer in signers.items()}
         self._era_blocks = era_blocks
         self._next_nonce: dict[str, int] = {}
         self._open: dict[str, Extrinsic] = {}
+        self._carried: Counter[str] = Counter()  # intents of open extrinsics
+        self.foreign: list[Foreign] = []  # found since the list was last emptied
         self._last_sent: dict[str, int] = {}  # hash -> head when it was last handed to a node
         self._recent: dict[str, Extrinsic] = {}  # included in blocks that are not final yet
         head = client.head()
-        self._scanned = head.number
+        self._scanned = self._began = head.number
         self._trail: dict[int, str] = {head.number: head.hash}  # scanned blocks that are not final yet
         self.counters = {"submitted": 0, "included": 0, "failed": 0}
 
@@ -62,16 +80,23 @@ class Outbox:
         """Hashes of the extrinsics whose fate is not known."""
         return frozenset(self._open)
 
+    @property
+    def head(self) -> Head:
+        """The newest block that was read: reads at its hash agree with what `poll` has told."""
+        hash = self._trail[self._scanned]
+        return Head(self._scanned, hash, "")
+
     def carrying(self, intent_id: str) -> bool:
         """Whether an open extrinsic carries this intent."""
-        return any(intent_id in extrinsic.intent_ids for extrinsic in self._open.values())
+        return self._carried[intent_id] > 0
 
     def restore(self) -> None:
         """Takes up what the journal says is open: the blocks of the eras are read again from their start."""
         for extrinsic in self._journal.open_extrinsics():
-            self._open[extrinsic.hash] = extrinsic
+            self._watch(extrinsic)
             self._last_sent[extrinsic.hash] = 0
             self._scanned = min(self._scanned, extrinsic.birth)
+            self.counters["submitted"] += 1  # by a predecessor: what it may have sent is ours to count from here on
         self._trail = {self._scanned: self._client.block_hash(self._scanned)}
 
     def post(self, planned: Planned, born: Head) -> str | PoolRefusal:
@@ -108,13 +133,15 @@ class Outbox:
         if self._trail.get(head.number) == head.hash and self._scanned == head.number:
             return []
         self._step_back()
+        if not self._open and head.number - self._scanned > MAX_CATCH_UP:
+            self._scanned, self._trail, self._recent = head.number, {head.number: head.hash}, {}
         settled = []
         while self._scanned < head.number:
-            block, hashes = self._client.block(self._client.block_hash(self._scanned + 1))
+            block, extrinsics = self._client.extrinsics(self._client.block_hash(self._scanned + 1))
             if block.parent != self._trail[self._scanned]:  # the best chain changed under our feet
                 self._step_back()
                 continue
-            settled += self._scan(block, hashes)
+            settled += self._scan(block, extrinsics)
         settled += self._expire()
         self._resend(head)
         self._forget_final()
@@ -128,7 +155,7 @@ class Outbox:
         except FateUnknown as error:
             log.warning("extrinsic %s of %s: %s", extrinsic.hash, extrinsic.signer, error)
             self._next_nonce.pop(extrinsic.signer, None)  # ask the chain which nonce is next
-            self._open[extrinsic.hash] = extrinsic
+            self._watch(extrinsic)
             self._last_sent[extrinsic.hash] = head
             return None
         if refusal is not None and refusal.sure:
@@ -136,17 +163,42 @@ class Outbox:
             return refusal
         self._journal.mark(extrinsic.hash, Sent.POOLED)
         self._next_nonce[extrinsic.signer] = max(self._next_nonce.get(extrinsic.signer, 0), extrinsic.nonce + 1)
-        self._open[extrinsic.hash] = replace(extrinsic, state=Sent.POOLED)
+        self._watch(replace(extrinsic, state=Sent.POOLED))
         self._last_sent[extrinsic.hash] = head
         return None
 
-    def _scan(self, block: Head, hashes: list[str]) -> list[Settled]:
+    def forget_nonce(self, signer: str) -> None:
+        """The next nonce of this signer is asked of the chain."""
+        self._next_nonce.pop(signer, None)
+
+    def _watch(self, extrinsic: Extrinsic) -> None:
+        if extrinsic.hash not in self._open:
+            self._carried.update(extrinsic.intent_ids)
+        self._open[extrinsic.hash] = extrinsic
+
+    def _unwatch(self, hash: str) -> Extrinsic:
+        extrinsic = self._open.pop(hash)
+        for intent_id in extrinsic.intent_ids:
+            self._carried[intent_id] -= 1
+            if not self._carried[intent_id]:
+                del self._carried[intent_id]
+        return extrinsic
+
+    def _scan(self, block: Head, extrinsics: list[bytes]) -> list[Settled]:
         found = []
+        hashes = [extrinsic_hash(data) for data in extrinsics]
+        for hash, data in zip(hashes, extrinsics):
+            address = self._by_account.get(signer_of(data))
+            if address is None or hash in self._open or block.number <= self._began:
+                continue
+            if not self._journal.knows_extrinsic(hash):
+                self.foreign.append(Foreign(address, hash, block.number))
+                self._next_nonce.pop(address, None)
         places = {hash: at for at, hash in enumerate(hashes) if hash in self._open}
         events = self._client.events(block.hash) if places else []
         for hash, at in places.items():
             own = [event for index, event in events if index == at]
-            found.append(self._include(self._open.pop(hash), block.number, own))
+            found.append(self._include(self._unwatch(hash), block.number, own))
         self._trail[block.number] = block.hash
         self._scanned = block.number
         return found
@@ -156,25 +208,26 @@ class Outbox:
         call = call_from_json(json.loads(extrinsic.call_json))
         results = outcomes(call, events)
         assert len(results) == len(extrinsic.intent_ids), f"{call.name}: {len(results)} outcomes"
-        paid = fee(events)
+        paid, calls = fee(events), item_names(call)
         receipts = tuple(
-            self._receipt(extrinsic, intent_id, result, paid if place == 0 else 0)
+            self._receipt(extrinsic, intent_id, result, calls[place], paid if place == 0 else 0)
             for place, (intent_id, result) in enumerate(zip(extrinsic.intent_ids, results))
         )
         self._journal.settle(receipts, (extrinsic.hash, Sent.INCLUDED, block))
         self._recent[extrinsic.hash] = extrinsic
         self.counters["included"] += 1
         self.counters["failed"] += not all(result.ok for result in results)
-        return Settled(extrinsic, receipts)
+        return Settled(extrinsic, receipts, calls)
 
-    def _receipt(self, extrinsic: Extrinsic, intent_id: str, result: Outcome, paid: int) -> Receipt:
+    def _receipt(self, extrinsic: Extrinsic, intent_id: str, result: Outcome, call: str, paid: int) -> Receipt:
         intent = self._journal.intent(intent_id)
         name = None if result.ok else dispatch_error_name(result.error, self._client.runtime.module_error)
+        step = _FATES.get(call.split(".")[1].removeprefix("batch_").split("_")[0])
         return Receipt(
             intent_id=intent_id,
-            call=intent.name,
+            call=call if step else intent.name,
             signer=intent.signer,
-            fate=Fate.INCLUDED if result.ok else Fate.FAILED,
+            fate=(step or Fate.INCLUDED) if result.ok else Fate.FAILED,
             netuid=getattr(intent, "netuid", None),
             block=extrinsic.block,
             extrinsic_hash=extrinsic.hash,
@@ -195,14 +248,18 @@ class Outbox:
                 nonces[extrinsic.signer] = self._client.account_nonce(extrinsic.signer, self._trail[self._scanned])
             over = extrinsic.death is not None and self._scanned >= extrinsic.death
             if over or nonces[extrinsic.signer] > extrinsic.nonce:
-                del self._open[extrinsic.hash]
+                self._unwatch(extrinsic.hash)
                 self._next_nonce.pop(extrinsic.signer, None)
                 expired = replace(extrinsic, state=Sent.EXPIRED)
                 result = Outcome(False, "Expired" if over else "Stale", run=False)
-                receipts = tuple(self._receipt(expired, intent_id, result, 0) for intent_id in expired.intent_ids)
+                calls = item_names(call_from_json(json.loads(expired.call_json)))
+                receipts = tuple(
+                    self._receipt(expired, intent_id, result, call, 0)
+                    for intent_id, call in zip(expired.intent_ids, calls)
+                )
                 self._journal.settle(receipts, (expired.hash, Sent.EXPIRED, None))
                 self.counters["failed"] += 1
-                found.append(Settled(expired, receipts))
+                found.append(Settled(expired, receipts, calls))
         return found
 
     def _resend(self, head: Head) -> None:
@@ -231,7 +288,7 @@ class Outbox:
                 del self._recent[extrinsic.hash]
                 reopened = replace(extrinsic, state=Sent.POOLED, block=None)
                 self._journal.reopen(reopened)
-                self._open[extrinsic.hash] = reopened
+                self._watch(reopened)
                 self._last_sent[extrinsic.hash] = 0
                 self.counters["included"] -= 1
 

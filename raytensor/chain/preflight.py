@@ -1,8 +1,10 @@
 """What the chain would say to weights, before they are sent.
 
-In: SetWeights intents and the state of their subnets at one block. Out: for each either the row of weights to send or
-the name of the error the chain would give, with the block from which it would not. The checks and their order are those
-of pallet subtensor's `internal_set_weights`; a rate limit is judged at the block after the one that was read.
+In: SetWeights intents and the state of their subnets at one block. Out: for each either the row of weights to send (or
+to commit, where the subnet has commit-reveal) or the name of the error the chain would give, with the block from which
+it would not. The checks and their order are those of pallet subtensor's `internal_set_weights`; a rate limit is judged
+at the block after the one that was read. StakeThreshold is left to the node, whose pool refuses such weights for
+certain. A commit is checked as its reveal will be: the chain would take it, and then refuse the reveal.
 Reads only; knows nothing of keys or nonces.
 """
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from raytensor.chain.calls import SetWeights
 from raytensor.chain.client import ChainClient, Head
-from raytensor.chain.errors import action_for
+from raytensor.chain.errors import Do, action_for
 from raytensor.chain.metagraph import next_epoch
 from raytensor.chain.weights import Row, resolve_intent, storage_index
 
@@ -24,7 +26,8 @@ _NUMBERS = {
     "n": "SubnetworkN", "tempo": "Tempo", "last_epoch": "LastEpochBlock", "pending_epoch": "PendingEpochAt",
     "commit_reveal": "CommitRevealWeightsEnabled", "version_key": "WeightsVersionKey",
     "min_allowed": "MinAllowedWeights", "rate_limit": "WeightsSetRateLimit", "owner_hotkey": "SubnetOwnerHotkey",
-    "mechanisms": "MechanismCountCurrent",
+    "mechanisms": "MechanismCountCurrent", "epoch_index": "SubnetEpochIndex", "reveal_period": "RevealPeriodEpochs",
+    "blocks_since_step": "BlocksSinceLastStep",
 }  # fmt: skip
 
 
@@ -46,6 +49,11 @@ class SubnetView:
     next_epoch: int = 0
     owner_hotkey: str = ""
     mechanisms: int = 1
+    last_epoch: int = 0
+    pending_epoch: int = 0
+    epoch_index: int = 0
+    reveal_period: int = 1
+    blocks_since_step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,11 @@ class Refusal:
 
     name: str
     until: int | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether time alone can end it."""
+        return action_for(self.name).do is Do.WAIT
 
     @property
     def action(self) -> str:
@@ -87,7 +100,7 @@ def read_views(
     views, at = {}, 0
     for (netuid, mecid), (values, permits, updates) in zip(subnets, read):
         n = values.pop("n")
-        epoch = next_epoch(values.pop("last_epoch", 0), values["tempo"], values.pop("pending_epoch", 0))
+        epoch = next_epoch(values.get("last_epoch", 0), values["tempo"], values.get("pending_epoch", 0))
         views[netuid, mecid] = SubnetView(
             netuid=netuid,
             mecid=mecid,
@@ -103,7 +116,7 @@ def read_views(
 
 
 def check_weights(intent: SetWeights, view: SubnetView) -> Row | Refusal:
-    """The row to send, or why the chain would refuse it in the next block."""
+    """The row to send or to commit, or why the chain would refuse it in the next block."""
     if intent.netuid == 0:
         return Refusal("CanNotSetRootNetworkWeights")
     if not view.uid_of or view.mecid >= view.mechanisms:
@@ -111,14 +124,12 @@ def check_weights(intent: SetWeights, view: SubnetView) -> Row | Refusal:
     uid = view.uid_of.get(intent.signer)
     if uid is None:
         return Refusal("HotKeyNotRegisteredInSubNet")
-    if view.commit_reveal:
-        return Refusal("CommitRevealEnabled")
     row = resolve_intent(intent, view.uid_of, version_key=view.version_key, min_length=view.min_allowed)
     if not row.uids:
         return Refusal("UidVecContainInvalidOne")
     ready = rate_limit_block(view, uid)
     if ready > view.block + 1:
-        return Refusal("SettingWeightsTooFast", until=ready)
+        return Refusal("CommittingWeightsTooFast" if view.commit_reveal else "SettingWeightsTooFast", until=ready)
     permitted = uid < len(view.permit) and bool(view.permit[uid])
     if not permitted and intent.signer != view.owner_hotkey and row.uids != (uid,):
         return Refusal("NeuronNoValidatorPermit", until=view.next_epoch + 1 if view.next_epoch else None)

@@ -17,7 +17,7 @@ import numpy as np
 from substrateinterface.utils.hasher import blake2_128, blake2_128_concat, blake2_256, identity, two_x64_concat, xxh128
 
 from raytensor.chain.calls import Call
-from raytensor.chain.codec import Codec, encode_compact
+from raytensor.chain.codec import Codec, decode_compact, encode_compact
 from raytensor.chain.events import Event
 from raytensor.chain.wallet import Signer
 from raytensor.errors import ChainError
@@ -77,6 +77,12 @@ class Signed:
 
 def extrinsic_hash(data: bytes) -> str:
     return "0x" + hashlib.blake2b(data, digest_size=32).hexdigest()
+
+
+def signer_of(data: bytes) -> bytes | None:
+    """The 32 bytes of the account that signed an extrinsic (format 4, MultiAddress::Id); None for any other."""
+    _, at = decode_compact(data, 0)
+    return data[at + 2 : at + 34] if data[at : at + 2] == b"\x84\0" else None
 
 
 class Runtime:

@@ -135,7 +135,8 @@ def test_what_the_chain_would_refuse_is_not_sent(node, subnet, tmp_path):
     older, newer = weights(subnet.netuid, 1, {4: 1.0}), weights(subnet.netuid, 1, {5: 1.0})
     nowhere = weights(999, 1, {4: 1.0})
     receipts = writer.set_weights([weights(subnet.netuid, 4, {5: 1.0}), stranger, older, newer, nowhere])
-    assert [r.fate for r in receipts] == [Fate.NOT_SENT] * 3 + [Fate.INCLUDED, Fate.NOT_SENT], receipts
+    refused = [Fate.NOT_SENT] * 2
+    assert [r.fate for r in receipts] == [Fate.HELD, *refused, Fate.INCLUDED, Fate.NOT_SENT], receipts
     assert [r.error for r in receipts] == [
         "NeuronNoValidatorPermit", "HotKeyNotRegisteredInSubNet", "Superseded", None, "MechanismDoesNotExist",
     ]  # fmt: skip

@@ -81,7 +81,7 @@ def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: 
         return None
     if any(getattr(known, name, None) != value for name, value in given.items()):
         raise ConfigError(f"--id {args.id} is the name of another order ({known.name}): choose a new one")
-    if receipt is not None and receipt.fate is not Fate.INCLUDED:
+    if receipt is not None and receipt.fate.final and not receipt.fate.done:
         return None  # it had no effect: it may be tried anew
     return _tell(args, None, deliver(args, client, known, key))
 
@@ -91,7 +91,7 @@ def _tell(args: argparse.Namespace, plan: dict | None, receipt: Receipt) -> int:
         show_json({"plan": plan, "receipt": {**dataclasses.asdict(receipt), "fate": receipt.fate.value}})
     else:
         show_receipt(receipt)
-    return 0 if receipt.fate is Fate.INCLUDED else 1
+    return 0 if receipt.fate.done or receipt.fate is Fate.COMMITTED else 1
 
 
 def afford(client: ChainClient, intent: Intent) -> None:
@@ -124,6 +124,7 @@ def deliver(args: argparse.Namespace, client: ChainClient, intent: Intent, key: 
         writer = ChainWriter(
             network(args), {intent.signer: key}, file,
             timeout_s=args.timeout, inclusion_timeout_s=args.wait, policy=policy, audit_path=file.parent / "audit.jsonl",
+            owner="a raytensor command", stop_on_foreign=False,
         )  # fmt: skip
         try:
             _check_journal(file, intent)
@@ -137,11 +138,15 @@ def _journal_file(args: argparse.Namespace, client: ChainClient, signer: str) ->
 
 
 def show_receipt(receipt: Receipt) -> None:
-    if receipt.fate is Fate.INCLUDED:
-        print(f"done in block {receipt.block}, fee {tao(receipt.fee_rao)} TAO")
+    if receipt.fate.done or receipt.fate is Fate.COMMITTED:
+        did = {Fate.COMMITTED: "committed", Fate.REVEALED: "revealed"}.get(receipt.fate, "done")
+        print(f"{did} in block {receipt.block}, fee {tao(receipt.fee_rao)} TAO")
         print(f"extrinsic {receipt.extrinsic_hash}")
+        if receipt.fate is Fate.COMMITTED:
+            print(f"the weights count once they are revealed, about block {receipt.until}: see raytensor weights commitments")
         return
-    words = {Fate.FAILED: "failed", Fate.NOT_SENT: "not sent", Fate.UNKNOWN: "sent, and no block has it yet"}
+    words = {Fate.FAILED: "failed", Fate.NOT_SENT: "not sent", Fate.UNKNOWN: "sent, and no block has it yet",
+             Fate.HELD: "held"}  # fmt: skip
     print(f"{words[receipt.fate]}: {receipt.error}", file=sys.stderr)
     if receipt.action:
         print(f"  {receipt.action}", file=sys.stderr)

@@ -1,0 +1,223 @@
+"""Weights behind a commitment, on a real node: committed, revealed in their epoch whatever happens in between."""
+
+import numpy as np
+import pytest
+
+from raytensor.chain.actor import ChainWriter
+from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
+from raytensor.chain.calls import Call
+from raytensor.chain.client import ChainClient
+from raytensor.chain.commit_book import Commit, CommitBook
+from raytensor.chain.commit_reveal import Held, Step, commit_digest, next_step, reveal_block
+from raytensor.chain.journal import Journal
+from raytensor.chain.metagraph import read_metagraph
+from raytensor.chain.preflight import SubnetView
+from raytensor.chain.wallet import DevKey
+from raytensor.chain.weights import Row
+from raytensor.types import Fate, Weights
+
+RAO = 10**9
+ALICE = DevKey("//Alice")
+VALIDATOR, MINERS = DevKey("//cr//validator//hot"), [DevKey(f"//cr//miner{n}//hot") for n in (0, 1)]
+TEMPO = 10
+
+
+@pytest.fixture(scope="module")
+def netuid(node):
+    """A subnet with commit-reveal, two mechanisms and no beacon: hash commits."""
+    neurons = [Neuron("v", "validator", VALIDATOR, DevKey("//cr//validator//cold"), 500 * RAO)]
+    neurons += [Neuron(f"m{n}", "miner", key, DevKey(f"//cr//miner{n}//cold")) for n, key in enumerate(MINERS)]
+    settings = {"sudo_set_commit_reveal_weights_enabled": True, "sudo_set_max_allowed_uids": 64, "sudo_set_mechanism_count": 2}
+    with ChainClient(node, timeout_s=10) as client:
+        made = make_subnet(client, SubnetSpec(neurons, tempo=TEMPO, hyperparameters=settings))
+        client.wait_for_block(read_metagraph(client, made.netuid).next_epoch_block + TEMPO + 1, timeout_s=30)
+    return made.netuid
+
+
+@pytest.fixture
+def write(node, tmp_path):
+    """Makes writers for the validator on one journal; closes what is open at the end."""
+    made = []
+
+    def new(**more):
+        made.append(ChainWriter(node, {VALIDATOR.ss58: VALIDATOR}, tmp_path / "j.db", **more))
+        return made[-1]
+
+    yield new
+    for writer in made:
+        writer.close()
+
+
+def weights(netuid, first, second, mecid=0):
+    return Weights(netuid, VALIDATOR.ss58, {MINERS[0].ss58: first, MINERS[1].ss58: second}, mecid=mecid)
+
+
+def row_on_chain(client, netuid, mecid=0):
+    graph = read_metagraph(client, netuid, mecid=mecid)
+    by_uid = dict(graph.weights.get(graph.uid(VALIDATOR.ss58), ()))
+    return tuple(by_uid.get(graph.uid(key.ss58), 0) for key in MINERS)
+
+
+def wait_for(writer, client, intent_id, fate, blocks=4 * TEMPO):
+    """The receipt with that fate, once the writer has told it."""
+    end, cursor, seen = client.head().number + blocks, 0, []
+    while client.head().number < end:
+        cursor, told = writer.receipts_since(cursor)
+        seen += told
+        found = [r for r in seen if r.intent_id == intent_id and r.fate is fate]
+        if found:
+            return found[0]
+        client.wait_for_block(client.head().number + 1, 20)
+    raise AssertionError(f"no {fate} of {intent_id} within {blocks} blocks: {seen}")
+
+
+def test_weights_are_committed_and_revealed_in_the_next_epoch(client, netuid, write):
+    writer = write()
+    (receipt,) = writer.set_weights([weights(netuid, 1.0, 2.0)])
+    assert (receipt.fate, receipt.call, receipt.error) == (Fate.COMMITTED, "SubtensorModule.commit_weights", None)
+    assert 0 < receipt.until - receipt.block <= TEMPO + 1 and not receipt.fate.done and not receipt.fate.final
+    revealed = wait_for(writer, client, receipt.intent_id, Fate.REVEALED)
+    assert revealed.call == "SubtensorModule.reveal_weights" and revealed.block >= receipt.until
+    assert row_on_chain(client, netuid) == (32768, 65535)
+
+
+def test_mechanisms_are_committed_and_revealed_of_their_own(client, netuid, write):
+    writer = write()
+    receipts = writer.set_weights([weights(netuid, 3.0, 1.0, 0), weights(netuid, 1.0, 4.0, 1)])
+    assert [r.fate for r in receipts] == [Fate.COMMITTED] * 2, receipts
+    assert [r.call.split(".")[1] for r in receipts] == ["commit_weights", "commit_mechanism_weights"]
+    assert len({r.extrinsic_hash for r in receipts}) == 1  # one free batch
+    for receipt in receipts:
+        wait_for(writer, client, receipt.intent_id, Fate.REVEALED)
+    assert (row_on_chain(client, netuid, 0), row_on_chain(client, netuid, 1)) == ((65535, 21845), (16384, 65535))
+
+
+def test_a_successor_reveals_what_its_predecessor_committed(client, netuid, write):
+    writer = write()
+    (receipt,) = writer.set_weights([weights(netuid, 5.0, 1.0)])
+    assert receipt.fate is Fate.COMMITTED
+    writer.close()
+    again = write()
+    wait_for(again, client, receipt.intent_id, Fate.REVEALED)
+    assert row_on_chain(client, netuid) == (65535, 13107)
+    # What is revealed is not set anew.
+    assert again.counters()["submitted"] == 1
+
+
+def test_an_expired_commit_is_told_and_the_newest_weights_are_committed_anew(client, netuid, write):
+    writer = write()
+    (receipt,) = writer.set_weights([weights(netuid, 7.0, 1.0)])
+    writer.close()
+    client.wait_for_block(receipt.until + TEMPO + 1, timeout_s=30)  # nobody reveals
+    again = write()
+    expired = wait_for(again, client, receipt.intent_id, Fate.FAILED)
+    assert expired.error == "ExpiredWeightCommit" and expired.action.startswith("replan: ")
+    revealed = wait_for(again, client, receipt.intent_id, Fate.REVEALED)
+    assert revealed.block > expired_epoch_end(receipt) and row_on_chain(client, netuid) == (65535, 9362)
+
+
+def expired_epoch_end(receipt):
+    return receipt.until + TEMPO
+
+
+def test_only_the_newest_commit_of_an_epoch_is_revealed(client, netuid, write):
+    client.wait_for_block(read_metagraph(client, netuid).next_epoch_block + 1, timeout_s=30)
+    writer = write()
+    (older,) = writer.set_weights([weights(netuid, 1.0, 9.0)])
+    (newer,) = writer.set_weights([weights(netuid, 9.0, 1.0)])
+    assert (older.fate, newer.fate) == (Fate.COMMITTED, Fate.COMMITTED)
+    wait_for(writer, client, newer.intent_id, Fate.REVEALED)
+    assert row_on_chain(client, netuid) == (65535, 7282)
+    told = [r for r in writer.receipts_since(0)[1] if r.intent_id == older.intent_id][-1]
+    assert (told.fate, told.error) == (Fate.NOT_SENT, "Superseded")
+
+
+def test_a_subnet_that_leaves_commit_reveal_and_comes_back(client, netuid, write):
+    writer = write()
+    (receipt,) = writer.set_weights([weights(netuid, 1.0, 1.0)])
+    assert receipt.fate is Fate.COMMITTED
+    toggle(client, netuid, False)
+    plain = wait_for(writer, client, receipt.intent_id, Fate.INCLUDED)
+    assert plain.call == "SubtensorModule.set_weights" and row_on_chain(client, netuid) == (65535, 65535)
+    (receipt,) = writer.set_weights([weights(netuid, 1.0, 0.0)])
+    assert receipt.fate is Fate.INCLUDED
+    toggle(client, netuid, True)
+    (receipt,) = writer.set_weights([weights(netuid, 1.0, 3.0)])
+    assert receipt.fate is Fate.COMMITTED
+    wait_for(writer, client, receipt.intent_id, Fate.REVEALED)
+    assert row_on_chain(client, netuid) == (21845, 65535)
+
+
+def toggle(client, netuid, on):
+    call = Call("AdminUtils", "sudo_set_commit_reveal_weights_enabled", {"netuid": netuid, "enabled": on})
+    client.send(Call("Sudo", "sudo", {"call": call}), ALICE.open(), timeout_s=20)
+
+
+# The pure part
+
+
+def view(block=100, index=7, **changes):
+    facts = dict(
+        netuid=1, mecid=0, block=block, uid_of={"v": 0}, permit=np.array([True]), last_update=np.array([0], np.uint64),
+        commit_reveal=True, tempo=20, next_epoch=110, last_epoch=90, epoch_index=index,
+    )  # fmt: skip
+    return SubnetView(**facts | changes)
+
+
+def commit(kind="hash", epoch=None):
+    return Commit("0xd", kind, "i", "v", Row(1, 0, (0, 2), (5, 65535), 0), (1,) * 8, epoch=epoch)
+
+
+@pytest.mark.parametrize(
+    "epoch, at, step, again",
+    [
+        (7, view(), Step.WAIT, 110),  # the epoch of block 110 comes first
+        (7, view(block=109), Step.WAIT, 110),  # it runs in the next block, before the extrinsics: the pool can't know
+        (6, view(), Step.REVEAL, 0),
+        (6, view(block=109), Step.EXPIRED, 0),  # the last block of its epoch is over
+        (5, view(), Step.EXPIRED, 0),
+        (7, view(reveal_period=3), Step.WAIT, 150),
+        (None, view(), Step.LOST, 0),
+        (7, view(commit_reveal=False), Step.VOID, 0),
+    ],
+)
+def test_the_next_step_of_a_hash_commit(epoch, at, step, again):
+    held = Held({} if epoch is None else {"0xd": epoch}, {})
+    assert next_step(commit(epoch=epoch), at, held) == (step, again)
+
+
+def test_the_next_step_of_a_timelocked_commit():
+    row = {("v", 1, 0): ((0, 5), (2, 65535))}
+    assert next_step(commit("timelocked", 7), view(), Held({"0xd": 7}, {})) == (Step.WAIT, 110)
+    assert next_step(commit("timelocked", 6), view(), Held({"0xd": 6}, {})) == (Step.WAIT, 101)  # its pulse is late
+    assert next_step(commit("timelocked", 6), view(), Held({}, row))[0] is Step.OPENED
+    assert next_step(commit("timelocked", 6), view(), Held({}, {}))[0] is Step.DROPPED
+    assert next_step(commit("timelocked", 5), view(), Held({}, {}))[0] is Step.EXPIRED
+    assert next_step(commit("timelocked"), view(), Held({}, row))[0] is Step.LOST
+
+
+def test_when_a_commit_can_be_revealed():
+    assert reveal_block(view(), 7) == 111 and reveal_block(view(reveal_period=2), 7) == 131
+    assert reveal_block(view(), 6) == 101
+
+
+def test_the_digest_is_the_chains(node):
+    # blake2-256 of SCALE(account, u16, Vec<u16>, Vec<u16>, Vec<u16>, u64), by hand for one row.
+    import hashlib
+
+    row = Row(3, 1, (0, 2), (5, 65535), 9)
+    data = bytes(VALIDATOR.open().public_key) + (4096 + 3).to_bytes(2, "little")
+    data += b"\x08\0\0\x02\0" + b"\x08\x05\0\xff\xff" + b"\x08\x01\0\x02\0" + (9).to_bytes(8, "little")
+    assert commit_digest(VALIDATOR.ss58, row, (1, 2)) == "0x" + hashlib.blake2b(data, digest_size=32).hexdigest()
+
+
+def test_the_book_outlives_the_process(tmp_path):
+    journal = Journal(tmp_path / "j.db")
+    book = CommitBook(journal)
+    book.add([commit()])
+    journal.close()
+    book = CommitBook(Journal(tmp_path / "j.db"))
+    assert book.pending() == [commit()] and book.pending("other") == []
+    assert book.seen(commit(), 4).epoch == 4 and book.pending("v")[0].epoch == 4
+    book.end("0xd", "expired")
+    assert book.pending() == [] and book.unrevealed_since("v")[1, 0][1] == 1
