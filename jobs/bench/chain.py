@@ -208,10 +208,11 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="raytensor-bench-"))
     chain = EmbeddedChain(folder / "state", args.block_time, folder / "log")
     signers = {hotkey(n).ss58: hotkey(n) for n in range(args.hotkeys)}
-    options = {"timeout_s": 60.0, "inclusion_timeout_s": TIMEOUT_S}
+    # The four ways use the same keys, one after the other: what a real writer refuses.
+    options = {"timeout_s": 60.0, "inclusion_timeout_s": TIMEOUT_S, "stop_on_foreign": False}
     writer = ChainWriter(chain.endpoint, signers | {BANK.ss58: BANK}, folder / "writer.db", **options,
                          policy=Policy(transfers=True, proxies=True))  # fmt: skip
-    delegate = ChainWriter(chain.endpoint, signers, folder / "delegate.db", **options, delegate=DELEGATE)
+    delegate = ChainWriter(chain.endpoint, signers, folder / "delegate" / "writer.db", **options, delegate=DELEGATE)
     client = ChainClient(chain.endpoint, 60.0)
     total = args.hotkeys * args.subnets
     try:

@@ -28,6 +28,7 @@ from typing import Any
 from raytensor.chain.batcher import Limits
 from raytensor.chain.calls import Intent, SetWeights
 from raytensor.chain.client import ChainClient
+from raytensor.chain.commit_book import HASH, TIMELOCKED
 from raytensor.chain.desk import Desk, receipt_of
 from raytensor.chain.gate import AuditLog, Gate
 from raytensor.chain.journal import Journal
@@ -59,6 +60,7 @@ class ChainWriter:
     audit_path    file of the audit log; None writes none.
     owner         what the lease calls this writer.
     lease_folder  where the leases lie; by default beside the journal. lease_wait_s: how long to wait for a holder.
+    commit_kind   "hash" or "timelocked" where a subnet has commit-reveal; None takes what the chain can open.
     stop_on_foreign  stop a key when the chain has an extrinsic of it that is not ours.
     Raises ChainUnavailable, WalletError, ConfigError, and ChainRefused "KeyInUse" if another writer has a key.
     """
@@ -80,8 +82,11 @@ class ChainWriter:
         lease_folder: str | os.PathLike | None = None,
         lease_s: float = LEASE_S,
         lease_wait_s: float = 5.0,
+        commit_kind: str | None = None,
         stop_on_foreign: bool = True,
     ) -> None:
+        if commit_kind not in (None, HASH, TIMELOCKED):
+            raise ConfigError(f"commit_kind {commit_kind!r}: it is {HASH!r}, {TIMELOCKED!r}, or None for the chain's own")
         self._endpoints, self._timeout_s, self._inclusion_s = endpoints, timeout_s, inclusion_timeout_s
         self._keys = {address: _open(address, ref) for address, ref in signers.items()}
         self._delegate = delegate.open() if delegate is not None else None
@@ -114,7 +119,7 @@ class ChainWriter:
             self._desk = Desk(self._journal, self._tell)
             self._pipeline = Pipeline(
                 self._client, self._journal, self._outbox, self._desk, self._gate, self._keys, self._delegate, limits,
-                fence=self._fence,
+                fence=self._fence, commit_kind=commit_kind,
             )  # fmt: skip
             self._outbox.restore()
             self._desk.restore(self._outbox.carrying, self._pipeline.commits.intent_ids)

@@ -48,11 +48,16 @@ _ENDS = {
 
 
 class CommitDesk:
+    """kind: "hash" or "timelocked" makes all commits so; None by what the chain can open."""
+
     def __init__(
-        self, client: ChainClient, journal: Journal, outbox: Outbox, desk: Desk, tell: Callable[[Receipt], None]
-    ) -> None:
+        self, client: ChainClient, journal: Journal, outbox: Outbox, desk: Desk, tell: Callable[[Receipt], None],
+        kind: str | None = None,
+    ) -> None:  # fmt: skip
+        self._kind = kind
         self._client, self._journal, self._outbox, self._desk, self._tell = client, journal, outbox, desk, tell
         self._book = CommitBook(journal)
+        outbox.reveal_block = self._book.due
         self._pending: dict[str, Commit] = {commit.digest: commit for commit in self._book.pending()}
         self._look_at = dict.fromkeys(self._pending, 0)  # digest -> head from which on it is looked at
         self._revealing: dict[str, str] = {}  # intent id -> digest
@@ -74,7 +79,9 @@ class CommitDesk:
     def make(self, intent: SetWeights, row: Row, view: SubnetView) -> Item | Refusal:
         """A commit of this row, in the book; or why there can't be one now."""
         place = (intent.signer, row.netuid, row.mecid)
-        kind, chain = beacon.choose(self._client, view)
+        kind, chain = (HASH, None) if self._kind == HASH else beacon.choose(self._client, view)
+        if self._kind not in (None, kind):
+            return Refusal("BeaconDown")
         due = reveal_block(view, epoch_after(view))
         if kind == TIMELOCKED:
             ciphertext, round = beacon.encrypt(chain, intent.signer, row, view)
@@ -93,10 +100,6 @@ class CommitDesk:
         self._look_at[commit.digest] = view.block + 1
         return Item(intent.intent_id, intent.signer, call=call, free=True)
 
-    def included(self, receipt: Receipt) -> Receipt:
-        """A commit is in a block: its receipt, with the block of its reveal."""
-        return replace(receipt, until=self._book.due(receipt.intent_id))
-
     def refused(self, intent_id: str) -> None:
         """The newest commit of an intent did not get on the chain."""
         for digest, commit in list(self._pending.items()):
@@ -110,7 +113,9 @@ class CommitDesk:
         due = self.due(head.number)
         self._read(due, views, head)
         reveals: dict[tuple, Commit] = {}
-        for commit in due:
+        for commit in reversed(due):  # the newest first: it decides what becomes of those before it
+            if commit.digest not in self._pending:
+                continue
             view = views[commit.row.netuid, commit.row.mecid]
             epoch = self._held.epochs.get(commit.digest)
             if epoch is not None and commit.epoch != epoch:
@@ -119,9 +124,7 @@ class CommitDesk:
             if step is Step.WAIT:
                 self._look_at[commit.digest] = again
             elif step is Step.REVEAL:
-                older = reveals.get(commit.place)
-                if older is None or older.epoch <= epoch:
-                    reveals[commit.place] = commit
+                reveals.setdefault(commit.place, commit)
             elif step is Step.OPENED:
                 self._opened(commit, receipt_of(self._journal.intent(commit.intent_id), Fate.REVEALED, None, None), head.number)
             elif step is Step.VOID:

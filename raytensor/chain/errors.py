@@ -127,6 +127,10 @@ ACTIONS: dict[str, Action] = {
     "TooManyUnrevealedCommits": Action(Do.WAIT, "until a commit is revealed or expires (10 at most)"),
     "IncorrectCommitRevealVersion": Action(Do.REPLAN, "read CommitRevealWeightsVersion again"),
     "InvalidRevealRound": Action(Do.REPLAN, "the reveal round is in the past: encrypt for a later one"),
+    "BeaconDown": Action(Do.WAIT, "until the chain stores the beacon's pulses again, or commit by hash"),
+    "TimelockedCommitDropped": Action(Do.REPLAN, "the chain could not open or apply it: commit again"),
+    "KeyInUse": Action(Do.FIX, "stop the other program that writes with this key"),
+    "Superseded": Action(Do.GIVE_UP, "newer weights were given"),
     # registration and subnets
     "SubnetNotExists": _LATER_SUBNET,
     "SubNetworkDoesNotExist": _LATER_SUBNET,

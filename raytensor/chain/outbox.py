@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from raytensor.chain.batcher import Planned
@@ -67,6 +67,7 @@ class Outbox:
         self._next_nonce: dict[str, int] = {}
         self._open: dict[str, Extrinsic] = {}
         self._carried: Counter[str] = Counter()  # intents of open extrinsics
+        self.reveal_block: Callable[[str], int | None] = lambda intent_id: None  # of a committed intent
         self.foreign: list[Foreign] = []  # found since the list was last emptied
         self._last_sent: dict[str, int] = {}  # hash -> head when it was last handed to a node
         self._recent: dict[str, Extrinsic] = {}  # included in blocks that are not final yet
@@ -234,6 +235,7 @@ class Outbox:
             error=name,
             action=str(action_for(name)) if name else None,
             fee_rao=paid,
+            until=self.reveal_block(intent_id) if result.ok and step is Fate.COMMITTED else None,
         )
 
     def _expire(self) -> list[Settled]:

@@ -42,6 +42,7 @@ class Pipeline:
     """keys: signers whose own key is here. delegate: a key that is a proxy of (some of) the signers.
 
     limits: of one extrinsic; None reads them from the chain. fence: raises if nothing may be sent any more.
+    commit_kind: see CommitDesk.
     """
 
     def __init__(
@@ -55,12 +56,13 @@ class Pipeline:
         delegate: Signer | None,
         limits: Limits | None = None,
         fence: Callable[[], None] = lambda: None,
+        commit_kind: str | None = None,
     ) -> None:
         self._client, self._journal, self._outbox = client, journal, outbox
         self._desk, self._gate, self._keys, self._delegate, self._fence = desk, gate, keys, delegate, fence
         self._limits = limits or read_limits(client)
         self._meter = Meter(client, next(iter(keys.values()), delegate).public_key)
-        self.commits = CommitDesk(client, journal, outbox, desk, self.tell)
+        self.commits = CommitDesk(client, journal, outbox, desk, self.tell, commit_kind)
         self._delegates: dict[str, str] = {}
         self._free_batches: dict[int, bool] = {}  # by spec version
         self._setbacks: dict[tuple, tuple[int, int]] = {}  # place -> (failures in a row, block to try again)
@@ -97,7 +99,6 @@ class Pipeline:
                 self._failed(order, receipt)
             elif receipt.fate is Fate.COMMITTED:
                 self._setbacks.pop(order.place if order else None, None)
-                receipt = self.commits.included(receipt)
                 if order is not None:
                     order.last = receipt
                     self._desk.committed(order)

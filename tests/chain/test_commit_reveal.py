@@ -24,7 +24,7 @@ TEMPO = 10
 
 @pytest.fixture(scope="module")
 def netuid(node):
-    """A subnet with commit-reveal, two mechanisms and no beacon: hash commits."""
+    """A subnet with commit-reveal and two mechanisms."""
     neurons = [Neuron("v", "validator", VALIDATOR, DevKey("//cr//validator//cold"), 500 * RAO)]
     neurons += [Neuron(f"m{n}", "miner", key, DevKey(f"//cr//miner{n}//cold")) for n, key in enumerate(MINERS)]
     settings = {"sudo_set_commit_reveal_weights_enabled": True, "sudo_set_max_allowed_uids": 64, "sudo_set_mechanism_count": 2}
@@ -39,8 +39,8 @@ def write(node, tmp_path):
     """Makes writers for the validator on one journal; closes what is open at the end."""
     made = []
 
-    def new(**more):
-        made.append(ChainWriter(node, {VALIDATOR.ss58: VALIDATOR}, tmp_path / "j.db", **more))
+    def new(commit_kind="hash"):
+        made.append(ChainWriter(node, {VALIDATOR.ss58: VALIDATOR}, tmp_path / "j.db", commit_kind=commit_kind))
         return made[-1]
 
     yield new
@@ -151,6 +151,20 @@ def test_a_subnet_that_leaves_commit_reveal_and_comes_back(client, netuid, write
 def toggle(client, netuid, on):
     call = Call("AdminUtils", "sudo_set_commit_reveal_weights_enabled", {"netuid": netuid, "enabled": on})
     client.send(Call("Sudo", "sudo", {"call": call}), ALICE.open(), timeout_s=20)
+
+
+@pytest.mark.parametrize("mecid", [0, 1])
+def test_where_the_beacon_lives_commits_are_timelocked_and_the_chain_opens_them(client, netuid, write, mecid):
+    writer = write(commit_kind=None)
+    (older,) = writer.set_weights([weights(netuid, 1.0, 5.0, mecid)])
+    call = "commit_timelocked_mechanism_weights" if mecid else "commit_timelocked_weights"
+    assert (older.fate, older.call) == (Fate.COMMITTED, f"SubtensorModule.{call}"), older
+    (newer,) = writer.set_weights([weights(netuid, 5.0, 1.0, mecid)])
+    sent = writer.counters()["submitted"]
+    writer.close()  # nobody is needed for the reveal
+    again = write(commit_kind=None)
+    wait_for(again, client, newer.intent_id, Fate.REVEALED)
+    assert row_on_chain(client, netuid, mecid) == (65535, 13107) and (sent, again.counters()["submitted"]) == (2, 0)
 
 
 # The pure part
