@@ -129,6 +129,7 @@ ACTIONS: dict[str, Action] = {
     "InvalidRevealRound": Action(Do.REPLAN, "the reveal round is in the past: encrypt for a later one"),
     "BeaconDown": Action(Do.WAIT, "until the chain stores the beacon's pulses again, or commit by hash"),
     "TimelockedCommitDropped": Action(Do.REPLAN, "the chain could not open or apply it: commit again"),
+    "OutcomeUnreadable": Action(Do.FIX, "its block's events are gone: look at the account whether it had its effect"),
     "KeyInUse": Action(Do.FIX, "stop the other program that writes with this key"),
     "Superseded": Action(Do.GIVE_UP, "newer weights were given"),
     # registration and subnets

@@ -29,7 +29,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one item. `error`: the decoded DispatchError; `run` is False if the item never ran."""
+    """What became of one item. `error`: the decoded DispatchError, or a name; `run` is False if the item never ran."""
 
     ok: bool
     error: Any = None

@@ -24,7 +24,7 @@ from raytensor.chain.events import Event, Outcome, fee, item_names, outcomes, sk
 from raytensor.chain.journal import Extrinsic, Journal, Sent
 from raytensor.chain.runtime import Era, extrinsic_hash, signer_of
 from raytensor.chain.wallet import Signer
-from raytensor.errors import ChainUnavailable, FateUnknown
+from raytensor.errors import BlockUnknown, ChainUnavailable, FateUnknown
 from raytensor.types import Fate, Receipt
 
 log = logging.getLogger(__name__)
@@ -196,20 +196,32 @@ class Outbox:
                 self.foreign.append(Foreign(address, hash, block.number))
                 self._next_nonce.pop(address, None)
         places = {hash: at for at, hash in enumerate(hashes) if hash in self._open}
-        events = self._client.events(block.hash) if places else []
+        events = self._events(block) if places else []
         for hash, at in places.items():
-            own = [event for index, event in events if index == at]
+            own = None if events is None else [event for index, event in events if index == at]
             found.append(self._include(self._unwatch(hash), block.number, own))
         self._trail[block.number] = block.hash
         self._scanned = block.number
         return found
 
-    def _include(self, extrinsic: Extrinsic, block: int, events: list[Event]) -> Settled:
+    def _events(self, block: Head) -> list[tuple[int | None, Event]] | None:
+        """The events of a block, None if the node keeps the block but its state no more (we were away for long)."""
+        try:
+            return self._client.events(block.hash)
+        except BlockUnknown as error:
+            if "discarded" not in str(error):
+                raise
+            log.warning("block %d has extrinsics of ours, and its events are gone: %s", block.number, error)
+            return None
+
+    def _include(self, extrinsic: Extrinsic, block: int, events: list[Event] | None) -> Settled:
         extrinsic = replace(extrinsic, state=Sent.INCLUDED, block=block)
         call = call_from_json(json.loads(extrinsic.call_json))
-        results = outcomes(call, events)
+        calls = item_names(call)
+        # Without events nobody can tell what an item did; it counts as done, since to do it twice would be worse.
+        results = outcomes(call, events) if events is not None else (Outcome(True, "OutcomeUnreadable"),) * len(calls)
         assert len(results) == len(extrinsic.intent_ids), f"{call.name}: {len(results)} outcomes"
-        paid, calls = fee(events), item_names(call)
+        paid = fee(events or ())
         receipts = tuple(
             self._receipt(extrinsic, intent_id, result, calls[place], paid if place == 0 else 0)
             for place, (intent_id, result) in enumerate(zip(extrinsic.intent_ids, results))
@@ -222,7 +234,7 @@ class Outbox:
 
     def _receipt(self, extrinsic: Extrinsic, intent_id: str, result: Outcome, call: str, paid: int) -> Receipt:
         intent = self._journal.intent(intent_id)
-        name = None if result.ok else dispatch_error_name(result.error, self._client.runtime.module_error)
+        name = None if result.error is None else dispatch_error_name(result.error, self._client.runtime.module_error)
         step = _FATES.get(call.split(".")[1].removeprefix("batch_").split("_")[0])
         return Receipt(
             intent_id=intent_id,
