@@ -96,6 +96,8 @@ class AxonV10(Dialect):
     def encode_response(
         self, claim: Claim, headers: Mapping[str, str], task: Task, response: Response
     ) -> tuple[dict[str, str], bytes]:
+        if not isinstance(response, Response):
+            raise PayloadError(f"the synapse {SYNAPSE} carries no file")
         synapse = _synapse(task)
         synapse |= {"ids": response.ids.tolist(), "probs": response.probs.tolist(), "elapsed_s": response.elapsed_s}
         return _reply_headers(200, "Success", task.hotkey), json.dumps(synapse, allow_nan=False).encode()
@@ -108,6 +110,8 @@ class AxonV10(Dialect):
     # ---- client
 
     def draft(self, task: Task, body_format: str) -> Draft:
+        if task.kind != "token":
+            raise PayloadError(f"the synapse {SYNAPSE} carries questions of kind 'token', not {task.kind!r}")
         synapse = _synapse(task)
         return Draft(f"/{SYNAPSE}", json.dumps(synapse).encode(), codec.JSON, task.deadline_s, _body_hash(synapse))
 

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import aiohttp
 
 from raytensor.errors import WireError
-from raytensor.types import Failure, Metagraph, Reason, Response, Task
+from raytensor.types import Failure, Metagraph, Reason, Response, Submission, Task
 from raytensor.wire import codec, protocols
 from raytensor.wire.auth import NonceSource, Signer
 from raytensor.wire.codec import Prompt
@@ -70,7 +70,7 @@ class WireClient:
 
     # ---- questions
 
-    async def ask(self, task: Task, axon: str) -> Response | Failure:
+    async def ask(self, task: Task, axon: str) -> Response | Submission | Failure:
         """One question to the miner that published the address `axon` ("ip:port")."""
         try:
             host, port = endpoint(axon, allow_local=self._settings.allow_local_addresses)
@@ -83,17 +83,17 @@ class WireClient:
         except TimeoutError:
             return Failure(task.task_id, task.hotkey, Reason.TIMEOUT, f"no answer within {task.deadline_s:g} s")
 
-    async def ask_all(self, tasks: Sequence[Task], metagraph: Metagraph) -> list[Response | Failure]:
+    async def ask_all(self, tasks: Sequence[Task], metagraph: Metagraph) -> list[Response | Submission | Failure]:
         """All questions, many at once; the outcomes in the order of the tasks.
 
         A question counts from when it is sent. Those that take longer than the adaptive deadline are given up.
         """
         settings = self._settings
         axons = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
-        outcomes: list[Response | Failure | None] = [None] * len(tasks)
-        running: dict[asyncio.Task[Response | Failure], tuple[int, float]] = {}
+        outcomes: list[Response | Submission | Failure | None] = [None] * len(tasks)
+        running: dict[asyncio.Task[Response | Submission | Failure], tuple[int, float]] = {}
         answered_s: list[float] = []
-        cut: list[asyncio.Task[Response | Failure]] = []
+        cut: list[asyncio.Task[Response | Submission | Failure]] = []
         todo = list(reversed(range(len(tasks))))
         try:
             while todo or running:
@@ -117,7 +117,7 @@ class WireClient:
                 for question in done:
                     index, sent_s = running.pop(question)
                     outcome = outcomes[index] = question.result()
-                    if isinstance(outcome, Response):
+                    if not isinstance(outcome, Failure):
                         answered_s.append(now_s - sent_s)
                 if limit_s is not None and not done:
                     for question, (index, sent_s) in list(running.items()):
@@ -169,8 +169,11 @@ class WireClient:
 
     # ---- one question
 
-    async def _ask(self, task: Task, base: str) -> Response | Failure:
-        draft = self._dialect.draft(task, self._settings.body)
+    async def _ask(self, task: Task, base: str) -> Response | Submission | Failure:
+        try:
+            draft = self._dialect.draft(task, self._settings.body)
+        except WireError as error:
+            return Failure(task.task_id, task.hotkey, Reason.ERROR, str(error))
         last_try = max(1, self._settings.tries) - 1
         failure = ""
         for number in range(last_try + 1):
@@ -193,7 +196,7 @@ class WireClient:
         headers["Content-Type"] = draft.content_type
         return self._session.post(base + draft.path, data=draft.body, headers=headers, allow_redirects=False)
 
-    async def _outcome(self, task: Task, answer: aiohttp.ClientResponse) -> Response | Failure:
+    async def _outcome(self, task: Task, answer: aiohttp.ClientResponse) -> Response | Submission | Failure:
         try:
             if answer.status != 200:
                 reason, detail = self._dialect.decode_error(answer.status, await _read(answer, MAX_ERROR_BYTES))

@@ -1,4 +1,4 @@
-"""Messages <-> bytes: `Task`, `Response` and `Prompt` as safetensors or JSON.
+"""Messages <-> bytes: `Task`, `Response` and `Prompt` as safetensors or JSON, a `Submission` as the file that it is.
 
 In: bytes of a stranger, with bounds; or a message. Out: a message whose shapes, types and sizes fit; or bytes. Both
 formats give bit-equal arrays. Never pickle. A body that is no message gives `PayloadError` with the reason.
@@ -8,6 +8,7 @@ for the mechanism to judge, as it does inside a cluster; here only sizes, types 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from raytensor.types import Response, Task
+from raytensor.types import Response, Submission, Task
 from raytensor.wire import tensors
 from raytensor.wire.errors import PayloadError
 from raytensor.wire.settings import Bounds
@@ -24,6 +25,10 @@ SAFETENSORS = "application/x-safetensors"
 JSON = "application/json"
 CONTENT_TYPES = {"safetensors": SAFETENSORS, "json": JSON}
 NDJSON = "application/x-ndjson"
+FILE = "application/octet-stream"
+
+# Kinds of questions about tokens, and the dimensions of `Response.ids` that answer each. Other kinds may have no rows.
+_TOKEN_KINDS = {"token": 2, "phrase": 3, "completion": 3}
 
 _MAX_TEXT = 128  # letters of an id or an address
 _INT32 = 2**31 - 1
@@ -64,6 +69,8 @@ def encode_task(task: Task, content_type: str) -> bytes:
         "top_k": int(task.top_k),
         "deadline_s": float(task.deadline_s),
     }
+    if (task.kind, task.horizon) != ("token", 1):  # peers that know no other kind read the rest as ever
+        fields |= {"kind": task.kind, "horizon": int(task.horizon)}
     return _encode("task/1", fields, {"tokens": task.tokens, "lengths": task.lengths}, content_type)
 
 
@@ -79,14 +86,16 @@ def task_from(fields: dict[str, Any], bounds: Bounds) -> Task:
     _check_message(fields, "task/1")
     tokens = array(fields, "tokens", "I32", 2, bounds.max_rows, bounds.max_tokens)
     lengths = array(fields, "lengths", "I32", 1, bounds.max_rows)
+    kind = _text(fields, "kind") if "kind" in fields else "token"
+    least = 1 if kind in _TOKEN_KINDS else 0
     rows, longest = tokens.shape
-    if not 1 <= rows <= bounds.max_rows or not 1 <= longest <= bounds.max_tokens:
+    if not least <= rows <= bounds.max_rows or not least <= longest <= bounds.max_tokens:
         raise PayloadError(
-            f"tokens: {rows} rows of {longest}; 1 to {bounds.max_rows} of 1 to {bounds.max_tokens} are read"
+            f"tokens: {rows} rows of {longest}; {least} to {bounds.max_rows} of {least} to {bounds.max_tokens} are read"
         )
     if lengths.shape != (rows,):
         raise PayloadError(f"lengths: {lengths.shape[0]} of them for {rows} rows")
-    if lengths.min() < 1 or lengths.max() > longest or tokens.min() < 0:
+    if rows and (lengths.min() < 1 or lengths.max() > longest or tokens.min() < 0):
         raise PayloadError(f"lengths must lie between 1 and {longest}, and tokens must be 0 or greater")
     return Task(
         task_id=_text(fields, "task_id"),
@@ -98,10 +107,18 @@ def task_from(fields: dict[str, Any], bounds: Bounds) -> Task:
         lengths=lengths,
         top_k=_whole(fields, "top_k", 1, bounds.max_top_k),
         deadline_s=_seconds(fields, "deadline_s"),
+        kind=kind,
+        horizon=_whole(fields, "horizon", 1, bounds.max_horizon) if "horizon" in fields else 1,
     )
 
 
 # ---------------------------------------------------------------------------------------------------------- response
+
+
+def submission_from(body: bytes, task: Task) -> Submission:
+    """The file that answers a task. Its digest is made here, of what came: whoever committed to another is found out."""
+    digest = hashlib.blake2b(body, digest_size=32).hexdigest()
+    return Submission(task.task_id, task.hotkey, digest, payload=body)
 
 
 def encode_response(response: Response, content_type: str) -> bytes:
@@ -110,10 +127,12 @@ def encode_response(response: Response, content_type: str) -> bytes:
     return _encode("response/1", fields, {"ids": response.ids, "probs": response.probs}, content_type)
 
 
-def decode_response(body: bytes, content_type: str, task: Task) -> Response:
-    """The response to `task` from an answer's body. Raises PayloadError, also if it answers another question."""
+def decode_response(body: bytes, content_type: str, task: Task) -> Response | Submission:
+    """The answer to `task` from its body. Raises PayloadError, also if it answers another question."""
+    if content_type == FILE and task.kind not in _TOKEN_KINDS:
+        return submission_from(body, task)
     if content_type == SAFETENSORS:
-        return response_from(_unpack(body, {"ids": ("I32", 2), "probs": ("F32", 2)}), task)
+        return response_from(_unpack(body, {"ids": ("I32", _TOKEN_KINDS.get(task.kind, 2)), "probs": ("F32", 2)}), task)
     return response_from(_json_object(body, content_type), task)
 
 
@@ -121,10 +140,15 @@ def response_from(fields: dict[str, Any], task: Task) -> Response:
     """A response from its fields as JSON (or a safetensors file) gives them. Raises PayloadError."""
     _check_message(fields, "response/1")
     rows = task.tokens.shape[0]
-    ids = array(fields, "ids", "I32", 2, rows, task.top_k)
+    if _TOKEN_KINDS.get(task.kind, 2) == 3:
+        ids = phrases(fields, "ids", rows, task.top_k, task.horizon)
+    else:
+        ids = array(fields, "ids", "I32", 2, rows, task.top_k)
     probs = array(fields, "probs", "F32", 2, rows, task.top_k)
-    if ids.shape != probs.shape or ids.shape[0] != rows or ids.shape[1] > task.top_k:
+    if ids.shape[:2] != probs.shape or ids.shape[0] != rows or ids.shape[1] > task.top_k:
         raise PayloadError(f"ids {ids.shape} and probs {probs.shape} must both be [{rows}, {task.top_k} at most]")
+    if ids.ndim == 3 and ids.shape[2] > task.horizon:
+        raise PayloadError(f"ids {ids.shape}: phrases have {task.horizon} tokens at most")
     if _text(fields, "task_id") != task.task_id or _text(fields, "hotkey") != task.hotkey:
         raise PayloadError("the answer belongs to another question or to another miner")
     return Response(task.task_id, task.hotkey, ids, probs, _seconds(fields, "elapsed_s", least=0.0))
@@ -199,6 +223,8 @@ def array(fields: dict[str, Any], name: str, dtype: str, ndim: int, max_rows: in
     value = fields.get(name)
     if isinstance(value, np.ndarray):
         return value
+    if value == []:  # no rows, of whatever width: where some are needed, the caller says so
+        return np.zeros((0,) * ndim, np.int32 if dtype == "I32" else np.float32)
     most = max_rows if ndim == 1 else max_columns
     rows = [value] if ndim == 1 else value
     if not isinstance(rows, list) or not 1 <= len(rows) <= max_rows:
@@ -217,6 +243,19 @@ def array(fields: dict[str, Any], name: str, dtype: str, ndim: int, max_rows: in
     if wide.size and not -most <= wide.min() <= wide.max() <= most:
         raise PayloadError(f"{name}: must hold numbers that fit 32 bits")
     return wide.astype(np.int32 if dtype == "I32" else np.float32)
+
+
+def phrases(fields: dict[str, Any], name: str, max_rows: int, max_phrases: int, max_length: int) -> np.ndarray:
+    """A field as an int32 array of three dimensions, bounded as by `array`."""
+    value = fields.get(name)
+    if isinstance(value, np.ndarray):
+        return value
+    if not isinstance(value, list) or not 1 <= len(value) <= max_rows:
+        raise PayloadError(f"{name}: must be a list of 1 to {max_rows}")
+    rows = [array({name: row}, name, "I32", 2, max_phrases, max_length) for row in value]
+    if len({row.shape for row in rows}) != 1:
+        raise PayloadError(f"{name}: every row must hold as many phrases, all of one length")
+    return np.stack(rows)
 
 
 def _text(fields: dict[str, Any], name: str, most: int = _MAX_TEXT) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raytensor.errors import WireError
-from raytensor.types import Reason, Response, Task
+from raytensor.types import Reason, Response, Submission, Task
 from raytensor.wire import auth, codec, errors
 from raytensor.wire.auth import Caller, Claim, Signer
 from raytensor.wire.codec import Prompt
@@ -71,9 +71,11 @@ class Dialect:
         return codec.decode_prompt(body, bounds)
 
     def encode_response(
-        self, claim: Claim, headers: Mapping[str, str], task: Task, response: Response
+        self, claim: Claim, headers: Mapping[str, str], task: Task, response: Response | Submission
     ) -> tuple[dict[str, str], bytes]:
-        """Headers and body of an answer, in the format of the question."""
+        """Headers and body of an answer, in the format of the question; a file goes as it is."""
+        if isinstance(response, Submission):
+            return {"Content-Type": codec.FILE}, response.payload
         content_type = media_type(headers)
         return {"Content-Type": content_type}, codec.encode_response(response, content_type)
 
@@ -84,7 +86,7 @@ class Dialect:
     # ---- client
 
     def draft(self, task: Task, body_format: str) -> Draft:
-        """A task as a request that is not signed yet."""
+        """A task as a request that is not signed yet; raises PayloadError for one that the protocol can't carry."""
         content_type = codec.CONTENT_TYPES[body_format]
         return Draft(ASK, codec.encode_task(task, content_type), content_type, task.deadline_s)
 
@@ -92,7 +94,7 @@ class Dialect:
         """The headers that prove a request; every try needs a new nonce."""
         raise NotImplementedError
 
-    def decode_response(self, headers: Mapping[str, str], body: bytes, task: Task) -> Response:
+    def decode_response(self, headers: Mapping[str, str], body: bytes, task: Task) -> Response | Submission:
         """The answer to a task; raises PayloadError."""
         return codec.decode_response(body, media_type(headers), task)
 

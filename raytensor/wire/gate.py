@@ -15,15 +15,17 @@ Waits: for the body and for the handler, each with a time-out. Needs the served 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from raytensor.errors import WireError
-from raytensor.types import Failure, Metagraph, Response, Task
+from raytensor.types import Failure, Metagraph, Response, Submission, Task
 from raytensor.wire import codec, errors, protocols
 from raytensor.wire.codec import Prompt
 from raytensor.wire.dialect import ASK, Dialect
@@ -33,7 +35,7 @@ from raytensor.wire.settings import Server, check
 
 log = logging.getLogger(__name__)
 
-Ask = Callable[[Task], Awaitable[Response | Failure]]
+Ask = Callable[[Task], Awaitable[Response | Submission | Failure]]
 Complete = Callable[[Prompt], AsyncIterator[str]]
 
 
@@ -163,6 +165,8 @@ class Gate:
             task = dialect.decode_task(claim, headers, body, settings.bounds)
             self._check_names(task.validator, task.hotkey, task.netuid, caller.hotkey)
             response = await self._answer(task)
+            if isinstance(response, Submission) and response.path:
+                response = await self._load(response)
             try:
                 reply_headers, data = dialect.encode_response(claim, headers, task, response)
             except (errors.PayloadError, ValueError) as error:  # ValueError: NaN in JSON
@@ -185,7 +189,19 @@ class Gate:
 
     # ---- handlers
 
-    async def _answer(self, task: Task) -> Response:
+    async def _load(self, submission: Submission) -> Submission:
+        """A submission with its file's bytes, read off the event loop."""
+        path, most = Path(submission.path), self._settings.bounds.max_answer_bytes
+        try:
+            if path.stat().st_size > most:
+                raise errors.Broken(f"the miner's file has more than {most} bytes")
+            payload = await asyncio.to_thread(path.read_bytes)
+        except OSError as error:
+            log.error("the file of task %s can't be read: %s", submission.task_id, error)
+            raise errors.Broken("the miner's file can't be read") from error
+        return dataclasses.replace(submission, path="", payload=payload)
+
+    async def _answer(self, task: Task) -> Response | Submission:
         limit_s = min(task.deadline_s, self._settings.answer_timeout_s)
         try:
             async with asyncio.timeout(limit_s):

@@ -40,6 +40,8 @@ class Bounds:
     max_tokens: int = 65536
     # Next tokens that an answer names per row.
     max_top_k: int = 4096
+    # Tokens of a phrase.
+    max_horizon: int = 1024
     # Letters of a prompt.
     max_prompt_chars: int = 32768
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import time
 
 import numpy as np
 import pytest
 from wirekit import Live, answer, client_settings, key, run, server_settings, task
 
-from raytensor.types import Failure, Reason, Response
+from raytensor.types import Failure, Reason, Response, Submission
 from raytensor.wire.client import WireClient
 from raytensor.wire.codec import Prompt
 from raytensor.wire.errors import Declined
@@ -32,6 +33,58 @@ def test_the_wire_gives_the_bits_of_the_process(protocol, body, validator, miner
                         mine, theirs = getattr(near, name), getattr(far, name)
                         assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
                         assert mine.tobytes() == theirs.tobytes()
+
+    run(check())
+
+
+@pytest.mark.parametrize("body", ["safetensors", "json"])
+@pytest.mark.parametrize("kind", ["phrase", "completion"])
+def test_phrases_travel_as_they_are(kind, body, validator, miner):
+    async def phrases(question):
+        assert (question.kind, question.horizon) == (kind, 5)
+        draw = np.random.default_rng(1)
+        ids = draw.integers(-1, 1024, (len(question.lengths), 3, 4)).astype(np.int32)
+        return Response(question.task_id, question.hotkey, ids, draw.random(ids.shape[:2], np.float32) / 3)
+
+    async def check():
+        async with Live(validator, miner, phrases) as live, WireClient(validator, client_settings(body=body)) as client:
+            question = dataclasses.replace(task(validator.ss58, miner.ss58), kind=kind, horizon=5)
+            near, far = await phrases(question), await client.ask(question, live.axon)
+            assert isinstance(far, Response), far
+            assert far.ids.tobytes() == near.ids.tobytes() and far.ids.shape == near.ids.shape and far.ids.dtype == near.ids.dtype
+            assert far.probs.tobytes() == near.probs.tobytes()
+            short = await client.ask(dataclasses.replace(question, task_id="short", top_k=2), live.axon)
+            assert short.reason is Reason.MALFORMED and "2" in short.detail
+
+    run(check())
+
+
+@pytest.mark.parametrize("body", ["safetensors", "json"])
+def test_a_file_travels_whole_and_its_digest_is_made_of_what_came(body, validator, miner, tmp_path):
+    data = np.random.default_rng(2).bytes(300_000)
+    (tmp_path / "model.safetensors").write_bytes(data)
+    digest = hashlib.blake2b(data, digest_size=32).hexdigest()
+
+    async def hand_in(question):
+        path = tmp_path / ("gone" if question.round == 2 else "model.safetensors")
+        return Submission(question.task_id, question.hotkey, "claimed", path=str(path))
+
+    async def check():
+        settings = server_settings(protocols=["btauth", "axon_v10"])
+        async with Live(validator, miner, hand_in, settings) as live:
+            question = task(validator.ss58, miner.ss58)
+            nothing = {"tokens": np.zeros((0, 0), np.int32), "lengths": np.zeros(0, np.int32)}
+            asked = dataclasses.replace(question, kind="file", **nothing)
+            async with WireClient(validator, client_settings(body=body)) as client:
+                got = await client.ask(asked, live.axon)
+                assert got == Submission(asked.task_id, miner.ss58, digest, payload=data)
+                gone = await client.ask(dataclasses.replace(asked, round=2), live.axon)
+                assert gone.reason is Reason.ERROR and "can't be read" in gone.detail
+                wrong = await client.ask(question, live.axon)  # a file is no answer to a question for tokens
+                assert wrong.reason is Reason.MALFORMED
+            async with WireClient(validator, client_settings(protocol="axon_v10")) as client:
+                refused = await client.ask(asked, live.axon)
+                assert refused.reason is Reason.ERROR and "not 'file'" in refused.detail
 
     run(check())
 
