@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import aiohttp
 
@@ -84,23 +84,29 @@ class WireClient:
             return Failure(task.task_id, task.hotkey, Reason.TIMEOUT, f"no answer within {task.deadline_s:g} s")
 
     async def ask_all(self, tasks: Sequence[Task], metagraph: Metagraph) -> list[Response | Submission | Failure]:
-        """All questions, many at once; the outcomes in the order of the tasks.
+        """All questions, many at once; the outcomes in the order of the tasks. See `ask_each`."""
+        axons = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
+        found = {_task_id(outcome): outcome async for outcome in self.ask_each(tasks, axons)}
+        return [found[task.task_id] for task in tasks]
+
+    async def ask_each(self, tasks: Sequence[Task], axons: Mapping[str, str]) -> AsyncIterator[Response | Submission | Failure]:
+        """All questions, many at once; each outcome as it comes.
+
+        axons  hotkey -> the address that the miner published.
 
         A question counts from when it is sent. Those that take longer than the adaptive deadline are given up.
         """
         settings = self._settings
-        axons = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
-        outcomes: list[Response | Submission | Failure | None] = [None] * len(tasks)
-        running: dict[asyncio.Task[Response | Submission | Failure], tuple[int, float]] = {}
+        running: dict[asyncio.Task[Response | Submission | Failure], tuple[Task, float]] = {}
         answered_s: list[float] = []
         cut: list[asyncio.Task[Response | Submission | Failure]] = []
-        todo = list(reversed(range(len(tasks))))
+        todo = list(reversed(tasks))
         try:
             while todo or running:
                 while todo and len(running) < settings.max_in_flight:
-                    index = todo.pop()
-                    question = self.ask(tasks[index], axons.get(tasks[index].hotkey, ""))
-                    running[asyncio.create_task(question)] = (index, time.monotonic())
+                    task = todo.pop()
+                    question = self.ask(task, axons.get(task.hotkey, ""))
+                    running[asyncio.create_task(question)] = (task, time.monotonic())
                 limit_s = adaptive_deadline_s(
                     answered_s,
                     len(running),
@@ -115,25 +121,23 @@ class WireClient:
                 done, _ = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
                 now_s = time.monotonic()
                 for question in done:
-                    index, sent_s = running.pop(question)
-                    outcome = outcomes[index] = question.result()
+                    _, sent_s = running.pop(question)
+                    outcome = question.result()
                     if not isinstance(outcome, Failure):
                         answered_s.append(now_s - sent_s)
+                    yield outcome
                 if limit_s is not None and not done:
-                    for question, (index, sent_s) in list(running.items()):
+                    for question, (task, sent_s) in list(running.items()):
                         if now_s - sent_s >= limit_s:
                             question.cancel()
                             cut.append(question)
                             del running[question]
-                            task = tasks[index]
                             detail = f"no answer within {limit_s:.3g} s (median + {settings.deadline_mads:g} MAD)"
-                            outcomes[index] = Failure(task.task_id, task.hotkey, Reason.TIMEOUT, detail)
+                            yield Failure(task.task_id, task.hotkey, Reason.TIMEOUT, detail)
         finally:
             for question in running:
                 question.cancel()
             await asyncio.gather(*running, *cut, return_exceptions=True)
-        assert all(outcome is not None for outcome in outcomes)
-        return [outcome for outcome in outcomes if outcome is not None]
 
     async def complete(self, prompt: Prompt, axon: str) -> AsyncIterator[str]:
         """The answer to a prompt, piece by piece. Raises WireError when the miner declines, fails or breaks off."""
@@ -180,7 +184,7 @@ class WireClient:
             if number:
                 await asyncio.sleep(0.05 * 2**number)
             try:
-                async with self._post(draft, task.hotkey, base) as answer:
+                async with await self._post(draft, task.hotkey, base) as answer:
                     if answer.status == 503 and number < last_try:
                         continue
                     return await self._outcome(task, answer)
@@ -190,11 +194,14 @@ class WireClient:
                 failure = f"the connection failed: {type(error).__name__}"
         return Failure(task.task_id, task.hotkey, Reason.ERROR, failure)
 
-    def _post(self, draft: Draft, receiver: str, base: str):
+    async def _post(self, draft: Draft, receiver: str, base: str) -> aiohttp.ClientResponse:
         assert self._session is not None, "use the client as `async with`"
-        headers = self._dialect.sign(self._signer, draft, receiver, self._nonces())
+        if getattr(self._signer, "blocking", False):  # another process signs
+            headers = await asyncio.to_thread(self._dialect.sign, self._signer, draft, receiver, self._nonces())
+        else:
+            headers = self._dialect.sign(self._signer, draft, receiver, self._nonces())
         headers["Content-Type"] = draft.content_type
-        return self._session.post(base + draft.path, data=draft.body, headers=headers, allow_redirects=False)
+        return await self._session.post(base + draft.path, data=draft.body, headers=headers, allow_redirects=False)
 
     async def _outcome(self, task: Task, answer: aiohttp.ClientResponse) -> Response | Submission | Failure:
         try:
@@ -206,6 +213,10 @@ class WireClient:
             return self._dialect.decode_response(headers, body, task)
         except WireError as error:
             return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
+
+
+def _task_id(outcome: Response | Submission | Failure) -> str:
+    return outcome.item_id if isinstance(outcome, Failure) else outcome.task_id
 
 
 async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
