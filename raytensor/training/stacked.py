@@ -1,0 +1,200 @@
+"""Many small models of one shape in one engine: each trains and answers as if it were alone, several at a time.
+
+In: models, a recipe for each; batches and questions by model. Out: losses, log-probabilities, checkpoints by model.
+What may differ between models: weights, data, recipe (rate, warm-up, schedule, decay, betas, clip), steps taken, steps
+per call, checkpoints. What must be equal: the architecture (`Shape`). The shape of batches may differ, at a price: only
+equal ones are computed together.
+
+On a CPU a few models at a time go through all steps of a call: what they need then stays in the cache. A model that has
+fewer steps than its neighbours leaves the group when it is done.
+
+A model's numbers are the same bits whoever is beside it, and those of `PlainEngine` up to the order of float32 sums.
+Knows nothing of hotkeys, rounds, text or Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from raytensor.training import checkpoint, stacked_adamw
+from raytensor.training.ranks import alone
+from raytensor.training.recipe import Recipe
+from raytensor.training.stacked_llama import Shape, StackedLlama
+
+# Models that are computed at once. On one core more gain nothing: the numbers of 8 small models leave the cache.
+CPU_WIDTH = 8
+GPU_WIDTH = 512
+ROWS = 64  # questions of one forward; fixed, so that the bits of an answer never depend on what else is asked
+
+
+class StackedEngine:
+    """models    equal in shape and stackable (`stackable`); they are read once and not kept.
+    recipes   one per model.
+    device    "cpu" or "cuda".
+    width     models computed at once; None takes what suits the device.
+    Raises `ValueError` for models or recipes that can't be stacked.
+    """
+
+    def __init__(self, models: Iterable[nn.Module], recipes: Sequence[Recipe], *, device: str = "cpu", width: int | None = None) -> None:
+        for recipe in recipes:
+            if recipe.accumulate != 1 or recipe.precision != "fp32" or recipe.activation_checkpointing:
+                raise ValueError(f"{recipe}: stacked models train in fp32 without accumulation or activation checkpointing; use the plain engine")
+        self.recipes = list(recipes)
+        self._device = torch.device(device)
+        self._width = min(len(recipes), width or (GPU_WIDTH if self._device.type == "cuda" else CPU_WIDTH))
+        shape: Shape | None = None
+        for number, model in enumerate(models):
+            found = Shape.of(model)
+            if found is None or (shape is not None and found != shape):
+                raise ValueError(f"model {number} ({type(model).__name__}) can't be stacked: {'no plain Llama' if found is None else 'it has another shape'}")
+            if shape is None:
+                shape = found
+                # Parameter, first and second moment of each model, a row each.
+                self._state = torch.zeros(3, len(recipes), shape.num_parameters, device=self._device)
+            weights = dict(model.named_parameters())
+            for name, at, size in _places(shape):
+                self._state[0, number, at : at + size.numel()] = weights[name].detach().flatten()
+        if shape is None or number + 1 != len(recipes):
+            raise ValueError(f"{0 if shape is None else number + 1} models for {len(recipes)} recipes; there must be one of each, and at least one")
+        self.shape = shape
+        self.steps = [0] * len(recipes)  # optimizer steps taken so far
+        self._llama = StackedLlama(shape, self._width, self._device)
+        self._moments = torch.zeros(2, self._width, shape.num_parameters, device=self._device)
+        self.members = [StackedMember(self, number) for number in range(len(recipes))]
+
+    def __len__(self) -> int:
+        return len(self.recipes)
+
+    def train(self, work: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """One optimizer step per batch: integers [S, B, T + 1] by model. Returns losses in nats per token, float32 [S], by model."""
+        found: dict[int, np.ndarray] = {number: np.zeros(0, np.float32) for number in work}
+        for group in self._groups({number: batches.shape[1:] for number, batches in work.items() if len(batches)}, lambda n: -len(work[n])):
+            found.update(self._train_group(group, [work[number] for number in group]))
+        return found
+
+    def log_probs(self, questions: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> dict[int, np.ndarray]:
+        """float32 [B, V] by model: log-probabilities after each context (int32 [B, T], right-padded; lengths int32 [B])."""
+        found: dict[int, np.ndarray] = {}
+        for group in self._groups({number: tokens.shape for number, (tokens, _) in questions.items()}, lambda n: n):
+            self._llama.rows[: len(group)] = self._state[0, group]
+            tokens = self._to_device(np.stack([questions[number][0] for number in group]))
+            lengths = self._to_device(np.stack([questions[number][1] for number in group]))
+            parts = [
+                self._llama.log_probs(tokens[:, start : start + ROWS], lengths[:, start : start + ROWS]).cpu()
+                for start in range(0, tokens.shape[1], ROWS)
+            ]
+            found.update(zip(group, torch.cat(parts, dim=1).numpy(), strict=True))
+        return found
+
+    def weights(self, number: int) -> dict[str, torch.Tensor]:
+        """The parameters of one model by the model's own names, float32, on the CPU."""
+        return {name: values["param"] for name, values in self._named(number).items()}
+
+    def save(self, number: int, folder: Path, position: Mapping[str, Any] | None = None) -> None:
+        """Write one model's state as the plain engine does, which can go on from it."""
+        named = self._named(number)
+        checkpoint.save(
+            folder, alone(), self.shape.parameters(), named.__getitem__, steps=self.steps[number], strategy="plain", position=position or {}
+        )
+
+    def load(self, number: int, folder: Path) -> dict[str, Any]:
+        """Take over a state that any engine wrote; returns its position. Raises `DataError` as the plain engine does."""
+        found = checkpoint.Reader(folder, self.shape.parameters())
+        for name, at, size in _places(self.shape):
+            values = found[name]
+            for row, key in enumerate(("param", *checkpoint.MOMENTS)):
+                value = values.get(key)
+                self._state[row, number, at : at + size.numel()] = 0.0 if value is None else value.flatten().to(self._device)
+        self.steps[number] = found.steps
+        return found.position
+
+    # ---------------------------------------------------------------------------------------------------- inside
+
+    def _groups(self, shapes: Mapping[int, tuple[int, ...]], order: Any) -> Iterable[list[int]]:
+        """Models whose work has one shape, at most `width` together; neighbours in `order` share a group."""
+        for shape in sorted(set(shapes.values())):
+            numbers = sorted((number for number, other in shapes.items() if other == shape), key=lambda n: (order(n), n))
+            for start in range(0, len(numbers), self._width):
+                yield numbers[start : start + self._width]
+
+    def _train_group(self, group: list[int], batches: list[np.ndarray]) -> dict[int, np.ndarray]:
+        """`group`: most steps first."""
+        llama, size = self._llama, len(group)
+        llama.rows[:size] = self._state[0, group]
+        self._moments[:, :size] = self._state[1:, group]
+        losses = []
+        for step in range(len(batches[0])):
+            active = sum(len(mine) > step for mine in batches)
+            losses.append(llama.loss_and_grads(self._to_device(np.stack([mine[step] for mine in batches[:active]]))))
+            stacked_adamw.step(
+                llama.rows[:active], llama.grads[:active], self._moments[:, :active],
+                [self.recipes[number] for number in group[:active]], [self.steps[number] + step + 1 for number in group[:active]],
+                self.shape.num_decayed, together=self._device.type == "cuda",
+            )  # fmt: skip
+        self._state[0, group] = llama.rows[:size]
+        self._state[1:, group] = self._moments[:, :size]
+        found = {}
+        for place, number in enumerate(group):
+            taken = len(batches[place])
+            self.steps[number] += taken
+            found[number] = torch.stack([loss[place] for loss in losses[:taken]]).cpu().numpy()
+        return found
+
+    def _named(self, number: int) -> dict[str, dict[str, torch.Tensor]]:
+        """Parameter and, once there are some, moments by name, on the CPU."""
+        state = self._state[:, number].cpu()
+        keys = ("param", *checkpoint.MOMENTS) if self.steps[number] else ("param",)
+        return {
+            name: {key: state[row, at : at + size.numel()].view(size).clone() for row, key in enumerate(keys)} for name, at, size in _places(self.shape)
+        }
+
+    def _to_device(self, numbers: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(numbers.astype(np.int64)).to(self._device)
+
+
+class StackedMember:
+    """One model of a stack, as an `Engine` of its own."""
+
+    def __init__(self, stack: StackedEngine, number: int) -> None:
+        self.stack = stack
+        self.number = number
+
+    @property
+    def steps(self) -> int:
+        return self.stack.steps[self.number]
+
+    def train_steps(self, batches: Iterable[np.ndarray]) -> float:
+        found = list(batches)
+        return float(np.mean(self.stack.train({self.number: np.stack(found)})[self.number])) if found else float("nan")
+
+    def log_probs(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        return self.stack.log_probs({self.number: (tokens, lengths)})[self.number]
+
+    def save(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
+        self.stack.save(self.number, folder, position)
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        return self.stack.load(self.number, folder)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return self.stack.weights(self.number)
+
+
+def stackable(model: nn.Module) -> bool:
+    """Whether a model of transformers can be stacked with others of its shape."""
+    return Shape.of(model) is not None
+
+
+def _places(shape: Shape) -> list[tuple[str, int, torch.Size]]:
+    """(name, first place in a row, size) of each parameter."""
+    found, at = [], 0
+    for name, size in shape.parameters().items():
+        found.append((name, at, torch.Size(size)))
+        at += torch.Size(size).numel()
+    return found

@@ -1,0 +1,58 @@
+"""AdamW (Loshchilov and Hutter 2019) for the rows of a stack, each with a recipe and a number of steps of its own.
+
+In: parameters, gradients and moments [C, P]. Out: the parameters and moments after one step, in place.
+Two ways with the same formulas, equal up to rounding: one model after another through torch's fused kernel, which reads
+everything once (a CPU's way: what it needs is in the cache), or all together (a GPU's: C small kernels would take longer
+to launch than to run).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.optim.adamw import adamw
+
+from raytensor.training.recipe import Recipe
+
+EPS = 1e-8  # torch's default
+
+
+def step(
+    rows: torch.Tensor, grads: torch.Tensor, moments: torch.Tensor, recipes: Sequence[Recipe], counts: Sequence[int], num_decayed: int, *, together: bool
+) -> None:
+    """One step of each model; gradients are clipped in place.
+
+    moments      [2, C, P]: first and second.
+    counts       number of each model's step, counted from 1.
+    num_decayed  the first numbers of a row, which weight decay applies to.
+    """
+    norms = torch.linalg.vector_norm(grads, dim=1)
+    clips = torch.tensor([recipe.clip for recipe in recipes], device=rows.device)
+    grads.mul_((clips / (norms + 1e-6)).clamp_(max=1.0)[:, None])  # as torch's clip_grad_norm_
+    (_together if together else _one_by_one)(rows, grads, moments, recipes, counts, num_decayed)
+
+
+def _one_by_one(
+    rows: torch.Tensor, grads: torch.Tensor, moments: torch.Tensor, recipes: Sequence[Recipe], counts: Sequence[int], num_decayed: int
+) -> None:
+    for place, (recipe, count) in enumerate(zip(recipes, counts, strict=True)):
+        for part, decay in ((slice(0, num_decayed), recipe.weight_decay), (slice(num_decayed, None), 0.0)):
+            adamw(
+                [rows[place, part]], [grads[place, part]], [moments[0, place, part]], [moments[1, place, part]], [],
+                [torch.tensor(count - 1.0, device=rows.device)],  # the kernel counts this step itself
+                fused=True, amsgrad=False, beta1=recipe.betas[0], beta2=recipe.betas[1], lr=recipe.rate(count),
+                weight_decay=decay, eps=EPS, maximize=False,
+            )  # fmt: skip
+
+
+def _together(
+    rows: torch.Tensor, grads: torch.Tensor, moments: torch.Tensor, recipes: Sequence[Recipe], counts: Sequence[int], num_decayed: int
+) -> None:
+    settings = [(r.rate(n), r.weight_decay, *r.betas, 1.0 - r.betas[0] ** n, (1.0 - r.betas[1] ** n) ** 0.5) for r, n in zip(recipes, counts, strict=True)]
+    rate, decay, beta1, beta2, correct1, correct2 = torch.tensor(settings, dtype=torch.float32, device=rows.device).T[..., None]
+    first, second = moments
+    first.lerp_(grads, 1.0 - beta1)
+    second.mul_(beta2).addcmul_(grads * (1.0 - beta2), grads)
+    rows[:, :num_decayed].mul_(1.0 - rate * decay)
+    rows.addcmul_(first / (second.sqrt().div_(correct2).add_(EPS)), -rate / correct1)

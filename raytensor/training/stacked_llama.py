@@ -1,0 +1,286 @@
+"""The arithmetic of several small Llamas at once: one batched matrix product where each alone would make its own.
+
+In: parameters [C, P] of C models of one shape (a row holds all of a model's parameters, one behind the other), tokens.
+Out: each model's loss and gradient, or its log-probabilities. The formulas are those of transformers' Llama: pre-norm,
+RoPE, causal attention, SwiGLU, tied embeddings. The backward is written out, into buffers that stay: for small models
+torch spends more time on allocating and recording than on numbers.
+
+Knows nothing of optimizers, steps or files. A model's numbers never depend on who is computed beside it, bit for bit:
+no sum runs over models, and all rows are of one length.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+LAYER = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+KEPT_BUFFERS = 4  # shapes of batches or questions whose buffers stay
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What models must share to be stacked. `of` reads it from a transformers model."""
+
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    inner: int
+    eps: float
+    inv_freq: tuple[float, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Shape | None:
+        """The shape of a Llama with tied embeddings and as many key as query heads; None for any other model."""
+        c = model.config
+        plain = c.model_type == "llama" and c.tie_word_embeddings and c.num_key_value_heads == c.num_attention_heads
+        if not plain or c.attention_bias or c.mlp_bias or c.hidden_act != "silu" or c.hidden_size // c.num_attention_heads != c.head_dim:
+            return None
+        rotary = model.model.rotary_emb
+        if rotary.attention_scaling != 1.0 or not all(p.requires_grad for p in model.parameters()):
+            return None
+        frequencies = tuple(rotary.inv_freq.tolist())
+        return cls(c.vocab_size, c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.intermediate_size, c.rms_norm_eps, frequencies)
+
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by the model's own names, in the order of a row: matrices first, then the norms' gains."""
+        h, i = self.hidden, self.inner
+        wide = {"mlp.gate_proj": (i, h), "mlp.up_proj": (i, h), "mlp.down_proj": (h, i)}
+        found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab, h)}
+        for layer in range(self.layers):
+            found.update({f"model.layers.{layer}.{part}.weight": wide.get(part, (h, h)) for part in LAYER})
+        for layer in range(self.layers):
+            found.update({f"model.layers.{layer}.{part}.weight": (h,) for part in ("input_layernorm", "post_attention_layernorm")})
+        return found | {"model.norm.weight": (h,)}
+
+    @property
+    def num_decayed(self) -> int:
+        """Numbers of a row that belong to matrices."""
+        return self.vocab * self.hidden + self.layers * (4 * self.hidden**2 + 3 * self.hidden * self.inner)
+
+    @property
+    def num_parameters(self) -> int:
+        return self.num_decayed + (2 * self.layers + 1) * self.hidden
+
+
+class _Weights:
+    """Views of rows [C, P] as matrices; q, k, v and gate, up lie side by side, so that one product makes all of them."""
+
+    def __init__(self, rows: torch.Tensor, shape: Shape) -> None:
+        h, i, at = shape.hidden, shape.inner, 0
+
+        def take(*size: int) -> torch.Tensor:
+            nonlocal at
+            num = torch.Size(size).numel()
+            at += num
+            return rows[:, at - num : at].unflatten(1, size)
+
+        self.embed = take(shape.vocab, h)
+        self.layers = [(take(3 * h, h), take(h, h), take(2 * i, h), take(h, i)) for _ in range(shape.layers)]
+        self.norms = [(take(h), take(h)) for _ in range(shape.layers)]
+        self.norm = take(h)
+
+
+class _Buffers:
+    """Room for one forward (and backward) of C models on B sequences of T tokens each."""
+
+    def __init__(self, shape: Shape, models: int, sequences: int, length: int, device: torch.device, *, train: bool) -> None:
+        h, i, n = shape.hidden, shape.inner, sequences * length
+        self.size = (sequences, length)
+
+        def room(*size: int) -> torch.Tensor:
+            return torch.empty(models, n, *size, device=device)
+
+        def layer() -> dict[str, torch.Tensor]:
+            return {
+                "n1": room(h), "r1": room(1), "h1": room(h), "qkv": room(3 * h), "rotated": room(2 * h), "n2": room(h), "r2": room(1),
+                "h2": room(h), "wide": room(2 * i), "gated": room(i), "inner": room(i),
+            }  # fmt: skip
+
+        # Without a backward the layers take turns in one room.
+        self.layers = [layer() for _ in range(shape.layers)] if train else [layer()] * shape.layers
+        self.x, self.n, self.r, self.h = room(h), room(h), room(1), room(h)
+        position = torch.arange(length, device=device, dtype=torch.float32)
+        angles = position[:, None] * torch.tensor(shape.inv_freq, device=device)
+        self.cos, self.sin = angles.cos()[:, None], angles.sin()[:, None]  # [T, 1, D / 2]
+        self.first_id = shape.vocab * torch.arange(models, device=device)[:, None]
+        if train:
+            self.logits = room(shape.vocab)
+            self.dh, self.dx, self.t, self.dot = room(h), room(h), room(h), room(1)
+            self.dwide, self.dinner, self.dinner2, self.dqkv, self.drotated = room(2 * i), room(i), room(i), room(3 * h), room(2 * h)
+
+    def of(self, models: int) -> _Buffers:
+        """The same room for the first `models` models only."""
+        view = object.__new__(_Buffers)
+        view.__dict__.update({key: v[:models] if isinstance(v, torch.Tensor) else v for key, v in self.__dict__.items()})
+        view.layers = [{key: value[:models] for key, value in layer.items()} for layer in self.layers]
+        view.cos, view.sin = self.cos, self.sin
+        return view
+
+
+class StackedLlama:
+    """Computes with the first rows of `rows` and `grads` ([C, P], float32).
+
+    The caller puts models into the rows and takes them out again; a call says how many of them take part.
+    """
+
+    def __init__(self, shape: Shape, width: int, device: torch.device) -> None:
+        self.shape = shape
+        self.rows = torch.zeros(width, shape.num_parameters, device=device)
+        self.grads = torch.zeros_like(self.rows)
+        self._device = device
+        self._buffers: OrderedDict[tuple[Any, ...], dict[int, _Buffers]] = OrderedDict()
+        self._views: dict[int, tuple[_Weights, _Weights]] = {}
+
+    @torch.no_grad()
+    def loss_and_grads(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Mean loss in nats per token of tokens int64 [C, B, T + 1], float32 [C]; gradients go to `grads[:C]`."""
+        models, sequences, length = tokens.shape
+        length -= 1
+        b = self._room(models, sequences, length, train=True)
+        weights, grads = self._view(models)
+        ids = tokens[:, :, :-1].reshape(models, -1)
+        self._forward(weights, b, ids)
+        n = sequences * length
+        logits = torch.bmm(b.h, weights.embed.mT, out=b.logits)
+        log_probs = torch.log_softmax(logits, dim=-1, out=logits)
+        targets = tokens[:, :, 1:].reshape(models, n, 1)
+        loss = -log_probs.gather(2, targets).mean(dim=(1, 2))
+        dlogits = log_probs.exp_()
+        dlogits.scatter_add_(2, targets, dlogits.new_full((1, 1, 1), -1.0).expand(models, n, 1))
+        dlogits.mul_(1.0 / n)
+        self._backward(weights, grads, b, dlogits, ids)
+        return loss
+
+    @torch.no_grad()
+    def log_probs(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """float32 [C, B, V]: log-probabilities of the token after each context (int64 [C, B, T], right-padded; [C, B])."""
+        models, sequences, length = tokens.shape
+        b = self._room(models, sequences, length, train=False)
+        weights, _ = self._view(models)
+        self._forward(weights, b, tokens.reshape(models, -1))
+        last = torch.arange(sequences, device=self._device) * length + lengths - 1
+        chosen = b.h.gather(1, last[..., None].expand(-1, -1, self.shape.hidden))
+        return torch.log_softmax(torch.bmm(chosen, weights.embed.mT), dim=-1)
+
+    # ------------------------------------------------------------------------------------------------ arithmetic
+
+    def _forward(self, weights: _Weights, b: _Buffers, ids: torch.Tensor) -> None:
+        x, inner = b.x, self.shape.inner
+        embed = weights.embed
+        if embed.is_contiguous():
+            torch.index_select(embed.flatten(0, 1), 0, (ids + b.first_id[: len(ids)]).flatten(), out=x.flatten(0, 1))
+        else:
+            torch.gather(embed, 1, ids[..., None].expand(-1, -1, self.shape.hidden), out=x)
+        for (qkv, out, wide, down), (gain1, gain2), saved in zip(weights.layers, weights.norms, b.layers, strict=True):
+            self._norm(x, gain1, saved["n1"], saved["r1"], saved["h1"])
+            torch.bmm(saved["h1"], qkv.mT, out=saved["qkv"])
+            saved["attention"] = self._attend(saved, b)
+            x.baddbmm_(_flat(saved["attention"][0], x), out.mT)
+            self._norm(x, gain2, saved["n2"], saved["r2"], saved["h2"])
+            both = torch.bmm(saved["h2"], wide.mT, out=saved["wide"])
+            torch.ops.aten.silu.out(both[..., :inner], out=saved["gated"])
+            torch.mul(saved["gated"], both[..., inner:], out=saved["inner"])
+            x.baddbmm_(saved["inner"], down.mT)
+        self._norm(x, weights.norm, b.n, b.r, b.h)
+
+    def _backward(self, weights: _Weights, grads: _Weights, b: _Buffers, dlogits: torch.Tensor, ids: torch.Tensor) -> None:
+        dx, dh, inner = b.dx, b.dh, self.shape.inner
+        torch.bmm(dlogits.mT, b.h, out=grads.embed)
+        torch.bmm(dlogits, weights.embed, out=dh)
+        self._norm_backward(dh, weights.norm, b.n, b.r, grads.norm, b, dx, first=True)
+        for (qkv, out, wide, down), (dqkv, dout, dwide, ddown), (gain1, gain2), (dgain1, dgain2), saved in reversed(
+            list(zip(weights.layers, grads.layers, weights.norms, grads.norms, b.layers, strict=True))
+        ):
+            torch.bmm(dx.mT, saved["inner"], out=ddown)
+            dinner = torch.bmm(dx, down, out=b.dinner)
+            torch.mul(dinner, saved["gated"], out=b.dwide[..., inner:])
+            dinner.mul_(saved["wide"][..., inner:])
+            torch.ops.aten.silu_backward.grad_input(dinner, saved["wide"][..., :inner], grad_input=b.dwide[..., :inner])
+            torch.bmm(b.dwide.mT, saved["h2"], out=dwide)
+            torch.bmm(b.dwide, wide, out=dh)
+            self._norm_backward(dh, gain2, saved["n2"], saved["r2"], dgain2, b, dx)
+            attention, inputs = saved.pop("attention")
+            torch.bmm(dx.mT, _flat(attention, dx), out=dout)
+            torch.bmm(dx, out, out=dh)
+            self._attend_backward(attention, inputs, dh, b)
+            torch.bmm(b.dqkv.mT, saved["h1"], out=dqkv)
+            torch.bmm(b.dqkv, qkv, out=dh)
+            self._norm_backward(dh, gain1, saved["n1"], saved["r1"], dgain1, b, dx)
+        grads.embed.scatter_add_(1, ids[..., None].expand(-1, -1, self.shape.hidden), dx)
+
+    def _norm(self, x: torch.Tensor, gain: torch.Tensor, n: torch.Tensor, r: torch.Tensor, h: torch.Tensor) -> None:
+        """RMSNorm (Zhang and Sennrich 2019): r = (mean x^2 + eps)^-1/2, n = r x, h = gain n."""
+        torch.mul(x, x, out=n)
+        torch.mean(n, dim=-1, keepdim=True, out=r).add_(self.shape.eps).rsqrt_()
+        torch.mul(x, r, out=n)
+        torch.mul(n, gain[:, None], out=h)
+
+    @staticmethod
+    def _norm_backward(
+        dh: torch.Tensor, gain: torch.Tensor, n: torch.Tensor, r: torch.Tensor, dgain: torch.Tensor, b: _Buffers, dx: torch.Tensor, *, first: bool = False
+    ) -> None:
+        """dgain = sum dh n; dx += r (gain dh - n mean(gain dh n)). `dh` is used up."""
+        torch.mul(dh, n, out=b.t)
+        torch.sum(b.t, dim=1, out=dgain)
+        dh.mul_(gain[:, None])
+        torch.mul(dh, n, out=b.t)
+        torch.mean(b.t, dim=-1, keepdim=True, out=b.dot)
+        dh.addcmul_(n, b.dot, value=-1.0)
+        if first:
+            torch.mul(dh, r, out=dx)
+        else:
+            dx.addcmul_(dh, r)
+
+    def _attend(self, saved: dict[str, torch.Tensor], b: _Buffers) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """RoPE (Su et al. 2021, halves rotated) and causal attention: heads of all models are independent, so one call does all."""
+        (sequences, length), heads = b.size, self.shape.heads
+        qkv = saved["qkv"].view(-1, length, 3 * heads, self.shape.hidden // heads)
+        rotated = saved["rotated"].view(-1, length, 2 * heads, qkv.shape[-1])
+        (low, high), (new_low, new_high) = qkv[:, :, : 2 * heads].chunk(2, -1), rotated.chunk(2, -1)
+        torch.mul(low, b.cos, out=new_low).addcmul_(high, b.sin, value=-1.0)
+        torch.mul(high, b.cos, out=new_high).addcmul_(low, b.sin)
+        parts = (rotated[:, :, :heads], rotated[:, :, heads:], qkv[:, :, 2 * heads :])
+        train = hasattr(b, "logits")
+        q, k, v = (part.transpose(1, 2).detach().requires_grad_(train) for part in parts)
+        with torch.set_grad_enabled(train):
+            return scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v)
+
+    def _attend_backward(self, attention: torch.Tensor, inputs: tuple[torch.Tensor, ...], da: torch.Tensor, b: _Buffers) -> None:
+        (sequences, length), heads = b.size, self.shape.heads
+        da = da.view(-1, length, heads, self.shape.hidden // heads).transpose(1, 2)
+        dq, dk, dv = torch.autograd.grad(attention, inputs, da)
+        dqkv = b.dqkv.view(-1, length, 3 * heads, da.shape[-1])
+        for part, grad in enumerate((dq, dk)):
+            (low, high), (new_low, new_high) = grad.transpose(1, 2).chunk(2, -1), dqkv[:, :, part * heads : (part + 1) * heads].chunk(2, -1)
+            torch.mul(low, b.cos, out=new_low).addcmul_(high, b.sin)
+            torch.mul(high, b.cos, out=new_high).addcmul_(low, b.sin, value=-1.0)
+        dqkv[:, :, 2 * heads :].copy_(dv.transpose(1, 2))
+
+    # ----------------------------------------------------------------------------------------------------- rooms
+
+    def _room(self, models: int, sequences: int, length: int, *, train: bool) -> _Buffers:
+        key = (sequences, length, train)
+        views = self._buffers.pop(key, None) or {len(self.rows): _Buffers(self.shape, len(self.rows), sequences, length, self._device, train=train)}
+        self._buffers[key] = views
+        if len(self._buffers) > KEPT_BUFFERS:
+            self._buffers.popitem(last=False)
+        if models not in views:
+            views[models] = views[len(self.rows)].of(models)
+        return views[models]
+
+    def _view(self, models: int) -> tuple[_Weights, _Weights]:
+        if models not in self._views:
+            self._views[models] = (_Weights(self.rows[:models], self.shape), _Weights(self.grads[:models], self.shape))
+        return self._views[models]
+
+
+def _flat(heads: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """[C * B, heads, T, D] as [C, N, H]."""
+    return heads.transpose(1, 2).reshape(like.shape)
