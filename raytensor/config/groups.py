@@ -126,6 +126,9 @@ class Miners:
     warmup_rounds: int = 2
     # Held-out texts that each miner's held-out loss is measured on, the same for all.
     heldout_rows: int = 1024
+    # Compute a host's models of one shape together, several in each matrix product; a miner's numbers are the same bits
+    # whoever is beside it. null: on CPUs.
+    stacked: bool | None = None
     # Seconds a host may take for one round of training of all its miners.
     train_timeout_s: float = 300.0
     # Rounds between checkpoints (the last round always writes one); 0 writes none.

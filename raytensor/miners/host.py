@@ -13,13 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 
 from raytensor.config import MinerProfile, RunConfig
 from raytensor.data.text import Text
 from raytensor.miners import checkpoints
-from raytensor.miners.miner import Miner, exam
+from raytensor.miners.miner import Miner, exam, top_tokens
+from raytensor.miners.stacks import make_members, stacks
+from raytensor.training.stacked import StackedEngine
 from raytensor.types import Failure, Reason, Response, Task
 
 
@@ -53,7 +56,13 @@ class MinerHost:
         device = "cuda" if cfg.miners.gpus_per_host > 0 else "cpu"
         self._folder = folder
         self._exam = exam(cfg, text)
-        self._miners = {hotkey: Miner(hotkey, profile, cfg, text, device=device) for hotkey, profile in members}
+        self._vocab_size = text.vocab_size
+        engines = make_members(cfg, members, text.vocab_size, device) if stacks(cfg, device) else {}
+        self._miners = {hotkey: Miner(hotkey, profile, cfg, text, device=device, engine=engines.get(hotkey)) for hotkey, profile in members}
+        # Hotkeys of each stack, in the order of its models.
+        self._stacks: dict[StackedEngine, list[str]] = {}
+        for hotkey, member in engines.items():
+            self._stacks.setdefault(member.stack, []).append(hotkey)
         if resume_round is not None:
             assert folder is not None
             for hotkey, miner in self._miners.items():
@@ -66,7 +75,10 @@ class MinerHost:
     def train(self, round: int) -> Trained:
         """Train all miners for one round."""
         started = time.perf_counter()
-        losses = {hotkey: miner.train(round) for hotkey, miner in self._miners.items()}
+        losses: dict[str, float | None] = {}
+        for stack, hotkeys in self._stacks.items():
+            losses.update(self._train_stack(stack, hotkeys, round))
+        losses.update({hotkey: miner.train(round) for hotkey, miner in self._miners.items() if hotkey not in losses})
         return Trained(round, {hotkey: loss for hotkey, loss in losses.items() if loss is not None}, time.perf_counter() - started)
 
     def answer(self, task: Task, observed: Response | None = None) -> Response | Failure:
@@ -76,7 +88,14 @@ class MinerHost:
 
     def heldout_losses(self) -> dict[str, float | None]:
         """Held-out loss of each miner in nats per token; None for one that gives no answers of its own."""
-        return {hotkey: miner.heldout_loss(self._exam) for hotkey, miner in self._miners.items()}
+        found: dict[str, float | None] = {}
+        exam = self._exam
+        for stack, hotkeys in self._stacks.items():
+            for start in range(0, len(stack), stack.width):  # the answers of all at once may be gigabytes
+                numbers = range(start, min(start + stack.width, len(stack)))
+                for number, answer in stack.log_probs(dict.fromkeys(numbers, (exam.tokens, exam.lengths))).items():
+                    found[hotkeys[number]] = exam.loss(*top_tokens(answer, exam.top_k), self._vocab_size)
+        return {hotkey: found[hotkey] if hotkey in found else miner.heldout_loss(exam) for hotkey, miner in self._miners.items()}
 
     def checkpoint(self, round: int) -> None:
         """Write a checkpoint of every miner."""
@@ -84,3 +103,9 @@ class MinerHost:
         for hotkey, miner in self._miners.items():
             miner.checkpoint(checkpoints.path_of(self._folder, round, hotkey))
             checkpoints.mark(self._folder, round, hotkey)
+
+    def _train_stack(self, stack: StackedEngine, hotkeys: Sequence[str], round: int) -> dict[str, float | None]:
+        lessons = [self._miners[hotkey].lessons(round) for hotkey in hotkeys]
+        losses = stack.train({number: np.concatenate(mine) for number, mine in enumerate(lessons) if mine})
+        # As when it trains alone: the mean over the newest round's steps.
+        return {hotkey: float(np.mean(losses[number][-len(lessons[number][-1]) :])) if number in losses else None for number, hotkey in enumerate(hotkeys)}

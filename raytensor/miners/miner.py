@@ -34,6 +34,10 @@ class Exam:
     targets: np.ndarray
     top_k: int
 
+    def loss(self, ids: np.ndarray, probs: np.ndarray, vocab_size: int) -> float:
+        """Mean cross-entropy of an answer in nats per token."""
+        return float(token_losses(ids, probs, self.targets, vocab_size).mean())
+
 
 def exam(cfg: RunConfig, text: Text) -> Exam:
     """The held-out questions that all miners of a run are measured by; drawn once by the run's seed, never by rounds."""
@@ -70,14 +74,16 @@ class Miner:
 
         A new honest miner first does `warmup_rounds` rounds' worth more; a lazy one has no such head start.
         """
-        if self.engine is None:
-            return None
-        if self.profile.behaviour == "lazy" and round % LAZY_PERIOD:
-            return None
-        rounds = [round]
-        if self.engine.steps == 0 and self.profile.behaviour == "honest":
-            rounds = [*range(round - self._warmup_rounds, round), round]
-        return [self.engine.train_steps(self._batches(number)) for number in rounds][-1]
+        losses = [self.engine.train_steps(batches) for batches in self.lessons(round)] if self.engine is not None else []
+        return losses[-1] if losses else None
+
+    def lessons(self, round: int) -> list[np.ndarray]:
+        """What it trains on in a round: [steps, batch, seq_len + 1] token ids, several of them when it warms up, none
+        when it does not train."""
+        if self.engine is None or (self.profile.behaviour == "lazy" and round % LAZY_PERIOD):
+            return []
+        first = round - self._warmup_rounds if self.engine.steps == 0 and self.profile.behaviour == "honest" else round
+        return [self._batches(number) for number in range(first, round + 1)]
 
     def answer(self, task: Task, observed: Response | None = None) -> Response | None:
         """The answer to one question; None when the miner stays silent.
@@ -93,9 +99,7 @@ class Miner:
     def heldout_loss(self, questions: Exam) -> float | None:
         """Mean cross-entropy of its answers to `questions` in nats per token; None when it gives none of its own."""
         found = self._predict("held-out exam", questions.tokens, questions.lengths, questions.top_k, None)
-        if found is None:
-            return None
-        return float(token_losses(*found, questions.targets, self._text.vocab_size).mean())
+        return None if found is None else questions.loss(*found, self._text.vocab_size)
 
     def checkpoint(self, folder: Path) -> None:
         """Write the model and its optimizer to `folder`, at once or not at all; nothing for a miner without a model."""

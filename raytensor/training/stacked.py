@@ -47,7 +47,8 @@ class StackedEngine:
                 raise ValueError(f"{recipe}: stacked models train in fp32 without accumulation or activation checkpointing; use the plain engine")
         self.recipes = list(recipes)
         self._device = torch.device(device)
-        self._width = min(len(recipes), width or (GPU_WIDTH if self._device.type == "cuda" else CPU_WIDTH))
+        # Models that are computed at once.
+        self.width = min(len(recipes), width or (GPU_WIDTH if self._device.type == "cuda" else CPU_WIDTH))
         shape: Shape | None = None
         for number, model in enumerate(models):
             found = Shape.of(model)
@@ -64,8 +65,8 @@ class StackedEngine:
             raise ValueError(f"{0 if shape is None else number + 1} models for {len(recipes)} recipes; there must be one of each, and at least one")
         self.shape = shape
         self.steps = [0] * len(recipes)  # optimizer steps taken so far
-        self._llama = StackedLlama(shape, self._width, self._device)
-        self._moments = torch.zeros(2, self._width, shape.num_parameters, device=self._device)
+        self._llama = StackedLlama(shape, self.width, self._device)
+        self._moments = torch.zeros(2, self.width, shape.num_parameters, device=self._device)
         self.members = [StackedMember(self, number) for number in range(len(recipes))]
 
     def __len__(self) -> int:
@@ -120,8 +121,8 @@ class StackedEngine:
         """Models whose work has one shape, at most `width` together; neighbours in `order` share a group."""
         for shape in sorted(set(shapes.values())):
             numbers = sorted((number for number, other in shapes.items() if other == shape), key=lambda n: (order(n), n))
-            for start in range(0, len(numbers), self._width):
-                yield numbers[start : start + self._width]
+            for start in range(0, len(numbers), self.width):
+                yield numbers[start : start + self.width]
 
     def _train_group(self, group: list[int], batches: list[np.ndarray]) -> dict[int, np.ndarray]:
         """`group`: most steps first."""

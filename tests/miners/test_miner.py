@@ -164,6 +164,26 @@ def test_hosts_do_not_change_what_their_miners_do(text):
     assert together.heldout_losses()["m1"] == alone.heldout_losses()["m1"]
 
 
+def test_stacked_miners_do_what_miners_with_engines_of_their_own_do(tmp_path, text):
+    """The same losses to 1e-3 nats after three rounds, and a checkpoint of either goes on as the other."""
+    who = [(f"m{i}", MinerProfile(**SMALL | {"lr": lr, "steps": steps, "hidden": hidden})) for i, (lr, steps, hidden) in enumerate(
+        [(3e-3, 3, 32), (1e-2, 5, 32), (3e-3, 2, 48), (1e-3, 4, 32)]
+    )]  # fmt: skip
+    who.append(("m4", MinerProfile(behaviour="lazy", **SMALL)))
+    own, stacked = (MinerHost(replace(CFG, miners=replace(CFG.miners, stacked=choice)), who, text, tmp_path / str(choice)) for choice in (False, True))
+    for round in (1, 2, 10):
+        one, other = own.train(round).losses, stacked.train(round).losses
+        assert one.keys() == other.keys() and ("m4" in one) == (round == 10)
+        np.testing.assert_allclose([one[name] for name in one], [other[name] for name in one], atol=1e-3)
+    np.testing.assert_allclose(list(own.heldout_losses().values()), list(stacked.heldout_losses().values()), atol=1e-3)
+    for host in (own, stacked):
+        host.checkpoint(10)
+    crossed = MinerHost(replace(CFG, miners=replace(CFG.miners, stacked=False)), who, text, tmp_path / "True", resume_round=10)
+    back = MinerHost(CFG, who, text, tmp_path / "False", resume_round=10)
+    one, other = crossed.train(11).losses, back.train(11).losses
+    np.testing.assert_allclose([one[name] for name in one], [other[name] for name in one], atol=1e-3)
+
+
 def test_a_host_says_silent_as_a_value(text):
     host = MinerHost(CFG, members("silent", "copy"), text)
     assert host.train(1).losses == {}
