@@ -37,40 +37,53 @@ class StackedEngine:
     """models    equal in shape and stackable (`stackable`); they are read once and not kept.
     recipes   one per model.
     device    "cpu" or "cuda".
-    width     models computed at once; None takes what suits the device.
+    width     models computed at once, at most; None takes what suits the device.
     Raises `ValueError` for models or recipes that can't be stacked.
     """
 
-    def __init__(self, models: Iterable[nn.Module], recipes: Sequence[Recipe], *, device: str = "cpu", width: int | None = None) -> None:
-        for recipe in recipes:
-            if recipe.accumulate != 1 or recipe.precision != "fp32" or recipe.activation_checkpointing:
-                raise ValueError(f"{recipe}: stacked models train in fp32 without accumulation or activation checkpointing; use the plain engine")
-        self.recipes = list(recipes)
+    def __init__(
+        self, models: Iterable[nn.Module] = (), recipes: Sequence[Recipe] = (), *, device: str = "cpu", width: int | None = None
+    ) -> None:
         self._device = torch.device(device)
-        # Models that are computed at once.
-        self.width = min(len(recipes), width or (GPU_WIDTH if self._device.type == "cuda" else CPU_WIDTH))
-        shape: Shape | None = None
-        for number, model in enumerate(models):
-            found = Shape.of(model)
-            if found is None or (shape is not None and found != shape):
-                raise ValueError(f"model {number} ({type(model).__name__}) can't be stacked: {'no plain Llama' if found is None else 'it has another shape'}")
-            if shape is None:
-                shape = found
-                # Parameter, first and second moment of each model, a row each.
-                self._state = torch.zeros(3, len(recipes), shape.num_parameters, device=self._device)
-            weights = dict(model.named_parameters())
-            for name, at, size in _places(shape):
-                self._state[0, number, at : at + size.numel()] = weights[name].detach().flatten()
-        if shape is None or number + 1 != len(recipes):
-            raise ValueError(f"{0 if shape is None else number + 1} models for {len(recipes)} recipes; there must be one of each, and at least one")
-        self.shape = shape
-        self.steps = [0] * len(recipes)  # optimizer steps taken so far
-        self._llama = StackedLlama(shape, self.width, self._device)
-        self._moments = torch.zeros(2, self.width, shape.num_parameters, device=self._device)
-        self.members = [StackedMember(self, number) for number in range(len(recipes))]
+        self.width = width or (GPU_WIDTH if self._device.type == "cuda" else CPU_WIDTH)
+        self.shape: Shape | None = None
+        self.recipes: list[Recipe] = []
+        self.steps: list[int] = []  # optimizer steps taken so far
+        self._state: list[torch.Tensor | None] = []  # [3, P] each: parameters, first and second moments
+        self._moments = torch.zeros(2, 0, 0)
+        for model, recipe in zip(models, recipes, strict=True):
+            self.add(model, recipe)
 
     def __len__(self) -> int:
-        return len(self.recipes)
+        return len(self._state)
+
+    @property
+    def members(self) -> list[StackedMember]:
+        """Each model as an engine of its own."""
+        return [StackedMember(self, number) for number in range(len(self))]
+
+    def add(self, model: nn.Module, recipe: Recipe) -> StackedMember:
+        """One more model; its number is the next."""
+        if recipe.accumulate != 1 or recipe.precision != "fp32" or recipe.activation_checkpointing:
+            raise ValueError(f"{recipe}: stacked models train in fp32 without accumulation or activation checkpointing; use the plain engine")
+        shape = Shape.of(model)
+        if shape is None or self.shape not in (None, shape):
+            raise ValueError(f"model {len(self)} ({type(model).__name__}) can't be stacked: {'no plain Llama' if shape is None else 'it has another shape'}")
+        if self.shape is None:
+            self.shape = shape
+            self._llama = StackedLlama(shape, self._device)
+        state = torch.zeros(3, shape.num_parameters, device=self._device)
+        weights = dict(model.named_parameters())
+        for name, at, size in _places(shape):
+            state[0, at : at + size.numel()] = weights[name].detach().flatten()
+        self._state.append(state)
+        self.recipes.append(recipe)
+        self.steps.append(0)
+        return StackedMember(self, len(self) - 1)
+
+    def drop(self, number: int) -> None:
+        """Forget a model; the others keep their numbers."""
+        self._state[number] = None
 
     def train(self, work: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """One optimizer step per batch: integers [S, B, T + 1] by model. Returns losses in nats per token, float32 [S], by model."""
@@ -83,7 +96,7 @@ class StackedEngine:
         """float32 [B, V] by model: log-probabilities after each context (int32 [B, T], right-padded; lengths int32 [B])."""
         found: dict[int, np.ndarray] = {}
         for group in self._groups({number: tokens.shape for number, (tokens, _) in questions.items()}, lambda n: n):
-            self._llama.rows[: len(group)] = self._state[0, group]
+            self._enter(group, moments=False)
             tokens = self._to_device(np.stack([questions[number][0] for number in group]))
             lengths = self._to_device(np.stack([questions[number][1] for number in group]))
             parts = [
@@ -111,7 +124,7 @@ class StackedEngine:
             values = found[name]
             for row, key in enumerate(("param", *checkpoint.MOMENTS)):
                 value = values.get(key)
-                self._state[row, number, at : at + size.numel()] = 0.0 if value is None else value.flatten().to(self._device)
+                self._of(number)[row, at : at + size.numel()] = 0.0 if value is None else value.flatten().to(self._device)
         self.steps[number] = found.steps
         return found.position
 
@@ -126,9 +139,8 @@ class StackedEngine:
 
     def _train_group(self, group: list[int], batches: list[np.ndarray]) -> dict[int, np.ndarray]:
         """`group`: most steps first."""
-        llama, size = self._llama, len(group)
-        llama.rows[:size] = self._state[0, group]
-        self._moments[:, :size] = self._state[1:, group]
+        llama = self._llama
+        self._enter(group, moments=True)
         losses = []
         for step in range(len(batches[0])):
             active = sum(len(mine) > step for mine in batches)
@@ -138,18 +150,34 @@ class StackedEngine:
                 [self.recipes[number] for number in group[:active]], [self.steps[number] + step + 1 for number in group[:active]],
                 self.shape.num_decayed, together=self._device.type == "cuda",
             )  # fmt: skip
-        self._state[0, group] = llama.rows[:size]
-        self._state[1:, group] = self._moments[:, :size]
         found = {}
         for place, number in enumerate(group):
-            taken = len(batches[place])
+            state, taken = self._of(number), len(batches[place])
+            state[0], state[1:] = llama.rows[place], self._moments[:, place]
             self.steps[number] += taken
             found[number] = torch.stack([loss[place] for loss in losses[:taken]]).cpu().numpy()
         return found
 
+    def _enter(self, group: list[int], *, moments: bool) -> None:
+        """Put models side by side, where they are computed."""
+        llama = self._llama
+        llama.reserve(len(group))
+        if self._moments.shape[1] < len(llama.rows):
+            self._moments = torch.zeros(2, *llama.rows.shape, device=self._device)
+        for place, number in enumerate(group):
+            state = self._of(number)
+            llama.rows[place] = state[0]
+            if moments:
+                self._moments[:, place] = state[1:]
+
+    def _of(self, number: int) -> torch.Tensor:
+        state = self._state[number]
+        assert state is not None, f"model {number} was dropped"
+        return state
+
     def _named(self, number: int) -> dict[str, dict[str, torch.Tensor]]:
         """Parameter and, once there are some, moments by name, on the CPU."""
-        state = self._state[:, number].cpu()
+        state = self._of(number).cpu()
         keys = ("param", *checkpoint.MOMENTS) if self.steps[number] else ("param",)
         return {
             name: {key: state[row, at : at + size.numel()].view(size).clone() for row, key in enumerate(keys)} for name, at, size in _places(self.shape)

@@ -92,7 +92,7 @@ class _Buffers:
 
     def __init__(self, shape: Shape, models: int, sequences: int, length: int, device: torch.device, *, train: bool) -> None:
         h, i, n = shape.hidden, shape.inner, sequences * length
-        self.size = (sequences, length)
+        self.length = length
 
         def room(*size: int) -> torch.Tensor:
             return torch.empty(models, n, *size, device=device)
@@ -130,13 +130,21 @@ class StackedLlama:
     The caller puts models into the rows and takes them out again; a call says how many of them take part.
     """
 
-    def __init__(self, shape: Shape, width: int, device: torch.device) -> None:
+    def __init__(self, shape: Shape, device: torch.device) -> None:
         self.shape = shape
-        self.rows = torch.zeros(width, shape.num_parameters, device=device)
+        self.rows = torch.zeros(0, shape.num_parameters, device=device)
         self.grads = torch.zeros_like(self.rows)
         self._device = device
         self._buffers: OrderedDict[tuple[Any, ...], dict[int, _Buffers]] = OrderedDict()
         self._views: dict[int, tuple[_Weights, _Weights]] = {}
+
+    def reserve(self, models: int) -> None:
+        """Make room for as many models; what is in the rows is lost when there was less."""
+        if len(self.rows) < models:
+            self.rows = torch.zeros(models, self.shape.num_parameters, device=self._device)
+            self.grads = torch.zeros_like(self.rows)
+            self._buffers.clear()
+            self._views.clear()
 
     @torch.no_grad()
     def loss_and_grads(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -240,7 +248,7 @@ class StackedLlama:
 
     def _attend(self, saved: dict[str, torch.Tensor], b: _Buffers) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """RoPE (Su et al. 2021, halves rotated) and causal attention: heads of all models are independent, so one call does all."""
-        (sequences, length), heads = b.size, self.shape.heads
+        length, heads = b.length, self.shape.heads
         qkv = saved["qkv"].view(-1, length, 3 * heads, self.shape.hidden // heads)
         rotated = saved["rotated"].view(-1, length, 2 * heads, qkv.shape[-1])
         (low, high), (new_low, new_high) = qkv[:, :, : 2 * heads].chunk(2, -1), rotated.chunk(2, -1)
@@ -253,7 +261,7 @@ class StackedLlama:
             return scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v)
 
     def _attend_backward(self, attention: torch.Tensor, inputs: tuple[torch.Tensor, ...], da: torch.Tensor, b: _Buffers) -> None:
-        (sequences, length), heads = b.size, self.shape.heads
+        length, heads = b.length, self.shape.heads
         da = da.view(-1, length, heads, self.shape.hidden // heads).transpose(1, 2)
         dq, dk, dv = torch.autograd.grad(attention, inputs, da)
         dqkv = b.dqkv.view(-1, length, 3 * heads, da.shape[-1])
