@@ -45,15 +45,22 @@ def question_cuts(seed: int, round: int, validator: str, hotkey: str, num_window
     return generator(seed, "cut", round, validator, hotkey).integers(shortest, longest + 1, num_windows, dtype=np.int32)
 
 
-def cut_windows(tokens: np.ndarray, starts: np.ndarray, cuts: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+def cut_windows(
+    tokens: np.ndarray, starts: np.ndarray, cuts: np.ndarray, longest: int, *, horizon: int = 1, holes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Contexts and what follows them.
 
-    tokens [N], starts int64 [B], cuts int32 [B] (1 .. longest; starts + cuts < N).
-    Returns contexts int32 [B, longest], where row i holds tokens[starts[i] : starts[i] + cuts[i]] padded with 0 on the
-    right, and targets int32 [B], the token after each context.
+    tokens [N], starts int64 [B], cuts int32 [B] (1 .. longest; starts + cuts + horizon <= N, one less with holes).
+    holes   int [B]: index, 0 .. cuts, of a token of each window that is left out; None leaves out none.
+    Returns contexts int32 [B, longest], where row i holds tokens[starts[i] : starts[i] + cuts[i]] (without the one that is
+    left out, and one more instead) padded with 0 on the right, and targets int32 [B], the token after each context;
+    [B, horizon] when horizon is above 1.
     """
     columns = np.arange(longest)
     shown = columns[None, :] < cuts[:, None]
-    index = np.where(shown, starts[:, None] + columns[None, :], 0)
+    skip = 0 if holes is None else (columns[None, :] >= holes[:, None]).astype(np.int64)
+    index = np.where(shown, starts[:, None] + columns[None, :] + skip, 0)
     contexts = np.where(shown, tokens[index], 0).astype(np.int32)
-    return contexts, tokens[starts + cuts].astype(np.int32)
+    ends = starts + cuts + (0 if holes is None else 1)
+    targets = tokens[ends[:, None] + np.arange(horizon)].astype(np.int32)
+    return contexts, targets[:, 0] if horizon == 1 else targets

@@ -53,13 +53,17 @@ class Ask:
 class Sealed:
     """What the validator keeps back of a task.
 
-    targets  int32 [B] or [B, horizon]: the tokens that follow each context.
-    group    of tasks whose responses are compared with each other; "" when there is none.
+    targets          int32 [B] or [B, horizon]: the tokens that follow each context.
+    group            of tasks whose responses are compared with each other; "" when there is none.
+    bytes_per_token  of the text that the targets come from.
+    features         of the question, for a gate; () without one.
     """
 
     task_id: str
     targets: np.ndarray
     group: str = ""
+    bytes_per_token: float = 1.0
+    features: tuple[float, ...] = ()
 
 
 class Item(NamedTuple):

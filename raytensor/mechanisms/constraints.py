@@ -39,10 +39,9 @@ def cap(shares: Mapping[str, float], limit: float) -> dict[str, float]:
     if len(paid) * limit <= 1.0:
         return {hotkey: 1.0 / len(paid) if hotkey in paid else 0.0 for hotkey in shares}
     # The largest m are at the limit, the rest keep their proportions: the smallest such m that leaves nobody above it.
-    ordered = np.sort(list(paid.values()))[::-1]
+    order = sorted(paid, key=lambda hotkey: -paid[hotkey])
+    ordered = np.array([paid[hotkey] for hotkey in order])
     rest = np.cumsum(ordered[::-1])[::-1]  # rest[m]: sum of all but the largest m
-    for capped, share in enumerate(ordered):
-        scale = float((1.0 - capped * limit) / rest[capped])
-        if share * scale <= limit:
-            break
-    return {hotkey: min(limit, share * scale) for hotkey, share in shares.items()}
+    capped, scale = next((m, s) for m in range(len(order)) if (s := (1.0 - m * limit) / rest[m]) * ordered[m] <= limit * (1 + 1e-12))
+    at_limit = set(order[:capped])
+    return {hotkey: limit if hotkey in at_limit else share * float(scale) for hotkey, share in shares.items()}

@@ -1,19 +1,27 @@
-"""The query mechanism: predict the token that was withheld (classic Bittensor's TextCausalLMNext, one token).
+"""The query mechanism: what follows a text? Next tokens, phrases or completions, as in classic Bittensor.
 
-In: held-out text, responses, moving averages. Out: questions, scores, weights. Pure numpy.
+In: held-out text, responses, evidence. Out: questions, scores, state, weights. Pure numpy.
+`questions` says who is asked what, `losses` what an answer costs, `coalition` what answers are worth together.
 
-Questions are private: all miners of one (round, validator) get the same windows of held-out text, each cut at places of
-its own, so that one miner's answer does not fit another's question. The next token never leaves the validator.
+With `control_variate` a loss is corrected for the luck of the draw: the loss of the train part's frequency table on the
+same targets is subtracted and the table's expected loss added (the expectation stays, about half of the variance goes).
+The table itself as an answer thus scores its own entropy exactly, every time; with `baseline` it is paid nothing.
 
-A score is the answer's mean loss, corrected for the luck of the draw: the loss of the train part's frequency table on
-the same targets is subtracted and the table's expected loss added (a control variate: the expectation stays, about half
-of the variance goes). The table itself as an answer thus scores its own entropy exactly, every time.
+Evidence of one answer: "loss" (own rows, nats per token), and on shared rows "shared" (loss of each) and "cells" (its
+distributions over parts of the vocabulary).
+State of a miner: "loss" and "shared_loss" (moving averages), "presence" (moving share of answered questions), "value"
+(what is paid, before constraints), and with a gate its weights "gate".
 
-Weights are proportional to effective parameters above the table's: see `effective_parameters`.
+    base  = N(loss)^p, with `baseline` max(0, N(loss)^p - N(table)^p)
+    value = (base + min(synergy * bears, synergy_limit * base)) / (1 + penalty * excess)
+
+where bears = min(1, N(loss)^p / N(shared_loss)^p): what was answered on shared rows counts no more than the miner's own
+rows bear out, so another's answers are worth nothing to who repeats them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,30 +29,18 @@ from dataclasses import replace
 import numpy as np
 
 from raytensor import config
-from raytensor.data import assign
 from raytensor.data.text import Text
+from raytensor.mechanisms import coalition, gate, questions
 from raytensor.mechanisms.base import Ask, Item, Sealed
+from raytensor.mechanisms.coalition import effective_parameters
 from raytensor.mechanisms.constraints import constrain
 from raytensor.mechanisms.evidence import Evidence, State
-from raytensor.mechanisms.losses import fault, token_losses
-from raytensor.types import Failure, Reason, Response, Score, Task
-
-# Kaplan et al. 2020 (arXiv 2001.08361, eq. 1.1): L(N) = (N_c / N)^alpha_N with these two.
-N_C = 8.8e13
-ALPHA_N = 0.076
-
-
-def effective_parameters(loss: float, entropy_floor: float, power: float) -> float:
-    """N(L)^power with N(L) = exp(ln 8.8e13 - ln(max(L, entropy_floor)) / 0.076), as the classic validator values a loss.
-
-    The scaling law of Kaplan et al. solved for N: the parameters of a large model that would reach `loss`. Source:
-    opentensor/bittensor v4.0.1, core_validator, `shapley_base` (floor 1.69 nats per token, power 0.5).
-    """
-    return math.exp(power * (math.log(N_C) - math.log(max(loss, entropy_floor)) / ALPHA_N))
+from raytensor.mechanisms.losses import KINDS, distributions, fault
+from raytensor.types import Failure, Reason, Response, Score, Task, Value
 
 
 class QueryMechanism:
-    """Next-token questions. Made as `base.Mechanism` says."""
+    """Questions about text. Made as `base.Mechanism` says; its settings are `cfg.query`."""
 
     def __init__(self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0) -> None:
         assert log_unigram.shape == (vocab_size,)
@@ -57,27 +53,26 @@ class QueryMechanism:
         self.table_loss = float(np.sum(np.exp(-self._table_losses) * self._table_losses))
 
     def tasks(self, ask: Ask, state: State, text: Text) -> list[tuple[Task, Sealed]]:
-        rule, tokens = self.rule, text.heldout
-        windows = ask.draw("query", "windows", ask.validator)
-        starts = windows.integers(0, len(tokens) - rule.context, rule.rows)
-        made = []
-        for hotkey in ask.hotkeys:
-            # Every miner has cuts of its own: what one answers about a window does not fit the question of another.
-            cuts = ask.draw("query", "cuts", ask.validator, hotkey).integers(rule.shortest, rule.context + 1, rule.rows, dtype=np.int32)
-            contexts, targets = assign.cut_windows(tokens, starts, cuts, rule.context)
-            task_id = f"{ask.netuid}/{ask.round}/{ask.validator}/{hotkey}"
-            task = Task(
-                task_id=task_id,
-                round=ask.round,
-                netuid=ask.netuid,
-                validator=ask.validator,
-                hotkey=hotkey,
-                tokens=contexts,
-                lengths=cuts,
-                top_k=min(rule.top_k, self.vocab_size),
-                deadline_s=self._deadline_s,
-            )
-            made.append((task, Sealed(task_id, targets)))
+        rule, made = self.rule, []
+        top_k = min(rule.top_k, self.vocab_size) if rule.kind == "token" else rule.top_k
+        for group in questions.groups(ask, rule, state, text.heldout):
+            for hotkey in group.hotkeys:
+                contexts, lengths, targets = questions.question(ask, rule, text.heldout, group.number, hotkey)
+                task_id = f"{ask.netuid}/{ask.round}/{ask.validator}/{hotkey}"
+                task = Task(
+                    task_id=task_id,
+                    round=ask.round,
+                    netuid=ask.netuid,
+                    validator=ask.validator,
+                    hotkey=hotkey,
+                    tokens=contexts,
+                    lengths=lengths,
+                    top_k=top_k,
+                    deadline_s=self._deadline_s,
+                    kind=rule.kind,
+                    horizon=rule.horizon,
+                )
+                made.append((task, Sealed(task_id, targets, group.name, text.bytes_per_token, group.features)))
         return made
 
     def score(self, items: Sequence[Item]) -> list[Score | Failure]:
@@ -85,37 +80,123 @@ class QueryMechanism:
 
     def _score(self, task: Task, sealed: Sealed, response: Response) -> Score | Failure:
         assert sealed.task_id == task.task_id
+        rule, targets = self.rule, sealed.targets
         wrong = fault(task, response, self.vocab_size)
         if wrong:
             return Failure(task.task_id, task.hotkey, Reason.MALFORMED, wrong)
-        losses = token_losses(response.ids, response.probs, sealed.targets, self.vocab_size)
-        corrected = losses - self._table_losses[sealed.targets]
-        values = {"loss": float(corrected.mean() + self.table_loss)}
-        return Score(task.task_id, task.round, task.netuid, task.validator, task.hotkey, values)
+        wanted = targets if rule.kind == "token" or targets.ndim == 2 else targets[:, None]
+        losses = KINDS[rule.kind](response.ids, response.probs, wanted, self.vocab_size)
+        own = losses[rule.shared_rows :]
+        if rule.control_variate:
+            first = targets if targets.ndim == 1 else targets[:, 0]
+            own = own - self._table_losses[first[rule.shared_rows :]]
+        values: dict[str, Value] = {"loss": float(own.mean() + (self.table_loss if rule.baseline else 0.0))}
+        if rule.unit == "byte":
+            values["bytes_per_token"] = sealed.bytes_per_token
+        if rule.shared_rows:
+            values["shared"] = tuple(losses[: rule.shared_rows].tolist())
+            if rule.divergence_penalty:
+                values["cells"] = tuple(self._cells(response, sealed.group).ravel().tolist())
+        if sealed.features:
+            values["features"] = sealed.features
+        return Score(task.task_id, task.round, task.netuid, task.validator, task.hotkey, values, sealed.group)
+
+    def _cells(self, response: Response, group: str) -> np.ndarray:
+        """float64 [shared_rows, cells]: an answer's distributions, summed over parts of the vocabulary.
+
+        Which token lies in which part is drawn for each group. Merging tokens can only make distances smaller.
+        """
+        rule = self.rule
+        spread = distributions(response.ids[: rule.shared_rows], response.probs[: rule.shared_rows], self.vocab_size)
+        if not rule.divergence_cells:
+            return spread
+        seed = int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest(), "little")
+        part = np.random.Generator(np.random.Philox(seed)).permutation(self.vocab_size) % rule.divergence_cells
+        return np.stack([np.bincount(part, weights=row, minlength=rule.divergence_cells) for row in spread])
 
     def reduce(self, state: State, evidence: Evidence) -> State:
-        """Moving averages: loss <- (1 - ema) loss + ema newest, the first loss starts it; presence <- (1 - miss) presence
-        + miss [answered], the first answer starts it at 1 (classic Bittensor lets a silent miner's value fall the same
-        way: opentensor/bittensor v4.0.1, `neuron_stats_update`, the keys that end in "!")."""
+        """Averages first, then what each group's answers are worth together, then values.
+
+        loss <- (1 - ema) loss + ema newest, the first loss starts it; presence <- (1 - miss) presence + miss [answered],
+        the first answer starts it at 1. With `value_ema`, value <- (1 - value_ema) value + value_ema (newest, or 0 when
+        silent), from 0: opentensor/bittensor v4.0.1, `neuron_stats_update`, the keys that end in "!".
+        """
         rule = self.rule
         miners = dict(state.miners)
         for result in evidence.results:
-            old = miners.get(result.hotkey)
             if isinstance(result, Score):
-                newest = result.values["loss"]
-                old = old or {"loss": newest, "presence": 1.0}
-                presence = (1.0 - rule.miss) * old["presence"] + rule.miss
-                miners[result.hotkey] = {"loss": (1.0 - rule.ema) * old["loss"] + rule.ema * newest, "presence": presence}
-            elif old:
-                miners[result.hotkey] = {**old, "presence": old["presence"] * (1.0 - rule.miss)}
-        return replace(state, miners=miners)
+                miners[result.hotkey] = self._averaged(miners.get(result.hotkey, {}), result)
+            elif old := miners.get(result.hotkey):
+                late = {"presence": old["presence"] * (1.0 - rule.miss)}
+                if rule.value_ema:
+                    late["value"] = (1.0 - rule.value_ema) * old["value"]
+                miners[result.hotkey] = {**old, **late}
+        common = dict(state.common)
+        scores = evidence.scores
+        if rule.unit == "byte" and scores:
+            common["bytes_per_token"] = scores[-1].values["bytes_per_token"]
+        unit = common.get("bytes_per_token", 1.0)
+        groups: dict[str, list[Score]] = {}
+        for score in scores:
+            groups.setdefault(score.group, []).append(score)
+        for name, members in groups.items():
+            for score, value in zip(members, self._values(miners, members, unit, compared=bool(name)), strict=True):
+                old = miners[score.hotkey]
+                paid = value if rule.value_ema is None else (1.0 - rule.value_ema) * old.get("value", 0.0) + rule.value_ema * value
+                miners[score.hotkey] = {**old, "value": paid}
+        return replace(state, miners=miners, common=common)
+
+    def _averaged(self, old: dict[str, Value], score: Score) -> dict[str, Value]:
+        rule, newest = self.rule, score.values["loss"]
+        new = {**old, "loss": (1.0 - rule.ema) * old.get("loss", newest) + rule.ema * newest}
+        new["presence"] = (1.0 - rule.miss) * old.get("presence", 1.0) + rule.miss
+        if rule.shared_rows:
+            shared = math.fsum(score.values["shared"]) / rule.shared_rows
+            new["shared_loss"] = (1.0 - rule.ema) * old.get("shared_loss", shared) + rule.ema * shared
+        if "features" in score.values:
+            x = score.values["features"]
+            new["gate"] = gate.learn(old.get("gate", (0.0,) * len(x)), x, newest, rule.entropy_floor, rule.gate_lr)
+        return new
+
+    def _values(self, miners: dict[str, dict[str, Value]], members: list[Score], unit: float, *, compared: bool) -> list[float]:
+        """What each of a group's answers is worth now; `compared` when they have shared rows."""
+        rule = self.rule
+        losses = [miners[score.hotkey]["loss"] for score in members]
+        bases = [self.value_of(loss, unit) for loss in losses]
+        if not compared:
+            return bases
+        shared = np.array([score.values["shared"] for score in members])
+        stands = coalition.representatives(shared, np.array(losses), rule.duplicate_nats)
+        one_each = np.flatnonzero(stands == np.arange(len(members)))
+        together, excess = np.zeros(len(members)), np.zeros(len(members))
+        if rule.synergy_power:
+            together[one_each] = coalition.synergy(shared[one_each], rule.entropy_floor, rule.synergy_power, unit)
+        if rule.divergence_penalty:
+            cells = np.array([score.values["cells"] for score in members]).reshape(*shared.shape, -1)
+            excess = coalition.excess_divergence(cells[one_each])[np.searchsorted(one_each, stands)]
+        values = []
+        for i, score in enumerate(members):
+            own, shown = (self._effective(miners[score.hotkey][key], unit) for key in ("loss", "shared_loss"))
+            extra = float(together[i]) * min(1.0, own / shown)
+            if rule.synergy_limit is not None:
+                extra = min(extra, rule.synergy_limit * bases[i])
+            values.append((bases[i] + extra) / (1.0 + rule.divergence_penalty * float(excess[i])))
+        return values
+
+    def value_of(self, loss: float, bytes_per_token: float = 1.0) -> float:
+        """What a loss (nats per token) is worth by itself: effective parameters^p, with `baseline` beyond the table's."""
+        value = self._effective(loss, bytes_per_token)
+        return max(0.0, value - self._effective(self.table_loss, bytes_per_token)) if self.rule.baseline else value
+
+    def _effective(self, loss: float, bytes_per_token: float) -> float:
+        rule = self.rule
+        return effective_parameters(loss / (bytes_per_token if rule.unit == "byte" else 1.0), rule.entropy_floor, rule.power)
 
     def weights(self, state: State) -> dict[str, float]:
-        """value = max(0, N(L)^p - N(L_table)^p) * presence: what a frequency table can do earns nothing."""
-        rule = self.rule
-        table = effective_parameters(self.table_loss, rule.entropy_floor, rule.power)
-        values = {
-            hotkey: max(0.0, effective_parameters(miner["loss"], rule.entropy_floor, rule.power) - table) * miner["presence"]
+        """Values as shares; without `value_ema` times the presence. Then the constraints that all mechanisms share."""
+        paid = {
+            hotkey: miner["value"] * (1.0 if self.rule.value_ema else miner["presence"])
             for hotkey, miner in state.miners.items()
+            if "value" in miner
         }
-        return constrain(values, self.cfg)
+        return constrain(paid, self.cfg)

@@ -14,9 +14,10 @@ from raytensor import config
 from raytensor.data.text import Text, unigram
 from raytensor.errors import ConfigError
 from raytensor.mechanisms import base
-from raytensor.mechanisms.evidence import State
+from raytensor.mechanisms.coalition import effective_parameters
+from raytensor.mechanisms.evidence import Evidence, State, advance
 from raytensor.mechanisms.losses import MAX_LOSS, token_losses
-from raytensor.mechanisms.query import QueryMechanism, effective_parameters
+from raytensor.mechanisms.query import QueryMechanism
 from raytensor.types import Failure, Reason, Response, Score, Task
 
 V = 40
@@ -40,9 +41,10 @@ def ask(round: int, validator: str, *hotkeys: str) -> base.Ask:
     return base.Ask(3, 1, validator, round, hotkeys)
 
 
-def state(losses: dict[str, float], presence: float | dict[str, float] = 1.0) -> State:
-    shares = presence if isinstance(presence, dict) else dict.fromkeys(losses, presence)
-    return State(0, {hotkey: {"loss": loss, "presence": shares[hotkey]} for hotkey, loss in losses.items() if hotkey in shares})
+def state(mechanism: QueryMechanism, losses: dict[str, float]) -> State:
+    """After one round in which each miner had that loss."""
+    scores = tuple(Score(hotkey, 0, 1, "v", hotkey, {"loss": loss}) for hotkey, loss in losses.items())
+    return advance(mechanism, State(), Evidence(1, "v", 0, scores))
 
 
 def answer(task: Task, ids, probs) -> Response:
@@ -127,7 +129,7 @@ def test_the_table_as_an_answer_scores_its_entropy_every_time_and_earns_nothing(
         task, sealed = mechanism.tasks(ask(number, "v", "a"), State(), text)[0]
         score = mechanism.score([base.Item(task, sealed, answer(task, [range(V)] * 12, [table] * 12))])[0]
         assert score.values["loss"] == pytest.approx(mechanism.table_loss, abs=1e-5)
-    assert mechanism.weights(state({"a": mechanism.table_loss, "b": mechanism.table_loss + 1})) == {}
+    assert mechanism.weights(state(mechanism, {"a": mechanism.table_loss, "b": mechanism.table_loss + 1})) == {}
 
 
 BREAKS = {
@@ -172,13 +174,14 @@ def test_effective_parameters_are_classic():
 def test_weights_follow_losses_and_presence(mechanism):
     table = mechanism.table_loss
     losses = {"best": table * 0.8, "good": table * 0.9, "poor": table * 0.99, "table": table, "worse": table + 2}
-    weights = mechanism.weights(state(losses))
+    weights = mechanism.weights(state(mechanism, losses))
     assert sum(weights.values()) == pytest.approx(1.0, abs=1e-12)
     assert weights["best"] > weights["good"] > weights["poor"] > weights["table"] == weights["worse"] == 0.0
     value = {h: effective_parameters(loss, 1.69, 0.5) - effective_parameters(table, 1.69, 0.5) for h, loss in losses.items()}
     assert weights["best"] / weights["good"] == pytest.approx(value["best"] / value["good"], rel=1e-12)
-    half = mechanism.weights(state(losses, {"best": 0.5, "good": 1.0, "poor": 1.0}))
-    assert half["best"] / half["good"] == pytest.approx(0.5 * value["best"] / value["good"], rel=1e-12)
+    silent = Evidence(1, "v", 1, (Failure("t", "best", Reason.SILENT),))
+    later = mechanism.weights(advance(mechanism, state(mechanism, losses), silent))
+    assert later["best"] / later["good"] == pytest.approx(0.9 * value["best"] / value["good"], rel=1e-12)
     assert mechanism.weights(State()) == {}
 
 

@@ -1,0 +1,79 @@
+"""Who is asked what in one round of the query mechanism: whom, in which groups, about which texts. Pure.
+
+In: an `Ask`, the `query` section, held-out tokens. Out: hotkeys in groups; contexts and what follows them.
+
+Questions are private: all miners of a group get the same windows of held-out text, each cut at places of its own, so that
+one miner's answer does not fit another's question. Only the first `shared_rows` rows are the same for all of a group.
+What follows never leaves the validator.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from raytensor import config
+from raytensor.data import assign
+from raytensor.mechanisms import gate
+from raytensor.mechanisms.base import Ask
+from raytensor.mechanisms.evidence import State
+
+
+@dataclass(frozen=True)
+class Group:
+    """Miners that are asked together. name "" when nobody is compared; features () without a gate."""
+
+    number: int
+    name: str
+    hotkeys: tuple[str, ...]
+    features: tuple[float, ...] = ()
+
+
+def groups(ask: Ask, rule: config.Query, state: State, tokens: np.ndarray) -> list[Group]:
+    """The groups of one round. Without a sample that is everyone; with one, each is asked once before anyone is again."""
+    hotkeys = _asked(ask, rule, rule.sample // 2 if rule.gate else rule.sample)
+    features: tuple[float, ...] = ()
+    if rule.gate:  # what is asked comes first, then who knows it best
+        contexts, lengths, _ = question(ask, rule, tokens, 0, "")
+        features = gate.features(contexts, lengths, rule.gate_features)
+        others = [hotkey for hotkey in ask.hotkeys if hotkey not in set(hotkeys)]
+        hotkeys += gate.best(state, others, features, rule.sample - len(hotkeys))
+    size = rule.group_size or max(1, len(hotkeys))
+    made = []
+    for number, first in enumerate(range(0, len(hotkeys), size)):
+        name = f"{ask.netuid}/{ask.round}/{ask.validator}/{number}" if rule.shared_rows else ""
+        made.append(Group(number, name, tuple(hotkeys[first : first + size]), features))
+    return made
+
+
+def question(ask: Ask, rule: config.Query, tokens: np.ndarray, group: int, hotkey: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(contexts int32 [B, T], lengths int32 [B], targets int32 [B] or [B, horizon]) of one miner of a group."""
+    number = 0 if rule.gate else group  # with a gate, all of a round are asked about the text that it was chosen by
+    windows, own = ask.draw("query", "windows", ask.validator, number), ask.draw("query", "cuts", ask.validator, hotkey)
+    span = rule.context + rule.horizon + int(rule.prune)
+    starts = windows.integers(0, len(tokens) - span + 1, rule.rows)
+    shared = rule.shared_rows
+    sizes = ((windows, shared), (own, rule.rows - shared))
+    cuts = np.concatenate([draw.integers(rule.shortest, rule.context + 1, n, dtype=np.int32) for draw, n in sizes])
+    holes = None
+    if rule.prune:
+        # Inside the context: without its first token it would only start later, without its last one end earlier.
+        lowest = np.maximum(1, cuts - (rule.prune_within or rule.context))
+        parts = ((windows, slice(shared)), (own, slice(shared, None)))
+        holes = np.concatenate([draw.integers(lowest[rows], cuts[rows]) for draw, rows in parts])
+    contexts, targets = assign.cut_windows(tokens, starts, cuts, rule.context, horizon=rule.horizon, holes=holes)
+    return contexts, cuts, targets
+
+
+def _asked(ask: Ask, rule: config.Query, sample: int) -> list[str]:
+    n = len(ask.hotkeys)
+    if not 0 < sample < n:
+        if not rule.group_size:
+            return list(ask.hotkeys)
+        return [ask.hotkeys[i] for i in ask.draw("query", "groups", ask.validator).permutation(n)]
+    rounds = math.ceil(n / sample)
+    sweep, place = divmod(ask.round, rounds)
+    order = assign.generator(ask.seed, ask.netuid, "query", "sweep", ask.validator, sweep).permutation(n)
+    return [ask.hotkeys[i] for i in order[place * sample : (place + 1) * sample]]
