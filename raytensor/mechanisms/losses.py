@@ -121,6 +121,8 @@ def _words(task: Task, ids: np.ndarray, vocab_size: int) -> str | None:
         return f"a phrase has {ids.shape[2]} tokens; {task.horizon} {'are asked for' if task.kind == 'completion' else 'at most'}"
     if (ids[:, :, 0] < 0).any() or ((ids[:, :, 1:] >= 0) & (ids[:, :, :-1] < 0)).any():
         return "a phrase is empty or has a gap"
+    if ids.shape[2] == 1:
+        return "a row names a phrase twice" if (np.diff(np.sort(ids[:, :, 0], axis=1), axis=1) == 0).any() else None
     for row in ids:
         ordered = row[np.lexsort(row.T)]
         if (ordered[1:] == ordered[:-1]).all(axis=1).any():
