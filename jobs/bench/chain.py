@@ -32,80 +32,21 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+from chain_network import BANK, PALLET, TIMEOUT_S, hotkey, make_network  # noqa: E402
 
 from raytensor.chain.actor import ChainWriter  # noqa: E402
-from raytensor.chain.calls import (  # noqa: E402
-    AddProxy,
-    AddStake,
-    BurnedRegister,
-    Call,
-    Intent,
-    RegisterNetwork,
-    StartCall,
-    Transfer,
-)
 from raytensor.chain.client import ChainClient  # noqa: E402
 from raytensor.chain.policy import Policy  # noqa: E402
-from raytensor.chain.step import Step  # noqa: E402
 from raytensor.chain.wallet import DevKey  # noqa: E402
 from raytensor.chain.weights import resolve  # noqa: E402
 from raytensor.devnet.launch import EmbeddedChain  # noqa: E402
 from raytensor.types import Fate, Weights  # noqa: E402
 
-RAO, PALLET = 10**9, "SubtensorModule"
-BANK, DELEGATE = DevKey("//Alice"), DevKey("//bench//delegate")
+DELEGATE = DevKey("//bench//delegate")
 FULL, GOAL = (20, 64), 50.0  # the size and the ratio that are asked for
-NETWORKS_AT_ONCE = 8  # the price of a subnet doubles with each in a row, and is down again two blocks later
-TIMEOUT_S = 600.0
 LOOP_TIMEOUT_S = 6 * 3600.0
-
-
-def hotkey(number: int) -> DevKey:
-    return DevKey(f"//bench//hot//{number}")
-
-
-def carry_out(writer: ChainWriter, intents: list[Intent]) -> None:
-    """All of them, or the reason of the first that failed."""
-    bad = [receipt for receipt in writer.submit(intents) if receipt.fate is not Fate.INCLUDED]
-    if bad:
-        raise SystemExit(f"setting up: {len(bad)} of {len(intents)} failed, the first with {bad[0]}")
-
-
-def sudo(client: ChainClient, settings: list[tuple[str, list]]) -> None:
-    """AdminUtils calls by the sudo key, sixty-four an extrinsic."""
-    step, names = Step(client, TIMEOUT_S), client.runtime.call_fields
-    calls = [Call("AdminUtils", name, dict(zip(names("AdminUtils", name), args))) for name, args in settings]
-    for at in range(0, len(calls), 64):
-        batch = Call("Utility", "batch_all", {"calls": calls[at : at + 64]})
-        step.add(BANK.open(), Call("Sudo", "sudo", {"call": batch}))
-        step.run()
-
-
-def make_network(client: ChainClient, writer: ChainWriter, num_hotkeys: int, num_subnets: int, tempo: int) -> list[int]:
-    """Subnets on which every hotkey has stake and a permit; their netuids."""
-    bank, owner, hotkeys = BANK.ss58, DevKey("//bench//owner").ss58, [hotkey(n).ss58 for n in range(num_hotkeys)]
-    sudo(client, [("sudo_set_network_rate_limit", [0]), ("sudo_set_network_min_lock_cost", [100 * RAO]),
-                  ("sudo_set_lock_reduction_interval", [1])])  # fmt: skip
-    before = set(client.query_map(PALLET, "NetworksAdded"))
-    for at in range(0, num_subnets, NETWORKS_AT_ONCE):
-        count = min(NETWORKS_AT_ONCE, num_subnets - at)
-        carry_out(writer, [RegisterNetwork(signer=bank, hotkey=owner) for _ in range(count)])
-        client.wait_for_block(client.head().number + 2, TIMEOUT_S)
-    netuids = sorted(set(client.query_map(PALLET, "NetworksAdded")) - before)
-    settings = [("sudo_set_tempo", tempo), ("sudo_set_weights_set_rate_limit", 0), ("sudo_set_max_burn", RAO),
-                ("sudo_set_commit_reveal_weights_enabled", False)]  # fmt: skip
-    sudo(client, [(name, [netuid, value]) for netuid in netuids for name, value in settings])
-    carry_out(writer, [StartCall(signer=bank, netuid=netuid) for netuid in netuids])
-    places = [(netuid, address) for netuid in netuids for address in hotkeys]
-    carry_out(writer, [BurnedRegister(signer=bank, netuid=netuid, hotkey=address) for netuid, address in places])
-    carry_out(writer, [AddStake(signer=bank, hotkey=h, netuid=n, amount_staked=RAO) for n, h in places])
-    # Deposits of the proxies; what is proxied pays a fee, which the delegate carries.
-    funds = {address: RAO for address in hotkeys} | {DELEGATE.ss58: 1000 * RAO}
-    carry_out(writer, [Transfer(signer=bank, dest=address, value=value) for address, value in funds.items()])
-    carry_out(writer, [AddProxy(signer=address, delegate=DELEGATE.ss58) for address in hotkeys])
-    client.wait_for_block(client.head().number + tempo + 1, TIMEOUT_S)  # an epoch gives the permits
-    return netuids
 
 
 class Net:
@@ -217,7 +158,7 @@ def main() -> int:
     total = args.hotkeys * args.subnets
     try:
         started = time.monotonic()
-        netuids = make_network(client, writer, args.hotkeys, args.subnets, args.tempo)
+        netuids = make_network(client, writer, args.hotkeys, args.subnets, args.tempo, delegate=DELEGATE)
         net = Net(client, netuids, args.hotkeys)
         print(f"{args.hotkeys} hotkeys x {args.subnets} subnets = {total} weight settings, {args.block_time:g} s blocks; "
               f"set up in {time.monotonic() - started:.0f} s", flush=True)  # fmt: skip

@@ -39,7 +39,11 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class PoolRefusal:
-    """Why a node did not take an extrinsic. `sure`: it is certain that this submission is in no pool."""
+    """Why a node did not take an extrinsic. `sure`: this very submission certainly has had no effect and will have none.
+
+    It is not when the reason is that something with this hash or nonce was there before: that may be this submission
+    itself, sent once more by whoever stands between us and the node.
+    """
 
     name: str
     text: str
@@ -211,6 +215,7 @@ _KEYS = {
     "stale": "Stale", "future": "Future", "badproof": "BadProof", "payment": "Payment", "call": "Call",
     "exhaustsresources": "ExhaustsResources", "ancientbirthblock": "AncientBirthBlock", "badsigner": "BadSigner",
 }  # fmt: skip
+_UNSURE = {"Stale", "Banned", "AlreadyImported", "PriorityTooLow"}
 _CODES = {1012: "Banned", 1013: "AlreadyImported", 1014: "PriorityTooLow", 1016: "PoolFull"}
 
 
@@ -223,22 +228,21 @@ def pool_refusal(error: Mapping[str, Any]) -> PoolRefusal:
     code = int(error.get("code", 0))
     text = " ".join(str(error[key]) for key in ("message", "data") if error.get(key) is not None)
     if code in _CODES:
-        # 1013 and 1014 say that something with this hash or nonce is in the pool.
-        return PoolRefusal(_CODES[code], text, code, sure=code not in (1013,))
+        return PoolRefusal(_CODES[code], text, code, sure=_CODES[code] not in _UNSURE)
     if found := re.search(r"[Cc]ustom(?: error)?\"?\s*[:(]\s*(\d+)", text):
         number = int(found.group(1))
         return PoolRefusal(CUSTOM.get(number, f"Custom{number}"), text, code, custom=number)
     lowered = text.lower()
     for words, name in _WORDS:
         if words in lowered:
-            return PoolRefusal(name, text, code)
+            return PoolRefusal(name, text, code, sure=name not in _UNSURE)
     if (start := text.find("{")) >= 0:
         try:
             key = next(iter(json.loads(text[start:])["invalid"])).lower()
         except (ValueError, KeyError, TypeError, StopIteration):
             key = ""
         if key in _KEYS:
-            return PoolRefusal(_KEYS[key], text, code)
+            return PoolRefusal(_KEYS[key], text, code, sure=_KEYS[key] not in _UNSURE)
     return PoolRefusal(f"Rpc{code}", text, code, sure=1000 <= code < 2000)
 
 

@@ -241,9 +241,17 @@ class Journal:
 
     def open_extrinsics(self) -> list[Extrinsic]:
         """Those whose fate is not known, by signer and nonce."""
+        return self._extrinsics("state IN ('written', 'pooled')")
+
+    def included_after(self, block: int) -> list[Extrinsic]:
+        """Those that were seen in a block later than this one, by signer and nonce."""
+        return self._extrinsics("state = 'included' AND block > ?", (block,))
+
+    def _extrinsics(self, where: str, values: Sequence = ()) -> list[Extrinsic]:
         rows = self.rows(
             "SELECT hash, signer, nonce, birth, death, data, call, state, block FROM extrinsics "
-            "WHERE state IN ('written', 'pooled') ORDER BY signer, nonce"
+            f"WHERE {where} ORDER BY signer, nonce",
+            values,
         )
         return [
             Extrinsic(*row[:7], intent_ids=self._items(row[0]), state=Sent(row[7]), block=row[8]) for row in rows

@@ -2,7 +2,8 @@
 
 In: planned extrinsics. Out: `Settled` ones, each with a receipt per intent. Written to the journal before it is sent,
 never signed twice; what has an uncertain fate is looked up on the chain, by its hash in the blocks of its era and by
-the account's nonce, and only then the very same bytes may be sent again: they can take effect once at most.
+the account's nonce, and only then the very same bytes may be sent again: they can take effect once at most. That one can
+take effect no more is judged at final blocks alone: what a fork may undo proves nothing.
 A subscription is trusted with nothing: blocks are read. A block that left the best chain is noticed, and what it
 held is open again. Extrinsics of our signers that are in no journal of ours are told too: somebody else uses the key.
 Waits for nothing but the node's answers; `poll` is to be called in a loop.
@@ -71,6 +72,7 @@ class Outbox:
         self.foreign: list[Foreign] = []  # found since the list was last emptied
         self._last_sent: dict[str, int] = {}  # hash -> head when it was last handed to a node
         self._recent: dict[str, Extrinsic] = {}  # included in blocks that are not final yet
+        self._settled: list[Settled] = []  # found and not told yet: a poll that fails half-way loses none
         head = client.head()
         self._scanned = self._began = head.number
         self._trail: dict[int, str] = {head.number: head.hash}  # scanned blocks that are not final yet
@@ -92,7 +94,10 @@ class Outbox:
         return self._carried[intent_id] > 0
 
     def restore(self) -> None:
-        """Takes up what the journal says is open: the blocks of the eras are read again from their start."""
+        """Takes up what the journal says is open, or in a block that is not final: the blocks of the eras are read again
+        from their start."""
+        for extrinsic in self._journal.included_after(self._client.finalized().number):
+            self._journal.reopen(extrinsic)
         for extrinsic in self._journal.open_extrinsics():
             self._watch(extrinsic)
             self._last_sent[extrinsic.hash] = 0
@@ -131,22 +136,26 @@ class Outbox:
     def poll(self) -> list[Settled]:
         """Reads what blocks there are since the last call, and settles what they decide."""
         head = self._client.head()
-        if self._trail.get(head.number) == head.hash and self._scanned == head.number:
-            return []
+        if self._trail.get(head.number) != head.hash or self._scanned != head.number:
+            final = self._client.finalized()
+            self._read(final if final.number > head.number else head)
+            self._expire(final)
+            self._resend(head)
+            self._forget_before(final.number)
+        settled, self._settled = self._settled, []
+        return settled
+
+    def _read(self, head: Head) -> None:
+        """The blocks up to this one."""
         self._step_back()
         if not self._open and head.number - self._scanned > MAX_CATCH_UP:
             self._scanned, self._trail, self._recent = head.number, {head.number: head.hash}, {}
-        settled = []
         while self._scanned < head.number:
             block, extrinsics = self._client.extrinsics(self._client.block_hash(self._scanned + 1))
             if block.parent != self._trail[self._scanned]:  # the best chain changed under our feet
                 self._step_back()
                 continue
-            settled += self._scan(block, extrinsics)
-        settled += self._expire()
-        self._resend(head)
-        self._forget_final()
-        return settled
+            self._scan(block, extrinsics)
 
     def _hand_over(self, extrinsic: Extrinsic) -> PoolRefusal | None:
         """Sends an extrinsic's bytes; keeps it open unless the node refused it for certain."""
@@ -159,9 +168,14 @@ class Outbox:
             self._watch(extrinsic)
             self._last_sent[extrinsic.hash] = head
             return None
-        if refusal is not None and refusal.sure:
+        if refusal is not None:
             self._next_nonce.pop(extrinsic.signer, None)
-            return refusal
+            if refusal.sure:
+                return refusal
+            log.warning("extrinsic %s of %s: %s %s", extrinsic.hash, extrinsic.signer, refusal.name, refusal.text)
+            self._watch(extrinsic)
+            self._last_sent[extrinsic.hash] = head
+            return None
         self._journal.mark(extrinsic.hash, Sent.POOLED)
         self._next_nonce[extrinsic.signer] = max(self._next_nonce.get(extrinsic.signer, 0), extrinsic.nonce + 1)
         self._watch(replace(extrinsic, state=Sent.POOLED))
@@ -185,8 +199,7 @@ class Outbox:
                 del self._carried[intent_id]
         return extrinsic
 
-    def _scan(self, block: Head, extrinsics: list[bytes]) -> list[Settled]:
-        found = []
+    def _scan(self, block: Head, extrinsics: list[bytes]) -> None:
         hashes = [extrinsic_hash(data) for data in extrinsics]
         for hash, data in zip(hashes, extrinsics):
             address = self._by_account.get(signer_of(data))
@@ -199,10 +212,9 @@ class Outbox:
         events = self._events(block) if places else []
         for hash, at in places.items():
             own = None if events is None else [event for index, event in events if index == at]
-            found.append(self._include(self._unwatch(hash), block.number, own))
+            self._settled.append(self._include(self._unwatch(hash), block.number, own))
         self._trail[block.number] = block.hash
         self._scanned = block.number
-        return found
 
     def _events(self, block: Head) -> list[tuple[int | None, Event]] | None:
         """The events of a block, None if the node keeps the block but its state no more (we were away for long)."""
@@ -250,17 +262,16 @@ class Outbox:
             until=self.reveal_block(intent_id) if result.ok and step is Fate.COMMITTED else None,
         )
 
-    def _expire(self) -> list[Settled]:
+    def _expire(self, final: Head) -> None:
         """Those that can't be included any more: the era is over, or another extrinsic has used the nonce.
 
-        The nonce is read at the last scanned block and no later one, which might hold the very extrinsic.
+        Both by the final block, which has been scanned: a later one might hold the very extrinsic.
         """
         nonces: dict[str, int] = {}
-        found = []
         for extrinsic in list(self._open.values()):
             if extrinsic.signer not in nonces:
-                nonces[extrinsic.signer] = self._client.account_nonce(extrinsic.signer, self._trail[self._scanned])
-            over = extrinsic.death is not None and self._scanned >= extrinsic.death
+                nonces[extrinsic.signer] = self._client.account_nonce(extrinsic.signer, final.hash)
+            over = extrinsic.death is not None and final.number >= extrinsic.death
             if over or nonces[extrinsic.signer] > extrinsic.nonce:
                 self._unwatch(extrinsic.hash)
                 self._next_nonce.pop(extrinsic.signer, None)
@@ -273,8 +284,7 @@ class Outbox:
                 )
                 self._journal.settle(receipts, (expired.hash, Sent.EXPIRED, None))
                 self.counters["failed"] += 1
-                found.append(Settled(expired, receipts, calls))
-        return found
+                self._settled.append(Settled(expired, receipts, calls))
 
     def _resend(self, head: Head) -> None:
         """Hands the same bytes to the node again where some blocks went by without them."""
@@ -306,10 +316,7 @@ class Outbox:
                 self._last_sent[extrinsic.hash] = 0
                 self.counters["included"] -= 1
 
-    def _forget_final(self) -> None:
-        if not self._trail:
-            return
-        final = self._client.finalized().number
+    def _forget_before(self, final: int) -> None:
         for number in [n for n in self._trail if n < min(final, self._scanned)]:
             del self._trail[number]
         self._recent = {hash: x for hash, x in self._recent.items() if x.block > final}

@@ -5,14 +5,16 @@ import time
 
 import pytest
 
-from faults import FaultProxy
+from faults import Fault, FaultProxy
 from raytensor.chain.actor import ChainWriter
 from raytensor.chain.batcher import Limits
 from raytensor.chain.calls import Transfer
+from raytensor.chain.client import ChainClient
 from raytensor.chain.journal import Extrinsic, Journal, Sent
 from raytensor.chain.policy import Policy
 from raytensor.chain.runtime import Era
 from raytensor.chain.wallet import DevKey
+from raytensor.devnet.launch import EmbeddedChain
 from raytensor.errors import ConfigError
 from raytensor.types import Fate
 
@@ -194,3 +196,95 @@ def test_a_journal_of_another_chain_is_refused(node, payer, tmp_path):
     Journal(tmp_path / "j.db", genesis="0x" + "00" * 32).close()
     with pytest.raises(ConfigError, match="another journal file"):
         ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)
+
+
+@pytest.mark.parametrize("fault", [Fault.UPSTREAM_RETRY, Fault.BANNED_AFTER, Fault.TOO_LOW_AFTER, Fault.IMPORTED_AFTER])
+def test_a_refusal_that_speaks_of_this_very_extrinsic_pays_nothing_twice(node, client, payer, fresh, tmp_path, fault):
+    dest, left = fresh("dest"), [fault]
+    with FaultProxy(node, lambda method: left.pop() if method == "author_submitExtrinsic" and left else None) as proxy:
+        writer = ChainWriter(proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", timeout_s=5, policy=PAYS)
+        (receipt,) = writer.submit([pay(payer, dest)])
+        assert receipt.fate is Fate.INCLUDED, receipt
+        assert proxy.faults == {fault: 1}
+        writer.close()
+    assert client.balance(dest.ss58) == RAO and client.account_nonce(payer.ss58) == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.BANNED, Fault.TOO_LOW])
+def test_a_refusal_of_what_never_arrived_is_got_over(node, client, payer, fresh, tmp_path, fault):
+    dest, left = fresh("dest"), [fault]
+    with FaultProxy(node, lambda method: left.pop() if method == "author_submitExtrinsic" and left else None) as proxy:
+        writer = ChainWriter(proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", timeout_s=5, policy=PAYS)
+        receipts = writer.submit([pay(payer, dest)])
+        assert [receipt.fate for receipt in receipts] == [Fate.INCLUDED]
+        writer.close()
+    assert client.balance(dest.ss58) == RAO
+
+
+@pytest.fixture(scope="module")
+def forking(tmp_path_factory):
+    """A node that makes blocks on demand and finalizes three blocks behind."""
+    folder = tmp_path_factory.mktemp("forking")
+    chain = EmbeddedChain(folder / "state", 3600.0, folder / "log", finality_lag=3)
+    yield chain.endpoint
+    chain.close()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("restart", [True, False])
+def test_what_a_lost_block_held_is_not_taken_for_done(forking, fresh, tmp_path, keep, restart):
+    ref, dest = fresh("payer"), fresh("dest")
+    with ChainClient(forking, timeout_s=10) as client, Blocks(forking):
+        client.send(Transfer(signer=ALICE.ss58, dest=ref.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=20)
+    with ChainClient(forking, timeout_s=10) as client:
+        client.rpc("dev_newBlock", [{"count": 4}])
+        writer = ChainWriter(forking, {ref.ss58: ref}, tmp_path / "j.db", policy=PAYS)
+        intent = pay(ref, dest)
+        with Blocks(forking):
+            (receipt,) = writer.submit([intent])
+        assert receipt.fate is Fate.INCLUDED
+        while client.head().number > receipt.block:  # the block with the payment is the last one
+            client.rpc("dev_rollBack", [{"count": 1}])
+        if restart:
+            writer.close()
+        client.rpc("dev_rollBack", [{"count": 1, "keep": keep}])
+        assert client.balance(dest.ss58) == 0
+        client.rpc("dev_newBlock", [{"count": 1 if keep else 2}])
+        assert client.balance(dest.ss58) == (RAO if keep else 0)
+        if restart:
+            writer = ChainWriter(forking, {ref.ss58: ref}, tmp_path / "j.db", policy=PAYS)
+        with Blocks(forking):
+            receipt = until_included(writer, client, intent)
+        assert client.block(client.block_hash(receipt.block))[1].count(receipt.extrinsic_hash) == 1
+        assert client.balance(dest.ss58) == RAO and client.account_nonce(ref.ss58) == 1
+        writer.close()
+
+
+def until_included(writer, client, intent):
+    """Hands the intent in until its block is really on the chain: the writer needs a look to notice that one is gone."""
+    for _ in range(100):
+        (receipt,) = writer.submit([intent])
+        if receipt.fate is Fate.INCLUDED and client.balance(intent.dest) == intent.value:
+            return receipt
+        time.sleep(0.1)
+    raise AssertionError(receipt)
+
+
+class Blocks:
+    """A block every tenth of a second, while it is entered."""
+
+    def __init__(self, endpoint):
+        self._client, self._stop = ChainClient(endpoint, timeout_s=10), threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        while not self._stop.wait(0.1):
+            self._client.rpc("dev_newBlock")
+
+    def __enter__(self):
+        self._thread.start()
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        self._client.close()
