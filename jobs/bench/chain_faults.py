@@ -184,7 +184,7 @@ class Trouble:
 def prepare(node: Node, folder: Path, hotkeys: int, subnets: int) -> list[int]:
     """Subnets with validators and coldkeys with funds and stake, made without faults."""
     signers = {key.ss58: key for key in (BANK, *(hotkey(n) for n in range(hotkeys)), *map(Intents.coldkey, range(hotkeys)))}
-    options = {"timeout_s": 60.0, "inclusion_timeout_s": 600.0, "policy": Policy(transfers=True)}
+    options = {"timeout_s": 60.0, "inclusion_timeout_s": 600.0, "policy": Policy(transfers=True), "stop_on_foreign": False}
     writer = ChainWriter(node.quiet, signers, folder / "prepare.db", **options)
     with ChainClient(node.quiet, 60.0) as client:
         netuids = make_network(client, writer, hotkeys, subnets, tempo=10)
