@@ -78,7 +78,8 @@ def check(needs: Iterable[Need]) -> None:
             raise ClusterError(
                 f"the run needs {amount:g} {resource}s and the cluster has {there:g}\n{bill(needs)}\n"
                 f"  fix: fewer actors or a smaller share each (miners.num_hosts, miners.cpus_per_host, miners.gpus_per_host, "
-                f"validators.num_scorers, validators.cpus_per_scorer), or a larger cluster"
+                f"ranks, cpus_per_rank and gpus_per_rank of miners.profiles, validators.num_scorers, "
+                f"validators.cpus_per_scorer), or a larger cluster"
             )
 
 

@@ -73,12 +73,15 @@ def identities(cfg: RunConfig) -> list[Identity]:
 def needs(cfg: RunConfig, cpus: float) -> list[Need]:
     """What a run asks of a cluster that has `cpus` CPUs, role by role."""
     from raytensor.cluster import Need
-    from raytensor.miners.placement import num_hosts
+    from raytensor.miners.placement import deal, is_sharded, num_hosts
 
     validators, miners = cfg.validators, cfg.miners
     left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
+    profiles = deal(miners, [str(number) for number in range(miners.num_miners)]).values()
+    sharded = [profile for profile in profiles if is_sharded(profile)]
     return [
         Need("miner hosts", num_hosts(miners, left), miners.cpus_per_host, miners.gpus_per_host),
+        *[Need("sharded miner", profile.ranks, profile.cpus_per_rank, profile.gpus_per_rank) for profile in sharded],
         Need("scorers", validators.num_scorers, validators.cpus_per_scorer, validators.gpus_per_scorer),
         Need("chain actor", 1, CHAIN_ACTOR_CPUS),
     ]

@@ -8,6 +8,10 @@ Knows nothing of scores. Which host a miner is on makes no difference to its ans
 
 A host that dies or hangs is replaced from the newest checkpoint, at most `MAX_REPLACEMENTS` times. The questions that it
 had in hand fail; those that waited for its training or behind the others go to the replacement.
+
+A sharded miner is a host by itself: a placement group with its first rank, which is the host, and the other ranks. When
+one rank dies or an error leaves them out of step, the whole group is ended and a new one takes its place; it trains the
+rounds since its checkpoint again, so that it ends up where an undisturbed one would be.
 """
 
 from __future__ import annotations
@@ -25,9 +29,11 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from raytensor.cluster import wait_ready
 from raytensor.config import MinerProfile, RunConfig
 from raytensor.data.text import Text
-from raytensor.miners import checkpoints
+from raytensor.errors import ClusterError
+from raytensor.miners import checkpoints, group
+from raytensor.miners.group import LANES, Group
 from raytensor.miners.host import MinerHost, Trained
-from raytensor.miners.placement import place, victims
+from raytensor.miners.placement import deal, is_sharded, place, victims
 from raytensor.types import Failure, Reason, Response, Task
 
 QUEUE = 2  # the second question hides the transfer of the first one's answer
@@ -46,10 +52,15 @@ class _Host:
     waiting: deque[tuple[Task, Any]] = field(default_factory=deque)
     held: dict[Any, tuple[Task, Any]] = field(default_factory=dict)  # ObjectRef of the answer -> question, oldest first
     replaced: int = 0
+    group: Group | None = None  # of a sharded miner; its first rank is the actor
+
+    @property
+    def sharded(self) -> bool:
+        return is_sharded(self.members[0][1])
 
     @property
     def name(self) -> str:
-        return f"miner host {self.number}"
+        return f"sharded miner {self.number}" if self.sharded else f"miner host {self.number}"
 
 
 @dataclass
@@ -76,9 +87,11 @@ class Fleet:
         self._cfg = cfg
         self._folder = folder
         self._text = ray.put(text)
-        profiles = {hotkey: cfg.miners.profiles[i % len(cfg.miners.profiles)] for i, hotkey in enumerate(hotkeys)}
+        profiles = deal(cfg.miners, hotkeys)
         self._victims = victims(profiles)
-        self._hosts = [_Host(number, members) for number, members in enumerate(place(profiles, num_hosts))]
+        shared = {hotkey: profile for hotkey, profile in profiles.items() if not is_sharded(profile)}
+        alone = [[(hotkey, profile)] for hotkey, profile in profiles.items() if is_sharded(profile)]
+        self._hosts = [_Host(number, members) for number, members in enumerate([*place(shared, num_hosts), *alone])]
         self._host_of = {hotkey: host for host in self._hosts for hotkey, _ in host.members}
         self.num_hosts = len(self._hosts)
         self._round = resume_round if resume_round is not None else -1  # newest round that was trained
@@ -91,12 +104,15 @@ class Fleet:
     def wait_ready(self, timeout_s: float) -> dict[str, int]:
         """Wait until every host's constructor is through; process ids by host name. Raises `ClusterError` when one is late."""
         refs = {host.name: host.actor.ready.remote() for host in self._hosts}
+        groups = {host.name: host.group.ready() for host in self._hosts if host.group is not None}
+        refs |= {f"{name}, rank {rank}": ref for name, group in groups.items() for rank, ref in enumerate(group, start=1)}
         wait_ready(refs, timeout_s=timeout_s)
         return {name: ray.get(ref, timeout=timeout_s) for name, ref in refs.items()}
 
     def train(self, round: int) -> None:
         """Start the training of one round on every host, and return; a host answers as soon as its own is done."""
         self._round = round
+        self._look_at_groups()
         for host in self._hosts:
             if host.busy is not None and ray.wait([host.busy], timeout=0)[0]:
                 self._end_busy(host)
@@ -114,6 +130,7 @@ class Fleet:
         for host in self._hosts:  # what an earlier caller did not wait for is nobody's any more
             host.held.clear()
             host.waiting.clear()
+        self._look_at_groups()
         for task in tasks:
             key = (task.round, task.netuid, task.validator, self._victims.get(task.hotkey, ""))
             if key in asked:
@@ -153,18 +170,51 @@ class Fleet:
     def close(self) -> None:
         """End the hosts at once; what was not checkpointed is lost."""
         for host in self._hosts:
-            if host.actor is not None:
-                ray.kill(host.actor)
-                host.actor = None
+            self._end(host)
 
     # ------------------------------------------------------------------------------------------------ inside
 
     def _start(self, host: _Host, resume_round: int | None) -> None:
         miners = self._cfg.miners
-        factory = ray.remote(MinerHost).options(num_cpus=miners.cpus_per_host, num_gpus=miners.gpus_per_host, max_restarts=0)
-        host.actor = factory.remote(self._cfg, host.members, self._text, self._folder, resume_round)
+        if host.sharded:
+            host.group = group.start(self._cfg, host.name, host.members[0], self._text, self._folder, resume_round)
+            host.actor = host.group.first
+        else:
+            factory = ray.remote(**LANES)(MinerHost).options(num_cpus=miners.cpus_per_host, num_gpus=miners.gpus_per_host)
+            host.actor = factory.remote(self._cfg, host.members, self._text, self._folder, resume_round)
         host.busy = host.actor.ready.remote()
         host.busy_until = time.monotonic() + self._cfg.cluster.start_timeout_s
+
+    @staticmethod
+    def _end(host: _Host) -> None:
+        """End a host's processes at once."""
+        if host.group is not None:
+            host.group.end()
+        elif host.actor is not None:
+            ray.kill(host.actor)
+        host.actor = host.busy = host.group = None
+
+    def _look_at_groups(self) -> None:
+        """Replace groups that lost a rank since anybody looked."""
+        for host in self._hosts:
+            if host.group is not None and (cause := host.group.lost()):
+                self._lose_group(host, cause)
+
+    def _lose_group(self, host: _Host, cause: str) -> list[_Done]:
+        """A sharded miner's ranks are out of step: the questions in hand fail, unless they only waited for the training."""
+        done: list[_Done] = []
+        if host.busy is not None:
+            self._put_back(host)
+        else:
+            done = self._fail(host, Reason.CRASHED, cause, held_only=True)
+        self._replace(host, cause)
+        return done
+
+    @staticmethod
+    def _put_back(host: _Host) -> None:
+        """Questions that the host did not look at yet go to its replacement."""
+        host.waiting.extendleft(reversed(host.held.values()))
+        host.held.clear()
 
     def _step(self) -> list[_Done]:
         """Hand out what can be, wait for the first thing to happen, and return the tasks that are through."""
@@ -179,6 +229,7 @@ class Fleet:
                 host.held[host.actor.answer.remote(*question)] = question
         working = [host for host in self._hosts if host.held]
         refs = {ref: host for host in working for ref in ([host.busy] if host.busy is not None else host.held)}
+        refs |= {ref: host for host in working if host.group is not None for ref in host.group.following}
         if done or not refs:
             assert done, "nothing to wait for"
             return done
@@ -188,7 +239,9 @@ class Fleet:
             ready, _ = ray.wait(list(refs), num_returns=1, timeout=wait_s)
         for ref in ready:
             host = refs[ref]
-            if ref is host.busy:
+            if host.group is not None and ref in host.group.following:
+                done += self._lose_group(host, host.group.lost() or "a rank is gone")
+            elif ref is host.busy:
                 self._end_busy(host)
             elif ref in host.held:
                 done += self._collect(host, ref)
@@ -212,12 +265,15 @@ class Fleet:
         host.turned = time.monotonic()
         try:
             result = ray.get(ref, timeout=5)
-        except RayTaskError as error:  # the host lives on, with the models as they are
-            self._incidents.append(f"{host.name}: training raised: {_last_line(error)}")
+        except RayTaskError as error:
+            if host.group is not None:
+                self._put_back(host)
+                self._replace(host, _last_line(error))
+            else:  # the host lives on, with the models as they are
+                self._incidents.append(f"{host.name}: training raised: {_last_line(error)}")
         except (RayActorError, GetTimeoutError) as error:
             # It died before it looked at a question: none of them is to blame.
-            host.waiting.extendleft(reversed(host.held.values()))
-            host.held.clear()
+            self._put_back(host)
             self._replace(host, _last_line(error))
         else:
             if isinstance(result, Trained):
@@ -230,7 +286,8 @@ class Fleet:
             answer = ray.get(ref, timeout=5)
         except RayTaskError as error:
             task, _ = host.held.pop(ref)
-            return [_Done(task, self._failure(task, Reason.ERROR, _last_line(error)))]
+            done = [_Done(task, self._failure(task, Reason.ERROR, _last_line(error)))]
+            return done + (self._lose_group(host, _last_line(error)) if host.group is not None else [])
         except (RayActorError, GetTimeoutError) as error:
             done = self._fail(host, Reason.CRASHED, _last_line(error), held_only=True)
             self._replace(host, _last_line(error))
@@ -250,8 +307,7 @@ class Fleet:
         return Failure(task.task_id, task.hotkey, reason, detail)
 
     def _replace(self, host: _Host, cause: str) -> None:
-        ray.kill(host.actor)
-        host.actor = host.busy = None
+        self._end(host)
         host.replaced += 1
         if host.replaced > MAX_REPLACEMENTS:
             self._incidents.append(f"{host.name} is given up after {MAX_REPLACEMENTS} replacements: {cause}")
@@ -259,7 +315,16 @@ class Fleet:
         resume_round = checkpoints.newest(self._folder, (hotkey for hotkey, _ in host.members), up_to=self._round)
         since = "new models" if resume_round is None else f"the checkpoint of round {resume_round}"
         self._incidents.append(f"{host.name} is replaced and goes on from {since}: {cause}")
-        self._start(host, resume_round)
+        try:
+            self._start(host, resume_round)
+        except ClusterError as error:  # no room for a group any more, a node may be gone
+            self._incidents.append(f"{host.name} is given up: {error}")
+            return
+        if host.sharded:  # what it had learnt since the checkpoint it learns again, from the same text
+            missed = range((resume_round or 0) + 1, self._round + 1)
+            for round in missed:
+                host.busy = host.actor.train.remote(round)
+            host.busy_until += len(missed) * self._cfg.miners.train_timeout_s
 
     def _everywhere(self, method: str, *args: Any) -> dict[int, Any]:
         """Results by host number of one call on every host, within `miners.train_timeout_s` for all."""
@@ -274,6 +339,8 @@ class Fleet:
                 found[host.number] = ray.get(ref, timeout=5)
             except (RayActorError, RayTaskError, GetTimeoutError) as error:
                 self._incidents.append(f"{host.name}: {method} failed: {_last_line(error)}")
+                if host.group is not None:  # its ranks may be out of step
+                    self._replace(host, _last_line(error))
         return found
 
 

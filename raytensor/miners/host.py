@@ -1,7 +1,9 @@
 """A host: several small miners in one process. A plain class; the fleet makes actors of it.
 
 In: rounds to train, tasks. Out: responses, held-out losses, checkpoints of the miners that it was given.
-Waits for: nothing. Calls run one after another, in the order in which they came.
+Waits for: nothing. Calls run one after another, in the order in which they came; only `serve` may run beside them, in a
+lane of its own, and then waits for one training step of its miner at most, or for the round of the few models that are
+computed together with it (a stack's `width`).
 Knows nothing of the other hosts, and which miners share it makes no difference to what a miner does.
 """
 
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from raytensor.data.text import Text
 from raytensor.miners import checkpoints
 from raytensor.miners.miner import Miner, exam, top_tokens
 from raytensor.miners.stacks import make_members, stacks
+from raytensor.miners.turns import Turns
+from raytensor.training.engine import Engine
 from raytensor.training.stacked import StackedEngine
 from raytensor.types import Failure, Reason, Response, Task
 
@@ -41,6 +45,7 @@ class MinerHost:
     members        (hotkey, profile) of each.
     folder         where checkpoints go; None writes none.
     resume_round   round whose checkpoint each miner goes on from; None starts with new models.
+    engines        by hotkey, of miners that don't make their own.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class MinerHost:
         text: Text,
         folder: Path | None = None,
         resume_round: int | None = None,
+        engines: Mapping[str, Engine] | None = None,
     ) -> None:
         torch.set_num_threads(cfg.cluster.torch_threads)
         transformers.logging.set_verbosity_error()
@@ -57,11 +63,17 @@ class MinerHost:
         self._folder = folder
         self._exam = exam(cfg, text)
         self._vocab_size = text.vocab_size
-        engines = make_members(cfg, members, text.vocab_size, device) if stacks(cfg, device) else {}
-        self._miners = {hotkey: Miner(hotkey, profile, cfg, text, device=device, engine=engines.get(hotkey)) for hotkey, profile in members}
+        stacked = make_members(cfg, members, text.vocab_size, device) if stacks(cfg, device) and not engines else {}
+        own = {**stacked, **(engines or {})}
+        # Models of a stack are computed in one place: they take turns together.
+        self._turns = Turns()
+        self._miners = {
+            hotkey: Miner(hotkey, profile, cfg, text, device=device, engine=own.get(hotkey), turns=self._turns if hotkey in stacked else None)
+            for hotkey, profile in members
+        }
         # Hotkeys of each stack, in the order of its models.
         self._stacks: dict[StackedEngine, list[str]] = {}
-        for hotkey, member in engines.items():
+        for hotkey, member in stacked.items():
             self._stacks.setdefault(member.stack, []).append(hotkey)
         if resume_round is not None:
             assert folder is not None
@@ -86,6 +98,12 @@ class MinerHost:
         response = self._miners[task.hotkey].answer(task, observed)
         return response or Failure(task.task_id, task.hotkey, Reason.SILENT, "the miner gave no answer")
 
+    def serve(self, task: Task) -> Response | Failure:
+        """As `answer`, for questions from outside the run: called in a lane of its own, it answers while others train."""
+        if task.hotkey not in self._miners:
+            return Failure(task.task_id, task.hotkey, Reason.REFUSED, "this host has no miner of that hotkey")
+        return self.answer(task)
+
     def heldout_losses(self) -> dict[str, float | None]:
         """Held-out loss of each miner in nats per token; None for one that gives no answers of its own."""
         found: dict[str, float | None] = {}
@@ -93,7 +111,9 @@ class MinerHost:
         for stack, hotkeys in self._stacks.items():
             for start in range(0, len(stack), stack.width):  # the answers of all at once may be gigabytes
                 numbers = range(start, min(start + stack.width, len(stack)))
-                for number, answer in stack.log_probs(dict.fromkeys(numbers, (exam.tokens, exam.lengths))).items():
+                with self._turns:
+                    answers = stack.log_probs(dict.fromkeys(numbers, (exam.tokens, exam.lengths)))
+                for number, answer in answers.items():
                     found[hotkeys[number]] = exam.loss(*top_tokens(answer, exam.top_k), self._vocab_size)
         return {hotkey: found[hotkey] if hotkey in found else miner.heldout_loss(exam) for hotkey, miner in self._miners.items()}
 
@@ -106,6 +126,12 @@ class MinerHost:
 
     def _train_stack(self, stack: StackedEngine, hotkeys: Sequence[str], round: int) -> dict[str, float | None]:
         lessons = [self._miners[hotkey].lessons(round) for hotkey in hotkeys]
-        losses = stack.train({number: np.concatenate(mine) for number, mine in enumerate(lessons) if mine})
+        work = {number: np.concatenate(mine) for number, mine in enumerate(lessons) if mine}
+        # As many as are computed together anyway, so that a question waits for these only, not for all.
+        order = sorted(work, key=lambda number: (work[number].shape[1:], -len(work[number]), number))
+        losses: dict[int, np.ndarray] = {}
+        for start in range(0, len(order), stack.width):
+            with self._turns:
+                losses.update(stack.train({number: work[number] for number in order[start : start + stack.width]}))
         # As when it trains alone: the mean over the newest round's steps.
         return {hotkey: float(np.mean(losses[number][-len(lessons[number][-1]) :])) if number in losses else None for number, hotkey in enumerate(hotkeys)}

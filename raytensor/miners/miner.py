@@ -3,6 +3,9 @@
 In: the train part of the text, tasks. Out: training, responses, a held-out loss, checkpoint folders.
 Knows nothing of Ray, of validators' scores, or of the miners beside it: everything it does is a pure function of
 (seed, hotkey, profile, text, rounds trained so far), bit for bit.
+
+Waits for: a question that comes while it trains waits for the step that is under way and is answered before the next
+one, with the model as it is then; answers change nothing of the training. Nothing else waits.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from raytensor.config import MinerProfile, RunConfig
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.mechanisms.losses import token_losses
-from raytensor.miners.model import build
-from raytensor.training.engine import Engine, PlainEngine
+from raytensor.miners.model import make_engine
+from raytensor.miners.turns import Turns
+from raytensor.training.engine import Engine
+from raytensor.training.ranks import alone
 from raytensor.types import Response, Task
 
 LAZY_PERIOD = 10  # a lazy miner trains in every tenth round
@@ -55,9 +60,20 @@ class Miner:
     hotkey   ss58 address; also the key of its randomness and of its training data.
     profile  behaviour, model and training.
     engine   made from the profile when not given; None for behaviours that need no model.
+    turns    shared with others whose models are computed in the same place; its own when not given.
     """
 
-    def __init__(self, hotkey: str, profile: MinerProfile, cfg: RunConfig, text: Text, *, device: str = "cpu", engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        hotkey: str,
+        profile: MinerProfile,
+        cfg: RunConfig,
+        text: Text,
+        *,
+        device: str = "cpu",
+        engine: Engine | None = None,
+        turns: Turns | None = None,
+    ) -> None:
         self.hotkey = hotkey
         self.profile = profile
         self._seed = cfg.seed
@@ -65,16 +81,17 @@ class Miner:
         self._warmup_rounds = cfg.miners.warmup_rounds
         self._text = text
         if engine is None and profile.behaviour in MODEL_BEHAVIOURS:
-            model = build(profile, text.vocab_size, cfg.miners.seq_len, assign.seed_of(cfg.seed, "model", hotkey))
-            engine = PlainEngine(model, profile.lr, device=device)
+            seed = assign.seed_of(cfg.seed, "model", hotkey)
+            engine = make_engine(profile, text.vocab_size, cfg.miners.seq_len, seed, alone(device))
         self.engine = engine
+        self._turns = turns or Turns()
 
     def train(self, round: int) -> float | None:
         """The training of one round; the mean loss in nats per token, None when it did not train.
 
         A new honest miner first does `warmup_rounds` rounds' worth more; a lazy one has no such head start.
         """
-        losses = [self.engine.train_steps(batches) for batches in self.lessons(round)] if self.engine is not None else []
+        losses = [self._steps(batches) for batches in self.lessons(round)]
         return losses[-1] if losses else None
 
     def lessons(self, round: int) -> list[np.ndarray]:
@@ -104,12 +121,22 @@ class Miner:
     def checkpoint(self, folder: Path) -> None:
         """Write the model and its optimizer to `folder`, at once or not at all; nothing for a miner without a model."""
         if self.engine is not None:
-            self.engine.save(folder)
+            with self._turns:
+                self.engine.save(folder)
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint, bit for bit. Raises `DataError` when it is missing, damaged or of another model."""
         if self.engine is not None:
             self.engine.load(folder)
+
+    def _steps(self, batches: np.ndarray) -> float:
+        """One optimizer step per batch, questions let in between them; the mean loss."""
+        assert self.engine is not None
+        losses = []
+        for batch in batches:
+            with self._turns:
+                losses.append(self.engine.train_steps([batch]))
+        return float(np.mean(losses)) if losses else float("nan")
 
     def _batches(self, round: int) -> np.ndarray:
         """[steps, batch, seq_len + 1] token ids of the train part, drawn by (seed, round, hotkey)."""
@@ -137,7 +164,10 @@ class Miner:
             ids, probs = top_tokens(self._text.log_unigram[None], top_k)
             return np.repeat(ids, rows, axis=0), np.repeat(probs, rows, axis=0)
         assert self.engine is not None
-        return top_tokens(self.engine.log_probs(tokens, lengths), top_k)
+        with self._turns:
+            log_probs = self.engine.log_probs(tokens, lengths)
+        # A model of its own vocabulary may know more tokens than the text has.
+        return top_tokens(log_probs[:, : self._text.vocab_size], top_k)
 
 
 def top_tokens(log_probs: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:

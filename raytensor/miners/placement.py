@@ -1,20 +1,34 @@
-"""Which host holds which miners, and whom a copying miner copies. Pure.
+"""Which host holds which miners, which have processes of their own, and whom a copying miner copies. Pure.
 
 In: profiles by hotkey, the number of hosts. Out: the members of each host, the victims. Knows nothing of Ray.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from raytensor.config import MinerProfile, Miners
 
 LEARNING = ("honest", "lazy")
 
 
+def deal(cfg: Miners, hotkeys: Sequence[str]) -> dict[str, MinerProfile]:
+    """The profile of each miner: in turn, again from the start when there are more miners than profiles."""
+    return {hotkey: cfg.profiles[i % len(cfg.profiles)] for i, hotkey in enumerate(hotkeys)}
+
+
+def is_sharded(profile: MinerProfile) -> bool:
+    """Whether a miner has a placement group of its own; the others share host actors."""
+    return profile.ranks > 1 or profile.gpus_per_rank > 0 or profile.engine != "plain"
+
+
 def num_hosts(cfg: Miners, cpus: float) -> int:
-    """Host actors of a run that has `cpus` CPUs for them: as set, else as many as fit; at least 1, at most one a miner."""
-    return min(cfg.num_miners, cfg.num_hosts or max(1, int(cpus / cfg.cpus_per_host)))
+    """Host actors of a run that has `cpus` CPUs for its miners: as set, else as many as fit beside the sharded miners; at
+    most one a miner that shares hosts, and at least 1 if there is such a miner."""
+    profiles = deal(cfg, [str(i) for i in range(cfg.num_miners)]).values()
+    small = sum(not is_sharded(profile) for profile in profiles)
+    left = cpus - sum(profile.ranks * profile.cpus_per_rank for profile in profiles if is_sharded(profile))
+    return min(small, cfg.num_hosts or max(1, int(left / cfg.cpus_per_host)))
 
 
 def work(profile: MinerProfile) -> float:
@@ -26,7 +40,7 @@ def work(profile: MinerProfile) -> float:
 
 def place(profiles: Mapping[str, MinerProfile], hosts: int) -> list[list[tuple[str, MinerProfile]]]:
     """Members of each host: the costliest miner first, each to the host with the least work so far; none stays empty."""
-    assert 1 <= hosts <= len(profiles)
+    assert (hosts >= 1) == bool(profiles) and hosts <= len(profiles)
     members: list[list[tuple[str, MinerProfile]]] = [[] for _ in range(hosts)]
     load = [0.0] * hosts
     for hotkey, profile in sorted(profiles.items(), key=lambda item: -work(item[1])):
