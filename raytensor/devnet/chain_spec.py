@@ -11,6 +11,7 @@ from raytensor.devnet.pallets.balances import Balances
 from raytensor.devnet.pallets.commitments import Commitments
 from raytensor.devnet.pallets.drand import Drand
 from raytensor.devnet.pallets.mev_shield import MevShield
+from raytensor.devnet.pallets.multisig import Multisig
 from raytensor.devnet.pallets.proxy import Proxy
 from raytensor.devnet.pallets.sudo import Sudo
 from raytensor.devnet.pallets.swap import Swap
@@ -58,6 +59,7 @@ PALLETS = (
     SubtensorModule,
     Utility,
     Sudo,
+    Multisig,
     Proxy,
     Commitments,
     AdminUtils,

@@ -22,6 +22,7 @@ from raytensor.devnet.pallets.system import (
     Weight,
 )
 from raytensor.devnet.runtime import Runtime
+from raytensor.devnet.subtensor.alpha_fees import AlphaFee
 
 PRIORITY = {"Normal": 1, "Operational": 10**10}  # flat: a tip buys nothing
 
@@ -138,12 +139,15 @@ class Executive:
         ):
             raise InvalidTransaction("ExhaustsResources")
         origin = Origin() if signer is None else Origin.signed(signer)
-        payer, fee = (None, 0) if signer is None else self._affordable(extrinsic, weight)
+        payer, fee, alpha = (None, 0, None) if signer is None else self._affordable(extrinsic, weight)
         runtime.phase = ("ApplyExtrinsic", index)
         self._precheck(origin, call)
-        self.block_length += length
-        if fee:
+        if alpha is not None:
+            if not runtime.SubtensorModule.pay_in_alpha(payer, alpha):
+                raise InvalidTransaction("Payment")
+        elif fee:
             runtime.Balances.withdraw(payer, fee, keep_alive=True, emit=True)
+        self.block_length += length
         if signer is not None:
             runtime.System.inc_nonce(signer)
         error, post = None, PostInfo()
@@ -155,7 +159,7 @@ class Executive:
         used[kind] += actual + EXTRINSIC_BASE_WEIGHT
         pays = runtime.pays(call) and post.pays is not False
         if signer is not None:
-            self._settle(extrinsic, payer, fee, actual, pays)
+            self._settle(extrinsic, payer, fee, actual, pays, in_alpha=alpha is not None)
         info = DispatchEventInfo(Weight(actual, 0), kind, "Yes" if pays else "No")
         if error is None:
             runtime.System.emit("ExtrinsicSuccess", info)
@@ -171,26 +175,32 @@ class Executive:
         runtime.used_weight["Mandatory"] += weight
         runtime.System.emit("ExtrinsicSuccess", DispatchEventInfo(Weight(weight, 0), "Mandatory", "Yes"))
 
-    def _affordable(self, extrinsic: Extrinsic, weight: int) -> tuple[bytes, int]:
-        """(who pays, fee in rao); raises Payment."""
+    def _affordable(self, extrinsic: Extrinsic, weight: int) -> tuple[bytes, int, AlphaFee | None]:
+        """(who pays, fee in rao, the alpha that pays it where TAO does not); raises Payment."""
         runtime, call = self.runtime, extrinsic.call
         payer = runtime.Proxy.fee_payer(extrinsic.signer, call)
         fee = extrinsic.tip
         if runtime.pays(call):
             fee = runtime.TransactionPayment.fee(len(extrinsic.raw), weight, extrinsic.tip)
-        if fee and runtime.Balances.reducible(payer) < fee:
+        if not fee or runtime.Balances.reducible(payer) >= fee:
+            return payer, fee, None
+        alpha = runtime.SubtensorModule.alpha_fee(payer, call, fee)
+        if alpha is None:
             raise InvalidTransaction("Payment")
-        return payer, fee
+        return payer, fee, alpha
 
-    def _settle(self, extrinsic: Extrinsic, payer: bytes, taken: int, weight: int, pays: bool) -> None:
-        """Give back what was taken too much, hand the fee to the author, say what was paid."""
+    def _settle(self, extrinsic: Extrinsic, payer: bytes, taken: int, weight: int, pays: bool, in_alpha: bool) -> None:
+        """Give back what was taken too much, hand the fee to the author, say what was paid. A fee in alpha is final,
+        and the author has it already.
+        """
         runtime, fee = self.runtime, extrinsic.tip
         if pays:
             fee = runtime.TransactionPayment.fee(len(extrinsic.raw), weight, extrinsic.tip)
-        if taken > fee:
-            fee = taken - self._give(payer, taken - fee)
-        if fee:
-            self._give(runtime.author, fee)
+        if not in_alpha:
+            if taken > fee:
+                fee = taken - self._give(payer, taken - fee)
+            if fee:
+                self._give(runtime.author, fee)
         runtime.TransactionPayment.emit("TransactionFeePaid", payer, fee, extrinsic.tip)
 
     def _give(self, who: bytes, amount: int) -> int:

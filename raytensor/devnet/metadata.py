@@ -8,6 +8,7 @@ Format: frame-metadata 14 and 15 of Substrate.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from raytensor.devnet.builtin import compact
@@ -50,7 +51,8 @@ EXTENSIONS = (
     ("DrandPriority", "()", "()"),
     ("CheckMetadataHash", "CheckMetadataHashMode", "Option<[u8; 32]>"),
 )
-EXTRA = Expr("()", tuple(Expr(identifier) for identifier, _, _ in EXTENSIONS))
+# What stands in the extrinsic, by extension; those that put nothing there need no type of their own.
+EXTRA = Expr("()", tuple(Expr("()") if extra == "()" else Expr(identifier) for identifier, extra, _ in EXTENSIONS))
 
 
 def crate_of(pallet: Pallet) -> str:
@@ -84,10 +86,10 @@ def own_types(runtime: Any) -> dict[str, Own]:
         params=(("E", "RuntimeEvent"), ("T", "H256")),
     )
     for identifier, extra, _ in EXTENSIONS:
-        # Clients that walk the types, as bittensor 11, hand over {"mode": ...}: the one extension with a named field.
-        field = "mode" if identifier == "CheckMetadataHash" else None
-        fields = [] if extra == "()" else [(field, extra)]
-        own[identifier] = Own(f"frame_system::extensions::{identifier}", fields=fields)
+        if extra != "()":
+            # Clients that walk the types, as bittensor 11, hand over {"mode": ...}: the one extension with a named field.
+            field = "mode" if identifier == "CheckMetadataHash" else None
+            own[identifier] = Own(f"frame_system::extensions::{identifier}", fields=[(field, extra)])
     own["UncheckedExtrinsic"] = Own(
         "sp_runtime::generic::unchecked_extrinsic::UncheckedExtrinsic",
         fields=[(None, "Vec<u8>")],
@@ -117,14 +119,25 @@ class MetadataWriter:
         self.own = own_types(runtime)
 
     def v14(self) -> bytes:
-        types = Types(self.own)
+        return self._smallest(self._v14, type_names=True)
+
+    def v15(self) -> bytes:
+        # Readers of version 15 know types by their numbers; substrate-interface, which reads names, takes version 14.
+        return self._smallest(self._v15, type_names=False)
+
+    def _smallest(self, write: Callable[[Types], bytes], type_names: bool) -> bytes:
+        """Written twice: the first run counts how often each type is named."""
+        counted = Types(self.own, type_names=type_names)
+        write(counted)
+        return write(Types(self.own, type_names=type_names, first=counted.by_use()))
+
+    def _v14(self, types: Types) -> bytes:
         pallets = [self._pallet(types, pallet) for pallet in self.pallets]
         extrinsic = types.ref("UncheckedExtrinsic") + b"\4" + self._extensions(types)
         runtime = types.ref("Runtime")
         return MAGIC + b"\x0e" + types.encode() + listing(pallets) + extrinsic + runtime
 
-    def v15(self) -> bytes:
-        types = Types(self.own)
+    def _v15(self, types: Types) -> bytes:
         pallets = [self._pallet(types, pallet) + b"\0" for pallet in self.pallets]
         parts = ("MultiAddress", "RuntimeCall", "MultiSignature", EXTRA)
         extrinsic = b"\4" + b"".join(types.ref(part) for part in parts) + self._extensions(types)
@@ -159,7 +172,8 @@ class MetadataWriter:
         return text(name) + modifier + kind + compact(len(default)) + default + b"\0"
 
     def _extensions(self, types: Types) -> bytes:
-        return listing([text(name) + types.ref(name) + types.ref(signed) for name, _, signed in EXTENSIONS])
+        kinds = [(name, "()" if extra == "()" else name, signed) for name, extra, signed in EXTENSIONS]
+        return listing([text(name) + types.ref(kind) + types.ref(signed) for name, kind, signed in kinds])
 
     def _api(self, types: Types, api: RuntimeApi) -> bytes:
         methods = []

@@ -7,6 +7,8 @@ Knows nothing of pallets (metadata.py).
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from raytensor.devnet.builtin import compact
@@ -45,10 +47,17 @@ def optional(value: bytes | None) -> bytes:
     return b"\0" if value is None else b"\1" + value
 
 
+def _unbounded(expr: Expr) -> Expr:
+    """The type without what the registry does not show: bounds are no part of it, and a VecDeque is a Vec."""
+    if expr.name in _BOUNDED and isinstance(expr.args[-1], int):
+        return Expr(expr.name, (*expr.args[:-1], 0))
+    return Expr("Vec", expr.args) if expr.name == "VecDeque" else expr
+
+
 class Own(NamedTuple):
     """A type that only this runtime has: its enums of calls, events and errors, and what stands on them.
-    `variants` for an enum, `fields` [(name, type)] for a struct. `type_names`: also write the fields' type names, as
-    scalecodec wants them for the arguments of calls.
+    `variants` for an enum, `fields` [(name, type)] for a struct. `type_names`: the fields carry type names, as scalecodec
+    wants them for the arguments of calls.
     """
 
     path: str
@@ -59,15 +68,29 @@ class Own(NamedTuple):
 
 
 class Types:
-    """Numbers types in the order in which they are first asked for. `own`: the runtime's types by name."""
+    """Numbers types in the order in which they are first asked for. `own`: the runtime's types by name.
 
-    def __init__(self, own: dict[str, Own]) -> None:
-        self._own = own
+    type_names  whether the type names of call arguments are written out, or left empty (but there)
+    first       types to number first; `by_use()` of an earlier run puts the most used ones where numbers take one byte
+    """
+
+    def __init__(self, own: dict[str, Own], *, type_names: bool = True, first: Sequence[Expr] = ()) -> None:
+        self._own, self._type_names = own, type_names
         self._ids: dict[Expr, int] = {}
         self._encoded: list[bytes] = []
+        self._uses: Counter[Expr] = Counter()
+        for expr in first:
+            self._reserve(expr)
+        for expr in first:
+            self._encoded[self._ids[expr]] = self._build(expr)
+
+    def by_use(self) -> list[Expr]:
+        """All types that were asked for, the most used first."""
+        return [expr for expr, _ in self._uses.most_common()]
 
     def id(self, type_: str | Expr) -> int:
-        expr = parse(type_) if isinstance(type_, str) else type_
+        expr = _unbounded(parse(type_) if isinstance(type_, str) else type_)
+        self._uses[expr] += 1
         known = self._ids.get(expr)
         if known is None:
             known = self._reserve(expr)
@@ -99,7 +122,7 @@ class Types:
         if name in _WRAPPED:
             path, size = _WRAPPED[name]
             return self._composite(path, [(None, f"[u8; {size}]")])
-        if name in ("Vec", "VecDeque"):
+        if name == "Vec":
             return self._type("", (), b"\2" + self.ref(args[0]))
         if name == "[]":
             return self._type("", (), b"\3" + args[1].to_bytes(4, "little") + self.ref(args[0]))
@@ -139,7 +162,7 @@ class Types:
     def _fields(self, fields, type_names: bool = False) -> bytes:
         encoded = []
         for name, type_ in fields:
-            type_name = optional(text(str(type_)) if type_names else None)
+            type_name = optional(text(str(type_) if self._type_names else "") if type_names else None)
             encoded.append(optional(None if name is None else text(name)) + self.ref(type_) + type_name + b"\0")
         return listing(encoded)
 

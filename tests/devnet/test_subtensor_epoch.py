@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from subnetkit import ALICE, BOB, CHARLIE, MINERS, OWNER_HOT, RAO, VALIDATORS, Kit, account, epochs, laptop
 
 from raytensor.devnet.subtensor import issuance
+from raytensor.devnet.subtensor.epoch import weighted
 
 ONE32 = 1 << 32
 
@@ -256,3 +258,50 @@ def chain_of(implementation: str, *, yuma3: bool, liquid_alpha: bool) -> dict[by
 def test_blocks_are_the_same_to_the_bit_with_the_fast_consensus_and_the_reference(yuma3, liquid_alpha):
     fast = chain_of("fast", yuma3=yuma3, liquid_alpha=liquid_alpha)
     assert fast == chain_of("reference", yuma3=yuma3, liquid_alpha=liquid_alpha)
+
+
+# --- several mechanisms as one
+
+
+def test_terms_of_mechanisms_are_weighted_by_emission_and_truncated_one_by_one():
+    first, second = np.array([65_535, 3, 0], np.uint16), np.array([65_535, 3, 9], np.uint16)
+    assert weighted([first, second], [50, 50]).tolist() == [65_534, 2, 4], "each half loses its fraction"
+    assert weighted([first, second], [0, 0]).tolist() == first.tolist(), "without emission the first counts alone"
+    assert weighted([first, second], [25, 75]).tolist() == [16_383 + 49_151, 0 + 2, 6]
+    emission = [np.array([1_000], np.uint64), np.array([400], np.uint64)]
+    assert weighted(emission, [750, 250]).tolist() == [750 + 100]
+
+
+def test_two_mechanisms_are_stored_as_the_chain_aggregates_them(kit):
+    netuid = kit.netuid
+    laptop(kit)
+    kit.admin("max_allowed_uids", netuid, 100)
+    kit.admin("mechanism_count", netuid, 2)
+    kit.admin("mechanism_emission_split", netuid, (49_151, 16_384))
+    for hotkey in VALIDATORS:
+        kit.ok(hotkey, "set_mechanism_weights", netuid, 1, (4,), (1,), 0)
+    module = kit.module
+    seen = {}
+    original = module._store_subnet
+
+    def watch(subnet, outputs, parts):
+        seen.update(outputs=outputs, parts=parts)
+        original(subnet, outputs, parts)
+
+    module._store_subnet = watch
+    epochs(kit, netuid)
+    (a, b), (part_a, part_b) = seen["outputs"], seen["parts"]
+    total = part_a + part_b
+    weight_a, weight_b = (part_a << 64) // total, (part_b << 64) // total
+    assert part_b == total * 16_384 // 65_535 > 0
+
+    def acc(x, y):
+        return (int(x) * weight_a >> 64) + (int(y) * weight_b >> 64)
+
+    uid = 4
+    assert module.Consensus[netuid][uid] == acc(a.consensus[uid], b.consensus[uid])
+    assert module.Emission[netuid][uid] == acc(a.emission[uid], b.emission[uid]) > 0
+    assert module.StakeWeight[netuid][1] == acc(a.stake_weight[1], b.stake_weight[1])
+    assert module.Dividends[netuid][1] == acc(a.dividends[1], b.dividends[1])
+    assert module.Active[netuid].tolist() == (a.active | b.active).tolist()
+    assert module.Incentive[netuid + 4096][uid] == b.incentive[uid] == 65_535

@@ -12,7 +12,10 @@ from collections import Counter
 import pytest
 from subnetkit import ALICE, BOB, CHARLIE, RAO, Kit, account
 
-from raytensor.devnet.pallet import DispatchError, Origin
+from raytensor.devnet.hashing import blake2_256
+from raytensor.devnet.pallet import Call, DispatchError, Origin
+from raytensor.devnet.pallets.multisig import Timepoint, multisig_account
+from raytensor.devnet.pallets.system import Weight
 from raytensor.devnet.subtensor import issuance
 
 U64_MAX = 2**64 - 1
@@ -32,6 +35,7 @@ class Walk:
             for hotkey in self.hotkeys[cold]:
                 kit.ok(cold, "try_associate_hotkey", hotkey)
         kit.admin("max_epochs_per_block", 3)
+        kit.admin("coldkey_swap_announcement_delay", 0)
         self.netuids = [0]
         for i in range(num_subnets):
             owner = self.coldkeys[i % 12]
@@ -49,6 +53,7 @@ class Walk:
         try:
             self.kit.runtime.dispatch(Origin.signed(signer), self.kit.call(name, *args))
             self.outcomes[name, "ok"] += 1
+            self._follow(signer, name, args)
         except DispatchError as error:
             self.outcomes[name, error.name] += 1
 
@@ -91,6 +96,18 @@ class Walk:
             (cold, "transfer_stake", (other, at_hot, at, there, drawn)),
             (cold, "recycle_alpha", (at_hot, drawn // 10, at)),
         ]
+        fresh = account(rng.randrange(20_000, 40_000))
+        together = tuple(sorted((cold, other))) if cold != other else tuple(sorted((cold, stranger)))
+        partner = next(key for key in together if key != cold)
+        inner = self.kit.call("Balances.transfer_keep_alive", ("Id", partner), 1)
+        keys = [
+            (cold, "swap_hotkey", (own_hot, fresh, rng.choice((here, None)))),
+            (cold, "swap_hotkey_v2", (own_hot, fresh, rng.choice((here, None)), partial)),
+            (cold, "Multisig.approve_as_multi", (2, (partner,), None, rng.randbytes(32), Weight(10**10, 0))),
+            (cold, "Multisig.as_multi", (2, (partner,), self._timepoint(together, inner), inner, Weight(10**10, 0))),
+            (cold, "Multisig.cancel_as_multi", self._operation_of(cold)),
+            (cold, "announce_coldkey_swap", (blake2_256(fresh),)),
+        ]
         rare = [
             (cold, "unstake_all", (at_hot,)),
             (cold, "unstake_all_alpha", (at_hot,)),
@@ -104,7 +121,34 @@ class Walk:
         ]
         fund = (rng.choice((ALICE, BOB, CHARLIE)), "Balances.transfer_keep_alive", (("Id", cold), tao))
         weigh = (voter, "set_weights", (here, uids, values, 0))
-        return rng.choice((*entry * 4, *out * 2, *rare, *[fund] * 4, *[weigh] * 10))
+        return rng.choice((*entry * 4, *out * 2, *rare, *keys, *[fund] * 4, *[weigh] * 10))
+
+    def _timepoint(self, together: tuple, inner: Call):
+        """When the operation of these two on this call began; None when there is none."""
+        digest = blake2_256(self.kit.runtime.codecs("RuntimeCall").encode(inner))
+        operation = self.kit.runtime.Multisig.Multisigs[multisig_account(list(together), 2), digest]
+        return None if operation is None else operation.when
+
+    def _operation_of(self, cold: bytes) -> tuple:
+        """Arguments that cancel an operation which this coldkey began, if it began any."""
+        for (multi, digest), operation in self.kit.runtime.Multisig.Multisigs.items():
+            for other in self.coldkeys:
+                pair = sorted((cold, other))
+                if operation.depositor == cold != other and multisig_account(pair, 2) == multi:
+                    return 2, (other,), operation.when, digest
+        return 2, (self.coldkeys[0] if cold != self.coldkeys[0] else self.coldkeys[1],), Timepoint(0, 0), bytes(32)
+
+    def _follow(self, signer: bytes, name: str, args: tuple) -> None:
+        """A coldkey whose key was swapped goes on under the new keys."""
+        if name in ("swap_hotkey", "swap_hotkey_v2"):
+            owned = self.module.OwnedHotkeys[signer]
+            self.hotkeys[signer] = list(owned[-3:])
+        elif name == "announce_coldkey_swap":
+            # The delay is set to nothing, so that the walk goes on with the new key at once.
+            new = next(account(n) for n in range(20_000, 40_000) if blake2_256(account(n)) == args[0])
+            self.kit.ok(signer, "swap_coldkey_announced", new)
+            self.coldkeys[self.coldkeys.index(signer)] = new
+            self.hotkeys[new] = self.hotkeys.pop(signer)
 
     def check(self) -> None:
         kit, module = self.kit, self.module
@@ -157,7 +201,8 @@ def test_everyone_leaving_leaves_pools_that_still_add_up():
             walk.block()
     for cold in walk.coldkeys:
         for hot in walk.module.StakingHotkeys[cold]:
-            walk.kit.ok(cold, "unstake_all", hot)
+            if walk.module.hotkey_exists(hot):  # a hotkey that was swapped away leaves its name here
+                walk.kit.ok(cold, "unstake_all", hot)
     walk.check()
     left = [stake for cold in walk.coldkeys for *_, stake in walk.module.coldkey_stakes(cold)]
     assert sum(left) < 10**6, "only dust that no trade takes"

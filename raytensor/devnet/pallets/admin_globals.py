@@ -64,6 +64,14 @@ class GlobalAdmin:
     def sudo_set_min_delegate_take(self, origin: Origin, take: "u16"):
         self._set_global(origin, "MinDelegateTake", take, "MinDelegateTakeSet")
 
+    @call(86, weight=SET)
+    def sudo_set_coldkey_swap_announcement_delay(self, origin: Origin, duration: "u32"):
+        self._set_global(origin, "ColdkeySwapAnnouncementDelay", duration, "ColdkeySwapAnnouncementDelaySet")
+
+    @call(87, weight=SET)
+    def sudo_set_coldkey_swap_reannouncement_delay(self, origin: Origin, duration: "u32"):
+        self._set_global(origin, "ColdkeySwapReannouncementDelay", duration, "ColdkeySwapReannouncementDelaySet")
+
     @call(63, weight=SET)
     def sudo_set_subnet_moving_alpha(self, origin: Origin, alpha: "I96F32"):
         self._set_global(origin, "SubnetMovingAlpha", alpha, None)

@@ -42,6 +42,7 @@ class Balances(Pallet):
         "LiquidityRestrictions",
         "InsufficientBalance",
         "ExistentialDeposit",
+        "Expendability",
         "ExistingVestingSchedule",
         "DeadAccount",
         "TooManyReserves",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from raytensor.devnet.typedefs import declare_enum, declare_struct
 
-_RPC = "pallet_subtensor::rpc_info::"
+_RPC = "pallet_subtensor::"
 _SHORT = {
     "c16": "Compact<u16>",
     "c64": "Compact<u64>",

@@ -12,10 +12,11 @@ from raytensor.devnet.subtensor.neurons import storage_index
 
 # A coldkey that announced its replacement may still do these.
 SWAP_CALLS = {
-    "announce_coldkey_swap",
-    "swap_coldkey_announced",
-    "dispute_coldkey_swap",
-    "clear_coldkey_swap_announcement",
+    ("SubtensorModule", "announce_coldkey_swap"),
+    ("SubtensorModule", "swap_coldkey_announced"),
+    ("SubtensorModule", "dispute_coldkey_swap"),
+    ("SubtensorModule", "clear_coldkey_swap_announcement"),
+    ("MevShield", "submit_encrypted"),
 }
 ONE_SUBNET = {
     "set_weights",
@@ -72,9 +73,12 @@ class Checks:
             )
 
     def _check_coldkey_swap(self, who: bytes, call: Call) -> None:
-        if who not in self.ColdkeySwapAnnouncements or call.name in SWAP_CALLS:
+        if who not in self.ColdkeySwapAnnouncements:
             return
-        raise self.error("ColdkeySwapDisputed" if who in self.ColdkeySwapDisputes else "ColdkeySwapAnnounced")
+        if who in self.ColdkeySwapDisputes:
+            raise self.error("ColdkeySwapDisputed")
+        if (call.pallet, call.name) not in SWAP_CALLS:
+            raise self.error("ColdkeySwapAnnounced")
 
     def _check_weights(self, who: bytes, name: str, args: dict) -> None:
         if name in MANY_SUBNETS or name == "batch_reveal_weights":

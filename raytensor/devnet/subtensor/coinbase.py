@@ -32,6 +32,7 @@ class Pending(NamedTuple):
 class Coinbase:
     def on_initialize(self, block: int) -> None:
         netuids = self.netuids()
+        self.drop_old_swap_records(netuids, block)
         self.reset_registration_counters(netuids, block)
         self.decay_burn_prices(netuids)
         emission = issuance.block_emission_rao(self.TotalIssuance.get())

@@ -114,6 +114,38 @@ class DelegationCalls:
         self._put_or_drop(self.ChildKeys, (hotkey, netuid), tuple(children))
         self.emit("SetChildren", hotkey, netuid, children)
 
+    def swap_family(self, old: bytes, new: bytes, netuid: int) -> None:
+        """Parents, children and plans of a hotkey become another hotkey's; what that one had of its own is dropped.
+        InvalidChild when the two are family (staking/set_children.rs, parent_child_swap_hotkey).
+        """
+        children = {child: part for part, child in self.ChildKeys[old, netuid]}
+        parents = {parent: part for part, parent in self.ParentKeys[old, netuid]}
+        if new in children or new in parents:
+            raise self.error("InvalidChild")
+        mine = {(self.ParentKeys, child): part for child, part in children.items()}
+        mine |= {(self.ChildKeys, parent): part for parent, part in parents.items()}
+        stale = {(self.ParentKeys, child) for _, child in self.ChildKeys[new, netuid]}
+        stale |= {(self.ChildKeys, parent) for _, parent in self.ParentKeys[new, netuid]}
+        for item, relative in {**mine, **dict.fromkeys(stale)}:
+            entries = [entry for entry in item[relative, netuid] if entry[1] not in (old, new)]
+            if (item, relative) in mine:
+                entries.append((mine[item, relative], new))
+            self._put_or_drop(item, (relative, netuid), tuple(entries))
+        for item, family in ((self.ChildKeys, children), (self.ParentKeys, parents)):
+            del item[old, netuid]
+            self._put_or_drop(item, (new, netuid), tuple((part, key) for key, part in sorted(family.items())))
+        plan = self.PendingChildKeys.get((netuid, old))
+        if plan is not None:
+            if any(child == new for _, child in plan[0]):
+                raise self.error("InvalidChild")
+            del self.PendingChildKeys[netuid, old]
+            self.PendingChildKeys[netuid, new] = plan
+        for hotkey, (planned, cooldown_block) in self.PendingChildKeys.items(netuid):
+            parts = [part for part, child in planned if child == old]
+            if parts:
+                kept = tuple(entry for entry in planned if entry[1] != old)
+                self.PendingChildKeys[netuid, hotkey] = ((*kept, (parts[0], new)), cooldown_block)
+
     @staticmethod
     def _put_or_drop(item, key: tuple, value: tuple) -> None:
         if value:

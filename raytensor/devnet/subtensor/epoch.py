@@ -148,21 +148,27 @@ class Epochs:
         self.emit("IncentiveAlphaEmittedToMiners", index, frozen(output.server_emission))
 
     def _store_subnet(self, netuid: int, outputs: list[EpochOutput], parts: list[int]) -> None:
-        first = outputs[0]
-        self.Active[netuid] = frozen(first.active)
-        self.ValidatorPermit[netuid] = frozen(first.validator_permit)
-        self.StakeWeight[netuid] = frozen(first.stake_weight)
-        self.Emission[netuid] = frozen(sum(output.emission for output in outputs))
-        self.Consensus[netuid] = frozen(_weighted([output.consensus for output in outputs], parts))
-        self.Dividends[netuid] = frozen(_weighted([output.dividends for output in outputs], parts))
-        self.ValidatorTrust[netuid] = frozen(_weighted([output.validator_trust for output in outputs], parts))
+        """Terms of all mechanisms as one (epoch_with_mechanisms): flags by or, the others weighted by emission."""
+        self.Active[netuid] = frozen(np.logical_or.reduce([output.active for output in outputs]))
+        self.ValidatorPermit[netuid] = frozen(np.logical_or.reduce([output.validator_permit for output in outputs]))
+        for item, term in (
+            (self.StakeWeight, "stake_weight"),
+            (self.Emission, "emission"),
+            (self.Consensus, "consensus"),
+            (self.Dividends, "dividends"),
+            (self.ValidatorTrust, "validator_trust"),
+        ):
+            item[netuid] = frozen(weighted([getattr(output, term) for output in outputs], parts))
 
 
-def _weighted(vectors: list[np.ndarray], parts: list[int]) -> np.ndarray:
-    """Sum of u16 vectors, each weighted by its part of the emission (U64F64, truncated)."""
+def weighted(vectors: list[np.ndarray], parts: list[int]) -> np.ndarray:
+    """Sum of vectors, each weighted by its part of the emission (U64F64) and truncated as it is added, as
+    weighted_acc_u16 does. Without any emission the first counts alone.
+    """
     if len(vectors) == 1:
         return vectors[0]
     total = sum(parts)
-    weights = [part * ONE64 // total if total else 0 for part in parts]
-    sums = [sum(int(v) * w for v, w in zip(column, weights)) >> 64 for column in zip(*vectors)]
-    return np.array([min(value, U16_MAX) for value in sums], np.uint16)
+    weights = [part * ONE64 // total if total else (0 if i else ONE64) for i, part in enumerate(parts)]
+    sums = [sum(int(v) * w >> 64 for v, w in zip(column, weights)) for column in zip(*vectors)]
+    highest = np.iinfo(vectors[0].dtype).max
+    return np.array([min(value, highest) for value in sums], vectors[0].dtype)

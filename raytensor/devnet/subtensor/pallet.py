@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from raytensor.devnet.pallet import Pallet
+from raytensor.devnet.subtensor.alpha_fees import AlphaFees
 from raytensor.devnet.subtensor.checks import Checks
 from raytensor.devnet.subtensor.coinbase import Coinbase
+from raytensor.devnet.subtensor.coldkey_swap import ColdkeySwaps
 from raytensor.devnet.subtensor.commit_reveal import CommitCalls
 from raytensor.devnet.subtensor.delegation import DelegationCalls
 from raytensor.devnet.subtensor.dissolve import Dissolution
@@ -13,6 +15,7 @@ from raytensor.devnet.subtensor.epoch import Epochs
 from raytensor.devnet.subtensor.errors import CUSTOM_CODES, ERRORS
 from raytensor.devnet.subtensor.events import EVENTS
 from raytensor.devnet.subtensor.genesis import Genesis
+from raytensor.devnet.subtensor.hotkey_swap import HotkeySwaps
 from raytensor.devnet.subtensor.left_out import LeftOut
 from raytensor.devnet.subtensor.limits import Limits
 from raytensor.devnet.subtensor.neurons import Neurons
@@ -40,6 +43,9 @@ class SubtensorModule(
     ServingCalls,
     DelegationCalls,
     RootClaims,
+    HotkeySwaps,
+    ColdkeySwaps,
+    AlphaFees,
     LeftOut,
     Checks,
     Coinbase,

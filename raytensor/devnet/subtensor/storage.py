@@ -94,5 +94,3 @@ class GlobalStorage:
     CommitRevealWeightsVersion = StorageValue("u16", default=4)
     MaxMechanismCount = StorageValue("u8", default=2)
     MinActivityCutoff = StorageValue("u16", default=360)
-    ColdkeySwapAnnouncements = StorageMap([("Twox64Concat", "AccountId32")], "(u32, H256)", optional=True)
-    ColdkeySwapDisputes = StorageMap([("Twox64Concat", "AccountId32")], "u32", optional=True)
