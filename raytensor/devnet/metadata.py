@@ -76,7 +76,7 @@ def own_types(runtime: Any) -> dict[str, Own]:
         for kind, variants in tables.items():
             if variants:
                 path = f"{crate_of(pallet)}::pallet::{kind}"
-                own[pallet.name + kind] = Own(path, variants, params=(("T", None),), type_names=kind == "Call")
+                own[pallet.name + kind] = Own(path, variants, type_names=kind == "Call")
                 outer[kind].append((pallet.name, pallet.index, [(None, pallet.name + kind)]))
     for kind, variants in outer.items():
         own[f"Runtime{kind}"] = Own(f"{_RUNTIME}Runtime{kind}", variants)

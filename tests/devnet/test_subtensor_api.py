@@ -172,3 +172,19 @@ def test_calls_have_the_chains_indices_and_arguments(kit):
     assert {"set_weights", "batch_reveal_weights", "serve_axon", "increase_take"} <= free
     assert not {"add_stake", "burned_register", "set_children"} & free
     kit.refused(BOB, "CallDisabled", "lock_stake", VALIDATOR, kit.netuid, 1)
+
+
+def test_each_subnet_has_an_account_that_nobody_can_own(kit):
+    netuid = kit.netuid
+    theirs = b"modlsubtensr" + netuid.to_bytes(2, "little") + bytes(18)
+    assert ask(kit, "SubnetInfoRuntimeApi_get_subnet_account_id", netuid) == theirs
+    assert ask(kit, "SubnetInfoRuntimeApi_get_subnet_account_id", 77) is None
+    kit.refused(CHARLIE, "CannotUseSystemAccount", "swap_hotkey", MINER, theirs, netuid)
+    kit.refused(CHARLIE, "CannotUseSystemAccount", "register_network", theirs)
+
+
+def test_nothing_is_locked_where_nobody_can_lock(kit):
+    assert ask(kit, "StakeInfoRuntimeApi_get_coldkey_lock", BOB, kit.netuid) is None
+    assert ask(kit, "StakeInfoRuntimeApi_get_hotkey_conviction", VALIDATOR, kit.netuid) == 0
+    assert ask(kit, "StakeInfoRuntimeApi_get_most_convicted_hotkey_on_subnet", kit.netuid) is None
+    kit.refused(BOB, "CallDisabled", "lock_stake", VALIDATOR, kit.netuid, 1)

@@ -244,3 +244,24 @@ def test_trimming_keeps_those_who_earn(kit):
     assert len(module.Emission[netuid]) == len(module.LastUpdate[netuid]) == module.SubnetworkN[netuid] == 5
     kit.blocks(15)
     kit.assert_books_balance()
+
+
+def test_root_validators_lend_their_stake_on_a_new_subnet_to_its_owner(kit):
+    module, root_key, reserved_key = kit.module, account(40), account(41)
+    for hotkey in (root_key, reserved_key):
+        kit.ok(BOB, "try_associate_hotkey", hotkey)
+        kit.ok(BOB, "add_stake", hotkey, 0, 10 * RAO)
+        kit.ok(BOB, "root_register", hotkey)
+        kit.blocks()
+    kit.refused(CHARLIE, "NonAssociatedColdKey", "set_auto_parent_delegation_enabled", reserved_key, False)
+    kit.ok(BOB, "set_auto_parent_delegation_enabled", reserved_key, False)
+    assert kit.events("AutoParentDelegationEnabledSet") == [(reserved_key, False)]
+    netuid = kit.subnet(CHARLIE, account(42))
+    assert module.ChildKeys[root_key, netuid] == ((U64_MAX, account(42)),)
+    assert module.ParentKeys[account(42), netuid] == ((U64_MAX, root_key),)
+    assert not module.ChildKeys[reserved_key, netuid]
+    _, tao = module.stake_parts(netuid, [account(42), root_key])
+    assert tao == [10 * RAO, 0]
+    kit.ok(BOB, "swap_hotkey", root_key, account(43), None)
+    assert module.ParentKeys[account(42), netuid] == ((U64_MAX, account(43)),)
+    assert module.ChildKeys[account(43), netuid] == ((U64_MAX, account(42)),)

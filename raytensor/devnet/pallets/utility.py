@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from raytensor.devnet.hashing import blake2_256
 from raytensor.devnet.pallet import Call, DispatchError, Origin, Pallet, PostInfo, call
+from raytensor.devnet.scale import declare_enum
 
 BATCHES = ("batch", "batch_all", "force_batch")
 BATCHED_CALLS_LIMIT = 10_922
@@ -30,6 +31,17 @@ def _inner_weight(position: int):
 
 def _inner_pays(position: int):
     return lambda pallet, args: pallet.runtime.pays(args[position])
+
+
+declare_enum("RawOrigin", {"Root": 0, "Signed": (1, "AccountId32"), "None": 2}, "frame_support::dispatch::RawOrigin")
+declare_enum("OriginCaller", {"system": (0, "RawOrigin")}, "node_subtensor_runtime::OriginCaller")
+
+
+def _as(caller) -> Origin:
+    raw = caller[1]
+    if raw == "Root":
+        return Origin.root()
+    return Origin() if raw == "None" else Origin.signed(raw[1])
 
 
 class Utility(Pallet):
@@ -85,6 +97,23 @@ class Utility(Pallet):
             self.runtime.dispatch(origin, inner)
             self.emit("ItemCompleted")
         self.emit("BatchCompleted")
+
+    @call(3, weight=_inner_weight(1), pays=_inner_pays(1))
+    def dispatch_as(self, origin: Origin, as_origin: "OriginCaller", call: "RuntimeCall"):
+        """Root makes a call as somebody else; whether it succeeds is in the event."""
+        origin.ensure_root()
+        try:
+            self.runtime.dispatch(_as(as_origin), call)
+            result = ("Ok", ())
+        except DispatchError as error:
+            result = ("Err", error.value)
+        self.emit("DispatchedAs", result)
+
+    @call(7, weight=_inner_weight(1), pays=_inner_pays(1))
+    def dispatch_as_fallible(self, origin: Origin, as_origin: "OriginCaller", call: "RuntimeCall"):
+        origin.ensure_root()
+        self.runtime.dispatch(_as(as_origin), call)
+        self.emit("DispatchedAs", ("Ok", ()))
 
     @call(4, weight=_batch_weight, pays=_batch_pays)
     def force_batch(self, origin: Origin, calls: "Vec<RuntimeCall>"):

@@ -88,6 +88,20 @@ class StakeInfoRuntimeApi(RuntimeApi):
         netuid = (origin or destination)[1]
         return amm.fee_of(amount, module.fee_rate(netuid))
 
+    # Nobody can lock stake here (left_out.py), so there is nothing to tell.
+
+    @api("Option<LockState>")
+    def get_coldkey_lock(self, coldkey: "AccountId32", netuid: "u16"):
+        return next((lock for _, lock in self.module.Lock.items(coldkey, netuid)), None)
+
+    @api("U64F64")
+    def get_hotkey_conviction(self, hotkey: "AccountId32", netuid: "u16"):
+        return 0
+
+    @api("Option<AccountId32>")
+    def get_most_convicted_hotkey_on_subnet(self, netuid: "u16"):
+        return None
+
 
 class DelegateInfoRuntimeApi(RuntimeApi):
     name = "DelegateInfoRuntimeApi"

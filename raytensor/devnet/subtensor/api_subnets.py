@@ -18,6 +18,7 @@ from raytensor.devnet.subtensor.api_structs import (
     SubnetInfoV2,
 )
 from raytensor.devnet.subtensor.neurons import MAX_NETUIDS
+from raytensor.devnet.subtensor.subnets import subnet_account
 
 ONE32 = 1 << 32
 # Value kinds of get_subnet_hyperparams_v3 by compact type; burns are balances.
@@ -176,6 +177,10 @@ class SubnetInfoRuntimeApi(Metagraphs, RuntimeApi):
     @api("Option<AccountId32>")
     def get_coldkey_auto_stake_hotkey(self, coldkey: "AccountId32", netuid: "u16"):
         return self.module.AutoStakeDestination[coldkey, netuid]
+
+    @api("Option<AccountId32>")
+    def get_subnet_account_id(self, netuid: "u16"):
+        return subnet_account(netuid) if self.module.NetworksAdded[netuid] else None
 
     @api("Option<u64>")
     def get_next_epoch_start_block(self, netuid: "u16"):

@@ -70,7 +70,27 @@ class DelegationCalls:
         self, origin: Origin, hotkey: "AccountId32", netuid: "u16", children: "Vec<(u64, AccountId32)>"
     ):
         """Plan the children of a hotkey on a subnet; in force after PendingChildKeyCooldown blocks."""
-        coldkey = origin.ensure_signed()
+        self._plan_children(origin.ensure_signed(), hotkey, netuid, children)
+
+    @call(135, weight=ref_time(20_000_000, 2, 1))
+    def set_auto_parent_delegation_enabled(self, origin: Origin, hotkey: "AccountId32", enabled: "bool"):
+        """Whether a root validator becomes a parent of each new subnet's owner; it does unless it says no."""
+        if not self.owns(origin.ensure_signed(), hotkey):
+            raise self.error("NonAssociatedColdKey")
+        self.AutoParentDelegationEnabled[hotkey] = enabled
+        self.emit("AutoParentDelegationEnabledSet", hotkey, enabled)
+
+    def delegate_from_root(self, netuid: int) -> None:
+        """Every root validator lends all its stake on a new subnet to the owner's hotkey, as far as it may
+        (do_set_root_validators_for_subnet).
+        """
+        owner_hotkey = self.SubnetOwnerHotkey[netuid]
+        children = ((U64_MAX, owner_hotkey),)
+        for _, hotkey in self.Keys.items(ROOT):
+            if hotkey != owner_hotkey and self.AutoParentDelegationEnabled[hotkey]:
+                self.attempt(lambda key=hotkey: self._plan_children(self.Owner[key], key, netuid, children))
+
+    def _plan_children(self, coldkey: bytes, hotkey: bytes, netuid: int, children: tuple) -> None:
         if netuid == ROOT:
             raise self.error("RegistrationNotPermittedOnRootSubnet")
         self.require_subnet(netuid)

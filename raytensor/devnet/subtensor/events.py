@@ -120,6 +120,7 @@ EVENTS = {
     "TransactionFeePaidWithAlpha": (123, {"who": _A, "netuid": _N, "alpha_fee": "u64", "tao_amount": "u64"}),
     "BurnHalfLifeSet": (124, {"netuid": _N, "burn_half_life": "u16"}),
     "BurnIncreaseMultSet": (125, {"netuid": _N, "burn_increase_mult": "U64F64"}),
+    "AutoParentDelegationEnabledSet": (126, {"hotkey": _A, "enabled": "bool"}),
     "ActivityCutoffFactorMilliSet": (130, {"netuid": _N, "factor_milli": "u32"}),
     "EpochTriggered": (131, {"netuid": _N, "by": _A, "fires_at": "u64"}),
     "EpochDeferred": (132, {"netuid": _N, "from_block": "u64", "to_block": "u64"}),

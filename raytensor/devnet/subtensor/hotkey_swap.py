@@ -10,6 +10,7 @@ from __future__ import annotations
 from raytensor.devnet.pallet import Origin, StorageMap, call
 from raytensor.devnet.subtensor.costs import ref_time
 from raytensor.devnet.subtensor.pools import ROOT
+from raytensor.devnet.subtensor.subnets import is_subnet_account
 from raytensor.devnet.subtensor.storage import ACCOUNT, NETUID, RAO
 
 KEY_SWAP_COST = RAO // 10
@@ -63,6 +64,8 @@ class HotkeySwaps:
             clock[new] = clock[old]
         if netuid is not None:
             self._check_swap_interval(netuid, coldkey)
+            if is_subnet_account(new):
+                raise self.error("CannotUseSystemAccount")
             self._pay_for_swap(coldkey, KEY_SWAP_ON_SUBNET_COST)
             self.Owner[new] = coldkey
             self._rename_owned(coldkey, None, new)
@@ -137,6 +140,8 @@ class HotkeySwaps:
                 item[new_key] = item[new_key] + item[key]
             del item[key]
         self._swap_stake_of_all(old, new, netuid)
+        if netuid == ROOT:
+            _move(self.AutoParentDelegationEnabled, old, new)
 
     def _swap_neuron(self, old: bytes, new: bytes, netuid: int) -> None:
         self.IsNetworkMember[new, netuid] = True
@@ -165,7 +170,7 @@ class HotkeySwaps:
             self.RootClaimable[new] = claimable
 
 
-def _move(item, old: tuple, new: tuple) -> None:
+def _move(item, old, new) -> None:
     value = item.get(old)
     if value is not None:
         item[new] = value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from raytensor.devnet.pallet import DispatchError, Origin
 from raytensor.devnet.subtensor.clock import blocks_until_auto
+from raytensor.devnet.subtensor.structs import HYPERPARAMETERS
 
 # Kind of transaction: (key in TransactionKeyLastBlock, blocks between two of them).
 TRANSACTION_LIMITS = {
@@ -52,7 +53,7 @@ class Limits:
 
     def pass_hyperparameter_limit(self, name: str, netuid: int) -> None:
         """One change of each hyper-parameter by the owner in OwnerHyperparamRateLimit tempos."""
-        key = ("OwnerHyperparamUpdate", (netuid, name))
+        key = ("OwnerHyperparamUpdate", (netuid, HYPERPARAMETERS.index(name)))
         block, last = self.runtime.block_number, self.LastRateLimitedBlock[key]
         if last and block - last < self.OwnerHyperparamRateLimit.get() * self.Tempo[netuid]:
             raise self.error("TxRateLimitExceeded")

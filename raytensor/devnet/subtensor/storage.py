@@ -56,6 +56,7 @@ class GlobalStorage:
     PendingChildKeys = StorageMap([NETUID, ACCOUNT], "(Vec<(u64, AccountId32)>, u64)", default=((), 0))
     ChildKeys = StorageMap([ACCOUNT, NETUID], "Vec<(u64, AccountId32)>", default=())
     ParentKeys = StorageMap([ACCOUNT, NETUID], "Vec<(u64, AccountId32)>", default=())
+    AutoParentDelegationEnabled = StorageMap([ACCOUNT], "bool", default=True)
     PendingChildKeyCooldown = StorageValue("u64", default=7_200)
 
     # --- dividends and root

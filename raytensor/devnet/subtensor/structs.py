@@ -76,7 +76,7 @@ declare_enum(
     "RateLimitKey",
     {
         "SetSNOwnerHotkey": (0, "u16"),
-        "OwnerHyperparamUpdate": (1, ("u16", "Hyperparameter")),
+        "OwnerHyperparamUpdate": (1, ("u16", "u8")),  # a place in HYPERPARAMETERS: the chain's enum, without its names
         "NetworkLastRegistered": 2,
         "LastTxBlock": (3, "AccountId32"),
         "LastTxBlockChildKeyTake": (4, "AccountId32"),
@@ -85,6 +85,7 @@ declare_enum(
     },
     path=_PALLET + "RateLimitKey",
 )
+# In the order of pallet_subtensor::utils::rate_limiting::Hyperparameter.
 HYPERPARAMETERS = tuple(
     """
     Unknown ServingRateLimit MaxDifficulty AdjustmentAlpha MaxWeightLimit ImmunityPeriod MinAllowedWeights Kappa Rho
@@ -93,9 +94,4 @@ HYPERPARAMETERS = tuple(
     BondsResetEnabled ImmuneNeuronLimit RecycleOrBurn MaxAllowedUids BurnHalfLife BurnIncreaseMult
     ActivityCutoffFactorMilli TriggerEpoch WeightsVersionKey OwnerCutEnabled MinNonImmuneUids MinChildkeyTake
     """.split()
-)
-declare_enum(
-    "Hyperparameter",
-    {name: index for index, name in enumerate(HYPERPARAMETERS)},
-    path="pallet_subtensor::utils::rate_limiting::Hyperparameter",
 )

@@ -19,6 +19,18 @@ MIN_CUTOFF_MILLI, MAX_CUTOFF_MILLI = 1_000, 50_000
 REGISTER = ref_time(277_000_000, 40, 48)
 
 
+_SUBNET_ACCOUNT = b"modlsubtensr"  # PalletId sub-accounts
+
+
+def subnet_account(netuid: int) -> bytes:
+    """The account that belongs to a subnet itself."""
+    return (_SUBNET_ACCOUNT + netuid.to_bytes(2, "little")).ljust(32, b"\0")
+
+
+def is_subnet_account(account: bytes) -> bool:
+    return account == subnet_account(int.from_bytes(account[12:14], "little"))
+
+
 class SubnetCalls:
     @call(59, weight=REGISTER)
     def register_network(self, origin: Origin, hotkey: "AccountId32"):
@@ -122,7 +134,7 @@ class SubnetCalls:
         block = self.runtime.block_number
         if self.hotkey_exists(hotkey) and not self.owns(coldkey, hotkey):
             raise self.error("NonAssociatedColdKey")
-        if ZERO_ACCOUNT in (coldkey, hotkey):
+        if ZERO_ACCOUNT in (coldkey, hotkey) or is_subnet_account(hotkey):
             raise self.error("CannotUseSystemAccount")
         if block < self.NetworkRegistrationStartBlock.get():
             raise self.error("SubNetRegistrationDisabled")
@@ -148,6 +160,7 @@ class SubnetCalls:
         if identity is not None:
             self.SubnetIdentitiesV3[netuid] = identity
             self.emit("SubnetIdentitySet", netuid)
+        self.delegate_from_root(netuid)
         self.emit("NetworkAdded", netuid, 1)
         return netuid
 
