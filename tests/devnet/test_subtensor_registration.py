@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from subnetkit import ALICE, BOB, CHARLIE, RAO, Kit, account
 
+from raytensor.devnet.pallets.commitments import CommitmentInfo
+
 HOT = account(1)
 
 
@@ -241,12 +243,38 @@ def test_beyond_the_limit_the_cheapest_subnet_makes_room_and_its_tao_goes_home(k
 def test_owner_names_the_subnet_and_picks_a_free_symbol(kit):
     module, netuid = kit.module, kit.netuid
     identity = (b"mine", b"", b"", b"", b"", b"", b"", b"")
-    kit.refused(BOB, "BadOrigin", "set_subnet_identity", netuid, *identity)
+    kit.refused(BOB, "NotSubnetOwner", "set_subnet_identity", netuid, *identity)
+    kit.refused(ALICE, "SubnetNotExists", "set_subnet_identity", 77, *identity)
     kit.ok(ALICE, "set_subnet_identity", netuid, *identity)
     assert module.SubnetIdentitiesV3[netuid].subnet_name == b"mine"
     kit.ok(ALICE, "set_subnet_identity", netuid, *[b""] * 8)
-    assert module.SubnetIdentitiesV3[netuid] is None
+    assert module.SubnetIdentitiesV3[netuid].subnet_name == b"", "an empty identity is one"
     kit.refused(ALICE, "InvalidIdentity", "set_subnet_identity", netuid, b"x" * 257, *identity[1:])
     kit.refused(ALICE, "SymbolDoesNotExist", "update_symbol", netuid, b"zz")
     kit.refused(ALICE, "SymbolAlreadyInUse", "update_symbol", netuid, "α".encode())
     kit.ok(ALICE, "update_symbol", netuid, "ω".encode())
+
+
+def test_nothing_of_a_dissolved_subnet_is_left_in_storage(kit):
+    """What its keys, children, commitments and swaps stored; but for the stakers' list of hotkeys and clocks."""
+    module, netuid, hot = kit.module, kit.netuid, account(20)
+    kit.root("SubtensorModule.set_pending_childkey_cooldown", 0)
+    kit.ok(BOB, "burned_register", netuid, hot)
+    kit.ok(BOB, "add_stake", hot, netuid, 100 * RAO)
+    kit.ok(BOB, "set_children", hot, netuid, ((2**62, account(90)),))
+    kit.ok(BOB, "set_childkey_take", hot, netuid, 100)
+    kit.ok(BOB, "set_coldkey_auto_stake_hotkey", netuid, hot)
+    kit.ok(hot, "Commitments.set_commitment", netuid, CommitmentInfo((("Raw1", b"x"),)))
+    kit.ok(ALICE, "set_subnet_identity", netuid, b"mine", *[b""] * 7)
+    kit.ok(BOB, "swap_hotkey", hot, account(91), netuid)
+    kit.until(lambda: module.ChildKeys[account(91), netuid])
+    kit.root("SubtensorModule.root_dissolve_network", netuid)
+    assert kit.events("SubnetIdentityRemoved") == kit.events("NetworkRemoved") == [(netuid,)]
+    left = []
+    for item in kit.runtime.store.items.values():
+        at = [i for i, (_, type_) in enumerate(item.decl.keys) if type_ == "u16"]
+        if at and item.name != "RegisteredSubnetCounter":
+            keys = item.current if item.single else {key[at[0]] for key in item.current}
+            left += [f"{item.pallet}.{item.name}"] * (netuid in keys)
+    assert left == []
+    kit.assert_books_balance()

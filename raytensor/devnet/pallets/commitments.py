@@ -107,6 +107,13 @@ class Commitments(Pallet):
         if (key in known) != present:
             self.TimelockedIndex.set(tuple(sorted(known | {key} if present else known - {key})))
 
+    def purge(self, netuid: int) -> None:
+        """Forget everything that was published on a subnet."""
+        items = (self.CommitmentOf, self.LastCommitment, self.LastBondsReset, self.RevealedCommitments, self.UsedSpaceOf)
+        for item in items:
+            item.clear(netuid)
+        self.TimelockedIndex.set(tuple(key for key in self.TimelockedIndex.get() if key[0] != netuid))
+
     def on_initialize(self, block: int) -> None:
         for netuid, who in self.TimelockedIndex.get():
             self._reveal(netuid, who, block)

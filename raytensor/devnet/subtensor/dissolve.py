@@ -31,8 +31,16 @@ class Dissolution:
                 getattr(self, name).clear(index)
         for name in _DOUBLE_BY_NETUID:
             getattr(self, name).clear(netuid)
-        for item in (self.AlphaDividendsPerSubnet, self.RootAlphaDividendsPerSubnet, self.PendingChildKeys):
+        for item in (
+            self.AlphaDividendsPerSubnet,
+            self.RootAlphaDividendsPerSubnet,
+            self.PendingChildKeys,
+            self.LastHotkeySwapOnNetuid,
+        ):
             item.clear(netuid)
+        self.runtime.Commitments.purge(netuid)
+        if netuid in self.SubnetIdentitiesV3:
+            self.emit("SubnetIdentityRemoved", netuid)
         for name in vars(SubnetStorage):
             item = getattr(self, name)
             if name.startswith("_") or name in _BY_INDEX or not getattr(item, "single", False):
@@ -63,10 +71,17 @@ class Dissolution:
                 del self.TotalHotkeyAlpha[hotkey, netuid]
                 del self.TotalHotkeySharesV2[hotkey, netuid]
                 del self.TotalHotkeyAlphaLastEpoch[hotkey, netuid]
-        for item in (self.ChildKeys, self.ParentKeys):
-            for hotkey, on in list(item.keys()):
-                if on == netuid:
-                    del item[hotkey, netuid]
+        for item in (
+            self.ChildKeys,
+            self.ParentKeys,
+            self.ChildkeyTake,
+            self.AutoStakeDestination,
+            self.AutoStakeDestinationColdkeys,
+            self.TransactionKeyLastBlock,
+        ):
+            for key in list(item.keys()):
+                if key[1] == netuid:
+                    del item[key]
         for hotkey, rates in list(self.RootClaimable.items()):
             if netuid in rates:
                 self.RootClaimable[hotkey] = {n: rate for n, rate in rates.items() if n != netuid}

@@ -103,18 +103,20 @@ class ServingCalls:
         subnet_contact: "Vec<u8>", subnet_url: "Vec<u8>", discord: "Vec<u8>", description: "Vec<u8>",
         logo_url: "Vec<u8>", additional: "Vec<u8>",
     ):  # fmt: skip
-        """Identity of a subnet, by its owner; all fields empty removes it."""
-        self.ensure_owner(origin, netuid)
+        """Identity of a subnet, by its owner."""
+        coldkey = origin.ensure_signed()
+        self.require_subnet(netuid)
+        if self.SubnetOwner[netuid] != coldkey:
+            raise self.error("NotSubnetOwner")
         identity = SubnetIdentityV3(
             subnet_name, github_repo, subnet_contact, subnet_url, discord, description, logo_url, additional
         )
+        self.check_subnet_identity(identity)
+        self.SubnetIdentitiesV3[netuid] = identity
+        self.emit("SubnetIdentitySet", netuid)
+
+    def check_subnet_identity(self, identity: SubnetIdentityV3) -> None:
         self._check_lengths(identity, SUBNET_IDENTITY_LIMITS)
-        if any(identity):
-            self.SubnetIdentitiesV3[netuid] = identity
-            self.emit("SubnetIdentitySet", netuid)
-        else:
-            del self.SubnetIdentitiesV3[netuid]
-            self.emit("SubnetIdentityRemoved", netuid)
 
     def _check_lengths(self, identity: tuple, limits: tuple) -> None:
         if any(len(text) > limit for text, limit in zip(identity, limits)):

@@ -140,6 +140,8 @@ class SubnetCalls:
             raise self.error("SubNetRegistrationDisabled")
         if not self.network_rate_limit_passes():
             raise self.error("NetworkTxRateLimitExceeded")
+        if identity is not None:
+            self.check_subnet_identity(identity)
         evicted = None
         if len(self.netuids()) - 1 >= self.SubnetLimit.get():
             evicted = self.subnet_to_prune()
