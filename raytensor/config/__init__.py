@@ -12,6 +12,7 @@ Defaults live in the dataclasses and nowhere else; a YAML file of `conf/` says o
 Knows nothing of Ray, torch or the chain: a wrong number is refused here, before anything starts.
 """
 
+from raytensor.config.collab import Collab
 from raytensor.config.compose import Setting, compose, conf_dir, help_of_groups, help_of_settings, settings, to_yaml
 from raytensor.config.groups import (
     BEHAVIOURS,
@@ -28,6 +29,6 @@ from raytensor.config.mechanisms import Mechanism, Query
 from raytensor.config.run import RunConfig
 
 __all__ = [
-    "BEHAVIOURS", "Chain", "Cluster", "Data", "Mechanism", "MinerProfile", "Miners", "Paths", "Query", "RunConfig", "Setting",
+    "BEHAVIOURS", "Chain", "Cluster", "Collab", "Data", "Mechanism", "MinerProfile", "Miners", "Paths", "Query", "RunConfig", "Setting",
     "Tracker", "Validators", "compose", "conf_dir", "help_of_groups", "help_of_settings", "settings", "to_yaml",
 ]  # fmt: skip

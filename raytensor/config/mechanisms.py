@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raytensor.config.checks import Checks
+from raytensor.config.collab import Collab, check_collab
 
 
 @dataclass
@@ -81,6 +82,8 @@ class Mechanism:
     max_weight: float = 1.0
     # Settings of raytensor.mechanisms.query.
     query: Query = field(default_factory=Query)
+    # Settings of raytensor.mechanisms.collab.
+    collab: Collab = field(default_factory=Collab)
     # Settings of a mechanism of your own, by name.
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -90,6 +93,7 @@ def check_mechanism(mechanism: Mechanism, checks: Checks) -> None:
     need = checks.need
     need(0.0 <= mechanism.exclude_quantile < 1.0, "mechanism.exclude_quantile", "must be at least 0 and below 1")
     need(0.0 < mechanism.max_weight <= 1.0, "mechanism.max_weight", "must lie above 0 and be at most 1")
+    check_collab(mechanism.collab, checks)
     _check_query(mechanism.query, checks)
 
 

@@ -1,0 +1,46 @@
+"""The shared model of a window, ready to judge updates with. The one part of the mechanism that needs torch.
+
+In: the folder of the shared model, windows, updates. Out: losses before and after. The model of a window is loaded once,
+and so are the losses before, which belong to no update.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raytensor.mechanisms.collab.codec import Sparse
+from raytensor.mechanisms.collab.store import Store
+from raytensor.training.models import ModelSpec, build
+from raytensor.training.probe import Probe
+
+if TYPE_CHECKING:
+    from raytensor.mechanisms.collab.mechanism import Window
+
+
+class Judge:
+    """Raises `DataError` when there is no shared model in `folder`."""
+
+    def __init__(self, folder: str, device: str = "cpu") -> None:
+        self.folder = folder
+        self._store = Store(Path(folder))
+        self.size = self._store.layout.size
+        self._probe = Probe(build(ModelSpec(**self._store.model)), device)
+        self._window = -1
+        self._before: dict[bytes, float] = {}
+
+    def measure(self, sealed: Window, update: Sparse, share: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        """(before, after) on the miner's own text and on random text, nats per token, with `share` of the update applied."""
+        if sealed.window != self._window:
+            self._probe.set(self._store.before(sealed.window)[0])
+            self._window = sealed.window
+            self._before.clear()
+        befores = []
+        for tokens in (sealed.own, sealed.random):
+            key = tokens.tobytes()
+            if key not in self._before:
+                self._before[key] = self._probe.loss(tokens)
+            befores.append(self._before[key])
+        with self._probe.less(update.places, update.values * share):
+            own, random = self._probe.loss(sealed.own), self._probe.loss(sealed.random)
+        return (befores[0], own), (befores[1], random)

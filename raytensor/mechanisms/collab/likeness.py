@@ -1,0 +1,59 @@
+"""Which updates are copies of others, from sketches that are small enough to be logged.
+
+In: payloads of a round, decoded. Out: a sketch each (float tuple), and who repeats whom. Pure numpy.
+
+A count sketch (Charikar et al. 2002) keeps angles: the cosine of two sketches of w numbers is that of the vectors, to
+about 1 / sqrt(w). Honest updates of one round overlap (the same model, like data); a copy, also with noise added or
+rescaled, lies within a few degrees of its victim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from raytensor.mechanisms.collab.codec import Sparse
+
+WIDTH = 192
+
+
+def sketch(update: Sparse, draw: np.random.Generator, width: int = WIDTH) -> tuple[float, ...]:
+    """The sketch of an update, of norm 1 (all zero for an empty one). `draw` must be the same for all of a round."""
+    bucket = draw.integers(0, width, update.size)
+    sign = draw.integers(0, 2, update.size) * 2.0 - 1.0
+    found = np.bincount(bucket[update.places], weights=update.values * sign[update.places], minlength=width)
+    norm = float(np.linalg.norm(found))
+    if norm > 0:
+        found = found / norm
+    return tuple(float(value) for value in np.round(found, 6))
+
+
+def copies(sketches: Mapping[str, Sequence[float]], claim: Mapping[str, tuple], threshold: float = 0.75) -> dict[str, str]:
+    """Hotkey -> the hotkey whose update it repeats, for every update of a group of like ones but the group's author.
+
+    claim  of each hotkey to be the author, smallest first: when it committed, then what speaks for it.
+    Likeness runs through: a copy of a copy is of the same group.
+    """
+    hotkeys = sorted(sketches)
+    table = np.array([sketches[hotkey] for hotkey in hotkeys], np.float64).reshape(len(hotkeys), -1)
+    alike = table @ table.T > threshold
+    groups: dict[int, list[str]] = {}
+    root = list(range(len(hotkeys)))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            i = root[i]
+        return i
+
+    for i in range(len(hotkeys)):
+        for j in range(i):
+            if alike[i, j]:
+                root[find(i)] = find(j)
+    for i, hotkey in enumerate(hotkeys):
+        groups.setdefault(find(i), []).append(hotkey)
+    found = {}
+    for members in groups.values():
+        author = min(members, key=lambda hotkey: (claim[hotkey], hotkey))
+        found.update({hotkey: author for hotkey in members if hotkey != author})
+    return found

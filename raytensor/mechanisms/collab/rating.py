@@ -1,0 +1,88 @@
+"""What a miner's updates were worth over time: evidence of a round -> its standing -> weights. Pure.
+
+A round shows of each update how much it lowers the loss on random text (`gain`) and on the text that its miner was told
+to train on (`own_gain`), as shares of the loss before. From these, after copies were taken out:
+
+    bma     moving average of +1 (own > random: it worked on its own task) or -1                       [Templar, 0.95]
+    mu, sigma   OpenSkill (Plackett-Luce) of the round's gains: who did better than whom               [Templar]
+    gain    moving average of the gain on random text
+    edge    moving average of own_gain - gain, of copies too: over some rounds it tells an author from a copier
+    trust   multiplier in [0, 1]: falls with every offence, comes back slowly
+
+Weights are in proportion to `max(0, gain) * max(0, bma) * trust`, times a bonus by rank of `max(0, mu - 3 sigma) *
+max(0, bma) * trust`: the first by rating is paid up to twice what its gain alone is worth (Templar's 2:1 ramp), the last
+nothing on top. All factors are at least 0: two negatives never make a positive.
+Source: Gauntlet as run by Templar (one-covenant/templar, validator.run); the share by gain and the order (copies first)
+are ours. A clip at mu - 3 sigma alone pays nothing for half of the work and everything for a lucky rank; a copier that ties with its victim in every round takes two thirds of the victim's rating otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from openskill.models import PlackettLuce
+
+BETA, TAU = 7.0, 0.1  # Templar's settings of OpenSkill
+BMA_DECAY = 0.95
+BMA_LEAST, BMA_GRACE = 0.10, 10  # a lower average earns nothing after so many rounds
+EDGE_EMA = 0.2
+RAMP = 20  # miners on the ramp
+FORGIVE = 0.2  # share of the lost trust that a clean round gives back
+OFFENCES = {"missing": 0.75, "invalid": 0.5, "copy": 0.5, "repeated": 0.5}
+_MODEL = PlackettLuce(beta=BETA, tau=TAU)
+START = {"mu": float(_MODEL.mu), "sigma": float(_MODEL.sigma), "bma": 0.0, "gain": 0.0, "edge": 0.0, "trust": 1.0, "rounds": 0.0}
+
+
+def rate(ratings: Mapping[str, tuple[float, float]], gains: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """(mu, sigma) of each hotkey of `gains` after a round; a miner alone is not rated."""
+    hotkeys = sorted(gains)
+    if len(hotkeys) < 2:
+        return {hotkey: ratings[hotkey] for hotkey in hotkeys}
+    teams = [[_MODEL.rating(mu=ratings[hotkey][0], sigma=ratings[hotkey][1])] for hotkey in hotkeys]
+    rated = _MODEL.rate(teams, scores=[gains[hotkey] for hotkey in hotkeys])
+    return {hotkey: (float(team[0].mu), float(team[0].sigma)) for hotkey, team in zip(hotkeys, rated)}
+
+
+def edge(values: Mapping[str, float], gain: float, own_gain: float) -> float:
+    """The moving average of own_gain - gain with this round in it."""
+    newest = own_gain - gain
+    return newest if not values["rounds"] else (1.0 - EDGE_EMA) * values["edge"] + EDGE_EMA * newest
+
+
+def judged(values: Mapping[str, float], gain: float, own_gain: float, rating: tuple[float, float], gain_ema: float) -> dict[str, float]:
+    """A miner's standing after a clean round."""
+    sign = 1.0 if own_gain > gain else -1.0
+    old = values["gain"] if values["rounds"] else gain
+    return {
+        "mu": rating[0],
+        "sigma": rating[1],
+        "bma": BMA_DECAY * values["bma"] + (1.0 - BMA_DECAY) * sign,
+        "gain": (1.0 - gain_ema) * old + gain_ema * gain,
+        "trust": values["trust"] + FORGIVE * (1.0 - values["trust"]),
+        "rounds": values["rounds"] + 1.0,
+    }
+
+
+def offended(values: Mapping[str, float], offence: str, gain_ema: float) -> dict[str, float]:
+    """A miner's standing after a round in which it broke a rule; its rating stays, so that nobody gains by it."""
+    return dict(values) | {
+        "bma": BMA_DECAY * values["bma"] - (1.0 - BMA_DECAY),
+        "gain": (1.0 - gain_ema) * values["gain"],
+        "trust": values["trust"] * OFFENCES[offence],
+        "rounds": values["rounds"] + 1.0,
+    }
+
+
+def standing(values: Mapping[str, float]) -> tuple[float, float]:
+    """(rating, value), both at least 0."""
+    if values["rounds"] >= BMA_GRACE and values["bma"] < BMA_LEAST:
+        return 0.0, 0.0
+    factor = max(0.0, values["bma"]) * values["trust"]
+    return max(0.0, values["mu"] - 3.0 * values["sigma"]) * factor, max(0.0, values["gain"]) * factor
+
+
+def ranks(ratings: Mapping[str, float]) -> dict[str, float]:
+    """1 for the best by rating down to 0 for the last of the best `RAMP` that have one above 0, linearly; 0 for the others."""
+    rated: Sequence[str] = sorted((hotkey for hotkey, value in ratings.items() if value > 0), key=lambda h: (-ratings[h], h))[:RAMP]
+    found = {hotkey: 1.0 - place / max(1, len(rated) - 1) for place, hotkey in enumerate(rated)}
+    return {hotkey: found.get(hotkey, 0.0) for hotkey in ratings}

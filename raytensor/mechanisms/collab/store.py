@@ -1,0 +1,128 @@
+"""The shared model in a folder: a checkpoint every few windows, and the change that each window made.
+
+In: the first model; one change per window. Out: the model before any window, bit for bit: a joiner takes the newest
+checkpoint and replays the changes since. Files appear at once or not at all; each is checked when it is read.
+
+    model.json                      what is trained: layout, and how to build it
+    window-000000.safetensors       the model before window 0, with the outer optimizer's velocity
+    change-000000.safetensors       what window 0 subtracted, and the velocity after it if there is momentum
+
+Knows nothing of how a change comes about. The folder must be one that miners and scorers see as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from raytensor.errors import DataError
+from raytensor.mechanisms.collab.layout import Layout
+
+
+class Store:
+    """A folder with a shared model. Raises `DataError` when there is none, or when a file of it is damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        try:
+            found = json.loads((self.folder / "model.json").read_text())
+            self.layout = Layout(tuple(found["names"]), tuple(tuple(shape) for shape in found["shapes"]))
+            self.model: dict[str, Any] = found["model"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"there is no shared model in {self.folder}: {error}") from error
+
+    @classmethod
+    def create(cls, folder: Path, arrays: Mapping[str, np.ndarray], model: Mapping[str, Any]) -> Store:
+        """A new store, or the one that is there if it is of the same model. `model` (JSON) says how to build it."""
+        layout = Layout.of(arrays)
+        text = json.dumps({"names": layout.names, "shapes": layout.shapes, "model": dict(model)}, indent=1)
+        path = Path(folder) / "model.json"
+        if path.exists():
+            if json.loads(path.read_text()) != json.loads(text):
+                raise DataError(f"{folder} holds another shared model\n  fix: take another folder, or the settings in {path}")
+            return cls(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path.parent / _window(0), save({"theta": layout.flatten(arrays), "velocity": np.zeros(layout.size, np.float32)}))
+        _write(path, text.encode())
+        return cls(folder)
+
+    def before(self, window: int) -> tuple[np.ndarray, np.ndarray]:
+        """(model, velocity of the outer optimizer), float32 [size] each, before a window."""
+        at = max((n for n in self._numbers("window") if n <= window), default=None)
+        if at is None:
+            raise DataError(f"{self.folder} has no checkpoint at or before window {window}")
+        found = self._read(_window(at), ("theta", "velocity"))
+        theta, velocity = found["theta"], found["velocity"]
+        for number in range(at, window):
+            found = self._read(_change(number), ("change",))
+            theta, velocity = theta - found["change"], found.get("velocity", np.zeros_like(theta))
+        return theta, velocity
+
+    def append(self, window: int, change: np.ndarray, velocity: np.ndarray, *, checkpoint: bool, keep: int = 2) -> np.ndarray:
+        """Write what a window subtracted; returns the model after it. Of older checkpoints `keep` stay, with their changes.
+
+        Windows after this one, of an earlier life, are removed: what follows is made anew.
+        """
+        for kind in ("window", "change"):
+            for number in self._numbers(kind):
+                if number > window:
+                    (self.folder / _name(kind, number)).unlink(missing_ok=True)
+        theta = self.before(window)[0] - change
+        _write(self.folder / _change(window), save({"change": change} | ({"velocity": velocity} if velocity.any() else {})))
+        if checkpoint:
+            _write(self.folder / _window(window + 1), save({"theta": theta, "velocity": velocity}))
+            first = sorted(self._numbers("window"))[-keep:][0]
+            for kind in ("window", "change"):
+                for number in self._numbers(kind):
+                    if number < first:
+                        (self.folder / _name(kind, number)).unlink(missing_ok=True)
+        return theta
+
+    def newest(self) -> int:
+        """The window that comes next."""
+        return max([*self._numbers("window"), *(number + 1 for number in self._numbers("change"))])
+
+    def _numbers(self, kind: str) -> list[int]:
+        found = (re.fullmatch(rf"{kind}-(\d+)\.safetensors", path.name) for path in self.folder.iterdir())
+        return [int(match.group(1)) for match in found if match]
+
+    def _read(self, name: str, tensors: tuple[str, ...]) -> dict[str, np.ndarray]:
+        path = self.folder / name
+        try:
+            found = load_file(path)
+        except (OSError, SafetensorError, ValueError) as error:
+            raise DataError(f"{path} can't be read: {error}") from error
+        for tensor in tensors:
+            if tensor not in found or found[tensor].shape != (self.layout.size,) or found[tensor].dtype != np.float32:
+                raise DataError(f"{path} is damaged: {tensor!r} is not float32 [{self.layout.size}]")
+        return found
+
+
+def _name(kind: str, number: int) -> str:
+    return f"{kind}-{number:06d}.safetensors"
+
+
+def _window(number: int) -> str:
+    return _name("window", number)
+
+
+def _change(number: int) -> str:
+    return _name("change", number)
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(name, path)

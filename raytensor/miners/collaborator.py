@@ -1,0 +1,159 @@
+"""A miner's part in collaborative training: local steps on the text it was given, and the update that it hands in.
+
+In: tasks of kind "update", the folder of the shared model. Out: `Submission`s; a checkpoint of what is its own (the
+optimizer's moments and the residual of what it has not sent yet). The model itself is everybody's: it is read from the
+folder at every window, so a miner that comes late, or was away, is where the others are after one read.
+A pure function of (shared model, task, its own state). Knows nothing of validators' judgements, or of the miners beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from raytensor.config import Collab
+from raytensor.data import assign
+from raytensor.errors import DataError
+from raytensor.mechanisms.collab.codec import Codec, Feedback
+from raytensor.mechanisms.collab.store import Store
+from raytensor.training import engine
+from raytensor.training.models import ModelSpec, build
+from raytensor.training.recipe import Recipe
+from raytensor.types import Submission, Task
+
+LAZY_SHARE = 5  # a lazy miner does every fifth step
+SCALE = {"sign_flip": -10.0, "huge": 1e6}
+
+
+def first_model(rule: Collab, vocab_size: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """The arrays and the description that a `Store` is created with: equal for equal arguments."""
+    described = {
+        "name": rule.model, "hidden": rule.hidden, "layers": rule.layers, "heads": rule.heads,
+        "vocab_size": vocab_size, "seq_len": rule.seq_len, "seed": seed,
+    }  # fmt: skip
+    model = build(ModelSpec(**described))
+    return {name: p.detach().float().numpy() for name, p in model.named_parameters()}, described
+
+
+class Collaborator:
+    """One identity.
+
+    behaviour  honest | lazy (a fifth of the steps) | copy (hands in what another did) | wrong_data (trains on text that it
+               was not given) | random | constant (changes nothing) | sign_flip | stale (its last update again) | huge | nan
+               | silent
+    other_text draws [rows, T + 1] token ids that were not given to it; for wrong_data only.
+    """
+
+    def __init__(
+        self,
+        hotkey: str,
+        behaviour: str,
+        rule: Collab,
+        recipe: Recipe,
+        *,
+        device: str = "cpu",
+        other_text: Callable[[int, int], np.ndarray] | None = None,
+    ) -> None:
+        assert rule.folder is not None
+        self.hotkey = hotkey
+        self.behaviour = behaviour
+        self._store = Store(Path(rule.folder))
+        self._layout = self._store.layout
+        self._rule = rule
+        self._engine = engine.PlainEngine(build(ModelSpec(**self._store.model)), device=device, **vars(recipe))
+        self._feedback = Feedback(Codec(rule.k), self._layout.size, rule.feedback)
+        self._other_text = other_text
+        self._done: tuple[int, bytes] | None = None  # window and payload: the same for every validator that asks
+        self._last = b""
+        self.loss = float("nan")  # mean training loss of the newest window, nats per token
+
+    def work(self, task: Task, observed: Submission | None = None) -> Submission | None:
+        """The update of the task's window; None when there is none. observed: another miner's update; only `copy` looks."""
+        if self.behaviour == "silent" or (self.behaviour == "copy" and observed is None):
+            return None
+        if self._done is None or self._done[0] != task.round:
+            previous = self._done[1] if self._done else b""
+            payload = observed.payload if self.behaviour == "copy" and observed else self._payload(task, previous)
+            self._done = (task.round, payload)
+        payload = self._done[1]
+        digest = hashlib.blake2b(payload, digest_size=32).hexdigest()
+        return Submission(task.task_id, self.hotkey, digest, payload=payload)
+
+    def shared(self) -> engine.Engine:
+        """An engine with the newest shared model, for measuring it."""
+        self._take(self._store.before(self._store.newest())[0])
+        return self._engine
+
+    def save(self, folder: Path) -> None:
+        """Write what is the miner's own to `folder`."""
+        self._engine.save(folder)
+        done = np.frombuffer(self._done[1] if self._done else b"", np.uint8)
+        window = np.array([self._done[0] if self._done else -1], np.int64)
+        (folder / "collaborator.safetensors").write_bytes(save({"residual": self._feedback.residual, "done": done, "window": window}))
+
+    def load(self, folder: Path) -> None:
+        """Go on from `save`, bit for bit. Raises `DataError` when it is missing, damaged or of another model."""
+        self._engine.load(folder)
+        try:
+            found = load_file(folder / "collaborator.safetensors")
+            residual, window, done = found["residual"], int(found["window"][0]), found["done"].tobytes()
+        except (OSError, KeyError, ValueError, IndexError, SafetensorError) as error:
+            raise DataError(f"the checkpoint {folder} can't be loaded: {error}") from error
+        if residual.shape != (self._layout.size,):
+            raise DataError(f"the checkpoint {folder} is of another model: {residual.shape} values, not {self._layout.size}")
+        self._feedback.residual = residual
+        self._done = (window, done) if window >= 0 else None
+
+    def _payload(self, task: Task, previous: bytes) -> bytes:
+        if self.behaviour == "stale" and previous:
+            return previous
+        if self.behaviour == "constant":
+            return self._feedback.codec.encode(np.zeros(self._layout.size, np.float32))
+        update = self._train(task)
+        if self.behaviour == "nan":
+            return self._broken(update)
+        if self.behaviour == "random":  # as large as an honest update
+            update = assign.generator("random update", self.hotkey, task.round).permutation(update)
+        if self.behaviour in SCALE:
+            with np.errstate(over="ignore"):
+                return self._feedback.codec.encode(update * np.float32(SCALE[self.behaviour]))
+        return self._feedback.send(update)
+
+    def _train(self, task: Task) -> np.ndarray:
+        """What the local steps subtracted from the shared model: float32 [size]."""
+        tokens = task.tokens
+        if self.behaviour == "wrong_data":
+            assert self._other_text is not None
+            tokens = self._other_text(task.round, len(tokens))
+        batches = tokens.reshape(task.horizon, -1, tokens.shape[1])
+        if self.behaviour == "lazy":
+            batches = batches[: max(1, len(batches) // LAZY_SHARE)]
+        before, _ = self._store.before(task.round)
+        self._take(before)
+        self.loss = self._engine.train_steps(batches)
+        return before - self._layout.flatten({name: p.detach().cpu().numpy() for name, p in self._parameters()})
+
+    def _take(self, vector: np.ndarray) -> None:
+        """Set the parameters; the optimizer's moments stay."""
+        arrays = self._layout.unflatten(vector)
+        with torch.no_grad():
+            for name, parameter in self._parameters():
+                parameter.copy_(torch.from_numpy(arrays[name]))
+
+    def _parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return list(self._engine.model.named_parameters())
+
+    def _broken(self, update: np.ndarray) -> bytes:
+        from safetensors.numpy import load
+
+        fields = load(self._feedback.codec.encode(update))
+        for name, values in fields.items():
+            if values.dtype.kind == "f":
+                fields[name] = np.full_like(values, np.nan)
+        return save(fields)
