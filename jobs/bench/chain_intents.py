@@ -20,6 +20,7 @@ class Intents:
         self.coldkeys = [self.coldkey(n).ss58 for n in range(num_hotkeys)]
         self._random = random.Random(seed)
         self._serial = 0
+        self.prefix = "intent-"  # of the ids
         numbers = range(num_hotkeys)
         self._moves = [(n, m, netuid) for n in numbers for m in numbers for netuid in netuids if n != m]
         self._random.shuffle(self._moves)
@@ -36,7 +37,7 @@ class Intents:
 
     def _one(self) -> Intent:
         self._serial += 1
-        intent_id = f"intent-{self._serial}"
+        intent_id = f"{self.prefix}{self._serial}"
         number, netuid = next(self._places)
         hot, cold = self._hotkeys[number], self.coldkeys[number]
         kind = self._random.random()

@@ -6,6 +6,7 @@ staked and has a permit. Plain weights, no rate limit, so that only the writer's
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from raytensor.chain.actor import ChainWriter
@@ -51,7 +52,12 @@ def make_network(
     *,
     delegate: DevKey | None = None,
 ) -> list[int]:
-    """Subnets on which every hotkey has stake and a permit; their netuids. delegate: becomes the hotkeys' proxy."""
+    """Subnets on which every hotkey has stake and a permit; their netuids.
+
+    tempo: raised to the number of subnets where it is shorter: with more epochs due than blocks run, the last would starve.
+    delegate: becomes the hotkeys' proxy.
+    """
+    tempo = max(tempo, num_subnets)
     bank, owner, hotkeys = BANK.ss58, DevKey("//bench//owner").ss58, [hotkey(n).ss58 for n in range(num_hotkeys)]
     sudo(client, [("sudo_set_network_rate_limit", [0]), ("sudo_set_network_min_lock_cost", [100 * RAO]),
                   ("sudo_set_lock_reduction_interval", [1])])  # fmt: skip
@@ -73,5 +79,16 @@ def make_network(
         funds = {address: RAO for address in hotkeys} | {delegate.ss58: 1000 * RAO}
         carry_out(writer, [Transfer(signer=bank, dest=address, value=value) for address, value in funds.items()])
         carry_out(writer, [AddProxy(signer=address, delegate=delegate.ss58) for address in hotkeys])
-    client.wait_for_block(client.head().number + tempo + 1, TIMEOUT_S)  # an epoch gives the permits
+    wait_for_permits(client, netuids, num_hotkeys)
     return netuids
+
+
+def wait_for_permits(client: ChainClient, netuids: Sequence[int], num_hotkeys: int) -> None:
+    """An epoch gives them; a block runs two epochs at most."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while missing := sum(
+        sum(permits) < num_hotkeys for permits in client.query_many([(PALLET, "ValidatorPermit", [n]) for n in netuids])
+    ):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"setting up: {missing} of {len(netuids)} subnets have no permits after {TIMEOUT_S:g} s")
+        client.wait_for_block(client.head().number + 1, TIMEOUT_S)

@@ -80,13 +80,20 @@ class Desk:
             self._new = True
 
     def put(self, intents: Sequence[Intent], *, once: bool) -> None:
-        """Lays intents on the desk; one that lies there already stays as it is."""
+        """Lays intents on the desk; one that lies there already stays as it is.
+
+        Weights that are handed in again after newer ones of their place are told Superseded, not set.
+        """
         superseded = []
         with self._changed:
             fresh = [i for i in intents if i.intent_id not in self._orders]
             with self._journal.transaction():
                 self._journal.add_intents(fresh)
+                overtaken = self._journal.overtaken(i for i in fresh if isinstance(i, SetWeights))
+                superseded += [i for i in fresh if i.intent_id in overtaken]
                 for intent in fresh:
+                    if intent.intent_id in overtaken:
+                        continue
                     order = Order(intent, once)
                     if order.place is not None:
                         older = self._orders.get(self._standing.get(order.place, ""))

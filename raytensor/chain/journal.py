@@ -68,6 +68,7 @@ CREATE TABLE IF NOT EXISTS items (
     hash TEXT NOT NULL, place INTEGER NOT NULL, intent_id TEXT NOT NULL, PRIMARY KEY (hash, place));
 CREATE INDEX IF NOT EXISTS items_by_intent ON items (intent_id);
 CREATE INDEX IF NOT EXISTS open_intents ON intents (fate) WHERE fate IS NULL OR fate = 'unknown';
+CREATE INDEX IF NOT EXISTS intents_by_place ON intents (signer, netuid);
 CREATE INDEX IF NOT EXISTS open_extrinsics ON extrinsics (state) WHERE state IN ('written', 'pooled');
 CREATE TABLE IF NOT EXISTS receipts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, intent_id TEXT NOT NULL, receipt TEXT NOT NULL, at REAL NOT NULL);
@@ -194,6 +195,19 @@ class Journal:
         """These weights are not to be set any more."""
         with self.transaction() as db:
             db.execute("DELETE FROM standing WHERE intent_id = ?", (intent_id,))
+
+    def overtaken(self, weights: Iterable[SetWeights]) -> set[str]:
+        """The ids of those for whose place newer ones were handed in, which have been set or may yet be."""
+        return {
+            i.intent_id
+            for i in weights
+            if self.rows(
+                "SELECT 1 FROM intents AS newer JOIN intents AS this USING (signer, netuid, call) "
+                "WHERE this.intent_id = ? AND newer.rowid > this.rowid AND json_extract(newer.body, '$.mecid') = ? "
+                "AND (newer.fate IS NULL OR newer.fate NOT IN ('failed', 'not_sent')) LIMIT 1",
+                (i.intent_id, i.mecid),
+            )
+        }
 
     def standing(self) -> list[SetWeights]:
         rows = self.rows("SELECT body FROM standing JOIN intents USING (intent_id) ORDER BY intents.at, intents.rowid")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raytensor.chain.actor import ChainWriter
+from raytensor.chain.actor import ChainWriter, weights_intent
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import AddStake, ServeAxon, Transfer
 from raytensor.chain.client import ChainClient
@@ -229,3 +229,18 @@ def test_the_writer_as_a_ray_actor(ray_session, node, subnet, tmp_path):
     again = Writer.remote(node, signers(), str(tmp_path / "journal.db"))
     assert ray.get(again.ready.remote(), timeout=60)
     ray.kill(again)
+
+
+def test_weights_that_were_overtaken_are_not_set_when_they_are_handed_in_again(node, subnet, tmp_path):
+    with ChainClient(node, timeout_s=10) as client:
+        block = client.head().number
+    older, newer = weights(subnet.netuid, 1, {4: 1.0, 5: 9.0}, block), weights(subnet.netuid, 1, {4: 9.0, 5: 1.0}, block)
+    writer = ChainWriter(node, signers(), tmp_path / "journal.db")
+    first = writer.submit([weights_intent(older), weights_intent(newer)])
+    assert [(r.fate, r.error) for r in first] == [(Fate.NOT_SENT, "Superseded"), (Fate.INCLUDED, None)]
+    writer.close()
+    writer = ChainWriter(node, signers(), tmp_path / "journal.db")
+    again = writer.submit([weights_intent(older), weights_intent(newer)])
+    assert (again[0].fate, again[0].error) == (Fate.NOT_SENT, "Superseded") and again[1] == first[1]
+    assert int(writer.metagraph(subnet.netuid).last_update[subnet.uids[older.hotkey]]) == first[1].block
+    writer.close()
