@@ -28,7 +28,10 @@ def conf_dir() -> Path:
 
 
 # job -> (module, root dataclass, function that refuses impossible settings); imported when the job is composed.
-ROOTS = {"run": ("raytensor.config.run", "RunConfig", "check")}
+ROOTS = {
+    "run": ("raytensor.config.run", "RunConfig", "check"),
+    "train": ("raytensor.config.train", "TrainConfig", "check"),
+}
 
 
 def compose(job: str, overrides: list[str]) -> Any:

@@ -57,6 +57,10 @@ class BpeTokenizer:
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         return [np.asarray(found.ids, dtype=np.int32) for found in self._inner.encode_batch(texts, add_special_tokens=False)]
 
+    def to_json(self) -> str:
+        """The content of a tokenizer.json, as transformers reads it."""
+        return self._inner.to_str()
+
     def decode(self, ids: Iterable[int]) -> str:
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=True)
 

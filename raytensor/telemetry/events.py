@@ -176,6 +176,24 @@ class Extrinsics(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TrainStep(Event):
+    """`raytensor train` came to `step`: the mean loss since the last such event (nats per token), the learning rate, the
+    pace, seconds to go; `mfu`: model-FLOPs utilisation, `heldout`: held-out loss; null where not measured."""
+
+    kind: ClassVar[str] = "train_step"
+    step: int
+    steps: int
+    loss: float
+    rate: float
+    tokens_per_s: float
+    eta_s: float
+    ranks: int
+    epoch: int = 0
+    mfu: float | None = None
+    heldout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Warned(Event):
     """Something is wrong but the run goes on; `fix` is what a person can do."""
 
@@ -195,7 +213,7 @@ class Stopped(Event):
 KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
-        Started, Phase, NetworkUp, RoundDone, WeightsMade, ReceiptSeen, BlockSeen, EpochSeen, Extrinsics, Warned, Stopped,
+        Started, Phase, NetworkUp, RoundDone, WeightsMade, ReceiptSeen, BlockSeen, EpochSeen, Extrinsics, TrainStep, Warned, Stopped,
     )
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from raytensor.errors import ConfigError
@@ -93,6 +94,22 @@ def build(spec: ModelSpec, *, meta: bool = False) -> nn.Module:
         else:
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         return _with_lora(model, spec)
+
+
+def refuse_unusable(spec: ModelSpec) -> int:
+    """Refuse a model that can't be built, without building it; returns its number of parameters.
+
+    Raises `ConfigError` for an unknown name, a missing folder, weights that can't be opened, a vocabulary too small.
+    """
+    count = num_parameters(build(spec, meta=True))
+    if spec.name is not None and not is_preset(spec.name):
+        for file in sorted(Path(spec.name).expanduser().glob("*.safetensors")) if spec.pretrained else []:
+            try:
+                with safe_open(file, framework="pt"):
+                    pass
+            except (OSError, SafetensorError) as error:
+                raise ConfigError(f"model={spec.name!r}: {file.name} is damaged ({str(error).splitlines()[0]}); copy it again") from error
+    return count
 
 
 def is_preset(name: str) -> bool:

@@ -1,0 +1,94 @@
+"""Training text as a stream of packed batches that can be gone on with exactly.
+
+In: the `data` section, a tokenizer. Out: int32 [B, T + 1] batches: documents of the train part one after another, each
+ended by token 0, cut into rows without padding; the source is read again from the start when it is through.
+The order is the source's own: a shuffle buffer could not be resumed exactly. Equal settings give equal batches in every
+process, so each rank reads the whole stream and takes its share of the rows.
+Bounds: at most `DOCUMENTS` encoded documents are held. Knows nothing of models and ranks.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from raytensor.config import Data
+from raytensor.data import corpus
+from raytensor.data.tokenizer import END, Tokenizer
+from raytensor.errors import DataError
+
+DOCUMENTS = 32  # encoded together
+
+
+class PackedStream:
+    """`batch` gives the next batch; `state` and `restore` carry the exact position, as JSON.
+
+    Raises `DataError` when the train part holds no text at all.
+    """
+
+    def __init__(self, cfg: Data, coder: Tokenizer, *, seq_len: int, batch_size: int) -> None:
+        self._cfg = cfg
+        self._coder = coder
+        self._shape = (batch_size, seq_len + 1)
+        self._source = corpus.stream(cfg)
+        self._rows: Iterator[dict[str, Any]] = iter(self._source)
+        self._waiting = np.zeros(0, np.int32)
+        self.epoch = 0  # times the source has been read to its end
+        self._found = False  # any text since the source was opened
+
+    def batch(self) -> np.ndarray:
+        """The next batch."""
+        need = self._shape[0] * self._shape[1]
+        parts, have = [self._waiting], self._waiting.size
+        while have < need:
+            tokens = self._encode(self._documents())
+            parts.append(tokens)
+            have += tokens.size
+        tokens = np.concatenate(parts)
+        self._waiting = tokens[need:]
+        return tokens[:need].reshape(self._shape)
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands: after the batches so far, before the next one."""
+        return {
+            "source": self._source.state_dict(),
+            "waiting": base64.b64encode(self._waiting.tobytes()).decode(),
+            "epoch": self.epoch,
+            "found": self._found,
+            "corpus": corpus.fingerprint(self._cfg),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where a state was taken. Raises `DataError` when it was taken from another corpus."""
+        if state["corpus"] != corpus.fingerprint(self._cfg):
+            raise DataError("the position is one of another corpus (its files, settings or tokenizer changed); start anew, or give the same data again")
+        self._source = corpus.stream(self._cfg)
+        self._source.load_state_dict(state["source"])
+        self._rows = iter(self._source)
+        self._waiting = np.frombuffer(base64.b64decode(state["waiting"]), np.int32)
+        self.epoch, self._found = int(state["epoch"]), bool(state["found"])
+
+    def _documents(self) -> list[str]:
+        """The next few documents of the train part, fewer at the end of the source."""
+        found: list[str] = []
+        while len(found) < DOCUMENTS:
+            row = next(self._rows, None)
+            if row is None:
+                if not self._found and not found:
+                    raise DataError(f"the train part of data.source={self._cfg.source!r} holds no text")
+                self._source = corpus.stream(self._cfg)
+                self._rows, self.epoch, self._found = iter(self._source), self.epoch + 1, False
+                break
+            text = row["text"]
+            if isinstance(text, str) and text.strip() and not corpus.is_heldout(text, self._cfg.heldout_share):
+                found.append(text)
+                self._found = True
+        return found
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        end = np.array([END], np.int32)
+        pieces = [piece for ids in self._coder.encode(texts) for piece in (ids.astype(np.int32), end)] if texts else []
+        return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)

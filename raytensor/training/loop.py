@@ -1,0 +1,201 @@
+"""The training loop of one rank: batches from the stream, steps of the engine, checkpoints, progress.
+
+    PackedStream -> Engine.train_steps -> Progress;   every `checkpoint_every` steps -> <folder>/checkpoints/step-<n>/
+
+In: a `TrainConfig`, this rank's place, the run folder (one that all ranks see). Out: checkpoints, an export in
+transformers' format, `Progress` values through `report`, on the first rank. A new process goes on from the newest
+checkpoint in the folder, on any number of ranks and with any engine. Knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from raytensor.config.train import TrainConfig
+from raytensor.data import assign, corpus, tokenizer
+from raytensor.data.packed import PackedStream
+from raytensor.errors import DataError
+from raytensor.training import engine as engines
+from raytensor.training import models
+from raytensor.training.models import ModelSpec
+from raytensor.training.ranks import Ranks
+from raytensor.training.recipe import Recipe
+
+# Dense bfloat16 peak of a device, FLOP/s, by a part of its name (the vendors' data sheets, without sparsity).
+PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """loss: mean training loss of the steps since the last one, nats per token. heldout: held-out loss, when measured.
+    mfu: model-FLOPs utilisation, on a device whose peak is known."""
+
+    step: int
+    steps: int
+    loss: float
+    rate: float
+    tokens_per_s: float
+    eta_s: float
+    ranks: int
+    epoch: int = 0
+    mfu: float | None = None
+    heldout: float | None = None
+
+
+def spec_of(cfg: TrainConfig, vocab_size: int) -> ModelSpec:
+    """The model that a configuration means."""
+    training = cfg.training
+    return ModelSpec(
+        training.model,
+        vocab_size=vocab_size,
+        seq_len=training.seq_len,
+        seed=assign.seed_of(cfg.seed, "model", "train"),
+        pretrained=training.pretrained,
+        lora_rank=training.lora_rank,
+    )
+
+
+def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[Progress], None]) -> None:
+    """Train to the last step, then export. `report` is called on every rank, with equal steps.
+
+    Raises `DataError` for a checkpoint that can't be gone on with.
+    """
+    torch.set_num_threads(cfg.cluster.torch_threads)
+    transformers.logging.set_verbosity_error()
+    training = cfg.training
+    coder = _tokenizer(cfg, ranks)
+    spec = spec_of(cfg, coder.vocab_size)
+    stream = PackedStream(cfg.data, coder, seq_len=training.seq_len, batch_size=training.batch_size)
+    model = models.build(spec)
+    flops = models.flops_per_token(model, training.seq_len)
+    engine = engines.make(training.engine, model, recipe_of(cfg), ranks)
+    points = folder / "checkpoints"
+    start = ranks.broadcast(newest(points))
+    if start is not None:
+        stream.restore(engine.load(points / f"step-{start:07d}")["stream"])
+    questions = _questions(cfg, coder)
+    while engine.steps < training.steps:
+        began, before = time.perf_counter(), engine.steps
+        due = min(_next(before, every, training.steps) for every in (training.log_every, training.checkpoint_every, training.heldout_every))
+        loss = engine.train_steps(stream.batch() for _ in range(due - before))
+        seconds = time.perf_counter() - began
+        last = due == training.steps
+        heldout = _heldout_loss(engine, questions) if _is_due(due, training.heldout_every) or (last and training.heldout_every) else None
+        per_s = (due - before) * training.batch_size * training.seq_len / seconds
+        report(
+            Progress(
+                step=due,
+                steps=training.steps,
+                loss=loss,
+                rate=engine.recipe.rate(due),
+                tokens_per_s=per_s,
+                eta_s=(training.steps - due) * training.batch_size * training.seq_len / per_s,
+                ranks=ranks.size,
+                epoch=stream.epoch,
+                mfu=_utilisation(per_s * flops / ranks.size, ranks.device),
+                heldout=heldout,
+            )
+        )
+        if last or _is_due(due, training.checkpoint_every):
+            engine.save(points / f"step-{due:07d}", {"stream": stream.state()})
+            if ranks.first:
+                prune(points, training.keep)
+    weights = engine.weights()
+    if ranks.first:
+        models.export(spec, weights, folder / "export", getattr(coder, "to_json", lambda: None)())
+    ranks.gather(None)
+
+
+def recipe_of(cfg: TrainConfig) -> Recipe:
+    """How the configuration trains."""
+    training = cfg.training
+    return Recipe(
+        lr=training.lr,
+        warmup_steps=training.warmup_steps,
+        schedule=training.schedule,
+        total_steps=training.steps,
+        min_lr_share=training.min_lr_share,
+        weight_decay=training.weight_decay,
+        clip=training.clip,
+        accumulate=training.accumulate,
+        precision=training.precision,
+        activation_checkpointing=training.activation_checkpointing,
+        compile=training.compile,
+    )
+
+
+def newest(points: Path) -> int | None:
+    """The step of the newest checkpoint; None when there is none. A folder appears when it is whole."""
+    return max(_steps(points), default=None)
+
+
+def prune(points: Path, keep: int) -> None:
+    """Remove all but the `keep` newest checkpoints."""
+    for step in sorted(_steps(points))[:-keep]:
+        shutil.rmtree(points / f"step-{step:07d}", ignore_errors=True)
+
+
+def _steps(points: Path) -> list[int]:
+    found = (re.fullmatch(r"step-(\d+)", path.name) for path in points.iterdir()) if points.is_dir() else ()
+    return [int(match.group(1)) for match in found if match]
+
+
+def _next(step: int, every: int, last: int) -> int:
+    return min(last, (step // every + 1) * every) if every else last
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _tokenizer(cfg: TrainConfig, ranks: Ranks) -> tokenizer.Tokenizer:
+    """The tokenizer; on the first rank first, since it may have to train it."""
+    key = corpus.fingerprint(cfg.data)
+
+    def load() -> tokenizer.Tokenizer:
+        return tokenizer.load(cfg.data.tokenizer, cfg.data.vocab_size, key, lambda: corpus.documents(cfg.data, heldout=False), Path(cfg.paths.cache))
+
+    found = load() if ranks.first else None
+    ranks.gather(None)
+    return found or load()
+
+
+def _questions(cfg: TrainConfig, coder: tokenizer.Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Contexts int32 [B, T], lengths and the tokens that follow int32 [B]: a fixed draw from the held-out text."""
+    training = cfg.training
+    tokens, pieces = 0, []
+    for text in corpus.documents(cfg.data, heldout=True):
+        pieces += [coder.encode([text])[0], np.array([tokenizer.END], np.int32)]
+        tokens += pieces[-2].size + 1
+        if tokens > 50 * training.heldout_rows * (1 + training.seq_len):
+            break
+    window = min(training.seq_len, 128) + 1
+    if tokens <= window:
+        raise DataError(f"the held-out part of data.source={cfg.data.source!r} has {tokens} tokens; more than {window} are needed: raise data.heldout_share (now {cfg.data.heldout_share})")
+    text = np.concatenate(pieces).astype(np.int32)
+    starts = assign.question_starts(cfg.seed, 0, "held-out", training.heldout_rows, window, len(text))
+    cuts = assign.question_cuts(cfg.seed, 0, "held-out", "train", training.heldout_rows, max(1, (window - 1) // 2), window - 1)
+    contexts, targets = assign.cut_windows(text, starts, cuts, window - 1)
+    return contexts, cuts, targets
+
+
+def _heldout_loss(engine: engines.Engine, questions: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
+    contexts, lengths, targets = questions
+    return float(-engine.log_probs(contexts, lengths)[np.arange(len(targets)), targets].mean())
+
+
+def _utilisation(flops_per_s: float, device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    peak = next((peak for part, peak in PEAKS.items() if part in name), None)
+    return flops_per_s / peak if peak else None
