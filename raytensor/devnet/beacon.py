@@ -9,7 +9,7 @@ so that clients which compute rounds from the wall clock compute the same. Knows
 from __future__ import annotations
 
 import hashlib
-from functools import cache, cached_property
+from functools import cache
 
 import bittensor_core
 from py_arkworks_bls12381 import GT, G1Point, G2Point, Scalar
@@ -33,12 +33,17 @@ def sign(round_number: int) -> bytes:
 class DevelopmentPulse:
     """A pulse of the development beacon. It is signed when somebody looks at it: most pulses nobody ever reads."""
 
+    __slots__ = ("round", "_signature")
+
     def __init__(self, round_number: int) -> None:
         self.round = round_number
+        self._signature: bytes | None = None
 
-    @cached_property
+    @property
     def signature(self) -> bytes:
-        return sign(self.round)
+        if self._signature is None:
+            self._signature = sign(self.round)
+        return self._signature
 
     @property
     def randomness(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The development beacon: pulses on the chain's clock, timelocked commits opened in their epoch, pulses from outside."""
+"""The development beacon: pulses on the chain's clock, commits opened in their epoch, pulses from outside."""
 
 from __future__ import annotations
 
@@ -254,6 +254,28 @@ def pulse_extrinsic(runtime, round_number: int, signature: bytes, *, block: int 
     return prefixed(b"\4" + bytes((26, 0)) + raw + b"\1\1" + proof)
 
 
+def test_fed_with_quicknets_pulses_the_chain_opens_what_an_unchanged_client_sealed():
+    """bittensor-core seals for quicknet's round 1000, whose signature is known."""
+    import bittensor_core
+
+    kit = Kit()
+    netuid = committed(kit, tempo=20)
+    other_beacon(kit.runtime)
+    sealed, _ = bittensor_core.encrypt_at_round(weights_payload(VALIDATOR, [2], [9], 0), 1000)
+    kit.ok(VALIDATOR, "commit_timelocked_weights", netuid, sealed[2:-8], 1000, 4)
+    epoch = kit.module.SubnetEpochIndex[netuid]
+    kit.until(lambda: kit.module.SubnetEpochIndex[netuid] == epoch + 1)
+    kit.blocks(2)
+    assert not row(kit, netuid), "no pulse yet"
+    pulse = {"round": 1000, "randomness": bytes(32), "signature": OTHER_SIGNATURE}
+    payload = {"block_number": 0, "pulses": (pulse,), "public": ("Sr25519", ALICE.public_key)}
+    call = kit.runtime.codecs("RuntimeCall")
+    written = call.decode(call.encode(kit.call("Drand.write_pulse", payload, None)))
+    assert kit.runtime.next_block([(Origin(), written)]) == [None]
+    kit.blocks()
+    assert kit.events("TimelockedWeightsRevealed") == [(netuid, VALIDATOR)] and row(kit, netuid) == [(2, 65_535)]
+
+
 @pytest.fixture
 def chain():
     runtime = build_runtime(check=True)
@@ -318,3 +340,73 @@ def test_only_root_names_a_beacon(chain):
     kit = Kit.__new__(Kit)
     kit.runtime = runtime
     kit.refused(ALICE.public_key, "BadOrigin", "Drand.set_beacon_config", payload, None)
+
+
+# --- over a socket, as a client does it
+
+
+def test_a_client_commits_and_finds_its_weights_revealed(manual):
+    """substrate-interface reads the beacon, the schedule and the clock, commits, and hears of the reveal."""
+    from substrateinterface import Keypair, SubstrateInterface
+
+    with SubstrateInterface(manual.endpoint) as client:
+
+        def read(pallet, name, *keys):
+            return client.query(pallet, name, list(keys)).value
+
+        def send(name, signer, **args):
+            pallet, _, function = name.partition(".")
+            call = client.compose_call(pallet, function, args)
+            client.submit_extrinsic(client.create_signed_extrinsic(call, signer))
+            blocks(1)
+
+        def root(name, **args):
+            pallet, _, function = name.partition(".")
+            call = client.compose_call(pallet, function, args)
+            send("Sudo.sudo", ALICE, call=call.value)
+
+        def blocks(count):
+            assert "result" in client.rpc_request("dev_newBlock", [{"count": count}])
+
+        netuid = 1
+        validator, miner = Keypair.create_from_uri("//Dave"), Keypair.create_from_uri("//Eve")
+        blocks(1)
+        for hotkey in (validator, miner):
+            send("SubtensorModule.burned_register", ALICE, netuid=netuid, hotkey=hotkey.ss58_address)
+        root("AdminUtils.sudo_set_subtoken_enabled", netuid=netuid, subtoken_enabled=True)
+        send("SubtensorModule.add_stake", ALICE, hotkey=validator.ss58_address, netuid=netuid, amount_staked=10**9)
+        root("AdminUtils.sudo_set_weights_set_rate_limit", netuid=netuid, weights_set_rate_limit=0)
+        root("AdminUtils.sudo_set_tempo", netuid=netuid, tempo=20)
+        blocks(21)
+        uid = read("SubtensorModule", "Uids", netuid, validator.ss58_address)
+        assert read("SubtensorModule", "ValidatorPermit", netuid)[uid]
+
+        config = read("Drand", "BeaconConfig")
+        key = config["public_key"]
+        key = bytes.fromhex(key[2:]) if isinstance(key, str) else bytes(key)
+        beacon = BEACON._replace(public_key=key, period_s=config["period"], genesis_s=config["genesis_time"])
+        assert beacon == BEACON
+        items = ("Tempo", "LastEpochBlock", "PendingEpochAt", "SubnetEpochIndex", "BlocksSinceLastStep")
+        at = EpochSchedule(
+            client.get_block_number(client.get_chain_head()), *(read("SubtensorModule", item, netuid) for item in items)
+        )
+        now_s, block_s = read("Timestamp", "Now") / 1000, client.get_constant("Aura", "SlotDuration").value / 1000
+        wanted = reveal_round(beacon, at, read("SubtensorModule", "RevealPeriodEpochs", netuid), now_s, block_s)
+        target = read("SubtensorModule", "Uids", netuid, miner.ss58_address)
+        sealed = seal(weights_payload(validator.public_key, [target], [1], 0), wanted, beacon.public_key)
+        send(
+            "SubtensorModule.commit_timelocked_mechanism_weights", validator, netuid=netuid, mecid=0,
+            commit="0x" + sealed.hex(), reveal_round=wanted, commit_reveal_version=4,
+        )  # fmt: skip
+        assert len(read("SubtensorModule", "TimelockedWeightCommits", netuid, at.epoch_index)) == 1
+        revealed = None
+        while revealed is None and client.get_block_number(client.get_chain_head()) < at.block + 60:
+            blocks(1)
+            for event in client.get_events():
+                if event.value["event_id"] == "TimelockedWeightsRevealed":
+                    revealed = event.value["attributes"]
+        assert revealed == (netuid, validator.ss58_address)
+        assert read("SubtensorModule", "SubnetEpochIndex", netuid) == at.epoch_index + 1
+        assert read("SubtensorModule", "Weights", netuid, uid) == [(target, 65_535)]
+        pulse = read("Drand", "Pulses", wanted)
+        assert pulse["signature"] == "0x" + sign(wanted).hex()
