@@ -218,13 +218,24 @@ def test_timelocked_commitments_are_revealed_as_well():
     netuid = kit.subnet()
     kit.neuron(netuid, BOB, MINER)
     last = kit.runtime.Drand.LastStoredRound.get()
-    sealed = seal(b"the model's address", last + 4, BEACON.public_key)
-    field = ("TimelockEncrypted", {"encrypted": sealed, "reveal_round": last + 4})
-    field = kit.runtime.codecs("CommitmentData").decode(kit.runtime.codecs("CommitmentData").encode(field))
-    kit.ok(MINER, "Commitments.set_commitment", netuid, CommitmentInfo((field,)))
+    commitments, codec = kit.runtime.Commitments, kit.runtime.codecs("CommitmentData")
+
+    def field(text: bytes, at: int):
+        sealed = seal(text, at, BEACON.public_key)
+        return codec.decode(codec.encode(("TimelockEncrypted", {"encrypted": sealed, "reveal_round": at})))
+
+    fields = (field(b"the model's address", last + 4), field(b"", last + 4), field(b"its key", last + 12))
+    kit.ok(MINER, "Commitments.set_commitment", netuid, CommitmentInfo(fields))
+    assert kit.events("TimelockCommitment") == [(netuid, MINER, last + 4)]
+    size = sum(len(item[1].encrypted) for item in fields)
+    assert commitments.UsedSpaceOf[netuid, MINER].used_space == size
     kit.until(lambda: kit.events("CommitmentRevealed"), 5)
-    ((plaintext, block),) = kit.runtime.Commitments.RevealedCommitments[netuid, MINER]
-    assert (plaintext, block) == (b"the model's address", kit.runtime.block_number)
+    first = kit.runtime.block_number
+    assert commitments.RevealedCommitments[netuid, MINER] == ((b"the model's address", first),)
+    assert commitments.CommitmentOf[netuid, MINER].info.fields == fields[2:]
+    kit.until(lambda: kit.events("CommitmentRevealed"), 5)
+    assert commitments.RevealedCommitments[netuid, MINER][1] == (b"its key", kit.runtime.block_number)
+    assert commitments.CommitmentOf[netuid, MINER] is None and commitments.TimelockedIndex.get() == ()
 
 
 # --- pulses from outside: root names another beacon, somebody writes its pulses

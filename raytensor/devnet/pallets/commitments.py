@@ -43,6 +43,14 @@ Registration = declare_struct(
 UsageTracker = declare_struct("UsageTracker", {"last_epoch": "u64", "used_space": "u64"}, path=_PATH + "UsageTracker")
 
 
+def _size(field) -> int:
+    """Bytes that a field counts for the limit of space: what it carries, without its tag."""
+    if isinstance(field, str):
+        return 0
+    kind, content = field
+    return len(content.encrypted if kind == "TimelockEncrypted" else content)
+
+
 class Commitments(Pallet):
     name, index = "Commitments", 18
     CommitmentOf = StorageMap(ONE_SUBNET, "CommitmentRegistration", optional=True)
@@ -73,7 +81,7 @@ class Commitments(Pallet):
             raise self.error("AccountNotAllowedCommit")
         if len(info.fields) > MAX_FIELDS:
             raise self.error("TooManyFieldsInCommitmentInfo")
-        self._use_space(netuid, who, len(self.runtime.codecs("CommitmentInfo").encode(info)))
+        self._use_space(netuid, who, sum(map(_size, info.fields)))
         self.CommitmentOf[netuid, who] = Registration(0, block, info)
         self.LastCommitment[netuid, who] = block
         rounds = [field[1].reveal_round for field in info.fields if field[0] == "TimelockEncrypted"]
@@ -109,7 +117,13 @@ class Commitments(Pallet):
 
     def purge(self, netuid: int) -> None:
         """Forget everything that was published on a subnet."""
-        items = (self.CommitmentOf, self.LastCommitment, self.LastBondsReset, self.RevealedCommitments, self.UsedSpaceOf)
+        items = (
+            self.CommitmentOf,
+            self.LastCommitment,
+            self.LastBondsReset,
+            self.RevealedCommitments,
+            self.UsedSpaceOf,
+        )
         for item in items:
             item.clear(netuid)
         self.TimelockedIndex.set(tuple(key for key in self.TimelockedIndex.get() if key[0] != netuid))
@@ -134,13 +148,16 @@ class Commitments(Pallet):
                 kept.append(field)
                 waits = True
                 continue
-            if plaintext is not None:
+            if plaintext:
                 opened.append((plaintext, block))
-        if len(kept) != len(registration.info.fields):
+        if not kept:
+            del self.CommitmentOf[netuid, who]
+        elif len(kept) != len(registration.info.fields):
             self.CommitmentOf[netuid, who] = registration._replace(info=CommitmentInfo(tuple(kept)))
         if opened:
             known = self.RevealedCommitments[netuid, who] or ()
             self.RevealedCommitments[netuid, who] = (*known, *opened)[-KEPT_REVEALS:]
+        for _ in opened:
             self.emit("CommitmentRevealed", netuid, who)
         if not waits:
             self._index((netuid, who), present=False)
