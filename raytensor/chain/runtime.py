@@ -140,6 +140,15 @@ class Runtime:
         variant = self.codec.variants(error["ty"]).get(error_index) if error else None
         return variant["name"] if variant else f"Module{pallet_index}Error{error_index}"
 
+    @property
+    def pallets(self) -> tuple[str, ...]:
+        return tuple(self._pallets)
+
+    def error_names(self, pallet: str) -> list[str]:
+        """The names of a pallet's errors, by index."""
+        error = self._pallet(pallet)["error"]
+        return [variant["name"] for variant in self.codec.variants(error["ty"]).values()] if error else []
+
     def key(self, item: Storage, params: Sequence[Any] = ()) -> bytes:
         """The storage key; with fewer parameters than keys, the prefix of all that begin so."""
         parts = [item.prefix]

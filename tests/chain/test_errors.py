@@ -51,8 +51,18 @@ def test_an_answer_that_leaves_the_fate_open():
 
 
 def test_every_custom_code_has_an_action():
-    unknown = [name for name in CUSTOM.values() if name not in ACTIONS]
-    assert unknown == ["EvmKeyAssociateRateLimitExceeded"]  # not a call that is made here
+    assert [name for name in CUSTOM.values() if name not in ACTIONS] == []
+
+
+def test_every_error_of_the_chains_metadata_has_an_action(client):
+    """The embedded chain has the error lists of Subtensor; those of later runtimes are in the table as well."""
+    named = {pallet: client.runtime.error_names(pallet) for pallet in client.runtime.pallets}
+    assert len(named["SubtensorModule"]) >= 147
+    without = {f"{pallet}.{name}" for pallet, names in named.items() for name in names if name not in ACTIONS}
+    assert {one for one in without if not one.startswith("System.")} == set()
+    later = ("WaitingForDissolvedSubnetCleanup", "InsufficientTaoBalance", "CommitQueueFull", "StartCallNotReady",
+             "KeepStakeBlockedByCollateral", "BasketMinOutNotMet")  # fmt: skip
+    assert [name for name in later if name not in ACTIONS] == []
 
 
 def test_actions():
