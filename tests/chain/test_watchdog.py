@@ -83,6 +83,19 @@ def test_a_subnet_without_epochs_is_never_overdue():
     assert not judge(view(tempo=0, last_update=updated(1)), ME).overdue
 
 
+def test_a_commit_that_was_never_revealed_is_overdue_however_young():
+    young = view(commit_reveal=True, epoch_index=9, reveal_period=1)
+    assert not judge(young, ME, commits=[(8, 940), (9, 950)]).overdue  # 8 can be revealed now, 9 later
+    health = judge(young, ME, commits=[(6, 700), (7, 850), (9, 950)])
+    assert health.overdue and health.age_tempos == 0.5 and health.cause == "the commit of block 850 expired unrevealed"
+    assert "salts" in health.action and health.sentence.startswith("subnet 7: weights overdue")
+    last = LastTry(60.0, Fate.FAILED, 950, "TimelockedCommitDropped", "replan: x", unrevealed=3, unrevealed_s=600.0)
+    health = judge(young, ME, last)
+    assert health.cause == "3 commits of the last 10 min expired unrevealed (TimelockedCommitDropped)"
+    assert health.action == "replan: x"
+    assert not judge(view(), ME, last).overdue  # the subnet has left commit-reveal
+
+
 def test_the_journal_tells_the_newest_weights_of_each_place(tmp_path):
     journal = Journal(tmp_path / "j.db")
     first, second, other = (
