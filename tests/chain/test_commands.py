@@ -375,7 +375,8 @@ def test_weights_are_set_and_their_age_is_told(node, client, subnet, ask, capsys
     status, told = ask(weights_main, "status", *who, "--overdue", "0.5", "--journal", journals[0])
     (health,) = told["weights"]
     assert status == 1 and health["overdue"] and health["cause"].startswith("none were handed in since those of")
-    assert weights_main(["status", "--hotkey", VALIDATOR.ss58, "-n", node, "--overdue", "0.5"]) == 1
+    elsewhere = ["--state", str(tmp_path / "elsewhere")]  # no journal there
+    assert weights_main(["status", "--hotkey", VALIDATOR.ss58, "-n", node, "--overdue", "0.5", *elsewhere]) == 1
     said = capsys.readouterr().out
     assert "OVERDUE" in said and "no weights were handed to the writer" in said
     assert weights_main(["status", "--hotkey", DevKey("//cmd//nobody").ss58, "-n", node]) == 0

@@ -1,5 +1,11 @@
 """Weights behind a commitment, on a real node: committed, revealed in their epoch whatever happens in between."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -7,6 +13,7 @@ from raytensor.chain.actor import ChainWriter
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import Call
 from raytensor.chain.client import ChainClient
+from raytensor.chain.commands.weights import weights_main
 from raytensor.chain.commit_book import Commit, CommitBook
 from raytensor.chain.commit_reveal import Held, Step, commit_digest, next_step, reveal_block
 from raytensor.chain.journal import Journal
@@ -71,14 +78,32 @@ def wait_for(writer, client, intent_id, fate, blocks=4 * TEMPO):
     raise AssertionError(f"no {fate} of {intent_id} within {blocks} blocks: {seen}")
 
 
-def test_weights_are_committed_and_revealed_in_the_next_epoch(client, netuid, write):
+KILLED = """
+import sys
+from raytensor.chain.actor import ChainWriter
+from raytensor.chain.wallet import DevKey
+from raytensor.types import Weights
+node, uri, journal, netuid, first, second = sys.argv[1:]
+key = DevKey(uri)
+writer = ChainWriter(node, {key.ss58: key}, journal, commit_kind="hash")
+(receipt,) = writer.set_weights([Weights(int(netuid), key.ss58, {first: 1.0, second: 2.0})])
+print(receipt.fate.value, receipt.call, receipt.block, receipt.until, receipt.intent_id, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_what_a_killed_writer_committed_is_revealed_by_its_successor(node, client, netuid, write, tmp_path):
+    args = [node, VALIDATOR.uri, str(tmp_path / "j.db"), str(netuid), *(key.ss58 for key in MINERS)]
+    with subprocess.Popen([sys.executable, "-c", KILLED, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+        fate, call, block, until, intent_id = one.stdout.readline().decode().split()
+        os.kill(one.pid, signal.SIGKILL)
+    assert (fate, call) == ("committed", "SubtensorModule.commit_weights")
+    assert 0 < int(until) - int(block) <= TEMPO + 1
     writer = write()
-    (receipt,) = writer.set_weights([weights(netuid, 1.0, 2.0)])
-    assert (receipt.fate, receipt.call, receipt.error) == (Fate.COMMITTED, "SubtensorModule.commit_weights", None)
-    assert 0 < receipt.until - receipt.block <= TEMPO + 1 and not receipt.fate.done and not receipt.fate.final
-    revealed = wait_for(writer, client, receipt.intent_id, Fate.REVEALED)
-    assert revealed.call == "SubtensorModule.reveal_weights" and revealed.block >= receipt.until
+    revealed = wait_for(writer, client, intent_id, Fate.REVEALED)
+    assert revealed.call == "SubtensorModule.reveal_weights" and revealed.block >= int(until)
     assert row_on_chain(client, netuid) == (32768, 65535)
+    assert writer.counters() == {"submitted": 1, "included": 1, "failed": 0}  # the reveal, and nothing else
 
 
 def test_mechanisms_are_committed_and_revealed_of_their_own(client, netuid, write):
@@ -90,18 +115,6 @@ def test_mechanisms_are_committed_and_revealed_of_their_own(client, netuid, writ
     for receipt in receipts:
         wait_for(writer, client, receipt.intent_id, Fate.REVEALED)
     assert (row_on_chain(client, netuid, 0), row_on_chain(client, netuid, 1)) == ((65535, 21845), (16384, 65535))
-
-
-def test_a_successor_reveals_what_its_predecessor_committed(client, netuid, write):
-    writer = write()
-    (receipt,) = writer.set_weights([weights(netuid, 5.0, 1.0)])
-    assert receipt.fate is Fate.COMMITTED
-    writer.close()
-    again = write()
-    wait_for(again, client, receipt.intent_id, Fate.REVEALED)
-    assert row_on_chain(client, netuid) == (65535, 13107)
-    # What is revealed is not set anew.
-    assert again.counters()["submitted"] == 1
 
 
 def test_an_expired_commit_is_told_and_the_newest_weights_are_committed_anew(client, netuid, write):
@@ -165,6 +178,32 @@ def test_where_the_beacon_lives_commits_are_timelocked_and_the_chain_opens_them(
     again = write(commit_kind=None)
     wait_for(again, client, newer.intent_id, Fate.REVEALED)
     assert row_on_chain(client, netuid, mecid) == (65535, 13107) and (sent, again.counters()["submitted"]) == (2, 0)
+
+
+def test_commitments_and_reveals_on_the_command_line(node, client, netuid, tmp_path, capsys):
+    def ask(*argv):
+        wallet = ["-w", "//cr//validator//cold", "-H", VALIDATOR.uri, "-n", node, "--json"]
+        status = weights_main([*argv, *wallet, "--state", str(tmp_path / "home")])
+        return status, json.loads(capsys.readouterr().out)
+
+    rows = [f"{MINERS[0].ss58}=1", f"{MINERS[1].ss58}=7", "--netuid", str(netuid)]
+    status, told = ask("set", *rows, "--commit-by", "hash", "--dry-run")
+    assert status == 0 and told["plan"]["effect"]["commit"] == "hash" and told["plan"]["fee_rao"] == 0
+    status, told = ask("set", *rows, "--commit-by", "hash", "--yes")
+    assert status == 0 and told["receipt"]["fate"] == "committed", told
+    until = told["receipt"]["until"]
+    status, told = ask("commitments", "--netuid", str(netuid))
+    (one,) = [c for c in told["commitments"] if c["kind"] == "hash" and c["reveals_block"] is not None]
+    assert status == 0 and one["known"] and one["reveals_block"] == until and one["state"] == "its writer reveals it"
+    status, told = ask("reveal", "--dry-run")
+    assert status == 0 and [row["reveals_block"] for row in told["pending"]] == [until]
+    status, told = ask("reveal", "--wait", "60")
+    assert status == 0 and [r["fate"] for r in told["receipts"]] == ["revealed"], told
+    assert row_on_chain(client, netuid) == (9362, 65535)
+    status, told = ask("reveal")
+    assert status == 1 and told["error"]["name"] == "NothingToReveal"
+    status, told = ask("status", "--netuid", str(netuid))
+    assert [one["commit_reveal"] for one in told["weights"]] == [True, True]
 
 
 # The pure part

@@ -69,7 +69,7 @@ def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: 
 
     given: fields of the order as the command line has them. Raises ConfigError if the known order has others.
     """
-    file = _journal_file(args, client, key.ss58)
+    file = journal_file(args, client, key.ss58)
     if args.id is None or args.dry_run or not file.exists():
         return None
     journal = Journal(file)
@@ -117,23 +117,30 @@ def confirm(args: argparse.Namespace, question: str) -> None:
 
 def deliver(args: argparse.Namespace, client: ChainClient, intent: Intent, key: KeyRef) -> Receipt:
     """The receipt of the intent, after at most --wait seconds."""
+    file = journal_file(args, client, intent.signer)
+    with writer(args, file, intent.signer, key) as one:
+        _check_journal(file, intent)
+        return one.submit([intent])[0]
+
+
+@contextlib.contextmanager
+def writer(args: argparse.Namespace, file: Path, signer: str, key: KeyRef) -> Iterator[ChainWriter]:
+    """The writer of one key on this program's journal."""
     path = args.policy or os.environ.get(POLICY_ENV)
     policy = read_policy(path) if path else PERMISSIVE
-    file = _journal_file(args, client, intent.signer)
     with _alone(file):
-        writer = ChainWriter(
-            network(args), {intent.signer: key}, file,
+        made = ChainWriter(
+            network(args), {signer: key}, file,
             timeout_s=args.timeout, inclusion_timeout_s=args.wait, policy=policy, audit_path=file.parent / "audit.jsonl",
-            owner="a raytensor command", stop_on_foreign=False,
+            owner="a raytensor command", stop_on_foreign=False, commit_kind=getattr(args, "commit_by", None),
         )  # fmt: skip
         try:
-            _check_journal(file, intent)
-            return writer.submit([intent])[0]
+            yield made
         finally:
-            writer.close()
+            made.close()
 
 
-def _journal_file(args: argparse.Namespace, client: ChainClient, signer: str) -> Path:
+def journal_file(args: argparse.Namespace, client: ChainClient, signer: str) -> Path:
     return state_folder(args) / f"{client.genesis[2:10]}-{signer}.db"
 
 

@@ -1,4 +1,4 @@
-"""`raytensor weights`: whether a validator's weights are in time, and setting them by hand."""
+"""`raytensor weights`: whether a validator's weights are in time; setting and revealing them by hand."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from raytensor.chain import beacon
 from raytensor.chain.calls import SetWeights
 from raytensor.chain.client import ChainClient
-from raytensor.chain.commands import options, output, sending
+from raytensor.chain.commands import commitments, options, output, sending
+from raytensor.chain.commit_book import HASH, TIMELOCKED, CommitBook
+from raytensor.chain.commit_reveal import epoch_after, reveal_block
 from raytensor.chain.journal import Journal
 from raytensor.chain.preflight import Refusal, check_weights, read_views
 from raytensor.chain.watchdog import OVERDUE_TEMPOS, Health, LastTry, judge
@@ -21,6 +24,10 @@ PALLET = "SubtensorModule"
 ABOUT = """\
 Weights are a validator's opinion of a subnet's miners. Without new ones it earns nothing, and nobody tells it: `status`
 does, with the cause, and ends with status 1 if any are overdue, so that a cron job can raise the alarm.
+
+On a subnet with commit-reveal weights are committed first and count only once they are revealed, in a later epoch and in
+no other. Timelocked commits are opened by the chain itself. A hash commit is opened with its salt, by the journal that
+made it: a running writer does that of its own accord, `raytensor weights reveal` does it for `raytensor weights set`.
 """
 EXAMPLES = """\
   raytensor weights status -w alice -H validator            all subnets where the hotkey is registered
@@ -28,6 +35,8 @@ EXAMPLES = """\
   raytensor weights status --hotkey 5F... --journal runs/my/chain.db    with what the writer's journal says of it
   raytensor weights set --netuid 2 -w alice -H validator 5F...=0.7 uid:4=0.3 --dry-run
   raytensor weights set --netuid 2 -w alice -H validator --file weights.json     {"5F...": 0.7, ...}
+  raytensor weights commitments --hotkey 5F...              pending commits, and when they are revealed
+  raytensor weights reveal -w alice -H validator --wait 4000     wait for the epoch, reveal what `set` committed
 """
 
 
@@ -47,8 +56,19 @@ def weights_main(argv: Sequence[str]) -> int:
     set_.add_argument("--netuid", type=options.netuid, required=True)
     set_.add_argument("--mechanism", type=options.netuid, default=0, metavar="N", help="default 0")
     set_.add_argument("--version-key", type=int, default=0, metavar="N", help="if newer than the subnet's own")
+    set_.add_argument("--commit-by", choices=(HASH, TIMELOCKED),
+                      help="where the subnet has commit-reveal (default: timelocked if the chain's beacon lives, else hash)")  # fmt: skip
     options.add_sending(set_)
-    for one, act in ((status, _status), (set_, _set)):
+    pending = options.subparser(actions, "commitments", "list commits that are not revealed yet, and when they can be")
+    pending.add_argument("--hotkey", metavar="NAME|ADDRESS", help="the validator's hotkey (default: the wallet's)")
+    pending.add_argument("--netuid", type=options.netuid, action="append", help="only this subnet; may be repeated")
+    pending.add_argument("--journal", metavar="FILE", action="append", default=[], help="a writer's journal: has it the salts?")
+    for one in (status, pending):
+        one.add_argument("--state", metavar="DIR",
+                         help="folder of this program's own journals (default: RAYTENSOR_HOME, else ~/.raytensor)")  # fmt: skip
+    reveal = options.subparser(actions, "reveal", "wait for the reveal epoch of what `weights set` committed, and reveal it")
+    options.add_sending(reveal)
+    for one, act in ((status, _status), (set_, _set), (pending, commitments.show), (reveal, commitments.reveal)):
         options.add_output(one)
         options.add_network(one)
         options.add_wallet(one)
@@ -60,21 +80,20 @@ def _status(args: argparse.Namespace) -> int:
     if args.overdue <= 0:
         raise ConfigError(f"--overdue {args.overdue}: give tempos, more than 0")
     hotkey = options.account(args, args.hotkey, hotkey=True)
-    tries = _last_tries(args.journal, hotkey)
     with ChainClient(options.network(args), args.timeout) as client:
+        own = sending.journal_file(args, client, hotkey)
+        tries = _last_tries([*args.journal, *([str(own)] if own.exists() else [])], hotkey)
         head = client.head()
-        there = [n for n, yes in client.query_map(PALLET, "NetworksAdded", (), head.hash).items() if yes and n]
-        if unknown := sorted(set(args.netuid or ()) - set(there)):
-            raise ConfigError(f"--netuid {unknown[0]}: there is no such subnet at block {head.number} (root takes no weights)")
-        netuids = sorted(set(args.netuid)) if args.netuid else sorted(there)
+        netuids = commitments.subnets_of(client, hotkey, args.netuid, head)
         if not args.netuid:
-            uids = client.query_many([(PALLET, "Uids", [netuid, hotkey]) for netuid in netuids], head.hash)
-            written = {netuid for netuid, _ in tries}
-            netuids = [n for n, uid in zip(netuids, uids) if uid is not None or n in written]
-        views = read_views(client, {(netuid, 0) for netuid in netuids}, head) if netuids else {}
-        counts = {(n, m) for n in netuids for m in range(1, views[n, 0].mechanisms)}
-        views |= read_views(client, counts, head) if counts else {}
-    found = [judge(views[place], hotkey, tries.get(place), overdue_tempos=args.overdue) for place in sorted(views)]
+            there = client.query_map(PALLET, "NetworksAdded", (), head.hash)
+            netuids = sorted({*netuids, *(netuid for netuid, _ in tries if there.get(netuid))})
+        views = commitments.views_of(client, netuids, head)
+        commits = commitments.expired_commits(client, hotkey, [p for p, v in views.items() if v.commit_reveal], head)
+    found = [
+        judge(views[place], hotkey, tries.get(place), commits=commits.get(place, ()), overdue_tempos=args.overdue)
+        for place in sorted(views)
+    ]
     if args.json:
         output.show_json({"hotkey": hotkey, "block": head.number, "weights": [dataclasses.asdict(one) for one in found]})
     else:
@@ -108,11 +127,15 @@ def _last_tries(files: list[str], hotkey: str) -> dict[tuple[int, int], LastTry]
             raise ConfigError(f"--journal {name}: there is no such file")
         journal = Journal(name)
         try:
+            unrevealed = CommitBook(journal).unrevealed_since(hotkey)
             for intent, at, receipt in journal.latest(hotkey, SetWeights.name):
                 known = found.get((intent.netuid, intent.mecid))
                 if known is None or known.age_s > now - at:
                     facts = (receipt.fate, receipt.block, receipt.error, receipt.action) if receipt else ()
-                    found[intent.netuid, intent.mecid] = LastTry(max(0.0, now - at), *facts)
+                    first, count = unrevealed.get((intent.netuid, intent.mecid), (now, 0))
+                    found[intent.netuid, intent.mecid] = LastTry(
+                        max(0.0, now - at), *facts, unrevealed=count, unrevealed_s=max(0.0, now - first)
+                    )
         finally:
             journal.close()
     return found
@@ -144,7 +167,12 @@ def _set(args: argparse.Namespace) -> int:
             raise ChainRefused(f"subnet {args.netuid} takes no weights of {signer} now", name=row.name, action=row.action)
         effect = {"netuid": row.netuid, "mechanism": row.mecid, "uids": list(row.uids), "values": list(row.values),
                   "version_key": row.version_key}  # fmt: skip
-        return sending.send(args, client, intent, key, f"set {len(row.uids)} weights on subnet {args.netuid}", effect)
+        what = f"set {len(row.uids)} weights on subnet {args.netuid}"
+        if view.commit_reveal:
+            kind = args.commit_by or beacon.choose(client, view)[0]
+            effect |= {"commit": kind, "reveals_block": reveal_block(view, epoch_after(view))}
+            what = f"commit {len(row.uids)} weights on subnet {args.netuid}"
+        return sending.send(args, client, intent, key, what, effect)
 
 
 def _given(args: argparse.Namespace) -> dict[str, float]:
