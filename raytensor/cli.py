@@ -17,6 +17,7 @@ from raytensor.errors import ConfigError, RayTensorError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("raytensor.run:run_main", "run a whole network: chain, miners, validators, consensus"),
     "train": ("raytensor.train:train_main", "train one large model with Ray Train, over GPUs and nodes"),
+    "validate": ("raytensor.validate.job:validate_main", "validate any number of subnets with any number of hotkeys"),
     "devnet": ("raytensor.devnet.cli:main", "serve the embedded development chain by itself"),
     "report": ("raytensor.telemetry.report:report_main", "write the report of a run folder again"),
     "replay": ("raytensor.validators.replay:replay_main", "make the weights of an evidence log again, to the bit"),

@@ -31,6 +31,7 @@ def conf_dir() -> Path:
 ROOTS = {
     "run": ("raytensor.config.run", "RunConfig", "check"),
     "train": ("raytensor.config.train", "TrainConfig", "check"),
+    "validate": ("raytensor.config.validate", "ValidateConfig", "check"),
 }
 
 

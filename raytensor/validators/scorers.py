@@ -22,7 +22,9 @@ MIB = 2**20
 GRACE_S = 10.0
 
 
-def make_pool(rules: Mapping[str, Rules], cfg: config.Validators, torch_threads: int = 1) -> Pool:
+def make_pool(
+    rules: Mapping[str, Rules], cfg: config.Validators, torch_threads: int = 1, *, max_replacements: int | None = None
+) -> Pool:
     """The scorers of a configuration. rules: by the name that `submit` is given."""
     isolate = cfg.gpus_per_scorer == 0 if cfg.isolate is None else cfg.isolate
     # On a cluster that was there before us the workers know nothing of our environment. Without a GPU of its own a
@@ -40,6 +42,7 @@ def make_pool(rules: Mapping[str, Rules], cfg: config.Validators, torch_threads:
         cfg.num_scorers,
         queue=cfg.scorer_queue,
         packing=Packing(cfg.pack_items, cfg.pack_mib * MIB),
+        max_replacements=max_replacements,
     )
 
 

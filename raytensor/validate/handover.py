@@ -1,0 +1,115 @@
+"""Weights to the chain's writer, and its receipts back. Nothing here waits for the chain, or for the writer.
+
+In: weights that are due. Out: receipts as events, and the newest of them for the watchdog. The writer keeps the newest
+weights of each (hotkey, subnet) and sets them as soon as the chain allows; at most one call of each kind is under way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from raytensor.chain.watchdog import LastTry
+from raytensor.telemetry import events
+from raytensor.telemetry.validate_events import WeightsHanded, WeightsReceipt
+from raytensor.types import Fate, Receipt, Weights
+
+RECEIPTS_EVERY_S = 1.0
+
+
+class Handover:
+    """writer: handle of a `chain.actor.ChainWriter`. cursor: of the receipts that were shown already."""
+
+    def __init__(self, writer: Any, show: Callable[[events.Event], None], cursor: int = 0) -> None:
+        self._writer, self._show = writer, show
+        self._newest: dict[tuple[int, str], Weights] = {}
+        self._on_the_way: dict[tuple[int, str], Weights] = {}
+        self._handing: Any = None
+        self._asking: Any = None
+        self._asked_at = 0.0
+        self._shown = cursor
+        self.cursor = 0  # receipts up to here are known: those of the last days first, so that the watchdog has them
+        self._last: dict[tuple[int, str], tuple[float, Receipt | None]] = {}
+        self.trouble = ""
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything was handed over."""
+        return self._handing is None and not self._newest
+
+    def hand(self, weights: Sequence[Weights]) -> None:
+        """These are the newest; what was not handed over yet is replaced."""
+        for one in weights:
+            self._newest[one.netuid, one.hotkey] = one
+        self.poll()
+
+    def poll(self) -> None:
+        """Hand over what waits if the writer is free, and take in receipts."""
+        if self._handing is not None and ray.wait([self._handing], timeout=0)[0]:
+            self._handed()
+        if self._handing is None and self._newest:
+            self._on_the_way, self._newest = self._newest, {}
+            self._handing = self._writer.hold.remote(list(self._on_the_way.values()))
+        if self._asking is not None and ray.wait([self._asking], timeout=0)[0]:
+            self._take_receipts()
+        if self._asking is None and time.monotonic() - self._asked_at >= RECEIPTS_EVERY_S:
+            self._asked_at = time.monotonic()
+            self._asking = self._writer.receipts_since.remote(self.cursor)
+
+    def last_try(self, netuid: int, hotkey: str) -> LastTry | None:
+        """The newest weights that the writer knows of."""
+        found = self._last.get((netuid, hotkey))
+        if found is None:
+            return None
+        at, receipt = found
+        if receipt is None:
+            return LastTry(time.time() - at)
+        return LastTry(time.time() - at, receipt.fate, receipt.block, receipt.error, receipt.action)
+
+    def _handed(self) -> None:
+        ref, self._handing = self._handing, None
+        try:
+            ray.get(ref, timeout=5)
+        except RayError as error:  # the writer restarts and looks at the chain first; the newest are handed in again
+            self.trouble = _last_line(error)
+            self._newest = self._on_the_way | self._newest
+            self._show(events.Warned(text=f"the chain's writer took no weights: {self.trouble}", fix="it is started again; they are handed in again"))
+            self._asked_at = time.monotonic()
+            return
+        self.trouble = ""
+        for (netuid, hotkey), one in self._on_the_way.items():
+            self._last[netuid, hotkey] = (time.time(), None)
+            self._show(WeightsHanded(netuid=netuid, hotkey=hotkey, block=one.made_at_block, miners=len(one.values)))
+
+    def _take_receipts(self) -> None:
+        ref, self._asking = self._asking, None
+        try:
+            cursor, receipts = ray.get(ref, timeout=5)
+        except RayError as error:
+            self.trouble = _last_line(error)
+            return
+        for receipt in receipts:
+            if receipt.netuid is None:
+                continue
+            if receipt.error != "Superseded":
+                self._last[receipt.netuid, receipt.signer] = (time.time(), receipt)
+            if cursor > self._shown:
+                self._show(
+                    WeightsReceipt(
+                        netuid=receipt.netuid, hotkey=receipt.signer, fate=receipt.fate.value, block=receipt.block,
+                        error=receipt.error, action=receipt.action,
+                    )
+                )  # fmt: skip
+                if receipt.fate is Fate.FAILED:
+                    text = f"weights of {receipt.signer[:8]} on subnet {receipt.netuid}: {receipt.error}"
+                    self._show(events.Warned(text=text, fix=receipt.action or ""))
+        self.cursor = cursor
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
