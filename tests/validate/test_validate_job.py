@@ -1,0 +1,105 @@
+"""The operator, by the command that a user types: three subnets, two hotkeys, one subnet's rules broken, kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import netkit
+import pytest
+
+from raytensor import cli
+from raytensor.chain.client import ChainClient
+from raytensor.chain.metagraph import read_metagraph
+from raytensor.telemetry import events, validate_events
+from raytensor.validators.evidence import read_log, replay
+
+LIMIT_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    with ExitStack() as stack:
+        yield netkit.start(tmp_path_factory.mktemp("net"), stack)
+
+
+class Operator:
+    """`raytensor validate` in a process of its own."""
+
+    def __init__(self, net, runs: Path, *more: str) -> None:
+        good, bad = net.netuids[:-1], net.netuids[-1]
+        command = [
+            sys.executable, "-m", "raytensor", "validate", "--json", "name=v", f"paths.runs={runs}", f"paths.cache={net.cache}",
+            f"netuids=[{','.join(map(str, good))}]", f"hotkeys={net.hotkeys}", f"chain.network={net.endpoint}",
+            f"subnets=[{{netuid: {bad}, mechanism: {{path: faulty_rules.Faulty}}}}]", "asking.allow_local_addresses=true",
+            "data.tokenizer=bytes", f"data.max_documents={netkit.MAX_DOCUMENTS}", "mechanism.query.rows=256", "cluster.num_cpus=4",
+            "chain.margin_blocks=6", "chain.rounds_per_tempo=2", "backoff_s=2", "watch.overdue_tempos=2", *more,
+        ]  # fmt: skip
+        self.folder = runs / "v"
+        self.log = (runs / "output.txt").open("ab")
+        self.process = subprocess.Popen(command, env=netkit.environment(), stdout=self.log, stderr=self.log, cwd=runs, start_new_session=True)
+
+    def events(self, kind: str) -> list[dict]:
+        path = self.folder / "events.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+    def wait_for(self, what: str, seen) -> None:
+        end = time.monotonic() + LIMIT_S
+        while not seen():
+            assert self.process.poll() is None, f"ended with {self.process.returncode}: {Path(self.log.name).read_text()[-3000:]}"
+            assert time.monotonic() < end, f"no {what} within {LIMIT_S:g} s: {Path(self.log.name).read_text()[-3000:]}"
+            time.sleep(0.2)
+
+    def included(self, since: int = 0) -> set[tuple[int, str]]:
+        return {(e["netuid"], e["hotkey"]) for e in self.events("weights_receipt") if e["fate"] == "included" and e["block"] > since}
+
+
+def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys):
+    good, bad = net.netuids[:-1], net.netuids[-1]
+    everyone = {(netuid, key.ss58) for netuid in good for key in net.validators}
+    first = Operator(net, tmp_path)
+    first.wait_for("weights of every hotkey on the good subnets", lambda: first.included() >= everyone)
+    first.wait_for("second fault of the broken subnet", lambda: len(first.events("subnet_fault")) >= 2)
+    os.killpg(first.process.pid, signal.SIGKILL)
+    first.process.wait()
+
+    faults = first.events("subnet_fault")
+    assert {fault["netuid"] for fault in faults} == {bad} and faults[1]["rest_s"] == 2 * faults[0]["rest_s"]
+    assert "the author of these rules made a mistake" in faults[0]["cause"]
+    assert {netuid for netuid, _ in first.included()} == set(good), "an error's weights never go on the chain"
+    with ChainClient(net.endpoint, 20.0) as client:
+        head = client.head().number
+        for netuid in net.netuids:
+            metagraph = read_metagraph(client, netuid)
+            best, worse, silent = (metagraph.uid(hotkey) for hotkey in net.miners[netuid])
+            for key in net.validators:
+                row = dict(metagraph.weights.get(metagraph.uid(key.ss58), ()))
+                if netuid == bad:
+                    assert row == {}
+                else:
+                    assert row[best] > row.get(worse, 0) and silent not in row
+
+    before = {path: path.read_bytes() for path in first.folder.rglob("evidence.jsonl")}
+    states = {path: replay(path).state for path in before if f"netuid{bad}/" not in str(path)}
+    assert len(states) == 4
+    second = Operator(net, tmp_path)
+    second.wait_for("weights after the restart", lambda: second.included(since=head) >= everyone)
+    second.process.send_signal(signal.SIGINT)
+    assert second.process.wait(60) == 130
+    assert second.events("stopped")[-1]["reason"] == "interrupted"
+    for path, state in states.items():
+        assert replay(path, until=state.round).state == state, "a restart resets nobody"
+        assert path.read_bytes().startswith(before[path][: before[path].rfind(b"\n") + 1]), "the log is only ever added to"
+        assert replay(path).state.round > state.round
+        assert [entry.kind for entry in read_log(path)].count("rules") == 1
+    assert cli.main(["replay", *[str(first.folder / f"netuid{good[0]}")]]) == 0
+    assert "equal to the bit" in capsys.readouterr().out
+    kinds = {validate_events.SubnetRound.kind, validate_events.WeightsHanded.kind, events.Stopped.kind}
+    assert kinds <= {json.loads(line)["kind"] for line in (tmp_path / "output.txt").read_text().splitlines() if line.startswith("{")}
