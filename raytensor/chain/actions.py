@@ -290,6 +290,19 @@ ACTIONS: dict[str, Action] = {
     "Unannounced": Action(Do.FIX, "announce the call, and wait the proxy's delay"),
     "NoSelfProxy": Action(Do.FIX, "name another account as the proxy"),
     "AnnouncementDepositInvariantViolated": Action(Do.GIVE_UP, "the chain's deposits do not add up: please report it"),
+    # multisig
+    **dict.fromkeys(
+        ("MinimumThreshold", "TooFewSignatories", "TooManySignatories", "SignatoriesOutOfOrder", "SenderInSignatories"),
+        Action(Do.FIX, "name the other signatories, sorted, with a threshold of 2 to their number"),
+    ),
+    **dict.fromkeys(("AlreadyApproved", "AlreadyStored"), Action(Do.GIVE_UP, "it is approved already")),
+    "NoApprovalsNeeded": Action(Do.FIX, "send the call itself: it has all approvals"),
+    "NotOwner": Action(Do.FIX, "sign with the account that opened it"),
+    **dict.fromkeys(
+        ("NoTimepoint", "WrongTimepoint", "UnexpectedTimepoint"),
+        Action(Do.REPLAN, "read the operation's timepoint on the chain again"),
+    ),
+    "MaxWeightTooLow": Action(Do.FIX, "allow the call more weight"),
     # the beacon and the shielded pool: their authors' own
     **dict.fromkeys(
         ("NoneValue", "StorageOverflow", "DrandConnectionFailure", "UnverifiedPulse", "InvalidRoundNumber",
