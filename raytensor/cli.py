@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("raytensor.run:run_main", "run a whole network: chain, miners, validators, consensus"),
     "train": ("raytensor.train:train_main", "train one large model with Ray Train, over GPUs and nodes"),
     "validate": ("raytensor.validate.job:validate_main", "validate any number of subnets with any number of hotkeys"),
+    "sweep": ("raytensor.sweep.job:sweep_main", "search good settings for a miner"),
     "devnet": ("raytensor.devnet.cli:main", "serve the embedded development chain by itself"),
     "report": ("raytensor.telemetry.report:report_main", "write the report of a run folder again"),
     "replay": ("raytensor.validators.replay:replay_main", "make the weights of an evidence log again, to the bit"),
@@ -43,6 +44,7 @@ start here:
   raytensor run                          a whole network on this machine, about two minutes
   raytensor run name=demo rounds=20      with settings; `raytensor run --help` lists them all
   raytensor run experiment=cheats        five honest miners beside five that cheat
+  raytensor sweep                        24 small models with different settings: which learns best?
   raytensor devnet                       only the chain, for your own client or subnet
 
 `raytensor COMMAND --help` teaches each command.

@@ -32,6 +32,7 @@ ROOTS = {
     "run": ("raytensor.config.run", "RunConfig", "check"),
     "train": ("raytensor.config.train", "TrainConfig", "check"),
     "validate": ("raytensor.config.validate", "ValidateConfig", "check"),
+    "sweep": ("raytensor.config.sweep", "SweepConfig", "check"),
 }
 
 

@@ -55,10 +55,10 @@ def prepare(cfg: Data, cache_dir: str | Path, progress: Callable[[str], None] = 
     cache = Path(cache_dir).expanduser()
     key = corpus.fingerprint(cfg)
     path = cache / f"text-{FORMAT}-{key}.npz"
-    text = _read(path)
+    text = load(path)
     if text is None:
         text = _build(cfg, cache, key, progress)
-        _write(path, text)
+        save(path, text)
     progress(f"text: {text.train.size:,} tokens to train on, {text.heldout.size:,} held out, vocabulary {text.vocab_size}")
     return text
 
@@ -119,8 +119,8 @@ def _encode(texts: Iterable[str], coder: tokenizer.Tokenizer, dtype: np.dtype) -
     return tokens, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64), num_bytes
 
 
-def _read(path: Path) -> Text | None:
-    """A cached `Text`; None when missing or damaged (a zip checks its members' CRCs)."""
+def load(path: Path) -> Text | None:
+    """A saved `Text`; None when missing or damaged (a zip checks its members' CRCs)."""
     try:
         with np.load(path, allow_pickle=False) as found:
             values = {field.name: found[field.name] for field in fields(Text)}
@@ -129,8 +129,8 @@ def _read(path: Path) -> Text | None:
     return Text(**values | {"vocab_size": int(values["vocab_size"]), "bytes_per_token": float(values["bytes_per_token"])})
 
 
-def _write(path: Path, text: Text) -> None:
-    """Atomic: a reader sees the old file, the new one or none."""
+def save(path: Path, text: Text) -> None:
+    """Write a `Text`. Atomic: a reader sees the old file, the new one or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(handle, "wb") as file:

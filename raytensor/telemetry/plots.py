@@ -73,7 +73,7 @@ def draw(history: History) -> dict[str, str]:
             figure = Figure(figsize=(4.1, 3.3), layout="constrained")
             FigureCanvasSVG(figure)
             if plot(figure, history):
-                out[title] = _svg(figure, title)
+                out[title] = svg(figure, title)
     return out
 
 
@@ -251,17 +251,18 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ((last - counts + last - 1) / 2.0)[inverse]
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg(figure: Figure, title: str) -> str:
+    """A drawn figure as SVG text in the colours of the page; the same figure gives the same bytes."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": f"raytensor {title}"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # names of groups repeat from plot to plot; nothing refers to them
-    box = re.search(r'viewBox="[^"]*"', svg)
+    drawn = text.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r'<g id="[^"]*">', "<g>", drawn)  # names of groups repeat from plot to plot; nothing refers to them
+    box = re.search(r'viewBox="[^"]*"', drawn)
     assert box is not None
-    svg = f'<svg {box[0]} role="img" aria-label="{title}" xmlns:xlink="http://www.w3.org/1999/xlink">' + svg[svg.index(">") + 1 :]
+    drawn = f'<svg {box[0]} role="img" aria-label="{title}" xmlns:xlink="http://www.w3.org/1999/xlink">' + drawn[drawn.index(">") + 1 :]
     for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    return svg.strip()
+        drawn = drawn.replace(colour, variable)
+    return drawn.strip()
