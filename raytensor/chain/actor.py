@@ -223,6 +223,8 @@ class ChainWriter:
 
     def _late(self, intent: Intent, once: bool) -> Receipt:
         """The receipt of an intent that has none at the deadline."""
+        if (known := self._done(intent)) is not None:
+            return known  # written, and about to be told
         order = self._desk.get(intent.intent_id)
         if once and self._desk.withdraw(intent.intent_id):
             if order.last is not None:

@@ -82,17 +82,22 @@ class Desk:
     def put(self, intents: Sequence[Intent], *, once: bool) -> None:
         """Lays intents on the desk; one that lies there already stays as it is.
 
-        Weights that are handed in again after newer ones of their place are told Superseded, not set.
+        Weights that are handed in again after newer ones of their place are told Superseded, not set; what was done
+        between the caller's look and now is not done again.
         """
-        superseded = []
+        superseded, finished = [], []
         with self._changed:
             fresh = [i for i in intents if i.intent_id not in self._orders]
             with self._journal.transaction():
                 self._journal.add_intents(fresh)
                 overtaken = self._journal.overtaken(i for i in fresh if isinstance(i, SetWeights))
-                superseded += [i for i in fresh if i.intent_id in overtaken]
                 for intent in fresh:
+                    known = self._journal.receipt(intent.intent_id)
+                    if known is not None and known.fate.done:
+                        finished.append(known)
+                        continue
                     if intent.intent_id in overtaken:
+                        superseded.append(intent)
                         continue
                     order = Order(intent, once)
                     if order.place is not None:
@@ -108,6 +113,8 @@ class Desk:
                     self._orders[intent.intent_id] = order
             self._new = bool(fresh) or self._new
             self._changed.notify_all()
+        for receipt in finished:
+            self.answer(receipt)
         for intent in superseded:
             self._tell(receipt_of(intent, Fate.NOT_SENT, "Superseded", "give up: newer weights were given"))
 

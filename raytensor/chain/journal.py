@@ -164,11 +164,18 @@ class Journal:
         assert changed == 1, f"extrinsic {hash} is not in the journal"
 
     def settle(self, receipts: Sequence[Receipt], extrinsic: tuple[str, Sent, int | None] | None = None) -> None:
-        """Writes intents' fates and, in the same transaction, the state (hash, state, block) of their extrinsic."""
+        """Writes intents' fates and, in the same transaction, the state (hash, state, block) of their extrinsic.
+
+        That a fate is not known never takes the place of one that is: whoever says so was late.
+        """
         now = time.time()
         rows = [(r.fate.value, json.dumps(_plain(r)), r.intent_id) for r in receipts]
         with self.transaction() as db:
-            db.executemany("UPDATE intents SET fate = ?, receipt = ? WHERE intent_id = ?", rows)
+            db.executemany(
+                "UPDATE intents SET fate = ?1, receipt = ?2 WHERE intent_id = ?3 "
+                "AND (?1 != 'unknown' OR fate IS NULL OR fate IN ('unknown', 'held', 'not_sent'))",
+                rows,
+            )
             told = [(intent_id, receipt, now) for _, receipt, intent_id in rows]
             db.executemany("INSERT INTO receipts (intent_id, receipt, at) VALUES (?,?,?)", told)
             if extrinsic is not None:

@@ -137,11 +137,15 @@ class Outbox:
         """Reads what blocks there are since the last call, and settles what they decide."""
         head = self._client.head()
         if self._trail.get(head.number) != head.hash or self._scanned != head.number:
-            final = self._client.finalized()
-            self._read(final if final.number > head.number else head)
-            self._expire(final)
-            self._resend(head)
-            self._forget_before(final.number)
+            try:
+                final = self._client.finalized()
+                self._read(final if final.number > head.number else head)
+                self._expire(final)
+                self._resend(head)
+                self._forget_before(final.number)
+            except ChainUnavailable:
+                if not self._settled:  # what was found is told first; the next look tries the rest again
+                    raise
         settled, self._settled = self._settled, []
         return settled
 
@@ -212,7 +216,9 @@ class Outbox:
         events = self._events(block) if places else []
         for hash, at in places.items():
             own = None if events is None else [event for index, event in events if index == at]
-            self._settled.append(self._include(self._unwatch(hash), block.number, own))
+            # In the journal first: an intent is always either carried or settled, whoever looks meanwhile.
+            self._settled.append(self._include(self._open[hash], block.number, own))
+            self._unwatch(hash)
         self._trail[block.number] = block.hash
         self._scanned = block.number
 

@@ -34,7 +34,10 @@ class Socket:
     """`timeout_s`: of the connection, and of each request until it is set anew."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        self._ws = websocket.create_connection(url, timeout=timeout_s, sockopt=_KEEPALIVE, enable_multithread=False)
+        # The library checks UTF-8 in Python, a second for a megabyte and a half; JSON is decoded strictly anyway.
+        self._ws = websocket.create_connection(
+            url, timeout=timeout_s, sockopt=_KEEPALIVE, enable_multithread=False, skip_utf8_validation=True
+        )
         self._id = 0
         self.timeout_s = timeout_s
         self._deadline = 0.0

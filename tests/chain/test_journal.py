@@ -3,6 +3,7 @@
 import pytest
 
 from raytensor.chain.calls import AddStake, SetWeights, intent_from_json, kinds
+from raytensor.chain.desk import Desk
 from raytensor.chain.journal import Extrinsic, Journal, Sent
 from raytensor.types import Fate, Receipt
 
@@ -82,3 +83,37 @@ def test_a_journal_of_another_chain_is_refused(tmp_path):
 def test_marking_what_was_never_written_is_our_mistake(tmp_path):
     with pytest.raises(AssertionError):
         Journal(tmp_path / "j.db").mark("0xbb", Sent.POOLED)
+
+
+def test_who_does_not_know_is_not_heard_once_the_chain_has_spoken(tmp_path):
+    journal = Journal(tmp_path / "j.db")
+    journal.add_intents([intent(), intent("i2")])
+    journal.settle([receipt("i1", Fate.NOT_SENT, error="Timeout"), receipt("i2")])
+    journal.settle([receipt("i1", Fate.UNKNOWN), receipt("i2", Fate.UNKNOWN)])
+    assert journal.receipt("i1") is None and journal.receipt("i2").fate is Fate.INCLUDED
+    journal.add_extrinsic(extrinsic(ids=("i2",)))
+    journal.reopen(extrinsic(ids=("i2",)))  # a fork may take it back all the same
+    assert journal.receipt("i2") is None
+
+
+def test_weights_are_overtaken_by_newer_ones_of_their_place_that_had_a_chance(tmp_path):
+    journal = Journal(tmp_path / "j.db")
+    other = intent("other", mecid=1)
+    journal.add_intents([intent("old"), other, intent("new")])
+    assert journal.overtaken([intent("old"), other, intent("new")]) == {"old"}
+    journal.settle([receipt("new", Fate.FAILED)])
+    assert journal.overtaken([intent("old")]) == set()
+    journal.settle([receipt("new", Fate.INCLUDED)])
+    assert journal.overtaken([intent("old")]) == {"old"}
+
+
+def test_what_was_done_meanwhile_is_not_laid_on_the_desk_again(tmp_path):
+    journal, told = Journal(tmp_path / "j.db"), []
+    desk = Desk(journal, told.append)
+    stake = AddStake(signer="c", intent_id="s", hotkey="h", netuid=3, amount_staked=2_000_000)
+    journal.add_intents([stake])
+    done = Receipt("s", stake.name, "c", Fate.INCLUDED, netuid=3, block=12)
+    journal.settle([done])
+    desk.expect(["s"])
+    desk.put([stake], once=True)
+    assert desk.due(99) == [] and desk.collect(["s"], 0.0) == {"s": done} and told == []

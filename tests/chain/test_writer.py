@@ -171,9 +171,7 @@ def test_an_intent_that_is_still_on_its_way_is_unknown_and_watched(node, client,
     (receipt,) = writer.submit([intent])
     # Unknown or not even sent, unless a block came within that hundredth of a second.
     assert receipt.fate is Fate.INCLUDED or receipt.error == "Timeout"
-    client.wait_for_block(client.head().number + 2, timeout_s=20)
-    (receipt,) = writer.submit([intent])
-    assert receipt.fate is Fate.INCLUDED, receipt
+    receipt = until_included(writer, client, intent)
     assert writer.counters() == {"submitted": 1, "included": 1, "failed": 0}
     writer.close()
     assert client.balance(dest.ss58) == RAO
