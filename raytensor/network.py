@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raytensor.config import RunConfig
+from raytensor.config import RunConfig, collaborates
 from raytensor.errors import ChainUnavailable, RunError
 from raytensor.telemetry import events
 from raytensor.telemetry.runfolder import RunFolder
@@ -95,6 +95,9 @@ class Network:
     """
 
     def __init__(self, cfg: RunConfig, folder: RunFolder, show: Show) -> None:
+        if collaborates(cfg.mechanism) and cfg.mechanism.collab.folder is None:
+            shared = dataclasses.replace(cfg.mechanism.collab, folder=str(folder.path / "shared"))
+            cfg = dataclasses.replace(cfg, mechanism=dataclasses.replace(cfg.mechanism, collab=shared))
         self.cfg, self.folder, self.show = cfg, folder, show
         self.neurons = identities(cfg)
         self._resumed_from = self._resume_round()
@@ -237,6 +240,12 @@ class Network:
         from raytensor.validators.scorers import make_pool
 
         cfg, text = self.cfg, self.text
+        if collaborates(cfg.mechanism):
+            from raytensor.mechanisms.collab.store import Store
+            from raytensor.miners.collaborator import first_model
+
+            rule = cfg.mechanism.collab
+            Store.create(Path(rule.folder or ""), *first_model(rule, text.vocab_size, cfg.seed), first=1)
         hotkeys = [self._ss58(who) for who in self.neurons if who.role == "miner"]
         self.fleet = Fleet(cfg, hotkeys, text, num_hosts=num_hosts, folder=self.folder.checkpoints, resume_round=self._resumed_from)
         self._stack.callback(self.fleet.close)

@@ -23,11 +23,12 @@ import ray
 from raytensor.config import RunConfig
 from raytensor.data.text import Text
 from raytensor.mechanisms.base import Ask, Mechanism
+from raytensor.mechanisms.collab import CollabMechanism
 from raytensor.mechanisms.evidence import gather
 from raytensor.miners.fleet import Fleet
 from raytensor.pool import Pool
 from raytensor.telemetry import events
-from raytensor.types import Failure, Fate, Receipt, Score, Task, Weights
+from raytensor.types import Failure, Fate, Receipt, Score, Submission, Task, Weights
 from raytensor.validators.evidence import EvidenceLog
 from raytensor.validators.scoreboard import ScoreBoard
 from raytensor.validators.scorers import submit
@@ -74,9 +75,9 @@ class Round:
         trained_before_s = parts.fleet.train_s
         parts.fleet.train(number)
         questions = self._questions(number)
-        results, answered, asked = self._ask_and_score(questions)
+        results, answers, asked = self._ask_and_score(questions)
         scored = time.monotonic()
-        self._keep(number, questions, results, answered)
+        self._keep(number, questions, results, answers)
         scores = [result for result in results.values() if isinstance(result, Score)]
         failures = [result for result in results.values() if isinstance(result, Failure)]
         if number % self.cfg.chain.weights_every == 0:
@@ -112,19 +113,20 @@ class Round:
             questions.update({task.task_id: (task, sealed) for task, sealed in parts.mechanism.tasks(ask, board.state, parts.text)})
         return questions
 
-    def _ask_and_score(self, questions: dict[str, tuple[Task, Any]]) -> tuple[dict[str, Score | Failure], set[str], float]:
+    def _ask_and_score(self, questions: dict[str, tuple[Task, Any]]) -> tuple[dict[str, Score | Failure], dict[str, Submission | None], float]:
         """Answers flow into the scorers as they come. Every question ends as one Score or one Failure.
 
-        Also returns the ids of the tasks that were answered, and when the last answer came, on the monotonic clock.
+        Also returns the files that were handed in by task id (None for an answer of another kind), and when the last
+        answer came, on the monotonic clock.
         """
         parts = self.parts
         results: dict[str, Score | Failure] = {}
-        answered: set[str] = set()
+        answers: dict[str, Submission | None] = {}
         for answer in parts.fleet.ask([task for task, _ in questions.values()]):
             if isinstance(answer, Failure):
                 results[answer.item_id] = answer
             else:
-                answered.add(answer.task_id)
+                answers[answer.task_id] = answer if isinstance(answer, Submission) else None
                 task, sealed = questions[answer.task_id]
                 submit(parts.scorers, RULES, self.cfg.validators, task, sealed, answer)
             results.update(parts.scorers.poll())
@@ -132,14 +134,20 @@ class Round:
         asked = time.monotonic()
         results.update(parts.scorers.drain(self.cfg.validators.deadline_s))
         assert results.keys() == questions.keys(), "every question must end exactly once"
-        return results, answered, asked
+        return results, answers, asked
 
-    def _keep(self, number: int, questions: dict[str, tuple[Task, Any]], results: dict[str, Score | Failure], answered: set[str]) -> None:
-        """Each validator's board takes in its own evidence of the round."""
+    def _keep(
+        self, number: int, questions: dict[str, tuple[Task, Any]], results: dict[str, Score | Failure], answers: dict[str, Submission | None]
+    ) -> None:
+        """Each validator's board takes in its own evidence of the round; the first's decides on a shared model's step."""
+        lead = next(iter(self.parts.boards))
         for validator, board in self.parts.boards.items():
             mine = {task_id: results[task_id] for task_id, (task, _) in questions.items() if task.validator == validator}
-            evidence = gather(self.netuid, validator, number, mine, answered=answered & mine.keys())
+            evidence = gather(self.netuid, validator, number, mine, answered=answers.keys() & mine.keys())
             self.parts.logs[validator].append(evidence)
+            if validator == lead and isinstance(self.parts.mechanism, CollabMechanism):
+                handed_in = {questions[task_id][0].hotkey: answer for task_id, answer in answers.items() if task_id in mine and answer}
+                self.parts.mechanism.advance_model(board.state, evidence, handed_in)
             board.update(evidence)
 
     # ---------------------------------------------------------------------------------------------- the chain

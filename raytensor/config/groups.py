@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 ENGINES = ("plain", "ddp", "fsdp2", "zero1", "zero2", "zero3")
 BEHAVIOURS = ("honest", "lazy", "copy", "constant", "random", "silent")
+# Of miners that train one model together (mechanism=collab), beside those above.
+COLLAB_BEHAVIOURS = ("wrong_data", "sign_flip", "stale", "huge", "nan")
 
 
 @dataclass
@@ -61,7 +63,8 @@ class Data:
 class MinerProfile:
     """How one miner behaves. Miners take the profiles in order, again from the start when there are more miners."""
 
-    # honest | lazy (trains every tenth round) | copy (answers with another's answers) | constant | random | silent
+    # honest | lazy (trains every tenth round) | copy (answers with another's answers) | constant | random | silent; with
+    # mechanism=collab also wrong_data (trains on text it was not given) | sign_flip | stale (the same again) | huge | nan
     behaviour: str = "honest"
     # Model: null is a Llama of hidden, layers and heads; else a size (1M 5M 20M 124M 350M 1.2B 8B), gpt2-SIZE, a folder
     # in transformers' format (an export of `raytensor train`), or a hub name.

@@ -88,6 +88,11 @@ class Mechanism:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+def collaborates(mechanism: Mechanism) -> bool:
+    """Whether miners train one shared model together, rather than models of their own."""
+    return mechanism.path.startswith("raytensor.mechanisms.collab.")
+
+
 def check_mechanism(mechanism: Mechanism, checks: Checks) -> None:
     """Refuse impossible numbers of the section; `checks` collects them under "mechanism."."""
     need = checks.need

@@ -7,8 +7,18 @@ import re
 from dataclasses import dataclass, field
 
 from raytensor.config.checks import Checks, training_mistakes
-from raytensor.config.groups import BEHAVIOURS, Chain, Cluster, Data, Miners, Paths, Tracker, Validators
-from raytensor.config.mechanisms import Mechanism, check_mechanism
+from raytensor.config.groups import (
+    BEHAVIOURS,
+    COLLAB_BEHAVIOURS,
+    Chain,
+    Cluster,
+    Data,
+    Miners,
+    Paths,
+    Tracker,
+    Validators,
+)
+from raytensor.config.mechanisms import Mechanism, check_mechanism, collaborates
 
 
 @dataclass
@@ -77,8 +87,11 @@ def check(cfg: RunConfig) -> None:
             value = getattr(profile, key)
             if not (math.isfinite(value) and value > 0):
                 checks.add(f"{where}.{key}={value!r}: must be greater than 0")
-        if profile.behaviour not in BEHAVIOURS:
-            checks.add(f"{where}.behaviour={profile.behaviour!r}: must be one of {', '.join(BEHAVIOURS)}")
+        known = BEHAVIOURS + (COLLAB_BEHAVIOURS if collaborates(cfg.mechanism) else ())
+        if profile.behaviour not in known:
+            checks.add(f"{where}.behaviour={profile.behaviour!r}: must be one of {', '.join(known)}")
+        if collaborates(cfg.mechanism) and (profile.engine != "plain" or profile.ranks > 1):
+            checks.add(f"{where}.engine={profile.engine!r}: the shared model of mechanism=collab is trained in one process a miner; take engine=plain and ranks=1")
         for mistake in training_mistakes(profile):
             checks.add(f"{where}.{mistake}")
         if profile.behaviour not in ("honest", "lazy") and (profile.ranks > 1 or profile.gpus_per_rank):

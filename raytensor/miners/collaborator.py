@@ -17,11 +17,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from raytensor.config import Collab
+from raytensor.config import Collab, MinerProfile, RunConfig
 from raytensor.data import assign
+from raytensor.data.text import Text
 from raytensor.errors import DataError
 from raytensor.mechanisms.collab.codec import Codec, Feedback
 from raytensor.mechanisms.collab.store import Store
+from raytensor.miners.miner import Exam, top_tokens
 from raytensor.training import engine
 from raytensor.training.models import ModelSpec, build
 from raytensor.training.recipe import Recipe
@@ -42,7 +44,7 @@ def first_model(rule: Collab, vocab_size: int, seed: int) -> tuple[dict[str, np.
 
 
 class Collaborator:
-    """One identity.
+    """The training of one identity.
 
     behaviour  honest | lazy (a fifth of the steps) | copy (hands in what another did) | wrong_data (trains on text that it
                was not given) | random | constant (changes nothing) | sign_flip | stale (its last update again) | huge | nan
@@ -157,3 +159,43 @@ class Collaborator:
             if values.dtype.kind == "f":
                 fields[name] = np.full_like(values, np.nan)
         return save(fields)
+
+
+class CollaboratingMiner:
+    """A `Collaborator` where a run expects a `Miner`: it trains when it is asked, not in the round's training.
+
+    Its held-out loss is that of the newest shared model, which is everybody's.
+    """
+
+    engine = None
+
+    def __init__(self, hotkey: str, profile: MinerProfile, cfg: RunConfig, text: Text, *, device: str = "cpu") -> None:
+        rule, train = cfg.mechanism.collab, text.train
+
+        def other(window: int, rows: int) -> np.ndarray:
+            draw = assign.generator(cfg.seed, "other text", hotkey, window)
+            starts = draw.integers(0, len(train) - rule.seq_len - 1, rows)
+            return train[starts[:, None] + np.arange(rule.seq_len + 1)]
+
+        self.hotkey = hotkey
+        self.profile = profile
+        self._vocab_size = text.vocab_size
+        self._own = Collaborator(hotkey, profile.behaviour, rule, Recipe(lr=profile.lr), device=device, other_text=other)
+
+    def train(self, round: int) -> float | None:
+        return None
+
+    def answer(self, task: Task, observed: Submission | None = None) -> Submission | None:
+        return self._own.work(task, observed)
+
+    def heldout_loss(self, questions: Exam) -> float | None:
+        if self.profile.behaviour == "silent":
+            return None
+        log_probs = self._own.shared().log_probs(questions.tokens, questions.lengths)
+        return questions.loss(*top_tokens(log_probs, questions.top_k), self._vocab_size)
+
+    def checkpoint(self, folder: Path) -> None:
+        self._own.save(folder)
+
+    def restore(self, folder: Path) -> None:
+        self._own.load(folder)

@@ -34,7 +34,7 @@ from raytensor.miners import checkpoints, group
 from raytensor.miners.group import LANES, Group
 from raytensor.miners.host import MinerHost, Trained
 from raytensor.miners.placement import deal, is_sharded, place, victims
-from raytensor.types import Failure, Reason, Response, Task
+from raytensor.types import Failure, Reason, Response, Submission, Task
 
 QUEUE = 2  # the second question hides the transfer of the first one's answer
 MAX_REPLACEMENTS = 4  # of one host
@@ -65,10 +65,10 @@ class _Host:
 
 @dataclass
 class _Done:
-    """One task that left: its answer, and the answer's ObjectRef when it is a `Response`."""
+    """One task that left: its answer, and the answer's ObjectRef when it is no `Failure`."""
 
     task: Task
-    answer: Response | Failure
+    answer: Response | Submission | Failure
     ref: Any = None
 
 
@@ -120,7 +120,7 @@ class Fleet:
                 begin = max(time.monotonic(), host.busy_until if host.busy is not None else 0.0)
                 host.busy, host.busy_until = host.actor.train.remote(round), begin + self._cfg.miners.train_timeout_s
 
-    def ask(self, tasks: Sequence[Task]) -> Iterator[Response | Failure]:
+    def ask(self, tasks: Sequence[Task]) -> Iterator[Response | Submission | Failure]:
         """Every task's answer, each exactly once, in completion order.
 
         A copying miner is asked when its victim's answer to the same (round, netuid, validator) is there, and sees it.
@@ -293,7 +293,7 @@ class Fleet:
             self._replace(host, _last_line(error))
             return done
         task, _ = host.held.pop(ref)
-        return [_Done(task, answer, ref if isinstance(answer, Response) else None)]
+        return [_Done(task, answer, None if isinstance(answer, Failure) else ref)]
 
     def _fail(self, host: _Host, reason: Reason, detail: str, *, held_only: bool = False) -> list[_Done]:
         questions = [*host.held.values()] + ([] if held_only else [*host.waiting])

@@ -14,20 +14,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
-from raytensor.config import MinerProfile, RunConfig
+from raytensor.config import MinerProfile, RunConfig, collaborates
 from raytensor.data.text import Text
 from raytensor.miners import checkpoints
+from raytensor.miners.collaborator import CollaboratingMiner
 from raytensor.miners.miner import Miner, exam, top_tokens
 from raytensor.miners.stacks import make_members, stacks
 from raytensor.miners.turns import Turns
 from raytensor.training.engine import Engine
 from raytensor.training.stacked import StackedEngine
-from raytensor.types import Failure, Reason, Response, Task
+from raytensor.types import Failure, Reason, Response, Submission, Task
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,20 @@ class MinerHost:
         self._folder = folder
         self._exam = exam(cfg, text)
         self._vocab_size = text.vocab_size
-        stacked = make_members(cfg, members, text.vocab_size, device) if stacks(cfg, device) and not engines else {}
+        self._miners: dict[str, Miner | CollaboratingMiner]
+        stacked = {}
+        if stacks(cfg, device) and not engines and not collaborates(cfg.mechanism):
+            stacked = make_members(cfg, members, text.vocab_size, device)
         own = {**stacked, **(engines or {})}
         # Models of a stack are computed in one place: they take turns together.
         self._turns = Turns()
-        self._miners = {
-            hotkey: Miner(hotkey, profile, cfg, text, device=device, engine=own.get(hotkey), turns=self._turns if hotkey in stacked else None)
-            for hotkey, profile in members
-        }
+        if collaborates(cfg.mechanism):
+            self._miners = {hotkey: CollaboratingMiner(hotkey, profile, cfg, text, device=device) for hotkey, profile in members}
+        else:
+            self._miners = {
+                hotkey: Miner(hotkey, profile, cfg, text, device=device, engine=own.get(hotkey), turns=self._turns if hotkey in stacked else None)
+                for hotkey, profile in members
+            }
         # Hotkeys of each stack, in the order of its models.
         self._stacks: dict[StackedEngine, list[str]] = {}
         for hotkey, member in stacked.items():
@@ -93,12 +101,12 @@ class MinerHost:
         losses.update({hotkey: miner.train(round) for hotkey, miner in self._miners.items() if hotkey not in losses})
         return Trained(round, {hotkey: loss for hotkey, loss in losses.items() if loss is not None}, time.perf_counter() - started)
 
-    def answer(self, task: Task, observed: Response | None = None) -> Response | Failure:
+    def answer(self, task: Task, observed: Any = None) -> Response | Submission | Failure:
         """One miner's answer; a `Failure` with SILENT when it gives none."""
         response = self._miners[task.hotkey].answer(task, observed)
         return response or Failure(task.task_id, task.hotkey, Reason.SILENT, "the miner gave no answer")
 
-    def serve(self, task: Task) -> Response | Failure:
+    def serve(self, task: Task) -> Response | Submission | Failure:
         """As `answer`, for questions from outside the run: called in a lane of its own, it answers while others train."""
         if task.hotkey not in self._miners:
             return Failure(task.task_id, task.hotkey, Reason.REFUSED, "this host has no miner of that hotkey")

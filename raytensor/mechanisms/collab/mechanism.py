@@ -132,6 +132,8 @@ class CollabMechanism:
         for hotkey in sorted(old):
             if hotkey in clean:
                 values: dict[str, Any] = rating.judged(old[hotkey], *gains[hotkey], rated[hotkey], self.rule.gain_ema)
+            elif offences[hotkey] == "copy" and old[hotkey]["copied"] + 1.0 < rating.COPY_GRACE:
+                values = rating.undecided(old[hotkey])
             elif hotkey in state.miners or hotkey in found:
                 values = rating.offended(old[hotkey], offences[hotkey], self.rule.gain_ema)
             else:

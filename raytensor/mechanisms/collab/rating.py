@@ -28,9 +28,10 @@ BMA_LEAST, BMA_GRACE = 0.10, 10  # a lower average earns nothing after so many r
 EDGE_EMA = 0.2
 RAMP = 20  # miners on the ramp
 FORGIVE = 0.2  # share of the lost trust that a clean round gives back
+COPY_GRACE = 3.0  # rounds in a row in which an update is like another's before it counts as a copy
 OFFENCES = {"missing": 0.75, "invalid": 0.5, "copy": 0.5, "repeated": 0.5}
 _MODEL = PlackettLuce(beta=BETA, tau=TAU)
-START = {"mu": float(_MODEL.mu), "sigma": float(_MODEL.sigma), "bma": 0.0, "gain": 0.0, "edge": 0.0, "trust": 1.0, "rounds": 0.0}
+START = {"mu": float(_MODEL.mu), "sigma": float(_MODEL.sigma), "bma": 0.0, "gain": 0.0, "edge": 0.0, "copied": 0.0, "trust": 1.0, "rounds": 0.0}
 
 
 def rate(ratings: Mapping[str, tuple[float, float]], gains: Mapping[str, float]) -> dict[str, tuple[float, float]]:
@@ -58,9 +59,16 @@ def judged(values: Mapping[str, float], gain: float, own_gain: float, rating: tu
         "sigma": rating[1],
         "bma": BMA_DECAY * values["bma"] + (1.0 - BMA_DECAY) * sign,
         "gain": (1.0 - gain_ema) * old + gain_ema * gain,
+        "copied": 0.0,
         "trust": values["trust"] + FORGIVE * (1.0 - values["trust"]),
         "rounds": values["rounds"] + 1.0,
     }
+
+
+def undecided(values: Mapping[str, float]) -> dict[str, float]:
+    """A miner's standing after a round in which its update was like another's, and who copied whom may yet turn out:
+    without commitments one round tells the two apart by chance only."""
+    return dict(values) | {"copied": values["copied"] + 1.0}
 
 
 def offended(values: Mapping[str, float], offence: str, gain_ema: float) -> dict[str, float]:
@@ -68,6 +76,7 @@ def offended(values: Mapping[str, float], offence: str, gain_ema: float) -> dict
     return dict(values) | {
         "bma": BMA_DECAY * values["bma"] - (1.0 - BMA_DECAY),
         "gain": (1.0 - gain_ema) * values["gain"],
+        "copied": values["copied"] + (1.0 if offence == "copy" else 0.0),
         "trust": values["trust"] * OFFENCES[offence],
         "rounds": values["rounds"] + 1.0,
     }

@@ -41,8 +41,9 @@ class Store:
             raise DataError(f"there is no shared model in {self.folder}: {error}") from error
 
     @classmethod
-    def create(cls, folder: Path, arrays: Mapping[str, np.ndarray], model: Mapping[str, Any]) -> Store:
-        """A new store, or the one that is there if it is of the same model. `model` (JSON) says how to build it."""
+    def create(cls, folder: Path, arrays: Mapping[str, np.ndarray], model: Mapping[str, Any], *, first: int = 0) -> Store:
+        """A new store, or the one that is there if it is of the same model. `model` (JSON) says how to build it; `first`
+        is the number of the first window."""
         layout = Layout.of(arrays)
         text = json.dumps({"names": layout.names, "shapes": layout.shapes, "model": dict(model)}, indent=1)
         path = Path(folder) / "model.json"
@@ -51,7 +52,7 @@ class Store:
                 raise DataError(f"{folder} holds another shared model\n  fix: take another folder, or the settings in {path}")
             return cls(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path.parent / _window(0), save({"theta": layout.flatten(arrays), "velocity": np.zeros(layout.size, np.float32)}))
+        _write(path.parent / _window(first), save({"theta": layout.flatten(arrays), "velocity": np.zeros(layout.size, np.float32)}))
         _write(path, text.encode())
         return cls(folder)
 
