@@ -8,12 +8,14 @@ Out: one JSON object on standard output, step -> what the SDK returned. Imports 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sys
 from types import SimpleNamespace
 
 import bittensor as bt
 from bittensor_core import Keypair
+from websockets.sync.client import connect
 
 
 def wallet(cold: str, hot: str) -> SimpleNamespace:
@@ -25,6 +27,26 @@ OWNER = wallet("//Alice", "//Alice//owner")
 VALIDATOR = wallet("//Bob", "//Bob//validator")
 MINER = wallet("//Charlie", "//Charlie//miner")
 HOT = VALIDATOR.hotkey.ss58_address
+
+
+def new_blocks(count: int) -> None:
+    """The chain is driven ahead by its own RPC, so that no test waits for an epoch."""
+    with connect(sys.argv[1]) as socket:
+        socket.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "dev_newBlock", "params": [{"count": count}]}))
+        assert "result" in json.loads(socket.recv())
+
+
+def compact(length: int) -> bytes:
+    assert length < 64
+    return bytes([length << 2])
+
+
+def commit_hash(hotkey: bytes, netuid: int, uids: list[int], values: list[int], salt: list[int]) -> str:
+    """blake2_256(SCALE(hotkey, netuid, uids, values, salt, version_key 0)), written out."""
+    data = hotkey + netuid.to_bytes(2, "little")
+    for numbers in (uids, values, salt):
+        data += compact(len(numbers)) + b"".join(number.to_bytes(2, "little") for number in numbers)
+    return "0x" + hashlib.blake2b(data + bytes(8), digest_size=32).hexdigest()
 
 
 async def session(client: bt.Client) -> dict:
@@ -71,10 +93,21 @@ async def session(client: bt.Client) -> dict:
 
     await do("stake_add", bt.AddStake(hotkey_ss58=HOT, netuid=netuid, amount_tao=10), VALIDATOR)
     staked = await stake(netuid)
+    limit = bt.AddStakeLimit(hotkey_ss58=HOT, netuid=netuid, amount_tao=1, limit_price_rao=10**12)
+    await do("stake_add_limit", limit, VALIDATOR)
+    said["limit_added"] = await stake(netuid) > staked
+    staked = await stake(netuid)
+    low = bt.AddStakeLimit(hotkey_ss58=HOT, netuid=netuid, amount_tao=1, limit_price_rao=1)
+    refused = await client.execute(low, VALIDATOR)
+    said["limit_refused"] = [refused.success, refused.message, await stake(netuid) == staked]
     await do("stake_add_root", bt.AddStake(hotkey_ss58=HOT, netuid=0, amount_tao=7), VALIDATOR)
     said["root_stake_rao"] = await stake(0)
     await do("stake_remove", bt.RemoveStake(hotkey_ss58=HOT, netuid=netuid, amount_alpha=2), VALIDATOR)
     said["removed_rao"] = staked - await stake(netuid)
+    staked = await stake(netuid)
+    limit = bt.RemoveStakeLimit(hotkey_ss58=HOT, netuid=netuid, amount_alpha=1, limit_price_rao=1)
+    await do("stake_remove_limit", limit, VALIDATOR)
+    said["removed_by_limit_rao"] = staked - await stake(netuid)
     other = OWNER.hotkey.ss58_address
     move = bt.MoveStake(
         origin_hotkey_ss58=HOT, origin_netuid=netuid, dest_hotkey_ss58=other, dest_netuid=netuid, amount_alpha=1
@@ -91,19 +124,44 @@ async def session(client: bt.Client) -> dict:
     commitment = await client.read("commitment", netuid=netuid, hotkey_ss58=MINER.hotkey.ss58_address)
     said["commitment"] = str(getattr(commitment, "content", commitment))
 
-    # Permits come with an epoch.
-    await root(bt.calls.AdminUtils.sudo_set_tempo(netuid=netuid, tempo=4))
-    await client.wait_for_epoch(netuid, timeout=60)
-    weights = bt.SetWeights(netuid=netuid, uids=[said["register_miner"]], weights=[1.0])
-    await do("weights_commit", weights, VALIDATOR)
-    pending = await client.read("timelocked_weight_commits", netuid=netuid)
-    said["pending_commits"] = len(pending)
+    async def epoch_index() -> int:
+        return await client.query(bt.storage.SubtensorModule.SubnetEpochIndex, [netuid])
+
+    async def next_epoch() -> None:
+        before = await epoch_index()
+        while await epoch_index() == before:
+            new_blocks(1)
+
+    async def weights_now() -> dict:
+        rows = await client.read("weights", netuid=netuid)
+        return {str(uid): {str(k): v for k, v in row.items()} for uid, row in rows.items()}
+
+    # Permits come with an epoch. A commit that was made right after one waits 50 blocks, several rounds of the beacon.
+    await root(bt.calls.AdminUtils.sudo_set_tempo(netuid=netuid, tempo=50))
+    await next_epoch()
+    await next_epoch()
+    miner, validator = said["register_miner"], said["register_validator"]
+    await do("weights_timelocked", bt.SetWeights(netuid=netuid, uids=[miner], weights=[1.0]), VALIDATOR)
+    said["pending_commits"] = len(await client.read("timelocked_weight_commits", netuid=netuid))
+    new_blocks(110)
+    said["pending_after_the_reveal_epoch"] = len(await client.read("timelocked_weight_commits", netuid=netuid))
+    said["weights_after_timelock"] = await weights_now()
+
+    salt, uids, values = [7, 11, 13], [miner, validator], [65535, 32768]
+    digest = commit_hash(bytes(VALIDATOR.hotkey.public_key), netuid, uids, values, salt)
+    commit = bt.calls.SubtensorModule.commit_weights(netuid=netuid, commit_hash=digest)
+    result = await client.submit_call(commit, VALIDATOR, signer="hotkey")
+    assert result.success, f"commit by hash: {result.message}"
+    reveal = bt.RevealWeights(netuid=netuid, uids=uids, weights=[1.0, 0.5], salt=salt)
+    early = await client.execute(reveal, VALIDATOR)
+    said["early_reveal"] = [early.success, early.message]
+    await next_epoch()
+    await do("weights_reveal", reveal, VALIDATOR)
+    said["weights_by_hash"] = await weights_now()
+
     await root(bt.calls.AdminUtils.sudo_set_commit_reveal_weights_enabled(netuid=netuid, enabled=False))
-    await do("weights_set", weights, VALIDATOR)
-    said["weights"] = {
-        str(uid): {str(k): v for k, v in row.items()}
-        for uid, row in (await client.read("weights", netuid=netuid)).items()
-    }
+    await do("weights_set", bt.SetWeights(netuid=netuid, uids=[miner], weights=[1.0]), VALIDATOR)
+    said["weights"] = await weights_now()
 
     metagraph = await client.subnets.metagraph(netuid)
     said["metagraph"] = {neuron.hotkey: [neuron.uid, neuron.axon] for neuron in metagraph.neurons}
