@@ -80,7 +80,8 @@ def descriptors(python: Path) -> dict:
     """What the client's wire layer names."""
     ran = subprocess.run([python, "-c", DESCRIPTORS], capture_output=True, text=True, timeout=TIMEOUT_S)
     if ran.returncode:
-        sys.exit(f"{python} has no bittensor 11: {(ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]}")
+        said = ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"]
+        sys.exit(f"{python} has no bittensor 11: {said[-1]}")
     return json.loads(ran.stdout)
 
 
@@ -181,17 +182,26 @@ def table(rows: list[Row], version: str) -> str:
         "",
         f"Made by `python jobs/devnet_coverage.py --python PYTHON` (see its head) from the descriptors of bittensor {version}",
         "and the metadata that `raytensor devnet` serves; not edited by hand. A call that is left out can't be composed by a",
-        "client, which finds it missing in the metadata; sent all the same, it gets 1001 \"Extrinsic has invalid format\". A",
-        "storage item that is left out reads as null, a runtime API as error 4003 \"Exported method ... is not found\".",
+        'client, which finds it missing in the metadata; sent all the same, it gets 1001 "Extrinsic has invalid format". A',
+        'storage item that is left out reads as null, a runtime API as error 4003 "Exported method ... is not found".',
         "",
         "| | named | present | refused | left out |",
         "|---|---|---|---|---|",
     ]
     for kind in KINDS:
-        counts = [sum(row.status == status for row in rows if row.kind == kind) for status in ("present", "refused", "left out")]
+        counts = [
+            sum(row.status == status for row in rows if row.kind == kind)
+            for status in ("present", "refused", "left out")
+        ]
         out.append(f"| {TITLES[kind]} | {sum(counts)} | " + " | ".join(map(str, counts)) + " |")
     for kind in KINDS:
-        out += ["", f"## {TITLES[kind]}", "", "| where | what | status | error, reason or difference |", "|---|---|---|---|"]
+        out += [
+            "",
+            f"## {TITLES[kind]}",
+            "",
+            "| where | what | status | error, reason or difference |",
+            "|---|---|---|---|",
+        ]
         groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
         for row in rows:
             if row.kind == kind:
@@ -223,7 +233,9 @@ def main() -> int:
     made = table(rows, named["version"])
     if options.check:
         known = TABLE.read_text() if TABLE.exists() else ""
-        sys.stdout.writelines(difflib.unified_diff(known.splitlines(True), made.splitlines(True), str(TABLE.name), "now", n=0))
+        sys.stdout.writelines(
+            difflib.unified_diff(known.splitlines(True), made.splitlines(True), str(TABLE.name), "now", n=0)
+        )
         return int(made != known)
     TABLE.write_text(made)
     print(made[made.index("| |") : made.index("## Calls")])

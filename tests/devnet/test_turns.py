@@ -87,7 +87,9 @@ def test_a_disk_that_fails_ends_the_node_with_the_cause(tmp_path):
         async with asyncio.timeout(TIMEOUT_S):
             await asyncio.wait({author.failure})
         error = author.failure.exception()
-        assert isinstance(error, ChainError) and "block 1 can't be written" in str(error) and str(tmp_path) in str(error)
+        assert (
+            isinstance(error, ChainError) and "block 1 can't be written" in str(error) and str(tmp_path) in str(error)
+        )
         await author.stop()
 
     asyncio.run(scenario())
