@@ -160,7 +160,7 @@ def test_a_subnets_life_through_btcli(node, tmp_path):
     assert (served["ip"], served["port"]) == (int(ipaddress.ip_address("203.0.113.9")), 8092)
     assert commitment["data"] == "hello"
     moved = {row["hotkey"]: row for row in stakes}[hot["charlie"]]
-    assert (moved["netuid"], moved["stake_amount"]) == (2, 1.0)
+    assert moved["netuid"] == 2 and moved["stake_amount"] >= 1  # an epoch may have paid its hotkey on top
     assert {row["hotkey"]: row for row in stakes}[hot["alice"]]["stake_amount"] > 200  # ten, and an epoch's dividends
 
     # Sealed for a later block, then in the clear.
