@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("raytensor.train:train_main", "train one large model with Ray Train, over GPUs and nodes"),
     "validate": ("raytensor.validate.job:validate_main", "validate any number of subnets with any number of hotkeys"),
     "sweep": ("raytensor.sweep.job:sweep_main", "search good settings for a miner"),
+    "query": ("raytensor.query:query_main", "ask a subnet's best miners to go on with a text"),
     "devnet": ("raytensor.devnet.cli:main", "serve the embedded development chain by itself"),
     "report": ("raytensor.telemetry.report:report_main", "write the report of a run folder again"),
     "replay": ("raytensor.validators.replay:replay_main", "make the weights of an evidence log again, to the bit"),
