@@ -4,6 +4,7 @@ In: the command line. Out: an exit status and a folder:
 
     config.yaml, state.json     the sweep; what must be equal when it goes on
     trials/                     results and newest checkpoints of every trial (store.py)
+    decisions.jsonl             what ASHA decided, in order
     trials.csv, summary.json    the outcome, ranked
     experiment/best.yaml        the best settings, for `raytensor run`
     report.html                 the outcome for people

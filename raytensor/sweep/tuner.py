@@ -3,9 +3,9 @@
 In: a checked sweep, its points and text, on a connected Ray. Out: what became of every trial.
 Waits for: the hosts, at most `cluster.start_timeout_s`; then for Tune.
 
-A sweep that goes on begins again with the same points: results that are on file come back at once, so that the search
-and the scheduler see what they saw before, and only what is missing is trained. (Tune's own `Tuner.restore` would bring
-back the trials as its last snapshot had them and a scheduler that has forgotten all its decisions.)
+A sweep that goes on begins again with the same points: results that are on file come back at once, ASHA stands by its
+decisions, and only what is missing is trained. (Tune's own `Tuner.restore` would bring back the trials as its last
+snapshot had them, seconds or minutes old, and a scheduler that has forgotten all its decisions.)
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from raytensor.cluster import wait_ready
 from raytensor.config.sweep import SweepConfig
 from raytensor.errors import ClusterError, ConfigError
+from raytensor.sweep.asha import RecordedASHA
 from raytensor.sweep.host import CALLERS, TrialHost
 from raytensor.sweep.lesson import compose
 from raytensor.sweep.outcome import TrialOutcome, outcome_of
@@ -136,8 +137,8 @@ def run_trials(
         tune.with_resources(tune.with_parameters(Trial, plan=plan), resources),
         param_space={key: distribution.tune() for key, distribution in space.items()},
         tune_config=tune.TuneConfig(
-            metric=METRIC, mode="min", num_samples=num_trials, reuse_actors=True, max_concurrent_trials=None if not points else at_once,
-            search_alg=_search(cfg, space, points, at_once), scheduler=_scheduler(cfg, space),
+            num_samples=num_trials, reuse_actors=True, max_concurrent_trials=None if not points else at_once,
+            search_alg=_search(cfg, space, points, at_once), scheduler=_scheduler(cfg, space, folder),
         ),
         run_config=tune.RunConfig(
             name=_next(folder / "tune"), storage_path=str(folder / "tune"), verbose=0, callbacks=[_Lines(cfg.rounds, say)],
@@ -175,10 +176,10 @@ def _outcome(number: int, result: Any, store: Store, rounds: int) -> TrialOutcom
     return outcome_of(number, lineage, {n: r for n, r in known.items() if n <= newest}, rounds=rounds, error=error, point=point)
 
 
-def _scheduler(cfg: SweepConfig, space: Mapping[str, Distribution]) -> TrialScheduler:
+def _scheduler(cfg: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> TrialScheduler:
     settings = cfg.scheduler
     if settings.kind == "asha":
-        return ASHAScheduler(time_attr="round", max_t=cfg.rounds, grace_period=settings.grace, reduction_factor=settings.reduction)
+        return RecordedASHA(folder / "decisions.jsonl", metric=METRIC, max_t=cfg.rounds, grace_period=settings.grace, reduction_factor=settings.reduction)
     if settings.kind == "none":
         return FIFOScheduler()
     mutations = {key: distribution.tune() if distribution.is_range else list(distribution.values) for key, distribution in space.items()}
@@ -191,7 +192,7 @@ def _scheduler(cfg: SweepConfig, space: Mapping[str, Distribution]) -> TrialSche
 
     # In step: who goes on from whom must not depend on who was faster.
     return PopulationBasedTraining(
-        time_attr="round", perturbation_interval=settings.grace, hyperparam_mutations=mutations, custom_explore_fn=bounded, log_config=False, synch=True
+        time_attr="round", metric=METRIC, mode="min", perturbation_interval=settings.grace, hyperparam_mutations=mutations, custom_explore_fn=bounded, log_config=False, synch=True
     )
 
 

@@ -142,3 +142,30 @@ def test_help_teaches(capsys):
     assert sweep_main(["--help"]) == 0
     told = capsys.readouterr().out
     assert "search=gpus|lr|own|pbt|small" in told and "resume=auto" in told and "profile.lr=0.003" in told
+
+
+def test_asha_stands_by_its_decisions(tmp_path):
+    """Begun again, results in another order are judged as they were; new ones are judged beside the old."""
+    from types import SimpleNamespace
+
+    from raytensor.sweep.asha import RecordedASHA
+
+    def scheduler() -> RecordedASHA:
+        return RecordedASHA(tmp_path / "decisions.jsonl", metric="loss", max_t=9, grace_period=1, reduction_factor=3)
+
+    def judge(found: RecordedASHA, number: int, round: int, loss: float, life: str) -> str:
+        trial = SimpleNamespace(trial_id=f"{life}_{number}", config={"lr": number})
+        if trial.trial_id not in found._trial_info:
+            found.on_trial_add(None, trial)
+        return found.on_trial_result(None, trial, {"round": round, "loss": loss})
+
+    first = scheduler()
+    decided = {n: judge(first, n, 1, loss, "one") for n, loss in enumerate([3.0, 2.0, 2.5, 1.0])}
+    assert decided == {0: "CONTINUE", 1: "CONTINUE", 2: "STOP", 3: "CONTINUE"}
+    with (tmp_path / "decisions.jsonl").open("a") as file:
+        file.write('{"trial": "lr=4", "resu')  # torn by a kill
+    again = scheduler()
+    assert {n: judge(again, n, 1, loss, "two") for n, loss in [(3, 1.0), (2, 2.5), (1, 2.0), (0, 3.0)]} == decided
+    # Alone the fifth would go on; beside the earlier four it is the worst but one.
+    assert judge(again, 5, 1, 2.6, "two") == "STOP"
+    assert judge(again, 3, 9, 0.5, "two") == "STOP"  # the last round
