@@ -159,7 +159,7 @@ class Metagraph:
     hotkeys: tuple[str, ...]
     coldkeys: tuple[str, ...]
     axons: tuple[str, ...]  # "ip:port", or "" where none is served
-    stake_alpha_rao: np.ndarray  # uint64, total alpha of the hotkey on this subnet
+    stake_alpha_rao: np.ndarray  # uint64, alpha that counts for the hotkey here: less its children's, plus its parents'
     validator_permit: np.ndarray  # bool
     active: np.ndarray  # bool
     last_update: np.ndarray  # uint64 block
@@ -171,6 +171,8 @@ class Metagraph:
     emission_alpha_rao: np.ndarray  # uint64, paid by the last epoch
     weights: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # uid -> ((uid, u16), ...)
     alpha_price_rao: int = 10**9  # rao of TAO for 10^9 rao of alpha
+    # uint64, alpha and root stake at TaoWeight: what permits and consensus go by; empty where it was not read
+    stake_weight_rao: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def uid(self, hotkey: str) -> int | None:
         """The uid of a hotkey at this block, or None when it is not registered."""

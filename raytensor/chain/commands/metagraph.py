@@ -1,14 +1,17 @@
-"""`raytensor metagraph`: the neurons of a subnet at one block."""
+"""`raytensor metagraph`: the neurons of a subnet at one block, or over its epochs."""
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from raytensor.chain.client import ChainClient
 from raytensor.chain.commands import options, output
+from raytensor.chain.history import epochs, folder_of
 from raytensor.chain.metagraph import read_metagraph, write_parquet
+from raytensor.chain.snapshots import Snapshots
 from raytensor.errors import ConfigError
 from raytensor.types import Metagraph
 
@@ -22,6 +25,8 @@ EXAMPLES = """\
   raytensor metagraph 1
   raytensor metagraph 1 --sort incentive --top 10
   raytensor metagraph 1 --out metagraph.parquet      every column and all weights
+  raytensor metagraph 1 --follow history             a file for each epoch, until Ctrl-C
+  raytensor metagraph 1 --history history            what such a folder holds
   raytensor metagraph 1 --json | jq '.neurons[] | select(.validator_permit)'
 """
 
@@ -34,6 +39,9 @@ def metagraph_main(argv: Sequence[str]) -> int:
     parser.add_argument("--sort", choices=SORTS, default="uid", help="uid upwards, anything else downwards (default uid)")
     parser.add_argument("--top", type=int, metavar="N", help="only the first N")
     parser.add_argument("--out", metavar="FILE.parquet", help="write a Parquet file, print no table")
+    parser.add_argument("--follow", metavar="FOLDER", help="write a Parquet file for each epoch, until Ctrl-C or --epochs")
+    parser.add_argument("--epochs", type=int, metavar="N", help="with --follow: end after N files")
+    parser.add_argument("--history", metavar="FOLDER", help="show the epochs that --follow has written; asks no chain")
     options.add_output(parser)
     options.add_network(parser)
     return output.run("metagraph", parser, argv, _metagraph)
@@ -42,6 +50,10 @@ def metagraph_main(argv: Sequence[str]) -> int:
 def _metagraph(args: argparse.Namespace) -> None:
     if args.top is not None and args.top < 1:
         raise ConfigError(f"--top {args.top}: at least 1")
+    if args.history is not None:
+        return _show_history(args)
+    if args.follow is not None:
+        return _follow(args)
     with ChainClient(options.network(args), args.timeout) as client:
         graph = read_metagraph(client, args.netuid, mecid=args.mechanism, with_weights=args.out is not None)
     if args.out is not None:
@@ -71,6 +83,48 @@ def _metagraph(args: argparse.Namespace) -> None:
     ]  # fmt: skip
     headers = ("uid", "hotkey", "stake, alpha", "incentive", "dividends", "emission, alpha", "permit", "updated", "axon")
     print(output.table(headers, cells, left=(1, 8)))
+
+
+def _show_history(args: argparse.Namespace) -> None:
+    found = epochs(Path(args.history).expanduser(), args.netuid, args.mechanism)[-(args.top or 0) :]
+    rows = [
+        {"block": e.block, "last_epoch_block": e.last_epoch_block, "num_neurons": e.num_neurons, "file": str(e.path),
+         "stake_alpha_rao": e.stake_alpha_rao, "emission_alpha_rao": e.emission_alpha_rao}
+        for e in found
+    ]  # fmt: skip
+    if args.json:
+        output.show_json({"netuid": args.netuid, "epochs": rows})
+        return
+    cells = [(r["block"], r["last_epoch_block"], r["num_neurons"], output.tao(r["stake_alpha_rao"]),
+              output.tao(r["emission_alpha_rao"]), Path(r["file"]).name) for r in rows]  # fmt: skip
+    headers = ("block", "epoch of block", "neurons", "stake, alpha", "emission, alpha", "file")
+    print(output.table(headers, cells, left=(5,)))
+
+
+def _follow(args: argparse.Namespace) -> None:
+    """Writes until Ctrl-C; a chain that does not answer is told once and asked again."""
+    if args.epochs is not None and args.epochs < 1:
+        raise ConfigError(f"--epochs {args.epochs}: at least 1")
+    folder = Path(args.follow).expanduser()
+    snapshots = Snapshots(options.network(args), timeout_s=args.timeout, history=folder)
+    told, count, trouble = -1, 0, ""
+    print(f"a file for each epoch of subnet {args.netuid} in {folder_of(folder, args.netuid, args.mechanism)}; Ctrl-C ends")
+    try:
+        while args.epochs is None or count < args.epochs:
+            graph = snapshots.latest(args.netuid, args.mechanism).metagraph
+            if graph.last_epoch_block != told:
+                told, count = graph.last_epoch_block, count + 1
+                print(f"block {graph.block}: {len(graph.hotkeys)} neurons after the epoch of block {told}, "
+                      f"next epoch in {graph.next_epoch_block - graph.block} blocks", flush=True)  # fmt: skip
+            now = snapshots.state()["trouble"]
+            if now and now != trouble:
+                print(f"the chain does not answer: {now}", flush=True)
+            trouble = now
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        print(f"{count} files written")
+    finally:
+        snapshots.close()
 
 
 def _rows(graph: Metagraph) -> list[dict]:
