@@ -1,7 +1,7 @@
 """Both ways with the real others: bittensor 11's http_auth, and bittensor 10's axon and dendrite.
 
-They live in environments of their own: RAYTENSOR_BITTENSOR_PYTHON and RAYTENSOR_BITTENSOR10_PYTHON name interpreters;
-without them one is made in pytest's cache folder, once. Where neither works the tests are skipped and say why.
+They live in environments of their own: RAYTENSOR_BITTENSOR_PYTHON names an interpreter with bittensor 11 (.ci/run makes
+one), RAYTENSOR_BITTENSOR10_PYTHON one with bittensor 10.5. Without them the tests are skipped and say so.
 """
 
 from __future__ import annotations
@@ -26,30 +26,17 @@ from raytensor.wire.errors import AuthError
 from raytensor.wire.replay import ReplayStore
 from raytensor.wire.server import WireServer
 
-pytestmark = pytest.mark.slow
-
 HERE = Path(__file__).resolve().parent
 PEER_10 = HERE.parents[1] / "jobs" / "bench" / "wire_peers" / "bittensor10_peer.py"
 NOW_NS = 1_800_000_000_000_000_000
 SEEDS = {name: hashlib.blake2b(name.encode(), digest_size=32).digest() for name in ("validator", "miner")}
 
 
-def interpreter(config, variable: str, requirement: str) -> str:
-    """A Python with `requirement`: the one that `variable` names, or one of our own making."""
-    if os.environ.get(variable):
-        return os.environ[variable]
-    home = Path(config.cache.mkdir(requirement.replace("==", "-")))
-    python = home / "bin" / "python"
-    if not (home / "complete").exists():
-        try:
-            subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, capture_output=True, timeout=120)
-            subprocess.run(
-                [str(python), "-m", "pip", "install", "-q", requirement], check=True, capture_output=True, timeout=420
-            )
-        except (subprocess.SubprocessError, OSError) as error:
-            pytest.skip(f"no {requirement}: {variable} is not set and installing it failed ({type(error).__name__})")
-        (home / "complete").touch()
-    return str(python)
+def interpreter(variable: str, what: str) -> str:
+    """The Python that `variable` names."""
+    if not os.environ.get(variable):
+        pytest.skip(f"{variable} names no Python with {what}")
+    return os.environ[variable]
 
 
 class Peer:
@@ -79,8 +66,8 @@ class Peer:
 
 
 @pytest.fixture(scope="module")
-def eleven(request):
-    python = interpreter(request.config, "RAYTENSOR_BITTENSOR_PYTHON", "bittensor==11.3.0")
+def eleven():
+    python = interpreter("RAYTENSOR_BITTENSOR_PYTHON", "bittensor 11")
     peer = Peer(python, str(HERE / "bittensor11_peer.py"))
     yield peer
     peer.close()
@@ -162,8 +149,8 @@ def test_both_give_the_same_reasons(eleven, validator, miner):
 
 
 @pytest.fixture(scope="module")
-def ten(request):
-    return interpreter(request.config, "RAYTENSOR_BITTENSOR10_PYTHON", "bittensor==10.5.0")
+def ten():
+    return interpreter("RAYTENSOR_BITTENSOR10_PYTHON", "bittensor 10.5")
 
 
 # The keys of the benchmark's peers.
