@@ -39,7 +39,8 @@ class Operator:
             f"netuids=[{','.join(map(str, good))}]", f"hotkeys={net.hotkeys}", f"chain.network={net.endpoint}",
             f"subnets=[{{netuid: {bad}, mechanism: {{path: faulty_rules.Faulty}}}}]", "asking.allow_local_addresses=true",
             "data.tokenizer=bytes", f"data.max_documents={netkit.MAX_DOCUMENTS}", "mechanism.query.rows=256", "cluster.num_cpus=4",
-            "chain.margin_blocks=6", "chain.rounds_per_tempo=2", "backoff_s=2", "watch.overdue_tempos=2", *more,
+            "chain.margin_blocks=6", "chain.rounds_per_tempo=2", "backoff_s=2", "watch.overdue_tempos=2",
+            f"watch.command=\"sh -c 'cat >> {runs}/alarms.jsonl; echo >> {runs}/alarms.jsonl'\"", *more,
         ]  # fmt: skip
         self.folder = runs / "v"
         self.log = (runs / "output.txt").open("ab")
@@ -67,12 +68,19 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys):
     first = Operator(net, tmp_path)
     first.wait_for("weights of every hotkey on the good subnets", lambda: first.included() >= everyone)
     first.wait_for("second fault of the broken subnet", lambda: len(first.events("subnet_fault")) >= 2)
+    alarms = tmp_path / "alarms.jsonl"
+    first.wait_for("alarm about the broken subnet", lambda: alarms.exists() and f'"netuid": {bad}' in alarms.read_text())
     os.killpg(first.process.pid, signal.SIGKILL)
     first.process.wait()
 
     faults = first.events("subnet_fault")
     assert {fault["netuid"] for fault in faults} == {bad} and faults[1]["rest_s"] == 2 * faults[0]["rest_s"]
     assert "the author of these rules made a mistake" in faults[0]["cause"]
+    late = [event for event in first.events("weights_overdue") if event["overdue"] and event["netuid"] == bad]
+    assert {event["hotkey"] for event in late} == {key.ss58 for key in net.validators} and late[0]["age_tempos"] > 2
+    assert "tempos" in late[0]["sentence"] and "no weights were handed to the writer" in late[0]["sentence"]
+    told = [json.loads(line) for line in alarms.read_text().splitlines() if line]
+    assert {one["sentence"] for one in told if one["netuid"] == bad} <= {event["sentence"] for event in late}
     assert {netuid for netuid, _ in first.included()} == set(good), "an error's weights never go on the chain"
     with ChainClient(net.endpoint, 20.0) as client:
         head = client.head().number

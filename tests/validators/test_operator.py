@@ -1,0 +1,143 @@
+"""Subnets side by side: when weights are due, what a fault costs, and a thread that is stuck."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from raytensor.types import Weights
+from raytensor.validators.operator import Operator, Pace, Subnet
+from raytensor.validators.subnet import RoundResult
+
+LIMIT_S = 30.0
+
+
+@dataclass
+class At:
+    """A subnet's clock that the test turns."""
+
+    block: int = 0
+    tempo: int = 30
+    next_epoch: int = 30
+    metagraph: Any = None
+    trouble: str = ""
+
+
+class Graph:
+    block = 7
+
+
+class Rounds:
+    """A validator whose rounds are what the test says: "good", "bad", or an event to wait for."""
+
+    def __init__(self, script):
+        self.script, self.closed = script, False
+
+    def play(self, metagraph, transport, desk, stopped):
+        step = next(self.script)
+        if step == "bad":
+            raise ValueError("bad round")
+        if isinstance(step, threading.Event):
+            assert step.wait(LIMIT_S)
+        return RoundResult(1, 0, metagraph.block, 2, 2, 2, 2, 0.1)
+
+    def weights(self, block):
+        return [Weights(1, "v", {"m": 1.0}, made_at_block=block)]
+
+    def close(self):
+        self.closed = True
+
+
+def until(seen):
+    end = time.monotonic() + LIMIT_S
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def play():
+    made = []
+
+    def start(script, **pace):
+        steps, clock, opened = iter(script), At(metagraph=Graph()), []
+
+        def make():
+            opened.append(Rounds(steps))
+            return opened[-1]
+
+        subnet = Subnet(1, make, Pace(**({"margin_blocks": 5, "backoff_s": 0.01, "rounds": 10**6} | pace)), None, None, lambda: clock)
+        subnet.rounds_seen, subnet.faults = [], []
+        subnet.on_round = subnet.rounds_seen.append
+        subnet.on_fault = lambda netuid, cause, rest_s: subnet.faults.append((cause, rest_s))
+        made.append(subnet)
+        subnet.start()
+        return subnet, clock, opened
+
+    yield start
+    for subnet in made:
+        subnet.stop()
+
+
+def test_weights_are_due_once_an_epoch_a_margin_before_it(play):
+    subnet, clock, _ = play(["good"] * 100, rounds=1)
+    handed = []
+    operator = Operator([subnet], lambda netuid: clock, handed.extend)
+    until(lambda: subnet.row.state == "done")
+    for clock.block in range(20, 45):
+        clock.next_epoch = 30 if clock.block < 30 else 60
+        operator.tick()
+    assert [one.values for one in handed] == [{"m": 1.0}] and subnet.row.handed_at_block == 25 and operator.done
+    for clock.block in range(45, 60):
+        operator.tick()
+    assert len(handed) == 2 and subnet.row.handed_at_block == 55
+
+
+def test_a_fault_rests_longer_each_time_and_takes_the_weights_back(play):
+    gate = threading.Event()
+    subnet, clock, opened = play(["good", "bad", "bad", "bad", gate, "good"])
+    until(lambda: len(subnet.rounds_seen) == 1)
+    clock.block, clock.next_epoch = 26, 30  # the margin: weights of the good round would be due
+    until(lambda: len(subnet.faults) == 3)
+    assert subnet.due(clock) == [], "what failed last has no weights"
+    assert [cause for cause, _ in subnet.faults] == ["ValueError: bad round"] * 3
+    assert [rest_s for _, rest_s in subnet.faults] == [0.01, 0.02, 0.04]
+    assert all(one.closed for one in opened[:3])
+    gate.set()
+    until(lambda: len(subnet.rounds_seen) == 2)
+    assert subnet.row.failures == 0 and len(subnet.due(clock)) == 1
+
+
+def test_a_stuck_thread_is_left_behind(play):
+    gate = threading.Event()
+    subnet, clock, opened = play([gate, "good", "good"], round_limit_s=0.2, rounds=1)
+    until(lambda: subnet._busy_since is not None)
+    time.sleep(0.25)
+    subnet.look_after()
+    until(lambda: subnet.row.state == "done")  # by the thread that took its place
+    assert "not through within 0.2 s" in subnet.faults[0][0] and len(opened) == 2 and len(subnet.rounds_seen) == 1
+    gate.set()
+    until(lambda: opened[0].closed)
+    assert len(subnet.rounds_seen) == 1, "what the stuck round came to counts for nothing"
+
+
+def test_no_questions_without_a_fresh_metagraph(play):
+    subnet, clock, _ = play(["good"] * 10)
+    until(lambda: len(subnet.rounds_seen) == 1)
+    clock.metagraph, clock.block = None, 100
+    time.sleep(0.5)
+    assert len(subnet.rounds_seen) == 1
+    clock.metagraph = Graph()
+    until(lambda: len(subnet.rounds_seen) == 2)
+
+
+def test_a_subnet_that_can_not_be_read_says_so(play):
+    subnet, clock, _ = play(["good"] * 10)
+    until(lambda: len(subnet.rounds_seen) == 1)
+    clock.trouble = "there is no subnet 1"
+    until(lambda: subnet.faults)
+    assert subnet.faults[0][0] == "there is no subnet 1" and subnet.row.state == "failed"
