@@ -19,6 +19,8 @@ from raytensor.telemetry.validate_events import WeightsHanded, WeightsReceipt
 from raytensor.types import Fate, Receipt, Weights
 
 RECEIPTS_EVERY_S = 1.0
+RETRY_S = 10.0
+PAGE = 1000  # receipts that are asked for at once
 
 
 class Handover:
@@ -32,14 +34,18 @@ class Handover:
         self._asking: Any = None
         self._asked_at = 0.0
         self._shown = cursor
-        self.cursor = 0  # receipts up to here are known: those of the last days first, so that the watchdog has them
+        # Receipts up to here are known. The last of those that were shown are read again: the watchdog wants them.
+        self.cursor = max(0, cursor - PAGE)
+        self._retry_at = 0.0
+        self._stopped: dict[str, str] = {}
         self._last: dict[tuple[int, str], tuple[float, Receipt | None]] = {}
         self.trouble = ""
 
     @property
     def idle(self) -> bool:
-        """Whether everything was handed over."""
-        return self._handing is None and not self._newest
+        """Whether everything was handed over, and the writer has said what became of it."""
+        told = all(receipt is not None for _, receipt in self._last.values())
+        return self._handing is None and not self._newest and told
 
     def hand(self, weights: Sequence[Weights]) -> None:
         """These are the newest; what was not handed over yet is replaced."""
@@ -51,14 +57,15 @@ class Handover:
         """Hand over what waits if the writer is free, and take in receipts."""
         if self._handing is not None and ray.wait([self._handing], timeout=0)[0]:
             self._handed()
-        if self._handing is None and self._newest:
+        if self._handing is None and self._newest and time.monotonic() >= self._retry_at:
             self._on_the_way, self._newest = self._newest, {}
             self._handing = self._writer.hold.remote(list(self._on_the_way.values()))
-        if self._asking is not None and ray.wait([self._asking], timeout=0)[0]:
+        if self._asking is not None and len(ray.wait(self._asking, num_returns=2, timeout=0)[0]) == 2:
             self._take_receipts()
         if self._asking is None and time.monotonic() - self._asked_at >= RECEIPTS_EVERY_S:
             self._asked_at = time.monotonic()
-            self._asking = self._writer.receipts_since.remote(self.cursor)
+            most = min(PAGE, self._shown - self.cursor) if self.cursor < self._shown else PAGE
+            self._asking = [self._writer.receipts_since.remote(self.cursor, most), self._writer.state.remote()]
 
     def last_try(self, netuid: int, hotkey: str) -> LastTry | None:
         """The newest weights that the writer knows of."""
@@ -75,10 +82,12 @@ class Handover:
         try:
             ray.get(ref, timeout=5)
         except RayError as error:  # the writer restarts and looks at the chain first; the newest are handed in again
-            self.trouble = _last_line(error)
+            trouble, self.trouble = self.trouble, _last_line(error)
             self._newest = self._on_the_way | self._newest
-            self._show(events.Warned(text=f"the chain's writer took no weights: {self.trouble}", fix="it is started again; they are handed in again"))
-            self._asked_at = time.monotonic()
+            self._retry_at = time.monotonic() + RETRY_S
+            if self.trouble != trouble:
+                fix = f"they are handed in again every {RETRY_S:g} s"
+                self._show(events.Warned(text=f"the chain's writer took no weights: {self.trouble}", fix=fix))
             return
         self.trouble = ""
         for (netuid, hotkey), one in self._on_the_way.items():
@@ -86,18 +95,22 @@ class Handover:
             self._show(WeightsHanded(netuid=netuid, hotkey=hotkey, block=one.made_at_block, miners=len(one.values)))
 
     def _take_receipts(self) -> None:
-        ref, self._asking = self._asking, None
+        refs, self._asking = self._asking, None
         try:
-            cursor, receipts = ray.get(ref, timeout=5)
-        except RayError as error:
+            (cursor, receipts), state = ray.get(refs, timeout=5)
+        except RayError as error:  # it is started again, and tells the same receipts then
             self.trouble = _last_line(error)
             return
+        if state["stopped"] != self._stopped:
+            self._stopped = dict(state["stopped"])
+            for signer, why in self._stopped.items():
+                self._show(events.Warned(text=f"the chain's writer stopped writing for {signer}: {why}"))
         for receipt in receipts:
             if receipt.netuid is None:
                 continue
             if receipt.error != "Superseded":
                 self._last[receipt.netuid, receipt.signer] = (time.time(), receipt)
-            if cursor > self._shown:
+            if self.cursor >= self._shown:
                 self._show(
                     WeightsReceipt(
                         netuid=receipt.netuid, hotkey=receipt.signer, fate=receipt.fate.value, block=receipt.block,
@@ -107,6 +120,8 @@ class Handover:
                 if receipt.fate is Fate.FAILED:
                     text = f"weights of {receipt.signer[:8]} on subnet {receipt.netuid}: {receipt.error}"
                     self._show(events.Warned(text=text, fix=receipt.action or ""))
+        if not receipts and self.cursor < self._shown:  # the journal was removed: it counts anew
+            self._shown = self.cursor
         self.cursor = cursor
 
 

@@ -80,6 +80,7 @@ class Subnet:
         self._busy_since: float | None = None
         self._good: list[Weights] = []  # of the last good round
         self._handed_for = 0  # epoch block for which weights were handed in
+        self._handed_rounds = 0  # rounds that were played then
         self.on_round: Callable[[RoundResult], None] = lambda result: None
         self.on_fault: Callable[[int, str, float], None] = lambda netuid, cause, rest_s: None
 
@@ -91,13 +92,18 @@ class Subnet:
         self._stop.set()
 
     def due(self, clock: Clock) -> list[Weights]:
-        """The weights that are to be handed in now; each epoch's only once."""
-        if not self._good or not clock.tempo or clock.next_epoch <= self._handed_for:
+        """The weights that are to be handed in now; each epoch's only once, and those of the last round of all."""
+        good = list(self._good)
+        if not good or not clock.tempo:
             return []
-        if clock.next_epoch - clock.block > self._pace.margin(clock.tempo):
+        in_margin = clock.next_epoch - clock.block <= self._pace.margin(clock.tempo) and clock.next_epoch > self._handed_for
+        last = self.row.state == "done" and self._handed_rounds < self.row.rounds
+        if not in_margin and not last:
             return []
-        self._handed_for, self.row.handed_at_block = clock.next_epoch, clock.block
-        return list(self._good)
+        if in_margin:
+            self._handed_for = clock.next_epoch
+        self._handed_rounds, self.row.handed_at_block = self.row.rounds, clock.block
+        return good
 
     def look_after(self) -> None:
         """A thread that is stuck is left behind: what it does from now on counts for nothing."""

@@ -88,13 +88,21 @@ def test_weights_are_due_once_an_epoch_a_margin_before_it(play):
     handed = []
     operator = Operator([subnet], lambda netuid: clock, handed.extend)
     until(lambda: subnet.row.state == "done")
+    operator.tick()
+    assert len(handed) == 1, "those of the last round of all are handed in at once"
     for clock.block in range(20, 45):
         clock.next_epoch = 30 if clock.block < 30 else 60
         operator.tick()
-    assert [one.values for one in handed] == [{"m": 1.0}] and subnet.row.handed_at_block == 25 and operator.done
+    assert [one.values for one in handed] == [{"m": 1.0}] * 2 and subnet.row.handed_at_block == 25 and operator.done
     for clock.block in range(45, 60):
         operator.tick()
-    assert len(handed) == 2 and subnet.row.handed_at_block == 55
+    assert len(handed) == 3 and subnet.row.handed_at_block == 55
+
+
+def test_nothing_is_handed_in_before_the_margin_while_rounds_are_to_come(play):
+    subnet, clock, _ = play(["good"] * 10)
+    until(lambda: len(subnet.rounds_seen) == 1)
+    assert [bool(subnet.due(At(block=block))) for block in (0, 10, 24, 25, 26)] == [False, False, False, True, False]
 
 
 def test_a_fault_rests_longer_each_time_and_takes_the_weights_back(play):
