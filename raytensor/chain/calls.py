@@ -286,7 +286,7 @@ class SetCommitment(Intent):
         raw = self.text.encode()
         if len(raw) > 128:
             raise ValueError(f"a commitment holds at most 128 bytes, got {len(raw)}: publish a hash or a link instead")
-        return {"netuid": self.netuid, "info": {"fields": [[{f"Raw{len(raw)}": "0x" + raw.hex()}]]}}
+        return {"netuid": self.netuid, "info": {"fields": [{f"Raw{len(raw)}": "0x" + raw.hex()}]}}
 
 
 def call_from_json(data: dict[str, Any]) -> Call:

@@ -11,24 +11,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from raytensor.chain.client import ChainClient, Head
+from raytensor.chain.commitments import read_commits
 from raytensor.chain.follower import Tick
 from raytensor.chain.metagraph import PALLET, next_epoch, read_metagraph
 from raytensor.chain.preflight import SubnetView, read_views
 from raytensor.errors import ChainError, ChainUnavailable
-from raytensor.types import Metagraph
+from raytensor.types import Commit, Metagraph
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of a subnet. read_at: when the metagraph was read (monotonic); trouble: why it could not be."""
+    """What is known of a subnet. read_at: when the metagraph was read (monotonic); trouble: why it could not be.
+    commits: by hotkey, as of the metagraph's block."""
 
     tick: Tick | None = None
     next_epoch: int = 0
     metagraph: Metagraph | None = None
+    commits: Mapping[str, Commit] = field(default_factory=dict)
     read_at: float = 0.0
     view: SubnetView | None = None
     trouble: str = ""
@@ -122,12 +125,13 @@ class SubnetsFollower:
     def _read(self, client: ChainClient, netuid: int, head: Head) -> None:
         try:
             metagraph = read_metagraph(client, netuid, head=head, with_weights=False)
+            commits = read_commits(client, netuid, head.hash)
         except ChainUnavailable:
             raise
         except ChainError as error:  # of this subnet alone
             self._seen[netuid] = replace(self._seen[netuid], trouble=str(error))
             return
-        self._seen[netuid] = replace(self._seen[netuid], metagraph=metagraph, read_at=time.monotonic(), trouble="")
+        self._seen[netuid] = replace(self._seen[netuid], metagraph=metagraph, commits=commits, read_at=time.monotonic(), trouble="")
 
     def _read_view(self, client: ChainClient, netuid: int, head: Head) -> None:
         if self._seen[netuid].metagraph is None:

@@ -8,7 +8,7 @@ by the asker, which has none.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from raytensor.errors import ConfigError
 from raytensor.telemetry import events
 from raytensor.telemetry.runfolder import RunFolder
 from raytensor.telemetry.validate_events import SubnetFault, SubnetRound
-from raytensor.types import Metagraph
+from raytensor.types import Commit, Metagraph
 from raytensor.validate.handover import Handover
 from raytensor.validate.watch import Watchdog
 from raytensor.validators.desk import ScorerDesk
@@ -78,6 +78,7 @@ class SubnetClock:
     tempo: int
     next_epoch: int
     metagraph: Metagraph | None
+    commits: Mapping[str, Commit]
     trouble: str
 
 
@@ -110,8 +111,9 @@ class Parts:
         fresh = seen.metagraph is not None and time.monotonic() - seen.read_at <= limit_s
         tick = seen.tick
         return SubnetClock(
-            tick.block if tick else 0, tick.tempo if tick else 0, seen.next_epoch, seen.metagraph if fresh else None, seen.trouble
-        )
+            tick.block if tick else 0, tick.tempo if tick else 0, seen.next_epoch, seen.metagraph if fresh else None, seen.commits,
+            seen.trouble,
+        )  # fmt: skip
 
     def save(self) -> None:
         """Keep which receipts were shown."""

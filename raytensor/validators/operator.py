@@ -13,11 +13,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raytensor.types import Metagraph, Weights
+from raytensor.types import Commit, Metagraph, Weights
 from raytensor.validators.desk import ScorerDesk
 from raytensor.validators.subnet import RoundResult, SubnetValidator
 from raytensor.validators.transport import MinerTransport
@@ -32,6 +32,7 @@ class Clock(Protocol):
     tempo: int
     next_epoch: int
     metagraph: Metagraph | None
+    commits: Mapping[str, Commit]
     trouble: str
 
 
@@ -155,7 +156,7 @@ class Subnet:
                 next_block = clock.block + self._pace.between_rounds(clock.tempo)
                 self.row.state = "asking"
                 self._busy_since = time.monotonic()
-                result = validator.play(clock.metagraph, self._transport, self._desk, lambda: self._over(generation))
+                result = validator.play(clock.metagraph, self._transport, self._desk, lambda: self._over(generation), clock.commits)
                 if generation != self._generation:
                     return
                 self._busy_since = None

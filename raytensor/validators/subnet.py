@@ -19,7 +19,7 @@ from typing import Any
 from raytensor.data.text import Text
 from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.evidence import gather
-from raytensor.types import Failure, Metagraph, Score, Task, Weights
+from raytensor.types import Commit, Failure, Metagraph, Score, Task, Weights
 from raytensor.validators.desk import ScorerDesk
 from raytensor.validators.evidence import EvidenceLog, replay
 from raytensor.validators.scoreboard import ScoreBoard
@@ -77,14 +77,23 @@ class SubnetValidator:
         return max(board.state.round for board in self.boards.values())
 
     def play(
-        self, metagraph: Metagraph, transport: MinerTransport, desk: ScorerDesk, stopped: Callable[[], bool] = lambda: False
+        self,
+        metagraph: Metagraph,
+        transport: MinerTransport,
+        desk: ScorerDesk,
+        stopped: Callable[[], bool] = lambda: False,
+        commits: Mapping[str, Commit] | None = None,
     ) -> RoundResult | None:
-        """One round: ask, score, log, reduce. None when `stopped` said so first: nothing of it counts then."""
+        """One round: ask, score, log, reduce. None when `stopped` said so first: nothing of it counts then.
+
+        commits  by hotkey, as of the metagraph's block; only those of earlier blocks count, for its hash draws the questions.
+        """
         started, number = time.monotonic(), self.last_round + 1
         miners = self._miners(metagraph)
+        promised = {hotkey: commit for hotkey, commit in (commits or {}).items() if commit.block < metagraph.block}
         questions: dict[str, tuple[Task, Any]] = {}
         for hotkey, board in self.boards.items():
-            ask = Ask(metagraph.block_hash, self.netuid, hotkey, number, miners)
+            ask = Ask(metagraph.block_hash, self.netuid, hotkey, number, miners, promised)
             questions.update({task.task_id: (task, sealed) for task, sealed in self._mechanism.tasks(ask, board.state, self._text)})
         results, answered = self._ask_and_score(questions, metagraph, transport, desk, stopped)
         if results is None or stopped():

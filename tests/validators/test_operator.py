@@ -24,6 +24,7 @@ class At:
     tempo: int = 30
     next_epoch: int = 30
     metagraph: Any = None
+    commits: Any = None
     trouble: str = ""
 
 
@@ -37,7 +38,7 @@ class Rounds:
     def __init__(self, script):
         self.script, self.closed = script, False
 
-    def play(self, metagraph, transport, desk, stopped):
+    def play(self, metagraph, transport, desk, stopped, commits):
         step = next(self.script)
         if step == "bad":
             raise ValueError("bad round")

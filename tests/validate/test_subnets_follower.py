@@ -1,0 +1,73 @@
+"""One connection that follows many subnets: clocks, metagraphs, commitments; a subnet that is not there says so alone."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+import netkit
+import pytest
+
+from raytensor.chain.calls import SetCommitment
+from raytensor.chain.client import ChainClient
+from raytensor.chain.commitments import digest_of
+from raytensor.chain.subnets import SubnetsFollower
+from raytensor.chain.wallet import DevKey
+from raytensor.types import Commit
+
+LIMIT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    with ExitStack() as stack:
+        yield netkit.start(tmp_path_factory.mktemp("net"), stack, subnets=1)
+
+
+def until(seen):
+    end = time.monotonic() + LIMIT_S
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_many_subnets_over_one_connection(net):
+    (netuid,), missing = net.netuids, 77
+    digest, block = "ab" * 32, 0
+    with ChainClient(net.endpoint, 20.0) as client:
+        for n, text in enumerate((digest + " https://example.org/model", "somebody's nickname")):
+            key = DevKey(f"//validate//0//miner//{n}")
+            done, _ = client.send(SetCommitment(signer=key.ss58, netuid=netuid, text=text).call(), key.open())
+            block = block or done
+    follower = SubnetsFollower(net.endpoint, [netuid, missing], refresh_blocks=2, view_blocks=2)
+    follower.start()
+    try:
+        until(lambda: follower.seen(netuid).metagraph is not None and follower.seen(missing).trouble)
+        seen = follower.seen(netuid)
+        assert f"no subnet {missing}" in follower.seen(missing).trouble and not seen.trouble
+        assert seen.commits == {net.miners[netuid][0]: Commit(digest, block)}
+        assert set(net.miners[netuid]) <= set(seen.metagraph.hotkeys)
+        first = seen.metagraph.last_epoch_block
+        until(lambda: follower.seen(netuid).metagraph.last_epoch_block > first)
+        later = follower.seen(netuid)
+        assert later.next_epoch == later.tick.block + later.tick.blocks_until_epoch and later.view.uid_of
+        assert follower.silence == (0.0, "")
+    finally:
+        follower.close()
+
+
+@pytest.mark.parametrize(
+    "field, digest",
+    [
+        ({"Raw64": "0x" + ("ab" * 32).encode().hex()}, "ab" * 32),
+        ([{"Raw64": "cd" * 32}], "cd" * 32),
+        ({"Raw70": "0x" + ("ab" * 32 + " where").encode().hex()}, "ab" * 32),
+        ({"BlakeTwo256": "0x" + "ef" * 32}, "ef" * 32),
+        ({"Raw66": "0x" + ("ab" * 33).encode().hex()}, None),
+        ({"Raw5": "0x1234567890"}, None),
+        ({"TimelockEncrypted": {"encrypted": "0x00", "reveal_round": 1}}, None),
+        ("None", None),
+    ],
+)
+def test_what_a_commitment_says(field, digest):
+    assert digest_of(field) == digest
