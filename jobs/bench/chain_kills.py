@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import random
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,15 @@ def _pid(actor: Any) -> int:
 
 def run_kills(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) -> tuple[int, int, list[str]]:
     """(kills that hit a call, intents, what is wrong by the chain's word)."""
+    with contextlib.redirect_stdout(io.StringIO()):  # Ray tells of each process that dies, in five lines
+        return _run(args, node, folder, netuids)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.__stdout__, flush=True)
+
+
+def _run(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) -> tuple[int, int, list[str]]:
     # Every kill is meant: the raylet need not tell of it.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(address="local", num_cpus=2, include_dashboard=False, namespace="raytensor", log_to_driver=False, logging_level="CRITICAL")
@@ -101,8 +112,8 @@ def run_kills(args: argparse.Namespace, node: Any, folder: Path, netuids: list[i
         ledger = Ledger(client, node.recorder, netuids, [hotkey(n).ss58 for n in range(args.hotkeys)], made.coldkeys)
         pairs += zip(portion, actor.again(portion))
         usual = time.monotonic() - began
-        print(f"\na portion of {PORTION} intents takes {usual:.1f} s; killed at random moments of that", flush=True)
-        print(f"{'kills':>6}{'too late':>10}{'intents':>9}{'applied':>9}{'reported':>10}{'wrong':>7}{'seconds':>9}", flush=True)
+        _say(f"\na portion of {PORTION} intents takes {usual:.1f} s; killed at random moments of that")
+        _say(f"{'kills':>6}{'too late':>10}{'intents':>9}{'applied':>9}{'reported':>10}{'wrong':>7}{'seconds':>9}")
         while kills < args.kills:
             portion = made.take(PORTION)
             for attempt in range(1 if dice.random() < 0.7 else 2):  # at times killed again in the second try
@@ -122,9 +133,10 @@ def run_kills(args: argparse.Namespace, node: Any, folder: Path, netuids: list[i
                 total += len(receipts)
                 wrong += verdict.wrong
                 took = time.monotonic() - began
-                print(f"{kills:>6}{missed:>10}{total:>9}{verdict.included:>9}{verdict.reported:>10}{len(verdict.wrong):>7}{took:>9.1f}", flush=True)
+                _say(f"{kills:>6}{missed:>10}{total:>9}{verdict.included:>9}{verdict.reported:>10}"
+                     f"{len(verdict.wrong):>7}{took:>9.1f}")  # fmt: skip
                 for line in verdict.wrong[:5]:
-                    print(f"    {line}", flush=True)
+                    _say(f"    {line}")
                 pairs = []
                 ledger = Ledger(client, node.recorder, netuids, [hotkey(n).ss58 for n in range(args.hotkeys)], made.coldkeys)
     except GetTimeoutError as error:

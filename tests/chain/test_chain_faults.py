@@ -1,0 +1,41 @@
+"""Weight and stake intents through every fault, and through kills of the actor: the benchmark in a small form.
+
+The verdict is the chain's: events of every block, stake and balances to the rao, LastUpdate (jobs/bench/chain_ledger.py).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def run(*arguments, timeout_s):
+    command = [sys.executable, str(ROOT / "jobs" / "bench" / "chain_faults.py"), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    return {goal["name"]: goal["value"] for goal in json.loads(done.stdout.strip().splitlines()[-1])["goals"]}
+
+
+def test_each_intent_is_applied_once_or_reported_whatever_happens():
+    found = run("--quick", "--intents", "84", timeout_s=400)
+    assert found["intents"] == 84 == found["applied exactly once"] + found["reported as not applied"]
+    assert found["wrong by the chain's word"] == 0 and found["applied exactly once"] >= 80
+
+
+def test_a_chain_actor_that_is_killed_applies_nothing_twice_and_loses_nothing():
+    found = run("--quick", "--intents", "0", "--kills", "6", timeout_s=400)
+    assert found["kills between plan and receipt"] >= 6 and found["applied twice or lost through kills"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("RAYTENSOR_SLOW"), reason="takes ten minutes: set RAYTENSOR_SLOW=1")
+def test_a_hundred_kills():
+    found = run("--intents", "0", "--kills", "100", "--hotkeys", "8", "--subnets", "8", timeout_s=3600)
+    assert found["kills between plan and receipt"] >= 100 and found["applied twice or lost through kills"] == 0
