@@ -36,7 +36,7 @@ CHAIN_START_S = 180.0  # to open the subnet and register everyone, on a chain wi
 # Settings that change how a run is carried out but not what it computes: they may differ when it is gone on with.
 MAY_CHANGE = (
     "rounds", "resume", "dry_run", "paths.", "cluster.", "tracker.", "chain.timeout_s", "chain.inclusion_timeout_s",
-    "miners.num_hosts", "miners.cpus_per_host", "miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every",
+    "miners.num_hosts", "miners.cpus_per_host", "miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every", "miners.wire.",
     "validators.num_scorers", "validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s",
     "validators.gpus_per_scorer", "validators.pack_", "validators.score_limit_s", "validators.isolate",
 )  # fmt: skip
@@ -85,6 +85,22 @@ def needs(cfg: RunConfig, cpus: float) -> list[Need]:
         Need("scorers", validators.num_scorers, validators.cpus_per_scorer, validators.gpus_per_scorer),
         Need("chain actor", 1, CHAIN_ACTOR_CPUS),
     ]
+
+
+def refuse_unusable(cfg: RunConfig) -> None:
+    """Refuse files and models that are not there, before anything starts. Raises `ConfigError`."""
+    from raytensor.data import corpus
+
+    if cfg.data.source in corpus.LOCAL:
+        corpus.local_files(cfg.data)
+    named = {profile.model: profile for profile in cfg.miners.profiles if profile.model}
+    if named:
+        from raytensor.miners.model import spec
+        from raytensor.training.models import refuse_unusable as refuse
+
+        vocab_size = 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size
+        for profile in named.values():
+            refuse(spec(profile, vocab_size, cfg.miners.seq_len, seed=0))
 
 
 class Network:
@@ -146,6 +162,7 @@ class Network:
 
     def _start(self) -> None:
         cfg = self.cfg
+        refuse_unusable(cfg)
         self._phase("starting the chain, and Ray (takes about 7 s)" if self._embedded else "starting Ray (takes about 7 s)")
         chain_up: Future[Subnet] = Future()
         threading.Thread(target=self._in_thread, args=(chain_up, self._start_chain), name="chain-start", daemon=True).start()
@@ -169,6 +186,8 @@ class Network:
         self.subnet = self._result(chain_up)
         self._start_chain_actor()
         self.fleet.wait_ready(cfg.cluster.start_timeout_s)
+        if cfg.miners.wire.enabled:
+            self._open_door()
         self._start_round()
         self._announce()
 
@@ -280,6 +299,14 @@ class Network:
         )
         self._stack.callback(lambda: ray.kill(self.chain))
         wait_ready({"the chain actor": self.chain.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
+
+    def _open_door(self) -> None:
+        from raytensor.axons import Door
+        from raytensor.chain.wallet import DevKey
+
+        signers = [DevKey(who.hotkey_uri).open() for who in self.neurons if who.role == "miner"]
+        door = Door(self.cfg, self.fleet, self.endpoint, self.subnet.netuid, {signer.ss58: signer for signer in signers}, self._phase)
+        self._stack.callback(door.close)
 
     def _start_round(self) -> None:
         from raytensor.chain.follower import Follower

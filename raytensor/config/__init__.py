@@ -24,11 +24,12 @@ from raytensor.config.groups import (
     Paths,
     Tracker,
     Validators,
+    Wire,
 )
 from raytensor.config.mechanisms import Mechanism, Query, collaborates
 from raytensor.config.run import RunConfig
 
 __all__ = [
     "BEHAVIOURS", "Chain", "Cluster", "Collab", "Data", "Mechanism", "MinerProfile", "Miners", "Paths", "Query", "RunConfig", "Setting",
-    "Tracker", "Validators", "collaborates", "compose", "conf_dir", "help_of_groups", "help_of_settings", "settings", "to_yaml",
+    "Tracker", "Validators", "Wire", "collaborates", "compose", "conf_dir", "help_of_groups", "help_of_settings", "settings", "to_yaml",
 ]  # fmt: skip

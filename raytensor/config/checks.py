@@ -5,11 +5,20 @@ In: a configuration. Out: nothing, or one `ConfigError` with a line per mistake.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from typing import Any
 
 from raytensor.config.groups import ENGINES
 from raytensor.errors import ConfigError
+
+
+def is_publishable(address: str) -> bool:
+    """Whether the chain takes this IP address as an axon's (pallet subtensor, `is_valid_ip_address`)."""
+    try:
+        return str(ipaddress.ip_address(address)) not in ("127.0.0.1", "::1", "0.0.0.0", "::", "255.255.255.255")
+    except ValueError:
+        return False
 
 
 def training_mistakes(cfg: Any) -> list[str]:

@@ -114,6 +114,26 @@ def _default_profiles() -> list[MinerProfile]:
 
 
 @dataclass
+class Wire:
+    """How the miners of a run answer validators elsewhere."""
+
+    # Serve every miner's hotkey by signed HTTP, and publish where on the chain.
+    enabled: bool = False
+    # Address to listen on.
+    host: str = "0.0.0.0"
+    # Address to publish; null is this node's own in the cluster. The chain refuses 127.0.0.1.
+    ip: str | None = None
+    # Port of the first miner; the next ones follow. 0 takes free ports.
+    port: int = 8091
+    # Serve only hotkeys with a validator permit on the subnet (registered ones otherwise).
+    require_permit: bool = True
+    # Alpha that a caller must have on the subnet.
+    min_stake_alpha: float = 0.0
+    # Hotkeys that are served whatever their registration, permit or stake.
+    allow: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Miners:
     # Miners (hotkeys) on the subnet.
     num_miners: int = 8
@@ -136,6 +156,8 @@ class Miners:
     train_timeout_s: float = 300.0
     # Rounds between checkpoints (the last round always writes one); 0 writes none.
     checkpoint_every: int = 1
+    # Miners on the wire.
+    wire: Wire = field(default_factory=Wire)
     # How the miners differ: taken in order, again from the start when there are more miners than profiles.
     profiles: list[MinerProfile] = field(default_factory=_default_profiles)
 

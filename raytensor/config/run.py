@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from raytensor.config.checks import Checks, training_mistakes
+from raytensor.config.checks import Checks, is_publishable, training_mistakes
 from raytensor.config.groups import (
     BEHAVIOURS,
     COLLAB_BEHAVIOURS,
@@ -98,6 +98,10 @@ def check(cfg: RunConfig) -> None:
             checks.add(f"{where}.behaviour={profile.behaviour!r}: has no model, so it takes neither ranks nor GPUs of its own")
         if profile.heads > 0 and profile.hidden % (2 * profile.heads):
             checks.add(f"{where}.hidden={profile.hidden}: must be a multiple of 2 * heads ({2 * profile.heads})")
+    wire = cfg.miners.wire
+    need(0 <= wire.port <= 65535 - (cfg.miners.num_miners - 1 if wire.port else 0), "miners.wire.port", "must be 0, or leave room for a port a miner up to 65535")
+    need(wire.min_stake_alpha >= 0, "miners.wire.min_stake_alpha", "must be 0 or greater")
+    need(wire.ip is None or is_publishable(wire.ip), "miners.wire.ip", "must be an IP address that the chain takes: not 127.0.0.1, ::1 or 0.0.0.0")
     checks.one_of("tracker.kind", ("none", "wandb"))
     checks.one_of("tracker.mode", ("offline", "online", "disabled"))
     need(cfg.chain.endpoint is None or re.match(r"wss?://\S+", cfg.chain.endpoint) is not None, "chain.endpoint", "must be a ws:// or wss:// address")

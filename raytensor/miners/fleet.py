@@ -96,6 +96,7 @@ class Fleet:
         self.num_hosts = len(self._hosts)
         self._round = resume_round if resume_round is not None else -1  # newest round that was trained
         self._incidents: list[str] = []
+        self._front: Any = None
         self.train_losses: dict[str, float] = {}  # newest training loss by hotkey, nats per token
         self.train_s = 0.0  # seconds that hosts spent training, summed over hosts
         for host in self._hosts:
@@ -162,6 +163,13 @@ class Fleet:
             checkpoints.prune(self._folder, round)
         return whole
 
+    def open_to(self, front: Any) -> None:
+        """Questions from outside may come through `front` (a `serving.Front` actor) from now on; it is told of replacements."""
+        self._front = front
+        for host in self._hosts:
+            if host.actor is not None:
+                front.route.remote([hotkey for hotkey, _ in host.members], host.actor)
+
     def incidents(self) -> list[str]:
         """What went wrong with hosts since the last call, a line each."""
         found, self._incidents = self._incidents, []
@@ -182,6 +190,8 @@ class Fleet:
         else:
             factory = ray.remote(**LANES)(MinerHost).options(num_cpus=miners.cpus_per_host, num_gpus=miners.gpus_per_host)
             host.actor = factory.remote(self._cfg, host.members, self._text, self._folder, resume_round)
+        if self._front is not None:
+            self._front.route.remote([hotkey for hotkey, _ in host.members], host.actor)
         host.busy = host.actor.ready.remote()
         host.busy_until = time.monotonic() + self._cfg.cluster.start_timeout_s
 

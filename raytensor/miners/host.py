@@ -24,6 +24,7 @@ from raytensor.config import MinerProfile, RunConfig, collaborates
 from raytensor.data.text import Text
 from raytensor.miners import checkpoints
 from raytensor.miners.collaborator import CollaboratingMiner
+from raytensor.miners.gauges import Gauges
 from raytensor.miners.miner import Miner, exam, top_tokens
 from raytensor.miners.stacks import make_members, stacks
 from raytensor.miners.turns import Turns
@@ -64,6 +65,8 @@ class MinerHost:
         device = "cuda" if cfg.miners.gpus_per_host > 0 else "cpu"
         self._folder = folder
         self._exam = exam(cfg, text)
+        self._seq_len = cfg.miners.seq_len
+        self._gauges = Gauges("run")
         self._vocab_size = text.vocab_size
         self._miners: dict[str, Miner | CollaboratingMiner]
         stacked = {}
@@ -99,18 +102,28 @@ class MinerHost:
         for stack, hotkeys in self._stacks.items():
             losses.update(self._train_stack(stack, hotkeys, round))
         losses.update({hotkey: miner.train(round) for hotkey, miner in self._miners.items() if hotkey not in losses})
-        return Trained(round, {hotkey: loss for hotkey, loss in losses.items() if loss is not None}, time.perf_counter() - started)
+        wall_s = time.perf_counter() - started
+        trained = [self._miners[hotkey].profile for hotkey, loss in losses.items() if loss is not None]
+        tokens = sum(profile.steps * profile.batch_size for profile in trained) * self._seq_len
+        self._gauges.trained([loss for loss in losses.values() if loss is not None], tokens, wall_s)
+        return Trained(round, {hotkey: loss for hotkey, loss in losses.items() if loss is not None}, wall_s)
 
     def answer(self, task: Task, observed: Any = None) -> Response | Submission | Failure:
         """One miner's answer; a `Failure` with SILENT when it gives none."""
-        response = self._miners[task.hotkey].answer(task, observed)
-        return response or Failure(task.task_id, task.hotkey, Reason.SILENT, "the miner gave no answer")
+        began = time.perf_counter()
+        answer = self._answer(task, observed)
+        self._gauges.answered(answer, time.perf_counter() - began)
+        return answer
 
     def serve(self, task: Task) -> Response | Submission | Failure:
         """As `answer`, for questions from outside the run: called in a lane of its own, it answers while others train."""
         if task.hotkey not in self._miners:
             return Failure(task.task_id, task.hotkey, Reason.REFUSED, "this host has no miner of that hotkey")
-        return self.answer(task)
+        return self._answer(task, None)
+
+    def _answer(self, task: Task, observed: Response | None) -> Response | Failure:
+        response = self._miners[task.hotkey].answer(task, observed)
+        return response or Failure(task.task_id, task.hotkey, Reason.SILENT, "the miner gave no answer")
 
     def heldout_losses(self) -> dict[str, float | None]:
         """Held-out loss of each miner in nats per token; None for one that gives no answers of its own."""

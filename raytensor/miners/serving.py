@@ -1,0 +1,87 @@
+"""The door of a run's miners to validators elsewhere: signed HTTP for each hotkey, answered by the miner's own host.
+
+In: requests on the wire, hosts by hotkey, metagraph snapshots. Out: what the hosts answer. One actor listens for all
+hotkeys, each on a port of its own; it holds addresses only, never a private key. A question goes to the host's serving
+lane, so it waits for one training step at most, never for a round.
+Bounds and waits: those of the wire's server; a question at most its own deadline.
+Knows nothing of the chain: whoever starts it publishes the ports and brings the snapshots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from raytensor.config.groups import Wire
+from raytensor.miners.gauges import Gauges
+from raytensor.types import Failure, Metagraph, Reason, Response, Task
+from raytensor.wire.server import WireServer
+from raytensor.wire.settings import Policy, Server
+
+
+class Front:
+    """`hotkeys` are served once `start` returned; `route` says who answers for them, `update` who may ask.
+
+    cfg  the `miners.wire` section; ports are cfg.port, cfg.port + 1, ... in the order of `hotkeys`.
+    """
+
+    def __init__(self, hotkeys: Sequence[str], cfg: Wire) -> None:
+        self._hosts: dict[str, Any] = {}
+        self._gauges = Gauges("wire")
+        self._servers = {
+            hotkey: WireServer(hotkey, self._ask, Server(host=cfg.host, port=cfg.port + place if cfg.port else 0, policy=_policy(cfg)))
+            for place, hotkey in enumerate(hotkeys)
+        }
+
+    def route(self, hotkeys: Sequence[str], host: Any) -> None:
+        """From now on `host` (an actor with `serve`) answers for these; a replacement takes its predecessor's place."""
+        self._hosts.update(dict.fromkeys(hotkeys, host))
+
+    async def start(self) -> dict[str, int]:
+        """Listen; the port of each hotkey. Raises `OSError` when one is taken."""
+        bound = await asyncio.gather(*(server.start() for server in self._servers.values()))
+        return {hotkey: port for hotkey, (_, port) in zip(self._servers, bound, strict=True)}
+
+    async def update(self, metagraph: Metagraph) -> None:
+        """Serve by this snapshot of the subnet from now on."""
+        for server in self._servers.values():
+            server.update(metagraph)
+
+    async def counts(self) -> dict[str, int]:
+        """Refusals and answers by name, over all hotkeys."""
+        total: Counter[str] = Counter()
+        for server in self._servers.values():
+            total.update(server.gate.counts)
+        return dict(total)
+
+    async def stop(self) -> None:
+        """Close the ports."""
+        await asyncio.gather(*(server.stop(1.0) for server in self._servers.values()))
+
+    async def _ask(self, task: Task) -> Response | Failure:
+        host = self._hosts.get(task.hotkey)
+        if host is None:
+            return Failure(task.task_id, task.hotkey, Reason.REFUSED, "the miner is not up yet")
+        began = asyncio.get_running_loop().time()
+        try:
+            answer = await host.serve.options(concurrency_group="serving").remote(task)
+        except RayTaskError as error:
+            answer = Failure(task.task_id, task.hotkey, Reason.ERROR, f"the miner failed: {type(error.cause).__name__}")
+        except RayActorError:
+            answer = Failure(task.task_id, task.hotkey, Reason.CRASHED, "the miner's host is being replaced")
+        self._gauges.answered(answer, asyncio.get_running_loop().time() - began)
+        return answer
+
+
+def node_ip() -> str:
+    """The address of this node as the cluster knows it."""
+    return ray.util.get_node_ip_address()
+
+
+def _policy(cfg: Wire) -> Policy:
+    return Policy(require_permit=cfg.require_permit, min_stake_alpha_rao=int(cfg.min_stake_alpha * 10**9), allow=list(cfg.allow))

@@ -1,0 +1,103 @@
+"""Miners of a run on the wire: found by the axons on the chain, asked by signed HTTP, the answers those of the run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from raytensor import config
+from raytensor.axons import Door
+from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
+from raytensor.chain.client import ChainClient
+from raytensor.chain.metagraph import read_metagraph
+from raytensor.chain.wallet import DevKey
+from raytensor.config import MinerProfile
+from raytensor.data.text import Text, unigram
+from raytensor.devnet.launch import EmbeddedChain
+from raytensor.miners.fleet import Fleet
+from raytensor.types import Failure, Response, Task
+from raytensor.wire.client import WireClient
+from raytensor.wire.settings import Client
+
+V = 50
+LISTEN = "127.0.0.2"  # loopback, and an address that the chain takes
+OWNER, VALIDATOR, STRANGER = (DevKey(f"//axons//{name}") for name in ("owner", "validator", "stranger"))
+MINERS = [DevKey(f"//axons//miner{i}") for i in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def subnet(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chain")
+    chain = EmbeddedChain(folder / "state", 0.2, folder / "log")
+    with ChainClient(chain.endpoint) as client:
+        keys = [("owner", OWNER), ("validator", VALIDATOR), ("miner", MINERS[0]), ("miner", MINERS[1])]
+        neurons = [Neuron(key.uri, role, key, DevKey(key.uri + "//cold"), stake_rao=10**11 if role == "validator" else 0) for role, key in keys]
+        netuid = make_subnet(client, SubnetSpec(neurons=neurons, tempo=5)).netuid
+        yield chain.endpoint, netuid, client
+    chain.close()
+
+
+def task(netuid: int, caller: DevKey, hotkey: str, number: int = 0) -> Task:
+    draw = np.random.default_rng(number)
+    tokens, lengths = draw.integers(0, V, (6, 12)).astype(np.int32), draw.integers(4, 13, 6).astype(np.int32)
+    return Task(f"{number}/{hotkey}", 1, netuid, caller.ss58, hotkey, tokens, lengths, 10, 20.0)
+
+
+def ask(caller: DevKey, tasks, metagraph) -> list:
+    async def go():
+        async with WireClient(caller.open(), Client(allow_local_addresses=True)) as client:
+            return await client.ask_all(tasks, metagraph)
+
+    return asyncio.run(asyncio.wait_for(go(), 60))
+
+
+def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tmp_path):
+    endpoint, netuid, client = subnet
+    draw = np.random.default_rng(0)
+    train, heldout = draw.integers(0, V, 4_000).astype(np.uint16), draw.integers(0, V, 1_000).astype(np.uint16)
+    text = Text(train, heldout, np.array([0, 4_000]), np.array([0, 1_000]), unigram(train, V), V, 1.0)
+    small = MinerProfile(hidden=32, layers=1, heads=2, steps=2, batch_size=4)
+    wire = config.Wire(enabled=True, host=LISTEN, ip=LISTEN, port=0)
+    miners = config.Miners(
+        num_miners=2, profiles=[small, MinerProfile(behaviour="silent")], seq_len=16, warmup_rounds=0, heldout_rows=16, cpus_per_host=0.2, wire=wire
+    )
+    cfg = config.RunConfig(miners=miners, chain=config.Chain(tempo=5, block_time_s=0.2))
+    hotkeys = [key.ss58 for key in MINERS]
+    fleet = Fleet(cfg, hotkeys, text, num_hosts=1, folder=tmp_path)
+    door, said = None, []
+    try:
+        pids = fleet.wait_ready(90.0)
+        signers = [key.open() for key in MINERS]
+        door = Door(cfg, fleet, endpoint, netuid, {signer.ss58: signer for signer in signers}, said.append)
+        metagraph = read_metagraph(client, netuid)
+        axons = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
+        assert {hotkey: axons[hotkey] for hotkey in hotkeys} == door.addresses and "axons are on the chain" in said[0]
+        fleet.train(1)
+        end = time.monotonic() + 60  # the validator's permit comes with an epoch, and reaches the door with its next look
+        question = task(netuid, VALIDATOR, hotkeys[0])
+        (answer,) = ask(VALIDATOR, [question], metagraph)
+        while isinstance(answer, Failure) and "permit" in answer.detail and time.monotonic() < end:
+            time.sleep(0.5)
+            (answer,) = ask(VALIDATOR, [question], metagraph)
+        (inside,) = fleet.ask([question])
+        np.testing.assert_array_equal(answer.ids, inside.ids)
+        np.testing.assert_array_equal(answer.probs, inside.probs)
+        (silent,) = ask(VALIDATOR, [task(netuid, VALIDATOR, hotkeys[1])], metagraph)
+        (stranger,) = ask(STRANGER, [task(netuid, STRANGER, hotkeys[0])], metagraph)
+        assert "no answer" in silent.detail and "not registered" in stranger.detail
+
+        assert fleet.checkpoint(1)
+        os.kill(pids["miner host 0"], signal.SIGKILL)
+        fleet.train(2)
+        assert all(not isinstance(found, Failure) for found in fleet.ask([question]))
+        (again,) = ask(VALIDATOR, [task(netuid, VALIDATOR, hotkeys[0], 3)], metagraph)
+        assert isinstance(again, Response)
+    finally:
+        if door is not None:
+            door.close()
+        fleet.close()
