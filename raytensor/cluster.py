@@ -64,8 +64,18 @@ def disconnect() -> None:
         ray.shutdown()
 
 
-def check(needs: Iterable[Need]) -> None:
-    """Refuse what the cluster could never hold, role by role, before anything starts."""
+# The settings of `raytensor run` that decide what it needs.
+RUN_SETTINGS = (
+    "miners.num_hosts, miners.cpus_per_host, miners.gpus_per_host, ranks, cpus_per_rank and gpus_per_rank of "
+    "miners.profiles, validators.num_scorers, validators.cpus_per_scorer"
+)
+
+
+def check(needs: Iterable[Need], settings: str = RUN_SETTINGS) -> None:
+    """Refuse what the cluster could never hold, role by role, before anything starts.
+
+    settings  what to change, by the names of the configuration.
+    """
     needs = list(needs)
     total = ray.cluster_resources()
     asked = {
@@ -77,9 +87,7 @@ def check(needs: Iterable[Need]) -> None:
         if amount > there + 1e-9:
             raise ClusterError(
                 f"the run needs {amount:g} {resource}s and the cluster has {there:g}\n{bill(needs)}\n"
-                f"  fix: fewer actors or a smaller share each (miners.num_hosts, miners.cpus_per_host, miners.gpus_per_host, "
-                f"ranks, cpus_per_rank and gpus_per_rank of miners.profiles, validators.num_scorers, "
-                f"validators.cpus_per_scorer), or a larger cluster"
+                f"  fix: fewer actors or a smaller share each ({settings}), or a larger cluster"
             )
 
 

@@ -109,7 +109,7 @@ def _train(cfg: TrainConfig, folder: RunFolder, show: Callable[[events.Event], N
     show(events.Phase(text="starting Ray, and looking at the model"))
     try:
         local = cluster.connect(cfg.cluster)
-        cluster.check(needs(cfg))
+        cluster.check(needs(cfg), "training.ranks or training.min_ranks, training.cpus_per_rank, training.gpus_per_rank")
         parameters = _parameters(cfg)
         show(events.Phase(text=f"{'Ray started' if local else 'joined the Ray cluster'}; {cfg.training.model} with {parameters:,} parameters, {cfg.training.engine} on {cfg.training.ranks} rank(s)"))
         folder.save_state({"job": "train"})  # from here on there is something to go on from

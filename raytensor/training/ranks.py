@@ -93,6 +93,7 @@ def join(rank: int, size: int, address: tuple[str, int], device: str = "cpu", *,
 
 def attach(device: torch.device) -> Ranks:
     """The ranks of the process group that this process is in already (Ray Train makes one)."""
+    _use(device)
     return Ranks(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo", timeout=IDLE))
 
 
@@ -113,7 +114,12 @@ def _device(name: str) -> torch.device:
     if name == "cpu":
         return torch.device("cpu")
     found = torch.device("cuda", 0)
-    torch.cuda.set_device(found)
-    # TF32 for what stays in float32; bfloat16 products don't care.
-    torch.set_float32_matmul_precision("high")
+    _use(found)
     return found
+
+
+def _use(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        # TF32 for what stays in float32; bfloat16 products don't care.
+        torch.set_float32_matmul_precision("high")

@@ -147,3 +147,16 @@ def test_more_than_there_is_is_refused_before_an_actor_starts(ray_session, text)
     cfg.cluster.start_timeout_s = 2.0
     with pytest.raises(ClusterError, match=r"sharded miner 0 \(m0\): no room for .*50.0.* CPU .* free of 4"):
         Fleet(cfg, ["m0"], text, num_hosts=0)
+
+
+def test_gpus_that_are_not_there_are_refused_with_the_bill(ray_session):
+    from raytensor import cluster, train
+    from raytensor.config.train import TrainConfig, Training
+    from raytensor.network import needs
+
+    run = needs(configuration(replace(SHARDED, engine="zero3", ranks=8, batch_size=8, gpus_per_rank=1)), 4.0)
+    with pytest.raises(ClusterError, match=r"needs 8 GPUs and the cluster has 0\n.*\n  sharded miner 8 x 0.2 CPU \+ 1 GPU\n.*\n.*\n  fix: .*gpus_per_rank"):
+        cluster.check(run)
+    job = train.needs(TrainConfig(training=Training(engine="fsdp2", ranks=4, gpus_per_rank=1)))
+    with pytest.raises(ClusterError, match="needs 4 GPUs and the cluster has 0"):
+        cluster.check(job)
