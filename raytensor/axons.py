@@ -37,7 +37,7 @@ class Door:
         self._cfg, self._endpoint, self._netuid, self._say = cfg, endpoint, netuid, say
         # On this node: its address is the one that is published.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._front: Any = ray.remote(Front).options(num_cpus=0.1, scheduling_strategy=here).remote(list(signers), cfg.miners.wire)
+        self._front: Any = ray.remote(Front).options(num_cpus=0.1, scheduling_strategy=here).remote(list(signers), cfg)
         timeout_s = cfg.cluster.start_timeout_s
         try:
             ports = ray.get(self._front.start.remote(), timeout=timeout_s)

@@ -2,7 +2,7 @@
 
 In: requests on the wire, hosts by hotkey, metagraph snapshots. Out: what the hosts answer. One actor listens for all
 hotkeys, each on a port of its own; it holds addresses only, never a private key. A question goes to the host's serving
-lane, so it waits for one training step at most, never for a round.
+lane, so it waits for one training step at most, never for a round. A prompt is a question per token.
 Bounds and waits: those of the wire's server; a question at most its own deadline.
 Knows nothing of the chain: whoever starts it publishes the ports and brings the snapshots.
 """
@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from raytensor.config.groups import Wire
+from raytensor.config import RunConfig, Wire
+from raytensor.data import corpus, tokenizer
+from raytensor.miners.completion import complete
 from raytensor.miners.gauges import Gauges
 from raytensor.types import Failure, Metagraph, Reason, Response, Task
+from raytensor.wire.codec import Prompt
 from raytensor.wire.server import WireServer
 from raytensor.wire.settings import Policy, Server
 
@@ -27,14 +31,26 @@ from raytensor.wire.settings import Policy, Server
 class Front:
     """`hotkeys` are served once `start` returned; `route` says who answers for them, `update` who may ask.
 
-    cfg  the `miners.wire` section; ports are cfg.port, cfg.port + 1, ... in the order of `hotkeys`.
+    cfg  of the run; ports are miners.wire.port and the next ones, in the order of `hotkeys`.
     """
 
-    def __init__(self, hotkeys: Sequence[str], cfg: Wire) -> None:
+    def __init__(self, hotkeys: Sequence[str], run: RunConfig) -> None:
+        cfg = run.miners.wire
+        self._context = run.miners.seq_len
+        # The cache of this node has it: the run's text was prepared here.
+        key = corpus.fingerprint(run.data)
+        self._coder = tokenizer.load(
+            run.data.tokenizer, run.data.vocab_size, key, lambda: corpus.documents(run.data, heldout=False), Path(run.paths.cache).expanduser()
+        )
         self._hosts: dict[str, Any] = {}
         self._gauges = Gauges("wire")
         self._servers = {
-            hotkey: WireServer(hotkey, self._ask, Server(host=cfg.host, port=cfg.port + place if cfg.port else 0, policy=_policy(cfg)))
+            hotkey: WireServer(
+                hotkey,
+                self._ask,
+                Server(host=cfg.host, port=cfg.port + place if cfg.port else 0, policy=_policy(cfg)),
+                complete=self._complete,
+            )
             for place, hotkey in enumerate(hotkeys)
         }
 
@@ -62,6 +78,9 @@ class Front:
     async def stop(self) -> None:
         """Close the ports."""
         await asyncio.gather(*(server.stop(1.0) for server in self._servers.values()))
+
+    def _complete(self, prompt: Prompt) -> AsyncIterator[str]:
+        return complete(prompt, self._ask, self._coder, self._context)
 
     async def _ask(self, task: Task) -> Response | Failure:
         host = self._hosts.get(task.hotkey)

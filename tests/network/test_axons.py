@@ -22,6 +22,7 @@ from raytensor.devnet.launch import EmbeddedChain
 from raytensor.miners.fleet import Fleet
 from raytensor.types import Failure, Response, Task
 from raytensor.wire.client import WireClient
+from raytensor.wire.codec import Prompt
 from raytensor.wire.settings import Client
 
 V = 50
@@ -66,7 +67,7 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
     miners = config.Miners(
         num_miners=2, profiles=[small, MinerProfile(behaviour="silent")], seq_len=16, warmup_rounds=0, heldout_rows=16, cpus_per_host=0.2, wire=wire
     )
-    cfg = config.RunConfig(miners=miners, chain=config.Chain(tempo=5, block_time_s=0.2))
+    cfg = config.RunConfig(miners=miners, chain=config.Chain(tempo=5, block_time_s=0.2), data=config.Data(tokenizer="bytes"))
     hotkeys = [key.ss58 for key in MINERS]
     fleet = Fleet(cfg, hotkeys, text, num_hosts=1, folder=tmp_path)
     door, said = None, []
@@ -90,6 +91,22 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
         (silent,) = ask(VALIDATOR, [task(netuid, VALIDATOR, hotkeys[1])], metagraph)
         (stranger,) = ask(STRANGER, [task(netuid, STRANGER, hotkeys[0])], metagraph)
         assert "no answer" in silent.detail and "not registered" in stranger.detail
+
+        # In words: the same distribution, one question a token.
+        async def words() -> str:
+            async with WireClient(VALIDATOR.open(), Client(allow_local_addresses=True)) as caller:
+                prompt = Prompt("p", netuid, VALIDATOR.ss58, hotkeys[0], "\x01\x02\x03\x04", max_tokens=5)
+                return "".join([piece async for piece in caller.complete(prompt, axons[hotkeys[0]])])
+
+        expected, seen = [], [1, 2, 3, 4]
+        for number in range(5):
+            more = Task(f"w{number}", 1, netuid, VALIDATOR.ss58, hotkeys[0], np.array([seen], np.int32), np.array([len(seen)], np.int32), 10, 20.0)
+            (found,) = fleet.ask([more])
+            expected.append(int(found.ids[0, 0]))
+            if expected[-1] == 0:
+                break
+            seen.append(expected[-1])
+        assert asyncio.run(asyncio.wait_for(words(), 60)) == "".join(chr(token) for token in expected if token)
 
         assert fleet.checkpoint(1)
         os.kill(pids["miner host 0"], signal.SIGKILL)

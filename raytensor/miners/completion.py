@@ -1,0 +1,60 @@
+"""A miner goes on with a text: one next-token question after the other, pieces of text as they come.
+
+In: a `Prompt`, a way to ask the miner, a tokenizer. Out: pieces of text; END of the document or `max_tokens` ends them.
+Waits for: one answer per token. The draw is the prompt's own: (seed, prompt id), so a repeated prompt repeats its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import numpy as np
+
+from raytensor.data import assign
+from raytensor.data.tokenizer import END, Tokenizer
+from raytensor.types import Failure, Response, Task
+from raytensor.wire.codec import Prompt
+
+TOP_K = 64  # candidates of a token
+
+
+async def complete(
+    prompt: Prompt, ask: Callable[[Task], Awaitable[Response | Failure]], coder: Tokenizer, context: int
+) -> AsyncIterator[str]:
+    """Pieces of text. `context`: tokens that the model sees at most.
+
+    Raises `RuntimeError` with the reason when the miner gives no answer.
+    """
+    tokens = [int(token) for token in coder.encode([prompt.text])[0]] or [END]
+    draw = assign.generator(prompt.seed, "completion", prompt.prompt_id)
+    said: list[int] = []
+    told = ""
+    for number in range(prompt.max_tokens):
+        seen = np.array([tokens[-context:]], np.int32)
+        task = Task(
+            f"{prompt.prompt_id}/{number}", 0, prompt.netuid, prompt.validator, prompt.hotkey, seen,
+            np.array([seen.shape[1]], np.int32), min(TOP_K, coder.vocab_size), prompt.deadline_s,
+        )  # fmt: skip
+        answer = await ask(task)
+        if isinstance(answer, Failure):
+            raise RuntimeError(answer.detail or answer.reason.value)
+        token = choose(answer.ids[0], answer.probs[0], prompt.temperature, draw)
+        if token == END:
+            break
+        tokens.append(token)
+        said.append(token)
+        text = coder.decode(said)
+        if text.endswith("\ufffd"):  # the bytes of a letter may come in several tokens
+            continue
+        if text != told:
+            yield text[len(told) :]
+            told = text
+
+
+def choose(ids: np.ndarray, probs: np.ndarray, temperature: float, draw: np.random.Generator) -> int:
+    """The next token: the likeliest at temperature 0, else drawn from probs^(1 / temperature)."""
+    if temperature == 0.0:
+        return int(ids[int(np.argmax(probs))])
+    logits = np.log(np.maximum(probs.astype(np.float64), 1e-30)) / temperature
+    weights = np.exp(logits - logits.max())
+    return int(draw.choice(ids, p=weights / weights.sum()))
