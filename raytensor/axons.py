@@ -28,7 +28,15 @@ class Door:
     say      is told, a line each, what happened and what went wrong.
     """
 
-    def __init__(self, cfg: RunConfig, fleet: Fleet, endpoint: str, netuid: int, signers: dict[str, Signer], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cfg: RunConfig,
+        fleet: Fleet,
+        endpoint: str,
+        netuid: int,
+        signers: dict[str, Signer],
+        say: Callable[[str], None],
+    ) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -43,7 +51,9 @@ class Door:
             ports = ray.get(self._front.start.remote(), timeout=timeout_s)
         except (ray.exceptions.RayError, OSError, TimeoutError) as error:
             ray.kill(self._front)
-            raise ClusterError(f"the miners' ports from miners.wire.port={cfg.miners.wire.port} on could not be opened on {cfg.miners.wire.host}: {_last_line(error)}\n  fix: another miners.wire.port, or 0 for free ones") from error
+            raise ClusterError(
+                f"the miners' ports from miners.wire.port={cfg.miners.wire.port} on could not be opened on {cfg.miners.wire.host}: {_last_line(error)}\n  fix: another miners.wire.port, or 0 for free ones"
+            ) from error
         fleet.open_to(self._front)
         ip = cfg.miners.wire.ip or node_ip()
         self._stopped = threading.Event()
@@ -76,13 +86,17 @@ class Door:
             try:
                 step = Step(client, self._cfg.chain.inclusion_timeout_s)
                 for hotkey in changed:
-                    step.add(signers[hotkey], ServeAxon(signer=hotkey, netuid=self._netuid, ip=ip, port=ports[hotkey]).call())
+                    step.add(
+                        signers[hotkey], ServeAxon(signer=hotkey, netuid=self._netuid, ip=ip, port=ports[hotkey]).call()
+                    )
                 step.run()
             except ChainError as error:
                 self._say(f"the miners listen, but the chain does not say where: {error}")
                 return
         listed = sorted(self.addresses.values())
-        self._say(f"{len(ports)} miners answer signed HTTP at {listed[0]}{' .. ' + listed[-1] if len(listed) > 1 else ''}; their axons are on the chain")
+        self._say(
+            f"{len(ports)} miners answer signed HTTP at {listed[0]}{' .. ' + listed[-1] if len(listed) > 1 else ''}; their axons are on the chain"
+        )
 
     def _look(self, client: Any) -> Any:
         from raytensor.chain.metagraph import read_metagraph
@@ -95,7 +109,11 @@ class Door:
         from raytensor.chain.client import ChainClient
 
         # Permits are given at epochs: on a fast chain that is more often than once a minute.
-        every_s = min(REFRESH_S, max(1.0, self._cfg.chain.tempo * self._cfg.chain.block_time_s / 2)) if not self._cfg.chain.endpoint else REFRESH_S
+        every_s = (
+            min(REFRESH_S, max(1.0, self._cfg.chain.tempo * self._cfg.chain.block_time_s / 2))
+            if not self._cfg.chain.endpoint
+            else REFRESH_S
+        )
         while not self._stopped.wait(every_s):
             try:
                 with ChainClient(self._endpoint, self._cfg.chain.timeout_s) as client:

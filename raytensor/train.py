@@ -71,7 +71,11 @@ def refuse_missing_data(cfg: TrainConfig) -> None:
 def play(cfg: TrainConfig) -> int:
     """Train to the last step. Returns 0 when it finished, 130 when it was stopped."""
     name = cfg.name or new_name(Path(cfg.paths.runs))
-    with RunFolder(Path(cfg.paths.runs) / name, cfg.resume) as folder, events.EventLog(folder.events) as log, TrainingView(folder.path) as view:
+    with (
+        RunFolder(Path(cfg.paths.runs) / name, cfg.resume) as folder,
+        events.EventLog(folder.events) as log,
+        TrainingView(folder.path) as view,
+    ):
 
         def show(event: events.Event) -> None:
             log.append(event)
@@ -94,9 +98,13 @@ def play(cfg: TrainConfig) -> int:
         summary = _summary(cfg, folder, reason)
         folder.write_summary(summary)
         write_training_report(folder.path, summary)
-        print(f"\n{folder.path}: held-out loss {_or(summary['heldout_loss'])}, training loss {_or(summary['loss'])} nats per token")
+        print(
+            f"\n{folder.path}: held-out loss {_or(summary['heldout_loss'])}, training loss {_or(summary['loss'])} nats per token"
+        )
         if reason == "finished":
-            print(f"model:  {folder.path / 'export'}   (from_pretrained opens it; miners.profiles=[{{model: {folder.path / 'export'}}}])")
+            print(
+                f"model:  {folder.path / 'export'}   (from_pretrained opens it; miners.profiles=[{{model: {folder.path / 'export'}}}])"
+            )
             print(f"report: {folder.report}")
         else:
             print(f"go on:  raytensor train name={name} resume=auto (and the settings you gave)")
@@ -109,9 +117,15 @@ def _train(cfg: TrainConfig, folder: RunFolder, show: Callable[[events.Event], N
     show(events.Phase(text="starting Ray, and looking at the model"))
     try:
         local = cluster.connect(cfg.cluster)
-        cluster.check(needs(cfg), "training.ranks or training.min_ranks, training.cpus_per_rank, training.gpus_per_rank")
+        cluster.check(
+            needs(cfg), "training.ranks or training.min_ranks, training.cpus_per_rank, training.gpus_per_rank"
+        )
         parameters = _parameters(cfg)
-        show(events.Phase(text=f"{'Ray started' if local else 'joined the Ray cluster'}; {cfg.training.model} with {parameters:,} parameters, {cfg.training.engine} on {cfg.training.ranks} rank(s)"))
+        show(
+            events.Phase(
+                text=f"{'Ray started' if local else 'joined the Ray cluster'}; {cfg.training.model} with {parameters:,} parameters, {cfg.training.engine} on {cfg.training.ranks} rank(s)"
+            )
+        )
         folder.save_state({"job": "train"})  # from here on there is something to go on from
 
         from raytensor.telemetry.tracker import make_tracker
@@ -161,10 +175,18 @@ class Tail:
         for line in data[:whole].splitlines():
             found = json.loads(line)
             if "pids" in found:
-                self._show(events.Phase(text=f"{found['ranks']} rank(s) joined, processes {', '.join(map(str, found['pids']))}"))
+                self._show(
+                    events.Phase(
+                        text=f"{found['ranks']} rank(s) joined, processes {', '.join(map(str, found['pids']))}"
+                    )
+                )
                 continue
             self._show(events.TrainStep(**found))
-            numbers = {f"train/{key}": found[key] for key in ("loss", "rate", "tokens_per_s", "ranks", "mfu", "heldout") if found[key] is not None}
+            numbers = {
+                f"train/{key}": found[key]
+                for key in ("loss", "rate", "tokens_per_s", "ranks", "mfu", "heldout")
+                if found[key] is not None
+            }
             self._tracker.log(numbers, step=found["step"])
 
 
@@ -210,8 +232,16 @@ def _dry_run(cfg: TrainConfig) -> str:
 
     parameters = _parameters(cfg)
     address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
-    where = f"the cluster at {address}" if address else f"a local Ray with {cfg.cluster.num_cpus or max(2, os.cpu_count() or 1)} CPUs"
-    lines = [f"model {cfg.training.model}: {parameters:,} parameters", f"resources per role, on {where}:", *bill(needs(cfg)).splitlines()]
+    where = (
+        f"the cluster at {address}"
+        if address
+        else f"a local Ray with {cfg.cluster.num_cpus or max(2, os.cpu_count() or 1)} CPUs"
+    )
+    lines = [
+        f"model {cfg.training.model}: {parameters:,} parameters",
+        f"resources per role, on {where}:",
+        *bill(needs(cfg)).splitlines(),
+    ]
     return config.to_yaml(cfg) + "\n" + "".join(f"# {line}\n" for line in lines)
 
 

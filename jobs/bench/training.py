@@ -68,7 +68,9 @@ class Probe(FirstRank):
         return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
 
 
-def bare_loop(model: torch.nn.Module, batches: list[np.ndarray], *, device: str, compiled: bool, state: dict[str, Any]) -> float:
+def bare_loop(
+    model: torch.nn.Module, batches: list[np.ndarray], *, device: str, compiled: bool, state: dict[str, Any]
+) -> float:
     """What anybody would write without us; seconds for these batches. `state` keeps the optimizer between calls."""
     if not state:
         model.to(device).train()
@@ -100,14 +102,20 @@ def bare_loop(model: torch.nn.Module, batches: list[np.ndarray], *, device: str,
 def text_of(vocab: int) -> Text:
     draw = np.random.default_rng(0)
     train, heldout = (draw.integers(0, vocab, size).astype(np.uint16) for size in (2_000_000, 20_000))
-    return Text(train, heldout, np.array([0, train.size]), np.array([0, heldout.size]), unigram(train, vocab), vocab, 1.0)
+    return Text(
+        train, heldout, np.array([0, train.size]), np.array([0, heldout.size]), unigram(train, vocab), vocab, 1.0
+    )
 
 
 def start_miner(profile: MinerProfile, seq_len: int, vocab: int) -> Any:
-    cfg = config.RunConfig(miners=config.Miners(num_miners=1, profiles=[profile], seq_len=seq_len, warmup_rounds=0, heldout_rows=8))
+    cfg = config.RunConfig(
+        miners=config.Miners(num_miners=1, profiles=[profile], seq_len=seq_len, warmup_rounds=0, heldout_rows=8)
+    )
     options = {"num_cpus": 1, "num_gpus": profile.gpus_per_rank, "max_restarts": 0}
     factory = ray.remote(concurrency_groups={"serving": 2})(Probe).options(**options)
-    actor = factory.remote(cfg, [(HOTKEY, profile)], ray.put(text_of(vocab)), None, None, ("127.0.0.1", ranks.free_port()))
+    actor = factory.remote(
+        cfg, [(HOTKEY, profile)], ray.put(text_of(vocab)), None, None, ("127.0.0.1", ranks.free_port())
+    )
     ray.get(actor.ready.remote(), timeout=300)
     return actor
 
@@ -119,7 +127,10 @@ class Questions(threading.Thread):
         super().__init__(daemon=True)
         self._actor, self._per_s = actor, per_s
         draw = np.random.default_rng(1)
-        tokens, lengths = draw.integers(0, vocab, (rows, 24)).astype(np.int32), draw.integers(8, 25, rows).astype(np.int32)
+        tokens, lengths = (
+            draw.integers(0, vocab, (rows, 24)).astype(np.int32),
+            draw.integers(8, 25, rows).astype(np.int32),
+        )
         self._task = Task("q", 1, 1, "v", HOTKEY, tokens, lengths, 64, 60.0)
         self._stopped = threading.Event()
         self.latencies_s: list[float] = []
@@ -145,7 +156,9 @@ def on_cpu(args: argparse.Namespace, goals: list[dict[str, Any]]) -> None:
     model, state = models.build(spec), {}
     tokens = args.steps * args.batch * args.seq_len
     draw = np.random.default_rng(2)
-    actor = start_miner(MinerProfile(model=args.model, steps=args.steps, batch_size=args.batch, lr=1e-3), args.seq_len, vocab)
+    actor = start_miner(
+        MinerProfile(model=args.model, steps=args.steps, batch_size=args.batch, lr=1e-3), args.seq_len, vocab
+    )
 
     def bare() -> float:
         batches = list(draw.integers(0, vocab, (args.steps, args.batch, args.seq_len + 1)).astype(np.uint16))
@@ -173,9 +186,13 @@ def on_cpu(args: argparse.Namespace, goals: list[dict[str, Any]]) -> None:
         latencies += questions.latencies_s
     ray.kill(actor)
     lost = statistics.median(1 - s / q for s, q in zip(served, quiet, strict=True))
-    print(f"\nmodel {args.model} ({models.num_parameters(model):,} parameters), {args.batch} x {args.seq_len} tokens a step, fp32, one thread")
+    print(
+        f"\nmodel {args.model} ({models.num_parameters(model):,} parameters), {args.batch} x {args.seq_len} tokens a step, fp32, one thread"
+    )
     for who, values in (*alone.items(), (f"miner, {args.queries_per_s:g} questions/s", served)):
-        print(f"  {who:<28} {statistics.median(values):10,.0f} tokens/s   (of {len(values)} rounds: {min(values):,.0f} .. {max(values):,.0f})")
+        print(
+            f"  {who:<28} {statistics.median(values):10,.0f} tokens/s   (of {len(values)} rounds: {min(values):,.0f} .. {max(values):,.0f})"
+        )
     goal(goals, "miner_of_bare_loop", statistics.median(ratios), "", 0.95, f"of {len(ratios)} pairs")
     load = f"{args.queries_per_s:g} questions/s of {args.query_rows} x 24 tokens"
     goal(goals, "share_lost_while_serving", lost, load, None)
@@ -197,12 +214,23 @@ def bare_on_gpu(size: str, batch: int, steps: int, checkpointing: bool) -> dict[
     bare_loop(model, some(5), device="cuda", compiled=True, state=state)
     seconds = min(bare_loop(model, some(steps), device="cuda", compiled=True, state=state) for _ in range(3))
     flops = models.flops_per_token(model, 1024)
-    return {"tokens_per_s": steps * batch * 1024 / seconds, "flops": flops, "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+    return {
+        "tokens_per_s": steps * batch * 1024 / seconds,
+        "flops": flops,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+    }
 
 
 def miner_on_gpu(size: str, batch: int, steps: int, checkpointing: bool, engine: str) -> dict[str, float]:
     profile = MinerProfile(
-        model=size, steps=steps, batch_size=batch, lr=1e-3, engine=engine, precision="bf16", gpus_per_rank=1, activation_checkpointing=checkpointing
+        model=size,
+        steps=steps,
+        batch_size=batch,
+        lr=1e-3,
+        engine=engine,
+        precision="bf16",
+        gpus_per_rank=1,
+        activation_checkpointing=checkpointing,
     )
     actor = start_miner(profile, 1024, models.LLAMA_SIZES[size][5])
     try:
@@ -212,7 +240,10 @@ def miner_on_gpu(size: str, batch: int, steps: int, checkpointing: bool, engine:
             began = time.perf_counter()
             ray.get(actor.train.remote(round), timeout=900)
             seconds.append(time.perf_counter() - began)
-        return {"tokens_per_s": steps * batch * 1024 / min(seconds), "peak_gib": ray.get(actor.peak_gib.remote(), timeout=60)}
+        return {
+            "tokens_per_s": steps * batch * 1024 / min(seconds),
+            "peak_gib": ray.get(actor.peak_gib.remote(), timeout=60),
+        }
     finally:
         ray.kill(actor)
 
@@ -220,12 +251,15 @@ def miner_on_gpu(size: str, batch: int, steps: int, checkpointing: bool, engine:
 def on_gpu(args: argparse.Namespace, goals: list[dict[str, Any]]) -> None:
     name = torch.cuda.get_device_name(0)
     peak = next((peak for part, peak in PEAKS.items() if part in name), None)
-    print(f"\n{name}, bf16, compiled, 1024 tokens a sequence\n{'model':<8} {'who':<18} {'tokens/s':>12} {'MFU':>7} {'peak GiB':>9}")
+    print(
+        f"\n{name}, bf16, compiled, 1024 tokens a sequence\n{'model':<8} {'who':<18} {'tokens/s':>12} {'MFU':>7} {'peak GiB':>9}"
+    )
     for size in args.sizes:
         batch, checkpointing = GPU_SHAPES[size]
         bare = ray.get(bare_on_gpu.remote(size, batch, args.gpu_steps, checkpointing), timeout=1800)
         rows = {"bare compiled loop": bare} | {
-            who: miner_on_gpu(size, batch, args.gpu_steps, checkpointing, engine) for who, engine in (("miner", "plain"), ("miner, ZeRO-1", "zero1"))
+            who: miner_on_gpu(size, batch, args.gpu_steps, checkpointing, engine)
+            for who, engine in (("miner", "plain"), ("miner, ZeRO-1", "zero1"))
         }
         for who, row in rows.items():
             mfu = row["tokens_per_s"] * bare["flops"] / peak if peak else float("nan")
@@ -234,13 +268,30 @@ def on_gpu(args: argparse.Namespace, goals: list[dict[str, Any]]) -> None:
         goal(goals, f"{size}_miner_of_bare_loop", rows["miner"]["tokens_per_s"] / bare["tokens_per_s"], "", 0.97)
         goal(goals, f"{size}_mfu", rows["miner"]["mfu"], f"of {name}", 0.45 if size == "1.2B" and peak else None)
         goal(goals, f"{size}_peak_memory", rows["miner"]["peak_gib"], "GiB", None)
-        goal(goals, f"{size}_zero1_overhead", 1 - rows["miner, ZeRO-1"]["tokens_per_s"] / rows["miner"]["tokens_per_s"], "of the miner's tokens/s", None)
+        goal(
+            goals,
+            f"{size}_zero1_overhead",
+            1 - rows["miner, ZeRO-1"]["tokens_per_s"] / rows["miner"]["tokens_per_s"],
+            "of the miner's tokens/s",
+            None,
+        )
 
 
 def goal(goals: list[dict[str, Any]], name: str, value: float, unit: str, least: float | None, note: str = "") -> None:
     ok = None if least is None else bool(value >= least)
-    goals.append({"name": name, "value": round(value, 4), "unit": unit, "goal": None if least is None else f">= {least:g}", "ok": ok})
-    print(f"  {name:<28} {value:10.3f} {unit} {'' if ok is None else f'goal {least:g}: ' + ('ok' if ok else 'MISSED')} {note}", flush=True)
+    goals.append(
+        {
+            "name": name,
+            "value": round(value, 4),
+            "unit": unit,
+            "goal": None if least is None else f">= {least:g}",
+            "ok": ok,
+        }
+    )
+    print(
+        f"  {name:<28} {value:10.3f} {unit} {'' if ok is None else f'goal {least:g}: ' + ('ok' if ok else 'MISSED')} {note}",
+        flush=True,
+    )
 
 
 def main() -> int:
@@ -252,7 +303,9 @@ def main() -> int:
         if gpus:
             on_gpu(args, goals)
         else:
-            print("\nno GPU here: tokens/s, utilisation and memory of 124M, 350M and 1.2B, and ZeRO's overhead, were NOT measured")
+            print(
+                "\nno GPU here: tokens/s, utilisation and memory of 124M, 350M and 1.2B, and ZeRO's overhead, were NOT measured"
+            )
     finally:
         cluster.disconnect()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {gpus} GPUs, torch {torch.__version__}"

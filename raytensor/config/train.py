@@ -89,8 +89,25 @@ def check(cfg: TrainConfig) -> None:
     """Refuse impossible settings. Raises `ConfigError` with every mistake found, each with its value and the fix."""
     checks, training = Checks(cfg), cfg.training
     need = checks.need
-    checks.positive("cluster.start_timeout_s", "cluster.torch_threads", "cluster.num_cpus", "data.vocab_size", "data.max_documents")
-    checks.positive(*(f"training.{key}" for key in ("steps", "batch_size", "lr", "clip", "checkpoint_every", "keep", "log_every", "heldout_rows", "min_ranks")))
+    checks.positive(
+        "cluster.start_timeout_s", "cluster.torch_threads", "cluster.num_cpus", "data.vocab_size", "data.max_documents"
+    )
+    checks.positive(
+        *(
+            f"training.{key}"
+            for key in (
+                "steps",
+                "batch_size",
+                "lr",
+                "clip",
+                "checkpoint_every",
+                "keep",
+                "log_every",
+                "heldout_rows",
+                "min_ranks",
+            )
+        )
+    )
     need(
         cfg.name is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", cfg.name) is not None,
         "name",
@@ -98,10 +115,16 @@ def check(cfg: TrainConfig) -> None:
     )
     need(cfg.seed >= 0, "seed", "must be 0 or greater")
     checks.one_of("resume", ("never", "auto", "must"))
-    need(cfg.resume == "never" or cfg.name is not None, "resume", "needs the name of the run to go on from: add name=...")
+    need(
+        cfg.resume == "never" or cfg.name is not None, "resume", "needs the name of the run to go on from: add name=..."
+    )
     need(0.0 < cfg.data.heldout_share < 1.0, "data.heldout_share", "must lie between 0 and 1")
     checks.one_of("data.tokenizer", ("bpe", "bytes"))
-    need(cfg.data.tokenizer == "bytes" or 257 <= cfg.data.vocab_size <= 65536, "data.vocab_size", "must lie between 257 and 65536")
+    need(
+        cfg.data.tokenizer == "bytes" or 257 <= cfg.data.vocab_size <= 65536,
+        "data.vocab_size",
+        "must lie between 257 and 65536",
+    )
     checks.one_of("training.schedule", ("constant", "cosine"))
     need(2 <= training.seq_len <= 65536, "training.seq_len", "must lie between 2 and 65536")
     for key in ("warmup_steps", "weight_decay", "min_lr_share", "heldout_every", "max_failures"):
@@ -109,9 +132,21 @@ def check(cfg: TrainConfig) -> None:
     for mistake in training_mistakes(training):
         checks.add(f"training.{mistake}")
     if training.min_ranks is not None:
-        need(training.min_ranks <= training.ranks, "training.min_ranks", f"must be at most training.ranks ({training.ranks})")
-        uneven = [n for n in range(max(1, training.min_ranks), training.ranks + 1) if training.batch_size % (n * max(1, training.accumulate))]
-        need(not uneven, "training.batch_size", f"must divide by accumulate times every number of ranks that an elastic run may have; {uneven} do not")
+        need(
+            training.min_ranks <= training.ranks,
+            "training.min_ranks",
+            f"must be at most training.ranks ({training.ranks})",
+        )
+        uneven = [
+            n
+            for n in range(max(1, training.min_ranks), training.ranks + 1)
+            if training.batch_size % (n * max(1, training.accumulate))
+        ]
+        need(
+            not uneven,
+            "training.batch_size",
+            f"must divide by accumulate times every number of ranks that an elastic run may have; {uneven} do not",
+        )
     checks.one_of("tracker.kind", ("none", "wandb"))
     checks.one_of("tracker.mode", ("offline", "online", "disabled"))
     checks.raise_all()

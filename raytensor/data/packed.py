@@ -64,7 +64,9 @@ class PackedStream:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where a state was taken. Raises `DataError` when it was taken from another corpus."""
         if state["corpus"] != corpus.fingerprint(self._cfg):
-            raise DataError("the position is one of another corpus (its files, settings or tokenizer changed); start anew, or give the same data again")
+            raise DataError(
+                "the position is one of another corpus (its files, settings or tokenizer changed); start anew, or give the same data again"
+            )
         self._source = corpus.stream(self._cfg)
         self._source.load_state_dict(state["source"])
         self._rows = iter(self._source)

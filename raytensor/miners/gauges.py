@@ -26,7 +26,9 @@ class Gauges:
         self._loss = Gauge("raytensor_train_loss", "mean training loss of the process's miners, nats per token")
         self._pace = Gauge("raytensor_train_tokens_per_s", "tokens trained per second, over the process's miners")
         self._answers = Counter("raytensor_answers_total", "questions answered or not", tag_keys=("lane", "outcome"))
-        self._latency = Histogram("raytensor_answer_latency_s", "seconds from question to answer", boundaries=BOUNDS_S, tag_keys=("lane",))
+        self._latency = Histogram(
+            "raytensor_answer_latency_s", "seconds from question to answer", boundaries=BOUNDS_S, tag_keys=("lane",)
+        )
 
     def trained(self, losses: list[float], tokens: int, wall_s: float) -> None:
         """A round of training is over."""

@@ -57,7 +57,12 @@ class Group:
 
 
 def start(
-    cfg: RunConfig, name: str, member: tuple[str, MinerProfile], text: Any, folder: Path | None, resume_round: int | None
+    cfg: RunConfig,
+    name: str,
+    member: tuple[str, MinerProfile],
+    text: Any,
+    folder: Path | None,
+    resume_round: int | None,
 ) -> Group:
     """A new group of the miner `member`; `text` is the ObjectRef. Raises `ClusterError` when there is no room in time."""
     hotkey, profile = member
@@ -72,5 +77,7 @@ def start(
     first = ray.remote(**LANES)(FirstRank).options(**at(0)).remote(cfg, [member], text, folder, resume_round, meeting)
     # `follow` does not return: being ready is told in a lane beside it.
     shard = ray.remote(max_restarts=0, concurrency_groups={"beside": 1})(Shard)
-    others = [shard.options(**at(rank)).remote(cfg, hotkey, profile, text, rank, meeting) for rank in range(1, profile.ranks)]
+    others = [
+        shard.options(**at(rank)).remote(cfg, hotkey, profile, text, rank, meeting) for rank in range(1, profile.ranks)
+    ]
     return Group(placement, first, others, [actor.follow.remote() for actor in others])

@@ -40,7 +40,11 @@ class Front:
         # The cache of this node has it: the run's text was prepared here.
         key = corpus.fingerprint(run.data)
         self._coder = tokenizer.load(
-            run.data.tokenizer, run.data.vocab_size, key, lambda: corpus.documents(run.data, heldout=False), Path(run.paths.cache).expanduser()
+            run.data.tokenizer,
+            run.data.vocab_size,
+            key,
+            lambda: corpus.documents(run.data, heldout=False),
+            Path(run.paths.cache).expanduser(),
         )
         self._hosts: dict[str, Any] = {}
         self._gauges = Gauges("wire")
@@ -103,4 +107,6 @@ def node_ip() -> str:
 
 
 def _policy(cfg: Wire) -> Policy:
-    return Policy(require_permit=cfg.require_permit, min_stake_alpha_rao=int(cfg.min_stake_alpha * 10**9), allow=list(cfg.allow))
+    return Policy(
+        require_permit=cfg.require_permit, min_stake_alpha_rao=int(cfg.min_stake_alpha * 10**9), allow=list(cfg.allow)
+    )

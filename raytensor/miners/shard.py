@@ -68,7 +68,13 @@ class FirstRank(MinerHost):
     """The rank that answers for the miner. Arguments as those of `MinerHost`, with one member."""
 
     def __init__(
-        self, cfg: RunConfig, members: list[tuple[str, MinerProfile]], text: Text, folder: Path | None, resume_round: int | None, meeting: Meeting
+        self,
+        cfg: RunConfig,
+        members: list[tuple[str, MinerProfile]],
+        text: Text,
+        folder: Path | None,
+        resume_round: int | None,
+        meeting: Meeting,
     ) -> None:
         ((hotkey, profile),) = members
         lead = Lead(*_engine(cfg, hotkey, profile, text, 0, meeting))
@@ -78,7 +84,9 @@ class FirstRank(MinerHost):
 class Shard:
     """Another rank; ready when the constructor returns, which is when all ranks are."""
 
-    def __init__(self, cfg: RunConfig, hotkey: str, profile: MinerProfile, text: Text, rank: int, meeting: Meeting) -> None:
+    def __init__(
+        self, cfg: RunConfig, hotkey: str, profile: MinerProfile, text: Text, rank: int, meeting: Meeting
+    ) -> None:
         self._engine, self._group = _engine(cfg, hotkey, profile, text, rank, meeting)
 
     def ready(self) -> int:
@@ -102,9 +110,13 @@ def meeting_point() -> Meeting:
     return ray.util.get_node_ip_address(), ranks.free_port()
 
 
-def _engine(cfg: RunConfig, hotkey: str, profile: MinerProfile, text: Text, rank: int, meeting: Meeting) -> tuple[Engine, Ranks]:
+def _engine(
+    cfg: RunConfig, hotkey: str, profile: MinerProfile, text: Text, rank: int, meeting: Meeting
+) -> tuple[Engine, Ranks]:
     torch.set_num_threads(cfg.cluster.torch_threads)
     transformers.logging.set_verbosity_error()
-    group = ranks.join(rank, profile.ranks, meeting, "cuda" if profile.gpus_per_rank else "cpu", timeout_s=cfg.cluster.start_timeout_s)
+    group = ranks.join(
+        rank, profile.ranks, meeting, "cuda" if profile.gpus_per_rank else "cpu", timeout_s=cfg.cluster.start_timeout_s
+    )
     seed = assign.seed_of(cfg.seed, "model", hotkey)
     return make_engine(profile, text.vocab_size, cfg.miners.seq_len, seed, group), group

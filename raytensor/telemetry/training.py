@@ -38,7 +38,11 @@ class TrainingView:
     def __init__(self, folder: Path, out: rich.console.Console | None = None) -> None:
         self._out = out or rich.console.Console(highlight=False)
         live = self._out.is_terminal and not self._out.is_dumb_terminal
-        self._bar = Progress(BarColumn(20), TextColumn("{task.description}"), console=self._out, transient=False) if live else None
+        self._bar = (
+            Progress(BarColumn(20), TextColumn("{task.description}"), console=self._out, transient=False)
+            if live
+            else None
+        )
         self._task: Any = None
         self._folder = folder
 
@@ -85,7 +89,9 @@ def write_training_report(folder: Path, summary: Mapping[str, Any]) -> Path:
         ("Training loss", _number(summary["loss"], "nats per token")),
         ("Pace", _number(summary["tokens_per_s"], "tokens/s (median)")),
     ]
-    listed = "".join(f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(str(value))}</dd></div>" for label, value in facts)
+    listed = "".join(
+        f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(str(value))}</dd></div>" for label, value in facts
+    )
     config = (folder / "config.yaml").read_text() if (folder / "config.yaml").is_file() else ""
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -116,7 +122,12 @@ def _plots(steps: list[TrainStep]) -> str:
             figure = Figure(figsize=(6, 3.4), layout="constrained")
             axes = figure.subplots()
             for label, points, key in lines:
-                axes.plot([event.step for event in points], [getattr(event, key) for event in points], label=label, marker="." if len(points) < 30 else "")
+                axes.plot(
+                    [event.step for event in points],
+                    [getattr(event, key) for event in points],
+                    label=label,
+                    marker="." if len(points) < 30 else "",
+                )
             axes.set_xlabel("step")
             axes.set_ylabel(unit)
             axes.legend()

@@ -48,7 +48,9 @@ class BaseEngine:
         for batch in batches:
             mine = torch.from_numpy(self.ranks.mine(batch).astype(np.int64)).to(self.ranks.device, non_blocking=True)
             if len(mine) % self.recipe.accumulate:
-                raise ValueError(f"{len(mine)} rows a rank can't be split into accumulate={self.recipe.accumulate} equal parts")
+                raise ValueError(
+                    f"{len(mine)} rows a rank can't be split into accumulate={self.recipe.accumulate} equal parts"
+                )
             parts = mine.chunk(self.recipe.accumulate)
             total = [self._backward(part, last=i == len(parts) - 1).detach() for i, part in enumerate(parts)]
             self.steps += 1
@@ -68,7 +70,9 @@ class BaseEngine:
         with torch.no_grad():
             for start in range(0, len(tokens), CHUNK):
                 chunk = slice(start, start + CHUNK)
-                found = self._serve(torch.from_numpy(tokens[chunk]).to(ranks.device), torch.from_numpy(last[chunk]).to(ranks.device))
+                found = self._serve(
+                    torch.from_numpy(tokens[chunk]).to(ranks.device), torch.from_numpy(last[chunk]).to(ranks.device)
+                )
                 parts.append(found)
             mine = torch.cat(parts)
             if ranks.size == 1:
@@ -79,7 +83,13 @@ class BaseEngine:
 
     def save(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
         checkpoint.save(
-            folder, self.ranks, self._shapes, self._read, steps=self.steps, strategy=self.strategy, position=position or {}
+            folder,
+            self.ranks,
+            self._shapes,
+            self._read,
+            steps=self.steps,
+            strategy=self.strategy,
+            position=position or {},
         )
 
     def load(self, folder: Path) -> dict[str, Any]:

@@ -28,7 +28,9 @@ class Causal(nn.Module):
             return nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
         rows = torch.arange(len(tokens), device=tokens.device)
         # Only the asked positions go through the output embedding: V times T numbers a row would be too many.
-        chosen = self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][rows, last][:, None],))
+        chosen = self.model.get_output_embeddings().register_forward_pre_hook(
+            lambda _, args: (args[0][rows, last][:, None],)
+        )
         try:
             logits = self.model(input_ids=tokens, use_cache=False).logits
         finally:

@@ -35,7 +35,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def save(
-    folder: Path, ranks: Ranks, shapes: Shapes, read: Callable[[str], dict[str, torch.Tensor]], *, steps: int, strategy: str, position: Mapping[str, Any]
+    folder: Path,
+    ranks: Ranks,
+    shapes: Shapes,
+    read: Callable[[str], dict[str, torch.Tensor]],
+    *,
+    steps: int,
+    strategy: str,
+    position: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint; all ranks call it together, and it is whole when it returns.
 
@@ -99,7 +106,9 @@ class Reader:
         for name, entry in files.items():
             path = folder / name
             if not path.is_file():
-                raise self._refusal(f"{name} is missing: the part of one of the {self.written_by['ranks']} ranks that wrote it")
+                raise self._refusal(
+                    f"{name} is missing: the part of one of the {self.written_by['ranks']} ranks that wrote it"
+                )
             if path.stat().st_size != entry["bytes"] or _digest(path) != entry["xxh3"]:
                 raise self._refusal(f"{name} is damaged: its size or hash is not the one that was written")
         self._where: dict[str, Any] = {}
@@ -114,7 +123,7 @@ class Reader:
             raise self._refusal(f"the parameter {missing[0]} is in none of its files")
 
     def __getitem__(self, name: str) -> dict[str, torch.Tensor]:
-        """"param" and the moments of one parameter, whole, in float32."""
+        """ "param" and the moments of one parameter, whole, in float32."""
         found = {"param": self._where[name].get_tensor(name)}
         for key in MOMENTS:
             if f"{name}.{key}" in self._where:

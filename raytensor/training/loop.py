@@ -85,11 +85,18 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[Progress
     questions = _questions(cfg, coder)
     while engine.steps < training.steps:
         began, before = time.perf_counter(), engine.steps
-        due = min(_next(before, every, training.steps) for every in (training.log_every, training.checkpoint_every, training.heldout_every))
+        due = min(
+            _next(before, every, training.steps)
+            for every in (training.log_every, training.checkpoint_every, training.heldout_every)
+        )
         loss = engine.train_steps(stream.batch() for _ in range(due - before))
         seconds = time.perf_counter() - began
         last = due == training.steps
-        heldout = _heldout_loss(engine, questions) if _is_due(due, training.heldout_every) or (last and training.heldout_every) else None
+        heldout = (
+            _heldout_loss(engine, questions)
+            if _is_due(due, training.heldout_every) or (last and training.heldout_every)
+            else None
+        )
         per_s = (due - before) * training.batch_size * training.seq_len / seconds
         report(
             Progress(
@@ -162,7 +169,13 @@ def _tokenizer(cfg: TrainConfig, ranks: Ranks) -> tokenizer.Tokenizer:
     key = corpus.fingerprint(cfg.data)
 
     def load() -> tokenizer.Tokenizer:
-        return tokenizer.load(cfg.data.tokenizer, cfg.data.vocab_size, key, lambda: corpus.documents(cfg.data, heldout=False), Path(cfg.paths.cache))
+        return tokenizer.load(
+            cfg.data.tokenizer,
+            cfg.data.vocab_size,
+            key,
+            lambda: corpus.documents(cfg.data, heldout=False),
+            Path(cfg.paths.cache),
+        )
 
     found = load() if ranks.first else None
     ranks.gather(None)
@@ -180,10 +193,14 @@ def _questions(cfg: TrainConfig, coder: tokenizer.Tokenizer) -> tuple[np.ndarray
             break
     window = min(training.seq_len, 128) + 1
     if tokens <= window:
-        raise DataError(f"the held-out part of data.source={cfg.data.source!r} has {tokens} tokens; more than {window} are needed: raise data.heldout_share (now {cfg.data.heldout_share})")
+        raise DataError(
+            f"the held-out part of data.source={cfg.data.source!r} has {tokens} tokens; more than {window} are needed: raise data.heldout_share (now {cfg.data.heldout_share})"
+        )
     text = np.concatenate(pieces).astype(np.int32)
     starts = assign.question_starts(cfg.seed, 0, "held-out", training.heldout_rows, window, len(text))
-    cuts = assign.question_cuts(cfg.seed, 0, "held-out", "train", training.heldout_rows, max(1, (window - 1) // 2), window - 1)
+    cuts = assign.question_cuts(
+        cfg.seed, 0, "held-out", "train", training.heldout_rows, max(1, (window - 1) // 2), window - 1
+    )
     contexts, targets = assign.cut_windows(text, starts, cuts, window - 1)
     return contexts, cuts, targets
 

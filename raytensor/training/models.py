@@ -76,9 +76,16 @@ def build(spec: ModelSpec, *, meta: bool = False) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     config, has_weights = _config(spec)
-    cut = spec.name is not None and not is_preset(spec.name) and spec.vocab_size is not None and config.vocab_size < spec.vocab_size
+    cut = (
+        spec.name is not None
+        and not is_preset(spec.name)
+        and spec.vocab_size is not None
+        and config.vocab_size < spec.vocab_size
+    )
     if cut:
-        raise ConfigError(f"model={spec.name!r} has a vocabulary of {config.vocab_size} and the text one of {spec.vocab_size}; take the tokenizer that it was trained with, or a smaller data.vocab_size")
+        raise ConfigError(
+            f"model={spec.name!r} has a vocabulary of {config.vocab_size} and the text one of {spec.vocab_size}; take the tokenizer that it was trained with, or a smaller data.vocab_size"
+        )
     config.use_cache = False
     _without_dropout(config)
     if meta:
@@ -88,7 +95,9 @@ def build(spec: ModelSpec, *, meta: bool = False) -> nn.Module:
         torch.manual_seed(spec.seed)
         if has_weights:
             try:
-                model = AutoModelForCausalLM.from_pretrained(spec.name, config=config, dtype=torch.float32, use_safetensors=True)
+                model = AutoModelForCausalLM.from_pretrained(
+                    spec.name, config=config, dtype=torch.float32, use_safetensors=True
+                )
             except (OSError, ValueError) as error:
                 raise _unusable(spec.name, error) from error
         else:
@@ -108,7 +117,9 @@ def refuse_unusable(spec: ModelSpec) -> int:
                 with safe_open(file, framework="pt"):
                     pass
             except (OSError, SafetensorError) as error:
-                raise ConfigError(f"model={spec.name!r}: {file.name} is damaged ({str(error).splitlines()[0]}); copy it again") from error
+                raise ConfigError(
+                    f"model={spec.name!r}: {file.name} is damaged ({str(error).splitlines()[0]}); copy it again"
+                ) from error
     return count
 
 
@@ -136,7 +147,9 @@ def flops_per_token(model: nn.Module, seq_len: int) -> float:
     return 6.0 * params + 12.0 * config.num_hidden_layers * config.hidden_size * seq_len
 
 
-def export(spec: ModelSpec, weights: Mapping[str, torch.Tensor], folder: Path, tokenizer_json: str | None = None) -> None:
+def export(
+    spec: ModelSpec, weights: Mapping[str, torch.Tensor], folder: Path, tokenizer_json: str | None = None
+) -> None:
     """Write a folder that `AutoModelForCausalLM.from_pretrained` opens: config.json, safetensors, adapters merged in.
 
     weights  of the trained parameters, as `Engine.weights` gives them on the first rank.
@@ -205,7 +218,9 @@ def _known(spec: ModelSpec) -> tuple[Any, bool]:
     assert spec.name is not None
     folder = Path(spec.name).expanduser()
     if not folder.is_dir() and (folder.is_absolute() or spec.name.startswith((".", "~"))):
-        raise ConfigError(f"model={spec.name!r}: there is no such folder; give one that holds config.json, or a size: {', '.join(LLAMA_SIZES)}")
+        raise ConfigError(
+            f"model={spec.name!r}: there is no such folder; give one that holds config.json, or a size: {', '.join(LLAMA_SIZES)}"
+        )
     try:
         config = AutoConfig.from_pretrained(folder if folder.is_dir() else spec.name)
     except (OSError, ValueError, KeyError) as error:
@@ -235,7 +250,18 @@ def _with_lora(model: nn.Module, spec: ModelSpec) -> nn.Module:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise ConfigError(f"lora_rank={spec.lora_rank}: needs the package peft: pip install 'raytensor[lora]'") from error
+        raise ConfigError(
+            f"lora_rank={spec.lora_rank}: needs the package peft: pip install 'raytensor[lora]'"
+        ) from error
     targets = {"gpt2": ["c_attn", "c_proj", "c_fc"]}.get(model.config.model_type, "all-linear")
     fan_in = model.config.model_type == "gpt2"
-    return get_peft_model(model, LoraConfig(r=spec.lora_rank, lora_alpha=2 * spec.lora_rank, target_modules=targets, fan_in_fan_out=fan_in, task_type="CAUSAL_LM"))
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=spec.lora_rank,
+            lora_alpha=2 * spec.lora_rank,
+            target_modules=targets,
+            fan_in_fan_out=fan_in,
+            task_type="CAUSAL_LM",
+        ),
+    )

@@ -39,7 +39,9 @@ class Ranks:
     def mine(self, rows: np.ndarray) -> np.ndarray:
         """This rank's equal, contiguous share of the rows. Raises `ValueError` when they don't divide."""
         if len(rows) % self.size:
-            raise ValueError(f"{len(rows)} rows can't be shared evenly by {self.size} ranks; take a multiple of {self.size}")
+            raise ValueError(
+                f"{len(rows)} rows can't be shared evenly by {self.size} ranks; take a multiple of {self.size}"
+            )
         share = len(rows) // self.size
         return rows[self.rank * share : (self.rank + 1) * share]
 

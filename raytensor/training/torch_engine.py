@@ -22,7 +22,9 @@ from raytensor.training.recipe import Recipe
 class TorchEngine(BaseEngine):
     """`strategy`: plain | ddp | fsdp2."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, ranks: Ranks | None = None, *, strategy: str = "plain") -> None:
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, ranks: Ranks | None = None, *, strategy: str = "plain"
+    ) -> None:
         ranks = ranks or alone()
         assert strategy != "plain" or ranks.size == 1, "plain is for one rank"
         super().__init__(model, recipe, ranks)
@@ -35,7 +37,9 @@ class TorchEngine(BaseEngine):
         if strategy == "ddp":
             device_ids = [ranks.device] if ranks.device.type == "cuda" else None
             # Without buckets' views a step would hold two gradients.
-            self._module = nn.parallel.DistributedDataParallel(self._causal, device_ids=device_ids, gradient_as_bucket_view=True)
+            self._module = nn.parallel.DistributedDataParallel(
+                self._causal, device_ids=device_ids, gradient_as_bucket_view=True
+            )
         # The loss is compiled, answers are not: their shapes change with every question.
         self._loss: Any = torch.compile(self._module) if self._compiles and strategy != "fsdp2" else self._module
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -111,4 +115,6 @@ def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     if not isinstance(parameter, DTensor):
         return value.to(parameter.device, parameter.dtype, copy=True)
     # Every rank read the same file: nothing needs to be sent.
-    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return distribute_tensor(
+        value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
+    )

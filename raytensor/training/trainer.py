@@ -23,7 +23,6 @@ PROGRESS = "training.jsonl"
 
 def fit(cfg: TrainConfig, folder: Path) -> None:
     """Train to the last step. Raises `ClusterError` with the cause when the workers were lost too often."""
-    import ray.train
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -35,7 +34,10 @@ def fit(cfg: TrainConfig, folder: Path) -> None:
         _work,
         train_loop_config={"cfg": cfg, "folder": str(folder)},
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=bool(training.gpus_per_rank), resources_per_worker=resources, elastic_resize_monitor_interval_s=30.0
+            num_workers=workers,
+            use_gpu=bool(training.gpus_per_rank),
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=30.0,
         ),
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if training.gpus_per_rank else "gloo"),
         run_config=RunConfig(
@@ -47,7 +49,9 @@ def fit(cfg: TrainConfig, folder: Path) -> None:
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise ClusterError(f"the training failed: {_cause(error)}\n  more: Ray's logs, and resume=auto goes on from the newest checkpoint") from error
+        raise ClusterError(
+            f"the training failed: {_cause(error)}\n  more: Ray's logs, and resume=auto goes on from the newest checkpoint"
+        ) from error
 
 
 def _work(job: dict[str, Any]) -> None:

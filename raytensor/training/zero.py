@@ -43,7 +43,11 @@ class ZeroEngine(BaseEngine):
         }
         trained = [p for p in model.parameters() if p.requires_grad]
         self._engine, *_ = deepspeed.initialize(
-            model=self._causal, optimizer=recipe.optimizer(trained), model_parameters=trained, config=config, dist_init_required=False
+            model=self._causal,
+            optimizer=recipe.optimizer(trained),
+            model_parameters=trained,
+            config=config,
+            dist_init_required=False,
         )
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
 

@@ -38,7 +38,12 @@ def stream(cfg: Data) -> PackedStream:
 
 
 def settings(files, source: str) -> Data:
-    return Data(source=source, files=str(files / f"*.{ {'text': 'txt', 'json': 'jsonl', 'parquet': 'parquet'}[source]}"), heldout_share=0.2, tokenizer="bytes")
+    return Data(
+        source=source,
+        files=str(files / f"*.{ {'text': 'txt', 'json': 'jsonl', 'parquet': 'parquet'}[source] }"),
+        heldout_share=0.2,
+        tokenizer="bytes",
+    )
 
 
 @pytest.mark.parametrize("source", ["text", "json", "parquet"])
@@ -73,7 +78,13 @@ def test_the_embedded_corpus_goes_on_in_another_process(tmp_path):
         "found = PackedStream(Data(max_documents=300, tokenizer='bytes'), ByteTokenizer(), seq_len=31, batch_size=4)\n"
         "found.restore(json.load(open(sys.argv[1]))); print(json.dumps([found.batch().tolist() for _ in range(20)]))"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "state.json")], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "state.json")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert json.loads(done.stdout.splitlines()[-1]) == [first.batch().tolist() for _ in range(20)]
 
 

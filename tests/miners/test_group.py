@@ -29,7 +29,14 @@ SHARDED = replace(SMALL, engine="ddp", ranks=2, cpus_per_rank=0.2)
 
 
 def configuration(*profiles: MinerProfile, **cluster) -> config.RunConfig:
-    miners = config.Miners(num_miners=len(profiles), profiles=list(profiles), seq_len=16, warmup_rounds=1, heldout_rows=32, cpus_per_host=0.2)
+    miners = config.Miners(
+        num_miners=len(profiles),
+        profiles=list(profiles),
+        seq_len=16,
+        warmup_rounds=1,
+        heldout_rows=32,
+        cpus_per_host=0.2,
+    )
     return config.RunConfig(miners=miners, cluster=config.Cluster(start_timeout_s=60.0, **cluster))
 
 
@@ -43,12 +50,16 @@ def text():
 def questions(cfg, text, round: int):
     draw = np.random.default_rng(round)
     tokens, lengths = draw.integers(0, V, (8, 12)).astype(np.int32), draw.integers(4, 13, 8).astype(np.int32)
-    return [Task(f"{round}/m{i}", round, 1, "v", f"m{i}", tokens, lengths, 10, 60.0) for i in range(cfg.miners.num_miners)]
+    return [
+        Task(f"{round}/m{i}", round, 1, "v", f"m{i}", tokens, lengths, 10, 60.0) for i in range(cfg.miners.num_miners)
+    ]
 
 
 def collect(fleet: Fleet, tasks) -> dict[str, Response]:
     answers = list(fleet.ask(tasks))
-    assert Counter(answer.item_id if isinstance(answer, Failure) else answer.task_id for answer in answers) == Counter(task.task_id for task in tasks)
+    assert Counter(answer.item_id if isinstance(answer, Failure) else answer.task_id for answer in answers) == Counter(
+        task.task_id for task in tasks
+    )
     assert not [answer for answer in answers if isinstance(answer, Failure)]
     return {answer.hotkey: answer for answer in answers}
 
@@ -75,7 +86,10 @@ def test_kill_9_of_any_rank(ray_session, text, tmp_path):
     fleet = Fleet(cfg, ["m0", "m1"], text, num_hosts=1, folder=tmp_path)
     try:
         pids = fleet.wait_ready(60.0)
-        assert pids.keys() == {"miner host 0", "sharded miner 1", "sharded miner 1, rank 1"} and len(set(pids.values())) == 3
+        assert (
+            pids.keys() == {"miner host 0", "sharded miner 1", "sharded miner 1, rank 1"}
+            and len(set(pids.values())) == 3
+        )
         fleet.train(1)
         collect(fleet, questions(cfg, text, 1))
         assert fleet.train_losses["m1"] == pytest.approx(curve[1], abs=CLOSE)
@@ -155,7 +169,10 @@ def test_gpus_that_are_not_there_are_refused_with_the_bill(ray_session):
     from raytensor.network import needs
 
     run = needs(configuration(replace(SHARDED, engine="zero3", ranks=8, batch_size=8, gpus_per_rank=1)), 4.0)
-    with pytest.raises(ClusterError, match=r"needs 8 GPUs and the cluster has 0\n.*\n  sharded miner 8 x 0.2 CPU \+ 1 GPU\n.*\n.*\n  fix: .*gpus_per_rank"):
+    with pytest.raises(
+        ClusterError,
+        match=r"needs 8 GPUs and the cluster has 0\n.*\n  sharded miner 8 x 0.2 CPU \+ 1 GPU\n.*\n.*\n  fix: .*gpus_per_rank",
+    ):
         cluster.check(run)
     job = train.needs(TrainConfig(training=Training(engine="fsdp2", ranks=4, gpus_per_rank=1)))
     with pytest.raises(ClusterError, match="needs 4 GPUs and the cluster has 0"):

@@ -37,7 +37,10 @@ def subnet(tmp_path_factory):
     chain = EmbeddedChain(folder / "state", 0.2, folder / "log")
     with ChainClient(chain.endpoint) as client:
         keys = [("owner", OWNER), ("validator", VALIDATOR), ("miner", MINERS[0]), ("miner", MINERS[1])]
-        neurons = [Neuron(key.uri, role, key, DevKey(key.uri + "//cold"), stake_rao=10**11 if role == "validator" else 0) for role, key in keys]
+        neurons = [
+            Neuron(key.uri, role, key, DevKey(key.uri + "//cold"), stake_rao=10**11 if role == "validator" else 0)
+            for role, key in keys
+        ]
         netuid = make_subnet(client, SubnetSpec(neurons=neurons, tempo=5)).netuid
         yield chain.endpoint, netuid, client
     chain.close()
@@ -65,9 +68,17 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
     small = MinerProfile(hidden=32, layers=1, heads=2, steps=2, batch_size=4)
     wire = config.Wire(enabled=True, host=LISTEN, ip=LISTEN, port=0)
     miners = config.Miners(
-        num_miners=2, profiles=[small, MinerProfile(behaviour="silent")], seq_len=16, warmup_rounds=0, heldout_rows=16, cpus_per_host=0.2, wire=wire
+        num_miners=2,
+        profiles=[small, MinerProfile(behaviour="silent")],
+        seq_len=16,
+        warmup_rounds=0,
+        heldout_rows=16,
+        cpus_per_host=0.2,
+        wire=wire,
     )
-    cfg = config.RunConfig(miners=miners, chain=config.Chain(tempo=5, block_time_s=0.2), data=config.Data(tokenizer="bytes"))
+    cfg = config.RunConfig(
+        miners=miners, chain=config.Chain(tempo=5, block_time_s=0.2), data=config.Data(tokenizer="bytes")
+    )
     hotkeys = [key.ss58 for key in MINERS]
     fleet = Fleet(cfg, hotkeys, text, num_hosts=1, folder=tmp_path)
     door, said = None, []
@@ -79,7 +90,9 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
         axons = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
         assert {hotkey: axons[hotkey] for hotkey in hotkeys} == door.addresses and "axons are on the chain" in said[0]
         fleet.train(1)
-        end = time.monotonic() + 60  # the validator's permit comes with an epoch, and reaches the door with its next look
+        end = (
+            time.monotonic() + 60
+        )  # the validator's permit comes with an epoch, and reaches the door with its next look
         question = task(netuid, VALIDATOR, hotkeys[0])
         (answer,) = ask(VALIDATOR, [question], metagraph)
         while isinstance(answer, Failure) and "permit" in answer.detail and time.monotonic() < end:
@@ -100,7 +113,17 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
 
         expected, seen = [], [1, 2, 3, 4]
         for number in range(5):
-            more = Task(f"w{number}", 1, netuid, VALIDATOR.ss58, hotkeys[0], np.array([seen], np.int32), np.array([len(seen)], np.int32), 10, 20.0)
+            more = Task(
+                f"w{number}",
+                1,
+                netuid,
+                VALIDATOR.ss58,
+                hotkeys[0],
+                np.array([seen], np.int32),
+                np.array([len(seen)], np.int32),
+                10,
+                20.0,
+            )
             (found,) = fleet.ask([more])
             expected.append(int(found.ids[0, 0]))
             if expected[-1] == 0:

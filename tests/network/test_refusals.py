@@ -15,7 +15,9 @@ SPEC = ModelSpec(hidden=32, layers=1, heads=2, vocab_size=256, seq_len=32)
 
 
 def with_model(name: str) -> config.RunConfig:
-    return config.RunConfig(miners=config.Miners(profiles=[MinerProfile(model=name)]), data=config.Data(tokenizer="bytes"))
+    return config.RunConfig(
+        miners=config.Miners(profiles=[MinerProfile(model=name)]), data=config.Data(tokenizer="bytes")
+    )
 
 
 def test_missing_texts_and_models_and_damaged_weights(tmp_path):

@@ -18,7 +18,12 @@ from test_run import ROOT, environment
 
 RAY = str(Path(sys.executable).parent / "ray")
 # A dead node is noticed in seconds; Ray's own defaults take half a minute.
-HEALTH = {"RAY_health_check_initial_delay_ms": "2000", "RAY_health_check_period_ms": "2000", "RAY_health_check_timeout_ms": "4000", "RAY_health_check_failure_threshold": "3"}
+HEALTH = {
+    "RAY_health_check_initial_delay_ms": "2000",
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_failure_threshold": "3",
+}
 
 
 @pytest.fixture
@@ -29,7 +34,18 @@ def nodes(tmp_path):
     env = environment() | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PATH": path} | HEALTH
     port, dashboard, agent = free_port(), free_port(), free_port()
     common = ["--block", "--num-cpus", "1", "--node-ip-address", "127.0.0.1"]
-    head = [RAY, "start", "--head", *common, "--port", str(port), "--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent)]
+    head = [
+        RAY,
+        "start",
+        "--head",
+        *common,
+        "--port",
+        str(port),
+        "--dashboard-port",
+        str(dashboard),
+        "--dashboard-agent-listen-port",
+        str(agent),
+    ]
     processes = []
 
     def start(command: list[str], name: str) -> subprocess.Popen:
@@ -42,8 +58,21 @@ def nodes(tmp_path):
         for where, path in ((dashboard, "/api/version"), (agent, "/api/local_raylet_healthz")):
             wait_until_served(f"http://127.0.0.1:{where}{path}", token, first, tmp_path / "head.log")
         second_agent = free_port()  # one after the other: side by side they take each other's ports
-        second = start([RAY, "start", "--address", f"127.0.0.1:{port}", *common, "--dashboard-agent-listen-port", str(second_agent)], "second")
-        wait_until_served(f"http://127.0.0.1:{second_agent}/api/local_raylet_healthz", token, second, tmp_path / "second.log")
+        second = start(
+            [
+                RAY,
+                "start",
+                "--address",
+                f"127.0.0.1:{port}",
+                *common,
+                "--dashboard-agent-listen-port",
+                str(second_agent),
+            ],
+            "second",
+        )
+        wait_until_served(
+            f"http://127.0.0.1:{second_agent}/api/local_raylet_healthz", token, second, tmp_path / "second.log"
+        )
         yield f"http://127.0.0.1:{dashboard}", env, second
     finally:
         for process in reversed(processes):
@@ -62,10 +91,40 @@ def test_a_node_dies_and_the_training_goes_on(nodes, tmp_path):
     for part in ("raytensor", "conf", "jobs"):
         shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
     steps = 400
-    command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", "python", "jobs/train.py", "cluster=laptop", "name=job"]
-    command += [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache", "data.tokenizer=bytes", "data.max_documents=300"]
-    command += ["training.engine=ddp", "training.ranks=2", "training.min_ranks=1", "training.cpus_per_rank=0.8", f"training.steps={steps}"]
-    command += ["training.seq_len=32", "training.batch_size=4", "training.checkpoint_every=10", "training.log_every=10", "training.heldout_rows=16"]
+    command = [
+        RAY,
+        "job",
+        "submit",
+        "--address",
+        address,
+        "--working-dir",
+        ".",
+        "--",
+        "python",
+        "jobs/train.py",
+        "cluster=laptop",
+        "name=job",
+    ]
+    command += [
+        f"paths.runs={tmp_path}/runs",
+        f"paths.cache={tmp_path}/cache",
+        "data.tokenizer=bytes",
+        "data.max_documents=300",
+    ]
+    command += [
+        "training.engine=ddp",
+        "training.ranks=2",
+        "training.min_ranks=1",
+        "training.cpus_per_rank=0.8",
+        f"training.steps={steps}",
+    ]
+    command += [
+        "training.seq_len=32",
+        "training.batch_size=4",
+        "training.checkpoint_every=10",
+        "training.log_every=10",
+        "training.heldout_rows=16",
+    ]
     log = (tmp_path / "job.log").open("w")
     job = subprocess.Popen(command, cwd=checkout, env=env, stdout=log, stderr=log, text=True)
     progress = tmp_path / "runs" / "job" / "training.jsonl"
@@ -83,7 +142,11 @@ def test_a_node_dies_and_the_training_goes_on(nodes, tmp_path):
     starts = [line for line in lines() if "pids" in line]
     assert starts[0]["ranks"] == 2 and starts[-1]["ranks"] == 1, (tmp_path / "job.log").read_text()
     steps_seen = [line["step"] for line in lines() if "step" in line]
-    again = steps_seen[[i for i in range(1, len(steps_seen)) if steps_seen[i] <= steps_seen[i - 1]][0]] if sorted(set(steps_seen)) != steps_seen else None
+    again = (
+        steps_seen[[i for i in range(1, len(steps_seen)) if steps_seen[i] <= steps_seen[i - 1]][0]]
+        if sorted(set(steps_seen)) != steps_seen
+        else None
+    )
     assert steps_seen[-1] == steps and (again is None or again > 10)  # from a checkpoint, not from the start
     summary = json.loads((tmp_path / "runs" / "job" / "summary.json").read_text())
     assert summary["stopped"] == "finished" and summary["steps"] == steps

@@ -47,10 +47,14 @@ def test_out_as_safetensors_and_in_again(tmp_path):
     engine.train_steps([BATCH] * 3)
     models.export(SMALL, engine.weights(), tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"config.json", "model.safetensors"} <= names and not any(name.endswith((".bin", ".pt", ".py")) for name in names)
+    assert {"config.json", "model.safetensors"} <= names and not any(
+        name.endswith((".bin", ".pt", ".py")) for name in names
+    )
     tokens = torch.from_numpy(BATCH[:, :16].astype(np.int64))
     expected = engine.model(input_ids=tokens).logits
-    torch.testing.assert_close(AutoModelForCausalLM.from_pretrained(tmp_path / "out")(input_ids=tokens).logits, expected)
+    torch.testing.assert_close(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out")(input_ids=tokens).logits, expected
+    )
     inside = ModelSpec(str(tmp_path / "out"), vocab_size=64, seq_len=16)
     torch.testing.assert_close(build(inside)(input_ids=tokens).logits, expected)
     fresh = build(ModelSpec(str(tmp_path / "out"), pretrained=False, seed=4))
@@ -70,18 +74,24 @@ def test_adapters_are_merged_on_the_way_out(tmp_path):
         models.export(spec, engine.weights(), tmp_path / "out")
         tokens = torch.from_numpy(BATCH[:, :16].astype(np.int64))
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-        torch.testing.assert_close(merged(input_ids=tokens).logits, engine.model(input_ids=tokens).logits, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            merged(input_ids=tokens).logits, engine.model(input_ids=tokens).logits, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_code_of_a_folder_is_never_run(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}')
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}'
+    )
     (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     with pytest.raises(ConfigError, match="can't be used"):
         build(ModelSpec(str(tmp_path)))
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name, words", [("/no/such/folder", "no such folder"), ("125M", "can't be used"), ("someone/model", "a size")])
+@pytest.mark.parametrize(
+    "name, words", [("/no/such/folder", "no such folder"), ("125M", "can't be used"), ("someone/model", "a size")]
+)
 def test_a_model_that_is_not_there_is_refused(name, words):
     with pytest.raises(ConfigError, match=words):
         build(ModelSpec(name))

@@ -15,7 +15,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from raytensor import config
 from raytensor.config import Data
 from raytensor.config.train import TrainConfig, Training
 from raytensor.errors import ConfigError, DataError
@@ -26,7 +25,15 @@ from raytensor.training.ranks import alone
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOSE = 1e-4  # nats, after 30 steps on two ranks
-TRAINING = {"steps": 30, "seq_len": 16, "batch_size": 4, "checkpoint_every": 5, "log_every": 5, "heldout_every": 10, "heldout_rows": 16}
+TRAINING = {
+    "steps": 30,
+    "seq_len": 16,
+    "batch_size": 4,
+    "checkpoint_every": 5,
+    "log_every": 5,
+    "heldout_every": 10,
+    "heldout_rows": 16,
+}
 
 
 def settings(tmp_path, **training) -> TrainConfig:
@@ -56,7 +63,10 @@ def test_the_loop_goes_on_where_it_was_and_leaves_a_model(tmp_path):
 
     with pytest.raises(Stop):
         loop.run(cfg, alone(), tmp_path / "broken", stop)
-    assert sorted(path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()) == ["step-0000010", "step-0000015"]
+    assert sorted(path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()) == [
+        "step-0000010",
+        "step-0000015",
+    ]
     rest = curve(cfg, tmp_path / "broken")
     assert rest == {step: loss for step, loss in whole.items() if step > 15}  # bit for bit
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "broken" / "export")
@@ -112,10 +122,18 @@ def lines(path: Path) -> list[dict]:
 def test_a_worker_is_killed_and_the_job_ends_on_the_same_curve(tmp_path):
     expected = curve(settings(tmp_path), tmp_path / "alone")
     process = subprocess.Popen(
-        command(tmp_path, "training.engine=ddp", "training.ranks=2"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(tmp_path, "training.engine=ddp", "training.ranks=2"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     progress, end = tmp_path / "job" / "training.jsonl", time.monotonic() + 180
-    while not any(line.get("step", 0) >= 15 for line in lines(progress)) and process.poll() is None and time.monotonic() < end:
+    while (
+        not any(line.get("step", 0) >= 15 for line in lines(progress))
+        and process.poll() is None
+        and time.monotonic() < end
+    ):
         time.sleep(0.02)
     os.kill(lines(progress)[0]["pids"][1], signal.SIGKILL)
     output, _ = process.communicate(timeout=240)
@@ -127,6 +145,8 @@ def test_a_worker_is_killed_and_the_job_ends_on_the_same_curve(tmp_path):
     assert steps[-1].step == 30 and all(event.loss == pytest.approx(expected[event.step], abs=CLOSE) for event in steps)
     summary = json.loads((tmp_path / "job" / "summary.json").read_text())
     assert summary["stopped"] == "finished" and summary["steps"] == 30 and summary["heldout_loss"] < 5
-    assert (tmp_path / "job" / "export" / "model.safetensors").exists() and "<svg" in (tmp_path / "job" / "report.html").read_text()
+    assert (tmp_path / "job" / "export" / "model.safetensors").exists() and "<svg" in (
+        tmp_path / "job" / "report.html"
+    ).read_text()
     refused = subprocess.run(command(tmp_path), env=environment(), capture_output=True, text=True, timeout=60)
     assert refused.returncode == 1 and "resume=auto" in refused.stderr
