@@ -119,7 +119,19 @@ class MinerHost:
         """As `answer`, for questions from outside the run: called in a lane of its own, it answers while others train."""
         if task.hotkey not in self._miners:
             return Failure(task.task_id, task.hotkey, Reason.REFUSED, "this host has no miner of that hotkey")
+        if wrong := self._unanswerable(task):  # an index out of range would end a model's processes, on a GPU for good
+            return Failure(task.task_id, task.hotkey, Reason.REFUSED, wrong)
         return self._answer(task, None)
+
+    def _unanswerable(self, task: Task) -> str | None:
+        """Why a stranger's question can't be asked of a model; None when it can."""
+        if task.tokens.shape[1] > self._seq_len:
+            return f"a context has {task.tokens.shape[1]} tokens; this miner sees at most {self._seq_len}"
+        if task.tokens.min() < 0 or task.tokens.max() >= self._vocab_size:
+            return f"a token lies outside 0 .. {self._vocab_size - 1}"
+        if task.lengths.min() < 1 or task.lengths.max() > task.tokens.shape[1]:
+            return f"a length lies outside 1 .. {task.tokens.shape[1]}"
+        return None
 
     def _answer(self, task: Task, observed: Response | None) -> Response | Failure:
         response = self._miners[task.hotkey].answer(task, observed)

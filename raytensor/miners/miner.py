@@ -151,6 +151,7 @@ class Miner:
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """(ids int32 [B, K], probs float32 [B, K]) by the miner's behaviour."""
         behaviour, rows = self.profile.behaviour, len(tokens)
+        top_k = min(top_k, self._text.vocab_size)
         if behaviour == "silent":
             return None
         if behaviour == "copy":
