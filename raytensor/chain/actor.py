@@ -38,6 +38,7 @@ from raytensor.chain.outbox import Foreign, Outbox
 from raytensor.chain.pipeline import Pipeline
 from raytensor.chain.policy import Policy
 from raytensor.chain.wallet import KeyRef, Signer
+from raytensor.chain.weights import max_upscale
 from raytensor.errors import ChainRefused, ChainUnavailable, ConfigError
 from raytensor.types import Fate, Metagraph, Receipt, Weights
 
@@ -136,7 +137,8 @@ class ChainWriter:
 
         An intent whose id was carried out already is not carried out again: its receipt is returned. One that had no
         effect is tried anew. Of several weights for one hotkey, subnet and mechanism the last counts.
-        Raises ConfigError for a signer whose key is not here, ChainRefused "KeyInUse" when another writer took over.
+        Raises ConfigError for a signer whose key is not here, ValueError for a weight that is none, ChainRefused "KeyInUse"
+        when another writer took over.
         """
         return self._deliver(list(intents), once=True)
 
@@ -246,6 +248,8 @@ class ChainWriter:
             raise ChainRefused("another writer has taken over the keys of this one: it sends nothing any more",
                                name="KeyInUse", action="fix: use the other writer, or stop it and start this one again")
         for intent in intents:
+            if isinstance(intent, SetWeights):
+                max_upscale([value for _, value in intent.values])  # raises for what can't be a weight
             if intent.signer not in self._keys and self._delegate is None:
                 raise ConfigError(f"{intent.name}: this writer has no key for {intent.signer}: add it to its signers")
 

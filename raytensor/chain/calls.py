@@ -134,6 +134,13 @@ class UnstakeAll(Intent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnstakeAllAlpha(UnstakeAll):
+    """From all subnets; what it gives is staked on root."""
+
+    name: ClassVar[str] = "SubtensorModule.unstake_all_alpha"
+
+
+@dataclass(frozen=True, kw_only=True)
 class MoveStake(Intent):
     origin_hotkey: str
     destination_hotkey: str
@@ -167,7 +174,7 @@ class SwapStake(Intent):
 
 @dataclass(frozen=True, kw_only=True)
 class SwapStakeLimit(SwapStake):
-    limit_price: int
+    limit_price: int  # alpha of the destination for 10^9 alpha of the origin, in 10^-9: the least that is taken
     allow_partial: bool = False
     name: ClassVar[str] = "SubtensorModule.swap_stake_limit"
 
@@ -229,6 +236,14 @@ class DecreaseTake(IncreaseTake):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetChildkeyTake(Intent):
+    hotkey: str
+    netuid: int
+    take: int  # u16, 65535 = 100 %
+    name: ClassVar[str] = "SubtensorModule.set_childkey_take"
+
+
+@dataclass(frozen=True, kw_only=True)
 class SetChildren(Intent):
     hotkey: str
     netuid: int
@@ -243,6 +258,29 @@ class AddProxy(Intent):
     delay: int = 0
     name: ClassVar[str] = "Proxy.add_proxy"
     role: ClassVar[str] = "hotkey"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveProxy(AddProxy):
+    name: ClassVar[str] = "Proxy.remove_proxy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetIdentity(Intent):
+    """What others see of a coldkey that has a registered hotkey. The texts are "name" for display, no `name` of a call."""
+
+    title: str
+    url: str = ""
+    github_repo: str = ""
+    image: str = ""
+    discord: str = ""
+    description: str = ""
+    additional: str = ""
+    name: ClassVar[str] = "SubtensorModule.set_identity"
+
+    def _args(self) -> dict[str, Any]:
+        args = {field: value.encode() for field, value in Intent._args(self).items()}
+        return {"name": args.pop("title"), **args}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from raytensor.chain.limits import Meter, read_limits
 from raytensor.chain.outbox import Outbox, Settled
 from raytensor.chain.preflight import Refusal, check_weights, read_views
 from raytensor.chain.wallet import Signer
+from raytensor.errors import ChainError
 from raytensor.types import Fate, Receipt
 
 log = logging.getLogger(__name__)
@@ -200,7 +201,14 @@ class Pipeline:
             self._refuse(order, Refusal("NotProxy"))
             return None
         if not isinstance(intent, SetWeights):
-            return Item(intent.intent_id, intent.signer, call=intent.call(), free=intent.free)
+            try:
+                call = intent.call()
+                self._client.runtime.encode_call(call)
+            except (ChainError, ValueError) as error:  # one order that fits no runtime must not hold up the others
+                self._desk.drop(intent.intent_id)
+                self.tell(receipt_of(intent, Fate.NOT_SENT, "BadRequest", f"fix: {error}"))
+                return None
+            return Item(intent.intent_id, intent.signer, call=call, free=intent.free)
         view = views[intent.netuid, intent.mecid]
         found = check_weights(intent, view)
         if not isinstance(found, Refusal) and view.commit_reveal:

@@ -19,6 +19,7 @@ from raytensor.chain.calls import (
     AddProxy,
     Intent,
     MoveStake,
+    RemoveProxy,
     RemoveStake,
     RemoveStakeFullLimit,
     SwapStake,
@@ -100,7 +101,7 @@ class Policy:
             return "the policy allows no transfers (transfers = false)"
         if isinstance(intent, _UNSTAKING) and not self.unstaking:
             return "the policy allows no unstaking (unstaking = false)"
-        if isinstance(intent, AddProxy) and not self.proxies:
+        if isinstance(intent, AddProxy) and not isinstance(intent, RemoveProxy) and not self.proxies:
             return "the policy lets no account become a proxy (proxies = false)"
         for name in _NETUIDS:
             netuid = getattr(intent, name, None)

@@ -24,6 +24,7 @@ from raytensor.chain.calls import (
     RemoveStakeFullLimit,
     RemoveStakeLimit,
     SwapStake,
+    SwapStakeLimit,
     Transfer,
     TransferStake,
     UnstakeAll,
@@ -91,6 +92,11 @@ def _swap(client: ChainClient, method: str, netuid: int, amount: int) -> tuple[i
     return found
 
 
+def ratio(client: ChainClient, origin_netuid: int, destination_netuid: int) -> int:
+    """Alpha of the destination for 10^9 alpha of the origin at today's prices, in 10^-9."""
+    return price(client, origin_netuid) * 10**9 // max(1, price(client, destination_netuid))
+
+
 def network_cost(client: ChainClient) -> int:
     """What opening a subnet locks, in rao."""
     raw = client.runtime_call("SubnetRegistrationRuntimeApi_get_network_registration_cost")
@@ -148,6 +154,8 @@ def slippage(client: ChainClient, intent: Intent) -> float | None:
         return max(0.0, 1 - intent.limit_price / max(1, price(client, intent.netuid)))
     if isinstance(intent, RemoveStake):
         return sell(client, intent.netuid, intent.amount_unstaked).slippage
+    if isinstance(intent, SwapStakeLimit):
+        return max(0.0, 1 - intent.limit_price / max(1, ratio(client, intent.origin_netuid, intent.destination_netuid)))
     if isinstance(intent, (MoveStake, SwapStake, TransferStake)):
         return move_slippage(client, intent.origin_netuid, intent.destination_netuid, intent.alpha_amount)
     return None if isinstance(intent, UnstakeAll) else 0.0

@@ -1,4 +1,4 @@
-"""`raytensor stake`: add, remove, move and list stake, with prices that can't surprise."""
+"""`raytensor stake`: add, remove, move, swap, transfer and list stake, with prices that can't surprise; take, children."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from raytensor.chain.calls import (
     RemoveStake,
     RemoveStakeFullLimit,
     RemoveStakeLimit,
+    SwapStakeLimit,
+    TransferStake,
+    UnstakeAll,
+    UnstakeAllAlpha,
 )
 from raytensor.chain.client import ChainClient
-from raytensor.chain.commands import options, output, sending
-from raytensor.chain.quotes import buy, move_slippage, price, prices, sell, stakes
+from raytensor.chain.commands import delegation, options, output, sending
+from raytensor.chain.quotes import buy, move_slippage, price, prices, ratio, sell, stakes
 from raytensor.errors import ChainRefused, ConfigError
 
 MILLION = options.MILLION
@@ -31,6 +35,11 @@ EXAMPLES = """\
   raytensor stake remove 5.5 --netuid 2 -w alice -H validator  5.5 alpha
   raytensor stake remove --all --netuid 2 -w alice --yes
   raytensor stake move 3 --netuid 2 --to-netuid 5 --hotkey 5F... --to-hotkey 5G...
+  raytensor stake swap 3 --netuid 2 --to-netuid 5 --hotkey 5F... --slippage 1%   same hotkey, with a limit price
+  raytensor stake transfer 3 --netuid 2 --hotkey 5F... --to-coldkey 5H...        to another owner
+  raytensor stake unstake-all --hotkey 5F... --dry-run
+  raytensor stake take --hotkey 5F... 9%              what a delegate keeps; without a number it is shown
+  raytensor stake children --hotkey 5F... --netuid 2 5G...=0.25 5H...=0.5
 """
 
 
@@ -41,8 +50,11 @@ def stake_main(argv: Sequence[str]) -> int:
     add = options.subparser(actions, "add", "stake TAO on a hotkey")
     remove = options.subparser(actions, "remove", "take alpha back as TAO")
     move = options.subparser(actions, "move", "move alpha to another hotkey or subnet of the same coldkey")
+    swap = options.subparser(actions, "swap", "move alpha to another subnet on the same hotkey, at a limit price")
+    transfer = options.subparser(actions, "transfer", "give alpha to another coldkey, on the same hotkey")
+    everything = options.subparser(actions, "unstake-all", "take all alpha of a hotkey back, from every subnet")
     listing = options.subparser(actions, "list", "list a coldkey's stakes and what they are worth")
-    for one, unit in ((add, "TAO"), (remove, "alpha"), (move, "alpha")):
+    for one, unit in ((add, "TAO"), (remove, "alpha"), (move, "alpha"), (swap, "alpha"), (transfer, "alpha")):
         amount = one if one is add else one.add_mutually_exclusive_group(required=True)
         amount.add_argument("amount", metavar="AMOUNT", type=options.tao, help=f"{unit}, at most nine decimals",
                             **({} if one is add else {"nargs": "?"}))  # fmt: skip
@@ -51,15 +63,25 @@ def stake_main(argv: Sequence[str]) -> int:
         one.add_argument("--netuid", type=options.netuid, required=True)
         one.add_argument("--hotkey", metavar="NAME|ADDRESS", help="the hotkey (default: the wallet's)")
         options.add_sending(one)
-    for one in (add, remove):
+    for one in (add, remove, swap):
         one.add_argument("--slippage", type=options.share, default=50_000, metavar="SHARE", dest="slippage_ppm",
                          help="the worst price that is accepted, from today's (default 5%%)")  # fmt: skip
         one.add_argument("--partial", action="store_true", help="take what the limit price allows, not all or nothing")
+    for one in (add, remove):
         one.add_argument("--no-limit", action="store_true", help="accept any price")
+    swap.add_argument("--to-netuid", type=options.netuid, required=True)
+    transfer.add_argument("--to-coldkey", metavar="ADDRESS", required=True, help="who gets it")
+    transfer.add_argument("--to-netuid", type=options.netuid, help="default: the same subnet")
+    everything.add_argument("--hotkey", metavar="NAME|ADDRESS", help="the hotkey (default: the wallet's)")
+    everything.add_argument("--alpha", action="store_true", help="stake what it gives on root, instead of taking TAO")
+    options.add_sending(everything)
+    takes, childs = delegation.add_parsers(actions)
     move.add_argument("--to-netuid", type=options.netuid, help="default: the same subnet")
     move.add_argument("--to-hotkey", metavar="NAME|ADDRESS", help="default: the same hotkey")
     listing.add_argument("--ss58", metavar="ADDRESS", help="of this coldkey, not of the wallet's")
-    for one, act in ((add, _add), (remove, _remove), (move, _move), (listing, _list)):
+    for one, act in ((add, _add), (remove, _remove), (move, _move), (swap, _swap), (transfer, _transfer),
+                     (everything, _unstake_all), (takes, delegation.take), (childs, delegation.children),
+                     (listing, _list)):  # fmt: skip
         options.add_output(one)
         options.add_network(one)
         options.add_wallet(one)
@@ -135,6 +157,73 @@ def _move(args: argparse.Namespace) -> int:
             "moves_alpha_rao": amount, "slippage": f"{lost:.4%}", "stake_alpha_rao": held,
         }  # fmt: skip
         what = f"move {output.tao(amount)} alpha of subnet {args.netuid} to {to_hotkey}, subnet {to_netuid}"
+        return sending.send(args, client, intent, key, what, effect)
+
+
+def _swap(args: argparse.Namespace) -> int:
+    key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
+    if args.to_netuid == args.netuid:
+        raise ConfigError("the stake is on that subnet already: give another --to-netuid")
+    with ChainClient(options.network(args), args.timeout) as client:
+        given = {"hotkey": hotkey, "origin_netuid": args.netuid, "destination_netuid": args.to_netuid}
+        asked = {} if args.all else {"alpha_amount": args.amount}
+        if (status := sending.resume(args, client, key, **given, **asked)) is not None:
+            return status
+        amount, held = _amount(args, client, key.ss58, hotkey)
+        now = ratio(client, args.netuid, args.to_netuid)
+        limit = now * (MILLION - args.slippage_ppm) // MILLION
+        intent = SwapStakeLimit(signer=key.ss58, intent_id=sending.order_id(args), **given, alpha_amount=amount,
+                                limit_price=limit, allow_partial=args.partial)  # fmt: skip
+        lost = move_slippage(client, args.netuid, args.to_netuid, amount)
+        effect = {
+            "netuid": args.netuid, "to_netuid": args.to_netuid, "hotkey": hotkey, "moves_alpha_rao": amount,
+            "gets_alpha_rao": round(amount * now / options.RAO * (1 - lost)), "slippage": f"{lost:.4%}",
+            "price_alpha_rao": now, "price_limit_alpha_rao": limit, "stake_alpha_rao": held,
+        }  # fmt: skip
+        what = f"swap {output.tao(amount)} alpha of subnet {args.netuid} to subnet {args.to_netuid} on {hotkey}"
+        return sending.send(args, client, intent, key, what, effect)
+
+
+def _transfer(args: argparse.Namespace) -> int:
+    key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
+    dest = options.account(args, args.to_coldkey, hotkey=False)
+    to_netuid = args.netuid if args.to_netuid is None else args.to_netuid
+    with ChainClient(options.network(args), args.timeout) as client:
+        given = {"destination_coldkey": dest, "hotkey": hotkey, "origin_netuid": args.netuid,
+                 "destination_netuid": to_netuid}  # fmt: skip
+        asked = {} if args.all else {"alpha_amount": args.amount}
+        if (status := sending.resume(args, client, key, **given, **asked)) is not None:
+            return status
+        amount, held = _amount(args, client, key.ss58, hotkey)
+        intent = TransferStake(signer=key.ss58, intent_id=sending.order_id(args), **given, alpha_amount=amount)
+        lost = move_slippage(client, args.netuid, to_netuid, amount)
+        effect = {
+            "netuid": args.netuid, "to_netuid": to_netuid, "hotkey": hotkey, "to_coldkey": dest,
+            "gives_alpha_rao": amount, "slippage": f"{lost:.4%}", "stake_alpha_rao": held,
+        }  # fmt: skip
+        what = f"give {output.tao(amount)} alpha of subnet {args.netuid} on {hotkey} to {dest}"
+        return sending.send(args, client, intent, key, what, effect)
+
+
+def _unstake_all(args: argparse.Namespace) -> int:
+    key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
+    with ChainClient(options.network(args), args.timeout) as client:
+        if (status := sending.resume(args, client, key, hotkey=hotkey)) is not None:
+            return status
+        held = [stake for stake in stakes(client, key.ss58) if stake.hotkey == hotkey and not (args.alpha and not stake.netuid)]
+        if not held:
+            message = f"{key.ss58} has no stake on {hotkey}"
+            raise ChainRefused(message, name="NotEnoughStake", action="give up: there is nothing to take")
+        trades = {s.netuid: sell(client, s.netuid, s.alpha_rao) if s.netuid else None for s in held}
+        kind = UnstakeAllAlpha if args.alpha else UnstakeAll
+        intent = kind(signer=key.ss58, intent_id=sending.order_id(args), hotkey=hotkey)
+        effect = {
+            "hotkey": hotkey, "netuids": [s.netuid for s in held],
+            "gets_rao": sum(trades[s.netuid].got if trades[s.netuid] else s.alpha_rao for s in held),
+            "slippage": f"{max((t.slippage for t in trades.values() if t), default=0.0):.4%}", "price_limit": "none",
+        }  # fmt: skip
+        where = "to root" if args.alpha else "as TAO"
+        what = f"unstake everything from {hotkey} {where}: {len(held)} subnet(s)"
         return sending.send(args, client, intent, key, what, effect)
 
 

@@ -1,0 +1,162 @@
+"""Stake and money calls: every intent is a call of the metadata, and the commands that swap, give and unstake it."""
+
+import dataclasses
+import json
+import typing
+
+import pytest
+
+from raytensor.chain.actor import ChainWriter
+from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
+from raytensor.chain.calls import (
+    IncreaseTake,
+    RemoveProxy,
+    SetChildkeyTake,
+    SetChildren,
+    SetCommitment,
+    SetIdentity,
+    SetWeights,
+    SwapStakeLimit,
+    Transfer,
+    UnstakeAllAlpha,
+    intent_from_json,
+    kinds,
+)
+from raytensor.chain.client import ChainClient
+from raytensor.chain.commands.stake import stake_main
+from raytensor.chain.policy import Policy
+from raytensor.chain.quotes import ratio, slippage, stakes
+from raytensor.chain.wallet import DevKey
+from raytensor.types import Fate, Weights
+
+RAO, ALICE = 10**9, DevKey("//Alice")
+HOT, MINER = DevKey("//st//owner//hot"), DevKey("//st//miner//hot")
+COLD, MINER_COLD = DevKey("//st//owner//cold"), DevKey("//st//miner//cold")
+SECOND, SECOND_COLD = DevKey("//st//second//hot"), DevKey("//st//second//cold")
+
+
+@pytest.fixture(scope="module")
+def netuids(node):
+    """Two subnets with pools; the miner's hotkey is on the first."""
+    with ChainClient(node, timeout_s=10) as client:
+        neurons = [Neuron("o", "owner", HOT, COLD), Neuron("m", "miner", MINER, MINER_COLD, 50 * RAO)]
+        first = make_subnet(client, SubnetSpec(neurons, tempo=20))
+        second = make_subnet(client, SubnetSpec([Neuron("s", "owner", SECOND, SECOND_COLD)], tempo=20))
+        client.send(Transfer(signer=ALICE.ss58, dest=MINER_COLD.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=20)
+    return first.netuid, second.netuid
+
+
+@pytest.fixture
+def ask(node, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RAYTENSOR_HOME", str(tmp_path / "home"))
+
+    def run(*argv, wallet=MINER_COLD):
+        status = stake_main([*map(str, argv), "-w", wallet.uri, "-n", node, "--json"])
+        return status, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def held(client, coldkey=MINER_COLD, hotkey=MINER):
+    return {s.netuid: s.alpha_rao for s in stakes(client, coldkey.ss58) if s.hotkey == hotkey.ss58}
+
+
+def example(kind):
+    """An intent of this kind with some value in every field."""
+    made = {"signer": HOT.ss58}
+    values = {int: 1, str: HOT.ss58, bool: False, int | None: None, tuple[tuple[int, str], ...]: ((1, HOT.ss58),)}
+    for name, hint in typing.get_type_hints(kind).items():
+        if name in {f.name for f in dataclasses.fields(kind)} - {"signer", "intent_id", "ip", "proxy_type", "text"}:
+            made[name] = values[hint]
+    return kind(**made, **{"ServeAxon": {"ip": "10.0.0.1"}, "SetCommitment": {"text": "x"}}.get(kind.__name__, {}))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in kinds().values() if kind is not SetWeights], ids=lambda k: k.__name__)
+def test_every_intent_is_a_call_of_the_metadata(client, kind):
+    intent = example(kind)
+    call = intent.call()
+    assert sorted(call.args) == sorted(client.runtime.call_fields(call.module, call.function))
+    client.runtime.encode_call(call)
+    assert intent_from_json(json.loads(json.dumps(intent.to_json()))) == intent
+    fee, _ = client.fee(call, HOT.open().public_key)
+    assert (fee == 0) is intent.free, "the chain and the intent agree on who pays"
+
+
+def test_alpha_is_swapped_given_and_unstaked(client, netuids, ask, fresh):
+    first, second = netuids
+    who = ["--netuid", first, "--hotkey", MINER.ss58]
+    before = held(client)[first]
+    status, told = ask("swap", "2", *who, "--to-netuid", second, "--slippage", "3%", "--dry-run")
+    effect = told["plan"]["effect"]
+    assert status == 0 and effect["price_limit_alpha_rao"] == effect["price_alpha_rao"] * 97 // 100
+    assert 0 < effect["gets_alpha_rao"] < 2.1 * effect["price_alpha_rao"] and effect["stake_alpha_rao"] >= before
+    status, told = ask("swap", "2", *who, "--to-netuid", second, "--yes")
+    assert status == 0 and told["plan"]["call"] == "SubtensorModule.swap_stake_limit", told
+    assert held(client)[second] > 0
+    status, told = ask("swap", "40", *who, "--to-netuid", second, "--slippage", "0.01%", "--yes")
+    assert (status, told["receipt"]["error"]) == (1, "SlippageTooHigh")
+    friend = fresh("friend")
+    status, told = ask("transfer", "1.5", *who, "--to-coldkey", friend.ss58, "--yes")
+    assert status == 0 and held(client, friend) == {first: 1_500_000_000}
+    status, told = ask("unstake-all", "--hotkey", MINER.ss58, "--dry-run")
+    assert status == 0 and sorted(told["plan"]["effect"]["netuids"]) == [first, second]
+    free = client.balance(MINER_COLD.ss58)
+    status, told = ask("unstake-all", "--hotkey", MINER.ss58, "--yes")
+    assert status == 0 and client.balance(MINER_COLD.ss58) > free + told["plan"]["effect"]["gets_rao"] * 9 // 10
+    assert first not in held(client) and second not in held(client)
+    assert ask("unstake-all", "--hotkey", MINER.ss58, "--yes")[1]["error"]["name"] == "NotEnoughStake"
+    assert ask("swap", "1", *who, "--to-netuid", first)[0] == 2
+
+
+def test_take_and_children_are_shown_and_changed(client, netuids, ask):
+    first, _ = netuids
+    status, now = ask("take", "--hotkey", MINER.ss58)
+    assert status == 0 and now["max_take"] == 11796
+    status, told = ask("take", "5%", "--hotkey", MINER.ss58, "--yes")
+    assert status == 0 and told["plan"]["call"] == "SubtensorModule.decrease_take", told
+    assert ask("take", "--hotkey", MINER.ss58)[1]["take"] == 3276
+    assert ask("take", "50%", "--hotkey", MINER.ss58, "--yes")[1]["error"]["name"] == "DelegateTakeTooHigh"
+    who = ["--hotkey", MINER.ss58, "--netuid", first]
+    status, told = ask("children", f"{HOT.ss58}=0.25", *who, "--yes")
+    assert status == 0, told
+    status, shown = ask("children", *who)
+    assert [(row["hotkey"], row["share_u64"]) for row in shown["pending"]] == [(HOT.ss58, (2**64 - 1) // 4)]
+    assert shown["children"] == [] and shown["pending_from_block"] > client.head().number
+    for bad in ([f"{HOT.ss58}=1.5"], [HOT.ss58], [f"{HOT.ss58}=0.6", f"{SECOND.ss58}=0.6"]):
+        assert ask("children", *bad, *who)[0] == 2
+
+
+def test_the_rest_goes_through_the_writer(node, client, netuids, tmp_path):
+    first, second = netuids
+    keys = {COLD.ss58: COLD, HOT.ss58: HOT}
+    writer = ChainWriter(node, keys, tmp_path / "j.db", policy=Policy(unstaking=True))
+    receipts = writer.submit([
+        SetIdentity(signer=COLD.ss58, title="A subnet", url="https://example.org"),
+        SetCommitment(signer=HOT.ss58, netuid=first, text="a model"),
+        SetChildkeyTake(signer=COLD.ss58, hotkey=HOT.ss58, netuid=first, take=1000),
+        IncreaseTake(signer=COLD.ss58, hotkey=HOT.ss58, take=60_000),
+        RemoveProxy(signer=HOT.ss58, delegate=ALICE.ss58),
+    ])  # fmt: skip
+    assert [r.fate for r in receipts[:3]] == [Fate.INCLUDED] * 3, receipts
+    assert bytes(client.query("SubtensorModule", "IdentitiesV2", [COLD.ss58])["name"]) == b"A subnet"
+    assert receipts[3].error == "DelegateTakeTooHigh" and receipts[3].fate is Fate.FAILED
+    assert receipts[4].fate is Fate.FAILED and receipts[4].action
+    # What fits no runtime is told, and holds nothing up.
+    wrong = SetCommitment(signer=HOT.ss58, netuid=70_000, text="x"), SetCommitment(signer=HOT.ss58, netuid=1, text="x" * 200)
+    *bad, good = writer.submit([*wrong, SetCommitment(signer=HOT.ss58, netuid=first, text="another")])
+    assert [(r.fate, r.error) for r in bad] == [(Fate.NOT_SENT, "BadRequest")] * 2 and good.fate is Fate.INCLUDED
+    with pytest.raises(ValueError, match="finite and at least 0"):
+        writer.hold([Weights(first, HOT.ss58, {MINER.ss58: -1.0})])
+    writer.close()
+
+
+def test_what_a_limit_may_lose(client, netuids):
+    first, second = netuids
+    now = ratio(client, first, second)
+    swap = SwapStakeLimit(signer=COLD.ss58, hotkey=HOT.ss58, origin_netuid=first, destination_netuid=second,
+                          alpha_amount=RAO, limit_price=now * 9 // 10)  # fmt: skip
+    assert slippage(client, swap) == pytest.approx(0.1, abs=0.02)
+    assert Policy().forbids(swap) == "the policy allows no unstaking (unstaking = false)"
+    assert Policy().forbids(UnstakeAllAlpha(signer=COLD.ss58, hotkey=HOT.ss58)) is not None
+    assert Policy().forbids(RemoveProxy(signer=COLD.ss58, delegate=ALICE.ss58)) is None
+    assert Policy().forbids(SetChildren(signer=COLD.ss58, hotkey=HOT.ss58, netuid=1, children=())) is None
