@@ -66,7 +66,8 @@ class Pipeline:
         self.commits = CommitDesk(client, journal, outbox, desk, self.tell, commit_kind)
         self._delegates: dict[str, str] = {}
         self._free_batches: dict[int, bool] = {}  # by spec version
-        self._setbacks: dict[tuple, tuple[int, int]] = {}  # place -> (failures in a row, block to try again)
+        self._setbacks: dict[tuple, int] = {}  # place -> failures in a row
+        self._calendar: dict[tuple, tuple[int, Refusal]] = {}  # place -> (head from which it is looked at again, why)
         self._looked = -1
         self.trouble = ""  # why the last look at the chain failed, "" if it did not
         self.stopped: dict[str, str] = {}  # signer -> why nothing of it is sent any more
@@ -99,14 +100,14 @@ class Pipeline:
                     self.commits.refused(receipt.intent_id)
                 self._failed(order, receipt)
             elif receipt.fate is Fate.COMMITTED:
-                self._setbacks.pop(order.place if order else None, None)
                 if order is not None:
+                    self._opened(order)
                     order.last = receipt
                     self._desk.committed(order)
                 self._desk.answer(receipt)
             else:
                 if order is not None:
-                    self._setbacks.pop(order.place, None)
+                    self._opened(order)
                     self._desk.drop(receipt.intent_id)
                 self._desk.answer(receipt)
 
@@ -125,19 +126,24 @@ class Pipeline:
             self._desk.drop(receipt.intent_id)
             self._desk.answer(receipt) if told else self.tell(receipt)
             return
-        block = self._outbox.head.number
-        pause = 1 if order.once else self._setback(order.place, block)
+        block, pause = self._outbox.head.number, 1
+        if not order.once:
+            pause = self._setback(order.place)
+            self._calendar[order.place] = block + pause, Refusal(name, block + pause + 1)
         if not self._desk.put_back(order, block + pause):
             self.tell(receipt_of(order.intent, Fate.NOT_SENT, "Superseded", "give up: newer weights were given"))
         elif pause > 1:
             self._hold(order, Refusal(name, block + pause + 1))
 
-    def _setback(self, place: tuple, block: int) -> int:
+    def _setback(self, place: tuple) -> int:
         """Blocks to wait: 1, 1, 2, 4, ... for failures in a row of one place."""
-        count = self._setbacks.get(place, (0, 0))[0] + 1
-        pause = min(LONGEST_PAUSE, 1 << max(0, count - 2))
-        self._setbacks[place] = (count, block + pause)
-        return pause
+        self._setbacks[place] = self._setbacks.get(place, 0) + 1
+        return min(LONGEST_PAUSE, 1 << max(0, self._setbacks[place] - 2))
+
+    def _opened(self, order: Order) -> None:
+        """The chain took weights of this place."""
+        self._setbacks.pop(order.place, None)
+        self._calendar.pop(order.place, None)
 
     # What can be sent
 
@@ -187,12 +193,12 @@ class Pipeline:
         return why is not None
 
     def _paused(self, order: Order, head: Head) -> bool:
-        """Whether weights of its place failed a moment ago; newer ones do not make the chain accept them sooner."""
-        until = self._setbacks.get(order.place, (0, 0))[1] if not order.once else 0
-        if until > head.number:
-            order.not_before = until
-            return True
-        return False
+        """Whether its place is closed for now; newer weights do not make the chain take them sooner, so nothing is read."""
+        again, refusal = self._calendar.get(order.place, (0, None))
+        if order.once or again <= head.number:
+            return False
+        self._keep(order, again, refusal)
+        return True
 
     def _item(self, order: Order, views: Mapping) -> Item | None:
         """What can be sent of an order now, None if it is told or kept."""
@@ -232,7 +238,11 @@ class Pipeline:
         """It stays on the desk until the block before the one that allows it, and says so once."""
         block = self._outbox.head.number
         again = refusal.until - 1 if refusal.until is not None else block + RECHECK
-        order.not_before = max(block + 1, min(again, block + RECHECK))
+        self._calendar[order.place] = max(block + 1, min(again, block + RECHECK)), refusal
+        self._keep(order, *self._calendar[order.place])
+
+    def _keep(self, order: Order, again: int, refusal: Refusal) -> None:
+        order.not_before = again
         receipt = receipt_of(order.intent, Fate.HELD, refusal.name, refusal.action, refusal.until)
         if receipt != order.last:
             order.last = receipt
