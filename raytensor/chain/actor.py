@@ -225,9 +225,13 @@ class ChainWriter:
 
     def _late(self, intent: Intent, once: bool) -> Receipt:
         """The receipt of an intent that has none at the deadline."""
+        order = self._desk.get(intent.intent_id)
+        # However short the caller's patience, an order is looked at once while the chain answers.
+        soon = time.monotonic() + self._timeout_s
+        while order is not None and order.untouched and not self._pipeline.trouble and time.monotonic() < soon:
+            time.sleep(0.01)
         if (known := self._done(intent)) is not None:
             return known  # written, and about to be told
-        order = self._desk.get(intent.intent_id)
         if once and self._desk.withdraw(intent.intent_id):
             if order.last is not None:
                 return order.last

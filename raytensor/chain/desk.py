@@ -47,6 +47,11 @@ class Order:
     def place(self) -> Place | None:
         return place_of(self.intent)
 
+    @property
+    def untouched(self) -> bool:
+        """Whether the pump has not come to it yet."""
+        return self.stage is Stage.WAITING and not self.tries and not self.not_before and self.last is None
+
 
 def place_of(intent: Intent) -> Place | None:
     return (intent.signer, intent.netuid, intent.mecid) if isinstance(intent, SetWeights) else None

@@ -34,7 +34,7 @@ def test_every_kind_of_intent_reads_back():
         "netuid": 1, "hotkey": "h", "values": (("h", 1.0),), "amount_staked": 1, "limit_price": 2, "amount_unstaked": 3,
         "origin_hotkey": "a", "destination_hotkey": "b", "origin_netuid": 1, "destination_netuid": 2, "alpha_amount": 4,
         "destination_coldkey": "c", "dest": "d", "value": 5, "take": 6, "children": ((7, "k"),), "delegate": "e",
-        "ip": "1.2.3.4", "port": 80, "text": "hello",
+        "ip": "1.2.3.4", "port": 80, "text": "hello", "title": "t",
     }  # fmt: skip
     for kind in kinds().values():
         names = kind.__dataclass_fields__
