@@ -26,7 +26,8 @@ PER_NETUID = {
 
 
 def storage_index(netuid: int, mechanism: int) -> int:
-    return mechanism * MAX_NETUIDS + netuid
+    """Where a mechanism's weights are: a u16, at which what no subnet has stops (a caller may ask for mechanism 255)."""
+    return min(mechanism * MAX_NETUIDS + netuid, 0xFFFF)
 
 
 def put(vector: np.ndarray, uid: int, value) -> np.ndarray:
