@@ -1,7 +1,9 @@
-"""Benchmark of the embedded chain: start, transfers, epochs, metagraphs, memory.
+"""Benchmark of the embedded chain: start, transfers, epochs, metagraphs, memory, answers under load.
 
 Start and sustained extrinsics are measured on a node of its own, through its websocket; the rest in this process, so
-that nothing but the chain's work is counted (processor seconds of one core), metagraphs with the client's part too.
+that nothing but the chain's work is counted (processor seconds of one core), metagraphs with the client's part too. In
+the end the same network is served by `raytensor devnet` from its state folder, with blocks every 0.25 s, transfers and
+metagraph readers, and system_health is asked all the time.
 
     python jobs/bench/devnet.py                                    as the goals ask: 64 subnets of 256, one of 4096
     python jobs/bench/devnet.py --subnets 4 --large 512 --transfers 200     smaller
@@ -38,6 +40,7 @@ from raytensor.devnet.chain_spec import DEV_ACCOUNTS, build_runtime  # noqa: E40
 from raytensor.devnet.hashing import blake2_256  # noqa: E402
 from raytensor.devnet.launch import EmbeddedChain  # noqa: E402
 from raytensor.devnet.pallet import Origin  # noqa: E402
+from raytensor.devnet.persist import Disk  # noqa: E402
 from raytensor.devnet.rpc import NodeRpc  # noqa: E402
 from raytensor.devnet.runtime import Runtime  # noqa: E402
 from raytensor.devnet.server import Server  # noqa: E402
@@ -117,10 +120,12 @@ def sustained(folder: Path, num: int) -> float:
 
 
 class Network:
-    """Subnets full of neurons, with validators that weigh all others, on a runtime in this process."""
+    """Subnets full of neurons, with validators that weigh all others, on a chain in this process, kept in a folder."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime, self.module = runtime, runtime.SubtensorModule
+    def __init__(self, folder: Path) -> None:
+        self.chain = Chain(build_runtime(block_time_ms=250), disk=Disk(folder))
+        self.runtime = runtime = self.chain.runtime
+        self.module = runtime.SubtensorModule
         self.admin("network_rate_limit", 0)
         self.admin("network_min_lock_cost", 100 * RAO)
         self.admin("lock_reduction_interval", 1)
@@ -131,10 +136,13 @@ class Network:
     def do(self, name: str, *values, signer: bytes = ALICE) -> None:
         self.runtime.dispatch(Origin.signed(signer), self.runtime.call(f"SubtensorModule.{name}", *values))
 
+    def block(self) -> None:
+        self.chain.seal(self.runtime.timestamp_ms + 250)
+
     def subnet(self, neurons: int, validators: int) -> int:
         """A subnet with epochs only when asked for. Returns its netuid."""
         for _ in range(4):
-            self.runtime.next_block()
+            self.block()
         known = set(self.module.netuids())
         self.do("register_network", self.hotkey(max(known) + 1, 0))
         (netuid,) = set(self.module.netuids()) - known
@@ -152,7 +160,7 @@ class Network:
         for uid in range(validators):
             values = tuple(1 + (7 * uid + other) % 97 for other in uids)
             self.do("set_weights", netuid, uids, values, 0, signer=self.hotkey(netuid, uid))
-        self.runtime.next_block()
+        self.block()
         return netuid
 
     @staticmethod
@@ -170,10 +178,10 @@ def median_s(function: Callable[[], object], times: int, clock: Callable[[], flo
 
 
 class Served:
-    """A runtime behind a real port, from a thread of this process."""
+    """A chain behind a real port, from a thread of this process."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._chain, self._up = Chain(runtime), threading.Event()
+    def __init__(self, chain: Chain) -> None:
+        self._chain, self._up = chain, threading.Event()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._run, daemon=True).start()
         assert self._up.wait(TIMEOUT_S)
@@ -206,8 +214,66 @@ def by_api(endpoint: str, netuid: int) -> int:
     return size
 
 
-def resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+def resident_mb(pid: int | str = "self") -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def answers_under_load(state: Path, log: Path, netuids: list[int], seconds: float) -> dict[str, float]:
+    """A node over that state, with transfers and readers of metagraphs: start, worst and usual answers in seconds."""
+    started = time.monotonic()
+    node = EmbeddedChain(state, 0.25, log, TIMEOUT_S)
+    took = time.monotonic() - started
+    stop = threading.Event()
+
+    def connected(work: Callable[[Callable], None]) -> None:
+        client = create_connection(node.endpoint, timeout=TIMEOUT_S)
+
+        def ask(method: str, *params):
+            client.send(json.dumps({"jsonrpc": "2.0", "id": 0, "method": method, "params": params}))
+            return json.loads(client.recv())["result"]
+
+        while not stop.is_set():
+            work(ask)
+        client.close()
+
+    def read(ask: Callable) -> None:
+        for netuid in netuids:
+            ask("state_call", "SubnetInfoRuntimeApi_get_metagraph", f"0x{netuid.to_bytes(2, 'little').hex()}")
+            stop.wait(0.05)
+
+    def send(ask: Callable) -> None:
+        genesis, spec = bytes.fromhex(ask("chain_getBlockHash", 0)[2:]), ask("state_getRuntimeVersion")["specVersion"]
+        for raw in transfers(20_000, genesis, spec):
+            ask("author_submitExtrinsic", f"0x{raw.hex()}")
+            if stop.is_set():
+                return
+
+    threads = [threading.Thread(target=connected, args=(work,), daemon=True) for work in (read, send)]
+    for thread in threads:
+        thread.start()
+    waited: list[float] = []
+    heads: set[str] = set()
+
+    def watch(ask: Callable) -> None:
+        before = time.monotonic()
+        ask("system_health")
+        waited.append(time.monotonic() - before)
+        heads.add(ask("chain_getHead"))
+        if sum(waited) + 0.01 * len(waited) > seconds:
+            stop.set()
+        time.sleep(0.01)
+
+    try:
+        connected(watch)
+        return {
+            "start": took, "worst": max(waited), "median": statistics.median(waited), "blocks": len(heads) - 1,
+            "resident": resident_mb(node.pid),
+        }  # fmt: skip
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(TIMEOUT_S)
+        node.close()
 
 
 def main() -> None:
@@ -217,7 +283,12 @@ def main() -> None:
     parser.add_argument("--neurons", type=int, default=256)
     parser.add_argument("--large", type=int, default=4_096, help="neurons of the one large subnet; 0 leaves it out")
     parser.add_argument("--times", type=int, default=5, help="repetitions of what takes a median")
+    parser.add_argument("--seconds", type=float, default=60, help="of answers under load; 0 leaves them out")
+    parser.add_argument("--quick", action="store_true", help="4 subnets of 64, one of 256, 200 transfers, 5 seconds")
     options = parser.parse_args()
+    if options.quick:
+        for name, value in (("transfers", 200), ("subnets", 4), ("neurons", 64), ("large", 256), ("times", 2), ("seconds", 5)):
+            setattr(options, name, value)
     goals: list[dict] = []
 
     def row(name: str, value: float, unit: str, goal: float | None = None, least: bool = False) -> None:
@@ -233,8 +304,8 @@ def main() -> None:
         row("transfers submitted and sealed", options.transfers / seconds, "a CPU second", 2_000, least=True)
         row("transfers at 0.25 s blocks, over a websocket", sustained(Path(folder), 5 * options.transfers), "a second")
 
-    runtime = build_runtime()
-    network = Network(runtime)
+    kept = tempfile.TemporaryDirectory()
+    network = Network(Path(kept.name) / "state")
     validators = min(VALIDATORS, options.neurons // 4)
     netuids = [network.subnet(options.neurons, validators) for _ in range(options.subnets)]
     took = median_s(lambda: network.module.run_epoch(netuids[0], RAO), options.times)
@@ -246,7 +317,7 @@ def main() -> None:
     sizes = [(netuids[0], options.neurons)]
     if options.large:
         sizes.append((network.subnet(options.large, min(VALIDATORS, options.large // 4)), options.large))
-    served = Served(runtime)
+    served = Served(network.chain)
     with SubstrateInterface(url=served.endpoint) as client:
         client.init_runtime()
         for netuid, neurons in sizes:
@@ -254,6 +325,19 @@ def main() -> None:
             row(f"metagraph of {neurons}, storage by substrate-interface", took, "s")
             took = median_s(lambda: by_api(served.endpoint, netuid), options.times, time.monotonic)
             row(f"metagraph of {neurons}, one runtime API call", took, "s")
+    if options.seconds:
+        for netuid in netuids:  # the usual epochs again
+            network.admin("tempo", netuid, 360)
+        network.block()
+        network.chain.disk.close()
+        folder = Path(kept.name)
+        said = answers_under_load(folder / "state", folder / "log", [netuid for netuid, _ in sizes], options.seconds)
+        row("restart of all that until it serves", said["start"], "s")
+        row("worst answer to system_health meanwhile", said["worst"] * 1000, "ms", 250)
+        row("median answer to system_health meanwhile", said["median"] * 1000, "ms")
+        row(f"blocks in those {options.seconds:g} s of 0.25 s each", said["blocks"], "")
+        row("resident, that node", said["resident"], "MB", 1024)
+    kept.cleanup()
     load = os.getloadavg()[0]
     row("load of the machine at the end", load, f"of {os.cpu_count()} cores")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -266,7 +350,7 @@ def one_block(network: Network, netuid: int) -> None:
     """A block whose epoch of this subnet is due."""
     network.module.PendingEpochAt[netuid] = network.runtime.block_number + 1
     before = network.module.SubnetEpochIndex[netuid]
-    network.runtime.next_block()
+    network.block()
     assert network.module.SubnetEpochIndex[netuid] == before + 1
 
 
