@@ -204,6 +204,11 @@ def main() -> int:
         started, before = time.monotonic(), 0
         for i in range(1, options.kills + 1):
             node = Node(state)
+            if i % 20 == 1:
+                print(
+                    f"{i - 1:>4} kills {time.monotonic() - started:>5.0f} s, block {before}, {sent} extrinsics",
+                    flush=True,
+                )
             if i % 10 == 0:
                 time.sleep(moments.uniform(0, 0.8))
                 node.kill()
@@ -227,8 +232,6 @@ def main() -> int:
             sent += load.sent
             if load.finalized is not None:
                 check.finalized = load.finalized
-            if i % 20 == 0 or i == options.kills:
-                print(f"{i:>4} kills {time.monotonic() - started:>5.0f} s, block {before}, {sent} extrinsics", flush=True)
         node = Node(state)
         try:
             best = check(Client(node.endpoint()))
