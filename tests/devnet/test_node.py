@@ -387,6 +387,42 @@ def test_storage_subscription_tells_only_changes(manual, raw):
     chain.close()
 
 
+SUBSCRIPTIONS = [
+    ("chain_subscribeNewHeads", "chain_unsubscribeNewHeads", [], "chain_newHead"),
+    ("chain_subscribeNewHead", "chain_unsubscribeNewHead", [], "chain_newHead"),
+    ("subscribe_newHead", "unsubscribe_newHead", [], "chain_newHead"),
+    ("chain_subscribeAllHeads", "chain_unsubscribeAllHeads", [], "chain_allHead"),
+    ("chain_subscribeFinalizedHeads", "chain_unsubscribeFinalizedHeads", [], "chain_finalizedHead"),
+    ("chain_subscribeFinalisedHeads", "chain_unsubscribeFinalisedHeads", [], "chain_finalizedHead"),
+    ("state_subscribeRuntimeVersion", "state_unsubscribeRuntimeVersion", [], "state_runtimeVersion"),
+    ("chain_subscribeRuntimeVersion", "chain_unsubscribeRuntimeVersion", [], "state_runtimeVersion"),
+    ("state_subscribeStorage", "state_unsubscribeStorage", [["0x00"]], "state_storage"),
+]
+
+
+def test_every_subscription_has_the_name_that_clients_route_by(manual, raw):
+    client = raw(manual)
+    for subscribe, unsubscribe, params, name in SUBSCRIPTIONS:
+        client.send(json.dumps({"jsonrpc": "2.0", "id": f"s-{subscribe}", "method": subscribe, "params": params}))
+        reply, note = client.receive(), client.receive()  # in this order: a client drops what comes before its id
+        assert reply["id"] == f"s-{subscribe}" and isinstance(reply["result"], str)
+        assert (note["method"], note["params"]["subscription"]) == (name, reply["result"])
+        assert "id" not in note and "result" in note["params"]
+        assert client.call(unsubscribe, [reply["result"]]) is True
+        assert client.call(unsubscribe, [reply["result"]]) is False
+    client.call("dev_newBlock")
+    assert client.notes == [], "ended subscriptions say nothing more"
+    chain = connect(manual)
+    extrinsic = str(chain.create_signed_extrinsic(transfer(chain, BOB, TAO), ALICE).data)
+    chain.close()
+    watched = client.call("author_submitAndWatchExtrinsic", [extrinsic])
+    client.send('{"jsonrpc":"2.0","id":"b","method":"dev_newBlock"}')
+    notes = [note for note in (client.receive() for _ in range(4)) if "method" in note]
+    assert {(note["method"], note["params"]["subscription"]) for note in notes} == {("author_extrinsicUpdate", watched)}
+    said = [note["params"]["result"] for note in notes]
+    assert said[0] == "ready" and [*said[1], *said[2]] == ["inBlock", "finalized"]
+
+
 # --- transport ---
 
 

@@ -67,6 +67,11 @@ def test_notifications_get_no_answer_and_bad_batch_items_get_theirs(client):
     assert [reply.get("id") for reply in replies] == [None, "a"] and replies[0]["error"]["code"] == -32600
 
 
+def test_a_batch_beyond_the_limit_is_refused_whole(client):
+    client.send("[" + ",".join(['{"jsonrpc":"2.0","id":1,"method":"system_chain"}'] * 10_001) + "]")
+    assert client.receive()["error"]["code"] == -32010
+
+
 GENESIS = b"\1" * 32
 GOOD = signed(transfer_call(BOB.public_key, 1), ALICE, 0, GENESIS)
 
