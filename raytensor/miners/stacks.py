@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from raytensor.config import MinerProfile, RunConfig
 from raytensor.data import assign
 from raytensor.miners.model import build
+from raytensor.miners.placement import architecture
 from raytensor.training.recipe import Recipe
 from raytensor.training.stacked import StackedEngine, StackedMember
 
@@ -19,14 +20,6 @@ from raytensor.training.stacked import StackedEngine, StackedMember
 def stacks(cfg: RunConfig, device: str) -> bool:
     """Whether miners are stacked on this device: as set, else on CPUs."""
     return device == "cpu" if cfg.miners.stacked is None else cfg.miners.stacked
-
-
-def architecture(profile: MinerProfile) -> tuple[int, int, int] | None:
-    """What profiles must share to be stacked: (hidden, layers, heads); None for one that needs an engine of its own."""
-    own = profile.model or profile.engine != "plain" or profile.precision != "fp32" or profile.accumulate > 1
-    if own or profile.activation_checkpointing or profile.lora_rank or profile.behaviour not in ("honest", "lazy"):
-        return None
-    return profile.hidden, profile.layers, profile.heads
 
 
 def make_members(cfg: RunConfig, members: Sequence[tuple[str, MinerProfile]], vocab_size: int, device: str) -> Mapping[str, StackedMember]:

@@ -24,7 +24,7 @@ import transformers
 from raytensor.config.sweep import SweepConfig
 from raytensor.miners.miner import top_tokens
 from raytensor.miners.model import build, make_engine
-from raytensor.miners.stacks import architecture
+from raytensor.miners.placement import architecture
 from raytensor.sweep.lesson import Lessons, read_text
 from raytensor.sweep.pupil import Pupil
 from raytensor.sweep.store import Lineage, Store

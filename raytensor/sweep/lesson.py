@@ -7,14 +7,12 @@ what differs between them is what the search varies.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from raytensor import config
 from raytensor.config.sweep import SweepConfig
 from raytensor.data import assign
 from raytensor.data import text as texts
@@ -22,6 +20,7 @@ from raytensor.data.text import Text
 from raytensor.errors import DataError
 from raytensor.mechanisms.losses import token_losses
 from raytensor.miners.miner import top_tokens
+from raytensor.sweep.space import compose
 from raytensor.sweep.store import Lineage
 
 NAME = "trial"  # stands where a miner's hotkey stands in a run
@@ -80,9 +79,3 @@ def round_s(seconds: float) -> float:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-@functools.lru_cache(maxsize=1024)
-def compose(overrides: tuple[str, ...]) -> SweepConfig:
-    """The configuration of an override list; composing one takes a while, and a trial asks for it every round."""
-    return config.compose("sweep", list(overrides))

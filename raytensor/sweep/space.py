@@ -8,6 +8,7 @@ goes on tries the same ones. Knows nothing of what a setting means.
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import json
 import math
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raytensor import config
+from raytensor.config.sweep import SweepConfig
 from raytensor.data import assign
 from raytensor.errors import ConfigError
 
@@ -118,6 +120,12 @@ def corners(space: Mapping[str, Distribution]) -> list[Point]:
 def overrides(point: Mapping[str, Any]) -> list[str]:
     """A point as Hydra overrides, in the order of its keys."""
     return [f"{key}={_text(value)}" for key, value in sorted(point.items())]
+
+
+@functools.lru_cache(maxsize=1024)
+def compose(overrides: tuple[str, ...]) -> SweepConfig:
+    """The configuration of an override list; composing one takes a while, and a trial asks for it every round."""
+    return config.compose("sweep", list(overrides))
 
 
 def settings_of(schema: Any) -> list[str]:

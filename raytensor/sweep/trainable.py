@@ -20,10 +20,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raytensor.config.sweep import SweepConfig
 from raytensor.errors import RunError
-from raytensor.miners.stacks import architecture
-from raytensor.sweep.lesson import compose
-from raytensor.sweep.rank import TrialRank, meeting_point
-from raytensor.sweep.space import overrides
+from raytensor.miners.placement import architecture
+from raytensor.sweep.space import compose, overrides
 from raytensor.sweep.store import Lineage, key_of, read_lineage
 
 PROXY_CPUS = 0.02  # of the process that only asks
@@ -127,6 +125,11 @@ class Trial(tune.Trainable):
         return first
 
     def _start_ranks(self, cfg: SweepConfig) -> list[Any]:
+        from raytensor.sweep.rank import (  # torch takes seconds and memory that a hosted trial needs not
+            TrialRank,
+            meeting_point,
+        )
+
         group, plan, profile = ray.util.get_current_placement_group(), self._plan, cfg.profile
 
         def options(rank: int) -> dict[str, Any]:

@@ -31,9 +31,8 @@ from raytensor.config.sweep import SweepConfig
 from raytensor.errors import ClusterError, ConfigError
 from raytensor.sweep.asha import RecordedASHA
 from raytensor.sweep.host import CALLERS, TrialHost
-from raytensor.sweep.lesson import compose
 from raytensor.sweep.outcome import TrialOutcome, outcome_of
-from raytensor.sweep.space import Distribution, Point, corners, overrides
+from raytensor.sweep.space import Distribution, Point, compose, corners, overrides
 from raytensor.sweep.store import Store, read_lineage
 from raytensor.sweep.trainable import Plan, Trial, bundles, hosted, trial_number
 
