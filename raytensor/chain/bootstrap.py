@@ -18,11 +18,12 @@ from raytensor.chain.client import ChainClient
 from raytensor.chain.quotes import network_cost
 from raytensor.chain.step import Step
 from raytensor.chain.wallet import DevKey, KeyRef, Signer
-from raytensor.errors import ConfigError
+from raytensor.errors import ChainRefused, ConfigError
 
 RAO = 10**9
 PALLET = "SubtensorModule"
 MAX_BURN_RAO = RAO  # ceiling of the registration price: without it each registration costs 1.26 times the one before
+DEFAULT_SEATS = 256  # neurons of a subnet, unless sudo allows more
 FEES_RAO = 10 * RAO  # what an account gets beside what it is to spend: fees, deposits
 
 DEFAULT_OWNER = (DevKey("//raytensor//owner//hot"), DevKey("//raytensor//owner//cold"))
@@ -141,6 +142,9 @@ def make_subnet(
     step.run()
     head = client.head()
     uids = client.query_many([(PALLET, "Uids", [netuid, keys.hotkey.ss58]) for keys in plan.neurons], head.hash)
+    pruned = [keys.hotkey.ss58 for keys, uid in zip(plan.neurons, uids) if uid is None]
+    if pruned:
+        raise ChainRefused(f"{len(pruned)} of {len(uids)} neurons lost their place on subnet {netuid} to later ones; allow more with sudo_set_max_allowed_uids")
     return Subnet(netuid, {keys.hotkey.ss58: uid for keys, uid in zip(plan.neurons, uids)}, head.number)
 
 
@@ -200,6 +204,9 @@ def _hyperparameters(spec: SubnetSpec, netuid: int | None) -> dict[str, Any]:
         "sudo_set_subnet_emission_enabled": True,
         "sudo_set_max_burn": MAX_BURN_RAO,
     }
+    seats = len(spec.neurons) + 1  # an owner that is not among them has one too
+    if seats > DEFAULT_SEATS:  # else each further registration would prune a neuron
+        own["sudo_set_max_allowed_uids"] = seats
     more = {k: v for k, v in spec.hyperparameters.items() if k not in _hyperparameters(spec, None)}
     return {**own, **more}
 

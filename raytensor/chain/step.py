@@ -18,6 +18,9 @@ from raytensor.chain.wallet import Signer
 from raytensor.errors import ChainRefused, ChainUnavailable
 
 
+BIRTH_S = 5.0  # how long a block serves as the birth of eras; an era of 64 blocks of the fastest chains lasts longer
+
+
 class Step:
     """Calls of several accounts that go into the chain side by side, and are waited for together."""
 
@@ -43,9 +46,12 @@ class Step:
         calls, self._calls = self._calls, {}
         client = self._client
         client.refresh_runtime()
-        born = client.finalized()
+        first = born = client.finalized()
+        read = time.monotonic()
         sent: dict[str, Call] = {}
         for signer, own in calls.values():
+            if time.monotonic() > read + BIRTH_S:  # signing for a thousand accounts may take longer than an era lasts
+                born, read = client.finalized(), time.monotonic()
             nonce = client.account_next_index(signer.ss58)
             # Sudo stands alone: whether its inner call failed shows in an event of its own.
             batches = [[call] for call in own if call.module == "Sudo"]
@@ -61,7 +67,7 @@ class Step:
                         action=str(refusal.action),
                     )
                 sent[signed.hash] = call
-        self._wait(sent, born.number)
+        self._wait(sent, first.number)
 
     def _wait(self, sent: dict[str, Call], number: int) -> None:
         client, deadline = self._client, time.monotonic() + self._timeout_s
