@@ -71,7 +71,7 @@ def test_a_node_dies_and_the_sweep_goes_on(two_nodes, tmp_path):
     checkout = tmp_path / "checkout"
     for part in ("raytensor", "conf", "jobs"):
         shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", "python", "jobs/sweep.py", *(f"'{part}'" if "{" in part else part for part in SWEEP)]
+    command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", "python", "jobs/sweep.py", *SWEEP]
     command += [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache"]
     job = subprocess.Popen(command, cwd=checkout, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines: list[str] = []
