@@ -1,7 +1,7 @@
 """Follows a subnet block by block, in a thread with a connection of its own.
 
 In: an endpoint and a netuid. Out: a call of `on_block` per new best block, and of `on_epoch` with the metagraph each
-time consensus ran. Waits for: the chain, at most `timeout_s` a request; a chain that does not answer is told once
+time consensus ran. Costs one small request a block, and a read of the subnet an epoch. Waits for: the chain, at most `timeout_s` a request; a chain that does not answer is told once
 through `on_silence` and asked again until it does.
 Knows nothing of rounds; what is slow here delays nobody.
 """
@@ -76,6 +76,7 @@ class Follower:
                     client = ChainClient(self._endpoint, self._timeout_s)
                 self._look(client)
                 silent = False
+                continue
             except ChainError as error:
                 if client is not None:
                     client.close()
@@ -88,8 +89,8 @@ class Follower:
             client.close()
 
     def _look(self, client: ChainClient) -> None:
-        head = client.head()
-        if self.tick is not None and head.number <= self.tick.block:
+        head = client.next_head(self._poll_s)  # the endpoint tells it: that costs no request
+        if head is None or (self.tick is not None and head.number <= self.tick.block):
             return
         names = ("Tempo", "LastEpochBlock", "PendingEpochAt")
         tempo, last, pending = client.query_many([(PALLET, name, [self._netuid]) for name in names], head.hash)

@@ -1,0 +1,43 @@
+"""Following a subnet: every block is told once, every epoch with its metagraph, a silence once; what that costs a node."""
+
+import time
+
+from faults import FaultProxy
+from raytensor.chain.client import ChainClient
+from raytensor.chain.follower import Follower
+from raytensor.devnet.launch import EmbeddedChain
+
+NETUID = 1  # of the genesis: tempo 100
+
+
+def until(condition, what):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.005)
+
+
+def test_blocks_epochs_and_a_silence(tmp_path):
+    chain = EmbeddedChain(tmp_path / "state", 3600.0, tmp_path / "log")
+    ticks, graphs, silences = [], [], []
+    with ChainClient(chain.endpoint, timeout_s=20) as client, FaultProxy(chain.endpoint) as proxy:
+        follower = Follower(
+            proxy.endpoint, NETUID, on_block=ticks.append, on_epoch=graphs.append, on_silence=silences.append, timeout_s=2
+        )
+        follower.start()
+        until(lambda: graphs, "the first metagraph")
+        before, first = proxy.requests.copy(), ticks[-1].block
+        for n in range(1, 4):
+            client.rpc("dev_newBlock")
+            until(lambda: ticks[-1].block == first + n, f"block {first + n}")
+        assert proxy.requests - before == {"state_queryStorageAt": 3}
+        assert [tick.block for tick in ticks] == list(range(first, first + 4))
+        proxy.mode = "shut"
+        until(lambda: silences, "a word about the silence")
+        client.rpc("dev_newBlock", [{"count": ticks[-1].blocks_until_epoch}])
+        proxy.mode = "open"
+        assert follower.wait_for_epoch_after(graphs[0].last_epoch_block, timeout_s=20)
+        assert graphs[-1].last_epoch_block == graphs[0].next_epoch_block and follower.tick.block == graphs[-1].block
+        assert len(silences) == 1
+        follower.close()
+    chain.close()
