@@ -191,7 +191,7 @@ def test_a_child_takes_the_blow_and_the_actor_lives(ray_session, make_pool):
 def test_a_child_ends_with_its_parent():
     isolated = Isolated(Worker())
     assert isolated.call("work", 4) == 8 and isolated.forks == 1
-    child = isolated._child[0]
+    child = isolated.child
     isolated.close()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)

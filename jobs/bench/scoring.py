@@ -7,8 +7,9 @@
 All on the same items in one run: (a) one miner after the other, its submission awaited in the loop, one sequence a
 forward; (b) the bare forward in a tight loop with the data in memory, in one process and in as many as there are
 scorers at once; the pool with one scorer and with all; with 200 ms for each fetch; with one poisoned item in twenty.
-Rounds go over all of these in turn, and medians are shown, so that a load on the machine falls on all alike. The scores
-of (b) and of every pool must be equal to the bit.
+Rounds go over all of these in turn, and medians are shown, so that a load on the machine falls on all alike; beside them
+the processor time per item of all processes that take part (driver, actors, their children), which a busy machine
+changes little. The scores of (b) and of every pool must be equal to the bit.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Bench:
             size: Pool(factory, "score_all", size, packing=Packing(max_items=args.pack), prefetch=16, max_replacements=1000)
             for size in sorted({1, args.scorers})
         }
+        self.cpu_s: dict[str, list[float]] = defaultdict(list)
         self.store = ray.remote(num_cpus=0.1)(Store).options(max_concurrency=64).remote(self.work, FETCH_S)
         for pool in self.pools.values():  # everyone is through its constructor before anything is measured
             for number in range(4 * pool.size):
@@ -87,7 +89,9 @@ class Bench:
     def run(self) -> None:
         ray, args, items = self.ray, self.args, self.items
         few = items[: max(4, len(items) // 8)]
+        before = self._cpu([self.bare[0]])
         took, self.scores, self.num_parameters = ray.get(self.bare[0].tight.remote(items), timeout=WAIT_S)
+        self.cpu_s["tight 1"].append(self._cpu([self.bare[0]]) - before)
         self.seconds["tight 1"].append(took)
         together = ray.get([actor.tight.remote(items[n :: args.scorers]) for n, actor in enumerate(self.bare)], timeout=WAIT_S)
         self.seconds["tight all"].append(max(took for took, *_ in together))
@@ -96,10 +100,19 @@ class Bench:
             self.seconds[name].append(took * len(items) / len(few))
             self.serial_gap = max(self.serial_gap, *(abs(a - b) for a, b in zip(scores, self.scores)))
         for size in self.pools:
+            actors = [slot.actor for slot in self.pools[size]._slots]
+            before = self._cpu(actors)
             self.seconds[f"pool of {size}"].append(self._pool(size, items))
+            self.cpu_s[f"pool of {size}"].append(self._cpu(actors) - before)
         self.seconds["pool with fetch"].append(self._pool(args.scorers, items, fetch=True))
         for name, poison in (("pool with crashes", DIE), ("pool with hangs", HANG)):
             self.seconds[name].append(self._pool(args.scorers, items, poison=poison))
+
+    def _cpu(self, actors: list) -> float:
+        """Processor seconds so far of these actors, their children and this process (fields 14, 15 of /proc/PID/stat)."""
+        pids = [os.getpid(), *(pid for pids in self.ray.get([actor.pids.remote() for actor in actors], timeout=WAIT_S) for pid in pids)]
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+        return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
 
     def _pool(self, size: int, items: list, *, fetch: bool = False, poison: str = "") -> float:
         pool = self.pools[size]
@@ -141,10 +154,11 @@ def main() -> None:
         f"\n{number} items of {bench.work.rows * bench.work.parts} x {bench.work.length} tokens, {bench.num_parameters:,} "
         f"parameters, {args.device}; {args.rounds} rounds; {1000 * took['tight 1'] / number:.1f} ms an item"
     )
-    print(f"{'':24}{'items/s':>10}{'min':>9}{'max':>9}")
+    print(f"{'':24}{'items/s':>10}{'min':>9}{'max':>9}{'cpu ms an item':>16}")
     for name, seconds in took.items():
         rates = [number / value for value in bench.seconds[name]]
-        print(f"{name:24}{number / seconds:10.2f}{min(rates):9.2f}{max(rates):9.2f}")
+        cpu = f"{1000 * statistics.median(bench.cpu_s[name]) / number:16.1f}" if name in bench.cpu_s else ""
+        print(f"{name:24}{number / seconds:10.2f}{min(rates):9.2f}{max(rates):9.2f}{cpu}")
     print(f"largest gap between a score of one sequence a forward and the others: {bench.serial_gap:.2e} nats")
 
     def ratio(over: str, under: str) -> float:
@@ -160,6 +174,8 @@ def main() -> None:
 
     goal(f"pool of {size} / bare forward in {size} processes", ratio("tight all", f"pool of {size}"), "x", least=0.9 if on_gpu else 0.8)
     goal("pool of 1 / bare forward", ratio("tight 1", "pool of 1"), "x", least=0.9 if on_gpu else 0.8)
+    by_cpu = statistics.median(a / b for a, b in zip(bench.cpu_s["tight 1"], bench.cpu_s["pool of 1"]))
+    goal("pool of 1 / bare forward, by processor time", by_cpu, "x")
     if size > 1:
         goal(f"{size} scorers / one", ratio("pool of 1", f"pool of {size}"), "x", least=1.7 if size == 2 else None)
     goal(f"pool of {size} / serial loop", ratio("serial", f"pool of {size}"), "x", least=5.0 if on_gpu else None)

@@ -95,6 +95,11 @@ class Scorer:
             return self._isolated.call("score_all", payloads, *data)
         return self._reference.score_all(payloads, *data)
 
+    def pids(self) -> list[int]:
+        """This process, and the child that it works in."""
+        child = self._isolated.child if self._isolated is not None else None
+        return [os.getpid()] + ([child] if child is not None else [])
+
     def tight(self, items: list[np.ndarray]) -> tuple[float, list[float], int]:
         """The bare forward in a loop with the data in memory: seconds, scores, the model's parameters."""
         started = time.perf_counter()

@@ -36,6 +36,11 @@ class Isolated:
         self._child: tuple[int, int, int] | None = None  # process id, pipe to it, pipe from it
         self.forks = 0
 
+    @property
+    def child(self) -> int | None:
+        """Process id of the present child."""
+        return None if self._child is None else self._child[0]
+
     def call(self, method: str, *args: Any) -> Any:
         """The result of `target.method(*args)`. Raises what it raised, or WorkLost."""
         if self._child is None:
