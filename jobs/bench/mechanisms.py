@@ -6,16 +6,23 @@
 query: the `classic` preset on the embedded corpus. 16 honest n-gram miners of different orders and amounts of text, and
 seven cheats, 50 questions each: Spearman's correlation of the weight with minus the held-out loss, and each cheat's weight
 beside the best miner's. Then 4,096 table miners, each asked and scored once.
-Pure numpy, one process: the mechanism's decisions do not depend on where scorers run.
+model_eval: duels by `reduce` on simulated per-sequence losses (differences of 0.02 nats standard deviation, as duels of
+80B models have them): 1,000 challengers each that are copies, as good as the king, better by the margin and by twice the
+margin, and with gaps as real duels have them (median 0.0094 nats). Sequences used, beside a test of fixed size with the
+same errors and beside the 25,000 of the largest network that runs such duels.
+
+Pure numpy, one process: the mechanisms' decisions do not depend on where scorers run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
@@ -27,9 +34,9 @@ from raytensor import config  # noqa: E402
 from raytensor.config import compose  # noqa: E402
 from raytensor.data import assign  # noqa: E402
 from raytensor.data.text import Text, prepare  # noqa: E402
-from raytensor.mechanisms import base  # noqa: E402
+from raytensor.mechanisms import base, model_eval, sequential  # noqa: E402
 from raytensor.mechanisms.evidence import State, advance, gather  # noqa: E402
-from raytensor.types import Failure, Reason  # noqa: E402
+from raytensor.types import Failure, Reason, Score  # noqa: E402
 
 
 def play(mechanism: base.Mechanism, text: Text, miners: dict, rounds: int, seed: int = 0, victims: dict | None = None) -> State:
@@ -143,6 +150,78 @@ def query_goals(quick: bool, cache: str) -> list[dict]:
     return [*goals, goal(f"query: {miners} table miners swept", seconds, "s", 60.0 * miners / 4096)]
 
 
+# ------------------------------------------------------------------------------------------------------- model_eval
+
+# How much a copy's losses (by sequence) and log-probabilities (fingerprint) move, in nats: more than was measured on real
+# models (tests/validators/test_forward.py): float32 gives 1e-6 for permuted heads and rescaled norms.
+COPIES = {"exact copy": (0.0, 0.0), "copy with noise": (1e-3, 1e-2), "permuted heads": (1e-5, 1e-4), "rescaled norms": (1e-5, 1e-4)}
+DEVIATION = 0.02  # of a duel's differences, nats per token: 0.0015 at alpha 0.001 then takes about 4,000 sequences
+
+
+def duel(rule: config.ModelEval, gap: float, seed: int, *, copy: tuple[float, float] | None = None) -> dict:
+    """One challenger against the king until it is clear. {"crowned", "flagged", "sequences"}; gap > 0: it is better."""
+    draw = np.random.default_rng(seed)
+    mechanism = model_eval.ModelEvalMechanism(config.Mechanism(model_eval=rule), np.zeros(8, np.float32), 8)
+    fingerprint = draw.normal(-3.0, 1.5, rule.probes * 4)
+    prints = {"king": fingerprint, "challenger": fingerprint + draw.normal(0.0, copy[1] if copy else 0.5, len(fingerprint))}
+    digests = {"king": "k", "challenger": "k" if copy and not copy[1] else "c"}
+    state, number = State(), 0
+    while state.miners.get("challenger", {}).get("status", "open") == "open":
+        hard = draw.normal(3.0, 0.4, rule.sequences)
+        noise = draw.normal(0.0, copy[0], rule.sequences) if copy else draw.normal(-gap, DEVIATION, rule.sequences)
+        losses = {"king": hard, "challenger": hard + noise}
+        scores = [
+            Score(f"1/{number}/v/{who}/{digests[who]}", number, 1, "v", who, {
+                "digest": digests[who], "block": float(i), "now": 0.0, "probe_seed": "s",
+                "losses": tuple(losses[who].tolist()), "fingerprint": tuple(prints[who].tolist()),
+            })
+            for i, who in enumerate(("king", "challenger"))
+        ]  # fmt: skip
+        results = {score.task_id: score for score in scores}
+        state, number = advance(mechanism, state, gather(1, "v", number, results, answered=results)), number + 1
+    status = state.miners["challenger"]["status"]
+    return {"crowned": status == "king", "flagged": status == "copy", "sequences": number * rule.sequences}
+
+
+def duels(rule: config.ModelEval, gaps: list[float], *, copy: tuple[float, float] | None = None) -> tuple[float, float, float]:
+    """(share crowned, share flagged as copies, mean number of sequences) over one duel for each gap."""
+    found = [duel(rule, gap, seed, copy=copy) for seed, gap in enumerate(gaps)]
+    return tuple(float(np.mean([one[key] for one in found])) for key in ("crowned", "flagged", "sequences"))
+
+
+def model_eval_goals(quick: bool, cache: str) -> list[dict]:
+    rule, trials = compose("run", ["mechanism=model_eval"]).mechanism.model_eval, 100 if quick else 1000
+    blind = replace(rule, copy_nats=0.0)  # what a copy can do when it is not recognised
+    fixed = sequential.fixed_size(DEVIATION, rule)
+    draw = np.random.default_rng(7)
+    population = draw.exponential(0.0094 / math.log(2), trials) * draw.choice([-1.0, 1.0], trials)
+    print(f"\n{'challenger':38}{'crowned':>9}{'flagged':>9}{'sequences':>11}   a fixed-size test needs {fixed:.0f}")
+    found = {}
+    for name, copy in COPIES.items():
+        found[name] = duels(rule, [0.0] * trials, copy=copy)
+        if copy[1]:
+            found[f"{name}, not recognised"] = duels(blind, [0.0] * trials, copy=copy)
+    found["as good as the king"] = duels(rule, [0.0] * trials)
+    found["better by the margin"] = duels(rule, [rule.margin] * trials)
+    found["better by twice the margin"] = duels(rule, [2 * rule.margin] * trials)
+    found["gaps as in real duels"] = duels(rule, population.tolist())
+    for name, (crowned, flagged, sequences) in found.items():
+        print(f"{name:38}{crowned:>9.3f}{flagged:>9.3f}{sequences:>11.0f}")
+    copies = [row for name, row in found.items() if name.startswith(tuple(COPIES))]
+    known = [found[name] for name in COPIES]
+    twice = found["better by twice the margin"]
+    return [
+        goal(f"model_eval: copies crowned, {trials} trials of each of {len(copies)} kinds", sum(row[0] for row in copies), "share", 0.0),
+        goal("model_eval: copies recognised", min(row[1] for row in known), "share", 1.0, at_least=True),
+        goal("model_eval: as good as the king, crowned", found["as good as the king"][0], "share", 2 * rule.alpha),
+        goal("model_eval: better by the margin only, crowned", found["better by the margin"][0], "share", 2 * rule.alpha + 3 * (rule.alpha / trials) ** 0.5),
+        goal("model_eval: better by twice the margin, crowned", twice[0], "share", 0.95, at_least=True),
+        goal(f"model_eval: sequences beside a fixed-size test of equal errors ({fixed:.0f}), gaps as in real duels",
+             found["gaps as in real duels"][2] / fixed, "share", 0.2),
+        goal("model_eval: sequences beside a fixed-size test of 25,000, better by twice the margin", twice[2] / 25_000, "share", 0.2),
+    ]  # fmt: skip
+
+
 def goal(name: str, value: float, unit: str, wanted: float, *, at_least: bool = False) -> dict:
     """One row of the result."""
     return {"name": name, "value": round(value, 5), "unit": unit, "goal": wanted, "ok": bool(value >= wanted if at_least else value <= wanted)}
@@ -154,7 +233,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes, for a look or a test")
     parser.add_argument("--cache", default=str(Path("~/.cache/raytensor").expanduser()), help="folder of the tokenized text")
     args = parser.parse_args()
-    parts = {"query": query_goals}
+    parts = {"query": query_goals, "model_eval": model_eval_goals}
     goals = [row for name, part in parts.items() if args.only in (None, name) for row in part(args.quick, args.cache)]
     print()
     for row in goals:

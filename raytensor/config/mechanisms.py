@@ -73,6 +73,61 @@ class Query:
 
 
 @dataclass
+class ModelEval:
+    # paired: a challenger must beat the king by `margin`, tested sequence by sequence until it is clear. epsilon: win rates
+    # on mean losses with an advantage for the earlier model, as on subnet 9.
+    rule: str = "paired"
+    # Sequences that every model of a round is evaluated on.
+    sequences: int = 128
+    # Tokens of a sequence.
+    seq_len: int = 128
+    # Dotted path of the class that reads a checkpoint and evaluates it; loaded by scorers only.
+    forward: str = "raytensor.validators.forward.LlamaForward"
+    # Sequences of one forward pass; a scorer's device memory decides.
+    batch_size: int = 16
+    # Bytes of the largest checkpoint that is read.
+    max_bytes: int = 2**28
+    # Parameters of the largest model that is built.
+    max_parameters: int = 10**8
+    # Nats per token by which a challenger must be better than the king (paired).
+    margin: float = 0.0015
+    # Chance that a challenger which is better by `margin` and no more is crowned all the same.
+    alpha: float = 0.001
+    # Chance that a challenger which is better by twice the margin is turned down.
+    beta: float = 0.02
+    # Sequences after which a challenger is turned down when nothing is clear.
+    max_sequences: int = 25000
+    # Differences of a sequence (nats per token) that count for neither side in the win rate.
+    dead_zone: float = 0.01
+    # Share of the sequences that count which a challenger must have won to be crowned.
+    win_rate: float = 0.55
+    # Challengers that are evaluated in a round; those whose case is clearest come first, new ones before all.
+    challengers: int = 16
+    # Secret places of the held-out text where all models' probabilities are compared, to find copies.
+    probes: int = 32
+    # Models whose log-probabilities there differ by less than this (nats, root mean square) are copies: the later one is paid nothing.
+    copy_nats: float = 0.05
+    # Models that share most of the weight, and the ratio of the first one's share to the last one's.
+    top: int = 20
+    ramp: float = 2.0
+    # Share of the weight for the next `reserve_top` models, each half of the one before.
+    reserve: float = 0.1
+    reserve_top: int = 10
+    # Nats per token behind the king at which a model's share has fallen to 1/e.
+    quality_nats: float = 0.05
+    # Rounds in a row in which a model may fail to arrive before it is dropped.
+    patience: int = 3
+    # Advantage of an earlier model, as a share of its loss: at first, in the end, and blocks from the one to the other (epsilon).
+    epsilon_start: float = 0.005
+    epsilon_end: float = 0.0001
+    epsilon_blocks: int = 14400
+    # Win rates are sharpened by softmax at this temperature (epsilon).
+    temperature: float = 0.01
+    # Weight of the newest round in the moving average of weights (epsilon).
+    ema: float = 0.5
+
+
+@dataclass
 class Mechanism:
     # Dotted path of the incentive mechanism; a class of your own package works as well.
     path: str = "raytensor.mechanisms.query.QueryMechanism"
@@ -82,6 +137,8 @@ class Mechanism:
     max_weight: float = 1.0
     # Settings of raytensor.mechanisms.query.
     query: Query = field(default_factory=Query)
+    # Settings of raytensor.mechanisms.model_eval.
+    model_eval: ModelEval = field(default_factory=ModelEval)
     # Settings of raytensor.mechanisms.collab.
     collab: Collab = field(default_factory=Collab)
     # Settings of a mechanism of your own, by name.
@@ -100,6 +157,7 @@ def check_mechanism(mechanism: Mechanism, checks: Checks) -> None:
     need(0.0 < mechanism.max_weight <= 1.0, "mechanism.max_weight", "must lie above 0 and be at most 1")
     check_collab(mechanism.collab, checks)
     _check_query(mechanism.query, checks)
+    _check_model_eval(mechanism.model_eval, checks)
 
 
 def _check_query(rule: Query, checks: Checks) -> None:
@@ -127,3 +185,23 @@ def _check_query(rule: Query, checks: Checks) -> None:
     if rule.shared_rows:
         need(1 <= rule.group_size <= 256, "group_size", "must lie between 1 and 256 where rows are shared: all pairs of a group are compared")
     need(not rule.gate or rule.sample > 0, "sample", "must be 1 or more with gate=true: a gate chooses whom to ask")
+
+
+def _check_model_eval(rule: ModelEval, checks: Checks) -> None:
+    def need(ok: bool, key: str, why: str) -> None:
+        checks.need(ok, f"mechanism.model_eval.{key}", why)
+
+    checks.one_of("mechanism.model_eval.rule", ("paired", "epsilon"))
+    positive = ("sequences", "batch_size", "max_bytes", "max_parameters", "margin", "max_sequences", "challengers", "top", "quality_nats")
+    positive += ("patience", "epsilon_blocks", "temperature")
+    checks.positive(*(f"mechanism.model_eval.{key}" for key in positive))
+    for key in ("alpha", "beta"):
+        need(0.0 < getattr(rule, key) < 0.5, key, "must lie above 0 and below 0.5")
+    for key in ("dead_zone", "copy_nats", "probes", "reserve_top", "epsilon_end"):
+        need(getattr(rule, key) >= 0, key, "must be 0 or greater")
+    need(rule.seq_len >= 2, "seq_len", "must be 2 or more")
+    need(0.0 <= rule.win_rate < 1.0, "win_rate", "must be at least 0 and below 1")
+    need(rule.ramp >= 1.0, "ramp", "must be 1 or greater")
+    need(0.0 <= rule.reserve < 1.0, "reserve", "must be at least 0 and below 1")
+    need(rule.epsilon_start >= rule.epsilon_end, "epsilon_start", f"must be at least mechanism.model_eval.epsilon_end ({rule.epsilon_end})")
+    need(0.0 < rule.ema <= 1.0, "ema", "must lie above 0 and be at most 1")

@@ -34,6 +34,7 @@ class Ask:
     seed     of the run, or a hash of a chain block that nobody could know when they committed.
     hotkeys  miners that can be asked, in a fixed order.
     commits  by hotkey, what they had committed to before the block that the seed comes from.
+    block    of the chain that the seed comes from; 0 without a chain.
     """
 
     seed: int | str
@@ -42,6 +43,7 @@ class Ask:
     round: int
     hotkeys: tuple[str, ...]
     commits: Mapping[str, Commit] = field(default_factory=dict)
+    block: int = 0
 
     def draw(self, *names: object) -> np.random.Generator:
         """A generator of its own for (seed, netuid, round, names). Name the mechanism; name the validator where each

@@ -1,0 +1,284 @@
+"""The model_eval mechanism: miners hand in checkpoints, the best one is king, challengers must beat it.
+
+In: commits, held-out text, submitted files, evidence. Out: who is asked for a file, evidence, state, weights. Pure: the
+forward pass is loaded by `model_eval.forward`, in scorers only.
+
+A miner commits to a file's digest; the sequences of a round are drawn from what nobody could know at the commit. In each
+round the king and the challengers that are still open are evaluated on the same sequences: one pass of the king for all of
+them. `sequential` decides when a duel is clear; `ranking` makes weights. Copies are found before anything is rated: by
+digest, and by the probabilities that models give to the same tokens at secret places of the text (noise, permuted heads
+and rescaled norms hardly move those); of two such models the later commit is paid nothing and never crowned.
+
+Evidence of one file: "losses" (nats per token, by sequence), "fingerprint", "digest", "block" of the commit, "now".
+State of a miner: "digest", "status" (king, open, turned down, copy, invalid, missing), "block", "fingerprint", the duel's
+sums, "level" (nats per token above the first king; lower is better), "misses"; with `epsilon` also "weight".
+State of all: "king", "probe_seed" (the places of the fingerprint stay the same).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from raytensor import config
+from raytensor.data import assign
+from raytensor.data.text import Text
+from raytensor.errors import ConfigError, DataError
+from raytensor.mechanisms import ranking
+from raytensor.mechanisms.base import Ask, Item
+from raytensor.mechanisms.constraints import constrain
+from raytensor.mechanisms.evidence import Evidence, State
+from raytensor.mechanisms.sequential import CROWNED, OPEN, TURNED_DOWN, Duel, log_ratio, verdict
+from raytensor.types import Failure, Reason, Score, Submission, Task, Value
+
+KING, COPY, INVALID, MISSING = "king", "copy", "invalid", "missing"
+RANKED = (KING, OPEN, TURNED_DOWN)
+FREQUENT = 3  # tokens compared at each probe beside the one that follows: the most frequent of the text
+
+Entry = dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is kept back of a request for a file: the file that was committed to, and what it is evaluated on.
+
+    sequences int32 [N, T]; probes int32 [P, T]; probe_tokens int32 [P, K]; now: block of the round.
+    """
+
+    task_id: str
+    digest: str
+    block: int
+    now: int
+    sequences: np.ndarray
+    probes: np.ndarray
+    probe_tokens: np.ndarray
+    probe_seed: str
+
+
+class ModelEvalMechanism:
+    """Checkpoints. Made as `base.Mechanism` says; its settings are `cfg.model_eval`."""
+
+    def __init__(self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0) -> None:
+        self.cfg = cfg
+        self.rule = cfg.model_eval
+        self._vocab_size = vocab_size
+        self._deadline_s = deadline_s
+        self._frequent = np.argsort(-log_unigram, kind="stable")[:FREQUENT].astype(np.int32)
+        self._forward: Any = None
+
+    # ------------------------------------------------------------------------------------------------- questions
+
+    def tasks(self, ask: Ask, state: State, text: Text) -> list[tuple[Task, Trial]]:
+        rule = self.rule
+        asked = self._asked(ask, state)
+        if not asked:
+            return []
+        # By round, not by validator: all validators of a subnet see the same sequences and agree.
+        starts = ask.draw("model_eval", "sequences").integers(0, len(text.heldout) - rule.seq_len + 1, rule.sequences)
+        probe_seed = str(state.common.get("probe_seed", f"{ask.seed}/{ask.netuid}/{ask.validator}/{ask.round}"))
+        places = assign.generator(0, "model_eval", "probes", probe_seed).integers(0, len(text.heldout) - rule.seq_len + 1, rule.probes)
+        sequences, probes = (text.heldout[s[:, None] + np.arange(rule.seq_len)].astype(np.int32) for s in (starts, places))
+        probe_tokens = np.concatenate([probes[:, -1:], np.tile(self._frequent, (rule.probes, 1))], axis=1)
+        made = []
+        for hotkey in asked:
+            commit = ask.commits[hotkey]
+            task_id = f"{ask.netuid}/{ask.round}/{ask.validator}/{hotkey}/{commit.digest}"
+            nothing = np.zeros((1, 1), np.int32)
+            task = Task(task_id, ask.round, ask.netuid, ask.validator, hotkey, nothing, np.ones(1, np.int32), 1, self._deadline_s, "file")
+            made.append((task, Trial(task_id, commit.digest, commit.block, ask.block, sequences, probes, probe_tokens, probe_seed)))
+        return made
+
+    def _asked(self, ask: Ask, state: State) -> list[str]:
+        """The king and the challengers whose turn it is; nobody when there is nothing to decide."""
+        rule = self.rule
+        fresh, unclear, king = [], [], []
+        for hotkey in ask.hotkeys:
+            commit, entry = ask.commits.get(hotkey), state.miners.get(hotkey, {})
+            if commit is None:
+                continue
+            if entry.get("digest") != commit.digest:
+                fresh.append(hotkey)
+            elif entry["status"] == KING:
+                king.append(hotkey)
+            elif entry["status"] == OPEN or (rule.rule == "epsilon" and entry["status"] in RANKED):
+                unclear.append(hotkey)
+        fresh.sort(key=lambda hotkey: (ask.commits[hotkey].block, hotkey))
+        unclear.sort(key=lambda hotkey: (-abs(log_ratio(_duel(state.miners[hotkey]), rule)), hotkey))
+        if rule.rule == "epsilon":
+            return sorted(king + fresh + unclear)
+        challengers = (fresh + unclear)[: rule.challengers]
+        return sorted(king + challengers) if challengers else []
+
+    # -------------------------------------------------------------------------------------------------- evidence
+
+    def score(self, items: Sequence[Item]) -> list[Score | Failure]:
+        return [self._score(*item) for item in items]
+
+    def _score(self, task: Task, trial: Trial, submission: Submission) -> Score | Failure:
+        assert trial.task_id == task.task_id
+        if not isinstance(submission, Submission) or submission.hotkey != task.hotkey or submission.task_id != task.task_id:
+            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, "not the file that was asked for")
+        if submission.digest != trial.digest:
+            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, "another file than the one that was committed to")
+        try:
+            losses, fingerprint = self._loaded_forward().evaluate(submission, trial.sequences, trial.probes, trial.probe_tokens)
+        except DataError as error:
+            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
+        if not (np.isfinite(losses).all() and np.isfinite(fingerprint).all()):
+            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, "the model's losses are not finite")
+        values: Entry = {
+            "digest": trial.digest,
+            "block": float(trial.block),
+            "now": float(trial.now),
+            "probe_seed": trial.probe_seed,
+            "losses": tuple(losses.tolist()),
+            "fingerprint": tuple(fingerprint.tolist()),
+        }
+        return Score(task.task_id, task.round, task.netuid, task.validator, task.hotkey, values)
+
+    def _loaded_forward(self) -> Any:
+        if self._forward is None:
+            module, _, name = self.rule.forward.rpartition(".")
+            try:
+                self._forward = getattr(importlib.import_module(module), name)(self.rule, self._vocab_size)
+            except (ImportError, AttributeError, ValueError) as error:
+                raise ConfigError(f"mechanism.model_eval.forward={self.rule.forward!r}: {error}") from error
+        return self._forward
+
+    # ----------------------------------------------------------------------------------------------------- state
+
+    def reduce(self, state: State, evidence: Evidence) -> State:
+        rule = self.rule
+        miners: dict[str, Entry] = {hotkey: dict(entry) for hotkey, entry in state.miners.items()}
+        common = dict(state.common)
+        scores = {score.hotkey: score for score in evidence.scores}
+        for failure in evidence.failures:
+            self._failed(miners, failure)
+        for hotkey, score in scores.items():
+            entry = _entry(miners.get(hotkey), str(score.values["digest"]))
+            miners[hotkey] = entry | {"misses": 0.0} | {name: score.values[name] for name in ("block", "fingerprint")}
+            common["probe_seed"] = score.values["probe_seed"]
+        _mark_copies(miners, scores, rule.copy_nats)
+        king = _king(miners)
+        common["king"] = king
+        if rule.rule == "epsilon":
+            self._epsilon(miners, scores)
+        elif king in scores:
+            common["king"] = self._duels(miners, scores, king)
+        return replace(state, miners=miners, common=common)
+
+    def _failed(self, miners: dict[str, Entry], failure: Failure) -> None:
+        """A file that breaks its bounds is out; one that did not come is asked for again, `patience` times."""
+        digest = failure.item_id.rpartition("/")[2]
+        entry = _entry(miners.get(failure.hotkey), digest)
+        misses = float(entry["misses"]) + 1.0
+        status = INVALID if failure.reason is Reason.MALFORMED else MISSING if misses >= self.rule.patience else entry["status"]
+        miners[failure.hotkey] = entry | {"misses": misses, "status": status}
+
+    def _duels(self, miners: dict[str, Entry], scores: dict[str, Score], king: str) -> str:
+        """Every open challenger's duel goes on; returns who is king afterwards."""
+        rule = self.rule
+        losses, level = scores[king].values["losses"], float(miners[king]["level"])
+        crowned: dict[str, float] = {}
+        for hotkey, score in scores.items():
+            entry = miners[hotkey]
+            if hotkey == king or entry["status"] != OPEN:
+                continue
+            duel = _duel(entry).after(losses, score.values["losses"], rule.dead_zone)
+            found = verdict(duel, rule)
+            entry.update(duel._asdict(), level=level - duel.gap, status=TURNED_DOWN if found == TURNED_DOWN else OPEN)
+            if found == CROWNED:
+                crowned[hotkey] = duel.gap
+        if not crowned:
+            return king
+        new = max(crowned, key=lambda hotkey: (crowned[hotkey], hotkey))
+        miners[king]["status"], miners[new]["status"] = TURNED_DOWN, KING
+        for entry in miners.values():  # what was seen against the old king says nothing about the new one
+            if entry["status"] == OPEN:
+                entry.update(Duel()._asdict())
+        return new
+
+    def _epsilon(self, miners: dict[str, Entry], scores: dict[str, Score]) -> None:
+        rated = {hotkey: score for hotkey, score in scores.items() if miners[hotkey]["status"] in RANKED}
+        if not rated:
+            return
+        losses = {hotkey: float(np.mean(score.values["losses"])) for hotkey, score in rated.items()}
+        blocks = {hotkey: float(miners[hotkey]["block"]) for hotkey in rated}
+        now = max(float(score.values["now"]) for score in rated.values())
+        shares = ranking.softmax(ranking.win_rates(losses, blocks, now, self.rule), self.rule.temperature)
+        for hotkey in rated:
+            old = float(miners[hotkey].get("weight", shares.get(hotkey, 0.0)))
+            miners[hotkey]["weight"] = (1.0 - self.rule.ema) * old + self.rule.ema * shares.get(hotkey, 0.0)
+            miners[hotkey]["level"] = losses[hotkey]
+
+    def weights(self, state: State) -> dict[str, float]:
+        ranked = {hotkey: entry for hotkey, entry in state.miners.items() if entry["status"] in RANKED and "level" in entry}
+        if self.rule.rule == "epsilon":
+            return constrain({hotkey: float(entry.get("weight", 0.0)) for hotkey, entry in ranked.items()}, self.cfg)
+        king = state.common.get("king", "")
+        if king not in ranked:
+            return {}
+        best = float(ranked[king]["level"])
+        # An open challenger may look better than the king by chance: it is paid as the king's equal until it is clear.
+        behind = {hotkey: max(0.0, float(entry["level"]) - best) for hotkey, entry in ranked.items() if hotkey != king}
+        return constrain(ranking.graded({king: 0.0} | behind, self.rule, first=str(king)), self.cfg)
+
+
+def _entry(old: Entry | None, digest: str) -> Entry:
+    """A miner's entry: what it was while it is the same file, else a new one."""
+    if old is not None and old["digest"] == digest:
+        return dict(old)
+    return {"digest": digest, "status": OPEN, "misses": 0.0, **Duel()._asdict()}
+
+
+def _duel(entry: Entry) -> Duel:
+    return Duel(*(float(entry[name]) for name in Duel._fields))
+
+
+def _mark_copies(miners: dict[str, Entry], scores: dict[str, Score], copy_nats: float) -> None:
+    """Of two models with one digest, or with fingerprints closer than `copy_nats`, the later commit is a copy.
+
+    Commits of one block are in the order of their hotkeys. A copy of a copy is a copy of the first.
+    """
+    order = sorted(
+        (hotkey for hotkey, entry in miners.items() if "fingerprint" in entry and entry["status"] in (*RANKED, COPY)),
+        key=lambda hotkey: (miners[hotkey]["block"], hotkey),
+    )
+    prints = np.array([miners[hotkey]["fingerprint"] for hotkey in order])
+    for i, hotkey in enumerate(order):
+        if i == 0:
+            continue
+        # Against everyone who was earlier when this file is new, against the new ones when it is not.
+        earlier = [j for j in range(i) if hotkey in scores or order[j] in scores]
+        if not earlier:
+            continue
+        near = np.sqrt(np.mean((prints[earlier] - prints[i]) ** 2, axis=1)) < copy_nats
+        same = [order[j] for j, close in zip(earlier, near, strict=True) if close or miners[order[j]]["digest"] == miners[hotkey]["digest"]]
+        if same:
+            miners[hotkey]["status"] = COPY
+            if "level" in miners[hotkey]:  # a copy may have come here before its original did
+                miners[same[0]].setdefault("level", miners[hotkey]["level"])
+
+
+def _king(miners: dict[str, Entry]) -> str:
+    """The king; when the throne is vacant the best by level, and before anyone has one the earliest commit. "" for none."""
+    known = [hotkey for hotkey, entry in miners.items() if entry["status"] in RANKED and "fingerprint" in entry]
+    kings = [hotkey for hotkey in known if miners[hotkey]["status"] == KING]
+    if kings:
+        return kings[0]
+    if not known:
+        return ""
+    rated = [hotkey for hotkey in known if "level" in miners[hotkey]]
+    if rated:
+        new = min(rated, key=lambda hotkey: (miners[hotkey]["level"], hotkey))
+    else:
+        new = min(known, key=lambda hotkey: (miners[hotkey]["block"], hotkey))
+    miners[new].update(Duel()._asdict(), status=KING, level=miners[new].get("level", 0.0))
+    for entry in miners.values():
+        if entry["status"] == OPEN:
+            entry.update(Duel()._asdict())
+    return new
