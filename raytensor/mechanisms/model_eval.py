@@ -32,7 +32,7 @@ from raytensor.mechanisms import ranking
 from raytensor.mechanisms.base import Ask, Item
 from raytensor.mechanisms.constraints import constrain
 from raytensor.mechanisms.evidence import Evidence, State
-from raytensor.mechanisms.sequential import CROWNED, OPEN, TURNED_DOWN, Duel, log_ratio, verdict
+from raytensor.mechanisms.sequential import CROWNED, OPEN, TURNED_DOWN, Duel, for_crown, for_turning_down, verdict
 from raytensor.types import Failure, Reason, Score, Submission, Task, Value
 
 KING, COPY, INVALID, MISSING = "king", "copy", "invalid", "missing"
@@ -107,7 +107,7 @@ class ModelEvalMechanism:
             elif entry["status"] == OPEN or (rule.rule == "epsilon" and entry["status"] in RANKED):
                 unclear.append(hotkey)
         fresh.sort(key=lambda hotkey: (ask.commits[hotkey].block, hotkey))
-        unclear.sort(key=lambda hotkey: (-abs(log_ratio(_duel(state.miners[hotkey]), rule)), hotkey))
+        unclear.sort(key=lambda hotkey: (-max(judge(_duel(state.miners[hotkey]), rule) for judge in (for_crown, for_turning_down)), hotkey))
         if rule.rule == "epsilon":
             return sorted(king + fresh + unclear)
         challengers = (fresh + unclear)[: rule.challengers]

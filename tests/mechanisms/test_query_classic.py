@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,18 +21,6 @@ from raytensor.mechanisms.query import QueryMechanism
 from raytensor.types import Failure, Reason, Response, Score, Task
 
 V, B, K, H = 30, 6, 9, 4
-
-
-@pytest.fixture(scope="module")
-def bench():
-    """The benchmark's own module: its miners and its measurements are used here at a smaller size."""
-    folder = Path(__file__).resolve().parents[2] / "jobs" / "bench"
-    sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location("bench_mechanisms", folder / "mechanisms.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(folder))
 
 
 @pytest.fixture(scope="module")
