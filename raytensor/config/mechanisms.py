@@ -107,19 +107,23 @@ class ModelEval:
     probes: int = 32
     # Models whose log-probabilities there differ by less than this (nats, root mean square) are copies: the later one is paid nothing.
     copy_nats: float = 0.05
-    # Models that share most of the weight, and the ratio of the first one's share to the last one's.
+    # Models that share most of the weight.
     top: int = 20
+    # Ratio of the first one's share to the last one's.
     ramp: float = 2.0
-    # Share of the weight for the next `reserve_top` models, each half of the one before.
+    # Share of the weight for the models after them, each half of the one before.
     reserve: float = 0.1
+    # Number of those.
     reserve_top: int = 10
     # Nats per token behind the king at which a model's share has fallen to 1/e.
     quality_nats: float = 0.05
     # Rounds in a row in which a model may fail to arrive before it is dropped.
     patience: int = 3
-    # Advantage of an earlier model, as a share of its loss: at first, in the end, and blocks from the one to the other (epsilon).
+    # Advantage of an earlier model when it is new, as a share of its loss (epsilon).
     epsilon_start: float = 0.005
+    # Advantage of an earlier model in the end (epsilon).
     epsilon_end: float = 0.0001
+    # Blocks from the one to the other (epsilon).
     epsilon_blocks: int = 14400
     # Win rates are sharpened by softmax at this temperature (epsilon).
     temperature: float = 0.01
