@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -68,12 +67,11 @@ def two_nodes(tmp_path):
 @pytest.mark.slow
 def test_a_node_dies_and_the_sweep_goes_on(two_nodes, tmp_path):
     address, env, second = two_nodes
-    checkout = tmp_path / "checkout"
-    for part in ("raytensor", "conf", "jobs"):
-        shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", "python", "jobs/sweep.py", *SWEEP]
+    # The nodes have the package (PYTHONPATH). Two nodes of one machine share Ray's folder for working directories, and the
+    # second one to unpack a job's takes it away under the first one's feet.
+    command = [RAY, "job", "submit", "--address", address, "--", "python", str(ROOT / "jobs" / "sweep.py"), *SWEEP]
     command += [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache"]
-    job = subprocess.Popen(command, cwd=checkout, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    job = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines: list[str] = []
     assert job.stdout is not None
     killed = False
