@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from pathlib import Path
 from typing import Any
 
 from raytensor.config.groups import ENGINES
@@ -19,6 +20,13 @@ def is_publishable(address: str) -> bool:
         return str(ipaddress.ip_address(address)) not in ("127.0.0.1", "::1", "0.0.0.0", "::", "255.255.255.255")
     except ValueError:
         return False
+
+
+def absolute_folder(name: str | None) -> str | None:
+    """A model's name as it is; if it names a folder that is here, the folder's absolute path: actors stand elsewhere."""
+    if name is None or not Path(name).expanduser().is_dir():
+        return name
+    return str(Path(name).expanduser().absolute())
 
 
 def training_mistakes(cfg: Any) -> list[str]:

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from raytensor.config.checks import Checks, is_publishable, training_mistakes
+from raytensor.config.checks import Checks, absolute_folder, is_publishable, training_mistakes
 from raytensor.config.groups import (
     BEHAVIOURS,
     COLLAB_BEHAVIOURS,
@@ -92,6 +92,7 @@ def check(cfg: RunConfig) -> None:
             checks.add(f"{where}.behaviour={profile.behaviour!r}: must be one of {', '.join(known)}")
         if collaborates(cfg.mechanism) and (profile.engine != "plain" or profile.ranks > 1):
             checks.add(f"{where}.engine={profile.engine!r}: the shared model of mechanism=collab is trained in one process a miner; take engine=plain and ranks=1")
+        profile.model = absolute_folder(profile.model)
         for mistake in training_mistakes(profile):
             checks.add(f"{where}.{mistake}")
         if profile.behaviour not in ("honest", "lazy") and (profile.ranks > 1 or profile.gpus_per_rank):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from raytensor.config.checks import Checks, training_mistakes
+from raytensor.config.checks import Checks, absolute_folder, training_mistakes
 from raytensor.config.groups import Cluster, Data, Paths, Tracker
 
 
@@ -129,6 +130,8 @@ def check(cfg: TrainConfig) -> None:
     need(2 <= training.seq_len <= 65536, "training.seq_len", "must lie between 2 and 65536")
     for key in ("warmup_steps", "weight_decay", "min_lr_share", "heldout_every", "max_failures"):
         need(getattr(training, key) >= 0, f"training.{key}", "must be 0 or greater")
+    training.model = absolute_folder(training.model) or training.model
+    cfg.data.files = cfg.data.files and str(Path(cfg.data.files).expanduser().absolute())
     for mistake in training_mistakes(training):
         checks.add(f"training.{mistake}")
     if training.min_ranks is not None:
