@@ -38,13 +38,15 @@ def connect(cfg: Cluster) -> bool:
     # Quiet workers: their output belongs in Ray's log files, and usage statistics are the user's own business.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = cfg.address or os.environ.get("RAY_ADDRESS")
+    if address == "auto":  # the cluster that a job was submitted to, not another one that also runs on this machine
+        address = os.environ.get("RAY_ADDRESS", address)
     common: dict[str, Any] = {"namespace": "raytensor", "log_to_driver": False, "logging_level": logging.ERROR}
     # Inherited by the workers of a local Ray. A CPU actor that may use all cores makes small models slower, not faster.
     os.environ.setdefault("OMP_NUM_THREADS", str(cfg.torch_threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         if address:
-            ray.init(address=cfg.address or None, **common)
+            ray.init(address=address, **common)
             return False
         ray.init(address="local", num_cpus=cfg.num_cpus or max(2, os.cpu_count() or 1), num_gpus=cfg.num_gpus, include_dashboard=False, **common)
         return True

@@ -87,8 +87,8 @@ def nodes(tmp_path):
 def test_a_node_dies_and_the_training_goes_on(nodes, tmp_path):
     address, env, second = nodes
     steps = 400
-    # Without --working-dir, from the checkout that both nodes see: two nodes of one machine would unpack Ray's copy of it
-    # into one folder, the second while the job of the first imports from it.
+    # Without --working-dir, from the checkout that both nodes see: two nodes of one machine share the folder of Ray's copy,
+    # and one node clears it away while the other still imports from it.
     command = [
         RAY,
         "job",
