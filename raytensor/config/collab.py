@@ -40,8 +40,8 @@ class Collab:
     judge_rows: int = 64
     # Weight of the newest gain in a miner's moving average.
     gain_ema: float = 0.1
-    # What the first by rating gets on top of what its gain is worth, as a share of it; the last gets nothing on top.
-    rank_bonus: float = 1.0
+    # What the best by rating gets on top of what its gain is worth, as a share of it; others get in proportion to theirs.
+    rating_bonus: float = 1.0
     # Cosine above which two updates of a round are the same work.
     copy_cosine: float = 0.75
     # Windows between checkpoints of the shared model; joiners replay the changes since the newest.
@@ -59,7 +59,7 @@ def check_collab(rule: Collab, checks: Checks) -> None:
     positive = ("hidden", "layers", "heads", "inner_steps", "batch_size", "outer_lr", "judge_share", "judge_rows", "checkpoint_every")
     checks.positive(*(f"mechanism.collab.{key}" for key in positive))
     need(0 <= rule.k <= 4096, "k", "must lie between 0 (all values, uncompressed) and 4096")
-    need(rule.rank_bonus >= 0, "rank_bonus", "must be 0 or greater")
+    need(rule.rating_bonus >= 0, "rating_bonus", "must be 0 or greater")
     need(rule.seq_len >= 8, "seq_len", "must be 8 or more")
     for key in ("feedback", "outer_momentum"):
         need(0.0 <= getattr(rule, key) <= 1.0, key, "must lie between 0 and 1")

@@ -163,8 +163,8 @@ class CollabMechanism:
 
     def weights(self, state: State) -> dict[str, float]:
         standings = {hotkey: rating.standing({**rating.START, **_numbers(values)}) for hotkey, values in state.miners.items()}
-        ranks = rating.ranks({hotkey: rank for hotkey, (rank, _) in standings.items()})
-        paid = {hotkey: value * (1.0 + self.rule.rank_bonus * ranks[hotkey]) for hotkey, (_, value) in sorted(standings.items())}
+        bonus = rating.bonus({hotkey: rated for hotkey, (rated, _) in standings.items()})
+        paid = {hotkey: value * (1.0 + self.rule.rating_bonus * bonus[hotkey]) for hotkey, (_, value) in sorted(standings.items())}
         return constrain(paid, self.cfg) if any(paid.values()) else {}
 
     # ----------------------------------------------------------------------------------------------- the shared model

@@ -9,16 +9,16 @@ to train on (`own_gain`), as shares of the loss before. From these, after copies
     edge    moving average of own_gain - gain, of copies too: over some rounds it tells an author from a copier
     trust   multiplier in [0, 1]: falls with every offence, comes back slowly
 
-Weights are in proportion to `max(0, gain) * max(0, bma) * trust`, times a bonus by rank of `max(0, mu - 3 sigma) *
-max(0, bma) * trust`: the first by rating is paid up to twice what its gain alone is worth (Templar's 2:1 ramp), the last
-nothing on top. All factors are at least 0: two negatives never make a positive.
+Weights are in proportion to `max(0, gain) * max(0, bma) * trust`, plus a bonus in proportion to `max(0, mu - 3 sigma) *
+max(0, bma) * trust`: the best by rating is paid up to twice what its gain alone is worth (Templar pays 2:1 by place), one
+without a rating nothing on top. All factors are at least 0: two negatives never make a positive.
 Source: Gauntlet as run by Templar (one-covenant/templar, validator.run); the share by gain and the order (copies first)
 are ours. A clip at mu - 3 sigma alone pays nothing for half of the work and everything for a lucky rank; a copier that ties with its victim in every round takes two thirds of the victim's rating otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from openskill.models import PlackettLuce
 
@@ -26,7 +26,6 @@ BETA, TAU = 7.0, 0.1  # Templar's settings of OpenSkill
 BMA_DECAY = 0.95
 BMA_LEAST, BMA_GRACE = 0.10, 10  # a lower average earns nothing after so many rounds
 EDGE_EMA = 0.2
-RAMP = 20  # miners on the ramp
 FORGIVE = 0.2  # share of the lost trust that a clean round gives back
 COPY_GRACE = 3.0  # rounds in a row in which an update is like another's before it counts as a copy
 OFFENCES = {"missing": 0.75, "invalid": 0.5, "copy": 0.5, "repeated": 0.5}
@@ -90,8 +89,10 @@ def standing(values: Mapping[str, float]) -> tuple[float, float]:
     return max(0.0, values["mu"] - 3.0 * values["sigma"]) * factor, max(0.0, values["gain"]) * factor
 
 
-def ranks(ratings: Mapping[str, float]) -> dict[str, float]:
-    """1 for the best by rating down to 0 for the last of the best `RAMP` that have one above 0, linearly; 0 for the others."""
-    rated: Sequence[str] = sorted((hotkey for hotkey, value in ratings.items() if value > 0), key=lambda h: (-ratings[h], h))[:RAMP]
-    found = {hotkey: 1.0 - place / max(1, len(rated) - 1) for place, hotkey in enumerate(rated)}
-    return {hotkey: found.get(hotkey, 0.0) for hotkey in ratings}
+def bonus(ratings: Mapping[str, float]) -> dict[str, float]:
+    """Each rating (at least 0) as a share of the best; 0 for everybody while nobody has one.
+
+    By rating and not by place: among equals a place is luck, and a small change must not cost a miner much.
+    """
+    best = max(ratings.values(), default=0.0)
+    return {hotkey: value / best if best > 0 else 0.0 for hotkey, value in ratings.items()}
