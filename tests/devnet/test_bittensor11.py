@@ -145,6 +145,8 @@ def test_a_subnets_life_through_btcli(node, tmp_path):
     info = {"netuid": 2, "info": {"fields": [[{"Raw5": "0x" + b"hello".hex()}]]}}
     btcli.sends("call", "Commitments.set_commitment", "--args", json.dumps(info), "--key", "hotkey")
     btcli.sudo("AdminUtils.sudo_set_weights_set_rate_limit", netuid=2, weights_set_rate_limit=0)
+    # Ten epochs to the reveal, where a commit for quicknet is dropped: these commands take longer than one epoch.
+    btcli.sudo("AdminUtils.sudo_set_commit_reveal_weights_interval", netuid=2, interval=10)
 
     new_blocks(node, 400)  # an epoch of the usual tempo gives the permit
     subnets, shown, hyperparameters, metagraph, stakes, commitment = at_once(
