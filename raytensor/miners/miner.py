@@ -26,6 +26,7 @@ from raytensor.training.engine import Engine
 from raytensor.training.ranks import alone
 from raytensor.types import Response, Task
 
+MAX_COMPLETIONS = 4  # each costs a forward pass per token
 LAZY_PERIOD = 10  # a lazy miner trains in every tenth round
 MODEL_BEHAVIOURS = ("honest", "lazy")
 
@@ -108,10 +109,36 @@ class Miner:
         observed  another miner's response to the same validator in the same round; only `copy` looks at it.
         """
         started = time.perf_counter()
-        found = self._predict(task.task_id, task.tokens, task.lengths, task.top_k, observed)
+        top_k = min(task.top_k, MAX_COMPLETIONS) if task.kind == "completion" else task.top_k
+        found = self._predict(task.task_id, task.tokens, task.lengths, top_k, observed)
         if found is None:
             return None
+        if task.kind in ("phrase", "completion") and found[0].ndim == 2:
+            # As phrases, single tokens are the likeliest there are; only completions need be longer.
+            found = self._continued(task, *found) if task.kind == "completion" else (found[0][:, :, None], found[1])
         return Response(task.task_id, self.hotkey, *found, elapsed_s=time.perf_counter() - started)
+
+    def _continued(self, task: Task, ids: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Completions of `task.horizon` tokens that begin with `ids` [B, K], each continued by its likeliest token.
+
+        Returns int32 [B, K, horizon] and the probabilities of the whole completions, float32 [B, K].
+        """
+        rows, count = ids.shape
+        made = np.zeros((rows * count, self._seq_len + task.horizon), np.int32)
+        made[:, : task.tokens.shape[1]] = np.repeat(task.tokens, count, axis=0)
+        ends = np.repeat(task.lengths.astype(np.int64), count)
+        whole, every = probs.ravel().astype(np.float64), np.arange(rows * count)
+        made[every, ends] = ids.ravel()
+        for step in range(1, task.horizon):
+            lengths = np.minimum(ends + step, self._seq_len)
+            columns = np.maximum(0, ends + step - self._seq_len)[:, None] + np.arange(self._seq_len)
+            shown = np.where(np.arange(self._seq_len) < lengths[:, None], np.take_along_axis(made, columns, axis=1), 0)
+            found = self._predict(f"{task.task_id}/{step}", shown, lengths.astype(np.int32), 1, None)
+            assert found is not None
+            made[every, ends + step] = found[0][:, 0]
+            whole *= found[1][:, 0]
+        phrases = np.take_along_axis(made, ends[:, None] + np.arange(task.horizon), axis=1)
+        return phrases.reshape(rows, count, task.horizon).astype(np.int32), whole.reshape(rows, count).astype(np.float32)
 
     def heldout_loss(self, questions: Exam) -> float | None:
         """Mean cross-entropy of its answers to `questions` in nats per token; None when it gives none of its own."""

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from raytensor import config
 from raytensor.mechanisms.constraints import cap, constrain
 from raytensor.mechanisms.evidence import (
-    Evidence, State, advance, evidence_from_json, evidence_to_json, gather, state_from_json, state_to_json,
+    Evidence,
+    State,
+    advance,
+    evidence_from_json,
+    evidence_to_json,
+    gather,
+    state_from_json,
+    state_to_json,
 )  # fmt: skip
 from raytensor.mechanisms.query import QueryMechanism
 from raytensor.types import Failure, Reason, Score

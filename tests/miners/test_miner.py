@@ -243,3 +243,27 @@ def test_victims_are_the_honest_before_in_a_circle():
 @pytest.mark.parametrize("cpus, asked, miners, hosts", [(1.4, None, 8, 2), (15.4, None, 8, 8), (2.4, None, 8, 4), (1.4, 3, 8, 3), (1.4, None, 1, 1), (0.4, None, 8, 1)])
 def test_number_of_hosts(cpus, asked, miners, hosts):
     assert num_hosts(config.Miners(num_miners=miners, num_hosts=asked), cpus) == hosts
+
+
+@pytest.mark.parametrize("behaviour", ["honest", "constant", "random"])
+@pytest.mark.parametrize(("kind", "horizon"), [("phrase", 3), ("completion", 3)])
+def test_phrases_and_completions_are_answered_within_bounds(text, behaviour, kind, horizon):
+    found = miner(text, behaviour, steps=30)
+    found.train(1)
+    rule = config.Query(kind=kind, horizon=horizon, rows=8, context=15, shortest=4, top_k=10, control_variate=False, baseline=False)
+    mechanism = QueryMechanism(config.Mechanism(query=rule), text.log_unigram, V)
+    task, sealed = mechanism.tasks(Ask(3, 1, "v", 1, ("a",)), State(), text)[0]
+    response = found.answer(task)
+    assert response.ids.shape == ((8, 10, 1) if kind == "phrase" else (8, 4, 3))
+    assert isinstance(mechanism.score([Item(task, sealed, response)])[0], Score)
+    if (behaviour, kind) != ("honest", "completion"):
+        return
+    # The first completion by hand: the likeliest token, again and again, and the product of its probabilities.
+    context, whole = task.tokens[0, : task.lengths[0]].tolist(), 1.0
+    for token in response.ids[0, 0].tolist():
+        shown = np.array([context[-16:]], np.int32)
+        ids, probs = top_tokens(found.engine.log_probs(shown, np.array([shown.shape[1]], np.int32)), 1)
+        assert ids[0, 0] == token
+        context.append(token)
+        whole *= probs[0, 0]
+    assert response.probs[0, 0] == pytest.approx(whole, rel=1e-4)
