@@ -208,7 +208,8 @@ class Pool:
             self._banned[entry.extrinsic.hash] = number + BAN_BLOCKS
             self._remove(entry, "invalid")
         expired = [e for e in (*self._ready.values(), *self._future.values()) if (e.valid_till or NEVER) <= number + 1]
-        ended = {id(entry): (entry, "dropped") for entry in self._future.values() if entry.since + FUTURE_BLOCKS <= number}
+        waited = [entry for entry in self._future.values() if entry.since + FUTURE_BLOCKS <= number]
+        ended = {id(entry): (entry, "dropped") for entry in waited}
         ended |= {id(entry): (entry, "invalid") for entry in expired}
         for entry, status in ended.values():
             accounts.add(entry.account)

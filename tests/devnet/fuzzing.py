@@ -179,5 +179,6 @@ if __name__ == "__main__":
     count, seed = int(sys.argv[1]), int(sys.argv[2])
     fuzz, before = Fuzz(seed), time.process_time()
     asyncio.run(fuzz.run(count))
-    print(f"{count} inputs, seed {seed}: {time.process_time() - before:.0f} CPU s, {fuzz.included} extrinsics in blocks")
+    took = time.process_time() - before
+    print(f"{count} inputs, seed {seed}: {took:.0f} CPU s, {fuzz.included} extrinsics in blocks")
     print(*(f"{answer}: {number}" for answer, number in fuzz.answers.most_common()), sep=", ")

@@ -1,5 +1,5 @@
-"""A client that knows nothing of RayTensor: plain substrate-interface reads maps, sends a transfer, a batch, weights and a
-call that fails, all mortal, one watched until it is final; reads events and errors.
+"""A client that knows nothing of RayTensor: plain substrate-interface reads maps, sends a transfer, a batch, weights
+and a call that fails, all mortal, one watched until it is final; reads events and errors.
 
     python tests/devnet/plain_client.py ws://127.0.0.1:9944 NETUID VALIDATOR_URI MINER_UID
 

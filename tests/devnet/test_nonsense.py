@@ -181,7 +181,7 @@ NUM_INPUTS = int(os.environ.get("RAYTENSOR_FUZZ", "100000"))
 
 @pytest.mark.parametrize("seed", range(4))
 def test_fuzzed_requests_always_get_a_json_rpc_answer(seed):
-    """100,000 inputs in all (RAYTENSOR_FUZZ: more), straight into the dispatcher of a whole node, with blocks between."""
+    """100,000 inputs in all (RAYTENSOR_FUZZ: more), straight into the dispatcher of a node, with blocks between."""
     fuzz = Fuzz(seed)
     asyncio.run(fuzz.run(NUM_INPUTS // 4))
     assert fuzz.included > NUM_INPUTS // 400, "hardly anything was carried out"
