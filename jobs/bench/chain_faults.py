@@ -98,7 +98,9 @@ class Node:
         return [proxy.endpoint for proxy in self.views[1:]]
 
     def _start(self) -> EmbeddedChain:
-        return EmbeddedChain(self._folder / "state", self._block_time_s, self._folder / "log", 60.0, finality_lag=FINALITY_LAG)
+        return EmbeddedChain(
+            self._folder / "state", self._block_time_s, self._folder / "log", 60.0, finality_lag=FINALITY_LAG
+        )
 
     def kill(self, dice: random.Random) -> None:
         """At a random moment, but not in the few milliseconds before the events of a new block have been read."""
@@ -114,7 +116,9 @@ class Node:
     def lose_blocks(self, count: int, *, keep: bool) -> None:
         body = {"jsonrpc": "2.0", "id": 1, "method": "dev_rollBack", "params": [{"count": count, "keep": keep}]}
         request = urllib.request.Request(
-            self._chain.endpoint.replace("ws://", "http://"), json.dumps(body).encode(), {"Content-Type": "application/json"}
+            self._chain.endpoint.replace("ws://", "http://"),
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=20) as answer:
             self.forked += "result" in json.load(answer)
@@ -183,8 +187,15 @@ class Trouble:
 
 def prepare(node: Node, folder: Path, hotkeys: int, subnets: int) -> list[int]:
     """Subnets with validators and coldkeys with funds and stake, made without faults."""
-    signers = {key.ss58: key for key in (BANK, *(hotkey(n) for n in range(hotkeys)), *map(Intents.coldkey, range(hotkeys)))}
-    options = {"timeout_s": 60.0, "inclusion_timeout_s": 600.0, "policy": Policy(transfers=True), "stop_on_foreign": False}
+    signers = {
+        key.ss58: key for key in (BANK, *(hotkey(n) for n in range(hotkeys)), *map(Intents.coldkey, range(hotkeys)))
+    }
+    options = {
+        "timeout_s": 60.0,
+        "inclusion_timeout_s": 600.0,
+        "policy": Policy(transfers=True),
+        "stop_on_foreign": False,
+    }
     writer = ChainWriter(node.quiet, signers, folder / "prepare.db", **options)
     with ChainClient(node.quiet, 60.0) as client:
         netuids = make_network(client, writer, hotkeys, subnets, tempo=10)
@@ -216,7 +227,9 @@ def hand_in(writer: ChainWriter, intents: list[Intent], size: int) -> dict[str, 
     return found
 
 
-def settle(writer: ChainWriter, client: ChainClient, intents: list[Intent], receipts: dict[str, Receipt]) -> dict[str, Receipt]:
+def settle(
+    writer: ChainWriter, client: ChainClient, intents: list[Intent], receipts: dict[str, Receipt]
+) -> dict[str, Receipt]:
     """Without faults: hands in again what has no fate or may have lost it, until the chain is final and nothing changes.
 
     Weights that were not set are not handed in again once newer ones of their place were.
@@ -231,7 +244,11 @@ def settle(writer: ChainWriter, client: ChainClient, intents: list[Intent], rece
             if not isinstance(i, SetWeights) or receipts[i.intent_id].fate in (Fate.INCLUDED, Fate.UNKNOWN)
             or order[newest.get((i.netuid, i.signer), i.intent_id)] <= order[i.intent_id]
         ]  # fmt: skip
-        now = receipts | {receipt.intent_id: receipt for at in range(0, len(again), 100) for receipt in writer.submit(again[at : at + 100])}
+        now = receipts | {
+            receipt.intent_id: receipt
+            for at in range(0, len(again), 100)
+            for receipt in writer.submit(again[at : at + 100])
+        }
         if now == receipts and all(receipt.fate is not Fate.UNKNOWN for receipt in now.values()):
             return now
         receipts = now
@@ -245,7 +262,9 @@ def row(name: str, num: int, first: dict[str, Receipt], verdict: Verdict, faults
             f"{len(verdict.wrong):>7}{took:>9.1f}")  # fmt: skip
 
 
-def run_classes(args: argparse.Namespace, node: Node, folder: Path, netuids: list[int]) -> tuple[int, int, int, list[str]]:
+def run_classes(
+    args: argparse.Namespace, node: Node, folder: Path, netuids: list[int]
+) -> tuple[int, int, int, list[str]]:
     """(intents, applied, reported, what is wrong) over all classes; prints the table."""
     names = [name for name in RULES if not args.quick or name in QUICK]
     made = Intents(netuids, args.hotkeys, args.seed)
@@ -287,7 +306,9 @@ def run_classes(args: argparse.Namespace, node: Node, folder: Path, netuids: lis
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--intents", type=int, default=None, help="default 10,000; 168 with --quick")
-    parser.add_argument("--kills", type=int, default=0, help="kills of a Ray actor between plan and receipt (default 0)")
+    parser.add_argument(
+        "--kills", type=int, default=0, help="kills of a Ray actor between plan and receipt (default 0)"
+    )
     parser.add_argument("--hotkeys", type=int, default=None, help="default 20; 3 with --quick")
     parser.add_argument("--subnets", type=int, default=None, help="default 40; 4 with --quick")
     parser.add_argument("--portion", type=int, default=None, help="intents handed in at once; default 200, or 12")
@@ -296,10 +317,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="fewer classes, and small")
     args = parser.parse_args()
-    for name, full, quick in (("intents", 10_000, 168), ("hotkeys", 20, 3), ("subnets", 40, 4), ("portion", 200, 12), ("block_time", 0.5, 0.25)):
+    for name, full, quick in (
+        ("intents", 10_000, 168),
+        ("hotkeys", 20, 3),
+        ("subnets", 40, 4),
+        ("portion", 200, 12),
+        ("block_time", 0.5, 0.25),
+    ):
         if getattr(args, name) is None:
             setattr(args, name, quick if args.quick else full)
-    if min(args.intents, args.kills) < 0 or not 2 <= args.hotkeys <= 60 or not 1 <= args.subnets <= 120 or args.portion < 1:
+    if (
+        min(args.intents, args.kills) < 0
+        or not 2 <= args.hotkeys <= 60
+        or not 1 <= args.subnets <= 120
+        or args.portion < 1
+    ):
         parser.error("2 to 60 hotkeys, 1 to 120 subnets, and no negative numbers")
     logging.getLogger("raytensor").setLevel(logging.CRITICAL)  # every fault would be told
     folder = Path(tempfile.mkdtemp(prefix="raytensor-faults-"))
@@ -313,7 +345,9 @@ def main() -> int:
         if args.intents:
             total, applied, reported, bad = run_classes(args, node, folder, netuids)
             wrong += bad
-            print(f"\n{total} intents: {applied} applied exactly once, {reported} reported as not applied, {len(bad)} wrong")
+            print(
+                f"\n{total} intents: {applied} applied exactly once, {reported} reported as not applied, {len(bad)} wrong"
+            )
             goals += [
                 {"name": "intents", "value": total, "unit": "", "goal": None, "ok": total == applied + reported},
                 {"name": "applied exactly once", "value": applied, "unit": "", "goal": None, "ok": applied > 0},
@@ -326,9 +360,21 @@ def main() -> int:
             kills, num, bad = run_kills(args, node, folder, netuids)
             wrong += bad
             goals += [
-                {"name": "kills between plan and receipt", "value": kills, "unit": "", "goal": args.kills, "ok": kills >= args.kills},
+                {
+                    "name": "kills between plan and receipt",
+                    "value": kills,
+                    "unit": "",
+                    "goal": args.kills,
+                    "ok": kills >= args.kills,
+                },
                 {"name": "intents through kills", "value": num, "unit": "", "goal": None, "ok": num > 0},
-                {"name": "applied twice or lost through kills", "value": len(bad), "unit": "", "goal": 0, "ok": not bad},
+                {
+                    "name": "applied twice or lost through kills",
+                    "value": len(bad),
+                    "unit": "",
+                    "goal": 0,
+                    "ok": not bad,
+                },
             ]
     except ChainError as error:
         print(f"ended by {type(error).__name__}: {error}", file=sys.stderr)

@@ -47,7 +47,9 @@ class Intents:
             values[self._hotkeys[0]], values[self._hotkeys[-1]] = 65_535.0, float(self._serial % 65_000 + 1)
             return SetWeights(signer=hot, netuid=netuid, values=tuple(values.items()), intent_id=intent_id)
         if kind < 0.8 or (kind >= 0.9 and not self._moves):
-            return AddStake(signer=cold, hotkey=hot, netuid=netuid, amount_staked=RAO // 10 + self._serial, intent_id=intent_id)
+            return AddStake(
+                signer=cold, hotkey=hot, netuid=netuid, amount_staked=RAO // 10 + self._serial, intent_id=intent_id
+            )
         if kind < 0.9:
             return RemoveStake(
                 signer=cold, hotkey=hot, netuid=netuid, amount_unstaked=RAO // 20 + self._serial, intent_id=intent_id

@@ -32,7 +32,7 @@ from raytensor.types import Fate, Receipt
 
 PORTION = 16
 JUDGED_EVERY = 10  # kills
-RESTART_S = 120.0
+RESTART_S = 600.0  # on a machine that other work keeps busy
 _GONE = (ActorDiedError, ActorUnavailableError, RayActorError)
 
 
@@ -98,7 +98,14 @@ def _say(text: str) -> None:
 def _run(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) -> tuple[int, int, list[str]]:
     # Every kill is meant: the raylet need not tell of it.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, namespace="raytensor", log_to_driver=False, logging_level="CRITICAL")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        namespace="raytensor",
+        log_to_driver=False,
+        logging_level="CRITICAL",
+    )
     client = ChainClient(node.quiet, 60.0)
     dice, made = random.Random(f"{args.seed} kills"), Intents(netuids, args.hotkeys, args.seed + 1)
     made.prefix = "kill-"
@@ -138,7 +145,9 @@ def _run(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) 
                 for line in verdict.wrong[:5]:
                     _say(f"    {line}")
                 pairs = []
-                ledger = Ledger(client, node.recorder, netuids, [hotkey(n).ss58 for n in range(args.hotkeys)], made.coldkeys)
+                ledger = Ledger(
+                    client, node.recorder, netuids, [hotkey(n).ss58 for n in range(args.hotkeys)], made.coldkeys
+                )
     except GetTimeoutError as error:
         wrong.append(f"the actor did not answer within {RESTART_S:g} s: {error}")
     finally:

@@ -41,7 +41,12 @@ class Ledger:
     """Reads the state of the accounts at its making; `judge` compares it with a later block."""
 
     def __init__(
-        self, client: ChainClient, recorder: Recorder, netuids: Sequence[int], hotkeys: Sequence[str], coldkeys: Sequence[str]
+        self,
+        client: ChainClient,
+        recorder: Recorder,
+        netuids: Sequence[int],
+        hotkeys: Sequence[str],
+        coldkeys: Sequence[str],
     ) -> None:
         self._client, self._recorder, self._netuids = client, recorder, list(netuids)
         self._hotkeys, self._coldkeys = list(hotkeys), list(coldkeys)
@@ -64,9 +69,13 @@ class Ledger:
             elif not isinstance(intent, SetWeights):
                 times, said = done[self.name(intent)], int(receipt.fate is Fate.INCLUDED)
                 if times != said:
-                    verdict.wrong.append(f"{intent.name} {intent.intent_id}: applied {times} times, reported as {receipt}")
+                    verdict.wrong.append(
+                        f"{intent.name} {intent.intent_id}: applied {times} times, reported as {receipt}"
+                    )
         known = Counter(self.name(i) for i, _ in pairs)
-        verdict.wrong += [f"{name} happened {n} times and nobody asked for it" for name, n in done.items() if name not in known]
+        verdict.wrong += [
+            f"{name} happened {n} times and nobody asked for it" for name, n in done.items() if name not in known
+        ]
         self._judge_weights(pairs, done, state, verdict)
         self._judge_sums(pairs, stakes, balances, fees, trades, verdict)
         assert client.block_hash(end.number) == end.hash, "a final block left the chain"
@@ -89,7 +98,9 @@ class Ledger:
         alpha = client.query_many([(PALLET, "TotalHotkeyAlpha", [h, n]) for n, h in self._places], at.hash)
         free = client.query_many([("System", "Account", [c]) for c in self._coldkeys], at.hash)
         rows = client.query_many([(PALLET, "Weights", [n, self.uid[n, h]]) for n, h in self._places], at.hash)
-        updates = dict(zip(self._netuids, client.query_many([(PALLET, "LastUpdate", [n]) for n in self._netuids], at.hash)))
+        updates = dict(
+            zip(self._netuids, client.query_many([(PALLET, "LastUpdate", [n]) for n in self._netuids], at.hash))
+        )
         places = {p: (tuple(map(tuple, row or ())), updates[p[0]][self.uid[p]]) for p, row in zip(self._places, rows)}
         balances = {c: account["data"]["free"] for c, account in zip(self._coldkeys, free)}
         return dict(zip(self._places, alpha)), balances, places
@@ -139,7 +150,9 @@ class Ledger:
             if row != self.row(intent):
                 verdict.wrong.append(f"the weights of {place} are not the newest that were set")
             if updated != receipt.block:
-                verdict.wrong.append(f"LastUpdate of {place} is {updated}, its newest weights are of block {receipt.block}")
+                verdict.wrong.append(
+                    f"LastUpdate of {place} is {updated}, its newest weights are of block {receipt.block}"
+                )
 
     def row(self, intent: SetWeights) -> tuple[tuple[int, int], ...]:
         """The row as the chain is to have it, worked out here: max-upscaled to u16, by uid, without zeros."""
@@ -165,8 +178,12 @@ class Ledger:
             tao[intent.signer] -= sign * paid
         for coldkey in tao:
             tao[coldkey] -= fees[coldkey]
-        wrong = [f"stake {p}: {stakes[p]} rao of alpha, {alpha[p]} by the intents" for p in alpha if alpha[p] != stakes[p]]
-        wrong += [f"balance {c}: {balances[c]} rao, {tao[c]} by the intents and fees" for c in tao if tao[c] != balances[c]]
+        wrong = [
+            f"stake {p}: {stakes[p]} rao of alpha, {alpha[p]} by the intents" for p in alpha if alpha[p] != stakes[p]
+        ]
+        wrong += [
+            f"balance {c}: {balances[c]} rao, {tao[c]} by the intents and fees" for c in tao if tao[c] != balances[c]
+        ]
         verdict.wrong += wrong
 
 

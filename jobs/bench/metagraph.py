@@ -25,6 +25,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -82,14 +83,8 @@ class Node:
     def __init__(self, sizes: list[int]) -> None:
         from devnet import Network
 
-        from raytensor.devnet.chain import Chain
-        from raytensor.devnet.chain_spec import build_runtime
-
-        runtime = build_runtime()
-        self._chain = Chain(runtime)
-        # The subnets are made by calls that are dispatched directly, between blocks of the chain itself.
-        runtime.next_block = lambda: self._chain.seal(runtime.timestamp_ms + runtime.block_time_ms)
-        network = Network(runtime)
+        network = Network(Path(tempfile.mkdtemp(prefix="raytensor-bench-")))
+        self._chain = network.chain
         self.netuids = [network.subnet(size, min(VALIDATORS, size // 4)) for size in sizes]
         self._loop, up = asyncio.new_event_loop(), threading.Event()
         threading.Thread(target=self._run, args=(up,), daemon=True).start()
@@ -114,7 +109,9 @@ class Node:
 
 def ask(python: str, program: str, node: Node, times: int, environment: dict[str, str]) -> dict:
     command = [python, "-c", program, node.endpoint, str(times), *map(str, node.netuids)]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{python} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -137,7 +134,9 @@ def sync(args: argparse.Namespace, node: Node, goals: list[dict]) -> None:
     def row(who: str, name: str, neurons: int, took: list[float], goal: float | None = None) -> float:
         value = statistics.median(took) * 1000
         ok = goal is None or value <= goal
-        print(f"{who + ': ' + name:<46}{neurons:>8}{value:>10.1f}{'' if goal is None else '  ok' if ok else '  MISSED'}")
+        print(
+            f"{who + ': ' + name:<46}{neurons:>8}{value:>10.1f}{'' if goal is None else '  ok' if ok else '  MISSED'}"
+        )
         goals.append({"name": f"{who}: {name}, {neurons} neurons", "value": round(value, 2), "unit": "ms",
                       "goal": None if goal is None else round(goal, 2), "ok": ok})  # fmt: skip
         return value
@@ -209,7 +208,9 @@ def readers(args: argparse.Namespace, node: Node, goals: list[dict]) -> None:
             before, started = proxy.requests.copy(), time.monotonic()
             for n in range(1, args.blocks + 1):
                 node.make_block()
-                while not all(first + n in seen for seen in ray.get([a.seen.remote() for a in actors], timeout=TIMEOUT_S)):
+                while not all(
+                    first + n in seen for seen in ray.get([a.seen.remote() for a in actors], timeout=TIMEOUT_S)
+                ):
                     if time.monotonic() - started > TIMEOUT_S:
                         raise SystemExit(f"block {first + n} did not reach all readers")
             asked, took = proxy.requests - before, time.monotonic() - started
@@ -232,7 +233,9 @@ def readers(args: argparse.Namespace, node: Node, goals: list[dict]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 4096], help="neurons of each subnet (default 256 4096)")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[256, 4096], help="neurons of each subnet (default 256 4096)"
+    )
     parser.add_argument("--times", type=int, default=5, help="syncs of each kind in each of three rounds (default 5)")
     parser.add_argument("--readers", type=int, default=500, help="(default 500)")
     parser.add_argument("--blocks", type=int, default=10, help="blocks made while they read (default 10)")
@@ -242,7 +245,9 @@ def main() -> int:
     goals: list[dict] = []
     started = time.monotonic()
     node = Node(args.sizes)
-    print(f"subnets of {', '.join(map(str, args.sizes))} neurons made in {time.monotonic() - started:.0f} s", flush=True)
+    print(
+        f"subnets of {', '.join(map(str, args.sizes))} neurons made in {time.monotonic() - started:.0f} s", flush=True
+    )
     sync(args, node, goals)
     readers(args, node, goals)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"

@@ -9,10 +9,13 @@
     errors      error names and pool codes -> what to do about them; pure
     journal     what was meant, what was sent, what became of it; SQLite
     wallet      references to keys, Bittensor's key files
-    connection  one websocket with time-outs, over several endpoints
+    transport   a websocket with a deadline per request
+    connection  one websocket at a time over several endpoints, left when they fail, lag, limit or stand still
     runtime     what the chain's metadata says: storage keys, types, calls, error names
     client      reads and single submissions
-    metagraph   a subnet at one block
+    metagraph   a subnet at one block; metagraph_api is the runtime call that it is read by
+    snapshots   subnets that many readers share, with their age; a named Ray actor
+    history     a subnet's epochs as Parquet files
     actor       the only writer
     bootstrap   a subnet on a development chain, made by ordinary extrinsics
 

@@ -159,7 +159,9 @@ def test_heads_are_told_without_a_request(node):
         asked = proxy.requests.copy()
         heads = [client.next_head(timeout_s=5) for _ in range(3)]
         assert proxy.requests == asked
-        assert [head.number for head in heads] == sorted({head.number for head in heads}) and heads[0].number > first.number
+        assert [head.number for head in heads] == sorted({head.number for head in heads}) and heads[
+            0
+        ].number > first.number
         assert [client.block_hash(head.number) for head in heads] == [head.hash for head in heads]
         proxy.cut()
         with pytest.raises(ChainUnavailable):

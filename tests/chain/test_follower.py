@@ -22,7 +22,12 @@ def test_blocks_epochs_and_a_silence(tmp_path):
     ticks, graphs, silences = [], [], []
     with ChainClient(chain.endpoint, timeout_s=20) as client, FaultProxy(chain.endpoint) as proxy:
         follower = Follower(
-            proxy.endpoint, NETUID, on_block=ticks.append, on_epoch=graphs.append, on_silence=silences.append, timeout_s=2
+            proxy.endpoint,
+            NETUID,
+            on_block=ticks.append,
+            on_epoch=graphs.append,
+            on_silence=silences.append,
+            timeout_s=2,
         )
         follower.start()
         until(lambda: graphs, "the first metagraph")
