@@ -26,11 +26,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import ray  # noqa: E402
-from network import pss_mib  # noqa: E402
+import numpy as np
+import ray
+from network import pss_mib
 
-from raytensor import cluster, config  # noqa: E402
+from raytensor import cluster, config
 
 # size -> (hidden, layers, heads, vocabulary): 119,104 and 1,006,976 parameters
 SIZES = {"119k": (64, 2, 2, 288), "1M": (128, 5, 4, 256)}

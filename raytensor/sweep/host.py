@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,15 +153,9 @@ class TrialHost:
         """An engine that can load any trial's checkpoint, stacked, sharded or neither."""
         if architecture(cfg.profile) is not None:
             return StackedEngine([build(cfg.profile, self._lessons.text.vocab_size, cfg.miners.seq_len, self._lessons.seed(cfg))], [Recipe()]).members[0]
-        profile = config_alone(cfg)
+        # Checkpoints don't depend on the engine or the number of ranks.
+        profile = replace(cfg.profile, engine="plain", ranks=1, accumulate=1)
         return make_engine(profile, self._lessons.text.vocab_size, cfg.miners.seq_len, self._lessons.seed(cfg), ranks.alone(self._device))
-
-
-def config_alone(cfg: SweepConfig) -> Any:
-    """The profile of a trial for one process: checkpoints don't depend on the engine or the number of ranks."""
-    from dataclasses import replace
-
-    return replace(cfg.profile, engine="plain", ranks=1, accumulate=1)
 
 
 def _answer(request: _Request, result: dict[str, Any]) -> None:

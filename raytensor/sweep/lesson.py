@@ -61,7 +61,7 @@ class Lessons:
     def result(self, round: int, train_losses: float, log_probs: np.ndarray, wall_s: float) -> dict[str, float | int | None]:
         """A round's result; a loss is None when the model has diverged. `log_probs`: float32 [B, V] of the exam."""
         heldout = float(token_losses(*top_tokens(log_probs, self._top_k), self._targets, self.text.vocab_size).mean())
-        return {"round": round, "train_loss": _finite(train_losses), "heldout_loss": _finite(heldout), "wall_s": round_s(wall_s)}
+        return {"round": round, "train_loss": _finite(train_losses), "heldout_loss": _finite(heldout), "wall_s": float(f"{wall_s:.4g}")}
 
 
 
@@ -71,10 +71,6 @@ def read_text(path: Path) -> Text:
     if found is None:
         raise DataError(f"{path} is not there; paths.runs must be a folder that all nodes see")
     return found
-
-
-def round_s(seconds: float) -> float:
-    return float(f"{seconds:.4g}")
 
 
 def _finite(value: float) -> float | None:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ class TrialOutcome:
     wall_s: float = 0.0
     error: str = ""
     incentive: float | None = None
-    point: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -54,13 +53,13 @@ class TrialOutcome:
         return self.heldout[self.rounds] if self.heldout else None
 
 
-def outcome_of(number: int, lineage: Lineage, results: Mapping[int, Mapping[str, Any]], *, rounds: int, error: str, point: Mapping[str, Any]) -> TrialOutcome:
+def outcome_of(number: int, lineage: Lineage, results: Mapping[int, Mapping[str, Any]], *, rounds: int, error: str) -> TrialOutcome:
     """results: by round, as the store has them."""
     heldout = {n: r["heldout_loss"] for n, r in sorted(results.items()) if r["heldout_loss"] is not None}
     train = {n: r["train_loss"] for n, r in sorted(results.items()) if r["train_loss"] is not None}
     last = max(results, default=0)
     status = FAILED if error else DIVERGED if last and last not in heldout else FINISHED if last >= rounds else STOPPED
-    return TrialOutcome(number, lineage, status, heldout, train, sum(r["wall_s"] for r in results.values()), error, point=point)
+    return TrialOutcome(number, lineage, status, heldout, train, sum(r["wall_s"] for r in results.values()), error)
 
 
 def ranked(trials: Sequence[TrialOutcome], by: str) -> list[TrialOutcome]:

@@ -85,11 +85,6 @@ class Store:
         for round in [] if self._keep_all else self._rounds(lineage)[:-KEPT]:
             shutil.rmtree(self.checkpoint(lineage, round), ignore_errors=True)
 
-    def lineages(self) -> list[Lineage]:
-        """All that trained at least one round."""
-        files = sorted(self.folder.glob("*/lineage.json"))
-        return [read_lineage(file.read_text()) for file in files]
-
     def _rounds(self, lineage: Lineage) -> list[int]:
         found = (re.fullmatch(r"round-(\d+)", path.name) for path in self._of(lineage).glob("round-*"))
         return sorted(int(match.group(1)) for match in found if match)

@@ -167,12 +167,11 @@ def start_hosts(cfg: SweepConfig, base: Sequence[str], text: Path, folder: Path,
 
 def _outcome(number: int, result: Any, store: Store, rounds: int) -> TrialOutcome:
     metrics = result.metrics or {}
-    point = {key: value for key, value in (result.config or {}).items()}
-    lineage = read_lineage(metrics["lineage"]) if "lineage" in metrics else ((0, tuple(overrides(point))),)
+    lineage = read_lineage(metrics["lineage"]) if "lineage" in metrics else ((0, tuple(overrides(result.config or {}))),)
     known = store.results(lineage)
     newest = int(metrics.get("round", max(known, default=0)))
     error = str(result.error).strip().splitlines()[-1] if result.error else ""
-    return outcome_of(number, lineage, {n: r for n, r in known.items() if n <= newest}, rounds=rounds, error=error, point=point)
+    return outcome_of(number, lineage, {n: r for n, r in known.items() if n <= newest}, rounds=rounds, error=error)
 
 
 def _scheduler(cfg: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> TrialScheduler:
