@@ -78,7 +78,8 @@ class Fleet:
     text           put into the object store once, read by every host without a copy.
     folder         where checkpoints go; None writes none.
     resume_round   round whose checkpoints the miners go on from; None starts with new models.
-    The constructor returns at once; `wait_ready` waits for the hosts.
+    The constructor waits for room for the sharded miners only, and raises `ClusterError` when there is none;
+    `wait_ready` waits for the hosts.
     """
 
     def __init__(
@@ -99,8 +100,12 @@ class Fleet:
         self._front: Any = None
         self.train_losses: dict[str, float] = {}  # newest training loss by hotkey, nats per token
         self.train_s = 0.0  # seconds that hosts spent training, summed over hosts
-        for host in self._hosts:
-            self._start(host, resume_round)
+        try:
+            for host in sorted(self._hosts, key=lambda host: not host.sharded):  # what may be refused comes first
+                self._start(host, resume_round)
+        except ClusterError:
+            self.close()
+            raise
 
     def wait_ready(self, timeout_s: float) -> dict[str, int]:
         """Wait until every host's constructor is through; process ids by host name. Raises `ClusterError` when one is late."""

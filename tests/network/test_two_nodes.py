@@ -86,7 +86,7 @@ def nodes(tmp_path):
 @pytest.mark.slow
 def test_a_node_dies_and_the_training_goes_on(nodes, tmp_path):
     address, env, second = nodes
-    steps = 400
+    steps = 120
     # Without --working-dir, from the checkout that both nodes see: two nodes of one machine share the folder of Ray's copy,
     # and one node clears it away while the other still imports from it.
     command = [
