@@ -23,7 +23,7 @@ from typing import Any
 from raytensor.chain.client import ChainClient, Head
 from raytensor.chain.history import keep_epoch
 from raytensor.chain.metagraph import Clock, combine, read_by_storage, read_clock, read_graph
-from raytensor.errors import ChainError, StaleSnapshot
+from raytensor.errors import ChainError, ChainUnavailable, StaleSnapshot
 from raytensor.types import Metagraph
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,9 @@ class Snapshots:
             with self._changed:
                 subnet.trouble = str(error)
                 self._changed.notify_all()
-            raise
+            if isinstance(error, ChainUnavailable):
+                raise
+            return  # the trouble of this subnet alone
         if self._history is not None and (not subnet.kept or _epoch(subnet.kept[-1][0]) != _epoch(metagraph)):
             keep_epoch(self._history, metagraph, mecid)
         with self._changed:

@@ -102,6 +102,8 @@ def test_its_age_is_known_and_can_be_limited(quiet, blocks):
         assert snapshots.latest(NETUID, max_age_blocks=0).metagraph.block == fresh.metagraph.block + 2
         with pytest.raises(ChainError, match="no subnet 99"):
             snapshots.latest(99)
+        blocks()
+        until(lambda: snapshots.latest(NETUID).metagraph.block == fresh.metagraph.block + 3, "a read beside that")
         snapshots.close()
 
 
