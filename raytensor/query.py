@@ -81,6 +81,7 @@ def query_main(argv: Sequence[str]) -> int:
     parser.add_argument("--top", type=int, default=5, metavar="K", help="ask the K best miners that serve (default 5)")
     parser.add_argument("--miner", action="append", metavar="UID|HOTKEY", help="ask this one; may be given several times")
     parser.add_argument("--tokens", type=int, default=24, metavar="N", help="of the answer, at most (default 24)")
+    parser.add_argument("--context", type=int, metavar="N", help="last tokens that a miner is shown (default: what the miners of --run see, else 24)")
     parser.add_argument("--top-k", type=int, default=64, metavar="N", help="next tokens that a miner names (default 64)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token each time (default 0)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling")
@@ -95,8 +96,8 @@ def query_main(argv: Sequence[str]) -> int:
 
 
 def _query(args: argparse.Namespace) -> int:
-    for name, least in (("top", 1), ("tokens", 1), ("top_k", 1), ("temperature", 0)):
-        if getattr(args, name) < least:
+    for name, least in (("top", 1), ("tokens", 1), ("context", 1), ("top_k", 1), ("temperature", 0)):
+        if getattr(args, name) is not None and getattr(args, name) < least:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least {least}")
     if not args.prompt:
         raise ConfigError("--prompt: must not be empty")
@@ -110,6 +111,7 @@ def _query(args: argparse.Namespace) -> int:
         endpoints = [run["endpoint"]] if "endpoint" in run and not args.network else options.network(args)
         with ChainClient(endpoints, args.timeout) as client:
             metagraph = read_metagraph(client, netuid, with_weights=False)
+        args.context = args.context or run.get("context", config.Query().context)
         asked = choose(metagraph, args.top, args.miner, own=key.ss58)
         settings = Client(protocol=args.protocol, allow_local_addresses=args.allow_local or bool(args.run), deadline_mads=0.0)
         if args.stream:
@@ -155,7 +157,7 @@ async def _continue(
     async with WireClient(signer, settings) as client:
         for step in range(args.tokens):
             alive = [one for one in asked if not one.told]
-            tasks = [_task(args, netuid, signer.ss58, one, prompt, mixed, f"query/{session}/{step}/{one.uid}") for one in alive]
+            tasks = [_task(args, netuid, signer.ss58, one, prompt, mixed, f"query/{session}/{step}/{one.uid}", coder.vocab_size) for one in alive]
             sent, answers = time.monotonic(), {}
             async for answer in client.ask_each(tasks, axons):
                 answers[answer.hotkey] = answer
@@ -182,14 +184,14 @@ async def _continue(
     return mixed
 
 
-def _task(args: argparse.Namespace, netuid: int, caller: str, one: Answered, prompt: np.ndarray, mixed: list[int], task_id: str) -> Task:
-    """Two contexts: the mixed answer so far, and the miner's own. Miners bound what they read, so only the end counts."""
-    rows = [[*prompt.tolist(), *mixed], [*prompt.tolist(), *one.ids]]
+def _task(args: argparse.Namespace, netuid: int, caller: str, one: Answered, prompt: np.ndarray, mixed: list[int], task_id: str, vocab_size: int) -> Task:
+    """Two contexts: the end of the mixed answer so far, and of the miner's own."""
+    rows = [[*prompt.tolist(), *mixed][-args.context :], [*prompt.tolist(), *one.ids][-args.context :]]
     lengths = np.array([max(1, len(row)) for row in rows], np.int32)
     tokens = np.zeros((2, int(lengths.max())), np.int32)
     for place, row in enumerate(rows):
         tokens[place, : len(row)] = row
-    return Task(task_id, 0, netuid, caller, one.hotkey, tokens, lengths, args.top_k, args.deadline)
+    return Task(task_id, 0, netuid, caller, one.hotkey, tokens, lengths, min(args.top_k, vocab_size), args.deadline)
 
 
 def _wrong(answer: Any, vocab_size: int) -> str:
@@ -274,7 +276,7 @@ def _run_folder(folder: str) -> dict[str, Any]:
         raise ConfigError(f"--run {folder}: its network is not up (yet)")
     cfg = OmegaConf.load(path / "config.yaml")
     data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Data), cfg.data))
-    return {"endpoint": up[-1].endpoint, "netuid": up[-1].netuid, "data": data, "cache": Path(cfg.paths.cache)}
+    return {"endpoint": up[-1].endpoint, "netuid": up[-1].netuid, "data": data, "cache": Path(cfg.paths.cache), "context": int(cfg.miners.seq_len)}
 
 
 def _coder(args: argparse.Namespace, run: Mapping[str, Any]) -> tokenizer.Tokenizer:
