@@ -26,11 +26,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "consensus": ("raytensor.consensus_chain:main", "what the chain would pay: check vectors, ask what-if"),
     "wallet": ("raytensor.chain.commands.wallet:wallet_main", "make, list, restore keys; balance; sign, verify"),
     "transfer": ("raytensor.chain.commands.transfer:transfer_main", "send TAO to an account"),
-    "stake": ("raytensor.chain.commands.stake:stake_main", "add, remove, move and list stake"),
+    "stake": ("raytensor.chain.commands.stake:stake_main", "add, remove, move, swap, give, list stake; take, children"),
     "register": ("raytensor.chain.commands.register:register_main", "register a hotkey on a subnet"),
     "subnets": ("raytensor.chain.commands.subnets:subnets_main", "the subnets of a chain"),
     "metagraph": ("raytensor.chain.commands.metagraph:metagraph_main", "the neurons of a subnet"),
-    "weights": ("raytensor.chain.commands.weights:weights_main", "are weights in time, and why not; set them by hand"),
+    "weights": ("raytensor.chain.commands.weights:weights_main", "are weights in time, and why not; set, commit, reveal"),
 }
 
 HELP = """usage: raytensor COMMAND [arguments]

@@ -279,7 +279,9 @@ ACTIONS: dict[str, Action] = {
     "Expendability": Action(Do.FIX, "leave at least 500 rao in the signing account"),
     "ExistingVestingSchedule": _OURS,
     "DeadAccount": Action(Do.FIX, "fund the account first"),
-    **dict.fromkeys(("TooManyReserves", "TooManyHolds", "TooManyFreezes"), Action(Do.GIVE_UP, "the account has too many locks")),
+    **dict.fromkeys(
+        ("TooManyReserves", "TooManyHolds", "TooManyFreezes"), Action(Do.GIVE_UP, "the account has too many locks")
+    ),
     "IssuanceDeactivated": _OURS,
     "DeltaZero": _OURS,
     "InvalidDerivedAccount": _OURS,

@@ -126,7 +126,8 @@ class CommitDesk:
             elif step is Step.REVEAL:
                 reveals.setdefault(commit.place, commit)
             elif step is Step.OPENED:
-                self._opened(commit, receipt_of(self._journal.intent(commit.intent_id), Fate.REVEALED, None, None), head.number)
+                intent = self._journal.intent(commit.intent_id)
+                self._opened(commit, receipt_of(intent, Fate.REVEALED, None, None), head.number)
             elif step is Step.VOID:
                 self._void(commit)
             else:
@@ -211,7 +212,8 @@ class CommitDesk:
         queues = set()
         for commit in commits:
             if commit.kind == TIMELOCKED:
-                view, index = views[commit.row.netuid, commit.row.mecid], storage_index(commit.row.netuid, commit.row.mecid)
+                place = commit.row.netuid, commit.row.mecid
+                view, index = views[place], storage_index(*place)
                 first = view.epoch_index - view.reveal_period
                 known = [commit.epoch] if commit.epoch is not None else range(max(0, first), view.epoch_index + 1)
                 queues |= {(index, epoch) for epoch in known}

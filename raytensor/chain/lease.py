@@ -155,7 +155,8 @@ def _is_dead(holder: Holder) -> bool:
 def _host() -> str:
     """Name of this machine, of this start of it, and of the namespace in which process numbers mean something."""
     parts = [socket.gethostname()]
-    for read in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(), lambda: os.readlink("/proc/self/ns/pid")):
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    for read in (lambda: boot.read_text().strip(), lambda: os.readlink("/proc/self/ns/pid")):
         try:
             parts.append(read())
         except OSError:

@@ -131,9 +131,12 @@ class Pipeline:
             pause = self._setback(order.place)
             self._calendar[order.place] = block + pause, Refusal(name, block + pause + 1)
         if not self._desk.put_back(order, block + pause):
-            self.tell(receipt_of(order.intent, Fate.NOT_SENT, "Superseded", "give up: newer weights were given"))
+            self._overtaken(order)
         elif pause > 1:
             self._hold(order, Refusal(name, block + pause + 1))
+
+    def _overtaken(self, order: Order) -> None:
+        self.tell(receipt_of(order.intent, Fate.NOT_SENT, "Superseded", str(action_for("Superseded"))))
 
     def _setback(self, place: tuple) -> int:
         """Blocks to wait: 1, 1, 2, 4, ... for failures in a row of one place."""
@@ -178,8 +181,7 @@ class Pipeline:
                 if order.stage is Stage.SENT and not self._outbox.carrying(order.intent.intent_id):
                     self.commits.refused(order.intent.intent_id)
                     if not self._desk.put_back(order, head.number):
-                        superseded = receipt_of(order.intent, Fate.NOT_SENT, "Superseded", "give up: newer weights were given")
-                        self.tell(superseded)
+                        self._overtaken(order)
 
     def _stopped(self, order: Order) -> bool:
         why = self.stopped.get(order.intent.signer)

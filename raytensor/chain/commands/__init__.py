@@ -2,6 +2,7 @@
 
     options   the options that commands share, and how their values are read
     output    tables and JSON, errors and exit statuses
+    delegation, commitments   parts of stake and weights
     sending   plan -> confirmation -> writer -> receipt
     wallet, transfer, stake, register, subnets, metagraph, weights   one command each: `NAME_main(argv) -> exit status`
 
