@@ -14,6 +14,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """Slow tests run when they are asked for."""
+    if not os.environ.get("RAYTENSOR_SLOW"):
+        skip = pytest.mark.skip(reason="slow: set RAYTENSOR_SLOW=1 to run it")
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def ray_session():
     """A real local Ray with four logical CPUs (tests ask for fractions, not for speed)."""

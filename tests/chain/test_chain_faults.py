@@ -35,7 +35,6 @@ def test_a_chain_actor_that_is_killed_applies_nothing_twice_and_loses_nothing():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("RAYTENSOR_SLOW"), reason="takes ten minutes: set RAYTENSOR_SLOW=1")
 def test_a_hundred_kills():
     found = run("--intents", "0", "--kills", "100", "--hotkeys", "8", "--subnets", "8", timeout_s=3600)
     assert found["kills between plan and receipt"] >= 100 and found["applied twice or lost through kills"] == 0

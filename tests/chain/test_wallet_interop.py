@@ -19,10 +19,7 @@ PYTHON = os.environ.get("RAYTENSOR_BITTENSOR_PYTHON")
 PEER = Path(__file__).with_name("bittensor11_wallet.py")
 WORD = "correct horse"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not PYTHON, reason="RAYTENSOR_BITTENSOR_PYTHON names no interpreter with bittensor 11"),
-]
+pytestmark = pytest.mark.skipif(not PYTHON, reason="RAYTENSOR_BITTENSOR_PYTHON names no interpreter with bittensor 11")
 
 
 def bittensor(path, **asked):
