@@ -42,7 +42,6 @@ from raytensor.devnet.launch import EmbeddedChain  # noqa: E402
 from raytensor.devnet.pallet import Origin  # noqa: E402
 from raytensor.devnet.persist import Disk  # noqa: E402
 from raytensor.devnet.rpc import NodeRpc  # noqa: E402
-from raytensor.devnet.runtime import Runtime  # noqa: E402
 from raytensor.devnet.server import Server  # noqa: E402
 
 RAO, VALIDATORS = 10**9, 64
