@@ -78,7 +78,7 @@ def sweep_main(argv: Sequence[str]) -> int:
     tuner.quiet()
     tuner.check_scheduler(cfg, found)
     if cfg.search.method == "optuna":
-        tuner.optuna_search(cfg, found, 1)
+        tuner.optuna_search(cfg, 1)
     cpus = cfg.cluster.num_cpus or max(2, os.cpu_count() or 1)
     asked = tuner.demand(cfg, base, tuner.samples(found, points), cpus)
     if cfg.dry_run:

@@ -137,7 +137,7 @@ def run_trials(
         param_space={key: distribution.tune() for key, distribution in space.items()},
         tune_config=tune.TuneConfig(
             num_samples=num_trials, reuse_actors=True, max_concurrent_trials=None if not points else at_once,
-            search_alg=_search(cfg, space, points, at_once), scheduler=_scheduler(cfg, space, folder),
+            search_alg=_search(cfg, points, at_once), scheduler=_scheduler(cfg, space, folder),
         ),
         run_config=tune.RunConfig(
             name=_next(folder / "tune"), storage_path=str(folder / "tune"), verbose=0, callbacks=[_Lines(cfg.rounds, say)],
@@ -201,13 +201,13 @@ def check_scheduler(cfg: SweepConfig, space: Mapping[str, Distribution]) -> None
         raise ConfigError(f"search.space: {fixed[0]} can't change while a model trains; with scheduler.kind=pbt vary {', '.join(MUTABLE)}")
 
 
-def _search(cfg: SweepConfig, space: Mapping[str, Distribution], points: Sequence[Point], at_once: int) -> Searcher | BasicVariantGenerator:
+def _search(cfg: SweepConfig, points: Sequence[Point], at_once: int) -> Searcher | BasicVariantGenerator:
     if points:
         return BasicVariantGenerator(points_to_evaluate=[dict(point) for point in points], max_concurrent=at_once)
-    return optuna_search(cfg, space, at_once)
+    return optuna_search(cfg, at_once)
 
 
-def optuna_search(cfg: SweepConfig, space: Mapping[str, Distribution], at_once: int) -> Any:
+def optuna_search(cfg: SweepConfig, at_once: int) -> Any:
     """Raises `ConfigError` when optuna is not installed."""
     try:
         import optuna
@@ -217,9 +217,8 @@ def optuna_search(cfg: SweepConfig, space: Mapping[str, Distribution], at_once: 
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    searcher = OptunaSearch(
-        {key: distribution.tune() for key, distribution in space.items()}, metric=METRIC, mode="min", sampler=optuna.samplers.TPESampler(seed=cfg.seed)
-    )
+    # Tune hands it the space.
+    searcher = OptunaSearch(metric=METRIC, mode="min", sampler=optuna.samplers.TPESampler(seed=cfg.seed))
     return ConcurrencyLimiter(searcher, max_concurrent=at_once)
 
 
