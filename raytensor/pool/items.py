@@ -27,7 +27,7 @@ class Item:
     fetch: Callable[[], tuple[Any, Any]] | None = None
     fetch_deadline_s: float = 60.0
     data: Any = None
-    attempts: int = 0  # calls that it took down alone
+    attempts: int = 0  # calls with it that were lost
     tried_on: int = -1  # number of the actor that was last lost over it
 
 

@@ -6,10 +6,9 @@ Bounds: each actor holds at most `queue` calls; what exceeds that waits in the d
 Knows nothing of what an item means. A result is whatever the actor's method returned, `Failure` values included.
 
 An actor that dies is replaced from its factory, up to `max_replacements` times in all. The call it had in hand is lost;
-the calls behind it go back to the queue uncharged. An item that was lost alone is charged, tried once more alone on
-another actor, and fails after `max_attempts`; items that were lost together are not charged, and each runs alone from
-then on, so that a bad one fails and its neighbours do not. (A dying actor may take the result before it to its grave:
-that item is charged once, and then runs alone.) A method that raises `WorkLost` says the same and the actor lives on.
+the calls behind it go back to the queue uncharged. What was lost is tried once more elsewhere, each item alone; an item
+that is lost alone, and has been on `max_attempts` actors, fails. So a bad one fails and its neighbours do not.
+(A dying actor may take the result before it to its grave: that item runs once more, alone.) A method that raises `WorkLost` says the same and the actor lives on.
 A call that runs out of memory is halved, and so are later ones of its group. An actor gets items once its constructor is
 through, so a slow start costs no item its deadline. A method that raises anything else fails the item that it ran alone.
 When nobody is left, every item that waits fails, and `PoolExhausted` names the last cause.
@@ -288,8 +287,8 @@ class Pool:
         self.lost += 1
         for item in items:
             item.tried_on = slot.number
-            item.attempts += len(items) == 1
-            if item.attempts >= self._max_attempts:
+            item.attempts += 1
+            if len(items) == 1 and item.attempts >= self._max_attempts:
                 self._fail(item, reason, f"gave up after {item.attempts} actors: {self._last_cause}")
             else:
                 self._queue.suspects.append(item)
