@@ -8,6 +8,7 @@ chain drops those before it. Used by the pipeline, in its thread.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -154,6 +155,8 @@ class CommitDesk:
             self._unrevealed(commit, "dropped", receipt.error)
 
     def _opened(self, commit: Commit, receipt: Receipt, seen_at: int | None = None) -> None:
+        # Oldest first; a newer one of the same epoch may be looked at later than this one, and is not overtaken by it.
+        before = list(itertools.takewhile(lambda one: one.digest != commit.digest, self._pending.values()))
         self._end(commit, "revealed")
         if seen_at is not None:
             receipt = replace(receipt, block=seen_at, call=beacon.OPENED_BY)
@@ -163,7 +166,7 @@ class CommitDesk:
         order = self._desk.get(commit.intent_id)
         if order is not None and order.stage is Stage.COMMITTED:
             self._desk.drop(commit.intent_id)
-        for older in [c for c in self._pending.values() if c.place == commit.place and c.kind == commit.kind]:
+        for older in [c for c in before if c.place == commit.place and c.kind == commit.kind]:
             if older.epoch is not None and older.epoch <= commit.epoch:
                 self._end(older, "superseded")
                 if older.intent_id != commit.intent_id:
