@@ -34,6 +34,7 @@ ALL = [
     ev.BlockSeen(block=7, tempo=20, blocks_until_epoch=13, t=4.5),
     ev.EpochSeen(block=20, incentive={"5Min": 1.0}, dividends={"5Val": 1.0}, emission_rao={"5Min": 41_000_000_001}, t=5.0),
     ev.Extrinsics(submitted=3, included=2, failed=1, t=5.5),
+    ev.TrainStep(step=10, steps=40, loss=5.5, rate=3e-3, tokens_per_s=4000.0, eta_s=30.5, ranks=2, epoch=1, heldout=5.75, t=5.75),
     ev.Warned(text="slow", fix="buy", t=6.0),
     ev.Stopped(reason="finished", t=7.0),
 ]  # fmt: skip
