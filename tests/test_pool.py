@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,10 @@ class Worker:
             os._exit(7)
         if value == "hang":
             time.sleep(600)
+        if isinstance(value, Path):
+            while not value.exists():  # until the test lets it go
+                time.sleep(0.01)
+            return 0
         return value * 2
 
     def work_all(self, payloads, *data):
@@ -37,8 +42,8 @@ class Worker:
 class Shielded:
     """Works in a child that it forks."""
 
-    def __init__(self):
-        self.isolated = Isolated(Worker(), limit_s=2.0)
+    def __init__(self, limit_s=2.0):
+        self.isolated = Isolated(Worker(), limit_s=limit_s)
 
     def work(self, value):
         return self.isolated.call("work", value), os.getpid()
@@ -59,8 +64,8 @@ def make_pool(ray_session):
     pools = []
     remote = ray_session.remote(num_cpus=0.1)(Worker)
 
-    def make(size, method="work", cls=remote, **options):
-        pools.append(Pool(lambda: cls.remote(), method, size, **options))
+    def make(size, method="work", cls=remote, factory=None, **options):
+        pools.append(Pool(factory or cls.remote, method, size, **options))
         return pools[-1]
 
     yield make
@@ -186,6 +191,24 @@ def test_a_child_takes_the_blow_and_the_actor_lives(ray_session, make_pool):
     assert hung.reason is Reason.TIMEOUT and "past 2 s" in hung.detail
     assert {key: value for key, (value, _) in out.items()} == {f"item{n}": 2 * n for n in [*range(6), *range(9, 16)]}
     assert pool.replaced == 0 and len({actor for _, actor in out.values()}) == 2
+
+
+def test_a_suspect_of_an_actor_that_lives_waits_for_no_empty_actor(ray_session, make_pool, tmp_path):
+    shielded = ray_session.remote(num_cpus=0.1)(Shielded)
+    pool = make_pool(2, factory=lambda: shielded.remote(limit_s=60.0))
+    assert len(run(pool, [1, 2, 3, 4])) == 4  # both are up
+    gate = tmp_path / "open"
+    calls = pool.calls
+    pool.submit("busy", gate)
+    pool.submit("bad", "die")
+    for _ in range(60):
+        assert pool.poll(1.0) == []
+        if pool.calls == calls + 3:  # the bad one's second try lies behind the busy call of the other actor
+            break
+    assert pool.calls == calls + 3
+    gate.touch()
+    out = dict(pool.drain(60))
+    assert out["busy"][0] == 0 and out["bad"].reason is Reason.CRASHED and "2 actors" in out["bad"].detail
 
 
 def test_a_child_ends_with_its_parent():

@@ -29,6 +29,7 @@ class Item:
     data: Any = None
     attempts: int = 0  # calls with it that were lost
     tried_on: int = -1  # number of the actor that was last lost over it
+    told: bool = False  # the actor lived on and told of the loss, so what the item does to a call is known exactly
 
 
 @dataclass(frozen=True)

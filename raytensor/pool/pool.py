@@ -8,7 +8,8 @@ Knows nothing of what an item means. A result is whatever the actor's method ret
 An actor that dies is replaced from its factory, up to `max_replacements` times in all. The call it had in hand is lost;
 the calls behind it go back to the queue uncharged. What was lost is tried once more elsewhere, each item alone; an item
 that is lost alone, and has been on `max_attempts` actors, fails. So a bad one fails and its neighbours do not.
-(A dying actor may take the result before it to its grave: that item runs once more, alone.) A method that raises `WorkLost` says the same and the actor lives on.
+(A dying actor may take the result before it to its grave: that item runs once more, alone.)
+A method that raises `WorkLost` says the same and the actor lives on; then its suspects need no empty actor.
 A call that runs out of memory is halved, and so are later ones of its group. An actor gets items once its constructor is
 through, so a slow start costs no item its deadline. A method that raises anything else fails the item that it ran alone.
 When nobody is left, every item that waits fails, and `PoolExhausted` names the last cause.
@@ -49,7 +50,8 @@ class _Slot:
 
     @property
     def suspected(self) -> bool:
-        return any(item.tried_on >= 0 for items in self.held.values() for item in items)
+        """Whether an item in it may take the actor down, and must find nothing else there."""
+        return any(item.tried_on >= 0 and not item.told for items in self.held.values() for item in items)
 
     def take(self, ref: Any) -> list[Item]:
         """A call that is done; the next one is the oldest now."""
@@ -194,7 +196,8 @@ class Pool:
             self._call(slot, self._queue.take())
 
     def _hand_out_suspects(self) -> _Slot | None:
-        """Suspects run alone on an actor that holds nothing else; the one that is being emptied for the next of them."""
+        """Suspects run in calls of their own, elsewhere, on an actor that holds nothing else; the one that is being
+        emptied for the next of them. Where the actor outlives a loss and tells of it, it need not be empty."""
         while self._queue.suspects:
             suspect = self._queue.suspects[0]
             alive = [slot for slot in self._slots if slot.starting is None and not slot.suspected]
@@ -202,8 +205,8 @@ class Pool:
             if not elsewhere and len(self._slots) > 1:
                 return None  # the others are busy with suspects, or start
             slot = min(elsewhere or alive, key=lambda slot: len(slot.held), default=None)
-            if slot is None or slot.held:
-                return slot
+            if slot is None or len(slot.held) >= (self._held_most if suspect.told else 1):
+                return None if suspect.told else slot
             self._call(slot, [self._queue.suspects.popleft()])
         return None
 
@@ -282,13 +285,18 @@ class Pool:
         else:
             self._fail(items[0], Reason.ERROR, _last_line(error))
 
-    def _lost(self, slot: _Slot, items: list[Item], reason: Reason) -> None:
-        """A call ended without an answer. Alone, its item is to blame; of several, any may be."""
+    def _lost(self, slot: _Slot, items: list[Item], reason: Reason, told: bool = True) -> None:
+        """A call ended without an answer. Alone, its item is to blame; of several, any may be.
+
+        told: the actor lives. Where it died, an item that was held beside other calls may have been done before.
+        """
         self.lost += 1
         for item in items:
             item.tried_on = slot.number
             item.attempts += 1
-            if len(items) == 1 and item.attempts >= self._max_attempts:
+            to_blame = len(items) == 1 and (told or not item.told)
+            item.told = told
+            if to_blame and item.attempts >= self._max_attempts:
                 self._fail(item, reason, f"gave up after {item.attempts} actors: {self._last_cause}")
             else:
                 self._queue.suspects.append(item)
@@ -300,7 +308,7 @@ class Pool:
         calls = list(slot.held.values())
         slot.held.clear()
         if calls:
-            self._lost(slot, calls[0], reason)
+            self._lost(slot, calls[0], reason, told=False)
         self._queue.push_front(item for items in calls[1:] for item in items)
         if self._replacements_left > 0:
             self._replacements_left -= 1
