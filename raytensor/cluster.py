@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -139,4 +140,4 @@ def wait_ready(refs: dict[str, Any], *, timeout_s: float) -> None:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
-    return text.splitlines()[-1].strip() if text else type(error).__name__
+    return re.sub(r"^raytensor\.errors\.\w+: ", "", text.splitlines()[-1].strip()) if text else type(error).__name__

@@ -14,6 +14,7 @@
     │   └── WalletError                   a key file is missing, unreadable, encrypted or of the wrong role
     ├── WireError                         a request or an answer that was turned down; its tree is in wire/errors.py
     ├── DataError                         a corpus, tokenizer or checkpoint that can't be read
+    │   └── DamagedCheckpoint             it is missing, cut off or changed since it was written; an older one may be whole
     └── RunError                          a run folder that is in use, or can't be resumed
 
 A user's mistake is a `ConfigError` with the value and the fix; a mistake of ours is an `assert`.
@@ -102,6 +103,10 @@ class WireError(RayTensorError):
 
 class DataError(RayTensorError):
     """A corpus, tokenizer or checkpoint that can't be read."""
+
+
+class DamagedCheckpoint(DataError):
+    """A checkpoint that is missing, cut off or changed since it was written; an older one may be whole."""
 
 
 class RunError(RayTensorError):

@@ -186,6 +186,8 @@ class Network:
         self.subnet = self._result(chain_up)
         self._start_chain_actor()
         self.fleet.wait_ready(cfg.cluster.start_timeout_s)
+        for setback in self.fleet.incidents():
+            self.show(events.Warned(text=setback))
         if cfg.miners.wire.enabled:
             self._open_door()
         self._start_round()

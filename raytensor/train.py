@@ -181,6 +181,9 @@ class Tail:
                     )
                 )
                 continue
+            if "warning" in found:
+                self._show(events.Warned(text=found["warning"]))
+                continue
             self._show(events.TrainStep(**found))
             numbers = {
                 f"train/{key}": found[key]

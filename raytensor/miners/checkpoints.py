@@ -35,6 +35,11 @@ def newest(folder: Path | None, hotkeys: Iterable[str], *, up_to: int) -> int | 
     return max(whole, default=None)
 
 
+def older(folder: Path, round: int, hotkey: str) -> list[int]:
+    """Rounds before `round` that one miner has a checkpoint of, newest first."""
+    return [n for n in reversed(rounds(folder)) if n < round and (_at(folder, n) / f"{hotkey}.done").is_file()]
+
+
 def rounds(folder: Path | None) -> list[int]:
     """Rounds that have a checkpoint folder, oldest first."""
     if folder is None or not folder.is_dir():

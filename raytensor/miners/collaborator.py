@@ -8,25 +8,24 @@ A pure function of (shared model, task, its own state). Knows nothing of validat
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from raytensor.config import Collab, MinerProfile, RunConfig
 from raytensor.data import assign
 from raytensor.data.text import Text
-from raytensor.errors import DataError
+from raytensor.errors import DamagedCheckpoint, DataError
 from raytensor.mechanisms.collab.codec import Codec, Feedback
 from raytensor.mechanisms.collab.store import Store
 from raytensor.miners.miner import Exam, top_tokens
 from raytensor.training import engine
 from raytensor.training.models import ModelSpec, build
 from raytensor.training.recipe import Recipe
+from raytensor.training.single_file import digest
 from raytensor.types import Submission, Task
 
 LAZY_SHARE = 5  # a lazy miner does every fifth step
@@ -84,8 +83,7 @@ class Collaborator:
             payload = observed.payload if self.behaviour == "copy" and observed else self._payload(task, previous)
             self._done = (task.round, payload)
         payload = self._done[1]
-        digest = hashlib.blake2b(payload, digest_size=32).hexdigest()
-        return Submission(task.task_id, self.hotkey, digest, payload=payload)
+        return Submission(task.task_id, self.hotkey, digest(payload), payload=payload)
 
     def shared(self) -> engine.Engine:
         """An engine with the newest shared model, for measuring it."""
@@ -94,19 +92,24 @@ class Collaborator:
 
     def save(self, folder: Path) -> None:
         """Write what is the miner's own to `folder`."""
-        self._engine.save(folder)
         done = np.frombuffer(self._done[1] if self._done else b"", np.uint8)
         window = np.array([self._done[0] if self._done else -1], np.int64)
-        (folder / "collaborator.safetensors").write_bytes(save({"residual": self._feedback.residual, "done": done, "window": window}))
+        own = save({"residual": self._feedback.residual, "done": done, "window": window})
+        self._engine.save(folder, {"collaborator": digest(own)})
+        (folder / "collaborator.safetensors").write_bytes(own)
 
     def load(self, folder: Path) -> None:
-        """Go on from `save`, bit for bit. Raises `DataError` when it is missing, damaged or of another model."""
-        self._engine.load(folder)
+        """Go on from `save`, bit for bit. Raises `DamagedCheckpoint` when it is missing or damaged, `DataError` when it is of
+        another model."""
+        position = self._engine.load(folder)
         try:
-            found = load_file(folder / "collaborator.safetensors")
-            residual, window, done = found["residual"], int(found["window"][0]), found["done"].tobytes()
-        except (OSError, KeyError, ValueError, IndexError, SafetensorError) as error:
-            raise DataError(f"the checkpoint {folder} can't be loaded: {error}") from error
+            own = (folder / "collaborator.safetensors").read_bytes()
+        except OSError as error:
+            raise DamagedCheckpoint(f"the checkpoint {folder} can't be loaded: {error}") from error
+        if digest(own) != position.get("collaborator"):
+            raise DamagedCheckpoint(f"the checkpoint {folder} can't be loaded: collaborator.safetensors is damaged")
+        found = load(own)
+        residual, window, done = found["residual"], int(found["window"][0]), found["done"].tobytes()
         if residual.shape != (self._layout.size,):
             raise DataError(f"the checkpoint {folder} is of another model: {residual.shape} values, not {self._layout.size}")
         self._feedback.residual = residual
@@ -152,8 +155,6 @@ class Collaborator:
         return list(self._engine.model.named_parameters())
 
     def _broken(self, update: np.ndarray) -> bytes:
-        from safetensors.numpy import load
-
         fields = load(self._feedback.codec.encode(update))
         for name, values in fields.items():
             if values.dtype.kind == "f":

@@ -53,6 +53,7 @@ class _Host:
     held: dict[Any, tuple[Task, Any]] = field(default_factory=dict)  # ObjectRef of the answer -> question, oldest first
     replaced: int = 0
     group: Group | None = None  # of a sharded miner; its first rank is the actor
+    told: Any = None  # ObjectRef of what was wrong with the checkpoints that it began with
 
     @property
     def sharded(self) -> bool:
@@ -177,6 +178,13 @@ class Fleet:
 
     def incidents(self) -> list[str]:
         """What went wrong with hosts since the last call, a line each."""
+        for host in self._hosts:
+            if host.told is not None and ray.wait([host.told], timeout=0)[0]:
+                told, host.told = host.told, None
+                try:
+                    self._incidents += [f"{host.name}: {line}" for line in ray.get(told, timeout=5)]
+                except (RayActorError, RayTaskError, GetTimeoutError):
+                    pass  # it is gone: what ended it is told where that is found
         found, self._incidents = self._incidents, []
         return found
 
@@ -197,7 +205,7 @@ class Fleet:
             host.actor = factory.remote(self._cfg, host.members, self._text, self._folder, resume_round)
         if self._front is not None:
             self._front.route.remote([hotkey for hotkey, _ in host.members], host.actor)
-        host.busy = host.actor.ready.remote()
+        host.busy, host.told = host.actor.ready.remote(), host.actor.setbacks.remote()
         host.busy_until = time.monotonic() + self._cfg.cluster.start_timeout_s
 
     @staticmethod

@@ -28,6 +28,7 @@ from raytensor.miners.gauges import Gauges
 from raytensor.miners.miner import Miner, exam, top_tokens
 from raytensor.miners.stacks import make_members, stacks
 from raytensor.miners.turns import Turns
+from raytensor.training.checkpoint import load_newest
 from raytensor.training.engine import Engine
 from raytensor.training.stacked import StackedEngine
 from raytensor.types import Failure, Reason, Response, Submission, Task
@@ -47,8 +48,10 @@ class MinerHost:
 
     members        (hotkey, profile) of each.
     folder         where checkpoints go; None writes none.
-    resume_round   round whose checkpoint each miner goes on from; None starts with new models.
+    resume_round   round whose checkpoint each miner goes on from; None starts with new models. A miner whose checkpoint of
+                   that round is damaged goes on from its newest one that is whole, and trains the rounds since then again.
     engines        by hotkey, of miners that don't make their own.
+    Raises `DamagedCheckpoint` when a miner has no checkpoint that is whole.
     """
 
     def __init__(
@@ -86,14 +89,18 @@ class MinerHost:
         self._stacks: dict[StackedEngine, list[str]] = {}
         for hotkey, member in stacked.items():
             self._stacks.setdefault(member.stack, []).append(hotkey)
+        self._setbacks: list[str] = []
         if resume_round is not None:
-            assert folder is not None
-            for hotkey, miner in self._miners.items():
-                miner.restore(checkpoints.path_of(folder, resume_round, hotkey))
+            for hotkey in self._miners:
+                self._restore(hotkey, resume_round)
 
     def ready(self) -> int:
         """The process id; answers once the constructor is through."""
         return os.getpid()
+
+    def setbacks(self) -> list[str]:
+        """What was wrong with the checkpoints that it began with, a line each."""
+        return self._setbacks
 
     def train(self, round: int) -> Trained:
         """Train all miners for one round."""
@@ -156,6 +163,16 @@ class MinerHost:
         for hotkey, miner in self._miners.items():
             miner.checkpoint(checkpoints.path_of(self._folder, round, hotkey))
             checkpoints.mark(self._folder, round, hotkey)
+
+    def _restore(self, hotkey: str, round: int) -> None:
+        assert self._folder is not None
+        rounds = [round, *checkpoints.older(self._folder, round, hotkey)]
+        places = {checkpoints.path_of(self._folder, number, hotkey): number for number in rounds}
+        miner = self._miners[hotkey]
+        place, _, damaged = load_newest(places, miner.restore)
+        self._setbacks += [f"{why}; the miner goes on from round {places[place]}" for why in damaged]
+        for missed in range(places[place] + 1, round + 1):  # the same text, so that it ends up where it was
+            miner.train(missed)
 
     def _train_stack(self, stack: StackedEngine, hotkeys: Sequence[str], round: int) -> dict[str, float | None]:
         lessons = [self._miners[hotkey].lessons(round) for hotkey in hotkeys]

@@ -152,7 +152,8 @@ class Miner:
                 self.engine.save(folder)
 
     def restore(self, folder: Path) -> None:
-        """Go on from a checkpoint, bit for bit. Raises `DataError` when it is missing, damaged or of another model."""
+        """Go on from a checkpoint, bit for bit. Raises `DamagedCheckpoint` when it is missing or damaged, `DataError` when it
+        is of another model."""
         if self.engine is not None:
             self.engine.load(folder)
 

@@ -137,7 +137,7 @@ class TrialHost:
                 number = pupil.engine.number
                 pupil.round = request.round
                 wall_s = (time.perf_counter() - started) / len(group)  # its share of the stack's time
-                result = self._lessons.result(request.round, float(losses[number].mean()), answers[number], wall_s)
+                result = self._lessons.result(request.round, float(losses[number].mean()), answers[number], wall_s) | pupil.setbacks()
                 pupil.engine.save(self._store.checkpoint(request.lineage, request.round))
                 self._store.add(request.lineage, result)
                 self._store.prune(request.lineage)

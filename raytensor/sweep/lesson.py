@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Lessons:
         """Of the initial model."""
         return assign.seed_of(cfg.seed, "model", NAME)
 
-    def result(self, round: int, train_losses: float, log_probs: np.ndarray, wall_s: float) -> dict[str, float | int | None]:
+    def result(self, round: int, train_losses: float, log_probs: np.ndarray, wall_s: float) -> dict[str, Any]:
         """A round's result; a loss is None when the model has diverged. `log_probs`: float32 [B, V] of the exam."""
         heldout = float(token_losses(*top_tokens(log_probs, self._top_k), self._targets, self.text.vocab_size).mean())
         return {"round": round, "train_loss": _finite(train_losses), "heldout_loss": _finite(heldout), "wall_s": float(f"{wall_s:.4g}")}

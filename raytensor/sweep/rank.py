@@ -56,7 +56,7 @@ class TrialRank:
         loss = self._pupil.engine.train_steps(self._lessons.batches(cfg, round))
         self._pupil.round = round
         answers = self._pupil.engine.log_probs(self._lessons.exam_tokens, self._lessons.exam_lengths)
-        result = self._lessons.result(round, loss, answers, time.perf_counter() - started)
+        result = self._lessons.result(round, loss, answers, time.perf_counter() - started) | self._pupil.setbacks()
         self._pupil.engine.save(self._store.checkpoint(lineage, round))
         if self._ranks.first:
             self._store.add(lineage, result)

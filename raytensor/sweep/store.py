@@ -77,9 +77,9 @@ class Store:
     def checkpoint(self, lineage: Lineage, round: int) -> Path:
         return self._of(lineage) / f"round-{round:05d}"
 
-    def newest(self, lineage: Lineage, up_to: int) -> int:
-        """The newest round, at most `up_to`, that has a checkpoint of this lineage itself; 0 when there is none."""
-        return max((n for n in self._rounds(lineage) if n <= up_to), default=0)
+    def kept(self, lineage: Lineage, up_to: int) -> list[int]:
+        """Rounds, at most `up_to`, that have a checkpoint of this lineage itself, newest first."""
+        return [n for n in reversed(self._rounds(lineage)) if n <= up_to]
 
     def prune(self, lineage: Lineage) -> None:
         for round in [] if self._keep_all else self._rounds(lineage)[:-KEPT]:

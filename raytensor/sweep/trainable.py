@@ -85,6 +85,7 @@ class Trial(tune.Trainable):
             ) from error
         loss = result["heldout_loss"]
         report = {"round": self._round, "heldout_loss": DIVERGED if loss is None else loss, "train_loss": result["train_loss"]}
+        report |= {"setback": result.get("setback", "")}
         report |= {"lineage": json.dumps(self._lineage), "key": key_of(self._lineage)}
         return report | {"done": loss is None or self._round >= self._plan.rounds}
 

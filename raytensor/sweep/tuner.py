@@ -246,6 +246,8 @@ class _Lines(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         number, loss = trial_number(trial.trial_id), result[METRIC]
+        if result["setback"]:
+            self._say(f"warning: trial {number}: {result['setback']}")
         if self._best is None or loss < self._best[0]:
             self._best = (loss, f"trial {number}")
         self._say(f"trial {number:>3}  round {result['round']}/{self._rounds}  held-out {loss:.4f}  best {self._best[0]:.4f} ({self._best[1]})  {' '.join(overrides(trial.config))}")

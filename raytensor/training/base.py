@@ -93,7 +93,7 @@ class BaseEngine:
         )
 
     def load(self, folder: Path) -> dict[str, Any]:
-        found = checkpoint.Reader(folder, self._shapes)
+        found = checkpoint.read(folder, self._shapes, self.ranks)
         with torch.no_grad():
             for name in self._shapes:
                 self._write(name, found[name], found.steps)

@@ -2,36 +2,39 @@
 
 In: whole tensors by the model's own parameter names, one at a time. Out: a folder that appears at once or not at all:
 
-    engine.json                        what it is of: parameters and shapes, optimizer, steps, files with sizes and hashes
+    engine.json                        what it is of: parameters and shapes, optimizer, steps, files with sizes and hashes,
+                                       and the hash of all that
     model[-00001-of-00002].safetensors       parameters in float32, each whole, in the file of the rank that wrote it
     optimizer[-00001-of-00002].safetensors   "<parameter>.exp_avg" and ".exp_avg_sq" of AdamW, "random.<rank>.<device>"
 
 A parameter is never cut in the files: sharded engines gather one at a time and one rank keeps it. So the same folder
 goes on with another strategy or another number of ranks, optimizer included. No pickle.
+Every byte is covered by a hash: a file that is cut off, changed or missing is found before anything is taken from it.
 Knows nothing of strategies. With more than one rank the folder must be one that all ranks see.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from raytensor.errors import DataError
+from raytensor.errors import DamagedCheckpoint, DataError
 from raytensor.training.folders import atomic_folder
 from raytensor.training.ranks import Ranks
 
-FORMAT = 2
+FORMAT = 3
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 Shapes = Mapping[str, tuple[int, ...]]
+T = TypeVar("T")
 
 
 def save(
@@ -77,50 +80,58 @@ def save(
                 "files": files,
                 "position": dict(position),
             }
-            (new / "engine.json").write_text(json.dumps(manifest))
+            (new / "engine.json").write_text(json.dumps(manifest | {"xxh3": _seal(manifest)}))
     ranks.gather(None)  # nobody goes on before the folder is there
 
 
 class Reader:
     """A checkpoint, checked before anything is taken from it.
 
-    Raises `DataError` that says why it can't be used: missing, damaged, a missing part, of another model or optimizer.
+    Raises `DamagedCheckpoint` that says what is missing or damaged, `DataError` when it is of another model or optimizer.
     """
 
     def __init__(self, folder: Path, shapes: Shapes) -> None:
         self.folder = folder
         try:
             manifest = json.loads((folder / "engine.json").read_text())
+            if manifest["format"] != FORMAT:
+                raise DataError(_refusal(folder, f"it has format {manifest['format']}, this version reads {FORMAT}"))
+            if manifest.pop("xxh3") != _seal(manifest):
+                raise ValueError("its hash is not the one that was written")
             self.steps, self.position = int(manifest["steps"]), dict(manifest["position"])
             found, files, self.written_by = manifest["parameters"], manifest["files"], manifest["written_by"]
-            kind, optimizer = manifest["format"], manifest["optimizer"]
+            optimizer = manifest["optimizer"]
         except FileNotFoundError:
-            raise self._refusal("there is no engine.json in it") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._refusal(f"engine.json is damaged: {error!r}") from error
-        if kind != FORMAT:
-            raise self._refusal(f"it has format {kind}, this version reads {FORMAT}")
+            raise self._damage("there is no engine.json in it") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._damage(f"engine.json is damaged: {error!r}") from error
         if optimizer != "AdamW":
-            raise self._refusal(f"it was trained with another optimizer ({optimizer}), this one is AdamW")
+            raise DataError(
+                _refusal(folder, f"it was trained with another optimizer ({optimizer}), this one is AdamW")
+            )
         self._same_model({name: tuple(shape) for name, shape in found.items()}, shapes)
         for name, entry in files.items():
             path = folder / name
             if not path.is_file():
-                raise self._refusal(
+                raise self._damage(
                     f"{name} is missing: the part of one of the {self.written_by['ranks']} ranks that wrote it"
                 )
-            if path.stat().st_size != entry["bytes"] or _digest(path) != entry["xxh3"]:
-                raise self._refusal(f"{name} is damaged: its size or hash is not the one that was written")
+            if path.stat().st_size != entry["bytes"]:
+                raise self._damage(
+                    f"{name} is damaged: it has {path.stat().st_size} bytes of the {entry['bytes']} that were written"
+                )
+            if _digest(path) != entry["xxh3"]:
+                raise self._damage(f"{name} is damaged: its hash is not the one that was written")
         self._where: dict[str, Any] = {}
         try:
             for name in files:
                 opened = safe_open(folder / name, framework="pt")
                 self._where.update(dict.fromkeys(opened.keys(), opened))
         except (OSError, SafetensorError) as error:
-            raise self._refusal(str(error).splitlines()[0]) from error
+            raise self._damage(str(error).splitlines()[0]) from error
         missing = [name for name in shapes if name not in self._where]
         if missing:
-            raise self._refusal(f"the parameter {missing[0]} is in none of its files")
+            raise self._damage(f"the parameter {missing[0]} is in none of its files")
 
     def __getitem__(self, name: str) -> dict[str, torch.Tensor]:
         """ "param" and the moments of one parameter, whole, in float32."""
@@ -146,10 +157,47 @@ class Reader:
             if found.get(name) != wanted.get(name):
                 there = "is not in it" if name not in found else f"has the shape {found[name]} in it"
                 here = "is not in this model" if name not in wanted else f"has the shape {wanted[name]} here"
-                raise self._refusal(f"it is of another model: {name} {there} and {here}")
+                raise DataError(_refusal(self.folder, f"it is of another model: {name} {there} and {here}"))
 
-    def _refusal(self, why: str) -> DataError:
-        return DataError(f"the checkpoint {self.folder} can't be loaded: {why}")
+    def _damage(self, why: str) -> DamagedCheckpoint:
+        return DamagedCheckpoint(_refusal(self.folder, why))
+
+
+def read(folder: Path, shapes: Shapes, ranks: Ranks) -> Reader:
+    """A `Reader`; all ranks call it together. What one of them refuses is refused on all, before any has taken anything."""
+    found: Reader | None = None
+    refusal: DataError | None = None
+    try:
+        found = Reader(folder, shapes)
+    except DataError as error:
+        refusal = error
+    refusals = [error for error in ranks.gather(refusal) if error is not None]
+    if refusals:
+        raise refusals[0]
+    assert found is not None
+    return found
+
+
+def load_newest(places: Iterable[Path], load: Callable[[Path], T]) -> tuple[Path, T, list[DamagedCheckpoint]]:
+    """Load the first of `places` (newest first) that is whole, by `load`, which raises `DamagedCheckpoint` for one that is
+    not and then has changed nothing. Returns its place, what `load` gave, and what was wrong with those passed over.
+
+    Raises `DamagedCheckpoint` with the fix when none is whole. Another refusal (of another model, say) is not passed over.
+    """
+    damaged: list[DamagedCheckpoint] = []
+    for place in places:
+        try:
+            return place, load(place), damaged
+        except DamagedCheckpoint as error:
+            damaged.append(error)
+    reasons = "; ".join(map(str, damaged)) or "there is none"
+    raise DamagedCheckpoint(
+        f"no checkpoint is whole: {reasons}. Fix: put back a copy of one of them, or begin anew under another name"
+    )
+
+
+def _refusal(folder: Path, why: str) -> str:
+    return f"the checkpoint {folder} can't be loaded: {why}"
 
 
 def _owners(shapes: Shapes, size: int) -> dict[str, int]:
@@ -171,6 +219,11 @@ def _random_states(ranks: Ranks) -> dict[str, torch.Tensor]:
     if ranks.device.type == "cuda":
         states[f"random.{ranks.rank}.cuda"] = torch.cuda.get_rng_state()
     return states
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The hash of a manifest without its hash."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(manifest, sort_keys=True).encode())
 
 
 def _digest(path: Path) -> str:

@@ -48,7 +48,8 @@ class Engine(Protocol):
     def load(self, folder: Path) -> dict[str, Any]:
         """Take over a saved state, bit for bit, and return its `position`.
 
-        Raises `DataError` with the reason when it is missing, damaged or of another model; the state is then unchanged.
+        Raises `DamagedCheckpoint` with the reason when it is missing or damaged, `DataError` when it is of another model;
+        the state is then unchanged.
         """
 
     def weights(self) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@
 
 In: a `TrainConfig`, this rank's place, the run folder (one that all ranks see). Out: checkpoints, an export in
 transformers' format, `Progress` values through `report`, on the first rank. A new process goes on from the newest
-checkpoint in the folder, on any number of ranks and with any engine. Knows nothing of Ray.
+checkpoint in the folder that is whole, on any number of ranks and with any engine. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +25,8 @@ from raytensor.config.train import TrainConfig
 from raytensor.data import assign, corpus, tokenizer
 from raytensor.data.packed import PackedStream
 from raytensor.errors import DataError
+from raytensor.training import checkpoint, models
 from raytensor.training import engine as engines
-from raytensor.training import models
 from raytensor.training.models import ModelSpec
 from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
@@ -64,10 +65,17 @@ def spec_of(cfg: TrainConfig, vocab_size: int) -> ModelSpec:
     )
 
 
-def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[Progress], None]) -> None:
-    """Train to the last step, then export. `report` is called on every rank, with equal steps.
+def run(
+    cfg: TrainConfig,
+    ranks: Ranks,
+    folder: Path,
+    report: Callable[[Progress], None],
+    warn: Callable[[str], None] = print,
+) -> None:
+    """Train to the last step, then export. `report` is called on every rank, with equal steps; `warn` on the first, with a
+    line for a checkpoint that is damaged and was passed over.
 
-    Raises `DataError` for a checkpoint that can't be gone on with.
+    Raises `DataError` for checkpoints that can't be gone on with.
     """
     torch.set_num_threads(cfg.cluster.torch_threads)
     transformers.logging.set_verbosity_error()
@@ -79,9 +87,9 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[Progress
     flops = models.flops_per_token(model, training.seq_len)
     engine = engines.make(training.engine, model, recipe_of(cfg), ranks)
     points = folder / "checkpoints"
-    start = ranks.broadcast(newest(points))
-    if start is not None:
-        stream.restore(engine.load(points / f"step-{start:07d}")["stream"])
+    position = _resume(points, engine, ranks, warn)
+    if position is not None:
+        stream.restore(position["stream"])
     questions = _questions(cfg, coder)
     while engine.steps < training.steps:
         began, before = time.perf_counter(), engine.steps
@@ -140,9 +148,21 @@ def recipe_of(cfg: TrainConfig) -> Recipe:
     )
 
 
-def newest(points: Path) -> int | None:
-    """The step of the newest checkpoint; None when there is none. A folder appears when it is whole."""
-    return max(_steps(points), default=None)
+def _resume(
+    points: Path, engine: engines.Engine, ranks: Ranks, warn: Callable[[str], None]
+) -> Mapping[str, Any] | None:
+    """The position of the newest checkpoint that is whole, its state taken over; None when there is no checkpoint."""
+    steps = ranks.broadcast(sorted(_steps(points), reverse=True))
+    if not steps:
+        return None
+    place, position, damaged = checkpoint.load_newest([points / f"step-{n:07d}" for n in steps], engine.load)
+    for step, why in zip(steps, damaged, strict=False) if ranks.first else ():
+        warn(f"{why}; going on from {place.name}")
+        # Kept for whoever wants to look, and no more counted as one of those that are kept.
+        aside = points / f"damaged-step-{step:07d}"
+        shutil.rmtree(aside, ignore_errors=True)
+        (points / f"step-{step:07d}").rename(aside)
+    return position
 
 
 def prune(points: Path, keep: int) -> None:

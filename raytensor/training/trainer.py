@@ -1,7 +1,7 @@
 """The training loop on Ray Train: workers in a placement group, replaced when one is lost, fewer of them when elastic.
 
 In: a `TrainConfig`, the run folder. Out: what `loop.run` leaves in the folder, and `<folder>/training.jsonl`, a line per
-`Progress`, written by the first rank. Waits for: the end of the training.
+start, `Progress` or warning, written by the first rank. Waits for: the end of the training.
 A lost worker ends all of them; Ray starts a new group, which goes on from the newest checkpoint, at most `max_failures`
 times. Checkpoints are the engine's own and go straight to the folder: Ray copies nothing.
 """
@@ -74,7 +74,7 @@ def _work(job: dict[str, Any]) -> None:
             _append(folder, dataclasses.asdict(progress))
         ray.train.report({"step": progress.step, "loss": progress.loss})
 
-    loop.run(cfg, ranks, folder, report)
+    loop.run(cfg, ranks, folder, report, lambda text: _append(folder, {"warning": text}))
 
 
 def _append(folder: Path, line: dict[str, Any]) -> None:

@@ -102,6 +102,28 @@ def test_a_lost_checkpoint_is_made_again(text_file, tmp_path):
     assert fresh.advance(trial, 2)["heldout_loss"] == whole[1]
 
 
+def test_a_damaged_checkpoint_is_told_and_its_rounds_are_trained_again(text_file, tmp_path):
+    trial = lineage("profile.lr=0.01")
+    whole = [TrialHost(BASE, text_file, tmp_path / "a").advance(trial, round)["heldout_loss"] for round in (1, 2, 3)]
+    host = TrialHost(BASE, text_file, tmp_path / "b")
+    host.advance(trial, 1), host.advance(trial, 2)
+    file = Store(tmp_path / "b").checkpoint(trial, 2) / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 16
+    file.write_bytes(data)
+    result = TrialHost(BASE, text_file, tmp_path / "b").advance(trial, 3)
+    assert result["heldout_loss"] == whole[2]
+    assert result["setback"] == (
+        f"the checkpoint {file.parent} can't be loaded: model.safetensors is damaged: its hash is not the one that was written; "
+        "what it held was trained again"
+    )
+    for path in file.parent.parent.glob("round-*/optimizer.safetensors"):  # none is whole: from the start
+        path.unlink()
+    result = TrialHost(BASE, text_file, tmp_path / "b").advance(trial, 4)
+    assert result["setback"].count("can't be loaded") == 2
+    assert result["heldout_loss"] == TrialHost(BASE, text_file, tmp_path / "a").advance(trial, 4)["heldout_loss"]
+
+
 def test_a_trial_goes_on_from_another_with_changed_settings(text_file, tmp_path):
     """Population based training: the model of the parent, from there on with the child's rate; the parent stays as it is."""
     parent = lineage("profile.lr=0.003")
