@@ -17,6 +17,7 @@ from raytensor.errors import RayTensorError
 from raytensor.network import Network, Show
 from raytensor.telemetry import events
 from raytensor.telemetry.console import Console
+from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.report import write_report
 from raytensor.telemetry.runfolder import RunFolder, new_name
 from raytensor.telemetry.summary import build_summary
@@ -63,9 +64,12 @@ def play(cfg: config.RunConfig) -> int:
         past = events.read_events(folder.events) if folder.events.exists() else []
         with events.EventLog(folder.events) as log, Console(folder.path, cfg.rounds, past=past) as console:
 
+            meters = Meters()
+
             def show(event: events.Event) -> None:
                 log.append(event)
                 console.show(event)
+                meters.take(event)
 
             network = Network(cfg, folder, show)
             folder.write_config(cfg)

@@ -19,6 +19,7 @@ from raytensor import __version__, config
 from raytensor.config.train import TrainConfig, Training
 from raytensor.errors import RayTensorError
 from raytensor.telemetry import events
+from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder, new_name
 from raytensor.telemetry.training import TrainingView, write_training_report
 
@@ -77,9 +78,12 @@ def play(cfg: TrainConfig) -> int:
         TrainingView(folder.path) as view,
     ):
 
+        meters = Meters()
+
         def show(event: events.Event) -> None:
             log.append(event)
             view.show(event)
+            meters.take(event)
 
         folder.write_config(cfg)
         show(events.Started(name=name, rounds=0, seed=cfg.seed, version=__version__))

@@ -28,7 +28,7 @@ from typing import Any
 from raytensor.chain.batcher import Limits
 from raytensor.chain.calls import Intent, SetWeights
 from raytensor.chain.client import ChainClient
-from raytensor.chain.commit_book import HASH, TIMELOCKED
+from raytensor.chain.commit_book import HASH, TIMELOCKED, CommitBook
 from raytensor.chain.desk import Desk, receipt_of
 from raytensor.chain.gate import AuditLog, Gate
 from raytensor.chain.journal import Journal
@@ -181,6 +181,17 @@ class ChainWriter:
         """How it is doing: newest block, what went wrong last ("" if nothing), keys that were stopped and why."""
         return {"block": self._outbox.head.number, "trouble": self._pipeline.trouble, "errors": self._errors,
                 "stopped": dict(self._pipeline.stopped), "open_extrinsics": len(self._outbox.open)}  # fmt: skip
+
+    def unrevealed(self) -> dict[tuple[int, str], tuple[float, int]]:
+        """(netuid, hotkey) -> (time of the first, number) of the commits of mechanism 0 that ended without a reveal since
+        the last reveal: weights that the chain took and never counted."""
+        book = CommitBook(self._journal)
+        return {
+            (netuid, signer): found
+            for signer in self._keys
+            for (netuid, mecid), found in book.unrevealed_since(signer).items()
+            if mecid == 0
+        }
 
     def take_over(self) -> None:
         """Goes on with keys that were stopped because somebody else used them. The other must have been stopped."""

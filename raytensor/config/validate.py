@@ -62,6 +62,8 @@ class Watch:
     overdue_tempos: float = 3.0
     # Blocks between two looks at the weights on the chain.
     every_blocks: int = 5
+    # Seconds without an answer of the chain after which the alarm is raised, too: nobody knows then how weights stand.
+    silent_s: float = 300.0
     # Name of an environment variable that holds an address; an alarm is POSTed there as JSON.
     webhook_env: str | None = None
     # Command that an alarm is given to: its sentence as the last argument, and its facts as JSON on standard input.
@@ -129,6 +131,7 @@ def check(cfg: ValidateConfig) -> None:
             checks.add(f"subnets[netuid={rules.netuid}].hotkeys={unknown[0]!r}: is not among hotkeys")
     positive("rounds", "backoff_s", "backoff_most_s", "round_limit_s", "chain.timeout_s", "chain.margin_blocks", "chain.rounds_per_tempo")
     positive("chain.refresh_blocks", "chain.max_metagraph_age_s", "asking.max_in_flight", "watch.overdue_tempos", "watch.every_blocks")
+    positive("watch.silent_s")
     positive("validators.num_scorers", "validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s")
     positive("validators.pack_items", "validators.pack_mib", "validators.score_limit_s", "cluster.start_timeout_s", "cluster.num_cpus")
     need(cfg.validators.gpus_per_scorer >= 0, "validators.gpus_per_scorer", "must be 0 or greater")

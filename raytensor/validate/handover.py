@@ -19,6 +19,7 @@ from raytensor.telemetry.validate_events import WeightsHanded, WeightsReceipt
 from raytensor.types import Fate, Receipt, Weights
 
 RECEIPTS_EVERY_S = 1.0
+STATE_EVERY_S = 10.0
 RETRY_S = 10.0
 PAGE = 1000  # receipts that are asked for at once
 
@@ -31,8 +32,9 @@ class Handover:
         self._newest: dict[tuple[int, str], Weights] = {}
         self._on_the_way: dict[tuple[int, str], Weights] = {}
         self._handing: Any = None
-        self._asking: Any = None
-        self._asked_at = 0.0
+        self._asking: list[Any] = []
+        self._asked_at = self._state_at = 0.0
+        self._unrevealed: dict[tuple[int, str], tuple[float, int]] = {}
         self._shown = cursor
         # Receipts up to here are known. The last of those that were shown are read again: the watchdog wants them.
         self.cursor = max(0, cursor - PAGE)
@@ -60,22 +62,25 @@ class Handover:
         if self._handing is None and self._newest and time.monotonic() >= self._retry_at:
             self._on_the_way, self._newest = self._newest, {}
             self._handing = self._writer.hold.remote(list(self._on_the_way.values()))
-        if self._asking is not None and len(ray.wait(self._asking, num_returns=2, timeout=0)[0]) == 2:
+        if self._asking and not ray.wait(self._asking, num_returns=len(self._asking), timeout=0)[1]:
             self._take_receipts()
-        if self._asking is None and time.monotonic() - self._asked_at >= RECEIPTS_EVERY_S:
+        if not self._asking and time.monotonic() - self._asked_at >= RECEIPTS_EVERY_S:
             self._asked_at = time.monotonic()
             most = min(PAGE, self._shown - self.cursor) if self.cursor < self._shown else PAGE
-            self._asking = [self._writer.receipts_since.remote(self.cursor, most), self._writer.state.remote()]
+            self._asking = [self._writer.receipts_since.remote(self.cursor, most)]
+            if self._asked_at - self._state_at >= STATE_EVERY_S:
+                self._state_at = self._asked_at
+                self._asking += [self._writer.state.remote(), self._writer.unrevealed.remote()]
 
     def last_try(self, netuid: int, hotkey: str) -> LastTry | None:
         """The newest weights that the writer knows of."""
         found = self._last.get((netuid, hotkey))
         if found is None:
             return None
-        at, receipt = found
-        if receipt is None:
-            return LastTry(time.time() - at)
-        return LastTry(time.time() - at, receipt.fate, receipt.block, receipt.error, receipt.action)
+        (at, receipt), now = found, time.time()
+        first, count = self._unrevealed.get((netuid, hotkey), (now, 0))
+        facts = (receipt.fate, receipt.block, receipt.error, receipt.action) if receipt else ()
+        return LastTry(now - at, *facts, unrevealed=count, unrevealed_s=max(0.0, now - first))
 
     def _handed(self) -> None:
         ref, self._handing = self._handing, None
@@ -95,16 +100,14 @@ class Handover:
             self._show(WeightsHanded(netuid=netuid, hotkey=hotkey, block=one.made_at_block, miners=len(one.values)))
 
     def _take_receipts(self) -> None:
-        refs, self._asking = self._asking, None
+        refs, self._asking = self._asking, []
         try:
-            (cursor, receipts), state = ray.get(refs, timeout=5)
+            (cursor, receipts), *more = ray.get(refs, timeout=5)
         except RayError as error:  # it is started again, and tells the same receipts then
             self.trouble = _last_line(error)
             return
-        if state["stopped"] != self._stopped:
-            self._stopped = dict(state["stopped"])
-            for signer, why in self._stopped.items():
-                self._show(events.Warned(text=f"the chain's writer stopped writing for {signer}: {why}"))
+        if more:
+            self._take_state(*more)
         for receipt in receipts:
             if receipt.netuid is None:
                 continue
@@ -123,6 +126,13 @@ class Handover:
         if not receipts and self.cursor < self._shown:  # the journal was removed: it counts anew
             self._shown = self.cursor
         self.cursor = cursor
+
+    def _take_state(self, state: dict[str, Any], unrevealed: dict[tuple[int, str], tuple[float, int]]) -> None:
+        self._unrevealed = unrevealed
+        if state["stopped"] != self._stopped:
+            self._stopped = dict(state["stopped"])
+            for signer, why in self._stopped.items():
+                self._show(events.Warned(text=f"the chain's writer stopped writing for {signer}: {why}"))
 
 
 def _last_line(error: BaseException) -> str:

@@ -17,13 +17,13 @@ from raytensor import __version__, config
 from raytensor.config.validate import ValidateConfig
 from raytensor.errors import RayTensorError
 from raytensor.telemetry import events
+from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder
 from raytensor.telemetry.validate_events import ValidatorUp
 from raytensor.validate.view import Shown, View
 
 TICK_S = 0.2
 SAVE_EVERY_S = 5.0
-SILENT_S = 60.0
 END_S = 60.0
 
 HELP = """usage: raytensor validate [--json] [group=choice] [key=value] ...
@@ -80,22 +80,23 @@ def run(cfg: ValidateConfig) -> int:
             folder.write_config(cfg)
             parts: Parts | None = None
             view = View(f"raytensor validate {cfg.name}", lambda: _rows(parts), as_json=cfg.json)
-            lock = threading.Lock()
+            lock, meters = threading.Lock(), Meters()
 
             def show(event: events.Event) -> None:
                 with lock:
                     log.append(event)
                 view.show(event)
+                meters.take(event)
 
             reason = "interrupted"
             with view:
                 try:
-                    with Parts(cfg, folder, show) as parts:
+                    with Parts(cfg, folder, show, meters) as parts:
                         names = {parts.ss58[text]: text for text in cfg.hotkeys}
                         netuids = tuple(rules.netuid for rules in cfg.all_rules)
                         show(ValidatorUp(name=cfg.name, network=cfg.chain.network, netuids=netuids, hotkeys=names, version=__version__))
                         parts.operator.start()
-                        if _loop(parts, stopping, show):
+                        if _loop(parts, stopping):
                             reason = "finished"
                         view.table_once()
                 except RayTensorError as error:
@@ -109,18 +110,15 @@ def run(cfg: ValidateConfig) -> int:
             signal.signal(number, handler)
 
 
-def _loop(parts, stopping: threading.Event, show) -> bool:
+def _loop(parts, stopping: threading.Event) -> bool:
     """True when every subnet has its rounds, False when the job was told to stop."""
-    saved_at, told_silent, done_at = 0.0, False, 0.0
+    saved_at, done_at = 0.0, 0.0
     while not stopping.wait(TICK_S):
         parts.operator.tick()
         parts.handover.poll()
         for netuid in parts.hotkeys_of:
             parts.watchdog.look(netuid, parts.follower.seen(netuid).view, parts.handover.last_try)
-        silent_s, why = parts.follower.silence
-        if silent_s > SILENT_S and not told_silent:
-            show(events.Warned(text=f"the chain has not answered for {silent_s:.0f} s: {why}", fix="it is asked again until it does"))
-        told_silent = silent_s > SILENT_S
+        parts.watchdog.listen(*parts.follower.silence)
         if time.monotonic() - saved_at > SAVE_EVERY_S:
             saved_at = time.monotonic()
             parts.save()

@@ -25,9 +25,11 @@ from raytensor.config.validate import Rules, ValidateConfig
 from raytensor.data.text import prepare
 from raytensor.errors import ConfigError
 from raytensor.telemetry import events
+from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder
 from raytensor.telemetry.validate_events import SubnetFault, SubnetRound
 from raytensor.types import Commit, Metagraph
+from raytensor.validate.alarms import webhook
 from raytensor.validate.handover import Handover
 from raytensor.validate.watch import Watchdog
 from raytensor.validators.desk import ScorerDesk
@@ -85,8 +87,9 @@ class SubnetClock:
 class Parts:
     """A context manager; leaving it ends everything, in reverse. transport: how miners are asked; None: over the wire."""
 
-    def __init__(self, cfg: ValidateConfig, folder: RunFolder, show: Show, transport: MinerTransport | None = None) -> None:
-        self.cfg, self.folder, self.show, self._transport = cfg, folder, show, transport
+    def __init__(self, cfg: ValidateConfig, folder: RunFolder, show: Show, meters: Meters, transport: MinerTransport | None = None) -> None:
+        self.cfg, self.folder, self.show, self._meters, self._transport = cfg, folder, show, meters, transport
+        webhook(cfg.watch)  # refused before anything starts
         self.refs = keys(cfg)
         self.ss58 = {text: ref.ss58 for text, ref in self.refs.items()}
         if len(set(self.ss58.values())) != len(self.ss58):
@@ -156,7 +159,7 @@ class Parts:
         transport = self._transport or self._wire(notary)
         state = self.folder.load_state() or {}
         self.handover = Handover(writer, self.show, int(state.get("receipts", 0)))
-        self.watchdog = Watchdog(cfg.watch, self.hotkeys_of, self.show)
+        self.watchdog = self._stack.enter_context(Watchdog(cfg.watch, self.hotkeys_of, self.show, self._meters))
         pace = Pace(
             cfg.chain.rounds_per_tempo, cfg.chain.margin_blocks, cfg.backoff_s, cfg.backoff_most_s, cfg.round_limit_s, cfg.rounds
         )

@@ -45,16 +45,22 @@ class Shown:
     state: str
     cause: str
 
+    @property
+    def trouble(self) -> bool:
+        return bool(self.overdue) or self.state in ("failed", "stuck")
+
 
 class View:
-    """A context manager. rows: called for the newest rows whenever the table is drawn."""
+    """A context manager. rows: called for the newest rows whenever the table is drawn. out: standard output if None."""
 
-    def __init__(self, title: str, rows: Callable[[], list[Shown]], *, as_json: bool, live: bool | None = None) -> None:
+    def __init__(
+        self, title: str, rows: Callable[[], list[Shown]], *, as_json: bool, out: rich.console.Console | None = None
+    ) -> None:
         self._title, self._rows, self._json = title, rows, as_json
-        self._out = rich.console.Console(highlight=False)
-        if not self._out.is_terminal:
+        self._out = out or rich.console.Console(highlight=False)
+        if out is None and not self._out.is_terminal:
             self._out = rich.console.Console(highlight=False, width=PLAIN_WIDTH)
-        self._is_live = not as_json and (self._out.is_terminal and not self._out.is_dumb_terminal if live is None else live)
+        self._is_live = not as_json and self._out.is_terminal and not self._out.is_dumb_terminal
         self._newest: deque[Text] = deque(maxlen=NEWEST)
         self._lock = threading.Lock()
         self._live: Live | None = None
@@ -100,8 +106,17 @@ class View:
             ("answered", "right"), ("scored", "right"), ("weights set", "right"), ("tempos ago", "right"), ("state", "left"),
         ):  # fmt: skip
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        table.columns[-1].no_wrap = False
-        for row in self._rows():
+        # On a screen each subnet has one line, those in trouble first where not all have room; on paper all of it is there.
+        table.columns[-1].no_wrap = self._is_live
+        if self._is_live:
+            table.expand, table.columns[-1].ratio = True, 1  # what the others leave
+        with self._lock:
+            newest = list(self._newest)
+        rows, left_out = self._rows(), 0
+        room = max(1, self._out.height - 2 - len(newest) - 1)  # the title, the head, and the line that says what is left out
+        if self._is_live and len(rows) > room:
+            rows, left_out = sorted(rows, key=lambda row: not row.trouble)[:room], len(rows) - room
+        for row in rows:
             state = "overdue, " * bool(row.overdue) + row.state + (f": {row.cause}" if row.cause else "")
             table.add_row(
                 str(row.netuid), f"{row.blocks_left} of {row.tempo}" if row.tempo else "?", str(row.hotkeys),
@@ -109,7 +124,8 @@ class View:
                 str(row.last_set) if row.last_set else "never", "-" if row.age_tempos is None else f"{row.age_tempos:.1f}",
                 Text(state, style="red" if row.overdue else _STYLES.get(row.state, "")),
             )  # fmt: skip
-        return Group(table, *self._newest)
+        more = [Text(f"and {left_out} more subnets", style="dim")] if left_out else []
+        return Group(table, *more, *newest)
 
 
 def line_of(event: events.Event) -> str | None:

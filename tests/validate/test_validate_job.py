@@ -13,6 +13,7 @@ from pathlib import Path
 
 import netkit
 import pytest
+from hookkit import Hook
 
 from raytensor import cli
 from raytensor.chain.client import ChainClient
@@ -30,9 +31,9 @@ def net(tmp_path_factory):
 
 
 class Operator:
-    """`raytensor validate` in a process of its own."""
+    """`raytensor validate` in a process of its own. hook: address of a webhook."""
 
-    def __init__(self, net, runs: Path, *more: str) -> None:
+    def __init__(self, net, runs: Path, hook: str) -> None:
         good, bad = net.netuids[:-1], net.netuids[-1]
         command = [
             sys.executable, "-m", "raytensor", "validate", "--json", "name=v", f"paths.runs={runs}", f"paths.cache={net.cache}",
@@ -40,16 +41,19 @@ class Operator:
             f"subnets=[{{netuid: {bad}, mechanism: {{path: faulty_rules.Faulty}}}}]", "asking.allow_local_addresses=true",
             "data.tokenizer=bytes", f"data.max_documents={netkit.MAX_DOCUMENTS}", "mechanism.query.rows=256", "cluster.num_cpus=4",
             "chain.margin_blocks=6", "chain.rounds_per_tempo=2", "backoff_s=2", "watch.overdue_tempos=2",
-            f"watch.command=\"sh -c 'cat >> {runs}/alarms.jsonl'\"", *more,
+            f"watch.command=\"sh -c 'cat >> {runs}/alarms.jsonl'\"", "watch.webhook_env=MY_HOOK",
         ]  # fmt: skip
         self.folder = runs / "v"
         self.log = (runs / "output.txt").open("ab")
-        self.process = subprocess.Popen(command, env=netkit.environment(), stdout=self.log, stderr=self.log, cwd=runs, start_new_session=True)
+        self.process = subprocess.Popen(command, env=netkit.environment() | {"MY_HOOK": hook}, stdout=self.log, stderr=self.log, cwd=runs, start_new_session=True)
 
     def events(self, kind: str) -> list[dict]:
         path = self.folder / "events.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+    def events_text(self) -> str:
+        return (self.folder / "events.jsonl").read_text() + (self.folder / "config.yaml").read_text()
 
     def wait_for(self, what: str, seen) -> None:
         end = time.monotonic() + LIMIT_S
@@ -72,14 +76,24 @@ def objects(text: str) -> list[dict]:
     return found
 
 
-def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys):
+@pytest.fixture
+def hanging():
+    with Hook(lambda number: "hang") as hook:
+        yield hook
+
+
+def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, hanging):
+    """All the while the webhook answers nobody: it hears of the alarm, and holds up neither rounds nor the command."""
     good, bad = net.netuids[:-1], net.netuids[-1]
     everyone = {(netuid, key.ss58) for netuid in good for key in net.validators}
-    first = Operator(net, tmp_path)
+    first = Operator(net, tmp_path, hanging.url)
     first.wait_for("weights of every hotkey on the good subnets", lambda: first.included() >= everyone)
     first.wait_for("second fault of the broken subnet", lambda: len(first.events("subnet_fault")) >= 2)
     alarms = tmp_path / "alarms.jsonl"
     first.wait_for("alarm about the broken subnet", lambda: alarms.exists() and f'"netuid": {bad}' in alarms.read_text())
+    rounds = len(first.events("subnet_round"))
+    told_first = hanging.wait(1)[0]
+    first.wait_for("rounds behind the webhook's back", lambda: len(first.events("subnet_round")) > rounds)
     os.killpg(first.process.pid, signal.SIGKILL)
     first.process.wait()
 
@@ -88,6 +102,8 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys):
     assert "the author of these rules made a mistake" in faults[0]["cause"]
     late = [event for event in first.events("weights_overdue") if event["overdue"] and event["netuid"] == bad]
     assert {event["hotkey"] for event in late} == {key.ss58 for key in net.validators} and late[0]["age_tempos"] > 2
+    assert told_first["text"] in {event["sentence"] for event in first.events("weights_overdue")}
+    assert "verysecret" not in Path(first.log.name).read_text() + first.events_text(), "the webhook's address is told nowhere"
     assert "tempos" in late[0]["sentence"] and "no weights were handed to the writer" in late[0]["sentence"]
     told = objects(alarms.read_text())
     assert {one["sentence"] for one in told if one["netuid"] == bad} <= {event["sentence"] for event in late}
@@ -107,7 +123,7 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys):
     before = {path: path.read_bytes() for path in first.folder.rglob("evidence.jsonl")}
     states = {path: replay(path).state for path in before if f"netuid{bad}/" not in str(path)}
     assert len(states) == 4
-    second = Operator(net, tmp_path)
+    second = Operator(net, tmp_path, hanging.url)
     second.wait_for("weights after the restart", lambda: second.included(since=head) >= everyone)
     second.process.send_signal(signal.SIGINT)
     assert second.process.wait(60) == 130
