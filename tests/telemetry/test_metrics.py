@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from raytensor.telemetry.metrics import METRICS, Meters
 from raytensor.telemetry.validate_events import SubnetFault, SubnetRound, WeightsReceipt
 from raytensor.types import Failure, Reason
 
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 90.0  # an agent hands on what its processes report every few seconds
 LINE = re.compile(r'^ray_(raytensor_\w+)\{(.*)\} (\S+)$')
 OURS = ("netuid", "fate", "lane", "outcome", "call", "way", "le")
@@ -114,3 +117,56 @@ def test_names_and_tags_stay_bounded():
         assert re.fullmatch(r"raytensor_[a-z_]+", name) and metric.text.endswith(".")
         assert name.endswith("_total") == (metric.kind == "counter")
         assert not set(metric.tags) & {"hotkey", "coldkey", "uid", "task_id", "block"}
+
+
+# ------------------------------------------------------------------------------------------------------- the dashboard
+
+
+def queries() -> list[tuple[str, str, str]]:
+    """(panel, expression, legend) of all panels."""
+    board = json.loads((ROOT / "jobs/grafana/raytensor.json").read_text())
+    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+    return [(panel["title"], target["expr"], target["legendFormat"]) for panel in panels for target in panel["targets"]]
+
+
+def test_the_dashboard_draws_every_metric_and_no_other():
+    drawn = set()
+    for panel, expression, legend in queries():
+        names = set(re.findall(r"\bray_(raytensor_\w+)", expression))
+        assert len(names) == 1, f"{panel}: {expression}"
+        name = re.sub(r"_bucket$", "", names.pop())
+        metric = METRICS[name]
+        assert ("_bucket" in expression) == (metric.kind == "histogram"), panel
+        if metric.kind != "gauge":
+            assert re.search(r"\b(rate|increase)\(", expression), f"{panel}: a counter only ever grows"
+        by = {tag for group in re.findall(r"by \(([^)]*)\)", expression) for tag in group.split(", ")}
+        known = set(metric.tags) | ({"le"} if metric.kind == "histogram" else set())
+        assert by <= known and set(re.findall(r"{{(\w+)}}", legend)) <= by, panel
+        assert ("netuid=~" in expression) == ("netuid" in metric.tags), panel
+        drawn.add(name)
+    assert drawn == set(METRICS)
+
+
+def test_the_dashboard_can_be_imported_beside_ray_s_own():
+    board = json.loads((ROOT / "jobs/grafana/raytensor.json").read_text())
+    assert board["uid"] == "raytensor" and "id" not in board, "an id would overwrite somebody's board"
+    variables = {one["name"] for one in board["templating"]["list"]}
+    assert variables == {"datasource", "SessionName", "netuid"}
+    assert set(re.findall(r"\$\{?(\w+)", json.dumps(board))) <= variables | {"__all"}
+    places = set()
+    for panel in board["panels"]:
+        box = panel["gridPos"]
+        assert box["x"] + box["w"] <= 24
+        cells = {(x, y) for x in range(box["x"], box["x"] + box["w"]) for y in range(box["y"], box["y"] + box["h"])}
+        assert not cells & places, f"{panel['title']} lies over another"
+        places |= cells
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def test_metrics_are_made_in_one_place_and_each_is_used():
+    table = ROOT / "raytensor/telemetry/metrics.py"
+    others = "".join(path.read_text() for path in (ROOT / "raytensor").rglob("*.py") if path != table)
+    assert "ray.util.metrics" not in others and "ray.util import metrics" not in others
+    rest = table.read_text().split("class Meters")[1] + others
+    assert [name for name in METRICS if f'"{name}"' not in rest] == []
+    assert set(re.findall(r"\"(raytensor_\w+)\"", rest)) - set(METRICS) == set()
