@@ -196,7 +196,8 @@ def test_a_child_takes_the_blow_and_the_actor_lives(ray_session, make_pool):
 def test_a_suspect_of_an_actor_that_lives_waits_for_no_empty_actor(ray_session, make_pool, tmp_path):
     shielded = ray_session.remote(num_cpus=0.1)(Shielded)
     pool = make_pool(2, factory=lambda: shielded.remote(limit_s=60.0))
-    assert len(run(pool, [1, 2, 3, 4])) == 4  # both are up
+    ray_session.get([slot.starting for slot in pool._slots], timeout=60)
+    pool.poll()  # both are up
     gate = tmp_path / "open"
     calls = pool.calls
     pool.submit("busy", gate)
