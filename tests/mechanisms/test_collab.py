@@ -168,6 +168,11 @@ def test_copies_are_found_with_noise_and_rescaled_and_honest_work_is_not():
     assert copies(sketches, claim | {"noisy": (7.0, 0.0)})["author"] == "noisy"  # who committed first is the author
 
 
+def test_gains_count_in_times_of_their_rounds_mean():
+    assert rating.relative({"a": 0.75, "b": 0.25, "c": -0.25, "d": -9.0}) == {"a": 1.5, "b": 0.5, "c": -0.5, "d": -1.0}
+    assert rating.relative({"a": -0.1, "b": 0.0}) == {"a": 0.0, "b": 0.0} and rating.relative({}) == {}
+
+
 def test_a_copier_that_ties_in_every_round_takes_nothing_once_it_is_left_out():
     def play(hotkeys):
         ratings = {hotkey: (25.0, 25.0 / 3) for hotkey in hotkeys}

@@ -128,10 +128,12 @@ class CollabMechanism:
         clean = {hotkey: gain for hotkey, (gain, _) in gains.items() if hotkey not in offences}
         old = {hotkey: {**rating.START, **_numbers(state.miners.get(hotkey, {}))} for hotkey in {*found, *offences}}
         rated = rating.rate({hotkey: (old[hotkey]["mu"], old[hotkey]["sigma"]) for hotkey in clean}, clean)
+        worth = rating.relative(clean)
         miners: dict[str, dict[str, Any]] = {hotkey: dict(values) for hotkey, values in state.miners.items()}
         for hotkey in sorted(old):
             if hotkey in clean:
-                values: dict[str, Any] = rating.judged(old[hotkey], *gains[hotkey], rated[hotkey], self.rule.gain_ema)
+                gain, own_gain = gains[hotkey]
+                values: dict[str, Any] = rating.judged(old[hotkey], own_gain > gain, worth[hotkey], rated[hotkey], self.rule.gain_ema)
             elif offences[hotkey] == "copy" and old[hotkey]["copied"] + 1.0 < rating.COPY_GRACE:
                 values = rating.undecided(old[hotkey])
             elif hotkey in state.miners or hotkey in found:

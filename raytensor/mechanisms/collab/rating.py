@@ -5,7 +5,7 @@ to train on (`own_gain`), as shares of the loss before. From these, after copies
 
     bma     moving average of +1 (own > random: it worked on its own task) or -1                       [Templar, 0.95]
     mu, sigma   OpenSkill (Plackett-Luce) of the round's gains: who did better than whom               [Templar]
-    gain    moving average of the gain on random text
+    gain    moving average of the gain on random text, in times of the round's mean (`relative`)
     edge    moving average of own_gain - gain, of copies too: over some rounds it tells an author from a copier
     trust   multiplier in [0, 1]: falls with every offence, comes back slowly
 
@@ -13,11 +13,13 @@ Weights are in proportion to `max(0, gain) * max(0, bma) * trust`, plus a bonus 
 max(0, bma) * trust`: the best by rating is paid up to twice what its gain alone is worth (Templar pays 2:1 by place), one
 without a rating nothing on top. All factors are at least 0: two negatives never make a positive.
 Source: Gauntlet as run by Templar (one-covenant/templar, validator.run); the share by gain and the order (copies first)
-are ours. A clip at mu - 3 sigma alone pays nothing for half of the work and everything for a lucky rank; a copier that ties with its victim in every round takes two thirds of the victim's rating otherwise.
+are ours. A clip at mu - 3 sigma alone pays nothing for half of the work and everything for a lucky rank; a copier that
+ties with its victim in every round takes two thirds of the victim's rating otherwise.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from openskill.models import PlackettLuce
@@ -43,21 +45,34 @@ def rate(ratings: Mapping[str, tuple[float, float]], gains: Mapping[str, float])
     return {hotkey: (float(team[0].mu), float(team[0].sigma)) for hotkey, team in zip(hotkeys, rated)}
 
 
+def relative(gains: Mapping[str, float]) -> dict[str, float]:
+    """Each gain in times of the mean of those above 0, at least -1; 0 for everybody while none is.
+
+    Gains fall fifty times while a model learns: averaged as they are, one early round would outweigh all later ones, and
+    whoever joins later, or missed that round, would be paid a fraction for the same work.
+    """
+    good = [gain for gain in gains.values() if gain > 0]
+    if not good:
+        return dict.fromkeys(gains, 0.0)
+    mean = math.fsum(good) / len(good)
+    return {hotkey: max(-1.0, gain / mean) for hotkey, gain in gains.items()}
+
+
 def edge(values: Mapping[str, float], gain: float, own_gain: float) -> float:
     """The moving average of own_gain - gain with this round in it."""
     newest = own_gain - gain
     return newest if not values["rounds"] else (1.0 - EDGE_EMA) * values["edge"] + EDGE_EMA * newest
 
 
-def judged(values: Mapping[str, float], gain: float, own_gain: float, rating: tuple[float, float], gain_ema: float) -> dict[str, float]:
-    """A miner's standing after a clean round."""
-    sign = 1.0 if own_gain > gain else -1.0
-    old = values["gain"] if values["rounds"] else gain
+def judged(values: Mapping[str, float], own_beats_random: bool, worth: float, rating: tuple[float, float], gain_ema: float) -> dict[str, float]:
+    """A miner's standing after a clean round. worth: its relative gain."""
+    sign = 1.0 if own_beats_random else -1.0
+    old = values["gain"] if values["rounds"] else worth
     return {
         "mu": rating[0],
         "sigma": rating[1],
         "bma": BMA_DECAY * values["bma"] + (1.0 - BMA_DECAY) * sign,
-        "gain": (1.0 - gain_ema) * old + gain_ema * gain,
+        "gain": (1.0 - gain_ema) * old + gain_ema * worth,
         "copied": 0.0,
         "trust": values["trust"] + FORGIVE * (1.0 - values["trust"]),
         "rounds": values["rounds"] + 1.0,
