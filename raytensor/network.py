@@ -38,7 +38,7 @@ MAY_CHANGE = (
     "rounds", "resume", "dry_run", "paths.", "cluster.", "tracker.", "chain.timeout_s", "chain.inclusion_timeout_s",
     "miners.num_hosts", "miners.cpus_per_host", "miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every", "miners.wire.",
     "validators.num_scorers", "validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s",
-    "validators.gpus_per_scorer", "validators.pack_", "validators.score_limit_s", "validators.isolate",
+    "validators.gpus_per_scorer", "validators.pack_", "validators.score_limit_s", "validators.isolate", "validators.evidence_",
 )  # fmt: skip
 
 
@@ -150,6 +150,8 @@ class Network:
         for hotkey, board in self.boards.items():
             board.save(self._board_path(number, hotkey), saved_at=time.time())
         self.folder.save_state({"round": number, "config": self._settled_config()})
+        for hotkey, log in self.logs.items():
+            log.roll(self.boards[hotkey].state, number)
         for old in sorted((self.folder.path / "boards").glob("round-*"))[:-2]:
             for file in old.iterdir():
                 file.unlink()
@@ -313,7 +315,7 @@ class Network:
     def _start_round(self) -> None:
         from raytensor.chain.follower import Follower
         from raytensor.round import Parts, Round
-        from raytensor.validators.evidence import EvidenceLog
+        from raytensor.validators.evidence import EvidenceLog, Keep
         from raytensor.validators.scoreboard import ScoreBoard
 
         cfg = self.cfg
@@ -324,8 +326,9 @@ class Network:
         if self._resumed_from is not None:
             for hotkey, board in self.boards.items():
                 board.restore(self._board_path(self._resumed_from, hotkey), now=time.time())
-        logs = {
-            hotkey: EvidenceLog(self.folder.path / "evidence" / f"{hotkey}.jsonl", self.subnet.netuid, hotkey, self.rules)
+        keep = Keep.of(cfg.validators)
+        self.logs = logs = {
+            hotkey: EvidenceLog(self.folder.path / "evidence" / f"{hotkey}.jsonl", self.subnet.netuid, hotkey, self.rules, keep)
             for hotkey in self.boards
         }
         for hotkey, log in logs.items():

@@ -189,6 +189,12 @@ class Validators:
     isolate: bool | None = None
     # Seconds that one miner may take for one question.
     deadline_s: float = 60.0
+    # MiB after which a segment of the evidence log is closed and the next one begun.
+    evidence_mib: float = 64.0
+    # Rounds after which it is; null: by its size alone.
+    evidence_rounds: int | None = None
+    # Closed segments that are kept of each evidence log; null: all. What comes after the newest saved state always is.
+    evidence_segments: int | None = 16
 
 
 @dataclass

@@ -51,6 +51,7 @@ def check(cfg: RunConfig) -> None:
     positive("data.max_documents", "miners.num_miners", "miners.num_hosts", "miners.cpus_per_host", "miners.train_timeout_s")
     positive("validators.num_validators", "validators.stake_tao", "validators.stake_ratio", "validators.num_scorers")
     positive("validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s")
+    positive("validators.evidence_mib", "validators.evidence_rounds", "validators.evidence_segments")
     positive("validators.pack_items", "validators.pack_mib", "validators.score_limit_s")
     need(cfg.validators.gpus_per_scorer >= 0, "validators.gpus_per_scorer", "must be 0 or greater")
     need(not (cfg.validators.isolate and cfg.validators.gpus_per_scorer), "validators.isolate", "must be false or null where scorers have a GPU: a GPU's context does not survive a fork")

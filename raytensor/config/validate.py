@@ -133,6 +133,7 @@ def check(cfg: ValidateConfig) -> None:
     positive("chain.refresh_blocks", "chain.max_metagraph_age_s", "asking.max_in_flight", "watch.overdue_tempos", "watch.every_blocks")
     positive("watch.silent_s")
     positive("validators.num_scorers", "validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s")
+    positive("validators.evidence_mib", "validators.evidence_rounds", "validators.evidence_segments")
     positive("validators.pack_items", "validators.pack_mib", "validators.score_limit_s", "cluster.start_timeout_s", "cluster.num_cpus")
     need(cfg.validators.gpus_per_scorer >= 0, "validators.gpus_per_scorer", "must be 0 or greater")
     checks.one_of("asking.protocol", ("btauth", "epistula", "axon_v10"))

@@ -33,6 +33,7 @@ from raytensor.validate.alarms import webhook
 from raytensor.validate.handover import Handover
 from raytensor.validate.watch import Watchdog
 from raytensor.validators.desk import ScorerDesk
+from raytensor.validators.evidence import Keep
 from raytensor.validators.operator import Operator, Pace, Subnet
 from raytensor.validators.scorer import Rules as ScorerRules
 from raytensor.validators.scorers import make_pool
@@ -178,10 +179,10 @@ class Parts:
 
     def _subnet(self, one: Rules, rules: ScorerRules, text: object, pace: Pace, transport: MinerTransport, desk: ScorerDesk) -> Subnet:
         netuid, cfg = one.netuid, self.cfg
-        folder, hotkeys = self.folder.path / f"netuid{netuid}", self.hotkeys_of[netuid]
+        folder, hotkeys, keep = self.folder.path / f"netuid{netuid}", self.hotkeys_of[netuid], Keep.of(cfg.validators)
         subnet = Subnet(
             netuid,
-            lambda: SubnetValidator(str(netuid), netuid, hotkeys, rules, text, folder, cfg.validators.score_limit_s),
+            lambda: SubnetValidator(str(netuid), netuid, hotkeys, rules, text, folder, cfg.validators.score_limit_s, keep),
             pace, transport, desk, lambda: self.clock(netuid),
         )  # fmt: skip
         subnet.on_round = lambda result: self.show(SubnetRound(**vars(result)))

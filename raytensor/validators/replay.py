@@ -13,15 +13,19 @@ from pathlib import Path
 
 from raytensor.errors import ConfigError
 from raytensor.validators.evidence import Replay, replay
+from raytensor.validators.segments import log_of
 
 DESCRIPTION = """Reduces the rounds of an evidence log again, with the mechanism and the settings that the log names, and
-compares the weights with those that were made then. Equal means equal to the bit. The exit status is 1 when they
-differ; the first difference is told."""
+compares the weights with those that were made then, over all segments of the log. Equal means equal to the bit. The
+exit status is 1 when they differ; the first difference is told."""
 EXAMPLES = """examples:
   raytensor replay runs/demo/evidence                    every log of a run
   raytensor replay validator/netuid2/5F.../evidence.jsonl --until 40
   raytensor replay runs/demo/evidence --json             one object a log, weights included
 """
+
+
+OTHERS = ("events.jsonl", "audit.jsonl")  # what else lies in a job's folder
 
 
 def replay_main(argv: Sequence[str]) -> int:
@@ -33,7 +37,7 @@ def replay_main(argv: Sequence[str]) -> int:
     parser.add_argument("--until", type=int, metavar="ROUND", help="stop after this round")
     parser.add_argument("--json", action="store_true", help="print one JSON object a log instead of text")
     args = parser.parse_args(argv)
-    logs = [args.log] if not args.log.is_dir() else sorted(path for path in args.log.rglob("*.jsonl") if path.name != "events.jsonl")
+    logs = [args.log] if not args.log.is_dir() else sorted({log_of(path) for path in args.log.rglob("*.jsonl") if path.name not in OTHERS})
     if not logs:
         raise ConfigError(f"{args.log} holds no evidence log (*.jsonl)")
     same = True

@@ -21,7 +21,7 @@ from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.evidence import gather
 from raytensor.types import Commit, Failure, Metagraph, Score, Task, Weights
 from raytensor.validators.desk import ScorerDesk
-from raytensor.validators.evidence import EvidenceLog, replay
+from raytensor.validators.evidence import EvidenceLog, Keep, replay
 from raytensor.validators.scoreboard import ScoreBoard
 from raytensor.validators.scorer import Rules
 from raytensor.validators.transport import MinerTransport
@@ -43,12 +43,15 @@ class RoundResult:
 
 
 class SubnetValidator:
-    """name: of the rules at the scorers' desk. hotkeys: of the validators (ss58). folder: of the state.
+    """name: of the rules at the scorers' desk. hotkeys: of the validators (ss58). folder: of the state. keep: of evidence.
 
     Raises `ConfigError` for a mechanism that can't be loaded, `DataError` for a state that can't be read.
     """
 
-    def __init__(self, name: str, netuid: int, hotkeys: tuple[str, ...], rules: Rules, text: Text, folder: Path, score_limit_s: float) -> None:
+    def __init__(
+        self, name: str, netuid: int, hotkeys: tuple[str, ...], rules: Rules, text: Text, folder: Path, score_limit_s: float,
+        keep: Keep = Keep(),
+    ) -> None:  # fmt: skip
         self.name, self.netuid, self.hotkeys = name, netuid, hotkeys
         self._text, self._folder, self._score_limit_s = text, folder, score_limit_s
         self._mechanism = rules.load()
@@ -56,15 +59,15 @@ class SubnetValidator:
         self._logs: dict[str, EvidenceLog] = {}
         try:
             for hotkey in hotkeys:
-                self._open(hotkey, rules)
+                self._open(hotkey, rules, keep)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, hotkey: str, rules: Rules) -> None:
+    def _open(self, hotkey: str, rules: Rules, keep: Keep) -> None:
         """The newest saved board, then what the log has beyond it."""
         board = ScoreBoard(self.netuid, hotkey, self._mechanism, rules.mechanism.path)
-        log = self._logs[hotkey] = EvidenceLog(self._folder / hotkey / "evidence.jsonl", self.netuid, hotkey, rules)
+        log = self._logs[hotkey] = EvidenceLog(self._folder / hotkey / "evidence.jsonl", self.netuid, hotkey, rules, keep)
         board.restore(self._folder / hotkey / "board.json", now=time.time())
         if board.state.round > log.last_round:  # a log that was removed
             log.append_state(board.state)
@@ -107,6 +110,7 @@ class SubnetValidator:
             board.update(evidence)
             self._logs[hotkey].append_weights(number, board.weights())
             board.save(self._folder / hotkey / "board.json", saved_at=time.time())
+            self._logs[hotkey].roll(board.state, number)
         failures = Counter(one.reason.value for one in results.values() if isinstance(one, Failure))
         return RoundResult(
             self.netuid, number, metagraph.block, len(miners), len(questions), len(answered),

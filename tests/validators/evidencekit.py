@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from raytensor import config
 from raytensor.mechanisms.evidence import Evidence, gather
 from raytensor.types import Failure, Reason, Score
-from raytensor.validators.evidence import EvidenceLog, replay
+from raytensor.validators.evidence import EvidenceLog, Keep, replay
 from raytensor.validators.scoreboard import ScoreBoard
 from raytensor.validators.scorer import Rules
 
@@ -41,10 +42,26 @@ def board() -> ScoreBoard:
     return ScoreBoard(1, "v", RULES.load(), RULES.mechanism.path)
 
 
-def open_validator(folder: Path) -> tuple[ScoreBoard, EvidenceLog]:
+def open_validator(folder: Path, keep: Keep = Keep()) -> tuple[ScoreBoard, EvidenceLog]:
     """As a restart does it: the newest saved state, then what the log has beyond it."""
-    log = EvidenceLog(folder / "evidence.jsonl", 1, "v", RULES)
+    log = EvidenceLog(folder / "evidence.jsonl", 1, "v", RULES, keep)
     mine = board()
     mine.restore(folder / "board.json", now=time.time())
     mine.state = replay(log.path, state=mine.state).state
     return mine, log
+
+
+def play(folder: Path, rounds: int, keep: Keep = Keep(), *, told: Callable[[int], object] = lambda number: None, save: bool = False) -> ScoreBoard:
+    """Go on to `rounds` rounds, as a validator does. told: called when a round is on the disk. save: the board, too."""
+    mine, log = open_validator(folder, keep)
+    for number in range(mine.state.round + 1, rounds):
+        one = evidence(number)
+        log.append(one)
+        told(number)
+        mine.update(one)
+        log.append_weights(number, mine.weights())
+        if save:
+            mine.save(folder / "board.json", saved_at=time.time())
+        log.roll(mine.state, number if save else -1)
+    log.close()
+    return mine

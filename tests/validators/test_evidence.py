@@ -12,23 +12,13 @@ from pathlib import Path
 
 import evidencekit
 import pytest
+from evidencekit import play
 
 from raytensor import cli, config
 from raytensor.errors import DataError
 from raytensor.validators.evidence import EvidenceLog, read_log, replay
 
 HERE = Path(__file__).parent
-
-
-def play(folder: Path, rounds: int):
-    board, log = evidencekit.open_validator(folder)
-    for number in range(board.state.round + 1, rounds):
-        one = evidencekit.evidence(number)
-        log.append(one)
-        board.update(one)
-        log.append_weights(number, board.weights())
-    log.close()
-    return board
 
 
 def test_replay_gives_the_same_weights_to_the_bit(tmp_path, capsys):
