@@ -16,6 +16,8 @@ import pytest
 
 from raytensor.chain.client import ChainClient
 from raytensor.telemetry.events import EpochSeen, ReceiptSeen, RoundDone, WeightsMade, read_events
+from raytensor.validators.evidence import replay
+from raytensor.validators.segments import closed, log_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -188,10 +190,15 @@ def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs):
     changed = start("broken", runs, "resume=auto", "mechanism.query.rows=17")
     assert "mechanism.query.rows=17 (was 128)" in finish(changed) and changed.returncode == 1
 
-    again = start("broken", runs, "resume=auto", "miners.num_hosts=1", "validators.num_scorers=2", "validators.cpus_per_scorer=0.2")
+    again = start("broken", runs, "resume=auto", "miners.num_hosts=1", "validators.num_scorers=2", "validators.cpus_per_scorer=0.2", "validators.evidence_rounds=2")
     output = finish(again)
     assert again.returncode == 0, output
     assert history(runs / "broken") == history(whole[0])
+    logs = [path for path in (runs / "broken" / "evidence").glob("*.jsonl") if path == log_of(path)]
+    assert len(logs) == 2 and all(closed(path) for path in logs), "evidence in segments"
+    for path in logs:
+        result = replay(path)
+        assert (result.rounds, result.weights_checked, result.difference) == (4, 4, "")
 
 
 def test_dry_run_starts_nothing(runs):
