@@ -23,7 +23,7 @@ from chain_ledger import Ledger
 from chain_network import hotkey
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError
 
-from raytensor.chain.actor import writer_actor
+from raytensor.chain.writer_actor import writer_actor
 from raytensor.chain.batcher import Limits
 from raytensor.chain.calls import Intent
 from raytensor.chain.client import ChainClient

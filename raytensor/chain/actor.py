@@ -10,14 +10,11 @@ It is ready when its constructor returns: it has the lease of its keys, the jour
 been looked up on the chain. All writing is done by one thread, the pump, which looks at the chain with every block;
 callers wait for their receipts and for nothing else. What has no fate in time is UNKNOWN, stays watched, and is answered
 when the same intent is handed in again. An extrinsic of one of its keys that it did not send stops that key.
-A plain class; `writer_actor` makes it a named Ray actor. One writer per key and chain: see lease.py.
+A plain class; writer_actor.py makes it a named Ray actor. One writer per key and chain: see lease.py.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import os
 import threading
 import time
@@ -34,20 +31,14 @@ from raytensor.chain.gate import AuditLog, Gate
 from raytensor.chain.journal import Journal
 from raytensor.chain.lease import LEASE_S, Lease
 from raytensor.chain.metagraph import read_metagraph
-from raytensor.chain.outbox import Foreign, Outbox
+from raytensor.chain.outbox import Outbox
 from raytensor.chain.pipeline import Pipeline
 from raytensor.chain.policy import Policy
+from raytensor.chain.pump import LeaseKeeper, Pump
 from raytensor.chain.wallet import KeyRef, Signer
-from raytensor.chain.weights import max_upscale
-from raytensor.errors import ChainRefused, ChainUnavailable, ConfigError
+from raytensor.chain.weights import max_upscale, weights_intent
+from raytensor.errors import ChainRefused, ConfigError
 from raytensor.types import Fate, Metagraph, Receipt, Weights
-
-log = logging.getLogger(__name__)
-
-FASTEST_POLL_S, SLOWEST_POLL_S = 0.05, 1.0
-OFFLINE_PAUSE_S = 0.5
-PRUNE_EVERY_S, KEPT_S = 3600.0, 2 * 86_400.0
-_IN_USE = "fix: stop the program that sent it, then take_over(), or start this writer again"
 
 
 class ChainWriter:
@@ -97,20 +88,17 @@ class ChainWriter:
         if self._delegate is not None:
             everyone[self._delegate.ss58] = self._delegate
         self._read_lock, self._reader = threading.Lock(), None
-        self._stop_on_foreign, self._foreign = stop_on_foreign, 0
-        self._stopping = threading.Event()
-        self._errors, self._lost = 0, False
         self._undo: list[Callable[[], None]] = []
         try:
             self._client = ChainClient(endpoints, timeout_s)
             self._undo.append(self._client.close)
             folder = Path(journal_path).expanduser().parent if lease_folder is None else lease_folder
-            self._lease = Lease(
+            lease = Lease(
                 folder, self._client.genesis, list(everyone), owner=owner or f"the writer of {journal_path}",
                 length_s=lease_s, wait_s=lease_wait_s,
             )  # fmt: skip
-            self._lease_s, self._renew_at = lease_s, time.monotonic() + lease_s / 3
-            self._undo.append(self._lease.release)
+            self._undo.append(lease.release)
+            self._keeper = LeaseKeeper(lease, lease_s)
             self._journal = _journal(journal_path, self._client.genesis)
             self._undo.append(self._journal.close)
             self._audit = AuditLog(audit_path)
@@ -120,7 +108,7 @@ class ChainWriter:
             self._desk = Desk(self._journal, self._tell)
             self._pipeline = Pipeline(
                 self._client, self._journal, self._outbox, self._desk, self._gate, self._keys, self._delegate, limits,
-                fence=self._fence, commit_kind=commit_kind,
+                fence=self._keeper.fence, commit_kind=commit_kind,
             )  # fmt: skip
             self._outbox.restore()
             self._desk.restore(self._outbox.carrying, self._pipeline.commits.intent_ids)
@@ -128,8 +116,7 @@ class ChainWriter:
         except BaseException:
             self._close_all()
             raise
-        self._prune_at = time.monotonic() + 60.0
-        self._pump = threading.Thread(target=self._run, name="chain-writer", daemon=True)
+        self._pump = Pump(self._pipeline, self._outbox, self._desk, self._journal, self._keeper, self._keys, stop_on_foreign=stop_on_foreign)
         self._pump.start()
 
     def submit(self, intents: Sequence[Intent]) -> list[Receipt]:
@@ -179,7 +166,7 @@ class ChainWriter:
 
     def state(self) -> dict[str, Any]:
         """How it is doing: newest block, what went wrong last ("" if nothing), keys that were stopped and why."""
-        return {"block": self._outbox.head.number, "trouble": self._pipeline.trouble, "errors": self._errors,
+        return {"block": self._outbox.head.number, "trouble": self._pipeline.trouble, "errors": self._pump.errors,
                 "stopped": dict(self._pipeline.stopped), "open_extrinsics": len(self._outbox.open)}  # fmt: skip
 
     def unrevealed(self) -> dict[tuple[int, str], tuple[float, int]]:
@@ -203,8 +190,7 @@ class ChainWriter:
 
     def close(self) -> None:
         """Ends the pump, closes connections and journal, gives the lease back; what is open stays in the journal."""
-        self._stopping.set()
-        self._pump.join(timeout=self._timeout_s + 5)
+        self._pump.close(self._timeout_s + 5)
         with self._read_lock:
             if self._reader is not None:
                 self._reader.close()
@@ -259,7 +245,7 @@ class ChainWriter:
         return receipt
 
     def _check(self, intents: Sequence[Intent]) -> None:
-        if self._lost:
+        if self._keeper.taken_by is not None:
             raise ChainRefused("another writer has taken over the keys of this one: it sends nothing any more",
                                name="KeyInUse", action="fix: use the other writer, or stop it and start this one again")
         for intent in intents:
@@ -291,123 +277,9 @@ class ChainWriter:
             self._reader = ChainClient(self._endpoints, self._timeout_s, runtime=self._client.runtime)
         return self._reader
 
-    # The pump
-
-    def _run(self) -> None:
-        """Looks at the chain again and again, often while something is on its way. Nothing ends it but `close`."""
-        pause = FASTEST_POLL_S
-        while not self._stopping.is_set():
-            try:
-                if self._keep_lease():
-                    self._pipeline.tick()
-                    self._look_for_others()
-                    self._prune()
-                self._pipeline.trouble = ""
-            except ChainUnavailable as error:
-                if not self._pipeline.trouble:
-                    log.warning("%s", error)
-                self._pipeline.trouble = str(error)
-                self._stopping.wait(OFFLINE_PAUSE_S)
-                continue
-            except Exception as error:  # the supervisor's edge: a look that failed is no reason to never look again
-                self._errors += 1
-                self._pipeline.trouble = f"{type(error).__name__}: {error}"
-                log.exception("the writer's pump")
-                self._stopping.wait(SLOWEST_POLL_S)
-                continue
-            busy = bool(self._outbox.open) or self._desk.has_news
-            pause = FASTEST_POLL_S if self._desk.has_news else min(SLOWEST_POLL_S, pause * (1.2 if busy else 1.5))
-            self._desk.wait_for_news(pause)
-
-    def _keep_lease(self) -> bool:
-        """Renews the lease in time. False, for good, once another writer has it."""
-        if not self._lost and (time.monotonic() >= self._renew_at or not self._lease.valid):
-            holder = self._lease.renew()
-            if holder is not None:
-                log.error("%s: this writer stops", holder.sentence)
-                self._pipeline.stopped |= dict.fromkeys(self._keys, f"fix: {holder.sentence}")
-                self._lost = True
-            self._renew_at = time.monotonic() + self._lease_s / 3
-        return not self._lost
-
-    def _fence(self) -> None:
-        """Before each send: a lease that ran out while we waited for a node may be another's by now."""
-        if not self._lease.valid and not self._keep_lease():
-            raise ChainUnavailable("the lease of this writer's keys went to another writer: nothing more is sent")
-
-    def _look_for_others(self) -> None:
-        while self._outbox.foreign:
-            found = self._outbox.foreign.pop(0)
-            self._foreign += 1
-            words = _sentence(found)
-            log.error("%s", words) if self._stop_on_foreign else log.warning("%s", words)
-            if self._stop_on_foreign:
-                self._pipeline.stopped.setdefault(found.signer, f"fix: {words}; {_IN_USE.removeprefix('fix: ')}")
-
-    def _prune(self) -> None:
-        if time.monotonic() >= self._prune_at:
-            self._prune_at = time.monotonic() + PRUNE_EVERY_S
-            self._journal.prune(time.time() - KEPT_S)
-
     def _close_all(self) -> None:
         while self._undo:
             self._undo.pop()()
-
-
-def writer_actor(
-    endpoints: Sequence[str] | str,
-    signers: Mapping[str, KeyRef],
-    journal_path: str | os.PathLike,
-    *,
-    name: str | None = None,
-    namespace: str = "raytensor",
-    options: Mapping[str, Any] | None = None,
-    **settings: Any,
-):
-    """The one writer of these keys on this network, as a named Ray actor: made if it is not there, else found.
-
-    name      by default made of the network and the keys, so that all who ask for the same get the same actor.
-    options   more of Ray's actor options, as num_cpus or scheduling_strategy.
-    settings  of `ChainWriter`. A restarted actor waits until the lease of the one that died has ended.
-    """
-    import ray
-
-    delegate = settings.get("delegate")
-    name = name or actor_name(endpoints, [*signers, *([delegate.ss58] if delegate else ())])
-    settings = {"owner": f"Ray actor {name}", "lease_wait_s": settings.get("lease_s", LEASE_S) + 5, **settings}
-    # An extrinsic is not repeatable, so no call is ever retried; a restarted writer looks at the chain first.
-    given = {"num_cpus": 0.1, "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 8} | dict(options or {})
-    actor = ray.remote(ChainWriter).options(name=name, namespace=namespace, get_if_exists=True, **given)
-    return actor.remote(endpoints, dict(signers), str(journal_path), **settings)
-
-
-def actor_name(endpoints: Sequence[str] | str, keys: Sequence[str]) -> str:
-    """"chain-writer:finney:5F...": the network, and the key, or a digest of several."""
-    first = endpoints if isinstance(endpoints, str) else next(iter(endpoints))
-    joined = "+".join(sorted(keys))
-    return f"chain-writer:{first}:{joined if len(keys) == 1 else hashlib.sha256(joined.encode()).hexdigest()[:16]}"
-
-
-def weights_intent(weights: Weights) -> SetWeights:
-    """The intent of some weights. Weights that know their block have an id made of their content: handed in twice, they
-    are set once. Others get an id of their own each time."""
-    values = tuple(sorted(weights.values.items()))
-    made = {}
-    if weights.made_at_block > 0:
-        content = [weights.hotkey, weights.netuid, weights.mecid, weights.version_key, weights.made_at_block, values]
-        made["intent_id"] = "weights-" + hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
-    return SetWeights(
-        signer=weights.hotkey,
-        netuid=weights.netuid,
-        values=values,
-        mecid=weights.mecid,
-        version_key=weights.version_key,
-        **made,
-    )
-
-
-def _sentence(found: Foreign) -> str:
-    return f"block {found.block} has extrinsic {found.hash} of {found.signer}, which this writer did not send"
 
 
 def _journal(path: str | os.PathLike, genesis: str) -> Journal:

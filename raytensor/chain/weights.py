@@ -6,11 +6,14 @@ Pure; knows nothing of who signs or when.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raytensor.chain.calls import Call, SetWeights
+from raytensor.types import Weights
 
 U16_MAX = 65535
 MECHANISM_STRIDE = 4096  # storage index of a mechanism = mecid * 4096 + netuid (pallet subtensor, NetUidStorageIndex)
@@ -120,3 +123,21 @@ def batch_call(rows: Sequence[Row]) -> Call:
 def storage_index(netuid: int, mecid: int) -> int:
     """Key of a mechanism's weights, bonds, incentive and last update."""
     return mecid * MECHANISM_STRIDE + netuid
+
+
+def weights_intent(weights: Weights) -> SetWeights:
+    """The intent of some weights. Weights that know their block have an id made of their content: handed in twice, they
+    are set once. Others get an id of their own each time."""
+    values = tuple(sorted(weights.values.items()))
+    made = {}
+    if weights.made_at_block > 0:
+        content = [weights.hotkey, weights.netuid, weights.mecid, weights.version_key, weights.made_at_block, values]
+        made["intent_id"] = "weights-" + hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+    return SetWeights(
+        signer=weights.hotkey,
+        netuid=weights.netuid,
+        values=values,
+        mecid=weights.mecid,
+        version_key=weights.version_key,
+        **made,
+    )

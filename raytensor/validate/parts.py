@@ -17,7 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raytensor import cluster
-from raytensor.chain.actor import writer_actor
+from raytensor.chain.writer_actor import writer_actor
 from raytensor.chain.subnets import SubnetsFollower
 from raytensor.chain.wallet import KeyRef, WalletKey, key_ref, refuse_readable_coldkey
 from raytensor.cluster import Need, wait_ready

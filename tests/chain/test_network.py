@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from raytensor.chain.actor import ChainWriter, weights_intent
+from raytensor.chain.actor import ChainWriter
+from raytensor.chain.weights import weights_intent
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import AddStake, ServeAxon, Transfer
 from raytensor.chain.client import ChainClient

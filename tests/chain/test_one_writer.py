@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from raytensor.chain.actor import ChainWriter, actor_name, writer_actor
+from raytensor.chain.actor import ChainWriter
+from raytensor.chain.writer_actor import actor_name, writer_actor
 from raytensor.chain.calls import Transfer
 from raytensor.chain.lease import Lease, holders
 from raytensor.chain.policy import Policy
@@ -98,7 +99,7 @@ def test_a_lease_of_another_machine_is_taken_over_when_it_has_expired(tmp_path, 
 
 def test_a_writer_that_was_away_too_long_learns_that_it_lost_its_keys(node, payer, tmp_path):
     writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", lease_s=0.5, policy=PAYS)
-    writer._renew_at = time.monotonic() + 60  # as if the process had been stopped
+    writer._keeper.renew_at = time.monotonic() + 60  # as if the process had been stopped
     time.sleep(0.6)
     taken = Lease(tmp_path, writer._client.genesis, [payer.ss58], owner="the successor", wait_s=5)
     deadline = time.monotonic() + 20

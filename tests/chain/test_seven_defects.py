@@ -13,7 +13,8 @@ import pytest
 
 from faults import FaultProxy
 from raytensor import config
-from raytensor.chain.actor import ChainWriter, weights_intent
+from raytensor.chain.actor import ChainWriter
+from raytensor.chain.weights import weights_intent
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import AddStake, Call
 from raytensor.chain.client import ChainClient

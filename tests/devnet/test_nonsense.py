@@ -95,6 +95,7 @@ GOOD = signed(transfer_call(BOB.public_key, 1), ALICE, 0, GENESIS)
         signed((b"\x0b\0\4" * 12) + b"\0\0\0", ALICE, 0, GENESIS),  # batches nested twelve deep
         signed(transfer_call(BOB.public_key, 1), ALICE, 0, GENESIS, era=b"\x00\xff"),
     ],
+    ids=lambda data: f"{len(data)} bytes {data[:4].hex()}",
 )
 def test_extrinsics_that_do_not_decode(client, data):
     reply = client.request("author_submitExtrinsic", [to_hex(data)])
