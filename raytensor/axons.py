@@ -1,22 +1,23 @@
 """A run's miners, reachable from elsewhere: their door is opened, its ports are published, its view of the subnet is kept
 fresh.
 
-In: the fleet, the subnet, an endpoint, the miners' hotkeys. Out: an open `Front`, axons on the chain. Waits for: the
+In: the fleet, the subnet, an endpoint, the chain writer. Out: an open `Front`, axons on the chain. Waits for: the
 ports, and for the extrinsics to be in a block. Knows nothing of how a question is answered.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raytensor.config import RunConfig
 from raytensor.errors import ChainError, ClusterError
 
 if TYPE_CHECKING:
-    from raytensor.chain.wallet import Signer
+    from raytensor.chain.calls import Intent
     from raytensor.miners.fleet import Fleet
+    from raytensor.types import Receipt
 
 REFRESH_S = 60.0  # between two looks at who may ask
 
@@ -24,7 +25,8 @@ REFRESH_S = 60.0  # between two looks at who may ask
 class Door:
     """Opened by the constructor; `close` ends it.
 
-    signers  the miners' hotkeys by address; they sign the publication here and are not kept.
+    hotkeys  of the miners (ss58), in the order of their ports.
+    submit   hands intents to the writer that has the miners' keys, and returns their receipts.
     say      is told, a line each, what happened and what went wrong.
     """
 
@@ -34,7 +36,8 @@ class Door:
         fleet: Fleet,
         endpoint: str,
         netuid: int,
-        signers: dict[str, Signer],
+        hotkeys: Sequence[str],
+        submit: Callable[[Sequence[Intent]], list[Receipt]],
         say: Callable[[str], None],
     ) -> None:
         import ray
@@ -45,7 +48,7 @@ class Door:
         self._cfg, self._endpoint, self._netuid, self._say = cfg, endpoint, netuid, say
         # On this node: its address is the one that is published.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._front: Any = ray.remote(Front).options(num_cpus=0.1, scheduling_strategy=here).remote(list(signers), cfg)
+        self._front: Any = ray.remote(Front).options(num_cpus=0.1, scheduling_strategy=here).remote(list(hotkeys), cfg)
         timeout_s = cfg.cluster.start_timeout_s
         try:
             ports = ray.get(self._front.start.remote(), timeout=timeout_s)
@@ -58,7 +61,7 @@ class Door:
         ip = cfg.miners.wire.ip or node_ip()
         self._stopped = threading.Event()
         self.addresses = {hotkey: f"{ip}:{port}" for hotkey, port in ports.items()}
-        self._publish(ip, ports, signers)
+        self._publish(ip, ports, submit)
         self._thread = threading.Thread(target=self._refresh, name="wire-view", daemon=True)
         self._thread.start()
 
@@ -74,25 +77,18 @@ class Door:
             pass  # it ends with its process
         ray.kill(self._front)
 
-    def _publish(self, ip: str, ports: dict[str, int], signers: dict[str, Signer]) -> None:
+    def _publish(self, ip: str, ports: dict[str, int], submit: Callable[[Sequence[Intent]], list[Receipt]]) -> None:
         from raytensor.chain.calls import ServeAxon
         from raytensor.chain.client import ChainClient
-        from raytensor.chain.step import Step
 
         with ChainClient(self._endpoint, self._cfg.chain.timeout_s) as client:
             metagraph = self._look(client)
             known = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
             changed = [hotkey for hotkey in ports if known.get(hotkey) != self.addresses[hotkey]]
-            try:
-                step = Step(client, self._cfg.chain.inclusion_timeout_s)
-                for hotkey in changed:
-                    step.add(
-                        signers[hotkey], ServeAxon(signer=hotkey, netuid=self._netuid, ip=ip, port=ports[hotkey]).call()
-                    )
-                step.run()
-            except ChainError as error:
-                self._say(f"the miners listen, but the chain does not say where: {error}")
-                return
+        receipts = submit([ServeAxon(signer=hotkey, netuid=self._netuid, ip=ip, port=ports[hotkey]) for hotkey in changed])
+        if failed := [receipt for receipt in receipts if not receipt.fate.done]:
+            self._say(f"the miners listen, but the chain does not say where: {failed[0].error} ({failed[0].action}), {len(failed)} of {len(ports)}")
+            return
         listed = sorted(self.addresses.values())
         self._say(
             f"{len(ports)} miners answer signed HTTP at {listed[0]}{' .. ' + listed[-1] if len(listed) > 1 else ''}; their axons are on the chain"

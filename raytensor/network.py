@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raytensor.config import RunConfig, collaborates
+from raytensor.config import RunConfig, collaborates, hands_in_files
 from raytensor.errors import ChainUnavailable, RunError
 from raytensor.telemetry import events
 from raytensor.telemetry.runfolder import RunFolder
@@ -101,6 +101,10 @@ def refuse_unusable(cfg: RunConfig) -> None:
         vocab_size = 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size
         for profile in named.values():
             refuse(spec(profile, vocab_size, cfg.miners.seq_len, seed=0))
+    if hands_in_files(cfg.mechanism):
+        from raytensor.miners.hand_in import refuse_unlike
+
+        refuse_unlike(cfg)
 
 
 class Network:
@@ -114,6 +118,8 @@ class Network:
         if collaborates(cfg.mechanism) and cfg.mechanism.collab.folder is None:
             shared = dataclasses.replace(cfg.mechanism.collab, folder=str(folder.path / "shared"))
             cfg = dataclasses.replace(cfg, mechanism=dataclasses.replace(cfg.mechanism, collab=shared))
+        if hands_in_files(cfg.mechanism) and cfg.miners.files is None:
+            cfg = dataclasses.replace(cfg, miners=dataclasses.replace(cfg.miners, files=str(folder.path / "files")))
         self.cfg, self.folder, self.show = cfg, folder, show
         self.neurons = identities(cfg)
         self._resumed_from = self._resume_round()
@@ -289,13 +295,16 @@ class Network:
         # On the node of this process: the embedded chain listens on its loopback address only.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # An extrinsic is not repeatable, so no call is ever retried; a restarted writer looks at the chain first.
+        # Calls at a time: weights, commitments, a look at the counters.
         writer = ray.remote(ChainWriter).options(
-            num_cpus=CHAIN_ACTOR_CPUS, max_restarts=-1, max_task_retries=0, max_concurrency=2, scheduling_strategy=here
+            num_cpus=CHAIN_ACTOR_CPUS, max_restarts=-1, max_task_retries=0, max_concurrency=4, scheduling_strategy=here
         )
-        validators = [DevKey(who.hotkey_uri) for who in self.neurons if who.role == "validator"]
+        # Miners' keys too, where they publish something: one writer has all keys of a run.
+        writing = ("validator", "miner") if cfg.miners.wire.enabled or hands_in_files(cfg.mechanism) else ("validator",)
+        signers = [DevKey(who.hotkey_uri) for who in self.neurons if who.role in writing]
         self.chain = writer.remote(
             self.endpoint,
-            {key.ss58: key for key in validators},
+            {key.ss58: key for key in signers},
             str(self.folder.path / "journal.sqlite"),
             delegate=DevKey(self._delegate_uri()),
             timeout_s=cfg.chain.timeout_s,
@@ -305,11 +314,15 @@ class Network:
         wait_ready({"the chain actor": self.chain.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
 
     def _open_door(self) -> None:
-        from raytensor.axons import Door
-        from raytensor.chain.wallet import DevKey
+        import ray
 
-        signers = [DevKey(who.hotkey_uri).open() for who in self.neurons if who.role == "miner"]
-        door = Door(self.cfg, self.fleet, self.endpoint, self.subnet.netuid, {signer.ss58: signer for signer in signers}, self._phase)
+        from raytensor.axons import Door
+
+        limit_s = self.cfg.chain.inclusion_timeout_s + 2 * self.cfg.chain.timeout_s
+        miners = [self._ss58(who) for who in self.neurons if who.role == "miner"]
+        door = Door(
+            self.cfg, self.fleet, self.endpoint, self.subnet.netuid, miners, lambda intents: ray.get(self.chain.submit.remote(intents), timeout=limit_s), self._phase
+        )
         self._stack.callback(door.close)
 
     def _start_round(self) -> None:
@@ -343,12 +356,15 @@ class Network:
             on_epoch=lambda metagraph: self.show(epoch_seen(metagraph)),
             on_silence=lambda text: self.show(events.Warned(text=f"the chain does not answer: {text}", fix="it is asked again until it does")),
             timeout_s=cfg.chain.timeout_s,
+            with_promises=hands_in_files(cfg.mechanism),
         )
         self._stack.callback(self.follower.close)
         self.follower.start()
         parts = Parts(self.fleet, self.scorers, self.mechanism, self.boards, logs, self.chain, self.text, self.show)
         miners = [self._ss58(who) for who in self.neurons if who.role == "miner"]
-        self.round = Round(cfg, parts, self.subnet.netuid, miners, lambda: self.follower.tick.block if self.follower.tick else 0)
+        self.round = Round(
+            cfg, parts, self.subnet.netuid, miners, lambda: self.follower.tick.block if self.follower.tick else 0, lambda: self.follower.promises
+        )
 
     def _announce(self) -> None:
         neurons = tuple(

@@ -3,9 +3,12 @@
     corpus -> Task -> Miner -> Response | Failure -> Scorer pool -> Score -> evidence log -> ScoreBoard -> Weights
            -> ChainActor
 
-In: the parts, already started. Out: one `RoundDone` per round, through `show`; weights on the chain.
-Waits for: the miners' answers, each at most its deadline; never for the chain: at most one set of weights is on its
-way, and while it is, only the newest of the later ones is kept.
+Where the mechanism asks for files, miners commit to theirs: digests -> ChainActor -> chain -> `Promises` -> Task. What is
+asked follows from the newest block's hash, and only what was committed to before that block is asked for.
+
+In: the parts, already started. Out: one `RoundDone` per round, through `show`; weights and commitments on the chain.
+Waits for: the miners' answers, each at most its deadline; never for the chain: at most one set of weights and one of
+commitments is on its way, and while it is, only the newest of the later ones is kept.
 Bounds: a round holds num_validators x num_miners questions; the pool holds at most that many answers.
 Knows every part; no part knows it.
 """
@@ -20,7 +23,8 @@ from typing import Any
 
 import ray
 
-from raytensor.config import RunConfig
+from raytensor.chain.calls import SetCommitment
+from raytensor.config import RunConfig, hands_in_files
 from raytensor.data.text import Text
 from raytensor.mechanisms.base import Ask, Mechanism
 from raytensor.mechanisms.collab import CollabMechanism
@@ -28,7 +32,7 @@ from raytensor.mechanisms.evidence import gather
 from raytensor.miners.fleet import Fleet
 from raytensor.pool import Pool
 from raytensor.telemetry import events
-from raytensor.types import Failure, Fate, Receipt, Score, Submission, Task, Weights
+from raytensor.types import Failure, Fate, Promises, Receipt, Score, Submission, Task, Weights
 from raytensor.validators.evidence import EvidenceLog
 from raytensor.validators.scoreboard import ScoreBoard
 from raytensor.validators.scorers import submit
@@ -57,9 +61,19 @@ class Round:
     netuid   the subnet.
     miners   hotkeys that are asked, in a fixed order.
     block    returns the newest chain block that is known; for `Weights.made_at_block` only.
+    promises returns what miners have committed to at the newest block, None before that was read; needed where the
+             mechanism asks for files.
     """
 
-    def __init__(self, cfg: RunConfig, parts: Parts, netuid: int, miners: list[str], block: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        cfg: RunConfig,
+        parts: Parts,
+        netuid: int,
+        miners: list[str],
+        block: Callable[[], int],
+        promises: Callable[[], Promises | None] = lambda: None,
+    ) -> None:
         self.cfg = cfg
         self.parts = parts
         self.netuid = netuid
@@ -67,14 +81,19 @@ class Round:
         self._block = block
         self._sending: ray.ObjectRef | None = None
         self._newest: list[Weights] = []
+        self._files = hands_in_files(cfg.mechanism)
+        self._promises = promises
+        self._committing: ray.ObjectRef | None = None
+        self._committed: dict[str, str] = {}  # digest by hotkey, of commitments that are on the chain
         self.last_weights: dict[str, dict[str, float]] = {}
 
     def play(self, number: int) -> events.RoundDone:
         """One round: train, ask, score, weigh. Returns what happened; never raises for a miner's or the chain's fault."""
         parts, started = self.parts, time.monotonic()
         trained_before_s = parts.fleet.train_s
-        parts.fleet.train(number)
-        questions = self._questions(number)
+        promises = self._promises() if self._files else None
+        parts.fleet.train(number, {hotkey: commit.digest for hotkey, commit in promises.commits.items()} if promises else None)
+        questions = self._questions(number, promises)
         results, answers, asked = self._ask_and_score(questions)
         scored = time.monotonic()
         self._keep(number, questions, results, answers)
@@ -83,6 +102,7 @@ class Round:
         if number % self.cfg.chain.weights_every == 0:
             self._weigh(number)
         weighed = time.monotonic()
+        self._commit(promises)
         self.chain_poll()
         for incident in parts.fleet.incidents():
             parts.show(events.Warned(text=incident, fix="the run goes on; Ray's logs say more"))
@@ -104,12 +124,16 @@ class Round:
             responses_per_s=len(scores) / max(1e-9, ask_s + scored - asked),
             losses=self._mean({v: board.state.floats("loss") for v, board in parts.boards.items()}),
             values=self._mean(self.last_weights),
+            standings=next(iter(parts.boards.values())).state.words("status"),
         )
 
-    def _questions(self, number: int) -> dict[str, tuple[Task, Any]]:
-        parts, questions = self.parts, {}
+    def _questions(self, number: int, promises: Promises | None) -> dict[str, tuple[Task, Any]]:
+        parts, questions, miners = self.parts, {}, tuple(self.miners)
         for validator, board in parts.boards.items():
-            ask = Ask(self.cfg.seed, self.netuid, validator, number, tuple(self.miners))
+            if promises is not None:
+                ask = Ask.at(promises, self.netuid, validator, number, miners)
+            else:
+                ask = Ask(self.cfg.seed, self.netuid, validator, number, miners)
             questions.update({task.task_id: (task, sealed) for task, sealed in parts.mechanism.tasks(ask, board.state, parts.text)})
         return questions
 
@@ -131,6 +155,8 @@ class Round:
                 submit(parts.scorers, RULES, self.cfg.validators, task, sealed, answer)
             results.update(parts.scorers.poll())
             self.chain_poll()
+        if self._files:  # some hosts are asked nothing, and the next round's training must not pile up on this one's
+            parts.fleet.wait_trained()
         asked = time.monotonic()
         results.update(parts.scorers.drain(self.cfg.validators.deadline_s))
         assert results.keys() == questions.keys(), "every question must end exactly once"
@@ -163,36 +189,57 @@ class Round:
             if values:
                 self._newest.append(Weights(self.netuid, validator, values, made_at_block=self._block()))
 
+    def _commit(self, promises: Promises | None) -> None:
+        """Commit to the miners' newest files, in the miners' names, unless the chain has that already.
+
+        An intent's id says what is promised: what is handed in twice, as after a resume, is carried out once.
+        """
+        if self._committing is not None:
+            return
+        seen = promises.commits if promises is not None else {}
+        intents = [
+            SetCommitment(signer=hotkey, netuid=self.netuid, text=digest, intent_id=f"commit-{self.netuid}-{hotkey}-{digest}")
+            for hotkey, digest in self.parts.fleet.files.items()
+            if self._committed.get(hotkey) != digest and (hotkey not in seen or seen[hotkey].digest != digest)
+        ]
+        if intents:
+            self._committing = self.parts.chain.submit.remote(intents)
+
     def chain_poll(self, wait_s: float = 0.0) -> None:
         """Hand the newest weights to the chain actor when it is free, and show receipts that came back."""
-        if self._sending is not None:
-            ready, _ = ray.wait([self._sending], timeout=wait_s)
-            if not ready:
-                return
+        waiting = [ref for ref in (self._sending, self._committing) if ref is not None]
+        ready = ray.wait(waiting, timeout=wait_s)[0] if waiting else []
+        if self._committing in ready:
+            ref, self._committing = self._committing, None
+            for receipt in self._show_receipts(ref, "miners' commitments"):
+                if receipt.fate.done:
+                    self._committed[receipt.signer] = receipt.intent_id.rpartition("-")[2]
+        if self._sending in ready:
             ref, self._sending = self._sending, None
-            self._show_receipts(ref)
-        if self._newest:
+            self._show_receipts(ref, "weights")
+        if self._newest and self._sending is None:
             self._sending, self._newest = self.parts.chain.set_weights.remote(self._newest), []
 
     def settle(self, timeout_s: float) -> None:
         """Wait until nothing is on its way to the chain, at most `timeout_s`."""
         end = time.monotonic() + timeout_s
-        while (self._sending is not None or self._newest) and time.monotonic() < end:
+        while (self._sending is not None or self._newest or self._committing is not None) and time.monotonic() < end:
             self.chain_poll(wait_s=0.2)
 
-    def _show_receipts(self, ref: ray.ObjectRef) -> None:
+    def _show_receipts(self, ref: ray.ObjectRef, what: str) -> list[Receipt]:
         try:
             receipts: list[Receipt] = ray.get(ref, timeout=5)
             counters = ray.get(self.parts.chain.counters.remote(), timeout=self.cfg.chain.timeout_s)
         except (ray.exceptions.RayError, TimeoutError) as error:  # a dead or slow chain actor must not stop scoring
             text = str(error).strip().splitlines()[-1]
-            self.parts.show(events.Warned(text=f"weights were not set: {text}", fix="the chain actor restarts and looks at the chain first"))
-            return
+            self.parts.show(events.Warned(text=f"{what} were not set: {text}", fix="the chain actor restarts and looks at the chain first"))
+            return []
         for receipt in receipts:
             self.parts.show(events.ReceiptSeen.of(receipt))
             if receipt.fate is Fate.FAILED:
                 self.parts.show(events.Warned(text=f"{receipt.call} of {receipt.signer[:8]}: {receipt.error}", fix=receipt.action or ""))
         self.parts.show(events.Extrinsics(**counters))
+        return receipts
 
     @staticmethod
     def _mean(per_validator: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -37,6 +37,7 @@ class Task:
              may follow. "completion": name continuations of exactly `horizon` tokens. All three are answered by a
              `Response`. "file": hand in the file that was committed to; answered by a `Submission`. A mechanism may
              use kinds of its own.
+    digest   of the file that is asked for, for kind "file": the one that the chain says the miner committed to.
     tokens   int32 [B, T]: contexts, right-padded with 0; the end of each text is withheld by the validator.
     lengths  int32 [B]: number of real tokens of each row, 1 <= lengths <= T.
     top_k    how many next tokens (or phrases) the answer may name per row; the rest share a floor.
@@ -54,6 +55,7 @@ class Task:
     deadline_s: float
     kind: str = "token"
     horizon: int = 1
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,15 @@ class Commit:
 
     digest: str  # blake2b-256 of the file, hex
     block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """What the miners of a subnet have committed to, by hotkey, as the chain shows it at one block."""
+
+    block: int
+    block_hash: str
+    commits: Mapping[str, Commit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

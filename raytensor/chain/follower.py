@@ -1,7 +1,8 @@
 """Follows a subnet block by block, in a thread with a connection of its own.
 
 In: an endpoint and a netuid. Out: a call of `on_block` per new best block, and of `on_epoch` with the metagraph each
-time consensus ran. Costs one small request a block, and a read of the subnet an epoch. Waits for: the chain, at most `timeout_s` a request; a chain that does not answer is told once
+time consensus ran; `promises`, what miners had committed to at the newest block, where that is asked for. Costs one small
+request a block (with promises another), and a read of the subnet an epoch. Waits for: the chain, at most `timeout_s` a request; a chain that does not answer is told once
 through `on_silence` and asked again until it does.
 Knows nothing of rounds; what is slow here delays nobody.
 """
@@ -13,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from raytensor.chain.client import ChainClient
+from raytensor.chain.commitments import read_commits
 from raytensor.chain.metagraph import PALLET, next_epoch, read_metagraph
 from raytensor.errors import ChainError
-from raytensor.types import Metagraph
+from raytensor.types import Metagraph, Promises
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Follower:
         on_silence: Callable[[str], None],
         timeout_s: float = 20.0,
         poll_s: float = 0.2,
+        with_promises: bool = False,
     ) -> None:
         self._endpoint, self._netuid = endpoint, netuid
         self._on_block, self._on_epoch, self._on_silence = on_block, on_epoch, on_silence
@@ -48,6 +51,8 @@ class Follower:
         self._thread = threading.Thread(target=self._run, name="chain-follower", daemon=True)
         self.tick: Tick | None = None
         self.metagraph: Metagraph | None = None
+        self._with_promises = with_promises
+        self.promises: Promises | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -97,6 +102,8 @@ class Follower:
         epoch_at = next_epoch(last, tempo, pending)
         self.tick = Tick(head.number, tempo, max(0, epoch_at - head.number))
         self._on_block(self.tick)
+        if self._with_promises:
+            self.promises = Promises(head.number, head.hash, read_commits(client, self._netuid, head.hash))
         if self.metagraph is None or last > self.metagraph.last_epoch_block:
             metagraph = read_metagraph(client, self._netuid, head=head)
             self.metagraph = metagraph

@@ -26,10 +26,10 @@ from raytensor.config.groups import (
     Validators,
     Wire,
 )
-from raytensor.config.mechanisms import Mechanism, ModelEval, Query, collaborates
+from raytensor.config.mechanisms import Mechanism, ModelEval, Query, collaborates, hands_in_files
 from raytensor.config.run import RunConfig
 
 __all__ = [
     "BEHAVIOURS", "Chain", "Cluster", "Collab", "Data", "Mechanism", "MinerProfile", "Miners", "ModelEval", "Paths", "Query", "RunConfig", "Setting",
-    "Tracker", "Validators", "Wire", "collaborates", "compose", "conf_dir", "help_of_groups", "help_of_settings", "settings", "to_yaml",
+    "Tracker", "Validators", "Wire", "collaborates", "compose", "conf_dir", "hands_in_files", "help_of_groups", "help_of_settings", "settings", "to_yaml",
 ]  # fmt: skip

@@ -12,6 +12,8 @@ ENGINES = ("plain", "ddp", "fsdp2", "zero1", "zero2", "zero3")
 BEHAVIOURS = ("honest", "lazy", "copy", "constant", "random", "silent")
 # Of miners that train one model together (mechanism=collab), beside those above.
 COLLAB_BEHAVIOURS = ("wrong_data", "sign_flip", "stale", "huge", "nan")
+# Of miners that hand in checkpoints (mechanism=model_eval), beside BEHAVIOURS.
+FILE_BEHAVIOURS = ("copy_noise",)
 
 
 @dataclass
@@ -64,7 +66,9 @@ class MinerProfile:
     """How one miner behaves. Miners take the profiles in order, again from the start when there are more miners."""
 
     # honest | lazy (trains every tenth round) | copy (answers with another's answers) | constant | random | silent; with
-    # mechanism=collab also wrong_data (trains on text it was not given) | sign_flip | stale (the same again) | huge | nan
+    # mechanism=collab also wrong_data (trains on text it was not given) | sign_flip | stale (the same again) | huge | nan;
+    # with mechanism=model_eval copy hands in another's file, copy_noise another's with a little noise, random a model
+    # that was never trained
     behaviour: str = "honest"
     # Model: null is a Llama of hidden, layers and heads; else a size (1M 5M 20M 124M 350M 1.2B 8B), gpt2-SIZE, a folder
     # in transformers' format (an export of `raytensor train`), or a hub name.
@@ -156,6 +160,11 @@ class Miners:
     train_timeout_s: float = 300.0
     # Rounds between checkpoints (the last round always writes one); 0 writes none.
     checkpoint_every: int = 1
+    # Rounds between two files that a miner hands in and commits to on the chain, from the first round on, where the
+    # mechanism asks for files (mechanism=model_eval).
+    commit_every: int = 4
+    # Folder of those files, seen by all nodes; null is a folder of the run.
+    files: str | None = None
     # Miners on the wire.
     wire: Wire = field(default_factory=Wire)
     # How the miners differ: taken in order, again from the start when there are more miners than profiles.

@@ -139,6 +139,9 @@ class Mechanism:
     exclude_quantile: float = 0.0
     # Largest weight of one miner, as a share of all; 0.015 in classic Bittensor. What is above is dealt to the others.
     max_weight: float = 1.0
+    # Whether the miners of a run hand in checkpoints and commit to them on the chain (tasks of kind "file"); null: for
+    # raytensor.mechanisms.model_eval. Set it for a mechanism of your own that asks for files.
+    files: bool | None = None
     # Settings of raytensor.mechanisms.query.
     query: Query = field(default_factory=Query)
     # Settings of raytensor.mechanisms.model_eval.
@@ -152,6 +155,11 @@ class Mechanism:
 def collaborates(mechanism: Mechanism) -> bool:
     """Whether miners train one shared model together, rather than models of their own."""
     return mechanism.path.startswith("raytensor.mechanisms.collab.")
+
+
+def hands_in_files(mechanism: Mechanism) -> bool:
+    """Whether miners commit to checkpoints and hand them in."""
+    return mechanism.files if mechanism.files is not None else mechanism.path.startswith("raytensor.mechanisms.model_eval.")
 
 
 def check_mechanism(mechanism: Mechanism, checks: Checks) -> None:

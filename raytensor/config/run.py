@@ -10,6 +10,7 @@ from raytensor.config.checks import Checks, absolute_folder, is_publishable, tra
 from raytensor.config.groups import (
     BEHAVIOURS,
     COLLAB_BEHAVIOURS,
+    FILE_BEHAVIOURS,
     Chain,
     Cluster,
     Data,
@@ -18,7 +19,7 @@ from raytensor.config.groups import (
     Tracker,
     Validators,
 )
-from raytensor.config.mechanisms import Mechanism, check_mechanism, collaborates
+from raytensor.config.mechanisms import Mechanism, check_mechanism, collaborates, hands_in_files
 
 
 @dataclass
@@ -56,7 +57,7 @@ def check(cfg: RunConfig) -> None:
     need(cfg.validators.gpus_per_scorer >= 0, "validators.gpus_per_scorer", "must be 0 or greater")
     need(not (cfg.validators.isolate and cfg.validators.gpus_per_scorer), "validators.isolate", "must be false or null where scorers have a GPU: a GPU's context does not survive a fork")
     positive("miners.heldout_rows", "chain.block_time_s", "chain.timeout_s", "chain.inclusion_timeout_s")
-    positive("chain.weights_every")
+    positive("chain.weights_every", "miners.commit_every")
     need(
         cfg.name is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", cfg.name) is not None,
         "name",
@@ -82,17 +83,24 @@ def check(cfg: RunConfig) -> None:
     need(total <= 4096, "miners.num_miners", f"with the validators and the owner makes {total} neurons; a subnet holds at most 4096")
     need(cfg.validators.num_validators <= 64, "validators.num_validators", "must be at most 64, the validators that the chain permits on a subnet")
     need(len(cfg.miners.profiles) > 0, "miners.profiles", "must hold one profile or more")
+    files = hands_in_files(cfg.mechanism)
+    need(not (files and collaborates(cfg.mechanism)), "mechanism.files", "must be false or null where miners train a shared model: they hand in updates")
+    if files and cfg.mechanism.path.startswith("raytensor.mechanisms.model_eval."):
+        length = cfg.mechanism.model_eval.seq_len
+        need(length <= cfg.miners.seq_len, "mechanism.model_eval.seq_len", f"must be at most miners.seq_len ({cfg.miners.seq_len}), the longest text that the models see")
     for number, profile in enumerate(cfg.miners.profiles):
         where = f"miners.profiles[{number}]"
         for key in ("hidden", "layers", "heads", "lr", "steps", "batch_size"):
             value = getattr(profile, key)
             if not (math.isfinite(value) and value > 0):
                 checks.add(f"{where}.{key}={value!r}: must be greater than 0")
-        known = BEHAVIOURS + (COLLAB_BEHAVIOURS if collaborates(cfg.mechanism) else ())
+        known = BEHAVIOURS + (COLLAB_BEHAVIOURS if collaborates(cfg.mechanism) else ()) + (FILE_BEHAVIOURS if files else ())
         if profile.behaviour not in known:
             checks.add(f"{where}.behaviour={profile.behaviour!r}: must be one of {', '.join(known)}")
         if collaborates(cfg.mechanism) and (profile.engine != "plain" or profile.ranks > 1):
             checks.add(f"{where}.engine={profile.engine!r}: the shared model of mechanism=collab is trained in one process a miner; take engine=plain and ranks=1")
+        if files and profile.lora_rank:
+            checks.add(f"{where}.lora_rank={profile.lora_rank}: a file that is handed in holds whole weights; take lora_rank=0")
         profile.model = absolute_folder(profile.model)
         for mistake in training_mistakes(profile):
             checks.add(f"{where}.{mistake}")

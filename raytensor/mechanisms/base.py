@@ -24,7 +24,7 @@ from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import ConfigError
 from raytensor.mechanisms.evidence import Evidence, State
-from raytensor.types import Commit, Failure, Response, Score, Submission, Task
+from raytensor.types import Commit, Failure, Promises, Response, Score, Submission, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,12 @@ class Ask:
     hotkeys: tuple[str, ...]
     commits: Mapping[str, Commit] = field(default_factory=dict)
     block: int = 0
+
+    @classmethod
+    def at(cls, promises: Promises, netuid: int, validator: str, round: int, hotkeys: tuple[str, ...]) -> Ask:
+        """Drawn from a block's hash. Only what was committed to before that block counts: nobody knew the hash then."""
+        before = {hotkey: commit for hotkey, commit in promises.commits.items() if commit.block < promises.block}
+        return cls(promises.block_hash, netuid, validator, round, hotkeys, before, promises.block)
 
     def draw(self, *names: object) -> np.random.Generator:
         """A generator of its own for (seed, netuid, round, names). Name the mechanism; name the validator where each

@@ -36,6 +36,10 @@ class State:
         """One number by hotkey, of the miners that have it."""
         return {hotkey: values[name] for hotkey, values in self.miners.items() if isinstance(values.get(name), float)}
 
+    def words(self, name: str) -> dict[str, str]:
+        """One word by hotkey, of the miners that have it."""
+        return {hotkey: values[name] for hotkey, values in self.miners.items() if isinstance(values.get(name), str)}
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:

@@ -7,11 +7,15 @@ A miner commits to a file's digest; the sequences of a round are drawn from what
 round the king and the challengers that are still open are evaluated on the same sequences: one pass of the king for all of
 them. `sequential` decides when a duel is clear; `ranking` makes weights. Copies are found before anything is rated: by
 digest, and by the probabilities that models give to the same tokens at secret places of the text (noise, permuted heads
-and rescaled norms hardly move those); of two such models the later commit is paid nothing and never crowned.
+and rescaled norms hardly move those); of two such models the later commit is paid nothing and never crowned. A miner that
+commits anew keeps what is known of its file before: whoever hands in that one later is a copy still, and what copied a
+miner is no evidence against its newer files.
 
 Evidence of one file: "losses" (nats per token, by sequence), "fingerprint", "digest", "block" of the commit, "now".
 State of a miner: "digest", "status" (king, open, turned down, copy, invalid, missing), "block", "fingerprint", the duel's
-sums, "level" (nats per token above the first king; lower is better), "misses"; with `epsilon` also "weight".
+sums, "level" (nats per token above the first king; lower is better), "loss" (nats per token of the newest sequences),
+"misses"; "past_digest", "past_block", "past_fingerprint" of its file before; "of", whom a copy copied; with `epsilon`
+also "weight".
 State of all: "king", "probe_seed" (the places of the fingerprint stay the same).
 """
 
@@ -38,6 +42,8 @@ from raytensor.types import Failure, Reason, Score, Submission, Task, Value
 KING, COPY, INVALID, MISSING = "king", "copy", "invalid", "missing"
 RANKED = (KING, OPEN, TURNED_DOWN)
 FREQUENT = 3  # tokens compared at each probe beside the one that follows: the most frequent of the text
+
+PRINT = ("digest", "block", "fingerprint")  # by which a file is known again
 
 Entry = dict[str, Value]
 
@@ -88,14 +94,18 @@ class ModelEvalMechanism:
             commit = ask.commits[hotkey]
             task_id = f"{ask.netuid}/{ask.round}/{ask.validator}/{hotkey}/{commit.digest}"
             nothing = np.zeros((1, 1), np.int32)
-            task = Task(task_id, ask.round, ask.netuid, ask.validator, hotkey, nothing, np.ones(1, np.int32), 1, self._deadline_s, "file")
+            task = Task(task_id, ask.round, ask.netuid, ask.validator, hotkey, nothing, np.ones(1, np.int32), 1, self._deadline_s, "file", digest=commit.digest)
             made.append((task, Trial(task_id, commit.digest, commit.block, ask.block, sequences, probes, probe_tokens, probe_seed)))
         return made
 
     def _asked(self, ask: Ask, state: State) -> list[str]:
-        """The king and the challengers whose turn it is; nobody when there is nothing to decide."""
+        """The king and the challengers whose turn it is; nobody when there is nothing to decide.
+
+        A king that commits anew leaves the throne and is a challenger: the best of those that stay where they are is asked
+        in its place, so that the newcomers are measured by a model whose level is known.
+        """
         rule = self.rule
-        fresh, unclear, king = [], [], []
+        fresh, unclear, king, settled = [], [], [], []
         for hotkey in ask.hotkeys:
             commit, entry = ask.commits.get(hotkey), state.miners.get(hotkey, {})
             if commit is None:
@@ -106,6 +116,10 @@ class ModelEvalMechanism:
                 king.append(hotkey)
             elif entry["status"] == OPEN or (rule.rule == "epsilon" and entry["status"] in RANKED):
                 unclear.append(hotkey)
+            elif entry["status"] in RANKED and "level" in entry:
+                settled.append(hotkey)
+        if not king and settled:
+            king = [min(settled, key=lambda hotkey: (state.miners[hotkey]["level"], hotkey))]
         fresh.sort(key=lambda hotkey: (ask.commits[hotkey].block, hotkey))
         unclear.sort(key=lambda hotkey: (-max(judge(_duel(state.miners[hotkey]), rule) for judge in (for_crown, for_turning_down)), hotkey))
         if rule.rule == "epsilon":
@@ -160,10 +174,11 @@ class ModelEvalMechanism:
             self._failed(miners, failure)
         for hotkey, score in scores.items():
             entry = _entry(miners.get(hotkey), str(score.values["digest"]))
-            miners[hotkey] = entry | {"misses": 0.0} | {name: score.values[name] for name in ("block", "fingerprint")}
+            entry |= {name: score.values[name] for name in ("block", "fingerprint")}
+            miners[hotkey] = entry | {"misses": 0.0, "loss": float(np.mean(score.values["losses"]))}
             common["probe_seed"] = score.values["probe_seed"]
         _mark_copies(miners, scores, rule.copy_nats)
-        king = _king(miners)
+        king = _king(miners, scores)
         common["king"] = king
         if rule.rule == "epsilon":
             self._epsilon(miners, scores)
@@ -232,7 +247,10 @@ def _entry(old: Entry | None, digest: str) -> Entry:
     """A miner's entry: what it was while it is the same file, else a new one."""
     if old is not None and old["digest"] == digest:
         return dict(old)
-    return {"digest": digest, "status": OPEN, "misses": 0.0, **Duel()._asdict()}
+    new = {"digest": digest, "status": OPEN, "misses": 0.0, **Duel()._asdict()}
+    if old is not None and "fingerprint" in old and old["status"] in RANKED:
+        return new | {f"past_{name}": old[name] for name in PRINT}
+    return new | {name: value for name, value in (old or {}).items() if name.startswith("past_")}
 
 
 def _duel(entry: Entry) -> Duel:
@@ -244,28 +262,31 @@ def _mark_copies(miners: dict[str, Entry], scores: dict[str, Score], copy_nats: 
 
     Commits of one block are in the order of their hotkeys. A copy of a copy is a copy of the first.
     """
-    order = sorted(
-        (hotkey for hotkey, entry in miners.items() if "fingerprint" in entry and entry["status"] in (*RANKED, COPY)),
-        key=lambda hotkey: (miners[hotkey]["block"], hotkey),
-    )
-    prints = np.array([miners[hotkey]["fingerprint"] for hotkey in order])
-    for i, hotkey in enumerate(order):
-        if i == 0:
+    seen = [(hotkey, entry) for hotkey, entry in miners.items() if "fingerprint" in entry and entry["status"] in (*RANKED, COPY)]
+    files = [(entry["block"], hotkey, entry["digest"], entry["fingerprint"], True) for hotkey, entry in seen]
+    files += [(entry["past_block"], hotkey, entry["past_digest"], entry["past_fingerprint"], False) for hotkey, entry in seen if "past_digest" in entry]
+    files.sort(key=lambda file: file[:3])
+    prints = np.array([fingerprint for *_, fingerprint, _ in files])
+    for i, (_, hotkey, digest, _, is_newest) in enumerate(files):
+        if i == 0 or not is_newest:
             continue
         # Against everyone who was earlier when this file is new, against the new ones when it is not.
-        earlier = [j for j in range(i) if hotkey in scores or order[j] in scores]
+        others = (j for j in range(i) if files[j][1] != hotkey and miners[files[j][1]].get("of") != hotkey)
+        earlier = [j for j in others if hotkey in scores or files[j][1] in scores]
         if not earlier:
             continue
         near = np.sqrt(np.mean((prints[earlier] - prints[i]) ** 2, axis=1)) < copy_nats
-        same = [order[j] for j, close in zip(earlier, near, strict=True) if close or miners[order[j]]["digest"] == miners[hotkey]["digest"]]
+        same = [files[j] for j, close in zip(earlier, near, strict=True) if close or files[j][2] == digest]
         if same:
-            miners[hotkey]["status"] = COPY
-            if "level" in miners[hotkey]:  # a copy may have come here before its original did
-                miners[same[0]].setdefault("level", miners[hotkey]["level"])
+            first, newest = same[0][1], same[0][4]
+            miners[hotkey] |= {"status": COPY, "of": miners[first].get("of", first)}
+            if "level" in miners[hotkey] and newest:  # a copy may have come here before its original did
+                miners[first].setdefault("level", miners[hotkey]["level"])
 
 
-def _king(miners: dict[str, Entry]) -> str:
-    """The king; when the throne is vacant the best by level, and before anyone has one the earliest commit. "" for none."""
+def _king(miners: dict[str, Entry], scores: dict[str, Score]) -> str:
+    """The king; when the throne is vacant the best by level, one of this round if there is one, and before anyone has a
+    level the earliest commit. "" for none."""
     known = [hotkey for hotkey, entry in miners.items() if entry["status"] in RANKED and "fingerprint" in entry]
     kings = [hotkey for hotkey in known if miners[hotkey]["status"] == KING]
     if kings:
@@ -274,7 +295,7 @@ def _king(miners: dict[str, Entry]) -> str:
         return ""
     rated = [hotkey for hotkey in known if "level" in miners[hotkey]]
     if rated:
-        new = min(rated, key=lambda hotkey: (miners[hotkey]["level"], hotkey))
+        new = min(rated, key=lambda hotkey: (hotkey not in scores, miners[hotkey]["level"], hotkey))
     else:
         new = min(known, key=lambda hotkey: (miners[hotkey]["block"], hotkey))
     miners[new].update(Duel()._asdict(), status=KING, level=miners[new].get("level", 0.0))

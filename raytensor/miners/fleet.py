@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ class Fleet:
         self._incidents: list[str] = []
         self._front: Any = None
         self.train_losses: dict[str, float] = {}  # newest training loss by hotkey, nats per token
+        self.files: dict[str, str] = {}  # newest file by hotkey, as a digest, where the mechanism asks for files
         self.train_s = 0.0  # seconds that hosts spent training, summed over hosts
         try:
             for host in sorted(self._hosts, key=lambda host: not host.sharded):  # what may be refused comes first
@@ -116,16 +117,40 @@ class Fleet:
         wait_ready(refs, timeout_s=timeout_s)
         return {name: ray.get(ref, timeout=timeout_s) for name, ref in refs.items()}
 
-    def train(self, round: int) -> None:
-        """Start the training of one round on every host, and return; a host answers as soon as its own is done."""
+    def train(self, round: int, committed: Mapping[str, str] | None = None) -> None:
+        """Start the training of one round on every host, and return; a host answers as soon as its own is done.
+
+        committed  digests by hotkey that the chain shows, where the mechanism asks for files: copiers look at them.
+        """
         self._round = round
+        known = committed or {}
         self._look_at_groups()
         for host in self._hosts:
             if host.busy is not None and ray.wait([host.busy], timeout=0)[0]:
                 self._end_busy(host)
             if host.actor is not None:
                 begin = max(time.monotonic(), host.busy_until if host.busy is not None else 0.0)
-                host.busy, host.busy_until = host.actor.train.remote(round), begin + self._cfg.miners.train_timeout_s
+                own = None if committed is None else {hotkey: known[hotkey] for hotkey, _ in host.members if hotkey in known}
+                victims = {hotkey: self._victims[hotkey] for hotkey, _ in host.members if self._victims.get(hotkey) in known}
+                originals = {hotkey: (victim, known[victim]) for hotkey, victim in victims.items()}
+                host.busy, host.busy_until = host.actor.train.remote(round, own, originals), begin + self._cfg.miners.train_timeout_s
+
+    def wait_trained(self) -> None:
+        """Wait until every host is through with its training, at most its time-out; one that is late is replaced.
+
+        For rounds in which some hosts are asked nothing: their work must not pile up.
+        """
+        while busy := {host.busy: host for host in self._hosts if host.busy is not None}:
+            following = {ref: host for host in busy.values() if host.group is not None for ref in host.group.following}
+            late = min(busy.values(), key=lambda host: host.busy_until)
+            ready, _ = ray.wait([*busy, *following], num_returns=1, timeout=max(0.0, late.busy_until - time.monotonic()))
+            if not ready:
+                self._replace(late, "hung")
+            for ref in ready:
+                if ref in following:
+                    self._lose_group(following[ref], following[ref].group.lost() or "a rank is gone")
+                else:
+                    self._end_busy(busy[ref])
 
     def ask(self, tasks: Sequence[Task]) -> Iterator[Response | Submission | Failure]:
         """Every task's answer, each exactly once, in completion order.
@@ -301,6 +326,7 @@ class Fleet:
         else:
             if isinstance(result, Trained):
                 self.train_losses.update(result.losses)
+                self.files.update(result.files)
                 self.train_s += result.wall_s
 
     def _collect(self, host: _Host, ref: Any) -> list[_Done]:

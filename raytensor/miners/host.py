@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ import numpy as np
 import torch
 import transformers
 
-from raytensor.config import MinerProfile, RunConfig, collaborates
+from raytensor.config import MinerProfile, RunConfig, collaborates, hands_in_files
 from raytensor.data.text import Text
 from raytensor.miners import checkpoints
 from raytensor.miners.collaborator import CollaboratingMiner
 from raytensor.miners.gauges import Gauges
+from raytensor.miners.hand_in import Original
 from raytensor.miners.miner import Miner, exam, top_tokens
 from raytensor.miners.stacks import make_members, stacks
 from raytensor.miners.turns import Turns
@@ -36,11 +37,13 @@ from raytensor.types import Failure, Reason, Response, Submission, Task
 
 @dataclass(frozen=True)
 class Trained:
-    """What a host did in one round: training losses by hotkey (of those that trained) in nats/token, and its seconds."""
+    """What a host did in one round: training losses by hotkey (of those that trained) in nats/token, its seconds, and the
+    digests by hotkey of files that are new (see `Miner.renew`)."""
 
     round: int
     losses: dict[str, float]
     wall_s: float
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class MinerHost:
@@ -69,6 +72,7 @@ class MinerHost:
         self._folder = folder
         self._exam = exam(cfg, text)
         self._seq_len = cfg.miners.seq_len
+        self._commit_every = cfg.miners.commit_every if hands_in_files(cfg.mechanism) else 0
         self._gauges = Gauges("run")
         self._vocab_size = text.vocab_size
         self._miners: dict[str, Miner | CollaboratingMiner]
@@ -102,18 +106,25 @@ class MinerHost:
         """What was wrong with the checkpoints that it began with, a line each."""
         return self._setbacks
 
-    def train(self, round: int) -> Trained:
-        """Train all miners for one round."""
+    def train(self, round: int, committed: Mapping[str, str] | None = None, originals: Mapping[str, Original] | None = None) -> Trained:
+        """Train all miners for one round, and write their files in the rounds for it.
+
+        committed  digests by hotkey, as the chain has them; originals: whose file a copying miner takes.
+        """
         started = time.perf_counter()
         losses: dict[str, float | None] = {}
         for stack, hotkeys in self._stacks.items():
             losses.update(self._train_stack(stack, hotkeys, round))
         losses.update({hotkey: miner.train(round) for hotkey, miner in self._miners.items() if hotkey not in losses})
+        files = {}
+        if self._commit_every and (round - 1) % self._commit_every == 0:
+            made = {hotkey: miner.renew((originals or {}).get(hotkey), committed) for hotkey, miner in self._miners.items()}
+            files = {hotkey: digest for hotkey, digest in made.items() if digest is not None}
         wall_s = time.perf_counter() - started
         trained = [self._miners[hotkey].profile for hotkey, loss in losses.items() if loss is not None]
         tokens = sum(profile.steps * profile.batch_size for profile in trained) * self._seq_len
         self._gauges.trained([loss for loss in losses.values() if loss is not None], tokens, wall_s)
-        return Trained(round, {hotkey: loss for hotkey, loss in losses.items() if loss is not None}, wall_s)
+        return Trained(round, {hotkey: loss for hotkey, loss in losses.items() if loss is not None}, wall_s, files)
 
     def answer(self, task: Task, observed: Any = None) -> Response | Submission | Failure:
         """One miner's answer; a `Failure` with SILENT when it gives none."""
@@ -126,7 +137,7 @@ class MinerHost:
         """As `answer`, for questions from outside the run: called in a lane of its own, it answers while others train."""
         if task.hotkey not in self._miners:
             return Failure(task.task_id, task.hotkey, Reason.REFUSED, "this host has no miner of that hotkey")
-        if wrong := self._unanswerable(task):  # an index out of range would end a model's processes, on a GPU for good
+        if wrong := self._unanswerable(task) if task.kind != "file" else None:  # an index out of range would end a model's processes, on a GPU for good
             return Failure(task.task_id, task.hotkey, Reason.REFUSED, wrong)
         return self._answer(task, None)
 
@@ -140,7 +151,7 @@ class MinerHost:
             return f"a length lies outside 1 .. {task.tokens.shape[1]}"
         return None
 
-    def _answer(self, task: Task, observed: Response | None) -> Response | Failure:
+    def _answer(self, task: Task, observed: Any) -> Response | Submission | Failure:
         response = self._miners[task.hotkey].answer(task, observed)
         return response or Failure(task.task_id, task.hotkey, Reason.SILENT, "the miner gave no answer")
 

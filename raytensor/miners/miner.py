@@ -11,20 +11,24 @@ one, with the model as it is then; answers change nothing of the training. Nothi
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from raytensor.config import MinerProfile, RunConfig
+from raytensor.config import MinerProfile, RunConfig, hands_in_files
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.mechanisms.losses import token_losses
+from raytensor.miners.hand_in import HandIn, Original
 from raytensor.miners.model import make_engine
+from raytensor.miners.placement import COPYING
 from raytensor.miners.turns import Turns
 from raytensor.training.engine import Engine
 from raytensor.training.ranks import alone
-from raytensor.types import Response, Task
+from raytensor.types import Response, Submission, Task
 
 MAX_COMPLETIONS = 4  # each costs a forward pass per token
 LAZY_PERIOD = 10  # a lazy miner trains in every tenth round
@@ -81,11 +85,14 @@ class Miner:
         self._seq_len = cfg.miners.seq_len
         self._warmup_rounds = cfg.miners.warmup_rounds
         self._text = text
-        if engine is None and profile.behaviour in MODEL_BEHAVIOURS:
+        files = hands_in_files(cfg.mechanism)
+        # A guess that is handed in as a file is a model that was never trained.
+        if engine is None and (profile.behaviour in MODEL_BEHAVIOURS or (files and profile.behaviour == "random")):
             seed = assign.seed_of(cfg.seed, "model", hotkey)
             engine = make_engine(profile, text.vocab_size, cfg.miners.seq_len, seed, alone(device))
         self.engine = engine
         self._turns = turns or Turns()
+        self._hand_in = HandIn(hotkey, profile, text, cfg.miners.seq_len, Path(cfg.miners.files or ""), cfg.seed) if files else None
 
     def train(self, round: int) -> float | None:
         """The training of one round; the mean loss in nats per token, None when it did not train.
@@ -98,16 +105,23 @@ class Miner:
     def lessons(self, round: int) -> list[np.ndarray]:
         """What it trains on in a round: [steps, batch, seq_len + 1] token ids, several of them when it warms up, none
         when it does not train."""
-        if self.engine is None or (self.profile.behaviour == "lazy" and round % LAZY_PERIOD):
+        if self.engine is None or self.profile.behaviour == "random" or (self.profile.behaviour == "lazy" and round % LAZY_PERIOD):
             return []
         first = round - self._warmup_rounds if self.engine.steps == 0 and self.profile.behaviour == "honest" else round
         return [self._batches(number) for number in range(first, round + 1)]
 
-    def answer(self, task: Task, observed: Response | None = None) -> Response | None:
+    def renew(self, original: Original | None = None, committed: Mapping[str, str] | None = None) -> str | None:
+        """Write the model as the file that is handed in from now on; its digest, None for nothing. See `HandIn.renew`."""
+        assert self._hand_in is not None, "the mechanism asks for no files"
+        return self._hand_in.renew(self._weights if self.engine is not None else None, original, committed)
+
+    def answer(self, task: Task, observed: Response | None = None) -> Response | Submission | None:
         """The answer to one question; None when the miner stays silent.
 
         observed  another miner's response to the same validator in the same round; only `copy` looks at it.
         """
+        if task.kind == "file":
+            return self._hand_in.answer(task) if self._hand_in is not None else None
         started = time.perf_counter()
         top_k = min(task.top_k, MAX_COMPLETIONS) if task.kind == "completion" else task.top_k
         found = self._predict(task.task_id, task.tokens, task.lengths, top_k, observed)
@@ -157,6 +171,11 @@ class Miner:
         if self.engine is not None:
             self.engine.load(folder)
 
+    def _weights(self) -> dict[str, torch.Tensor]:
+        assert self.engine is not None
+        with self._turns:
+            return self.engine.weights()
+
     def _steps(self, batches: np.ndarray) -> float:
         """One optimizer step per batch, questions let in between them; the mean loss."""
         assert self.engine is not None
@@ -182,9 +201,9 @@ class Miner:
         top_k = min(top_k, self._text.vocab_size)
         if behaviour == "silent":
             return None
-        if behaviour == "copy":
+        if behaviour in COPYING:
             return None if observed is None else (observed.ids, observed.probs)
-        if behaviour == "random":
+        if behaviour == "random" and self.engine is None:
             draw = assign.generator(self._seed, "random answer", self.hotkey, name)
             keys = draw.random((rows, self._text.vocab_size), dtype=np.float32)
             ids = np.argpartition(keys, top_k - 1, axis=1)[:, :top_k].astype(np.int32)

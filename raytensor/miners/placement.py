@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from raytensor.config import MinerProfile, Miners
 
 LEARNING = ("honest", "lazy")
+COPYING = ("copy", "copy_noise")
 
 
 def deal(cfg: Miners, hotkeys: Sequence[str]) -> dict[str, MinerProfile]:
@@ -64,7 +65,7 @@ def victims(profiles: Mapping[str, MinerProfile]) -> dict[str, str]:
     hotkeys = list(profiles)
     found: dict[str, str] = {}
     for i, hotkey in enumerate(hotkeys):
-        if profiles[hotkey].behaviour == "copy":
+        if profiles[hotkey].behaviour in COPYING:
             before = [hotkeys[(i - step) % len(hotkeys)] for step in range(1, len(hotkeys))]
             honest = [other for other in before if profiles[other].behaviour == "honest"]
             if honest:

@@ -87,7 +87,8 @@ class RoundDone(Event):
     round       from 1 to `rounds`.
     wall_s      the round's wall time; train_s, ask_s, score_s, chain_s, idle_s: the parts of it.
     responses   answers that were scored; failures: {reason: number} of those that were not.
-    losses      {miner hotkey: moving average of the held-out loss, nats per token}.
+    losses      {miner hotkey: held-out loss as the mechanism keeps it (a moving average, or the newest), nats per token}.
+    standings   {miner hotkey: where it stands, in the mechanism's word ("king"), as the first validator sees it}.
     values      {miner hotkey: the mechanism's value of it}, higher is better.
     """
 
@@ -105,6 +106,7 @@ class RoundDone(Event):
     responses_per_s: float = 0.0
     losses: Mapping[str, float] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
+    standings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,13 +34,33 @@ def digest(data: bytes) -> str:
 
 def pack(model: nn.Module) -> bytes:
     """A Llama of transformers as a file."""
+    return pack_weights(model.config, model.state_dict())
+
+
+def pack_weights(config: Any, weights: Mapping[str, torch.Tensor]) -> bytes:
+    """The weights of a Llama, by their names in transformers, as a file. Raises `DataError` if `unlike` has a reason."""
     from safetensors.torch import save
 
-    config = model.config
-    shape = {name: int(getattr(config, name)) for name in SHAPE} | {"tie_word_embeddings": bool(config.tie_word_embeddings)}
+    if why := unlike(config):
+        raise DataError(f"the model can't be handed in as one file: {why}")
+    shape = _shape_of(config)
     tied = "lm_head.weight" if config.tie_word_embeddings else None
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items() if name != tied}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items() if name != tied}
     return save(tensors, {"llama": json.dumps(shape)})
+
+
+def unlike(config: Any) -> str | None:
+    """Why a model of this configuration is not what whoever opens its file would compute; None when it is.
+
+    A file says the shape alone: the rest must be as in transformers' Llama by default.
+    """
+    if config.model_type != "llama":
+        return f"it is a {config.model_type}, and files hold Llamas"
+    opened = _llama(_shape_of(config))
+    for name in ("hidden_act", "rms_norm_eps", "attention_bias", "mlp_bias", "head_dim", "rope_parameters"):
+        if getattr(config, name, None) != getattr(opened, name, None):
+            return f"its {name} is {getattr(config, name, None)!r}, and a file is opened with {getattr(opened, name, None)!r}"
+    return None
 
 
 def unpack(data: bytes, *, max_bytes: int, max_parameters: int, vocab_size: int) -> nn.Module:
@@ -107,10 +128,20 @@ def _empty(shape: Mapping[str, int], max_parameters: int) -> nn.Module:
     count = tables + shape["num_hidden_layers"] * layer + hidden
     if count > max_parameters:
         raise DataError(f"the model has {count} parameters; at most {max_parameters} are built")
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     with torch.device("meta"):
-        return LlamaForCausalLM(LlamaConfig(**shape, use_cache=False, bos_token_id=None, eos_token_id=0))
+        return LlamaForCausalLM(_llama(shape))
+
+
+def _shape_of(config: Any) -> dict[str, int]:
+    return {name: int(getattr(config, name)) for name in SHAPE} | {"tie_word_embeddings": bool(config.tie_word_embeddings)}
+
+
+def _llama(shape: Mapping[str, int]) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(**shape, use_cache=False, bos_token_id=None, eos_token_id=0)
 
 
 def _tensors(data: bytes, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from typing import Any
 from raytensor.data.text import Text
 from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.evidence import gather
-from raytensor.types import Commit, Failure, Metagraph, Score, Task, Weights
+from raytensor.types import Commit, Failure, Metagraph, Promises, Score, Task, Weights
 from raytensor.validators.desk import ScorerDesk
 from raytensor.validators.evidence import EvidenceLog, Keep, replay
 from raytensor.validators.scoreboard import ScoreBoard
@@ -93,10 +93,10 @@ class SubnetValidator:
         """
         started, number = time.monotonic(), self.last_round + 1
         miners = self._miners(metagraph)
-        promised = {hotkey: commit for hotkey, commit in (commits or {}).items() if commit.block < metagraph.block}
+        promises = Promises(metagraph.block, metagraph.block_hash, commits or {})
         questions: dict[str, tuple[Task, Any]] = {}
         for hotkey, board in self.boards.items():
-            ask = Ask(metagraph.block_hash, self.netuid, hotkey, number, miners, promised)
+            ask = Ask.at(promises, self.netuid, hotkey, number, miners)
             questions.update({task.task_id: (task, sealed) for task, sealed in self._mechanism.tasks(ask, board.state, self._text)})
         results, answered = self._ask_and_score(questions, metagraph, transport, desk, stopped)
         if results is None or stopped():

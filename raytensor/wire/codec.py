@@ -30,7 +30,7 @@ FILE = "application/octet-stream"
 # Kinds of questions about tokens, and the dimensions of `Response.ids` that answer each. Other kinds may have no rows.
 _TOKEN_KINDS = {"token": 2, "phrase": 3, "completion": 3}
 
-_MAX_TEXT = 128  # letters of an id or an address
+_MAX_TEXT = 256  # letters of an id or an address: an id may hold two addresses and a digest
 _INT32 = 2**31 - 1
 _FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -71,6 +71,8 @@ def encode_task(task: Task, content_type: str) -> bytes:
     }
     if (task.kind, task.horizon) != ("token", 1):  # peers that know no other kind read the rest as ever
         fields |= {"kind": task.kind, "horizon": int(task.horizon)}
+    if task.digest:
+        fields["digest"] = task.digest
     return _encode("task/1", fields, {"tokens": task.tokens, "lengths": task.lengths}, content_type)
 
 
@@ -109,6 +111,7 @@ def task_from(fields: dict[str, Any], bounds: Bounds) -> Task:
         deadline_s=_seconds(fields, "deadline_s"),
         kind=kind,
         horizon=_whole(fields, "horizon", 1, bounds.max_horizon) if "horizon" in fields else 1,
+        digest=_text(fields, "digest") if "digest" in fields else "",
     )
 
 
