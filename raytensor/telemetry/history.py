@@ -35,11 +35,12 @@ PARTS = ("training", "asking", "scoring", "chain", "idle")  # of a round's wall 
 class Row:
     """What is known of one neuron; None is "nothing yet", or "not for this role".
 
-    loss        moving average of the held-out loss, nats per token.
+    loss        held-out loss as the mechanism keeps it, nats per token.
     score       the mechanism's value, higher is better.
     weight      share of the weights that the validators gave it, their mean; sums to 1 over the miners.
     incentive, dividends    share in 0..1 that the newest epoch gave.
     emission_rao            paid by all epochs of the run.
+    standing    where the mechanism says that a miner stands ("king"); "" where it says nothing.
     """
 
     uid: int
@@ -53,6 +54,7 @@ class Row:
     incentive: float | None
     dividends: float | None
     emission_rao: int
+    standing: str = ""
 
 
 class History:
@@ -216,6 +218,7 @@ class History:
                     incentive=epoch.incentive.get(key, 0.0) if epoch else None,
                     dividends=epoch.dividends.get(key, 0.0) if epoch else None,
                     emission_rao=self._paid[key],
+                    standing=newest.standings.get(key, "") if newest else "",
                 )
             )  # fmt: skip
         return rows

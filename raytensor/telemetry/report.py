@@ -146,6 +146,8 @@ def _troubles(history: History, summary: Mapping[str, Any]) -> str:
 
 def _neurons(neurons: Sequence[Mapping[str, Any]]) -> str:
     heads = ("uid", "name", "hotkey", "role", "behaviour", "held-out loss", "score", "weight", "incentive", "dividends", "emission (TAO)")
+    ranks = any(n.get("standing") for n in neurons)  # a mechanism that says where each miner stands
+    heads = (*heads[:5], *(["standing"] if ranks else []), *heads[5:])
     lines = []
     for n in sorted(neurons, key=lambda n: (n["role"] == "miner", -(n["incentive"] or 0.0), n["uid"])):
         miner, validator = n["role"] == "miner", n["role"] == "validator"
@@ -156,6 +158,7 @@ def _neurons(neurons: Sequence[Mapping[str, Any]]) -> str:
             f"<code>{html.escape(n['hotkey'])}</code>",
             n["role"],
             f'<span class="{"good" if behaviour == "honest" else "bad"}">{html.escape(behaviour)}</span>' if behaviour else "",
+            *([html.escape(n["standing"])] if ranks else []),
             number(n["heldout_loss"]) if miner else "",
             number(n["score"]) if miner else "",
             number(n["weight"], 4) if miner else "",

@@ -36,7 +36,8 @@ def build_summary(
 
     Keys: name, rounds (played), rounds_planned, netuid, seed, wall_s, stopped (why; null while running or killed),
     chain {endpoint, spec_version, tempo, last_block, epochs}, extrinsics {submitted, included, failed},
-    neurons [{uid, hotkey, name, role, behaviour, heldout_loss, score, weight, incentive, dividends, emission_rao}],
+    neurons [{uid, hotkey, name, role, behaviour, standing (in the mechanism's word, as "king"; "" for none), heldout_loss,
+    score, weight, incentive, dividends, emission_rao}],
     responses, failures {reason: number}, time_s {part: seconds}, time_share {part: of the rounds' wall time},
     machine, versions. A number that is unknown or not finite is null.
     """
@@ -51,6 +52,7 @@ def build_summary(
                 "name": row.name,
                 "role": row.role,
                 "behaviour": row.behaviour,
+                "standing": row.standing,
                 "heldout_loss": _finite(loss),
                 "score": _finite(row.score),
                 "weight": _finite(row.weight),

@@ -111,15 +111,20 @@ def _facts(history: History, now: float, width: int) -> Text:
 
 
 def _miners(history: History, room: int, width: int) -> Table:
-    named = max(10, min(20, width - 70))
-    spare = width - named - 34 - 16  # what is left of the fixed columns and the gaps
+    rows = ranked(history.rows())
+    ranks = any(row.standing for row in rows)  # a mechanism that says where each miner stands
+    standing = 0 if not ranks else 11 if width >= 90 else 9
+    taken = standing + 2 if ranks else 0
+    named = max(10, min(20, width - 70 - taken))
+    spare = width - named - 34 - 16 - taken  # what is left of the fixed columns and the gaps
     trend, gauge = max(4, min(16, spare // 2)), max(4, min(20, spare - spare // 2))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     columns = (("uid", "right", 4), ("miner", "left", named), ("behaviour", "left", 9), ("loss", "right", 6), ("", "left", trend),
                ("weight", "right", 6), ("incentive", "right", 9), ("", "left", gauge))  # fmt: skip
+    if ranks:
+        columns = (*columns[:3], ("standing", "left", standing), *columns[3:])
     for title, justify, columns_wide in columns:
         table.add_column(title, justify=justify, width=columns_wide, no_wrap=True, overflow="ellipsis")
-    rows = ranked(history.rows())
     losses = {row.hotkey: [loss for _, loss in history.losses(row.hotkey)[-trend:]] for row in rows}
     seen = [loss for values in losses.values() for loss in values]
     low, high = (min(seen), max(seen)) if seen else (0.0, 0.0)
@@ -130,6 +135,7 @@ def _miners(history: History, room: int, width: int) -> Table:
             str(row.uid),
             Text(row.name or short(row.hotkey)),
             Text(row.behaviour, STYLES.get(row.behaviour, CHEAT)),
+            *([Text(row.standing, "bold" if row.standing == "king" else "")] if ranks else []),
             number(row.loss),
             Text(sparkline(losses[row.hotkey], low, high, trend).ljust(trend), "cyan"),
             number(row.weight),
@@ -169,6 +175,8 @@ def round_line(event: RoundDone, history: History) -> str:
     parts = [f"round {event.round}/{event.rounds}", f"{event.wall_s:.1f} s", f"{event.responses_per_s:.1f} responses/s"]
     if losses:
         parts.append(f"loss {losses[0]:.3f} to {losses[-1]:.3f}")
+    if kings := [row for row in history.rows() if row.standing == "king"]:
+        parts.append(f"king {kings[0].name or short(kings[0].hotkey)}")
     if history.epochs:
         best = ranked(history.rows())
         if best:
@@ -194,6 +202,9 @@ def final_table(summary: Mapping[str, Any], width: int, max_rows: int) -> Table:
     columns = (("uid", "right", 4), ("hotkey", "left", 9), ("role", "left", 9), ("behaviour" if wide else "behaves", "left", 8),
                (titles[0], "right", 6), ("score", "right", 6), ("weight", "right", 6), (titles[1], "right", 6),
                (titles[2], "right", 6), (titles[3], "right", 9))  # fmt: skip
+    ranks = wide and any(n.get("standing") for n in summary["neurons"])
+    if ranks:
+        columns = (*columns[:4], ("standing", "left", 8), *columns[4:])
     for title, justify, least in columns:
         table.add_column(title, justify=justify, min_width=max(least, len(title)), no_wrap=True, overflow="ellipsis")
     def add(n: Mapping[str, Any]) -> None:
@@ -203,6 +214,7 @@ def final_table(summary: Mapping[str, Any], width: int, max_rows: int) -> Table:
             short(n["hotkey"]),
             n["role"],
             Text(n["behaviour"], STYLES.get(n["behaviour"], CHEAT)),
+            *([Text(n["standing"], "bold" if n["standing"] == "king" else "")] if ranks else []),
             number(n["heldout_loss"]) if miner else "",
             number(n["score"]) if miner else "",
             number(n["weight"], 4) if miner else "",

@@ -229,6 +229,38 @@ def test_a_new_commit_starts_afresh(text):
     assert stage.statuses() == {"king": "turned down", "a": "king"}
 
 
+def test_a_copy_of_a_file_that_was_overtaken_is_a_copy_and_costs_its_author_nothing():
+    """The author and the copier of its earlier file commit anew in one block, which is when a copier can act."""
+    stage = Stage(made())
+    stage.play({"author": (0.0, 1), "other": (-0.02, 2)})
+    stage.play({"author": (0.1, 9), "other": (-0.02, 2), "copier": (0.0, 9)}, 2, prints={"author": "second", "copier": "author"})
+    assert stage.statuses()["copier"] == "copy" and stage.state.miners["copier"]["of"] == "author"
+    assert stage.statuses()["author"] == "king"
+    # What it does next is close to its first file, which the copier holds: that is no evidence against it.
+    stage.play({"author": (0.2, 20), "other": (-0.02, 2)}, prints={"author": "author"})
+    assert stage.statuses() == {"author": "king", "other": "turned down", "copier": "copy"}
+    assert stage.state.miners["author"]["past_block"] == 9.0
+    # A thief of the copy is the author's copy.
+    stage.play({"author": (0.2, 20), "thief": (0.0, 30)}, prints={"author": "author", "thief": "author"})
+    assert stage.state.miners["thief"]["of"] == "author" and stage.mechanism.weights(stage.state).keys() == {"author", "other"}
+
+
+def test_the_throne_of_a_king_that_commits_anew(text):
+    """The best that stays where it is takes its place for the round, so that all keep one scale of levels."""
+    stage = Stage(made())
+    stage.play({"king": (0.0, 1), "second": (-0.05, 2), "third": (-0.2, 3)})
+    assert stage.statuses() == {"king": "king", "second": "turned down", "third": "turned down"}
+    commits = {"king": ("king-9", 9), "second": ("second-2", 2), "third": ("third-3", 3)}
+    assert [task.hotkey for task, _ in stage.mechanism.tasks(ask(1, **commits), stage.state, text)] == ["king", "second"]
+    stage.play({"king": (0.1, 9), "second": (-0.05, 2)})
+    assert stage.statuses() == {"king": "king", "second": "turned down", "third": "turned down"}
+    levels = stage.state.floats("level")
+    assert levels["king"] == pytest.approx(-0.1, abs=0.02) and levels["third"] == pytest.approx(0.2, abs=0.02)
+    # All of them anew: nobody is left to measure by, so the scale begins again.
+    stage.play({"king": (0.1, 30), "second": (0.2, 31), "third": (0.0, 32)})
+    assert stage.statuses()["second"] == "king" and stage.state.miners["king"]["level"] == 0.0
+
+
 class GivenLosses:
     """Stands for the forward pass: the payload says what is found."""
 

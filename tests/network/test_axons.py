@@ -13,6 +13,7 @@ import pytest
 
 from raytensor import config
 from raytensor.axons import Door
+from raytensor.chain.actor import ChainWriter
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.client import ChainClient
 from raytensor.chain.metagraph import read_metagraph
@@ -85,8 +86,9 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
     door, said = None, []
     try:
         pids = fleet.wait_ready(90.0)
-        signers = [key.open() for key in MINERS]
-        door = Door(cfg, fleet, endpoint, netuid, {signer.ss58: signer for signer in signers}, said.append)
+        writer = ChainWriter(endpoint, {key.ss58: key for key in MINERS}, tmp_path / "journal.sqlite")
+        door = Door(cfg, fleet, endpoint, netuid, hotkeys, writer.submit, said.append)
+        writer.close()
         metagraph = read_metagraph(client, netuid)
         axons = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
         assert {hotkey: axons[hotkey] for hotkey in hotkeys} == door.addresses and "axons are on the chain" in said[0]
