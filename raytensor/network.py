@@ -36,7 +36,7 @@ CHAIN_START_S = 180.0  # to open the subnet and register everyone, on a chain wi
 # Settings that change how a run is carried out but not what it computes: they may differ when it is gone on with.
 MAY_CHANGE = (
     "rounds", "resume", "dry_run", "paths.", "cluster.", "tracker.", "chain.timeout_s", "chain.inclusion_timeout_s",
-    "miners.num_hosts", "miners.cpus_per_host", "miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every", "miners.wire.",
+    "miners.num_hosts", "miners.cpus_per_host", "miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every", "miners.wire.", "miners.files",
     "validators.num_scorers", "validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s",
     "validators.gpus_per_scorer", "validators.pack_", "validators.score_limit_s", "validators.isolate", "validators.evidence_",
 )  # fmt: skip

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from raytensor.config import MinerProfile
 from raytensor.data.text import Text, unigram
 from raytensor.devnet.launch import EmbeddedChain
 from raytensor.miners.fleet import Fleet
-from raytensor.types import Failure, Response, Task
+from raytensor.types import Failure, Response, Submission, Task
 from raytensor.wire.client import WireClient
 from raytensor.wire.codec import Prompt
 from raytensor.wire.settings import Client
@@ -77,9 +78,10 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
         heldout_rows=16,
         cpus_per_host=0.2,
         wire=wire,
+        files=str(tmp_path / "files"),
     )
     cfg = config.RunConfig(
-        miners=miners, chain=config.Chain(tempo=5, block_time_s=0.2), data=config.Data(tokenizer="bytes")
+        mechanism=config.Mechanism(files=True), miners=miners, chain=config.Chain(tempo=5, block_time_s=0.2), data=config.Data(tokenizer="bytes")
     )
     hotkeys = [key.ss58 for key in MINERS]
     fleet = Fleet(cfg, hotkeys, text, num_hosts=1, folder=tmp_path)
@@ -108,6 +110,13 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
         (silent,) = ask(VALIDATOR, [task(netuid, VALIDATOR, hotkeys[1])], metagraph)
         (stranger,) = ask(STRANGER, [task(netuid, STRANGER, hotkeys[0])], metagraph)
         assert "no answer" in silent.detail and "not registered" in stranger.detail
+
+        # The file that the miner committed to, and no other.
+        asked = replace(question, task_id="file", kind="file", tokens=np.zeros((1, 1), np.int32), lengths=np.ones(1, np.int32), digest=fleet.files[hotkeys[0]])
+        (file, none) = ask(VALIDATOR, [asked, replace(asked, task_id="none", digest="0" * 64)], metagraph)
+        (within,) = fleet.ask([asked])
+        assert isinstance(file, Submission) and file.digest == asked.digest and file.payload == Path(within.path).read_bytes()
+        assert isinstance(none, Failure) and "no answer" in none.detail
 
         strange = replace(task(netuid, VALIDATOR, hotkeys[0], 5), tokens=np.full((6, 12), V, np.int32))
         (refused,) = ask(VALIDATOR, [strange], metagraph)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 
 import pytest
 import rich.console
@@ -19,8 +20,9 @@ import rich.console
 from raytensor.telemetry import events as ev
 from raytensor.telemetry.console import Console
 from raytensor.telemetry.history import History
+from raytensor.telemetry.report import _page
 from raytensor.telemetry.summary import build_summary
-from raytensor.telemetry.views import bar, ends, live_view, minutes, short, sparkline, tao
+from raytensor.telemetry.views import bar, ends, final_table, live_view, minutes, round_line, short, sparkline, tao
 
 
 def rendered(renderable, width: int, height: int) -> list[str]:
@@ -70,6 +72,23 @@ def test_the_live_view_word_by_word(make_events):
     assert "now: playing rounds" in text and "dividends: validator-0 1.000" in text
     rows = [line.split() for line in text.splitlines() if " miner-" in line]
     assert [row[:3] for row in rows] == [["2", "miner-0", "honest"], ["3", "miner-1", "honest"], ["4", "miner-2", "honest"]]
+
+
+@pytest.mark.parametrize(("width", "word"), [(80, "turned d…"), (120, "turned down")])
+def test_where_miners_stand_is_shown_where_a_mechanism_says_it(make_events, width, word):
+    events = make_events(3, 1, rounds=4)
+    newest = next(event for event in reversed(events) if isinstance(event, ev.RoundDone))
+    standings = {key: "turned down" for key in newest.losses} | {min(newest.losses): "king"}
+    told = [replace(event, standings=standings) if event is newest else event for event in events]
+    history = History(told)
+    lines = rendered(live_view(history, "demo", events[-1].t, width, 24), width, 24)
+    rows = [line for line in lines if " miner-" in line]
+    assert max(map(len, lines)) <= width and "king" in rows[0] and word in rows[1] and word in rows[2]
+    assert " | king miner-0 | " in round_line(newest, history) and "king" not in round_line(newest, History(events))
+    summary = build_summary(history)
+    assert [n["standing"] for n in summary["neurons"]] == ["", "", "king", "turned down", "turned down"]
+    assert "king" in "\n".join(rendered(final_table(summary, 120, 40), 120, 40))
+    assert "<th>standing</th>" in _page(history, summary, {}, "") and "<th>standing" not in _page(History(events), build_summary(History(events)), {}, "")
 
 
 def test_before_anything_is_known():
