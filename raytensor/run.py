@@ -51,6 +51,9 @@ def run_main(argv: Sequence[str]) -> int:
         print(_help(), end="")
         return 0
     cfg = config.compose("run", list(argv))
+    from raytensor.data import corpus
+
+    corpus.refuse_missing(cfg.data)
     if cfg.dry_run:
         print(_dry_run(cfg), end="")
         return 0

@@ -54,19 +54,13 @@ def train_main(argv: Sequence[str]) -> int:
         print(HELP.format(conf=config.conf_dir(), groups=groups, settings=config.help_of_settings(TrainConfig)), end="")
         return 0
     cfg: TrainConfig = config.compose("train", list(argv))
-    refuse_missing_data(cfg)
+    from raytensor.data import corpus
+
+    corpus.refuse_missing(cfg.data)
     if cfg.dry_run:
         print(_dry_run(cfg), end="")
         return 0
     return play(cfg)
-
-
-def refuse_missing_data(cfg: TrainConfig) -> None:
-    """Raises `ConfigError` for local files that are not there, before anything starts."""
-    from raytensor.data import corpus
-
-    if cfg.data.source in corpus.LOCAL:
-        corpus.local_files(cfg.data)
 
 
 def play(cfg: TrainConfig) -> int:
@@ -185,6 +179,8 @@ class Tail:
                     )
                 )
                 continue
+            if "refusal" in found:
+                continue  # `fit` raises it
             if "warning" in found:
                 self._show(events.Warned(text=found["warning"]))
                 continue

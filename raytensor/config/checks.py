@@ -5,12 +5,13 @@ In: a configuration. Out: nothing, or one `ConfigError` with a line per mistake.
 
 from __future__ import annotations
 
+import importlib.metadata
 import ipaddress
 import math
 from pathlib import Path
 from typing import Any
 
-from raytensor.config.groups import ENGINES
+from raytensor.config.groups import ENGINES, OPTIMIZERS
 from raytensor.errors import ConfigError
 
 
@@ -30,7 +31,7 @@ def absolute_folder(name: str | None) -> str | None:
 
 
 def training_mistakes(cfg: Any) -> list[str]:
-    """What is wrong with `engine`, `ranks`, `gpus_per_rank`, `cpus_per_rank`, `precision`, `accumulate`, `batch_size` and
+    """What is wrong with `engine`, `optimizer`, `ranks`, `gpus_per_rank`, `cpus_per_rank`, `precision`, `accumulate`, `batch_size` and
     `lora_rank` of a model's training; "key=value: why" each."""
     wrong = []
 
@@ -39,6 +40,16 @@ def training_mistakes(cfg: Any) -> list[str]:
             wrong.append(f"{key}={getattr(cfg, key)!r}: {why}")
 
     need(cfg.engine in ENGINES, "engine", f"must be one of {', '.join(ENGINES)}")
+    need(cfg.optimizer in OPTIMIZERS, "optimizer", f"there is {', '.join(OPTIMIZERS)}; take one of these")
+    if cfg.optimizer == "muon":
+        need(
+            cfg.engine not in ENGINES[2:],
+            "optimizer",
+            f"works on whole matrices, which engine={cfg.engine} cuts; take engine=ddp, or optimizer=adamw or sgd",
+        )
+        torch = importlib.metadata.version("torch")
+        have = tuple(int(part) for part in torch.split(".")[:2]) >= (2, 9)
+        need(have, "optimizer", f"comes with torch 2.9, here is {torch}; take optimizer=adamw or sgd, or a newer torch")
     need(cfg.ranks >= 1, "ranks", "must be 1 or greater")
     need(cfg.engine != "plain" or cfg.ranks == 1, "ranks", "engine=plain is one process; take engine=ddp, fsdp2, zero1, zero2 or zero3")
     need(cfg.gpus_per_rank in (0, 1), "gpus_per_rank", "must be 0 or 1: a rank has one device; more GPUs are more ranks")

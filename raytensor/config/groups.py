@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 ENGINES = ("plain", "ddp", "fsdp2", "zero1", "zero2", "zero3")
+OPTIMIZERS = ("adamw", "sgd", "muon")
 BEHAVIOURS = ("honest", "lazy", "copy", "constant", "random", "silent")
 # Of miners that train one model together (mechanism=collab), beside those above.
 COLLAB_BEHAVIOURS = ("wrong_data", "sign_flip", "stale", "huge", "nan")
@@ -79,7 +80,9 @@ class MinerProfile:
     layers: int = 4
     # Number of attention heads.
     heads: int = 4
-    # Learning rate of AdamW.
+    # adamw | sgd (momentum 0.9) | muon (of the layers' matrices, AdamW for the rest; engine plain or ddp)
+    optimizer: str = "adamw"
+    # Learning rate.
     lr: float = 3e-3
     # Optimizer steps per round.
     steps: int = 8

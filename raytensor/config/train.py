@@ -25,7 +25,9 @@ class Training:
     batch_size: int = 8
     # Tokens of a sequence.
     seq_len: int = 128
-    # Learning rate of AdamW after the warm-up.
+    # adamw | sgd (momentum 0.9) | muon (of the layers' matrices, AdamW for the rest; engine plain or ddp)
+    optimizer: str = "adamw"
+    # Learning rate after the warm-up.
     lr: float = 3e-3
     # Steps of linear warm-up.
     warmup_steps: int = 20

@@ -74,6 +74,12 @@ def fingerprint(cfg: Data) -> str:
     return hashlib.blake2b(json.dumps(settings).encode(), digest_size=12).hexdigest()
 
 
+def refuse_missing(cfg: Data) -> None:
+    """Raises `ConfigError` for local files that are not there; to be called before anything starts."""
+    if cfg.source in LOCAL:
+        local_files(cfg)
+
+
 def local_files(cfg: Data) -> list[str]:
     """Absolute paths of a local source, sorted. Raises `ConfigError` when there are none."""
     if not cfg.files:

@@ -181,7 +181,7 @@ class CollaboratingMiner:
         self.hotkey = hotkey
         self.profile = profile
         self._vocab_size = text.vocab_size
-        self._own = Collaborator(hotkey, profile.behaviour, rule, Recipe(lr=profile.lr), device=device, other_text=other)
+        self._own = Collaborator(hotkey, profile.behaviour, rule, Recipe(optimizer=profile.optimizer, lr=profile.lr), device=device, other_text=other)
 
     def train(self, round: int) -> float | None:
         return None

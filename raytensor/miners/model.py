@@ -40,6 +40,7 @@ def build(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int) -> nn
 def make_engine(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int, ranks: Ranks) -> engine.Engine:
     """The engine of a profile on this rank."""
     recipe = Recipe(
+        optimizer=profile.optimizer,
         lr=profile.lr,
         accumulate=profile.accumulate,
         precision=profile.precision,

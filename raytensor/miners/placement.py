@@ -55,6 +55,7 @@ def place(profiles: Mapping[str, MinerProfile], hosts: int) -> list[list[tuple[s
 def architecture(profile: MinerProfile) -> tuple[int, int, int] | None:
     """What profiles must share to be stacked: (hidden, layers, heads); None for one that needs an engine of its own."""
     own = profile.model or profile.engine != "plain" or profile.precision != "fp32" or profile.accumulate > 1
+    own = own or profile.optimizer != "adamw"
     if own or profile.activation_checkpointing or profile.lora_rank or profile.behaviour not in LEARNING:
         return None
     return profile.hidden, profile.layers, profile.heads

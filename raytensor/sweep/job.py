@@ -73,7 +73,10 @@ def sweep_main(argv: Sequence[str]) -> int:
     found = space.parse(cfg.search.space, space.settings_of(SweepConfig))
     points = space.points(found, cfg.search.method, cfg.search.num_trials, cfg.seed)
     base = _base(argv)
+    from raytensor.data import corpus
     from raytensor.sweep import tuner
+
+    corpus.refuse_missing(cfg.data)
 
     tuner.quiet()
     tuner.check_scheduler(cfg, found)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
@@ -32,6 +32,7 @@ from raytensor.errors import ClusterError, ConfigError
 from raytensor.sweep.asha import RecordedASHA
 from raytensor.sweep.host import CALLERS, TrialHost
 from raytensor.sweep.outcome import TrialOutcome, outcome_of
+from raytensor.sweep.pbt import SeededPBT
 from raytensor.sweep.space import Distribution, Point, compose, corners, overrides
 from raytensor.sweep.store import Store, read_lineage
 from raytensor.sweep.trainable import Plan, Trial, bundles, hosted, trial_number
@@ -189,9 +190,10 @@ def _scheduler(cfg: SweepConfig, space: Mapping[str, Distribution], folder: Path
         return point
 
     # In step: who goes on from whom must not depend on who was faster.
-    return PopulationBasedTraining(
-        time_attr="round", metric=METRIC, mode="min", perturbation_interval=settings.grace, hyperparam_mutations=mutations, custom_explore_fn=bounded, log_config=False, synch=True
-    )
+    return SeededPBT(
+        cfg.seed, time_attr="round", metric=METRIC, mode="min", perturbation_interval=settings.grace,
+        hyperparam_mutations=mutations, custom_explore_fn=bounded, log_config=False,
+    )  # fmt: skip
 
 
 def check_scheduler(cfg: SweepConfig, space: Mapping[str, Distribution]) -> None:

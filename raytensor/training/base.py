@@ -89,11 +89,12 @@ class BaseEngine:
             self._read,
             steps=self.steps,
             strategy=self.strategy,
+            optimizer=self.recipe.optimizer,
             position=position or {},
         )
 
     def load(self, folder: Path) -> dict[str, Any]:
-        found = checkpoint.read(folder, self._shapes, self.ranks)
+        found = checkpoint.read(folder, self._shapes, self.ranks, self.recipe.optimizer)
         with torch.no_grad():
             for name in self._shapes:
                 self._write(name, found[name], found.steps)

@@ -5,7 +5,8 @@ In: whole tensors by the model's own parameter names, one at a time. Out: a fold
     engine.json                        what it is of: parameters and shapes, optimizer, steps, files with sizes and hashes,
                                        and the hash of all that
     model[-00001-of-00002].safetensors       parameters in float32, each whole, in the file of the rank that wrote it
-    optimizer[-00001-of-00002].safetensors   "<parameter>.exp_avg" and ".exp_avg_sq" of AdamW, "random.<rank>.<device>"
+    optimizer[-00001-of-00002].safetensors   "<parameter>.exp_avg" and ".exp_avg_sq" of AdamW, ".momentum_buffer" of the
+                                             others, "random.<rank>.<device>"
 
 A parameter is never cut in the files: sharded engines gather one at a time and one rank keeps it. So the same folder
 goes on with another strategy or another number of ranks, optimizer included. No pickle.
@@ -29,9 +30,10 @@ from safetensors.torch import save_file
 from raytensor.errors import DamagedCheckpoint, DataError
 from raytensor.training.folders import atomic_folder
 from raytensor.training.ranks import Ranks
+from raytensor.training.recipe import ADAMW, MOMENTUM
 
 FORMAT = 3
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = (*ADAMW, *MOMENTUM)
 
 Shapes = Mapping[str, tuple[int, ...]]
 T = TypeVar("T")
@@ -45,6 +47,7 @@ def save(
     *,
     steps: int,
     strategy: str,
+    optimizer: str,
     position: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint; all ranks call it together, and it is whole when it returns.
@@ -74,7 +77,7 @@ def save(
             manifest = {
                 "format": FORMAT,
                 "steps": steps,
-                "optimizer": "AdamW",
+                "optimizer": optimizer,
                 "written_by": {"strategy": strategy, "ranks": ranks.size},
                 "parameters": {name: list(shape) for name, shape in shapes.items()},
                 "files": files,
@@ -90,7 +93,7 @@ class Reader:
     Raises `DamagedCheckpoint` that says what is missing or damaged, `DataError` when it is of another model or optimizer.
     """
 
-    def __init__(self, folder: Path, shapes: Shapes) -> None:
+    def __init__(self, folder: Path, shapes: Shapes, optimizer: str = "adamw") -> None:
         self.folder = folder
         try:
             manifest = json.loads((folder / "engine.json").read_text())
@@ -100,15 +103,14 @@ class Reader:
                 raise ValueError("its hash is not the one that was written")
             self.steps, self.position = int(manifest["steps"]), dict(manifest["position"])
             found, files, self.written_by = manifest["parameters"], manifest["files"], manifest["written_by"]
-            optimizer = manifest["optimizer"]
+            trained_with = manifest["optimizer"]
         except FileNotFoundError:
             raise self._damage("there is no engine.json in it") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damage(f"engine.json is damaged: {error!r}") from error
-        if optimizer != "AdamW":
-            raise DataError(
-                _refusal(folder, f"it was trained with another optimizer ({optimizer}), this one is AdamW")
-            )
+        if trained_with != optimizer:
+            why = f"it was trained with another optimizer ({trained_with}), this one is {optimizer}; take {trained_with}"
+            raise DataError(_refusal(folder, why))
         self._same_model({name: tuple(shape) for name, shape in found.items()}, shapes)
         for name, entry in files.items():
             path = folder / name
@@ -163,12 +165,12 @@ class Reader:
         return DamagedCheckpoint(_refusal(self.folder, why))
 
 
-def read(folder: Path, shapes: Shapes, ranks: Ranks) -> Reader:
+def read(folder: Path, shapes: Shapes, ranks: Ranks, optimizer: str) -> Reader:
     """A `Reader`; all ranks call it together. What one of them refuses is refused on all, before any has taken anything."""
     found: Reader | None = None
     refusal: DataError | None = None
     try:
-        found = Reader(folder, shapes)
+        found = Reader(folder, shapes, optimizer)
     except DataError as error:
         refusal = error
     refusals = [error for error in ranks.gather(refusal) if error is not None]

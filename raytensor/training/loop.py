@@ -35,6 +35,10 @@ from raytensor.training.recipe import Recipe
 PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12}
 
 
+class CannotResume(DataError):
+    """What is in the folder can't be gone on with; raised on every rank alike, before the first step."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """loss: mean training loss of the steps since the last one, nats per token. heldout: held-out loss, when measured.
@@ -75,7 +79,7 @@ def run(
     """Train to the last step, then export. `report` is called on every rank, with equal steps; `warn` on the first, with a
     line for a checkpoint that is damaged and was passed over.
 
-    Raises `DataError` for checkpoints that can't be gone on with.
+    Raises `CannotResume` for checkpoints that are damaged, or of another model, optimizer or corpus.
     """
     torch.set_num_threads(cfg.cluster.torch_threads)
     transformers.logging.set_verbosity_error()
@@ -87,9 +91,12 @@ def run(
     flops = models.flops_per_token(model, training.seq_len)
     engine = engines.make(training.engine, model, recipe_of(cfg), ranks)
     points = folder / "checkpoints"
-    position = _resume(points, engine, ranks, warn)
-    if position is not None:
-        stream.restore(position["stream"])
+    try:
+        position = _resume(points, engine, ranks, warn)
+        if position is not None:
+            stream.restore(position["stream"])
+    except DataError as error:
+        raise CannotResume(str(error)) from error
     questions = _questions(cfg, coder)
     while engine.steps < training.steps:
         began, before = time.perf_counter(), engine.steps
@@ -134,6 +141,7 @@ def recipe_of(cfg: TrainConfig) -> Recipe:
     """How the configuration trains."""
     training = cfg.training
     return Recipe(
+        optimizer=training.optimizer,
         lr=training.lr,
         warmup_steps=training.warmup_steps,
         schedule=training.schedule,

@@ -1,24 +1,31 @@
-"""How a model is trained, whatever engine does it: learning rate, weight decay, clipping, precision. Pure.
+"""How a model is trained, whatever engine does it: optimizer, learning rate, weight decay, clipping, precision. Pure.
 
-In: numbers. Out: the rate of a step, the parameter groups of AdamW. Every engine takes both from here, so that a loss
-curve does not depend on the engine. Knows nothing of devices, ranks or data.
+In: numbers. Out: the rate of a step, torch's optimizers. Every engine takes both from here, so that a loss curve does not
+depend on the engine. Knows nothing of devices, ranks or data.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+# What optimizers keep of each parameter, by torch's names.
+ADAMW = ("exp_avg", "exp_avg_sq")
+MOMENTUM = ("momentum_buffer",)
+
 
 @dataclass(frozen=True)
 class Recipe:
     """Settings of a training.
 
+    optimizer                 adamw; sgd, with `momentum`; muon (Jordan et al. 2024, as torch has it from 2.9 on), which
+                              orthogonalises the steps of the hidden layers' matrices, with AdamW for all else. Its steps
+                              are as large as AdamW's, so that one `lr` does for both (Liu et al. 2025, arXiv 2502.16982).
     lr                        learning rate after `warmup_steps` optimizer steps.
     schedule                  constant, or cosine: down to `min_lr_share` of `lr` at step `total_steps`.
     weight_decay              of matrices; vectors (norms, biases) are not decayed.
@@ -29,6 +36,7 @@ class Recipe:
     compile                   torch.compile; None: on a GPU only (on a CPU it costs a minute and gains nothing).
     """
 
+    optimizer: str = "adamw"
     lr: float = 3e-3
     warmup_steps: int = 10
     schedule: str = "constant"
@@ -36,6 +44,7 @@ class Recipe:
     min_lr_share: float = 0.1
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
+    momentum: float = 0.9
     clip: float = 1.0
     accumulate: int = 1
     precision: str = "fp32"
@@ -53,12 +62,29 @@ class Recipe:
         return self.lr * (self.min_lr_share + (1.0 - self.min_lr_share) * 0.5 * (1.0 + math.cos(math.pi * done)))
 
     def groups(self, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
-        """Parameter groups of AdamW: what multiplies is decayed, the norms' gains and the biases are not."""
+        """Parameter groups: what multiplies is decayed, the norms' gains and the biases are not."""
         trained = [p for p in parameters if p.requires_grad]
         matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         return [group for group in groups if group["params"]]
 
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-        """torch's AdamW over `groups`; fused, which every engine gets, so that all round alike."""
-        return torch.optim.AdamW(self.groups(parameters), lr=self.lr, betas=self.betas, fused=True)
+    def optimizers(self, parameters: Mapping[str, nn.Parameter], hidden: Collection[str] = ()) -> list[torch.optim.Optimizer]:
+        """torch's own over `groups`; AdamW fused, which every engine gets, so that all round alike.
+
+        hidden  names of the parameters that stand in the repeated layers; only muon asks.
+        """
+        rest, found = parameters, []
+        if self.optimizer == "muon":
+            matrices = {name: p for name, p in parameters.items() if name in hidden and p.ndim == 2}
+            rest = {name: p for name, p in parameters.items() if name not in matrices}
+            settings = {"weight_decay": self.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+            found = [torch.optim.Muon(matrices.values(), lr=self.lr, **settings)] if matrices else []
+        groups = self.groups(rest.values())
+        if self.optimizer == "sgd":
+            return [torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)]  # cut parameters have no fused one
+        return [*found, torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)] if groups else found
+
+
+def state_keys(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    """What an optimizer keeps of each parameter."""
+    return ADAMW if isinstance(optimizer, torch.optim.AdamW) else MOMENTUM

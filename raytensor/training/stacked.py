@@ -24,7 +24,7 @@ from torch import nn
 
 from raytensor.training import checkpoint, stacked_adamw
 from raytensor.training.ranks import alone
-from raytensor.training.recipe import Recipe
+from raytensor.training.recipe import ADAMW, Recipe
 from raytensor.training.stacked_llama import Shape, StackedLlama
 
 # Models that are computed at once. On a CPU 16 is a little faster than 8 or 32 at 119k parameters, whatever the batch.
@@ -64,8 +64,8 @@ class StackedEngine:
 
     def add(self, model: nn.Module, recipe: Recipe) -> StackedMember:
         """One more model; its number is the next."""
-        if recipe.accumulate != 1 or recipe.precision != "fp32" or recipe.activation_checkpointing:
-            raise ValueError(f"{recipe}: stacked models train in fp32 without accumulation or activation checkpointing; use the plain engine")
+        if recipe.optimizer != "adamw" or recipe.accumulate != 1 or recipe.precision != "fp32" or recipe.activation_checkpointing:
+            raise ValueError(f"{recipe}: stacked models train with adamw in fp32, without accumulation or activation checkpointing; use the plain engine")
         shape = Shape.of(model)
         if shape is None or self.shape not in (None, shape):
             raise ValueError(f"model {len(self)} ({type(model).__name__}) can't be stacked: {'no plain Llama' if shape is None else 'it has another shape'}")
@@ -114,15 +114,16 @@ class StackedEngine:
         """Write one model's state as the plain engine does, which can go on from it."""
         named = self._named(number)
         checkpoint.save(
-            folder, alone(), self.shape.parameters(), named.__getitem__, steps=self.steps[number], strategy="plain", position=position or {}
-        )
+            folder, alone(), self.shape.parameters(), named.__getitem__, steps=self.steps[number], strategy="plain", optimizer="adamw",
+            position=position or {},
+        )  # fmt: skip
 
     def load(self, number: int, folder: Path) -> dict[str, Any]:
         """Take over a state that any engine wrote; returns its position. Raises `DataError` as the plain engine does."""
         found = checkpoint.Reader(folder, self.shape.parameters())
         for name, at, size in _places(self.shape):
             values = found[name]
-            for row, key in enumerate(("param", *checkpoint.MOMENTS)):
+            for row, key in enumerate(("param", *ADAMW)):
                 value = values.get(key)
                 self._of(number)[row, at : at + size.numel()] = 0.0 if value is None else value.flatten().to(self._device)
         self.steps[number] = found.steps
@@ -178,7 +179,7 @@ class StackedEngine:
     def _named(self, number: int) -> dict[str, dict[str, torch.Tensor]]:
         """Parameter and, once there are some, moments by name, on the CPU."""
         state = self._of(number).cpu()
-        keys = ("param", *checkpoint.MOMENTS) if self.steps[number] else ("param",)
+        keys = ("param", *ADAMW) if self.steps[number] else ("param",)
         return {
             name: {key: state[row, at : at + size.numel()].view(size).clone() for row, key in enumerate(keys)} for name, at, size in _places(self.shape)
         }

@@ -14,9 +14,8 @@ from torch import nn
 
 from raytensor.training.base import BaseEngine
 from raytensor.training.causal import layers
-from raytensor.training.checkpoint import MOMENTS
 from raytensor.training.ranks import Ranks, alone
-from raytensor.training.recipe import Recipe
+from raytensor.training.recipe import ADAMW, Recipe, state_keys
 
 
 class TorchEngine(BaseEngine):
@@ -43,7 +42,11 @@ class TorchEngine(BaseEngine):
         # The loss is compiled, answers are not: their shapes change with every question.
         self._loss: Any = torch.compile(self._module) if self._compiles and strategy != "fsdp2" else self._module
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._optimizer = recipe.optimizer(self._parameters.values())
+        inner = {id(p) for p in layers(model).parameters()} if recipe.optimizer == "muon" else ()
+        assert not inner or strategy in ("plain", "ddp"), "muon needs whole matrices"
+        hidden = [name for name, p in self._parameters.items() if id(p) in inner]
+        self._optimizers = recipe.optimizers(self._parameters, hidden)
+        self._optimizer_of = {p: made for made in self._optimizers for group in made.param_groups for p in group["params"]}
 
     def _shard(self) -> None:
         from torch.distributed.device_mesh import init_device_mesh
@@ -74,10 +77,11 @@ class TorchEngine(BaseEngine):
 
     def _apply(self, rate: float) -> None:
         nn.utils.clip_grad_norm_(self._parameters.values(), self.recipe.clip)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
     def _serve(self, tokens: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         with self._autocast():
@@ -88,19 +92,22 @@ class TorchEngine(BaseEngine):
 
     def _read(self, name: str) -> dict[str, torch.Tensor]:
         parameter = self._parameters[name]
-        state = self._optimizer.state.get(parameter, {})
-        values = {"param": parameter.detach(), **{key: state[key] for key in MOMENTS if key in state}}
+        optimizer = self._optimizer_of[parameter]
+        state = optimizer.state.get(parameter, {})
+        values = {"param": parameter.detach(), **{key: state[key] for key in state_keys(optimizer) if key in state}}
         return {key: _whole(value).float().cpu() for key, value in values.items()}
 
     def _write(self, name: str, values: dict[str, torch.Tensor], steps: int) -> None:
         parameter = self._parameters[name]
         parameter.copy_(_like(values["param"], parameter))
-        if all(key in values for key in MOMENTS):
-            moments = {key: _like(values[key], parameter) for key in MOMENTS}
-            step = torch.tensor(float(steps), device=self.ranks.device)
-            self._optimizer.state[parameter] = {"step": step, **moments}
+        optimizer = self._optimizer_of[parameter]
+        keys = state_keys(optimizer)
+        if all(key in values for key in keys):
+            optimizer.state[parameter] = {key: _like(values[key], parameter) for key in keys}
+            if keys is ADAMW:
+                optimizer.state[parameter]["step"] = torch.tensor(float(steps), device=self.ranks.device)
         else:
-            self._optimizer.state.pop(parameter, None)
+            optimizer.state.pop(parameter, None)
 
 
 def _whole(value: torch.Tensor) -> torch.Tensor:

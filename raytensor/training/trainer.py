@@ -1,7 +1,7 @@
 """The training loop on Ray Train: workers in a placement group, replaced when one is lost, fewer of them when elastic.
 
 In: a `TrainConfig`, the run folder. Out: what `loop.run` leaves in the folder, and `<folder>/training.jsonl`, a line per
-start, `Progress` or warning, written by the first rank. Waits for: the end of the training.
+start, `Progress`, warning or refusal, written by the first rank. Waits for: the end of the training.
 A lost worker ends all of them; Ray starts a new group, which goes on from the newest checkpoint, at most `max_failures`
 times. Checkpoints are the engine's own and go straight to the folder: Ray copies nothing.
 """
@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from raytensor.config.train import TrainConfig
-from raytensor.errors import ClusterError, RayTensorError
+from raytensor.errors import ClusterError, DataError, RayTensorError
 
 PROGRESS = "training.jsonl"
 
 
 def fit(cfg: TrainConfig, folder: Path) -> None:
-    """Train to the last step. Raises `ClusterError` with the cause when the workers were lost too often."""
+    """Train to the last step. Raises `ClusterError` with the cause when the workers were lost too often, `DataError` when
+    what is in the folder can't be gone on with."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     training = cfg.training
+    before = len(_lines(folder))
     resources = {"CPU": training.cpus_per_rank} | ({"GPU": 1} if training.gpus_per_rank else {})
     workers: Any = training.ranks if training.min_ranks is None else (training.min_ranks, training.ranks)
     trainer = TorchTrainer(
@@ -52,6 +54,9 @@ def fit(cfg: TrainConfig, folder: Path) -> None:
         raise ClusterError(
             f"the training failed: {_cause(error)}\n  more: Ray's logs, and resume=auto goes on from the newest checkpoint"
         ) from error
+    for line in _lines(folder)[before:]:
+        if "refusal" in line:
+            raise DataError(line["refusal"])
 
 
 def _work(job: dict[str, Any]) -> None:
@@ -74,12 +79,22 @@ def _work(job: dict[str, Any]) -> None:
             _append(folder, dataclasses.asdict(progress))
         ray.train.report({"step": progress.step, "loss": progress.loss})
 
-    loop.run(cfg, ranks, folder, report, lambda text: _append(folder, {"warning": text}))
+    try:
+        loop.run(cfg, ranks, folder, report, lambda text: _append(folder, {"warning": text}))
+    except loop.CannotResume as error:  # in another group as well: not for Ray to try again
+        if ranks.first:
+            _append(folder, {"refusal": str(error)})
 
 
 def _append(folder: Path, line: dict[str, Any]) -> None:
     with (folder / PROGRESS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    path = folder / PROGRESS
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _cause(error: BaseException) -> str:

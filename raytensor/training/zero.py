@@ -1,6 +1,6 @@
 """Engines of DeepSpeed: ZeRO stages 1 (moments cut over ranks), 2 (gradients as well), 3 (parameters as well).
 
-In and out: as `Engine` says. The optimizer is torch's own AdamW, so that nothing of DeepSpeed is compiled; DeepSpeed
+In and out: as `Engine` says. The optimizer is torch's own, so that nothing of DeepSpeed is compiled; DeepSpeed
 cuts it. In bf16 the weights are bfloat16 with float32 masters, where plain torch casts at each product.
 
 The model is built whole on every rank before it is cut (`zero.Init` loses the initial weights that transformers gives):
@@ -17,9 +17,8 @@ from torch import nn
 
 from raytensor.training.base import BaseEngine
 from raytensor.training.causal import layers
-from raytensor.training.checkpoint import MOMENTS
 from raytensor.training.ranks import Ranks
-from raytensor.training.recipe import Recipe
+from raytensor.training.recipe import ADAMW, Recipe, state_keys
 
 
 class ZeroEngine(BaseEngine):
@@ -41,15 +40,17 @@ class ZeroEngine(BaseEngine):
             "bf16": {"enabled": recipe.precision == "bf16"},
             "data_types": {"grad_accum_dtype": "fp32"},
         }
-        trained = [p for p in model.parameters() if p.requires_grad]
+        assert recipe.optimizer != "muon", "muon needs whole matrices"
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        (optimizer,) = recipe.optimizers(self._parameters)
+        self._keys = state_keys(optimizer)
         self._engine, *_ = deepspeed.initialize(
             model=self._causal,
-            optimizer=recipe.optimizer(trained),
-            model_parameters=trained,
+            optimizer=optimizer,
+            model_parameters=list(self._parameters.values()),
             config=config,
             dist_init_required=False,
         )
-        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def _backward(self, tokens: torch.Tensor, *, last: bool) -> torch.Tensor:
         self._engine.set_gradient_accumulation_boundary(last)
@@ -72,16 +73,16 @@ class ZeroEngine(BaseEngine):
         values = {"param": safe_get_full_fp32_param(parameter)}
         if self._states():
             self._link_states()
-            values |= {key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
+            values |= {key: safe_get_full_optimizer_state(parameter, key) for key in self._keys}
         return {key: value.view(self._shapes[name]).float().cpu() for key, value in values.items()}
 
     def _write(self, name: str, values: dict[str, torch.Tensor], steps: int) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         parameter = self._parameters[name]
-        self._make_states(steps, fresh=not all(key in values for key in MOMENTS))
+        self._make_states(steps, fresh=not all(key in values for key in self._keys))
         safe_set_full_fp32_param(parameter, values["param"].to(self.ranks.device))
-        for key in MOMENTS:
+        for key in self._keys:
             if key in values:
                 safe_set_full_optimizer_state(parameter, values[key].to(self.ranks.device), key)
         self._set_working_copy(parameter, values["param"])
@@ -102,15 +103,16 @@ class ZeroEngine(BaseEngine):
         return self._engine.optimizer.optimizer.state
 
     def _make_states(self, steps: int, *, fresh: bool) -> None:
-        """AdamW makes its moments in its first step; a checkpoint needs them before it, or must take them away."""
+        """An optimizer makes its state in its first step; a checkpoint needs them before it, or must take them away."""
         states = self._states()
         if fresh:
             states.clear()
             return
         for flat in self._flat_masters():
             if not states.get(flat):
-                states[flat] = {key: torch.zeros_like(flat) for key in MOMENTS}
-            states[flat]["step"] = torch.tensor(float(steps), device=self.ranks.device)
+                states[flat] = {key: torch.zeros_like(flat) for key in self._keys}
+            if self._keys is ADAMW:
+                states[flat]["step"] = torch.tensor(float(steps), device=self.ranks.device)
         self._link_states()
 
     def _flat_masters(self) -> list[torch.Tensor]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from test_train_job import ROOT, environment, settings
 
-from raytensor.errors import DamagedCheckpoint
 from raytensor.training import loop
 from raytensor.training.ranks import alone
 
@@ -90,7 +89,7 @@ def test_when_none_is_whole_it_is_refused_and_nothing_is_touched(whole, tmp_path
         f"the checkpoint {points / name} can't be loaded: {damage(points / name)}"
         for name, damage in zip(reversed(KEPT), (remove, cut), strict=True)
     ]
-    with pytest.raises(DamagedCheckpoint) as caught:
+    with pytest.raises(loop.CannotResume) as caught:
         run(settings(tmp_path, schedule="constant", steps=40), tmp_path / "run")
     assert str(caught.value) == (
         f"no checkpoint is whole: {reasons[0]}; {reasons[1]}. Fix: put back a copy of one of them, or begin anew under another name"

@@ -178,5 +178,7 @@ def test_what_can_not_be_stacked_is_refused():
         StackedEngine([build(PROFILE, V, 16, 0), other], [Recipe(), Recipe()])
     with pytest.raises(ValueError, match="longer"):
         StackedEngine(models([0]), [Recipe(), Recipe()])
+    with pytest.raises(ValueError, match="sgd.*use the plain engine"):
+        StackedEngine(models([0]), [Recipe(optimizer="sgd")])
     with pytest.raises(ValueError, match="bf16.*use the plain engine"):
         StackedEngine(models([0]), [Recipe(precision="bf16")])

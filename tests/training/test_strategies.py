@@ -6,6 +6,8 @@ Tolerance: 1e-5 nats on losses near 4 and on log-probabilities after 6 steps; fl
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -60,10 +62,33 @@ def test_two_ranks_train_answer_and_resume_as_one(pair, plain, tmp_path, strateg
     assert pair.train(strategy, 2, 3) == pytest.approx(plain["rest"], abs=CLOSE)
 
 
+@pytest.mark.parametrize("strategy", [*SHARDED, "muon on ddp"])
+def test_other_optimizers_over_ranks(pair, tmp_path, strategy):
+    """Two ranks are one, and from two ranks to one, momentum included."""
+    name, _, strategy = strategy.rpartition(" on ")
+    if name == "muon" and not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    recipe = replace(RECIPE, optimizer=name or "sgd", lr=3e-3 if name else 0.1)
+    one = RankActor(0, 1, ("", 0))
+    one.make("plain", SPEC, recipe)
+    first = one.train("plain", 1, 4)
+    close = 1e-3 if name else CLOSE  # muon's iteration is in bfloat16
+    pair.make(strategy, SPEC, recipe)
+    assert pair.train(strategy, 1, 4) == pytest.approx(first, abs=close)
+    pair.save(strategy, tmp_path / "two")
+    rest = pair.train(strategy, 2, 2)
+    pair.load(strategy, tmp_path / "two")
+    assert pair.train(strategy, 2, 2) == rest
+    one.load("plain", tmp_path / "two")
+    assert one.train("plain", 2, 2) == pytest.approx(rest, abs=close)
+    one.save("plain", tmp_path / "one")
+    pair.make(strategy, SPEC, recipe)
+    pair.load(strategy, tmp_path / "one")
+    assert pair.train(strategy, 3, 2) == pytest.approx(one.train("plain", 3, 2), abs=close)
+
+
 def test_from_zero3_to_fsdp2_and_bf16(pair, plain, tmp_path):
     """Every strategy reads every other's checkpoint; bfloat16 follows the float32 curve to 0.02 nats."""
-    from dataclasses import replace
-
     pair.make("zero3")
     pair.load("zero3", plain["folder"])
     pair.save("zero3", tmp_path / "zero3")
@@ -82,8 +107,6 @@ def test_from_zero3_to_fsdp2_and_bf16(pair, plain, tmp_path):
 def test_adapters_over_ranks(pair, tmp_path):
     """LoRA: only the adapters are trained, saved and cut; the answers of two ranks are those of one."""
     pytest.importorskip("peft")
-    from dataclasses import replace
-
     spec = replace(SPEC, lora_rank=4)
     one = RankActor(0, 1, ("", 0))
     one.make("plain", spec)
