@@ -114,9 +114,14 @@ def play(cfg: SweepConfig, base: Sequence[str], found: dict[str, space.Distribut
             text, place = prepare(cfg.data, Path(cfg.paths.cache), say), folder.path / "text.npz"
             texts.save(place, text)
             folder.save_state({"config": _settled(cfg), "trials": [space.overrides(point) for point in points]})
-            trials = tuner.run_trials(cfg, base, found, points, place, folder.path, asked, say)
-            if cfg.rank_by == "incentive":
-                _earn(cfg, base, text, place, asked, trials)
+            with tuner.start_hosts(cfg, base, place, folder.path / "trials", asked) as hosts:
+                trials = tuner.run_trials(cfg, base, found, points, place, folder.path, asked, hosts, say)
+                if cfg.rank_by == "incentive" and hosts:
+                    _earn(cfg, text, hosts[0], trials)
+            if cfg.rank_by == "incentive" and not hosts:  # trials had processes of their own
+                one = dataclasses.replace(asked, hosts=1)
+                with tuner.start_hosts(cfg, base, place, folder.path / "trials", one) as hosts:
+                    _earn(cfg, text, hosts[0], trials)
         except KeyboardInterrupt:
             say(f"stopped; go on with: raytensor sweep name={name} resume=auto (and the settings you gave)")
             return 130
@@ -149,16 +154,14 @@ def _finish(cfg: SweepConfig, base: Sequence[str], folder: RunFolder, trials: li
     return 0
 
 
-def _earn(cfg: SweepConfig, base: Sequence[str], text: Text, place: Path, asked: Demand, trials: list[TrialOutcome]) -> None:
+def _earn(cfg: SweepConfig, text: Text, host: Any, trials: list[TrialOutcome]) -> None:
     """Every trial's model, as it stands, is a miner of one subnet; its share goes into the trial's outcome."""
     import ray
 
-    from raytensor.sweep import incentive, tuner
+    from raytensor.sweep import incentive
 
     say("ranking by incentive: the trials answer validators side by side")
     alive = {trial.number: trial for trial in trials if trial.loss is not None and trial.status not in (outcome.FAILED, outcome.DIVERGED)}
-    some = dataclasses.replace(asked, hosts=1)
-    (host,) = tuner.start_hosts(cfg, base, place, place.parent / "trials", some)
 
     def ask(number: int, tasks: Sequence[Any]) -> Any:
         trial = alive[number]
@@ -166,7 +169,6 @@ def _earn(cfg: SweepConfig, base: Sequence[str], text: Text, place: Path, asked:
 
     for number, share in incentive.incentives(cfg, text, sorted(alive), ask).items():
         alive[number].incentive = share
-    ray.kill(host)
 
 
 def _base(argv: Sequence[str]) -> list[str]:

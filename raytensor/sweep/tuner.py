@@ -10,11 +10,12 @@ snapshot had them, seconds or minutes old, and a scheduler that has forgotten al
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,12 +120,12 @@ def run_trials(
     text: Path,
     folder: Path,
     found: Demand,
+    hosts: Sequence[Any],
     say: Callable[[str], None],
 ) -> list[TrialOutcome]:
     """Every trial to its end. text: file of the `Text`, on storage that all nodes see. `say` gets a line for each result."""
     keep_all = cfg.scheduler.kind == "pbt"
     store = Store(folder / "trials", keep_all=keep_all)
-    hosts = start_hosts(cfg, base, text, store.folder, found, keep_all=keep_all)
     num_trials = len(points) or cfg.search.num_trials
     at_once = concurrency(cfg, found, num_trials, ray.cluster_resources())
     say(f"{num_trials} trials, {at_once} at a time, {found.hosts} hosts")
@@ -147,23 +148,26 @@ def run_trials(
     )  # fmt: skip
     random.seed(cfg.seed)  # Tune's schedulers draw from the global generators
     np.random.seed(cfg.seed % 2**32)
-    try:
-        results = tuner.fit()
-    finally:
-        for host in hosts:
-            ray.kill(host)
+    results = tuner.fit()
     return [_outcome(number, result, store, cfg.rounds) for number, result in enumerate(results, start=1)]
 
 
-def start_hosts(cfg: SweepConfig, base: Sequence[str], text: Path, folder: Path, found: Demand, *, keep_all: bool = False) -> list[Any]:
-    """Host actors, ready. They hold nothing that is not on file: Ray may start one again anywhere, and repeat its calls."""
+@contextlib.contextmanager
+def start_hosts(cfg: SweepConfig, base: Sequence[str], text: Path, folder: Path, found: Demand) -> Iterator[list[Any]]:
+    """Host actors, ready; they end with the block. They hold nothing that is not on file: Ray may start one again anywhere,
+    and repeat its calls. folder: of the trials."""
+    keep_all = cfg.scheduler.kind == "pbt"
     factory = ray.remote(TrialHost).options(
         num_cpus=found.host_cpus, num_gpus=found.host_gpus, max_restarts=-1, max_task_retries=-1, max_concurrency=CALLERS, scheduling_strategy="SPREAD"
     )
     device = "cuda" if found.host_gpus else "cpu"
     hosts = [factory.remote(tuple(base), text, folder, device=device, threads=cfg.cluster.torch_threads, keep_all=keep_all) for _ in range(found.hosts)]
-    wait_ready({f"host {n}": host.ready.remote() for n, host in enumerate(hosts)}, timeout_s=cfg.cluster.start_timeout_s)
-    return hosts
+    try:
+        wait_ready({f"host {n}": host.ready.remote() for n, host in enumerate(hosts)}, timeout_s=cfg.cluster.start_timeout_s)
+        yield hosts
+    finally:
+        for host in hosts:
+            ray.kill(host)
 
 
 def _outcome(number: int, result: Any, store: Store, rounds: int) -> TrialOutcome:
