@@ -23,6 +23,8 @@ SMALL = [
     "search=own", "+search.space={profile.lr: {loguniform: [1e-5, 2e-2]}}", "search.num_trials=4", "rank_by=incentive", "mechanism.query.rows=64",
 ]  # fmt: skip
 
+AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
+
 
 def start(name: str, runs: Path, *more: str) -> subprocess.Popen:
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -42,7 +44,7 @@ def finish(process: subprocess.Popen, timeout_s: float = 400) -> str:
 
 
 def kill_after(process: subprocess.Popen, results: int) -> list[str]:
-    """Kill -9 of the driver after so many results, and wait until its Ray is gone with it; what it had printed."""
+    """Kill -9 of the driver after so many results, and wait until all that works is gone with it; what it had printed."""
     lines: list[str] = []
     assert process.stdout is not None
     for line in process.stdout:
@@ -54,18 +56,20 @@ def kill_after(process: subprocess.Popen, results: int) -> list[str]:
     end = time.monotonic() + 60
     while time.monotonic() < end and any(alive(process.pid)):
         time.sleep(0.2)
+    assert not alive(process.pid)
     return lines
 
 
 def alive(session: int) -> list[int]:
-    """Processes of a session that have not ended."""
+    """Processes of a session that have not ended, without Ray's agents, which notice the end of their raylet a minute later."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+            fields = rest.split()
         except (OSError, ValueError):
             continue
-        if entry.name.isdigit() and int(fields[3]) == session and fields[0] != "Z":
+        if entry.name.isdigit() and int(fields[3]) == session and fields[0] != "Z" and name not in AGENTS:
             found.append(int(entry.name))
     return found
 
