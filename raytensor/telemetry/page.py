@@ -24,7 +24,7 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-n
 th, td { padding: .35rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 th { color: var(--muted); font-weight: 600; }
 tbody tr:last-child td { border-bottom: 0; }
-:is(th, td):is(:nth-child(2), :nth-child(3), :nth-child(4), :nth-child(5)) { text-align: left; }
+:is(th, td):is(:nth-child(2), :nth-child(3), :nth-child(4), :nth-child(5), .word) { text-align: left; }
 td code { display: inline-block; max-width: 9rem; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom; }
 .good { color: var(--good); }
 .bad { color: var(--bad); font-weight: 600; }

@@ -123,11 +123,13 @@ def _pay(figure: Figure, history: History) -> bool:
     if not rows:
         return False
     axes = figure.add_subplot(xlabel="loss (nats per token)", ylabel="incentive (share)")
-    for behaviour in _behaviours(rows):
+    behaviours = _behaviours(rows)
+    for behaviour in behaviours:
         mine = [row for row in rows if row.behaviour == behaviour]
         axes.scatter([row.loss for row in mine], [row.incentive for row in mine], s=26, color=_colour(behaviour), label=behaviour or "miner", clip_on=False)
     axes.set_ylim(bottom=0)
-    figure.legend(loc="outside lower center", ncols=6, handletextpad=0.2, columnspacing=1.2)
+    columns = max(1, min(6, 56 // (max(map(len, behaviours)) + 4)))
+    figure.legend(loc="outside lower center", ncols=columns, handletextpad=0.2, columnspacing=1.2)
     return True
 
 

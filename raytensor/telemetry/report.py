@@ -166,8 +166,8 @@ def _neurons(neurons: Sequence[Mapping[str, Any]]) -> str:
             number(n["dividends"], 4) if validator else "",
             tao(n["emission_rao"]),
         )
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{title}</th>" for title in heads)
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" if title != "standing" else f'<td class="word">{cell}</td>' for title, cell in zip(heads, cells, strict=True)) + "</tr>")
+    head = "".join(f"<th>{title}</th>" if title != "standing" else f'<th class="word">{title}</th>' for title in heads)
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table>"
 
 

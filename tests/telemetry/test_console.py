@@ -88,7 +88,7 @@ def test_where_miners_stand_is_shown_where_a_mechanism_says_it(make_events, widt
     summary = build_summary(history)
     assert [n["standing"] for n in summary["neurons"]] == ["", "", "king", "turned down", "turned down"]
     assert "king" in "\n".join(rendered(final_table(summary, 120, 40), 120, 40))
-    assert "<th>standing</th>" in _page(history, summary, {}, "") and "<th>standing" not in _page(History(events), build_summary(History(events)), {}, "")
+    assert '<th class="word">standing</th>' in _page(history, summary, {}, "") and ">standing<" not in _page(History(events), build_summary(History(events)), {}, "")
 
 
 def test_before_anything_is_known():
