@@ -150,3 +150,10 @@ def test_a_worker_is_killed_and_the_job_ends_on_the_same_curve(tmp_path):
     ).read_text()
     refused = subprocess.run(command(tmp_path), env=environment(), capture_output=True, text=True, timeout=60)
     assert refused.returncode == 1 and "resume=auto" in refused.stderr
+    # Nothing whole to go on from: one group finds out, and no other is tried.
+    for shard in (tmp_path / "job" / "checkpoints").glob("step-*/model-00002-of-00002.safetensors"):
+        shard.unlink()
+    again = command(tmp_path, "training.engine=ddp", "training.ranks=2", "training.steps=40", "resume=auto")
+    refused = subprocess.run(again, env=environment(), capture_output=True, text=True, timeout=120)
+    assert refused.returncode == 1 and "raytensor train: no checkpoint is whole: the checkpoint " in refused.stderr
+    assert len([line for line in lines(progress) if "pids" in line]) == 3
