@@ -79,8 +79,8 @@ def nodes(tmp_path):
         for process in reversed(processes):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(timeout=40)
+                try:  # a head that drains waits for half a minute, for nobody
+                    process.wait(timeout=8)
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
 
