@@ -42,6 +42,7 @@ def cap(shares: Mapping[str, float], limit: float) -> dict[str, float]:
     order = sorted(paid, key=lambda hotkey: -paid[hotkey])
     ordered = np.array([paid[hotkey] for hotkey in order])
     rest = np.cumsum(ordered[::-1])[::-1]  # rest[m]: sum of all but the largest m
-    capped, scale = next((m, s) for m in range(len(order)) if (s := (1.0 - m * limit) / rest[m]) * ordered[m] <= limit * (1 + 1e-12))
-    at_limit = set(order[:capped])
-    return {hotkey: limit if hotkey in at_limit else share * float(scale) for hotkey, share in shares.items()}
+    # A share of the rest, and not a scale: that of a rest near 0 would be too large for a float.
+    capped = next(m for m in range(len(order)) if (1.0 - m * limit) * (ordered[m] / rest[m]) <= limit * (1 + 1e-12))
+    at_limit, left = set(order[:capped]), 1.0 - capped * limit
+    return {hotkey: limit if hotkey in at_limit else left * (share / float(rest[capped])) for hotkey, share in shares.items()}

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raytensor import config
@@ -125,6 +125,7 @@ def test_weights_are_capped_at_the_fixed_point():
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0.005, 1))
+@example([1.0, 1.0, 1.0, 1.0, 1.0, 59.0, 2.2e-308], 0.15625)  # six at the limit, and a seventh whose share is next to nothing
 def test_capped_weights_sum_to_one_and_keep_their_order(numbers, limit):
     constrained = constrain({str(i): number for i, number in enumerate(numbers)}, config.Mechanism(max_weight=limit))
     paid = sum(number > 0 and number / sum(numbers) > 0 for number in numbers)
