@@ -5,6 +5,8 @@ depend on there (`SubnetView`). A metagraph is read when consensus ran and every
 `view_blocks`, each subnet by itself: one that can't be read is told and keeps none of the others from being read.
 Waits for: the chain, at most `timeout_s` a request. A chain that does not answer is asked until it does; `silence` says
 for how long and why. Knows nothing of rounds; what is slow here delays nobody.
+Not `snapshots`: that reads each subnet once a block, for many readers; here one reader needs a metagraph once in
+`refresh_blocks`, with commitments of the same block and views, which no snapshot has.
 """
 
 from __future__ import annotations

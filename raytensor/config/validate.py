@@ -48,6 +48,10 @@ class Asking:
     body: str = "safetensors"
     # Questions on their way at once.
     max_in_flight: int = 256
+    # Files on their way at once, of these: each is held in memory until it is through.
+    max_files_in_flight: int = 16
+    # MiB of the largest file that is read of a miner; a mechanism may read less (mechanism.model_eval.max_bytes).
+    max_file_mib: float = 256.0
     # Ask addresses of this machine and of private networks, too: for local networks only.
     allow_local_addresses: bool = False
     # Share of the miners that must have answered before the others are given up by the adaptive deadline.
@@ -130,8 +134,8 @@ def check(cfg: ValidateConfig) -> None:
         if unknown:
             checks.add(f"subnets[netuid={rules.netuid}].hotkeys={unknown[0]!r}: is not among hotkeys")
     positive("rounds", "backoff_s", "backoff_most_s", "round_limit_s", "chain.timeout_s", "chain.margin_blocks", "chain.rounds_per_tempo")
-    positive("chain.refresh_blocks", "chain.max_metagraph_age_s", "asking.max_in_flight", "watch.overdue_tempos", "watch.every_blocks")
-    positive("watch.silent_s")
+    positive("chain.refresh_blocks", "chain.max_metagraph_age_s", "asking.max_in_flight", "asking.max_files_in_flight", "asking.max_file_mib")
+    positive("watch.overdue_tempos", "watch.every_blocks", "watch.silent_s")
     positive("validators.num_scorers", "validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s")
     positive("validators.evidence_mib", "validators.evidence_rounds", "validators.evidence_segments")
     positive("validators.pack_items", "validators.pack_mib", "validators.score_limit_s", "cluster.start_timeout_s", "cluster.num_cpus")

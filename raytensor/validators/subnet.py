@@ -19,12 +19,14 @@ from typing import Any
 from raytensor.data.text import Text
 from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.evidence import gather
-from raytensor.types import Commit, Failure, Metagraph, Promises, Score, Task, Weights
+from raytensor.types import Commit, Failure, Metagraph, Promises, Score, Submission, Task, Weights
 from raytensor.validators.desk import ScorerDesk
 from raytensor.validators.evidence import EvidenceLog, Keep, replay
 from raytensor.validators.scoreboard import ScoreBoard
 from raytensor.validators.scorer import Rules
 from raytensor.validators.transport import MinerTransport
+
+HELD_BYTES = 2**30  # of files of one subnet that lie with the scorers; until then more are downloaded
 
 
 @dataclass(frozen=True)
@@ -139,26 +141,42 @@ class SubnetValidator:
     def _ask_and_score(
         self, questions: Mapping[str, tuple[Task, Any]], metagraph: Metagraph, transport: MinerTransport, desk: ScorerDesk, stopped: Callable[[], bool]
     ) -> tuple[dict[str, Score | Failure] | None, set[str]]:
-        """Answers flow into the scorers as they come. Every question ends as one Score or one Failure."""
+        """Answers flow into the scorers as they come, files ahead of their turn. Every question ends as one Score or one
+        Failure."""
         results: dict[str, Score | Failure] = {}
         answered: set[str] = set()
+        held: dict[str, int] = {}  # bytes of the answers that are with the scorers
         desk.open(self.name)
+        end = 0.0
+
+        def take() -> bool:
+            """Take in a result, or wait a moment for one; False when the round was stopped."""
+            nonlocal end
+            found = desk.result(self.name, min(0.5, max(0.0, end - time.monotonic())))
+            if found is not None:
+                results.setdefault(*found)
+                held.pop(found[0], None)
+                end = time.monotonic() + self._score_limit_s  # the scorers work: wait as long as results come
+            elif time.monotonic() >= end:
+                out = len(questions) - len(results)
+                raise TimeoutError(f"the scorers gave no result within {self._score_limit_s:g} s; {out} are out")
+            return not stopped()
+
         for answer in transport.ask([task for task, _ in questions.values()], metagraph):
             if isinstance(answer, Failure):
                 results[answer.item_id] = answer
             else:
                 answered.add(answer.task_id)
                 desk.submit(self.name, *questions[answer.task_id], answer)
+                held[answer.task_id] = len(answer.payload) if isinstance(answer, Submission) else 0
+            end = time.monotonic() + self._score_limit_s
+            while sum(held.values()) > HELD_BYTES:
+                if not take():
+                    return None, answered
             if stopped():
                 return None, answered
         end = time.monotonic() + self._score_limit_s
         while len(results) < len(questions):
-            if stopped():
+            if not take():
                 return None, answered
-            found = desk.result(self.name, min(0.5, max(0.0, end - time.monotonic())))
-            if found is not None:
-                results.setdefault(*found)
-                end = time.monotonic() + self._score_limit_s  # the scorers work: wait as long as results come
-            elif time.monotonic() >= end:
-                raise TimeoutError(f"the scorers gave no result within {self._score_limit_s:g} s; {len(questions) - len(results)} are out")
         return results, answered

@@ -1,13 +1,13 @@
 """How questions reach miners: inside the cluster by Ray calls, or to anybody's miner by signed HTTP.
 
 In: tasks, and the `Metagraph` of their subnet. Out: one answer for each task, as it comes: `Response`, `Submission` or
-`Failure`. The same task gives the same answer on both. Bounds: each task has its own deadline; nothing is waited for
-beyond the longest of them and a grace. Knows nothing of scores.
+`Failure`. The same task gives the same answer on both. Bounds: each task has its own deadline; no answer is waited for
+longer than the longest of them and a grace. Over the wire files are downloaded by the asker, ahead of the scorers, who
+are handed what is here already. Knows nothing of scores.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -47,12 +47,13 @@ class Wire:
         left = {task.task_id: task for task in tasks}
         wanted = {task.hotkey for task in tasks}
         axons = {hotkey: axon for hotkey, axon in zip(metagraph.hotkeys, metagraph.axons, strict=True) if hotkey in wanted}
-        end = time.monotonic() + max((task.deadline_s for task in tasks), default=0.0) + GRACE_S
+        # Not all are asked at once: each answer may take as long, counted from the one before.
+        limit_s = max((task.deadline_s for task in tasks), default=0.0) + GRACE_S
         why = ""
         answers = self._asker.ask.options(num_returns="streaming").remote(list(tasks), axons)
         try:
             while left and not why:
-                if not ray.wait([answers], timeout=max(0.0, end - time.monotonic()))[0]:
+                if not ray.wait([answers], timeout=limit_s)[0]:
                     why = "the asking process gave no answer in time"
                     break
                 answer = ray.get(next(answers), timeout=GRACE_S)

@@ -103,7 +103,7 @@ class WireClient:
         todo = list(reversed(tasks))
         try:
             while todo or running:
-                while todo and len(running) < settings.max_in_flight:
+                while todo and len(running) < (settings.max_files_in_flight if todo[-1].kind == "file" else settings.max_in_flight):
                     task = todo.pop()
                     question = self.ask(task, axons.get(task.hotkey, ""))
                     running[asyncio.create_task(question)] = (task, time.monotonic())
@@ -209,7 +209,8 @@ class WireClient:
                 reason, detail = self._dialect.decode_error(answer.status, await _read(answer, MAX_ERROR_BYTES))
                 return Failure(task.task_id, task.hotkey, reason, detail)
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            body = await _read(answer, self._settings.bounds.max_answer_bytes)
+            bounds = self._settings.bounds
+            body = await _read(answer, bounds.max_file_bytes if task.kind == "file" else bounds.max_answer_bytes)
             return self._dialect.decode_response(headers, body, task)
         except WireError as error:
             return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))

@@ -191,7 +191,7 @@ class Gate:
 
     async def _load(self, submission: Submission) -> Submission:
         """A submission with its file's bytes, read off the event loop."""
-        path, most = Path(submission.path), self._settings.bounds.max_answer_bytes
+        path, most = Path(submission.path), self._settings.bounds.max_file_bytes
         try:
             if path.stat().st_size > most:
                 raise errors.Broken(f"the miner's file has more than {most} bytes")

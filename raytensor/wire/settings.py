@@ -34,6 +34,8 @@ class Bounds:
     max_body_bytes: int = 4 * 2**20
     # Bytes of an answer's body (a client reads no more).
     max_answer_bytes: int = 16 * 2**20
+    # Bytes of a file that is handed in (a task of kind "file").
+    max_file_bytes: int = 2**28
     # Rows (contexts) of a question.
     max_rows: int = 4096
     # Tokens of a row.
@@ -115,6 +117,8 @@ class Client:
     body: str = "safetensors"
     # Questions on their way at once.
     max_in_flight: int = 256
+    # Files on their way at once, of these: each is held in memory until it is through.
+    max_files_in_flight: int = 16
     # Open connections to one endpoint.
     max_connections_per_endpoint: int = 8
     # Times a question is sent at most, within its deadline; each is signed anew.

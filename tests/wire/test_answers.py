@@ -15,6 +15,7 @@ from raytensor.types import Failure, Reason, Response, Submission
 from raytensor.wire.client import WireClient
 from raytensor.wire.codec import Prompt
 from raytensor.wire.errors import Declined
+from raytensor.wire.settings import Bounds
 
 
 @pytest.mark.parametrize("body", ["safetensors", "json"])
@@ -85,6 +86,37 @@ def test_a_file_travels_whole_and_its_digest_is_made_of_what_came(body, validato
             async with WireClient(validator, client_settings(protocol="axon_v10")) as client:
                 refused = await client.ask(asked, live.axon)
                 assert refused.reason is Reason.ERROR and "not 'file'" in refused.detail
+
+    run(check())
+
+
+def test_a_file_has_a_bound_of_its_own_and_few_are_under_way_at_once(validator, miner):
+    """A file that is larger than any answer may be is no fault of its miner; one beyond the bound for files is."""
+    running = peak = 0
+
+    async def hand_in(question):
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+        return Submission(question.task_id, question.hotkey, "", payload=b"x" * (20_000 if question.round == 1 else 40_001))
+
+    async def check():
+        async with Live(validator, miner, hand_in) as live:
+            nothing = {"tokens": np.zeros((0, 0), np.int32), "lengths": np.zeros(0, np.int32)}
+            asked = dataclasses.replace(task(validator.ss58, miner.ss58), kind="file", **nothing)
+            files = [dataclasses.replace(asked, task_id=f"file-{n}", round=1) for n in range(12)]
+            settings = client_settings(
+                max_files_in_flight=3, max_connections_per_endpoint=64, deadline_mads=0.0,
+                bounds=Bounds(max_answer_bytes=10_000, max_file_bytes=40_000),
+            )  # fmt: skip
+            async with WireClient(validator, settings) as client:
+                got = [outcome async for outcome in client.ask_each(files, {miner.ss58: live.axon})]
+                assert {outcome.task_id for outcome in got if len(outcome.payload) == 20_000} == {file.task_id for file in files}
+                assert peak == 3
+                large = await client.ask(dataclasses.replace(asked, round=2), live.axon)
+                assert large.reason is Reason.MALFORMED and "40000" in large.detail
 
     run(check())
 
