@@ -15,96 +15,22 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raytensor.config import RunConfig, collaborates, hands_in_files
 from raytensor.errors import ChainUnavailable, RunError
+from raytensor.plan import CHAIN_ACTOR_CPUS, Identity, identities, needs, refuse_unusable, settled
 from raytensor.telemetry import events
 from raytensor.telemetry.runfolder import RunFolder
 
 if TYPE_CHECKING:
     from raytensor.chain.bootstrap import Subnet
-    from raytensor.cluster import Need
     from raytensor.types import Metagraph
 
 Show = Callable[[events.Event], None]
 
-CHAIN_ACTOR_CPUS = 0.1
 CHAIN_START_S = 180.0  # to open the subnet and register everyone, on a chain with 12 s blocks too
-# Settings that change how a run is carried out but not what it computes: they may differ when it is gone on with.
-MAY_CHANGE = (
-    "rounds", "resume", "dry_run", "paths.", "cluster.", "tracker.", "chain.timeout_s", "chain.inclusion_timeout_s",
-    "miners.num_hosts", "miners.cpus_per_host", "miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every", "miners.wire.", "miners.files",
-    "validators.num_scorers", "validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s",
-    "validators.gpus_per_scorer", "validators.pack_", "validators.score_limit_s", "validators.isolate", "validators.evidence_",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Identity:
-    """A neuron of the run. Keys are development keys, derived from the run's seed."""
-
-    name: str
-    role: str  # owner | validator | miner
-    hotkey_uri: str
-    coldkey_uri: str
-    behaviour: str = ""
-    stake_tao: float = 0.0
-
-
-def identities(cfg: RunConfig) -> list[Identity]:
-    """The owner, the validators and the miners of a run, in the order in which they register."""
-    profiles = cfg.miners.profiles
-
-    def make(role: str, number: int, **more: Any) -> Identity:
-        uri = f"//raytensor//{cfg.seed}//{role}//{number}"
-        return Identity(f"{role}-{number}", role, f"{uri}//hot", f"{uri}//cold", **more)
-
-    validators = [
-        make("validator", n, stake_tao=cfg.validators.stake_tao * cfg.validators.stake_ratio**n)
-        for n in range(cfg.validators.num_validators)
-    ]
-    miners = [make("miner", n, behaviour=profiles[n % len(profiles)].behaviour) for n in range(cfg.miners.num_miners)]
-    return [make("owner", 0), *validators, *miners]
-
-
-def needs(cfg: RunConfig, cpus: float) -> list[Need]:
-    """What a run asks of a cluster that has `cpus` CPUs, role by role."""
-    from raytensor.cluster import Need
-    from raytensor.miners.placement import deal, is_sharded, num_hosts
-
-    validators, miners = cfg.validators, cfg.miners
-    left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
-    profiles = deal(miners, [str(number) for number in range(miners.num_miners)]).values()
-    sharded = [profile for profile in profiles if is_sharded(profile)]
-    return [
-        Need("miner hosts", num_hosts(miners, left), miners.cpus_per_host, miners.gpus_per_host),
-        *[Need("sharded miner", profile.ranks, profile.cpus_per_rank, profile.gpus_per_rank) for profile in sharded],
-        Need("scorers", validators.num_scorers, validators.cpus_per_scorer, validators.gpus_per_scorer),
-        Need("chain actor", 1, CHAIN_ACTOR_CPUS),
-    ]
-
-
-def refuse_unusable(cfg: RunConfig) -> None:
-    """Refuse files and models that are not there, before anything starts. Raises `ConfigError`."""
-    from raytensor.data import corpus
-
-    if cfg.data.source in corpus.LOCAL:
-        corpus.local_files(cfg.data)
-    named = {profile.model: profile for profile in cfg.miners.profiles if profile.model}
-    if named:
-        from raytensor.miners.model import spec
-        from raytensor.training.models import refuse_unusable as refuse
-
-        vocab_size = 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size
-        for profile in named.values():
-            refuse(spec(profile, vocab_size, cfg.miners.seq_len, seed=0))
-    if hands_in_files(cfg.mechanism):
-        from raytensor.miners.hand_in import refuse_unlike
-
-        refuse_unlike(cfg)
 
 
 class Network:
@@ -155,7 +81,7 @@ class Network:
             return  # an incident says why; the checkpoint before stays the newest
         for hotkey, board in self.boards.items():
             board.save(self._board_path(number, hotkey), saved_at=time.time())
-        self.folder.save_state({"round": number, "config": self._settled_config()})
+        self.folder.save_state({"round": number, "config": settled(self.cfg)})
         for hotkey, log in self.logs.items():
             log.roll(self.boards[hotkey].state, number)
         for old in sorted((self.folder.path / "boards").glob("round-*"))[:-2]:
@@ -201,16 +127,12 @@ class Network:
         self._start_round()
         self._announce()
 
-    def _settled_config(self) -> dict[str, Any]:
-        flat = flatten(dataclasses.asdict(self.cfg))
-        return {key: value for key, value in flat.items() if not key.startswith(MAY_CHANGE)}
-
     def _resume_round(self) -> int | None:
         """The round after which an earlier process stopped. Raises `RunError` if it had other settings."""
         state = self.folder.load_state() if self.folder.resuming else None
         if state is None:
             return None
-        before, now = state["config"], self._settled_config()
+        before, now = state["config"], settled(self.cfg)
         differs = [f"{key}={now.get(key)!r} (was {before.get(key)!r})" for key in {**before, **now} if before.get(key) != now.get(key)]
         if differs:
             raise RunError(
@@ -287,28 +209,24 @@ class Network:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from raytensor.chain.actor import ChainWriter
         from raytensor.chain.wallet import DevKey
+        from raytensor.chain.writer_actor import writer_actor
         from raytensor.cluster import wait_ready
 
         cfg = self.cfg
         # On the node of this process: the embedded chain listens on its loopback address only.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # An extrinsic is not repeatable, so no call is ever retried; a restarted writer looks at the chain first.
-        # Calls at a time: weights, commitments, a look at the counters.
-        writer = ray.remote(ChainWriter).options(
-            num_cpus=CHAIN_ACTOR_CPUS, max_restarts=-1, max_task_retries=0, max_concurrency=4, scheduling_strategy=here
-        )
         # Miners' keys too, where they publish something: one writer has all keys of a run.
         writing = ("validator", "miner") if cfg.miners.wire.enabled or hands_in_files(cfg.mechanism) else ("validator",)
         signers = [DevKey(who.hotkey_uri) for who in self.neurons if who.role in writing]
-        self.chain = writer.remote(
+        self.chain = writer_actor(
             self.endpoint,
             {key.ss58: key for key in signers},
-            str(self.folder.path / "journal.sqlite"),
+            self.folder.path / "journal.sqlite",
             delegate=DevKey(self._delegate_uri()),
             timeout_s=cfg.chain.timeout_s,
             inclusion_timeout_s=cfg.chain.inclusion_timeout_s,
+            options={"num_cpus": CHAIN_ACTOR_CPUS, "scheduling_strategy": here},
         )
         self._stack.callback(lambda: ray.kill(self.chain))
         wait_ready({"the chain actor": self.chain.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
@@ -389,14 +307,6 @@ class Network:
         from raytensor.chain.wallet import DevKey
 
         return DevKey(who.hotkey_uri).ss58
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with dotted keys; lists stay as they are."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def epoch_seen(metagraph: Metagraph) -> events.EpochSeen:

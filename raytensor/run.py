@@ -134,7 +134,7 @@ def _sum_up(folder: RunFolder, console: Console, heldout: dict[str, float | None
 
 def _dry_run(cfg: config.RunConfig) -> str:
     from raytensor.cluster import bill
-    from raytensor.network import needs
+    from raytensor.plan import needs
 
     address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
     cpus = cfg.cluster.num_cpus or max(2, os.cpu_count() or 1)

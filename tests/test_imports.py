@@ -16,7 +16,7 @@ RANK = {
     "cluster": 2, "pool": 2, "telemetry": 2,
     "data": 3, "consensus": 3, "chain": 3, "wire": 3, "training": 3, "mechanisms": 3,
     "devnet": 4, "miners": 4, "validators": 4, "consensus_cluster": 4, "consensus_chain": 5,
-    "round": 5, "sweep": 5, "axons": 5, "network": 6, "run": 7, "train": 7, "validate": 7, "query": 7,
+    "round": 5, "sweep": 5, "axons": 5, "plan": 5, "network": 6, "run": 7, "train": 7, "validate": 7, "query": 7,
     "cli": 8, "__main__": 9,
 }  # fmt: skip
 # Beyond the ranks: rooms of one rank that know each other, and the one door to the embedded chain.

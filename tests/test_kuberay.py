@@ -101,7 +101,7 @@ def needs_of(job: str, cfg, cpus: float) -> list[tuple[int, float, float]]:
         profile = cfg.search.space
         return [(max(profile["profile.ranks"]["choice"]), 0.5, max(profile["profile.gpus_per_rank"]["choice"]))]
     if job == "run":
-        from raytensor.network import needs
+        from raytensor.plan import needs
 
         found = needs(cfg, cpus)
     elif job == "train":

@@ -7,7 +7,7 @@ import pytest
 from raytensor import config
 from raytensor.config import MinerProfile
 from raytensor.errors import ConfigError
-from raytensor.network import refuse_unusable
+from raytensor.plan import refuse_unusable
 from raytensor.training import models
 from raytensor.training.models import ModelSpec
 

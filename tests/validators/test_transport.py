@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ray.exceptions import RayActorError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "wire"))
 import wirekit  # noqa: E402
@@ -122,6 +123,9 @@ def test_an_asker_that_dies_costs_no_miner_anything(ray_session, asker):
     (failed,) = Wire(lonely).ask([task], metagraph)  # it knows no key of this validator
     assert failed.reason is Reason.CANCELLED
     ray_session.kill(lonely)
+    with pytest.raises(RayActorError):
+        while True:  # a call may still reach it
+            ray_session.get(lonely.ready.remote(), timeout=60)
     (failed,) = Wire(lonely).ask([task], metagraph)
     assert failed.reason is Reason.CANCELLED and "asking process failed" in failed.detail
     (failed,) = Wire(asker).ask([dataclasses.replace(task, deadline_s=5.0)], metagraph)
