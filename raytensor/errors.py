@@ -23,6 +23,8 @@ Knows nothing of the rooms that raise these.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class RayTensorError(Exception):
     """Base of every error that RayTensor raises on purpose; the command line prints it without a traceback."""
@@ -41,11 +43,15 @@ class PoolExhausted(RayTensorError):
 
 
 class WorkLost(RayTensorError):
-    """The process that had work in hand ended, or was ended because it ran past its limit (`timed_out`)."""
+    """The process that had work in hand ended, or was ended because it ran past its limit (`timed_out`).
 
-    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+    done  where items were worked on one after another: the results of those before the one in hand; else None.
+    """
+
+    def __init__(self, message: str, *, timed_out: bool = False, done: list[Any] | None = None) -> None:
         super().__init__(message)
         self.timed_out = timed_out
+        self.done = done
 
 
 class ChainError(RayTensorError):

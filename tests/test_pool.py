@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raytensor.errors import PoolExhausted
+from raytensor.errors import PoolExhausted, WorkLost
 from raytensor.pool import Isolated, Packing, Pool
 from raytensor.types import Failure, Reason
 
@@ -35,6 +35,10 @@ class Worker:
             raise MemoryError
         return [self.work(value) + (int(data[i].sum()) if data else 0) for i, (value,) in enumerate(payloads)]
 
+    def work_each(self, payloads):
+        for (value,) in payloads:
+            yield self.work(value)
+
     def sizes(self, payloads):
         return [(len(payloads), group) for group, in payloads]
 
@@ -47,6 +51,9 @@ class Shielded:
 
     def work(self, value):
         return self.isolated.call("work", value), os.getpid()
+
+    def work_each(self, payloads):
+        return self.isolated.each("work_each", payloads)
 
 
 class Store:
@@ -191,6 +198,28 @@ def test_a_child_takes_the_blow_and_the_actor_lives(ray_session, make_pool):
     assert hung.reason is Reason.TIMEOUT and "past 2 s" in hung.detail
     assert {key: value for key, (value, _) in out.items()} == {f"item{n}": 2 * n for n in [*range(6), *range(9, 16)]}
     assert pool.replaced == 0 and len({actor for _, actor in out.values()}) == 2
+
+
+def test_what_a_child_had_done_before_it_died_is_kept(ray_session, make_pool):
+    pool = make_pool(2, "work_each", ray_session.remote(num_cpus=0.1)(Shielded), queue=1, packing=Packing(max_items=5))
+    ray_session.get([slot.starting for slot in pool._slots], timeout=60)
+    for number, value in enumerate([0, 1, "die", 3, 4]):
+        pool.submit(f"item{number}", value)
+    out = dict(pool.drain(60))
+    assert out.pop("item2").reason is Reason.CRASHED
+    assert out == {f"item{n}": 2 * n for n in (0, 1, 3, 4)}
+    assert pool.calls == 3 and pool.lost == 2  # all; the bad one again, alone; the two behind it together, once
+
+
+def test_a_child_that_raises_in_the_middle_says_so():
+    isolated = Isolated(Worker())
+    assert isolated.each("work_each", [(1,), (2,)]) == [2, 4]
+    with pytest.raises(ValueError, match="this item is bad"):
+        isolated.each("work_each", [(1,), ("raise",)])
+    with pytest.raises(WorkLost, match="status 7") as lost:
+        isolated.each("work_each", [(1,), (2,), ("die",), (3,)])
+    assert lost.value.done == [2, 4] and isolated.each("work_each", [(5,)]) == [10] and isolated.forks == 2
+    isolated.close()
 
 
 def test_a_suspect_of_an_actor_that_lives_waits_for_no_empty_actor(ray_session, make_pool, tmp_path):

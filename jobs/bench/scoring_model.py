@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,16 +69,14 @@ class Reference:
         losses = [loss for start in range(0, len(item), rows) for loss in self.forward(item[start : start + rows])]
         return sum(losses) / len(losses)
 
-    def score_all(self, payloads: list[tuple[Any]], *data: np.ndarray) -> list[float]:
+    def score_each(self, payloads: list[tuple[Any]], *data: np.ndarray) -> Iterator[float]:
         """A packed call of the pool: the items in the payloads, or beside them when they were fetched."""
-        scores = []
         for number, (item,) in enumerate(payloads):
             if isinstance(item, str) and item == DIE:
                 os._exit(11)
             if isinstance(item, str) and item == HANG:
                 time.sleep(3600)
-            scores.append(self.score(data[number] if data else item))
-        return scores
+            yield self.score(data[number] if data else item)
 
 
 class Scorer:
@@ -92,8 +91,8 @@ class Scorer:
 
     def score_all(self, payloads: list[tuple[Any]], *data: np.ndarray) -> list[float]:
         if self._isolated is not None:
-            return self._isolated.call("score_all", payloads, *data)
-        return self._reference.score_all(payloads, *data)
+            return self._isolated.each("score_each", payloads, *data)
+        return list(self._reference.score_each(payloads, *data))
 
     def pids(self) -> list[int]:
         """This process, and the child that it works in."""

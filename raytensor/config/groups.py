@@ -190,7 +190,8 @@ class Validators:
     gpus_per_scorer: float = 0.0
     # Calls that one scorer holds at most, the one it works on included.
     scorer_queue: int = 2
-    # Responses that are scored in one call at most; a call that runs out of memory is halved.
+    # Responses that are scored in one call at most; a call that runs out of memory is halved. Isolated scorers take them one
+    # after the other, so that a crash costs no answer that was scored before it.
     pack_items: int = 16
     # MiB of questions and responses in one call at most.
     pack_mib: float = 64.0

@@ -2,7 +2,8 @@
 
 In: an object whose construction was expensive (a model) and calls of its methods. Out: their results. The child shares
 the parent's memory (copy on write), serves one call after another, and is forked anew after it died or ran past the
-limit; the call that it had in hand raises `WorkLost`. Arguments and results travel through pipes, so this is for work
+limit; the call that it had in hand raises `WorkLost`. Of a method that yields its results one by one (`each`), those that
+were there before the loss come with it. Arguments and results travel through pipes, so this is for work
 that takes longer than their copy.
 Linux; not for objects that hold a GPU (a CUDA context does not survive a fork): there, the actor itself is replaced.
 """
@@ -16,10 +17,12 @@ import select
 import signal
 import struct
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from raytensor.errors import WorkLost
 
+_RESULT, _END, _RAISED = "result", "end", "raised"
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before any fork
 
@@ -43,14 +46,34 @@ class Isolated:
 
     def call(self, method: str, *args: Any) -> Any:
         """The result of `target.method(*args)`. Raises what it raised, or WorkLost."""
+        (value,) = self._results(False, method, *args)
+        return value
+
+    def each(self, method: str, *args: Any) -> list[Any]:
+        """All that `target.method(*args)` yields. Raises what it raised, or WorkLost with what it had yielded."""
+        found: list[Any] = []
+        try:
+            for value in self._results(True, method, *args):
+                found.append(value)
+        except WorkLost as lost:
+            lost.done = found
+            raise
+        return found
+
+    def _results(self, several: bool, method: str, *args: Any) -> Iterator[Any]:
         if self._child is None:
             self._fork()
         assert self._child is not None
         process, to_child, from_child = self._child
         end = None if self._limit_s is None else time.monotonic() + self._limit_s
         try:
-            _send(to_child, pickle.dumps((method, args), pickle.HIGHEST_PROTOCOL))
-            ok, value = pickle.loads(_receive(from_child, end))
+            _send(to_child, pickle.dumps((several, method, args), pickle.HIGHEST_PROTOCOL))
+            while True:
+                what, value = pickle.loads(_receive(from_child, end))
+                if what == _RESULT:
+                    yield value
+                if what != _RESULT or not several:
+                    break
         except TimeoutError:
             self.close()
             raise WorkLost(f"{method} ran past {self._limit_s:g} s", timed_out=True) from None
@@ -60,9 +83,8 @@ class Isolated:
             os.close(to_child)
             os.close(from_child)
             raise WorkLost(f"the process that ran {method} {_ending(status)}") from None
-        if not ok:
+        if what == _RAISED:
             raise value
-        return value
 
     def close(self) -> None:
         """Ends the child."""
@@ -98,26 +120,33 @@ def _serve(target: Any, parent: int, source: int, sink: int) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         while True:
-            method, args = pickle.loads(_receive(source, None))
+            several, method, args = pickle.loads(_receive(source, None))
             try:
-                answer = (True, getattr(target, method)(*args))
+                found = getattr(target, method)(*args)
+                for value in found if several else (found,):
+                    _send(sink, _dumps((_RESULT, value)))
+                answer = (_END, None)
             except Exception as error:  # the edge of the child: told to the parent, which raises it
-                answer = (False, error)
-            _send(sink, _dumps(answer))
+                answer = (_RAISED, error)
+            if several or answer[0] == _RAISED:
+                _send(sink, _dumps(answer))
     except EOFError:
         status = 0
     finally:
         os._exit(status)
 
 
-def _dumps(answer: tuple[bool, Any]) -> bytes:
+def _dumps(answer: tuple[str, Any]) -> bytes:
+    what, value = answer
     try:
         data = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
-        if not answer[0]:
+        if what == _RAISED:
             pickle.loads(data)  # some exceptions can be written and not read
         return data
-    except Exception:  # an error or result of the user's that does not travel: its text does
-        return pickle.dumps((False, RuntimeError(f"{type(answer[1]).__name__}: {answer[1]}")))
+    except Exception:
+        if what == _RESULT:  # the method's edge tells it as an error of the call
+            raise RuntimeError(f"a {type(value).__name__} can't be sent") from None
+        return pickle.dumps((_RAISED, RuntimeError(f"{type(value).__name__}: {value}")))  # its text travels
 
 
 def _send(pipe: int, data: bytes) -> None:

@@ -9,7 +9,8 @@ An actor that dies is replaced from its factory, up to `max_replacements` times 
 the calls behind it go back to the queue uncharged. What was lost is tried once more elsewhere, each item alone; an item
 that is lost alone, and has been on `max_attempts` actors, fails. So a bad one fails and its neighbours do not.
 (A dying actor may take the result before it to its grave: that item runs once more, alone.)
-A method that raises `WorkLost` says the same and the actor lives on; then its suspects need no empty actor.
+A method that raises `WorkLost` says the same and the actor lives on; then its suspects need no empty actor, and where it
+says what was done before, only the item that was in hand is one.
 A call that runs out of memory is halved, and so are later ones of its group. An actor gets items once its constructor is
 through, so a slow start costs no item its deadline. A method that raises anything else fails the item that it ran alone.
 When nobody is left, every item that waits fails, and `PoolExhausted` names the last cause.
@@ -272,7 +273,13 @@ class Pool:
         cause = error.cause
         if isinstance(cause, WorkLost):
             self._last_cause = str(cause)
-            self._lost(slot, items, Reason.TIMEOUT if cause.timed_out else Reason.CRASHED)
+            in_hand = items
+            if cause.done is not None:  # one after another: what is done is done, and what was not begun is no suspect
+                number = len(cause.done)
+                self._done.extend((item.item_id, one) for item, one in zip(items, cause.done))
+                in_hand = items[number : number + 1]
+                self._queue.push_front(items[number + 1 :])
+            self._lost(slot, in_hand, Reason.TIMEOUT if cause.timed_out else Reason.CRASHED)
         elif _OUT_OF_MEMORY & {kind.__name__ for kind in type(cause).__mro__}:
             if len(items) > 1:
                 self._queue.halve(items)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,17 @@ class Scorer:
                 log.exception("the mechanism of %r can't be loaded", name)
                 self._broken[name] = f"{one.mechanism.path} can't be loaded: {type(error).__name__}: {error}"
 
+    def score_each(self, answers: Sequence[Answered]) -> Iterator[Score | Failure]:
+        """The same one after the other: whatever one of them does to this process, those before it are known."""
+        for answer in answers:
+            try:
+                yield from self.score_all([answer])
+            except MemoryError:
+                raise
+            except Exception as error:  # the mechanism's edge: as if the answer had been alone
+                _, task, _, _ = answer
+                yield Failure(task.task_id, task.hotkey, Reason.ERROR, f"{type(error).__name__}: {error}")
+
     def score_all(self, answers: Sequence[Answered]) -> list[Score | Failure]:
         """What each answer showed; all of them are of one subnet."""
         names = {name for name, *_ in answers}
@@ -66,7 +77,8 @@ class Scorer:
 class ScorerActor:
     """The pool's actor.
 
-    isolate  work in a forked child (see pool/isolated.py), each call at most `limit_s`; not for rules that use a GPU.
+    isolate  work in a forked child (see pool/isolated.py), each call at most `limit_s`, one answer after the other; not
+             for rules that use a GPU, which get all answers of a call at once.
     """
 
     def __init__(self, rules: Mapping[str, Rules], isolate: bool, limit_s: float) -> None:
@@ -81,5 +93,5 @@ class ScorerActor:
         """See `Scorer.score_all`; each payload holds one answer."""
         answers = [answer for (answer,) in payloads]
         if self._isolated is not None:
-            return self._isolated.call("score_all", answers)
+            return self._isolated.each("score_each", answers)
         return self._scorer.score_all(answers)
