@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from raytensor.config import RunConfig, collaborates, hands_in_files
 from raytensor.errors import ChainUnavailable, RunError
-from raytensor.plan import CHAIN_ACTOR_CPUS, Identity, identities, needs, refuse_unusable, settled
+from raytensor.plan import CHAIN_ACTOR_CPUS, Identity, identities, needs, settled
 from raytensor.telemetry import events
 from raytensor.telemetry.runfolder import RunFolder
 
@@ -96,7 +96,6 @@ class Network:
 
     def _start(self) -> None:
         cfg = self.cfg
-        refuse_unusable(cfg)
         self._phase("starting the chain, and Ray (takes about 7 s)" if self._embedded else "starting Ray (takes about 7 s)")
         chain_up: Future[Subnet] = Future()
         threading.Thread(target=self._in_thread, args=(chain_up, self._start_chain), name="chain-start", daemon=True).start()

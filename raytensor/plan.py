@@ -71,19 +71,14 @@ def needs(cfg: RunConfig, cpus: float) -> list[Need]:
 
 
 def refuse_unusable(cfg: RunConfig) -> None:
-    """Refuse files and models that are not there, before anything starts. Raises `ConfigError`."""
+    """Refuse data and models that are not there or can't be handed in, before there is a folder. Raises `ConfigError`."""
     from raytensor.data import corpus
 
-    if cfg.data.source in corpus.LOCAL:
-        corpus.local_files(cfg.data)
-    named = {profile.model: profile for profile in cfg.miners.profiles if profile.model}
-    if named:
-        from raytensor.miners.model import spec
-        from raytensor.training.models import refuse_unusable as refuse
+    corpus.refuse_missing(cfg.data)
+    if any(profile.model for profile in cfg.miners.profiles):
+        from raytensor.miners.model import refuse_models
 
-        vocab_size = 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size
-        for profile in named.values():
-            refuse(spec(profile, vocab_size, cfg.miners.seq_len, seed=0))
+        refuse_models(cfg.miners.profiles, cfg.data, cfg.miners.seq_len)
     if hands_in_files(cfg.mechanism):
         from raytensor.miners.hand_in import refuse_unlike
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from raytensor import __version__, config
 from raytensor.errors import RayTensorError
 from raytensor.network import Network, Show
+from raytensor.plan import needs, refuse_unusable
 from raytensor.telemetry import events
 from raytensor.telemetry.console import Console
 from raytensor.telemetry.metrics import Meters
@@ -51,9 +52,7 @@ def run_main(argv: Sequence[str]) -> int:
         print(_help(), end="")
         return 0
     cfg = config.compose("run", list(argv))
-    from raytensor.data import corpus
-
-    corpus.refuse_missing(cfg.data)
+    refuse_unusable(cfg)
     if cfg.dry_run:
         print(_dry_run(cfg), end="")
         return 0
@@ -134,7 +133,6 @@ def _sum_up(folder: RunFolder, console: Console, heldout: dict[str, float | None
 
 def _dry_run(cfg: config.RunConfig) -> str:
     from raytensor.cluster import bill
-    from raytensor.plan import needs
 
     address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
     cpus = cfg.cluster.num_cpus or max(2, os.cpu_count() or 1)

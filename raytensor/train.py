@@ -57,14 +57,15 @@ def train_main(argv: Sequence[str]) -> int:
     from raytensor.data import corpus
 
     corpus.refuse_missing(cfg.data)
+    parameters = _parameters(cfg)
     if cfg.dry_run:
-        print(_dry_run(cfg), end="")
+        print(_dry_run(cfg, parameters), end="")
         return 0
-    return play(cfg)
+    return play(cfg, parameters)
 
 
-def play(cfg: TrainConfig) -> int:
-    """Train to the last step. Returns 0 when it finished, 130 when it was stopped."""
+def play(cfg: TrainConfig, parameters: int) -> int:
+    """Train a model of so many parameters to the last step. Returns 0 when it finished, 130 when it was stopped."""
     name = cfg.name or new_name(Path(cfg.paths.runs))
     with (
         RunFolder(Path(cfg.paths.runs) / name, cfg.resume) as folder,
@@ -84,7 +85,7 @@ def play(cfg: TrainConfig) -> int:
         reason = "finished"
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            _train(cfg, folder, show)
+            _train(cfg, parameters, folder, show)
         except KeyboardInterrupt:
             reason = "interrupted"
         except RayTensorError as error:
@@ -109,16 +110,15 @@ def play(cfg: TrainConfig) -> int:
     return 0 if reason == "finished" else 130
 
 
-def _train(cfg: TrainConfig, folder: RunFolder, show: Callable[[events.Event], None]) -> None:
+def _train(cfg: TrainConfig, parameters: int, folder: RunFolder, show: Callable[[events.Event], None]) -> None:
     from raytensor import cluster
 
-    show(events.Phase(text="starting Ray, and looking at the model"))
+    show(events.Phase(text="starting Ray"))
     try:
         local = cluster.connect(cfg.cluster)
         cluster.check(
             needs(cfg), "training.ranks or training.min_ranks, training.cpus_per_rank, training.gpus_per_rank"
         )
-        parameters = _parameters(cfg)
         show(
             events.Phase(
                 text=f"{'Ray started' if local else 'joined the Ray cluster'}; {cfg.training.model} with {parameters:,} parameters, {cfg.training.engine} on {cfg.training.ranks} rank(s)"
@@ -230,10 +230,9 @@ def _summary(cfg: TrainConfig, folder: RunFolder, reason: str) -> dict[str, Any]
     }
 
 
-def _dry_run(cfg: TrainConfig) -> str:
+def _dry_run(cfg: TrainConfig, parameters: int) -> str:
     from raytensor.cluster import bill
 
-    parameters = _parameters(cfg)
     address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
     where = (
         f"the cluster at {address}"

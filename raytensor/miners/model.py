@@ -5,15 +5,24 @@ In: a `MinerProfile`, a vocabulary size, a seed. Out: a model or an engine, bit-
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
 
-from raytensor.config import MinerProfile
+from raytensor.config import Data, MinerProfile
 from raytensor.training import engine, models
 from raytensor.training.models import ModelSpec, num_parameters
 from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
 
-__all__ = ["build", "make_engine", "num_parameters", "spec"]
+__all__ = ["build", "make_engine", "num_parameters", "refuse_models", "spec"]
+
+
+def refuse_models(profiles: Iterable[MinerProfile], data: Data, seq_len: int) -> None:
+    """Refuse named models that can't be built, before anything starts. Raises `ConfigError`."""
+    vocab_size = 256 if data.tokenizer == "bytes" else data.vocab_size
+    for profile in {profile.model: profile for profile in profiles if profile.model}.values():
+        models.refuse_unusable(spec(profile, vocab_size, seq_len, seed=0))
 
 
 def spec(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int) -> ModelSpec:

@@ -30,6 +30,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from raytensor.cluster import wait_ready
 from raytensor.config.sweep import SweepConfig
 from raytensor.errors import ClusterError, ConfigError
+from raytensor.miners.model import refuse_models
 from raytensor.sweep.asha import RecordedASHA
 from raytensor.sweep.host import CALLERS, TrialHost
 from raytensor.sweep.outcome import TrialOutcome, outcome_of
@@ -70,15 +71,17 @@ def samples(space: Mapping[str, Distribution], points: Sequence[Point]) -> list[
 def demand(cfg: SweepConfig, base: Sequence[str], probes: Sequence[Point], cpus: float) -> Demand:
     """What the sweep asks of a cluster of `cpus` CPUs. Raises `ConfigError` for a point that can't be trained."""
     kinds: dict[tuple[Any, ...], tuple[dict[str, float], ...]] = {}
-    any_hosted = False
+    any_hosted, profiles = False, []
     for point in probes:
         try:
             trial = compose((*base, *overrides(point)))
         except ConfigError as error:
             raise ConfigError(f"the trial {' '.join(overrides(point))} can't be trained:\n  " + str(error).replace("\n", "\n  ") + "\n  fix: change its distribution in search.space") from error
         any_hosted |= hosted(trial)
+        profiles.append(trial.profile)
         asked = tuple(bundles(trial))
         kinds[tuple(tuple(sorted(bundle.items())) for bundle in asked)] = asked
+    refuse_models(profiles, cfg.data, cfg.miners.seq_len)
     trials = sorted(kinds.values(), key=lambda asked: [sum(b.get(key, 0.0) for b in asked) for key in ("GPU", "CPU")])
     hosts = cfg.miners.num_hosts or max(1, int(cpus / (cfg.miners.cpus_per_host + 0.2)))
     return Demand(hosts if any_hosted else 0, cfg.miners.cpus_per_host, cfg.miners.gpus_per_host, tuple(trials))

@@ -8,6 +8,9 @@ from raytensor import config
 from raytensor.config import MinerProfile
 from raytensor.errors import ConfigError
 from raytensor.plan import refuse_unusable
+from raytensor.run import run_main
+from raytensor.sweep.job import sweep_main
+from raytensor.train import train_main
 from raytensor.training import models
 from raytensor.training.models import ModelSpec
 
@@ -49,3 +52,11 @@ def test_profiles_that_can_not_be(profile, words):
         config.compose("run", [f"miners.profiles=[{{{profile}}}]"])
     assert f"miners.profiles[0].{words.partition(':')[0]}" in str(caught.value) or words in str(caught.value)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("main, key", [(run_main, "miners.profiles=[{model: /nowhere}]"), (train_main, "training.model=/nowhere"), (sweep_main, "profile.model=/nowhere")])
+@pytest.mark.parametrize("more", [[], ["dry_run=true"]])
+def test_a_missing_model_is_refused_before_there_is_a_folder(tmp_path, main, key, more):
+    with pytest.raises(ConfigError, match="model='/nowhere': there is no such folder; give one that holds config.json, or a size: 1M"):
+        main([key, f"paths.runs={tmp_path}", "name=x", *more])
+    assert not list(tmp_path.iterdir())
