@@ -1,6 +1,6 @@
 """Writes docs/api.md: every public name of every room with the first sentence of its docstring, read from the source.
 
-    python jobs/api_docs.py
+python jobs/api_docs.py
 """
 
 from __future__ import annotations
@@ -27,11 +27,17 @@ def names(tree: ast.Module) -> list[str]:
     """A line for each public class and function of a module, with its arguments."""
     lines = []
     for node in tree.body:
-        if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or node.name.startswith("_") or not sentence(node):
+        if (
+            not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+            or node.name.startswith("_")
+            or not sentence(node)
+        ):
             continue
         arguments = ""
         if not isinstance(node, ast.ClassDef):
-            arguments = "(" + ", ".join(a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) + ")"
+            arguments = (
+                "(" + ", ".join(a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) + ")"
+            )
         lines.append(f"- `{node.name}{arguments}`: {sentence(node)}")
     return lines
 
@@ -46,8 +52,12 @@ def main() -> int:
             rooms.setdefault(parts[1], []).insert(0, sentence(tree) + "\n")
         elif found:
             room = parts[1] if len(parts) > 2 else "top level"
-            rooms.setdefault(room, []).append(f"### `{'.'.join(parts)}`\n\n{sentence(tree)}\n\n" + "\n".join(found) + "\n")
-    text = HEAD + "".join(f"\n## {room}\n\n" + "\n".join(rooms[room]) for room in ["top level", *sorted(set(rooms) - {"top level"})])
+            rooms.setdefault(room, []).append(
+                f"### `{'.'.join(parts)}`\n\n{sentence(tree)}\n\n" + "\n".join(found) + "\n"
+            )
+    text = HEAD + "".join(
+        f"\n## {room}\n\n" + "\n".join(rooms[room]) for room in ["top level", *sorted(set(rooms) - {"top level"})]
+    )
     (ROOT / "docs" / "api.md").write_text(text)
     print(f"docs/api.md: {sum(len(parts) for parts in rooms.values())} modules")
     return 0

@@ -153,10 +153,11 @@ def compare(named: dict, served: dict, reasons: Reasons) -> Iterator[Row]:
     calls = {(p, call["name"]): call for p, pallet in pallets.items() for call in pallet["calls"]}
     storage = {(p, item["name"]): item for p, pallet in pallets.items() for item in pallet["storage"]}
     there = {
-        "calls": calls, "storage": storage,
+        "calls": calls,
+        "storage": storage,
         "apis": {(api["name"], method) for api in served["runtime_apis"] for method in api["methods"]},
         "errors": {(p, error["name"]) for p, pallet in pallets.items() for error in pallet["errors"]},
-    }  # fmt: skip
+    }
     refusals = Refusals()
     for kind in KINDS:
         for container, name, extra in named[kind]:

@@ -15,22 +15,25 @@ from raytensor.errors import ConfigError, RayTensorError
 
 # command -> (function that takes the remaining arguments and returns the exit status, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("raytensor.run:run_main", "run a whole network: chain, miners, validators, consensus"),
-    "train": ("raytensor.train:train_main", "train one large model with Ray Train, over GPUs and nodes"),
-    "validate": ("raytensor.validate.job:validate_main", "validate any number of subnets with any number of hotkeys"),
-    "sweep": ("raytensor.sweep.job:sweep_main", "search good settings for a miner"),
-    "query": ("raytensor.query:query_main", "ask a subnet's best miners to go on with a text"),
+    "run": ("raytensor.jobs.run.job:run_main", "run a whole network: chain, miners, validators, consensus"),
+    "train": ("raytensor.jobs.train:train_main", "train one large model with Ray Train, over GPUs and nodes"),
+    "validate": (
+        "raytensor.jobs.validate.job:validate_main",
+        "validate any number of subnets with any number of hotkeys",
+    ),
+    "sweep": ("raytensor.jobs.sweep.job:sweep_main", "search good settings for a miner"),
+    "query": ("raytensor.commands.query:query_main", "ask a subnet's best miners to go on with a text"),
     "devnet": ("raytensor.devnet.cli:main", "serve the embedded development chain by itself"),
     "report": ("raytensor.telemetry.report:report_main", "write the report of a run folder again"),
-    "replay": ("raytensor.validators.replay:replay_main", "make the weights of an evidence log again, to the bit"),
-    "consensus": ("raytensor.consensus_chain:main", "what the chain would pay: check vectors, ask what-if"),
-    "wallet": ("raytensor.chain.commands.wallet:wallet_main", "make, list, restore keys; balance; sign, verify"),
-    "transfer": ("raytensor.chain.commands.transfer:transfer_main", "send TAO to an account"),
-    "stake": ("raytensor.chain.commands.stake:stake_main", "add, remove, move, swap, give, list stake; take, children"),
-    "register": ("raytensor.chain.commands.register:register_main", "register a hotkey on a subnet"),
-    "subnets": ("raytensor.chain.commands.subnets:subnets_main", "the subnets of a chain"),
-    "metagraph": ("raytensor.chain.commands.metagraph:metagraph_main", "the neurons of a subnet"),
-    "weights": ("raytensor.chain.commands.weights:weights_main", "are weights in time, and why not; set, commit, reveal"),
+    "replay": ("raytensor.commands.replay:replay_main", "make the weights of an evidence log again, to the bit"),
+    "consensus": ("raytensor.commands.consensus_chain:main", "what the chain would pay: check vectors, ask what-if"),
+    "wallet": ("raytensor.commands.wallet:wallet_main", "make, list, restore keys; balance; sign, verify"),
+    "transfer": ("raytensor.commands.transfer:transfer_main", "send TAO to an account"),
+    "stake": ("raytensor.commands.stake:stake_main", "add, remove, move, swap, give, list stake; take, children"),
+    "register": ("raytensor.commands.register:register_main", "register a hotkey on a subnet"),
+    "subnets": ("raytensor.commands.subnets:subnets_main", "the subnets of a chain"),
+    "metagraph": ("raytensor.commands.metagraph:metagraph_main", "the neurons of a subnet"),
+    "weights": ("raytensor.commands.weights:weights_main", "are weights in time, and why not; set, commit, reveal"),
 }
 
 HELP = """usage: raytensor COMMAND [arguments]
@@ -65,7 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         import difflib
 
         near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        print(f"raytensor: no command {args[0]!r}" + (f"; did you mean {near[0]}?" if near else "; `raytensor --help` lists them"), file=sys.stderr)
+        print(
+            f"raytensor: no command {args[0]!r}"
+            + (f"; did you mean {near[0]}?" if near else "; `raytensor --help` lists them"),
+            file=sys.stderr,
+        )
         return 2
     module, function = COMMANDS[args[0]][0].split(":")
     try:

@@ -49,7 +49,13 @@ def connect(cfg: Cluster) -> bool:
         if address:
             ray.init(address=address, **common)
             return False
-        ray.init(address="local", num_cpus=cfg.num_cpus or max(2, os.cpu_count() or 1), num_gpus=cfg.num_gpus, include_dashboard=False, **common)
+        ray.init(
+            address="local",
+            num_cpus=cfg.num_cpus or max(2, os.cpu_count() or 1),
+            num_gpus=cfg.num_gpus,
+            include_dashboard=False,
+            **common,
+        )
         return True
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"at {address}" if address else "on this machine"
@@ -81,10 +87,7 @@ def check(needs: Iterable[Need], settings: str = RUN_SETTINGS) -> None:
     """
     needs = list(needs)
     total = ray.cluster_resources()
-    asked = {
-        "CPU": sum(need.count * need.cpus for need in needs),
-        "GPU": sum(need.count * need.gpus for need in needs),
-    }
+    asked = {"CPU": sum(need.count * need.cpus for need in needs), "GPU": sum(need.count * need.gpus for need in needs)}
     for resource, amount in asked.items():
         there = total.get(resource, 0.0)
         if amount > there + 1e-9:
@@ -97,7 +100,8 @@ def check(needs: Iterable[Need], settings: str = RUN_SETTINGS) -> None:
 def bill(needs: Iterable[Need]) -> str:
     """The resources per role as lines of text."""
     return "\n".join(
-        f"  {need.role:<12} {need.count} x {need.cpus:g} CPU" + (f" + {need.gpus:g} GPU" if need.gpus else "") for need in needs
+        f"  {need.role:<12} {need.count} x {need.cpus:g} CPU" + (f" + {need.gpus:g} GPU" if need.gpus else "")
+        for need in needs
     )
 
 

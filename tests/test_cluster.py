@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from raytensor import cluster
 from raytensor.cluster import Need, check, release, reserve, wait_ready
 from raytensor.config import Cluster
 from raytensor.errors import ClusterError
-from raytensor import cluster
 
 
 class Slow:
@@ -22,7 +22,9 @@ class Slow:
 
 def test_check_refuses_more_than_the_cluster_has(ray_session):
     check([Need("hosts", 2, 1.0), Need("chain actor", 1, 0.1)])
-    with pytest.raises(ClusterError, match=r"needs 8.1 CPUs and the cluster has 4\n.*hosts +8 x 1 CPU(.|\n)*fix: fewer actors"):
+    with pytest.raises(
+        ClusterError, match=r"needs 8.1 CPUs and the cluster has 4\n.*hosts +8 x 1 CPU(.|\n)*fix: fewer actors"
+    ):
         check([Need("hosts", 8, 1.0), Need("chain actor", 1, 0.1)])
     with pytest.raises(ClusterError, match="GPUs"):
         check([Need("hosts", 2, 0.5, 64.0)])

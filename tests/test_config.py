@@ -20,7 +20,15 @@ def test_every_shipped_file_composes(file):
 
 def test_overrides_reach_their_fields(tmp_path):
     cfg = config.compose(
-        "run", ["name=demo", "rounds=20", "miners.num_miners=16", "validators.num_validators=4", "seed=1", f"paths.runs={tmp_path}"]
+        "run",
+        [
+            "name=demo",
+            "rounds=20",
+            "miners.num_miners=16",
+            "validators.num_validators=4",
+            "seed=1",
+            f"paths.runs={tmp_path}",
+        ],
     )
     assert (cfg.name, cfg.rounds, cfg.seed, cfg.paths.runs) == ("demo", 20, 1, str(tmp_path))
     assert (cfg.miners.num_miners, cfg.validators.num_validators) == (16, 4)

@@ -19,10 +19,17 @@ from raytensor.chain.wallet import DevKey, WalletKey, write_key
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "jobs" / "kuberay"
-DOCUMENTS = [(path.name, document) for path in sorted(FOLDER.glob("*.yaml")) for document in yaml.safe_load_all(path.read_text())]
+DOCUMENTS = [
+    (path.name, document) for path in sorted(FOLDER.glob("*.yaml")) for document in yaml.safe_load_all(path.read_text())
+]
 JOBS = {document["metadata"]["labels"]["job"]: document for _, document in DOCUMENTS if document["kind"] == "RayJob"}
-STANDING = {document["metadata"]["name"]: document["spec"] for _, document in DOCUMENTS if document["kind"] == "RayCluster"}
-CLUSTERS = [*STANDING.values(), *(job["spec"]["rayClusterSpec"] for job in JOBS.values() if "rayClusterSpec" in job["spec"])]
+STANDING = {
+    document["metadata"]["name"]: document["spec"] for _, document in DOCUMENTS if document["kind"] == "RayCluster"
+}
+CLUSTERS = [
+    *STANDING.values(),
+    *(job["spec"]["rayClusterSpec"] for job in JOBS.values() if "rayClusterSpec" in job["spec"]),
+]
 
 
 def cluster_of(job: dict) -> dict:
@@ -101,15 +108,15 @@ def needs_of(job: str, cfg, cpus: float) -> list[tuple[int, float, float]]:
         profile = cfg.search.space
         return [(max(profile["profile.ranks"]["choice"]), 0.5, max(profile["profile.gpus_per_rank"]["choice"]))]
     if job == "run":
-        from raytensor.plan import needs
+        from raytensor.jobs.run.plan import needs
 
         found = needs(cfg, cpus)
     elif job == "train":
-        from raytensor.train import needs
+        from raytensor.jobs.train import needs
 
         found = needs(cfg)
     else:
-        from raytensor.validate.parts import needs
+        from raytensor.jobs.validate.stack import needs
 
         found = needs(cfg)
     return [(need.count, need.cpus, need.gpus) for need in found]
@@ -125,7 +132,10 @@ def test_a_cluster_has_what_every_process_needs(cluster):
     assert [*map(int, low.split("."))] <= number < [*map(int, high.split("."))]
     for name, pod in pods(cluster).items():
         (container,) = pod["containers"]
-        assert container["image"] == "raytensor:0.1.0" and container["resources"]["limits"] == container["resources"]["requests"]
+        assert (
+            container["image"] == "raytensor:0.1.0"
+            and container["resources"]["limits"] == container["resources"]["requests"]
+        )
         assert {"name": "shared", "mountPath": "/shared"} in container["volumeMounts"], name
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         assert volumes["shared"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
@@ -141,7 +151,9 @@ def test_the_rules_of_kuberay():
         spec = job["spec"]
         assert ("clusterSelector" in spec) != ("rayClusterSpec" in spec)
         if "clusterSelector" in spec:
-            assert not {"backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "suspend"} & set(spec), name
+            assert not {"backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "suspend"} & set(spec), (
+                name
+            )
         else:
             assert spec["shutdownAfterJobFinishes"] and spec["ttlSecondsAfterFinished"] > 0 and spec["backoffLimit"] > 0
     assert all(re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", document["metadata"]["name"]) for _, document in DOCUMENTS)
@@ -153,9 +165,13 @@ def test_secrets_are_named_where_they_are_made():
     for path in FOLDER.glob("*.yaml"):
         text = path.read_text()
         made |= set(re.findall(r"kubectl create secret generic ([\w-]+)", text))
-        used |= set(re.findall(r"secretName: ([\w-]+)", text)) | set(re.findall(r"secretKeyRef: \{name: ([\w-]+)", text))
+        used |= set(re.findall(r"secretName: ([\w-]+)", text)) | set(
+            re.findall(r"secretKeyRef: \{name: ([\w-]+)", text)
+        )
         assert "unrun" in text.lower(), f"{path.name} says that nobody has run it"
     assert made == used == {"raytensor-token", "raytensor-hotkeys", "raytensor-alarms"}
     head = pods(cluster_of(JOBS["validate"]))["head"]["containers"][0]
     assert settings("validate").watch.webhook_env in [variable["name"] for variable in head["env"]]
-    assert settings("validate").wallet_path in [mount["mountPath"] for mount in head["volumeMounts"] if mount.get("readOnly")]
+    assert settings("validate").wallet_path in [
+        mount["mountPath"] for mount in head["volumeMounts"] if mount.get("readOnly")
+    ]

@@ -40,7 +40,7 @@ class Worker:
             yield self.work(value)
 
     def sizes(self, payloads):
-        return [(len(payloads), group) for group, in payloads]
+        return [(len(payloads), group) for (group,) in payloads]
 
 
 class Shielded:

@@ -37,11 +37,11 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from chain_network import BANK, PALLET, TIMEOUT_S, hotkey, make_network  # noqa: E402
 
-from raytensor.chain.actor import ChainWriter  # noqa: E402
-from raytensor.chain.client import ChainClient  # noqa: E402
-from raytensor.chain.policy import Policy  # noqa: E402
+from raytensor.chain.rpc.client import ChainClient  # noqa: E402
 from raytensor.chain.wallet import DevKey  # noqa: E402
 from raytensor.chain.weights import resolve  # noqa: E402
+from raytensor.chain.writer.policy import Policy  # noqa: E402
+from raytensor.chain.writer.writer import ChainWriter  # noqa: E402
 from raytensor.devnet.launch import EmbeddedChain  # noqa: E402
 from raytensor.types import Fate, Weights  # noqa: E402
 
@@ -63,6 +63,7 @@ class Net:
 
     def weights(self, way: int) -> list[Weights]:
         """One full row per hotkey and subnet, other rows for each way."""
+
         def value(netuid: int, me: int, other: int) -> float:
             return 1.0 + (7 * netuid + 13 * me + 29 * other + 31 * way) % 97
 
@@ -154,8 +155,13 @@ def main() -> int:
     signers = {hotkey(n).ss58: hotkey(n) for n in range(args.hotkeys)}
     # The four ways use the same keys, one after the other: what a real writer refuses.
     options = {"timeout_s": 60.0, "inclusion_timeout_s": TIMEOUT_S, "stop_on_foreign": False}
-    writer = ChainWriter(chain.endpoint, signers | {BANK.ss58: BANK}, folder / "writer.db", **options,
-                         policy=Policy(transfers=True, proxies=True))  # fmt: skip
+    writer = ChainWriter(
+        chain.endpoint,
+        signers | {BANK.ss58: BANK},
+        folder / "writer.db",
+        **options,
+        policy=Policy(transfers=True, proxies=True),
+    )
     delegate = ChainWriter(chain.endpoint, signers, folder / "delegate" / "writer.db", **options, delegate=DELEGATE)
     client = ChainClient(chain.endpoint, 60.0)
     total = args.hotkeys * args.subnets
@@ -163,8 +169,11 @@ def main() -> int:
         started = time.monotonic()
         netuids = make_network(client, writer, args.hotkeys, args.subnets, args.tempo, delegate=DELEGATE)
         net = Net(client, netuids, args.hotkeys)
-        print(f"{args.hotkeys} hotkeys x {args.subnets} subnets = {total} weight settings, {args.block_time:g} s blocks; "
-              f"set up in {time.monotonic() - started:.0f} s", flush=True)  # fmt: skip
+        print(
+            f"{args.hotkeys} hotkeys x {args.subnets} subnets = {total} weight settings, {args.block_time:g} s blocks; "
+            f"set up in {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
         ways: dict[str, Callable[[list[Weights]], Callable[[], tuple[int, int, int]]]] = {
             "loop": lambda asked: by_loops(net, chain.endpoint, asked, 1),
             "pool": lambda asked: by_loops(net, chain.endpoint, asked, args.hotkeys),
@@ -184,9 +193,14 @@ def main() -> int:
             wrong = net.wrong(asked)
             blocks[name] = max(1, last - head)
             print(f"{name:<10}{blocks[name]:>8}{took:>10.1f}{extrinsics:>12}{failed:>8}{wrong:>12}", flush=True)
-            for what, value, unit in (("blocks", blocks[name], "blocks"), ("seconds", round(took, 2), "s"),
-                                      ("extrinsics", extrinsics, "")):  # fmt: skip
-                goals.append({"name": f"{name}: {what}", "value": value, "unit": unit, "goal": None, "ok": failed + wrong == 0})
+            for what, value, unit in (
+                ("blocks", blocks[name], "blocks"),
+                ("seconds", round(took, 2), "s"),
+                ("extrinsics", extrinsics, ""),
+            ):
+                goals.append(
+                    {"name": f"{name}: {what}", "value": value, "unit": unit, "goal": None, "ok": failed + wrong == 0}
+                )
     finally:
         for one in (client, writer, delegate, chain):
             one.close()
@@ -197,8 +211,15 @@ def main() -> int:
             times = blocks[other] / blocks[name]
             goal = GOAL if full and other == "loop" else None
             print(f"{name}: {times:.1f} times fewer blocks than the {other}" + (f" (goal {goal:g})" if goal else ""))
-            goals.append({"name": f"{name}: times fewer blocks than the {other}", "value": round(times, 1), "unit": "x",
-                          "goal": goal, "ok": goal is None or times >= goal})  # fmt: skip
+            goals.append(
+                {
+                    "name": f"{name}: times fewer blocks than the {other}",
+                    "value": round(times, 1),
+                    "unit": "x",
+                    "goal": goal,
+                    "ok": goal is None or times >= goal,
+                }
+            )
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
     print(json.dumps({"bench": "chain", "machine": machine, "goals": goals}))
     return 0 if all(goal["ok"] for goal in goals) else 1

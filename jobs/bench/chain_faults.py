@@ -43,11 +43,11 @@ from chain_ledger import Ledger, Recorder, Verdict  # noqa: E402
 from chain_network import BANK, RAO, carry_out, hotkey, make_network, sudo  # noqa: E402
 from faults import Fault, FaultProxy  # noqa: E402
 
-from raytensor.chain.actor import ChainWriter  # noqa: E402
-from raytensor.chain.batcher import Limits  # noqa: E402
 from raytensor.chain.calls import AddStake, Intent, SetWeights, Transfer  # noqa: E402
-from raytensor.chain.client import ChainClient  # noqa: E402
-from raytensor.chain.policy import Policy  # noqa: E402
+from raytensor.chain.rpc.client import ChainClient  # noqa: E402
+from raytensor.chain.writer.batcher import Limits  # noqa: E402
+from raytensor.chain.writer.policy import Policy  # noqa: E402
+from raytensor.chain.writer.writer import ChainWriter  # noqa: E402
 from raytensor.devnet.launch import EmbeddedChain  # noqa: E402
 from raytensor.errors import ChainError  # noqa: E402
 from raytensor.types import Fate, Receipt  # noqa: E402
@@ -74,8 +74,14 @@ RULES: dict[str, tuple[Fault, ...]] = {
     "all of them": tuple(Fault),
 }
 QUICK = ("none", "drop", "duplicate", "1013, 1014", "node killed", "fork, extrinsics lost", "all of them")
-ONLY_SUBMISSIONS = {Fault.BANNED, Fault.BANNED_AFTER, Fault.TOO_LOW, Fault.TOO_LOW_AFTER, Fault.IMPORTED_AFTER,
-                    Fault.UPSTREAM_RETRY}  # fmt: skip
+ONLY_SUBMISSIONS = {
+    Fault.BANNED,
+    Fault.BANNED_AFTER,
+    Fault.TOO_LOW,
+    Fault.TOO_LOW_AFTER,
+    Fault.IMPORTED_AFTER,
+    Fault.UPSTREAM_RETRY,
+}
 
 
 class Node:
@@ -202,8 +208,14 @@ def prepare(node: Node, folder: Path, hotkeys: int, subnets: int) -> list[int]:
         sudo(client, [("sudo_set_tempo", [netuid, WHOLE_TEMPO]) for netuid in netuids])
         colds = [Intents.coldkey(n).ss58 for n in range(hotkeys)]
         carry_out(writer, [Transfer(signer=BANK.ss58, dest=cold, value=5000 * RAO) for cold in colds])
-        carry_out(writer, [AddStake(signer=cold, hotkey=hotkey(n).ss58, netuid=netuid, amount_staked=20 * RAO)
-                           for n, cold in enumerate(colds) for netuid in netuids])  # fmt: skip
+        carry_out(
+            writer,
+            [
+                AddStake(signer=cold, hotkey=hotkey(n).ss58, netuid=netuid, amount_staked=20 * RAO)
+                for n, cold in enumerate(colds)
+                for netuid in netuids
+            ],
+        )
         final(client)
     writer.close()
     return netuids
@@ -236,14 +248,19 @@ def settle(
     """
     for _ in range(6):
         final(client)
-        newest = {(i.netuid, i.signer): i.intent_id for i in intents
-                  if isinstance(i, SetWeights) and receipts[i.intent_id].fate is Fate.INCLUDED}  # fmt: skip
+        newest = {
+            (i.netuid, i.signer): i.intent_id
+            for i in intents
+            if isinstance(i, SetWeights) and receipts[i.intent_id].fate is Fate.INCLUDED
+        }
         order = {i.intent_id: at for at, i in enumerate(intents)}
         again = [
-            i for i in intents
-            if not isinstance(i, SetWeights) or receipts[i.intent_id].fate in (Fate.INCLUDED, Fate.UNKNOWN)
+            i
+            for i in intents
+            if not isinstance(i, SetWeights)
+            or receipts[i.intent_id].fate in (Fate.INCLUDED, Fate.UNKNOWN)
             or order[newest.get((i.netuid, i.signer), i.intent_id)] <= order[i.intent_id]
-        ]  # fmt: skip
+        ]
         now = receipts | {
             receipt.intent_id: receipt
             for at in range(0, len(again), 100)
@@ -258,8 +275,10 @@ def settle(
 def row(name: str, num: int, first: dict[str, Receipt], verdict: Verdict, faults: int, took: float) -> str:
     fates = Counter(receipt.fate for receipt in first.values())
     unknown = fates[Fate.UNKNOWN]
-    return (f"{name:<24}{num:>8}{faults:>8}{unknown:>9}{verdict.included:>9}{verdict.reported:>10}"
-            f"{len(verdict.wrong):>7}{took:>9.1f}")  # fmt: skip
+    return (
+        f"{name:<24}{num:>8}{faults:>8}{unknown:>9}{verdict.included:>9}{verdict.reported:>10}"
+        f"{len(verdict.wrong):>7}{took:>9.1f}"
+    )
 
 
 def run_classes(
@@ -270,9 +289,15 @@ def run_classes(
     made = Intents(netuids, args.hotkeys, args.seed)
     signers = {key.ss58: key for n in range(args.hotkeys) for key in (hotkey(n), Intents.coldkey(n))}
     writer = ChainWriter(
-        node.faulty, signers, folder / "writer.db", timeout_s=args.timeout, inclusion_timeout_s=20.0, era_blocks=32,
-        limits=Limits(max_items=ITEMS), policy=Policy(unstaking=True, transfers=True),
-    )  # fmt: skip
+        node.faulty,
+        signers,
+        folder / "writer.db",
+        timeout_s=args.timeout,
+        inclusion_timeout_s=20.0,
+        era_blocks=32,
+        limits=Limits(max_items=ITEMS),
+        policy=Policy(unstaking=True, transfers=True),
+    )
     client = ChainClient(node.quiet, 60.0)
     columns = f"{'faults':<24}{'intents':>8}{'faults':>8}{'unknown':>9}{'applied':>9}{'reported':>10}{'wrong':>7}{'seconds':>9}"
     print(f"\n{columns}", flush=True)
@@ -340,8 +365,11 @@ def main() -> int:
     try:
         started = time.monotonic()
         netuids = prepare(node, folder, args.hotkeys, args.subnets)
-        print(f"{args.hotkeys} hotkeys x {args.subnets} subnets, {args.block_time:g} s blocks, final {FINALITY_LAG} behind, "
-              f"at most {ITEMS} items an extrinsic, seed {args.seed}; set up in {time.monotonic() - started:.0f} s", flush=True)  # fmt: skip
+        print(
+            f"{args.hotkeys} hotkeys x {args.subnets} subnets, {args.block_time:g} s blocks, final {FINALITY_LAG} behind, "
+            f"at most {ITEMS} items an extrinsic, seed {args.seed}; set up in {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
         if args.intents:
             total, applied, reported, bad = run_classes(args, node, folder, netuids)
             wrong += bad

@@ -56,6 +56,11 @@ class Intents:
             )
         n, m, netuid = self._moves.pop()
         return MoveStake(
-            signer=self.coldkeys[n], origin_hotkey=self._hotkeys[n], destination_hotkey=self._hotkeys[m],
-            origin_netuid=netuid, destination_netuid=netuid, alpha_amount=RAO // 20 + self._serial, intent_id=intent_id,
-        )  # fmt: skip
+            signer=self.coldkeys[n],
+            origin_hotkey=self._hotkeys[n],
+            destination_hotkey=self._hotkeys[m],
+            origin_netuid=netuid,
+            destination_netuid=netuid,
+            alpha_amount=RAO // 20 + self._serial,
+            intent_id=intent_id,
+        )

@@ -23,11 +23,11 @@ from chain_ledger import Ledger
 from chain_network import hotkey
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError
 
-from raytensor.chain.writer_actor import writer_actor
-from raytensor.chain.batcher import Limits
 from raytensor.chain.calls import Intent
-from raytensor.chain.client import ChainClient
-from raytensor.chain.policy import Policy
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.chain.writer.actor import writer_actor
+from raytensor.chain.writer.batcher import Limits
+from raytensor.chain.writer.policy import Policy
 from raytensor.types import Fate, Receipt
 
 PORTION = 16
@@ -42,9 +42,14 @@ class Actor:
     def __init__(self, endpoint: str, num_hotkeys: int, folder: Path) -> None:
         signers = {key.ss58: key for n in range(num_hotkeys) for key in (hotkey(n), Intents.coldkey(n))}
         self._actor = writer_actor(
-            endpoint, signers, folder / "actor.db", timeout_s=10.0, inclusion_timeout_s=60.0, limits=Limits(max_items=4),
+            endpoint,
+            signers,
+            folder / "actor.db",
+            timeout_s=10.0,
+            inclusion_timeout_s=60.0,
+            limits=Limits(max_items=4),
             policy=Policy(unstaking=True, transfers=True),
-        )  # fmt: skip
+        )
         self.pid = self._ask(lambda: self._actor.__ray_call__.remote(_pid))
 
     def submit(self, intents: list[Intent]) -> Any:
@@ -140,8 +145,10 @@ def _run(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) 
                 total += len(receipts)
                 wrong += verdict.wrong
                 took = time.monotonic() - began
-                _say(f"{kills:>6}{missed:>10}{total:>9}{verdict.included:>9}{verdict.reported:>10}"
-                     f"{len(verdict.wrong):>7}{took:>9.1f}")  # fmt: skip
+                _say(
+                    f"{kills:>6}{missed:>10}{total:>9}{verdict.included:>9}{verdict.reported:>10}"
+                    f"{len(verdict.wrong):>7}{took:>9.1f}"
+                )
                 for line in verdict.wrong[:5]:
                     _say(f"    {line}")
                 pairs = []

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from raytensor.chain.calls import AddStake, Intent, MoveStake, RemoveStake, SetWeights
-from raytensor.chain.client import ChainClient, Head
-from raytensor.chain.events import Event
+from raytensor.chain.rpc.client import ChainClient, Head
+from raytensor.chain.rpc.events import Event
 from raytensor.errors import ChainUnavailable
 from raytensor.types import Fate, Receipt
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from raytensor.chain.actor import ChainWriter
+from raytensor.chain.bulk_submitter import Step
 from raytensor.chain.calls import AddProxy, AddStake, BurnedRegister, Call, Intent, RegisterNetwork, StartCall, Transfer
-from raytensor.chain.client import ChainClient
-from raytensor.chain.step import Step
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
+from raytensor.chain.writer.writer import ChainWriter
 from raytensor.types import Fate
 
 RAO, PALLET = 10**9, "SubtensorModule"
@@ -59,16 +59,26 @@ def make_network(
     """
     tempo = max(tempo, num_subnets)
     bank, owner, hotkeys = BANK.ss58, DevKey("//bench//owner").ss58, [hotkey(n).ss58 for n in range(num_hotkeys)]
-    sudo(client, [("sudo_set_network_rate_limit", [0]), ("sudo_set_network_min_lock_cost", [100 * RAO]),
-                  ("sudo_set_lock_reduction_interval", [1])])  # fmt: skip
+    sudo(
+        client,
+        [
+            ("sudo_set_network_rate_limit", [0]),
+            ("sudo_set_network_min_lock_cost", [100 * RAO]),
+            ("sudo_set_lock_reduction_interval", [1]),
+        ],
+    )
     before = set(client.query_map(PALLET, "NetworksAdded"))
     for at in range(0, num_subnets, NETWORKS_AT_ONCE):
         count = min(NETWORKS_AT_ONCE, num_subnets - at)
         carry_out(writer, [RegisterNetwork(signer=bank, hotkey=owner) for _ in range(count)])
         client.wait_for_block(client.head().number + 2, TIMEOUT_S)
     netuids = sorted(set(client.query_map(PALLET, "NetworksAdded")) - before)
-    settings = [("sudo_set_tempo", tempo), ("sudo_set_weights_set_rate_limit", 0), ("sudo_set_max_burn", RAO),
-                ("sudo_set_commit_reveal_weights_enabled", False)]  # fmt: skip
+    settings = [
+        ("sudo_set_tempo", tempo),
+        ("sudo_set_weights_set_rate_limit", 0),
+        ("sudo_set_max_burn", RAO),
+        ("sudo_set_commit_reveal_weights_enabled", False),
+    ]
     sudo(client, [(name, [netuid, value]) for netuid in netuids for name, value in settings])
     carry_out(writer, [StartCall(signer=bank, netuid=netuid) for netuid in netuids])
     places = [(netuid, address) for netuid in netuids for address in hotkeys]
@@ -76,7 +86,7 @@ def make_network(
     carry_out(writer, [AddStake(signer=bank, hotkey=h, netuid=n, amount_staked=RAO) for n, h in places])
     if delegate is not None:
         # Deposits of the proxies; what is proxied pays a fee, which the delegate carries.
-        funds = {address: RAO for address in hotkeys} | {delegate.ss58: 1000 * RAO}
+        funds = dict.fromkeys(hotkeys, RAO) | {delegate.ss58: 1000 * RAO}
         carry_out(writer, [Transfer(signer=bank, dest=address, value=value) for address, value in funds.items()])
         carry_out(writer, [AddProxy(signer=address, delegate=delegate.ss58) for address in hotkeys])
     wait_for_permits(client, netuids, num_hotkeys)

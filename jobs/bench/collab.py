@@ -27,25 +27,34 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from collab_play import Play, heldout_rows  # noqa: E402
+import numpy as np
+import torch
+from collab_play import Play, heldout_rows
 
-from raytensor.config import Data  # noqa: E402
-from raytensor.data.text import Text, prepare  # noqa: E402
-from raytensor.mechanisms.collab.codec import Codec  # noqa: E402
-from raytensor.training.engine import PlainEngine  # noqa: E402
-from raytensor.training.models import ModelSpec, build  # noqa: E402
-from raytensor.training.probe import Probe  # noqa: E402
-from raytensor.training.recipe import Recipe  # noqa: E402
+from raytensor.config import Data
+from raytensor.data.text import Text, prepare
+from raytensor.mechanisms.collab.codec import Codec
+from raytensor.training.delta_evaluator import Probe
+from raytensor.training.engine import PlainEngine
+from raytensor.training.models import ModelSpec, build
+from raytensor.training.recipe import Recipe
 
 PARTS = ("bytes", "loss", "pay", "robust", "elastic")
 SHAPE = {"hidden": 64, "layers": 2, "heads": 2, "seq_len": 64, "inner_steps": 10, "batch_size": 16, "judge_rows": 64}
 SPEC = {"hidden": 64, "layers": 2, "heads": 2, "seq_len": 64, "vocab_size": 256, "seed": 0}
 FIELD = {
-    "honest0": "honest", "honest1": "honest", "honest2": "honest", "honest3": "honest", "lazy": "lazy", "copy": "copy",
-    "wrong": "wrong_data", "noise": "random", "flip": "sign_flip", "zero": "constant", "stale": "stale",
-}  # fmt: skip
+    "honest0": "honest",
+    "honest1": "honest",
+    "honest2": "honest",
+    "honest3": "honest",
+    "lazy": "lazy",
+    "copy": "copy",
+    "wrong": "wrong_data",
+    "noise": "random",
+    "flip": "sign_flip",
+    "zero": "constant",
+    "stale": "stale",
+}
 
 
 class Report:
@@ -55,7 +64,10 @@ class Report:
     def goal(self, name: str, value: float, unit: str, goal: float, *, least: bool = False) -> None:
         ok = value >= goal if least else value <= goal
         self.goals.append({"name": name, "value": round(value, 5), "unit": unit, "goal": goal, "ok": bool(ok)})
-        print(f"  {name:<58} {value:>10.4g} {unit:<12} {'at least' if least else 'at most'} {goal:g}: {'ok' if ok else 'MISSED'}", flush=True)
+        print(
+            f"  {name:<58} {value:>10.4g} {unit:<12} {'at least' if least else 'at most'} {goal:g}: {'ok' if ok else 'MISSED'}",
+            flush=True,
+        )
 
 
 def recipe(steps: int) -> Recipe:
@@ -80,22 +92,40 @@ def bytes_part(report: Report) -> None:
     size = sum(p.numel() for p in build(ModelSpec(**SPEC)).parameters())
     vector = (np.random.default_rng(0).standard_normal(size) * 1e-3).astype(np.float32)
     for k, goal in ((512, 17), (64, 130)):
-        report.goal(f"float32 / payload at k={k}, {size} values", 4 * size / len(Codec(k).encode(vector)), "times", goal, least=True)
+        report.goal(
+            f"float32 / payload at k={k}, {size} values",
+            4 * size / len(Codec(k).encode(vector)),
+            "times",
+            goal,
+            least=True,
+        )
 
 
 def loss_part(report: Report, words: Text, steps: int, crews: int) -> None:
     data_parallel = plain(words, steps, 64, 1)
     alone = plain(words, steps, 16, 2)
-    for name, rule in (("512 of 4096 at 2 bits", {"k": 512, "outer_lr": 1.5}), ("uncompressed, Nesterov 0.7/0.5", {"k": 0, "outer_lr": 0.7, "outer_momentum": 0.5})):
+    for name, rule in (
+        ("512 of 4096 at 2 bits", {"k": 512, "outer_lr": 1.5}),
+        ("uncompressed, Nesterov 0.7/0.5", {"k": 0, "outer_lr": 0.7, "outer_momentum": 0.5}),
+    ):
         running = play(words, {f"worker{n}": "honest" for n in range(4)}, steps, crews, **rule)
         for _ in range(steps // 10):
             running.window()
         together = running.heldout_loss()
         running.close()
-        print(f"  {name}: together {together:.4f}, data parallel {data_parallel:.4f}, alone {alone:.4f} nats/byte", flush=True)
+        print(
+            f"  {name}: together {together:.4f}, data parallel {data_parallel:.4f}, alone {alone:.4f} nats/byte",
+            flush=True,
+        )
         compressed = rule["k"] > 0
         report.goal(f"{name}: above data parallel", 100 * (together / data_parallel - 1), "%", 8 if compressed else 7)
-        report.goal(f"{name}: of the gap recovered", 100 * (alone - together) / (alone - data_parallel), "%", 35 if compressed else 40, least=True)
+        report.goal(
+            f"{name}: of the gap recovered",
+            100 * (alone - together) / (alone - data_parallel),
+            "%",
+            35 if compressed else 40,
+            least=True,
+        )
 
 
 def pay_part(report: Report, words: Text, windows: int, crews: int) -> None:
@@ -120,7 +150,10 @@ def pay_part(report: Report, words: Text, windows: int, crews: int) -> None:
 def robust_part(report: Report, words: Text, windows: int, crews: int) -> None:
     honest = {f"honest{n}": "honest" for n in range(7)}
     losses = {}
-    for name, roles in (("honest only", honest), ("with three", honest | {"flip": "sign_flip", "huge": "huge", "nan": "nan"})):
+    for name, roles in (
+        ("honest only", honest),
+        ("with three", honest | {"flip": "sign_flip", "huge": "huge", "nan": "nan"}),
+    ):
         running = play(words, roles, windows * 10, crews)
         curve = [running.heldout_loss()]
         for _ in range(windows):
@@ -129,7 +162,12 @@ def robust_part(report: Report, words: Text, windows: int, crews: int) -> None:
         losses[name] = curve
         running.close()
         print(f"  {name}: {curve[0]:.4f} -> {curve[-1]:.4f} nats/byte", flush=True)
-    report.goal("three byzantine of ten: final loss above", 100 * (losses["with three"][-1] / losses["honest only"][-1] - 1), "%", 3)
+    report.goal(
+        "three byzantine of ten: final loss above",
+        100 * (losses["with three"][-1] / losses["honest only"][-1] - 1),
+        "%",
+        3,
+    )
     rises = np.diff(losses["with three"]) / losses["with three"][:-1]
     report.goal("largest rise of the loss in one window", 100 * float(rises.max()), "%", 5)
 
@@ -148,7 +186,12 @@ def elastic_part(report: Report, words: Text, windows: int, crews: int) -> None:
         losses[name] = running.heldout_loss()
         running.close()
     print(f"  {losses}", flush=True)
-    report.goal("one killed, two joined: final loss above", 100 * (losses["killed and joined"] / losses["undisturbed"] - 1), "%", 3)
+    report.goal(
+        "one killed, two joined: final loss above",
+        100 * (losses["killed and joined"] / losses["undisturbed"] - 1),
+        "%",
+        3,
+    )
 
 
 def main() -> None:
@@ -173,8 +216,17 @@ def main() -> None:
             loss_part(report, words, steps, args.crews)
         else:
             {"pay": pay_part, "robust": robust_part, "elastic": elastic_part}[part](report, words, windows, args.crews)
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
-    machine |= {"load": round(os.getloadavg()[0], 1), "wall_s": round(time.monotonic() - started, 1), "quick": args.quick}
+    machine = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    machine |= {
+        "load": round(os.getloadavg()[0], 1),
+        "wall_s": round(time.monotonic() - started, 1),
+        "quick": args.quick,
+    }
     print(json.dumps({"bench": "collab", "machine": machine, "goals": report.goals}))
     ray.shutdown()
 

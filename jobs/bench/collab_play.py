@@ -34,7 +34,9 @@ def markov_text(length: int = 40_000) -> Text:
     for i in range(1, length):
         tokens[i] = successors[tokens[i - 1], picks[i]]
     train, heldout = np.split(tokens, [length * 9 // 10])
-    return Text(train, heldout, np.array([0, len(train)]), np.array([0, len(heldout)]), unigram(train, VOCAB), VOCAB, 1.0)
+    return Text(
+        train, heldout, np.array([0, len(train)]), np.array([0, len(heldout)]), unigram(train, VOCAB), VOCAB, 1.0
+    )
 
 
 class Crew:
@@ -77,7 +79,15 @@ class Play:
         crews: int = 0,
         **rule: object,
     ) -> None:
-        defaults: dict = {"hidden": 32, "layers": 1, "heads": 2, "inner_steps": 4, "batch_size": 8, "seq_len": 16, "judge_rows": 16}
+        defaults: dict = {
+            "hidden": 32,
+            "layers": 1,
+            "heads": 2,
+            "inner_steps": 4,
+            "batch_size": 8,
+            "seq_len": 16,
+            "judge_rows": 16,
+        }
         self.rule = config.Collab(**(defaults | rule), folder=str(folder))
         self.text = words
         arrays, described = first_model(self.rule, words.vocab_size, seed=0)
@@ -163,8 +173,8 @@ class Play:
 
     def heldout_loss(self, rows: int = 768) -> float:
         """Mean loss of the newest shared model on the held-out part, nats per token."""
+        from raytensor.training.delta_evaluator import Probe
         from raytensor.training.models import ModelSpec, build
-        from raytensor.training.probe import Probe
 
         probe = Probe(build(ModelSpec(**self.store.model)))
         probe.set(self.store.before(self.store.newest())[0])

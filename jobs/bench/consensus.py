@@ -138,12 +138,26 @@ def measure(size: tuple[int, int], version: str, floor_ns: float, budget_s: floa
     goals.append({"name": name, "value": round(fast, 4), "unit": "ms", "goal": wanted, "ok": fast <= wanted})
     goals[-1]["numpy_ms"] = round(numpy_ms, 3)
     if version != "yuma3 liquid":
-        goals.append({"name": f"{name}, a tenth of the best peer", "value": round(fast, 4), "unit": "ms", "goal": wish,
-                      "ok": fast <= wish})  # fmt: skip
+        goals.append(
+            {
+                "name": f"{name}, a tenth of the best peer",
+                "value": round(fast, 4),
+                "unit": "ms",
+                "goal": wish,
+                "ok": fast <= wish,
+            }
+        )
         if size == (256, 4096) or size == (1024, 16384):
             ratio = round(fast / floor, 2)
-            goals.append({"name": f"{name}, times the memory floor", "value": ratio, "unit": "x", "goal": MOONSHOT,
-                          "ok": ratio <= MOONSHOT})  # fmt: skip
+            goals.append(
+                {
+                    "name": f"{name}, times the memory floor",
+                    "value": ratio,
+                    "unit": "x",
+                    "goal": MOONSHOT,
+                    "ok": ratio <= MOONSHOT,
+                }
+            )
 
 
 def main() -> None:

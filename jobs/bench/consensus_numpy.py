@@ -35,7 +35,7 @@ def numpy_epoch(inputs: EpochInput) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """(incentive [miners], dividends [validators], bonds u16 [miners, validators])."""
     weights, held = inputs.weights.values, inputs.bonds.values
     stake = inputs.stake[inputs.weights.validators]
-    share = (np.array([(int(s) << 32) // int(stake.sum()) for s in stake], dtype=U))
+    share = np.array([(int(s) << 32) // int(stake.sum()) for s in stake], dtype=U)
     active = divide(share, share.sum(keepdims=True))
     votes = divide(active, active.sum(keepdims=True))
     kappa = U((inputs.kappa << 32) // 65535)
@@ -98,8 +98,11 @@ def liquid_alpha(inputs: EpochInput, w: np.ndarray, b: np.ndarray, agreed: np.nd
     term, series = operand.copy(), operand + UNIT
     mask = UNIT - U(1)
     for i in range(2, 32):
-        term = ((term >> SHIFT) * operand + (term & mask) * (operand >> SHIFT)
-                + (((term & mask) * (operand & mask)) >> SHIFT)) // U(i)  # fmt: skip
+        term = (
+            (term >> SHIFT) * operand
+            + (term & mask) * (operand >> SHIFT)
+            + (((term & mask) * (operand & mask)) >> SHIFT)
+        ) // U(i)
         series += term
     series[(operand == UNIT) & ~negative] = U(11_674_931_200)
     exponential = np.where(negative, reciprocal(series), series)

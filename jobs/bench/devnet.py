@@ -105,8 +105,10 @@ def sustained(folder: Path, num: int) -> float:
         raws = transfers(num, bytes.fromhex(ask("chain_getBlockHash", 0)[2:]), spec)
         started = time.monotonic()
         for at in range(0, num, 100):
-            batch = [{"jsonrpc": "2.0", "id": at + i, "method": "author_submitExtrinsic", "params": [f"0x{raw.hex()}"]}
-                     for i, raw in enumerate(raws[at : at + 100])]  # fmt: skip
+            batch = [
+                {"jsonrpc": "2.0", "id": at + i, "method": "author_submitExtrinsic", "params": [f"0x{raw.hex()}"]}
+                for i, raw in enumerate(raws[at : at + 100])
+            ]
             client.send(json.dumps(batch))
             refused = [reply for reply in json.loads(client.recv()) if "error" in reply]
             assert not refused, refused[0]
@@ -148,8 +150,13 @@ class Network:
         self.do("register_network", self.hotkey(max(known) + 1, 0))
         (netuid,) = set(self.module.netuids()) - known
         self.do("start_call", netuid)
-        for name, value in (("tempo", 50_000), ("weights_set_rate_limit", 0), ("commit_reveal_weights_enabled", False),
-                            ("max_burn", RAO), ("max_allowed_uids", max(neurons, 64))):  # fmt: skip
+        for name, value in (
+            ("tempo", 50_000),
+            ("weights_set_rate_limit", 0),
+            ("commit_reveal_weights_enabled", False),
+            ("max_burn", RAO),
+            ("max_allowed_uids", max(neurons, 64)),
+        ):
             self.admin(name, netuid, value)
         for uid in range(1, neurons):
             self.module.Burn[netuid] = RAO // 1000
@@ -267,9 +274,12 @@ def answers_under_load(state: Path, log: Path, netuids: list[int], seconds: floa
     try:
         connected(watch)
         return {
-            "start": took, "worst": max(waited), "median": statistics.median(waited), "blocks": len(heads) - 1,
+            "start": took,
+            "worst": max(waited),
+            "median": statistics.median(waited),
+            "blocks": len(heads) - 1,
             "resident": resident_mb(node.pid),
-        }  # fmt: skip
+        }
     finally:
         stop.set()
         for thread in threads:

@@ -32,7 +32,7 @@ from bittensor_core import Keypair  # noqa: E402
 from websocket import WebSocketException, create_connection  # noqa: E402
 
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet  # noqa: E402
-from raytensor.chain.client import ChainClient  # noqa: E402
+from raytensor.chain.rpc.client import ChainClient  # noqa: E402
 from raytensor.chain.wallet import DevKey  # noqa: E402
 from raytensor.devnet.builtin import compact, read_compact  # noqa: E402
 from raytensor.devnet.hashing import twox_128  # noqa: E402

@@ -92,7 +92,9 @@ class Constant:
         return cls(p)
 
     def answer(self, task: Task, seen: Response | None = None) -> Response | None:
-        return Response(task.task_id, task.hotkey, *named(np.repeat(self._distribution[None], len(task.tokens), axis=0), task))
+        return Response(
+            task.task_id, task.hotkey, *named(np.repeat(self._distribution[None], len(task.tokens), axis=0), task)
+        )
 
 
 class Echo:

@@ -39,7 +39,9 @@ from raytensor.mechanisms.evidence import State, advance, gather  # noqa: E402
 from raytensor.types import Failure, Reason, Score  # noqa: E402
 
 
-def play(mechanism: base.Mechanism, text: Text, miners: dict, rounds: int, seed: int = 0, victims: dict | None = None) -> State:
+def play(
+    mechanism: base.Mechanism, text: Text, miners: dict, rounds: int, seed: int = 0, victims: dict | None = None
+) -> State:
     """`rounds` rounds of one validator: everyone asked answers; a copying miner sees its victim's answer first."""
     state, victims = State(), victims or {}
     for number in range(rounds):
@@ -80,7 +82,9 @@ def honest_tables(text: Text, rows: int, count: int = 16) -> dict[str, tuple[Tab
     """{hotkey: (table, true loss)}, best first: tables that differ in the length of context and in how much they have read,
     picked so that their losses are spread over the whole range."""
     most = len(text.train)
-    made = [Table(text.train[: int(most * 0.6**step)], order, text.vocab_size) for order in (1, 2, 3) for step in range(10)]
+    made = [
+        Table(text.train[: int(most * 0.6**step)], order, text.vocab_size) for order in (1, 2, 3) for step in range(10)
+    ]
     found = sorted(((heldout_loss(table, text, rows), n) for n, table in enumerate(made)))
     places = np.linspace(found[0][0], found[-1][0], count)
     picked = []
@@ -138,15 +142,29 @@ def query_goals(quick: bool, cache: str) -> list[dict]:
     text = prepare(config.Data(max_documents=400 if quick else None), cache, progress=print)
     classic = compose("run", ["mechanism=classic"]).mechanism
     # 24 miners: a cap of 1.5 % can't hold for so few, and would hide the ranks that are measured here.
-    few = compose("run", ["mechanism=classic", "mechanism.max_weight=1.0", "mechanism.query.sample=0", "mechanism.query.group_size=24"]).mechanism
+    few = compose(
+        "run",
+        ["mechanism=classic", "mechanism.max_weight=1.0", "mechanism.query.sample=0", "mechanism.query.group_size=24"],
+    ).mechanism
     found = query_incentive(few, text, 50, 1000 if quick else 8000)
     print(f"\n{'miner':14}{'held-out loss':>14}{'weight':>12}")
     for hotkey, loss, weight in found["table"]:
         print(f"{hotkey:14}{'' if loss is None else f'{loss:.3f}':>14}{weight:>12.5f}")
     miners = 512 if quick else 4096
     seconds = query_sweep(classic, text, miners)
-    goals = [goal("query: Spearman(weight, -held-out loss), 16 honest miners, 50 questions", found["spearman"], "", 0.95, at_least=True)]
-    goals += [goal(f"query: weight of {name} beside the best miner's", share, "share", 0.05) for name, share in found["cheats"].items()]
+    goals = [
+        goal(
+            "query: Spearman(weight, -held-out loss), 16 honest miners, 50 questions",
+            found["spearman"],
+            "",
+            0.95,
+            at_least=True,
+        )
+    ]
+    goals += [
+        goal(f"query: weight of {name} beside the best miner's", share, "share", 0.05)
+        for name, share in found["cheats"].items()
+    ]
     return [*goals, goal(f"query: {miners} table miners swept", seconds, "s", 60.0 * miners / 4096)]
 
 
@@ -154,7 +172,12 @@ def query_goals(quick: bool, cache: str) -> list[dict]:
 
 # How much a copy's losses (by sequence) and log-probabilities (fingerprint) move, in nats: more than was measured on real
 # models (tests/validators/test_forward.py): float32 gives 1e-6 for permuted heads and rescaled norms.
-COPIES = {"exact copy": (0.0, 0.0), "copy with noise": (1e-3, 1e-2), "permuted heads": (1e-5, 1e-4), "rescaled norms": (1e-5, 1e-4)}
+COPIES = {
+    "exact copy": (0.0, 0.0),
+    "copy with noise": (1e-3, 1e-2),
+    "permuted heads": (1e-5, 1e-4),
+    "rescaled norms": (1e-5, 1e-4),
+}
 DEVIATION = 0.02  # of a duel's differences, nats per token: 0.0015 at alpha 0.001 then takes about 4,000 sequences
 
 
@@ -163,7 +186,10 @@ def duel(rule: config.ModelEval, gap: float, seed: int, *, copy: tuple[float, fl
     draw = np.random.default_rng(seed)
     mechanism = model_eval.ModelEvalMechanism(config.Mechanism(model_eval=rule), np.zeros(8, np.float32), 8)
     fingerprint = draw.normal(-3.0, 1.5, rule.probes * 4)
-    prints = {"king": fingerprint, "challenger": fingerprint + draw.normal(0.0, copy[1] if copy else 0.5, len(fingerprint))}
+    prints = {
+        "king": fingerprint,
+        "challenger": fingerprint + draw.normal(0.0, copy[1] if copy else 0.5, len(fingerprint)),
+    }
     digests = {"king": "k", "challenger": "k" if copy and not copy[1] else "c"}
     state, number = State(), 0
     while state.miners.get("challenger", {}).get("status", "open") == "open":
@@ -171,19 +197,32 @@ def duel(rule: config.ModelEval, gap: float, seed: int, *, copy: tuple[float, fl
         noise = draw.normal(0.0, copy[0], rule.sequences) if copy else draw.normal(-gap, DEVIATION, rule.sequences)
         losses = {"king": hard, "challenger": hard + noise}
         scores = [
-            Score(f"1/{number}/v/{who}/{digests[who]}", number, 1, "v", who, {
-                "digest": digests[who], "block": float(i), "now": 0.0, "probe_seed": "s",
-                "losses": tuple(losses[who].tolist()), "fingerprint": tuple(prints[who].tolist()),
-            })
+            Score(
+                f"1/{number}/v/{who}/{digests[who]}",
+                number,
+                1,
+                "v",
+                who,
+                {
+                    "digest": digests[who],
+                    "block": float(i),
+                    "now": 0.0,
+                    "probe_seed": "s",
+                    "losses": tuple(losses[who].tolist()),
+                    "fingerprint": tuple(prints[who].tolist()),
+                },
+            )
             for i, who in enumerate(("king", "challenger"))
-        ]  # fmt: skip
+        ]
         results = {score.task_id: score for score in scores}
         state, number = advance(mechanism, state, gather(1, "v", number, results, answered=results)), number + 1
     status = state.miners["challenger"]["status"]
     return {"crowned": status == "king", "flagged": status == "copy", "sequences": number * rule.sequences}
 
 
-def duels(rule: config.ModelEval, gaps: list[float], *, copy: tuple[float, float] | None = None) -> tuple[float, float, float]:
+def duels(
+    rule: config.ModelEval, gaps: list[float], *, copy: tuple[float, float] | None = None
+) -> tuple[float, float, float]:
     """(share crowned, share flagged as copies, mean number of sequences) over one duel for each gap."""
     found = [duel(rule, gap, seed, copy=copy) for seed, gap in enumerate(gaps)]
     return tuple(float(np.mean([one[key] for one in found])) for key in ("crowned", "flagged", "sequences"))
@@ -211,27 +250,54 @@ def model_eval_goals(quick: bool, cache: str) -> list[dict]:
     known = [found[name] for name in COPIES]
     twice = found["better by twice the margin"]
     return [
-        goal(f"model_eval: copies crowned, {trials} trials of each of {len(copies)} kinds", sum(row[0] for row in copies), "share", 0.0),
+        goal(
+            f"model_eval: copies crowned, {trials} trials of each of {len(copies)} kinds",
+            sum(row[0] for row in copies),
+            "share",
+            0.0,
+        ),
         goal("model_eval: copies recognised", min(row[1] for row in known), "share", 1.0, at_least=True),
         goal("model_eval: as good as the king, crowned", found["as good as the king"][0], "share", 2 * rule.alpha),
-        goal("model_eval: better by the margin only, crowned", found["better by the margin"][0], "share", 2 * rule.alpha + 3 * (rule.alpha / trials) ** 0.5),
+        goal(
+            "model_eval: better by the margin only, crowned",
+            found["better by the margin"][0],
+            "share",
+            2 * rule.alpha + 3 * (rule.alpha / trials) ** 0.5,
+        ),
         goal("model_eval: better by twice the margin, crowned", twice[0], "share", 0.95, at_least=True),
-        goal(f"model_eval: sequences beside a fixed-size test of equal errors ({fixed:.0f}), gaps as in real duels",
-             found["gaps as in real duels"][2] / fixed, "share", 0.2),
-        goal("model_eval: sequences beside a fixed-size test of 25,000, better by twice the margin", twice[2] / 25_000, "share", 0.2),
-    ]  # fmt: skip
+        goal(
+            f"model_eval: sequences beside a fixed-size test of equal errors ({fixed:.0f}), gaps as in real duels",
+            found["gaps as in real duels"][2] / fixed,
+            "share",
+            0.2,
+        ),
+        goal(
+            "model_eval: sequences beside a fixed-size test of 25,000, better by twice the margin",
+            twice[2] / 25_000,
+            "share",
+            0.2,
+        ),
+    ]
 
 
 def goal(name: str, value: float, unit: str, wanted: float, *, at_least: bool = False) -> dict:
     """One row of the result."""
-    return {"name": name, "value": round(value, 5), "unit": unit, "goal": wanted, "ok": bool(value >= wanted if at_least else value <= wanted)}
+    return {
+        "name": name,
+        "value": round(value, 5),
+        "unit": unit,
+        "goal": wanted,
+        "ok": bool(value >= wanted if at_least else value <= wanted),
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("query", "model_eval"), help="one mechanism; all when left out")
     parser.add_argument("--quick", action="store_true", help="small sizes, for a look or a test")
-    parser.add_argument("--cache", default=str(Path("~/.cache/raytensor").expanduser()), help="folder of the tokenized text")
+    parser.add_argument(
+        "--cache", default=str(Path("~/.cache/raytensor").expanduser()), help="folder of the tokenized text"
+    )
     args = parser.parse_args()
     parts = {"query": query_goals, "model_eval": model_eval_goals}
     goals = [row for name, part in parts.items() if args.only in (None, name) for row in part(args.quick, args.cache)]

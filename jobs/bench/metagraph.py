@@ -40,8 +40,8 @@ ROUNDS = 3
 
 OURS = """
 import json, sys, time
-from raytensor.chain.client import ChainClient
-from raytensor.chain.metagraph import read_metagraph
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.chain.reads.metagraph import read_metagraph
 endpoint, times, netuids = sys.argv[1], int(sys.argv[2]), [int(n) for n in sys.argv[3:]]
 client, found = ChainClient(endpoint, 120.0), {}
 for netuid in netuids:
@@ -137,8 +137,15 @@ def sync(args: argparse.Namespace, node: Node, goals: list[dict]) -> None:
         print(
             f"{who + ': ' + name:<46}{neurons:>8}{value:>10.1f}{'' if goal is None else '  ok' if ok else '  MISSED'}"
         )
-        goals.append({"name": f"{who}: {name}, {neurons} neurons", "value": round(value, 2), "unit": "ms",
-                      "goal": None if goal is None else round(goal, 2), "ok": ok})  # fmt: skip
+        goals.append(
+            {
+                "name": f"{who}: {name}, {neurons} neurons",
+                "value": round(value, 2),
+                "unit": "ms",
+                "goal": None if goal is None else round(goal, 2),
+                "ok": ok,
+            }
+        )
         return value
 
     for netuid, size in zip(node.netuids, args.sizes):
@@ -191,7 +198,7 @@ def readers(args: argparse.Namespace, node: Node, goals: list[dict]) -> None:
     import ray
     from faults import FaultProxy
 
-    from raytensor.chain.snapshots import snapshot_actor
+    from raytensor.chain.reads.snapshots import snapshot_actor
 
     here = str(Path(__file__).resolve().parent)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), here])
@@ -217,16 +224,29 @@ def readers(args: argparse.Namespace, node: Node, goals: list[dict]) -> None:
             ends = ray.get([actor.stop.remote() for actor in actors], timeout=2 * TIMEOUT_S)
         failed = [why for _, why in ends if why]
         reads, requests = sum(count for count, _ in ends), asked.total()
-        print(f"\n{args.readers} readers of a subnet of {size} over {args.blocks} blocks: {requests} requests to the node "
-              f"({', '.join(f'{name} {n}' for name, n in asked.items())}), {reads} snapshots read, "
-              f"{reads / took:.0f} a second")  # fmt: skip
+        print(
+            f"\n{args.readers} readers of a subnet of {size} over {args.blocks} blocks: {requests} requests to the node "
+            f"({', '.join(f'{name} {n}' for name, n in asked.items())}), {reads} snapshots read, "
+            f"{reads / took:.0f} a second"
+        )
         for why in failed[:1]:
             print(f"a reader failed: {why}")
         goals += [
-            {"name": f"requests a block for {args.readers} readers", "value": requests / args.blocks, "unit": "", "goal": 1,
-             "ok": requests <= args.blocks and not failed},
-            {"name": "snapshots read a second", "value": round(reads / took), "unit": "1/s", "goal": None, "ok": not failed},
-        ]  # fmt: skip
+            {
+                "name": f"requests a block for {args.readers} readers",
+                "value": requests / args.blocks,
+                "unit": "",
+                "goal": 1,
+                "ok": requests <= args.blocks and not failed,
+            },
+            {
+                "name": "snapshots read a second",
+                "value": round(reads / took),
+                "unit": "1/s",
+                "goal": None,
+                "ok": not failed,
+            },
+        ]
     finally:
         ray.shutdown()
 

@@ -51,7 +51,15 @@ def name_of(command: str) -> str:
         return command.split()[0].partition(".")[0]
     if "raytensor.devnet" in command:
         return "embedded chain"
-    for part in ("gcs_server", "raylet", "log_monitor", "monitor.py", "dashboard/agent", "runtime_env/agent", "dashboard"):
+    for part in (
+        "gcs_server",
+        "raylet",
+        "log_monitor",
+        "monitor.py",
+        "dashboard/agent",
+        "runtime_env/agent",
+        "dashboard",
+    ):
         if part in command:
             return f"ray {part}"
     return "driver" if "raytensor" in command or "jobs/" in command else command.split(" ")[0].rpartition("/")[2]
@@ -120,7 +128,10 @@ def main(overrides: list[str]) -> int:
     for name, mib in sorted(peak.items(), key=lambda item: -item[1]):
         print(f"{name:<24} {mib:9.0f}")
     print(f"{'all together':<24} {peak_total:9.0f}\n")
-    print(f"{'share of the rounds':<24} " + "  ".join(f"{part} {share:.0%}" for part, share in summary["time_share"].items()))
+    print(
+        f"{'share of the rounds':<24} "
+        + "  ".join(f"{part} {share:.0%}" for part, share in summary["time_share"].items())
+    )
     goals = [
         ("rounds_per_s", summary["rounds"] / rounds_s, "1/s", None),
         ("responses_scored_per_s", summary["responses"] / rounds_s, "1/s", None),
@@ -134,8 +145,18 @@ def main(overrides: list[str]) -> int:
     rows = []
     for name, value, unit, goal in goals:
         ok = None if goal is None else (value < goal[1] if goal[0] == "<" else value > goal[1])
-        rows.append({"name": name, "value": value, "unit": unit, "goal": None if goal is None else f"{goal[0]} {goal[1]:g}", "ok": ok})
-        print(f"{name:<26} {value:10.3f} {unit:<26} {'' if goal is None else rows[-1]['goal']:<8} {'' if ok is None else 'ok' if ok else 'MISSED'}")
+        rows.append(
+            {
+                "name": name,
+                "value": value,
+                "unit": unit,
+                "goal": None if goal is None else f"{goal[0]} {goal[1]:g}",
+                "ok": ok,
+            }
+        )
+        print(
+            f"{name:<26} {value:10.3f} {unit:<26} {'' if goal is None else rows[-1]['goal']:<8} {'' if ok is None else 'ok' if ok else 'MISSED'}"
+        )
     machine = summary["machine"]
     print(json.dumps({"bench": "network", "machine": machine, "goals": rows}))
     return 0

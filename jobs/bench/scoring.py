@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scoring_model import DIE, HANG, Scorer, Store, Work  # noqa: E402
+from scoring_model import DIE, HANG, Scorer, Store, Work
 
 FETCH_S = 0.2
 POISON_EVERY = 20
@@ -72,7 +72,9 @@ class Bench:
 
         self.bare = [factory() for _ in range(args.scorers)]
         self.pools = {
-            size: Pool(factory, "score_all", size, packing=Packing(max_items=args.pack), prefetch=16, max_replacements=1000)
+            size: Pool(
+                factory, "score_all", size, packing=Packing(max_items=args.pack), prefetch=16, max_replacements=1000
+            )
             for size in sorted({1, args.scorers})
         }
         self.cpu_s: dict[str, list[float]] = defaultdict(list)
@@ -93,7 +95,9 @@ class Bench:
         took, self.scores, self.num_parameters = ray.get(self.bare[0].tight.remote(items), timeout=WAIT_S)
         self.cpu_s["tight 1"].append(self._cpu([self.bare[0]]) - before)
         self.seconds["tight 1"].append(took)
-        together = ray.get([actor.tight.remote(items[n :: args.scorers]) for n, actor in enumerate(self.bare)], timeout=WAIT_S)
+        together = ray.get(
+            [actor.tight.remote(items[n :: args.scorers]) for n, actor in enumerate(self.bare)], timeout=WAIT_S
+        )
         self.seconds["tight all"].append(max(took for took, *_ in together))
         for name, fetch_s in (("serial", 0.0), ("serial with fetch", FETCH_S)):
             took, scores = ray.get(self.bare[0].serial.remote(few, fetch_s), timeout=WAIT_S)
@@ -110,7 +114,10 @@ class Bench:
 
     def _cpu(self, actors: list) -> float:
         """Processor seconds so far of these actors, their children and this process (fields 14, 15 of /proc/PID/stat)."""
-        pids = [os.getpid(), *(pid for pids in self.ray.get([actor.pids.remote() for actor in actors], timeout=WAIT_S) for pid in pids)]
+        pids = [
+            os.getpid(),
+            *(pid for pids in self.ray.get([actor.pids.remote() for actor in actors], timeout=WAIT_S) for pid in pids),
+        ]
         fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
         return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
 
@@ -170,19 +177,37 @@ def main() -> None:
 
     def goal(name: str, value: float, unit: str, least: float | None = None, most: float | None = None) -> None:
         ok = (least is None or value >= least) and (most is None or value <= most)
-        goals.append({"name": name, "value": round(value, 3), "unit": unit, "goal": least if most is None else most, "ok": ok})
+        goals.append(
+            {"name": name, "value": round(value, 3), "unit": unit, "goal": least if most is None else most, "ok": ok}
+        )
 
-    goal(f"pool of {size} / bare forward in {size} processes", ratio("tight all", f"pool of {size}"), "x", least=0.9 if on_gpu else 0.8)
+    goal(
+        f"pool of {size} / bare forward in {size} processes",
+        ratio("tight all", f"pool of {size}"),
+        "x",
+        least=0.9 if on_gpu else 0.8,
+    )
     goal("pool of 1 / bare forward", ratio("tight 1", "pool of 1"), "x", least=0.9 if on_gpu else 0.8)
     by_cpu = statistics.median(a / b for a, b in zip(bench.cpu_s["tight 1"], bench.cpu_s["pool of 1"]))
     goal("pool of 1 / bare forward, by processor time", by_cpu, "x")
     if size > 1:
         goal(f"{size} scorers / one", ratio("pool of 1", f"pool of {size}"), "x", least=1.7 if size == 2 else None)
     goal(f"pool of {size} / serial loop", ratio("serial", f"pool of {size}"), "x", least=5.0 if on_gpu else None)
-    goal(f"pool of {size} with fetches / serial loop with fetches", ratio("serial with fetch", "pool with fetch"), "x", least=5.0 if on_gpu else None)
+    goal(
+        f"pool of {size} with fetches / serial loop with fetches",
+        ratio("serial with fetch", "pool with fetch"),
+        "x",
+        least=5.0 if on_gpu else None,
+    )
     goal("wall with 200 ms a fetch / compute only", ratio("pool with fetch", f"pool of {size}"), "x", most=1.15)
-    goal("loss to one crashing item in 20", 100 * (1 - 1 / ratio("pool with crashes", f"pool of {size}")), "%", most=10.0)
-    goal(f"loss to one hanging item in 20, {args.hang_limit:g} s each", 100 * (1 - 1 / ratio("pool with hangs", f"pool of {size}")), "%")
+    goal(
+        "loss to one crashing item in 20", 100 * (1 - 1 / ratio("pool with crashes", f"pool of {size}")), "%", most=10.0
+    )
+    goal(
+        f"loss to one hanging item in 20, {args.hang_limit:g} s each",
+        100 * (1 - 1 / ratio("pool with hangs", f"pool of {size}")),
+        "%",
+    )
     goal("responses scored", number / took[f"pool of {size}"], "items/s")
     if on_gpu:
         goal("uids scored", 3600 * number / took[f"pool of {size}"], "per GPU-hour")

@@ -49,7 +49,11 @@ class Work:
 
     def batches(self, number: int, round: int) -> np.ndarray:
         vocab = SIZES[self.size][3]
-        return np.random.default_rng((number, round)).integers(0, vocab, (self.steps, self.sequences, self.length + 1)).astype(np.uint16)
+        return (
+            np.random.default_rng((number, round))
+            .integers(0, vocab, (self.steps, self.sequences, self.length + 1))
+            .astype(np.uint16)
+        )
 
     def model(self, number: int) -> Any:
         from raytensor.miners.model import build
@@ -105,7 +109,9 @@ def measure(actors: list[Any], rounds: int, started: float) -> dict[str, Any]:
     times, losses = [], []
     for round in range(rounds + 1):
         begun = time.monotonic()
-        losses = [loss for found in ray.get([actor.train.remote(round) for actor in actors], timeout=1800) for loss in found]
+        losses = [
+            loss for found in ray.get([actor.train.remote(round) for actor in actors], timeout=1800) for loss in found
+        ]
         times.append(time.monotonic() - begun)
     memory = sum(map(pss_mib, pids))
     for actor in actors:
@@ -119,21 +125,38 @@ def beside(work: Work, count: int, rounds: int, device: str) -> dict[str, Any]:
     share = {"num_cpus": 0.01, "num_gpus": 0.01 if device == "cuda" else 0}
     started = time.monotonic()
     numbers = [list(range(host, count, hosts)) for host in range(hosts)]
-    stacked = measure([ray.remote(Stacked).options(**share).remote(work, mine, device) for mine in numbers], rounds, started)
+    stacked = measure(
+        [ray.remote(Stacked).options(**share).remote(work, mine, device) for mine in numbers], rounds, started
+    )
     free_mib = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
     most = max(1, min(count, int(free_mib / (ACTOR_MIB if device == "cpu" else 3 * ACTOR_MIB))))
     started = time.monotonic()
-    separate = measure([ray.remote(Separate).options(**share).remote(work, n, device) for n in range(most)], rounds, started)
+    separate = measure(
+        [ray.remote(Separate).options(**share).remote(work, n, device) for n in range(most)], rounds, started
+    )
     order = [n for mine in numbers for n in mine]
     apart = [abs(stacked["losses"][order.index(n)] - separate["losses"][n]) for n in range(most)]
     rates = {"stacked": count / stacked["round_s"], "separate": most / separate["round_s"]}
-    per_gb = {"stacked": rates["stacked"] / (stacked["mib"] / 1024), "separate": rates["separate"] / (separate["mib"] / 1024)}
+    per_gb = {
+        "stacked": rates["stacked"] / (stacked["mib"] / 1024),
+        "separate": rates["separate"] / (separate["mib"] / 1024),
+    }
     # Ten rounds from nothing: starting counts for all K.
-    whole = {"stacked": stacked["spawn_s"] + 10 * stacked["round_s"], "separate": (separate["spawn_s"] + 10 * separate["round_s"]) * count / most}
+    whole = {
+        "stacked": stacked["spawn_s"] + 10 * stacked["round_s"],
+        "separate": (separate["spawn_s"] + 10 * separate["round_s"]) * count / most,
+    }
     return {
-        "count": count, "most": most, "hosts": hosts, "rates": rates, "per_gb": per_gb, "whole": whole, "spawn": {"stacked": stacked["spawn_s"], "separate": separate["spawn_s"]},
-        "mib": {"stacked": stacked["mib"], "separate": separate["mib"]}, "apart": max(apart),
-    }  # fmt: skip
+        "count": count,
+        "most": most,
+        "hosts": hosts,
+        "rates": rates,
+        "per_gb": per_gb,
+        "whole": whole,
+        "spawn": {"stacked": stacked["spawn_s"], "separate": separate["spawn_s"]},
+        "mib": {"stacked": stacked["mib"], "separate": separate["mib"]},
+        "apart": max(apart),
+    }
 
 
 def main() -> int:
@@ -142,7 +165,9 @@ def main() -> int:
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--counts", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps of a round")
-    parser.add_argument("--sequences", nargs="+", type=int, default=[2, 8], help="sequences of a step; the first decides the goals")
+    parser.add_argument(
+        "--sequences", nargs="+", type=int, default=[2, 8], help="sequences of a step; the first decides the goals"
+    )
     parser.add_argument("--length", type=int, default=32, help="tokens of a sequence")
     parser.add_argument("--rounds", type=int, default=3, help="rounds that are timed; the best counts")
     parser.add_argument("--address", default=None, help="Ray cluster to join; a local one is started without it")
@@ -171,7 +196,11 @@ def _line(work: Work, device: str, f: dict[str, Any]) -> str:
     def pair(values: dict[str, float], digits: int) -> str:
         return f"{values['stacked']:.{digits}f} | {values['separate']:.{digits}f}"
 
-    times = [f["rates"]["stacked"] / f["rates"]["separate"], f["per_gb"]["stacked"] / f["per_gb"]["separate"], f["whole"]["separate"] / f["whole"]["stacked"]]
+    times = [
+        f["rates"]["stacked"] / f["rates"]["separate"],
+        f["per_gb"]["stacked"] / f["per_gb"]["separate"],
+        f["whole"]["separate"] / f["whole"]["stacked"],
+    ]
     note = "" if f["most"] == f["count"] else f"  (separate: {f['most']} at a time)"
     return (
         f"{device:<7}{work.size:<6}{work.sequences * work.length:>7}{f['count']:>5}  {pair(f['rates'], 1):>20}{times[0]:>7.1f}{pair(f['per_gb'], 1):>20}{times[1]:>7.1f}"
@@ -183,7 +212,10 @@ def _goals(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[st
     goals = []
     for row in rows:
         name = f"{row['device']}_{row['size']}_{row['sequences'] * args.length}tokens_K{row['count']}"
-        judged = row["sequences"] == args.sequences[0] and (row["device"], row["size"], row["count"]) in (("cpu", "119k", 64), ("cuda", "119k", 512))
+        judged = row["sequences"] == args.sequences[0] and (row["device"], row["size"], row["count"]) in (
+            ("cpu", "119k", 64),
+            ("cuda", "119k", 512),
+        )
         goal = GPU_GOAL if row["device"] == "cuda" else CPU_GOAL
         figures = {
             "stacked_miners_per_s": (row["rates"]["stacked"], "miners/s", False),
@@ -195,14 +227,27 @@ def _goals(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[st
             "separate_mib": (row["mib"]["separate"], "MiB", False),
         }
         for key, (value, unit, counts) in figures.items():
-            goals.append({"name": f"{name}_{key}", "value": value, "unit": unit, "goal": f">= {goal:g}" if counts else None, "ok": value >= goal if counts else None})
+            goals.append(
+                {
+                    "name": f"{name}_{key}",
+                    "value": value,
+                    "unit": unit,
+                    "goal": f">= {goal:g}" if counts else None,
+                    "ok": value >= goal if counts else None,
+                }
+            )
     return goals
 
 
 def _machine() -> dict[str, Any]:
     import torch
 
-    return {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine(), "system": platform.platform(), "torch": torch.__version__}
+    return {
+        "cpus": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "system": platform.platform(),
+        "torch": torch.__version__,
+    }
 
 
 if __name__ == "__main__":

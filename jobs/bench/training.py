@@ -25,18 +25,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy as np  # noqa: E402
-import ray  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import ray
+import torch
 
-from raytensor import cluster, config  # noqa: E402
-from raytensor.config import MinerProfile  # noqa: E402
-from raytensor.data.text import Text, unigram  # noqa: E402
-from raytensor.miners.shard import FirstRank  # noqa: E402
-from raytensor.training import models, ranks  # noqa: E402
-from raytensor.training.loop import PEAKS  # noqa: E402
-from raytensor.training.models import ModelSpec  # noqa: E402
-from raytensor.types import Response, Task  # noqa: E402
+from raytensor import cluster, config
+from raytensor.config import MinerProfile
+from raytensor.data.text import Text, unigram
+from raytensor.miners.shard import FirstRank
+from raytensor.training import models, ranks
+from raytensor.training.loop import PEAKS
+from raytensor.training.models import ModelSpec
+from raytensor.types import Response, Task
 
 HOTKEY = "bench"
 # size -> (sequences a step, activation checkpointing) that fit a GPU of 80 GB at 1024 tokens.

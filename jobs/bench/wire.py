@@ -52,8 +52,11 @@ def measure(wire: Wire, payload: str, seconds: float, workers: int) -> None:
     script = str(PEERS / wire.script)
     server = subprocess.Popen(
         [wire.python, script, "serve", payload, *wire.serve_args],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     try:
         assert server.stdout is not None and server.stdin is not None
         line = server.stdout.readline()
@@ -63,9 +66,20 @@ def measure(wire: Wire, payload: str, seconds: float, workers: int) -> None:
             raise SystemExit(f"{wire.name}: the server did not start: {' '.join(map(str, server.args))}")
         before = cpu_seconds(server.pid)
         client = subprocess.run(
-            [wire.python, script, "ask", payload, str(json.loads(line)["port"]), str(seconds), str(workers), *wire.ask_args],
-            capture_output=True, text=True, timeout=START_TIMEOUT_S + 4 * seconds,
-        )  # fmt: skip
+            [
+                wire.python,
+                script,
+                "ask",
+                payload,
+                str(json.loads(line)["port"]),
+                str(seconds),
+                str(workers),
+                *wire.ask_args,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=START_TIMEOUT_S + 4 * seconds,
+        )
         if client.returncode:
             raise SystemExit(f"{wire.name}: the client failed:\n{client.stderr[-2000:]}")
         told = json.loads(client.stdout.splitlines()[-1])
@@ -110,8 +124,10 @@ def main() -> None:
             for wire in running:
                 measure(wire, payload, args.seconds, wire.workers or args.workers)
         rows, width, top_k = {"small": (1, 16, 16), "run": (48, 40, 128)}[payload]
-        print(f"\n{payload}: {rows} x {width} tokens asked, {rows} x {top_k} answered; {args.workers} at once, "
-              f"{args.rounds} rounds of {args.seconds:g} s")  # fmt: skip
+        print(
+            f"\n{payload}: {rows} x {width} tokens asked, {rows} x {top_k} answered; {args.workers} at once, "
+            f"{args.rounds} rounds of {args.seconds:g} s"
+        )
         print(f"{'':30}{'questions/s':>12}{'min':>8}{'max':>8}{'cpu ms each':>13}{'failed':>8}")
         for wire in wires:
             if not wire.python:
@@ -138,11 +154,25 @@ def main() -> None:
             best = max(measured, key=lambda wire: statistics.median(wire.rates))
             goal = 5.0 if label == "the dendrite" else None
             times = rate / statistics.median(best.rates)
-            goals.append({"name": f"{payload}: times {label}", "value": round(times, 2), "unit": "x", "goal": goal,
-                          "ok": goal is None or times >= goal})  # fmt: skip
+            goals.append(
+                {
+                    "name": f"{payload}: times {label}",
+                    "value": round(times, 2),
+                    "unit": "x",
+                    "goal": goal,
+                    "ok": goal is None or times >= goal,
+                }
+            )
             cpu_times = statistics.median(best.cpu_ms) / cpu_ms
-            goals.append({"name": f"{payload}: times {label}, by processor time", "value": round(cpu_times, 2),
-                          "unit": "x", "goal": None, "ok": True})  # fmt: skip
+            goals.append(
+                {
+                    "name": f"{payload}: times {label}, by processor time",
+                    "value": round(cpu_times, 2),
+                    "unit": "x",
+                    "goal": None,
+                    "ok": True,
+                }
+            )
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
     print()
     print(json.dumps({"bench": "wire", "machine": machine, "goals": goals}))

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from raytensor.chain.bulk_submitter import Step
 from raytensor.chain.calls import Call
-from raytensor.chain.client import ChainClient
-from raytensor.chain.quotes import network_cost
-from raytensor.chain.step import Step
+from raytensor.chain.reads.quotes import network_cost
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey, KeyRef, Signer
 from raytensor.errors import ChainRefused, ConfigError
 
@@ -144,7 +144,9 @@ def make_subnet(
     uids = client.query_many([(PALLET, "Uids", [netuid, keys.hotkey.ss58]) for keys in plan.neurons], head.hash)
     pruned = [keys.hotkey.ss58 for keys, uid in zip(plan.neurons, uids) if uid is None]
     if pruned:
-        raise ChainRefused(f"{len(pruned)} of {len(uids)} neurons lost their place on subnet {netuid} to later ones; allow more with sudo_set_max_allowed_uids")
+        raise ChainRefused(
+            f"{len(pruned)} of {len(uids)} neurons lost their place on subnet {netuid} to later ones; allow more with sudo_set_max_allowed_uids"
+        )
     return Subnet(netuid, {keys.hotkey.ss58: uid for keys, uid in zip(plan.neurons, uids)}, head.number)
 
 

@@ -16,6 +16,17 @@ from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call takes of a block: computation (picoseconds of the reference machine) and encoded bytes."""
+
+    ref_time: int = 0
+    length: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.ref_time + other.ref_time, self.length + other.length)
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One runtime call. `args`: values by the metadata's argument names; a value may be a `Call` or a list of them."""
 

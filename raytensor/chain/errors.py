@@ -15,9 +15,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raytensor.chain.actions import ACTIONS, Action, Do, action_for
+from raytensor.chain.error_actions import ACTIONS, Action, Do, action_for
 
-__all__ = ["ACTIONS", "CUSTOM", "Action", "Do", "PoolRefusal", "action_for", "dispatch_error_name", "pool_refusal", "table"]
+__all__ = [
+    "ACTIONS",
+    "CUSTOM",
+    "Action",
+    "Do",
+    "PoolRefusal",
+    "action_for",
+    "dispatch_error_name",
+    "pool_refusal",
+    "table",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +51,59 @@ class PoolRefusal:
 
 # Custom(N) of pallet subtensor's transaction extension, by number.
 CUSTOM = {
-    0: "ColdkeySwapAnnounced", 1: "StakeAmountTooLow", 2: "BalanceTooLow", 3: "SubnetNotExists",
-    4: "HotKeyAccountNotExists", 5: "NotEnoughStakeToWithdraw", 6: "RateLimitExceeded", 7: "InsufficientLiquidity",
-    8: "SlippageTooHigh", 9: "TransferDisallowed", 10: "HotKeyNotRegisteredInNetwork", 11: "InvalidIpAddress",
-    12: "ServingRateLimitExceeded", 13: "InvalidPort", 14: "ZeroMaxAmount", 15: "InvalidRevealRound",
-    16: "NoWeightsCommitFound", 17: "RevealTooEarly", 18: "InputLengthsUnequal", 19: "HotKeyNotRegisteredInSubNet",
-    20: "EvmKeyAssociateRateLimitExceeded", 21: "ColdkeySwapDisputed", 22: "InvalidRealAccount",
-    23: "FailedShieldedTxParsing", 24: "InvalidShieldedTxPubKeyHash", 25: "NonAssociatedColdKey",
-    26: "DelegateTakeTooLow", 27: "DelegateTakeTooHigh", 255: "BadRequest",
-}  # fmt: skip
+    0: "ColdkeySwapAnnounced",
+    1: "StakeAmountTooLow",
+    2: "BalanceTooLow",
+    3: "SubnetNotExists",
+    4: "HotKeyAccountNotExists",
+    5: "NotEnoughStakeToWithdraw",
+    6: "RateLimitExceeded",
+    7: "InsufficientLiquidity",
+    8: "SlippageTooHigh",
+    9: "TransferDisallowed",
+    10: "HotKeyNotRegisteredInNetwork",
+    11: "InvalidIpAddress",
+    12: "ServingRateLimitExceeded",
+    13: "InvalidPort",
+    14: "ZeroMaxAmount",
+    15: "InvalidRevealRound",
+    16: "NoWeightsCommitFound",
+    17: "RevealTooEarly",
+    18: "InputLengthsUnequal",
+    19: "HotKeyNotRegisteredInSubNet",
+    20: "EvmKeyAssociateRateLimitExceeded",
+    21: "ColdkeySwapDisputed",
+    22: "InvalidRealAccount",
+    23: "FailedShieldedTxParsing",
+    24: "InvalidShieldedTxPubKeyHash",
+    25: "NonAssociatedColdKey",
+    26: "DelegateTakeTooLow",
+    27: "DelegateTakeTooHigh",
+    255: "BadRequest",
+}
 
 # Words of a node's 1010 answers (FRAME `InvalidTransaction` as text), and their names.
 _WORDS = (
-    ("outdated", "Stale"), ("bad signature", "BadProof"), ("valid in the future", "Future"),
-    ("pay some fees", "Payment"), ("block limit", "ExhaustsResources"), ("exhaust", "ExhaustsResources"),
-    ("ancient birth", "AncientBirthBlock"), ("not expected", "Call"), ("invalid signing address", "BadSigner"),
-)  # fmt: skip
+    ("outdated", "Stale"),
+    ("bad signature", "BadProof"),
+    ("valid in the future", "Future"),
+    ("pay some fees", "Payment"),
+    ("block limit", "ExhaustsResources"),
+    ("exhaust", "ExhaustsResources"),
+    ("ancient birth", "AncientBirthBlock"),
+    ("not expected", "Call"),
+    ("invalid signing address", "BadSigner"),
+)
 _KEYS = {
-    "stale": "Stale", "future": "Future", "badproof": "BadProof", "payment": "Payment", "call": "Call",
-    "exhaustsresources": "ExhaustsResources", "ancientbirthblock": "AncientBirthBlock", "badsigner": "BadSigner",
-}  # fmt: skip
+    "stale": "Stale",
+    "future": "Future",
+    "badproof": "BadProof",
+    "payment": "Payment",
+    "call": "Call",
+    "exhaustsresources": "ExhaustsResources",
+    "ancientbirthblock": "AncientBirthBlock",
+    "badsigner": "BadSigner",
+}
 _UNSURE = {"Stale", "Banned", "AlreadyImported", "PriorityTooLow"}
 _CODES = {1012: "Banned", 1013: "AlreadyImported", 1014: "PriorityTooLow", 1016: "PoolFull"}
 

@@ -30,6 +30,28 @@ from raytensor.config.mechanisms import Mechanism, ModelEval, Query, collaborate
 from raytensor.config.run import RunConfig
 
 __all__ = [
-    "BEHAVIOURS", "Chain", "Cluster", "Collab", "Data", "Mechanism", "MinerProfile", "Miners", "ModelEval", "Paths", "Query", "RunConfig", "Setting",
-    "Tracker", "Validators", "Wire", "collaborates", "compose", "conf_dir", "hands_in_files", "help_of_groups", "help_of_settings", "settings", "to_yaml",
-]  # fmt: skip
+    "BEHAVIOURS",
+    "Chain",
+    "Cluster",
+    "Collab",
+    "Data",
+    "Mechanism",
+    "MinerProfile",
+    "Miners",
+    "ModelEval",
+    "Paths",
+    "Query",
+    "RunConfig",
+    "Setting",
+    "Tracker",
+    "Validators",
+    "Wire",
+    "collaborates",
+    "compose",
+    "conf_dir",
+    "hands_in_files",
+    "help_of_groups",
+    "help_of_settings",
+    "settings",
+    "to_yaml",
+]

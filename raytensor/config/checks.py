@@ -51,8 +51,14 @@ def training_mistakes(cfg: Any) -> list[str]:
         have = tuple(int(part) for part in torch.split(".")[:2]) >= (2, 9)
         need(have, "optimizer", f"comes with torch 2.9, here is {torch}; take optimizer=adamw or sgd, or a newer torch")
     need(cfg.ranks >= 1, "ranks", "must be 1 or greater")
-    need(cfg.engine != "plain" or cfg.ranks == 1, "ranks", "engine=plain is one process; take engine=ddp, fsdp2, zero1, zero2 or zero3")
-    need(cfg.gpus_per_rank in (0, 1), "gpus_per_rank", "must be 0 or 1: a rank has one device; more GPUs are more ranks")
+    need(
+        cfg.engine != "plain" or cfg.ranks == 1,
+        "ranks",
+        "engine=plain is one process; take engine=ddp, fsdp2, zero1, zero2 or zero3",
+    )
+    need(
+        cfg.gpus_per_rank in (0, 1), "gpus_per_rank", "must be 0 or 1: a rank has one device; more GPUs are more ranks"
+    )
     need(math.isfinite(cfg.cpus_per_rank) and cfg.cpus_per_rank > 0, "cpus_per_rank", "must be greater than 0")
     need(cfg.precision in ("fp32", "bf16"), "precision", "must be fp32 or bf16")
     need(cfg.accumulate >= 1, "accumulate", "must be 1 or greater")
@@ -60,7 +66,11 @@ def training_mistakes(cfg: Any) -> list[str]:
     parts = max(1, cfg.ranks) * max(1, cfg.accumulate)
     if cfg.batch_size > 0 and cfg.batch_size % parts:
         near = -(-cfg.batch_size // parts) * parts
-        need(False, "batch_size", f"does not divide by ranks * accumulate ({cfg.ranks} * {cfg.accumulate}); take {near}, say")
+        need(
+            False,
+            "batch_size",
+            f"does not divide by ranks * accumulate ({cfg.ranks} * {cfg.accumulate}); take {near}, say",
+        )
     return wrong
 
 

@@ -56,7 +56,17 @@ def check_collab(rule: Collab, checks: Checks) -> None:
     def need(ok: bool, key: str, why: str) -> None:
         checks.need(ok, f"mechanism.collab.{key}", why)
 
-    positive = ("hidden", "layers", "heads", "inner_steps", "batch_size", "outer_lr", "judge_share", "judge_rows", "checkpoint_every")
+    positive = (
+        "hidden",
+        "layers",
+        "heads",
+        "inner_steps",
+        "batch_size",
+        "outer_lr",
+        "judge_share",
+        "judge_rows",
+        "checkpoint_every",
+    )
     checks.positive(*(f"mechanism.collab.{key}" for key in positive))
     need(0 <= rule.k <= 4096, "k", "must lie between 0 (all values, uncompressed) and 4096")
     need(rule.rating_bonus >= 0, "rating_bonus", "must be 0 or greater")
@@ -65,5 +75,13 @@ def check_collab(rule: Collab, checks: Checks) -> None:
         need(0.0 <= getattr(rule, key) <= 1.0, key, "must lie between 0 and 1")
     for key in ("peer_cap", "gain_ema", "copy_cosine"):
         need(0.0 < getattr(rule, key) <= 1.0, key, "must lie above 0 and be at most 1")
-    need(rule.hidden > 0 and rule.heads > 0 and rule.hidden % (2 * rule.heads) == 0, "hidden", f"must be a multiple of 2 * heads ({2 * rule.heads})")
-    need(rule.judge_rows <= rule.inner_steps * rule.batch_size, "judge_rows", f"must be at most inner_steps * batch_size ({rule.inner_steps * rule.batch_size}), the sequences that a miner gets")
+    need(
+        rule.hidden > 0 and rule.heads > 0 and rule.hidden % (2 * rule.heads) == 0,
+        "hidden",
+        f"must be a multiple of 2 * heads ({2 * rule.heads})",
+    )
+    need(
+        rule.judge_rows <= rule.inner_steps * rule.batch_size,
+        "judge_rows",
+        f"must be at most inner_steps * batch_size ({rule.inner_steps * rule.batch_size}), the sequences that a miner gets",
+    )

@@ -104,8 +104,12 @@ def help_of_settings(schema: Any) -> str:
     """Each setting with its default and what it means, as lines of a `--help` text."""
     lines = []
     for key, setting in settings(schema).items():
-        default = "[...]" if isinstance(setting.default, list) else "null" if setting.default is None else setting.default
-        lines.append(f"  {key}={str(default).lower() if isinstance(default, bool) else default}\n      {setting.comment}")
+        default = (
+            "[...]" if isinstance(setting.default, list) else "null" if setting.default is None else setting.default
+        )
+        lines.append(
+            f"  {key}={str(default).lower() if isinstance(default, bool) else default}\n      {setting.comment}"
+        )
     return "\n".join(lines)
 
 
@@ -135,7 +139,15 @@ def _comments(schema: Any) -> dict[str, str]:
 
 def _explain(message: str, job: str, schema: Any) -> str:
     """Hydra's message without its internals, and the nearest key when one is misspelt."""
-    noise = ("full_key:", "object_type=", "reference_type=", "Set the env", "Config search path", "provider=", "See https")
+    noise = (
+        "full_key:",
+        "object_type=",
+        "reference_type=",
+        "Set the env",
+        "Config search path",
+        "provider=",
+        "See https",
+    )
     lines = [re.sub(r"^In '\w+': ", "", line.strip()) for line in message.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(noise)]
     text = "\n".join(dict.fromkeys(lines))

@@ -159,7 +159,11 @@ def collaborates(mechanism: Mechanism) -> bool:
 
 def hands_in_files(mechanism: Mechanism) -> bool:
     """Whether miners commit to checkpoints and hand them in."""
-    return mechanism.files if mechanism.files is not None else mechanism.path.startswith("raytensor.mechanisms.model_eval.")
+    return (
+        mechanism.files
+        if mechanism.files is not None
+        else mechanism.path.startswith("raytensor.mechanisms.model_eval.")
+    )
 
 
 def check_mechanism(mechanism: Mechanism, checks: Checks) -> None:
@@ -183,19 +187,52 @@ def _check_query(rule: Query, checks: Checks) -> None:
     for key in ("ema", "miss", "value_ema"):
         value = getattr(rule, key)
         need(value is None or 0.0 < value <= 1.0, key, "must lie above 0 and be at most 1")
-    for key in ("entropy_floor", "synergy_power", "divergence_penalty", "divergence_cells", "duplicate_nats", "sample", "group_size", "synergy_limit"):
+    for key in (
+        "entropy_floor",
+        "synergy_power",
+        "divergence_penalty",
+        "divergence_cells",
+        "duplicate_nats",
+        "sample",
+        "group_size",
+        "synergy_limit",
+    ):
         need((getattr(rule, key) or 0) >= 0, key, "must be 0 or greater")
     need(rule.context >= 2, "context", "must be 2 or more")
     need(rule.shortest <= rule.context, "shortest", f"must be at most mechanism.query.context ({rule.context})")
-    need(not rule.prune or rule.shortest >= 2, "shortest", "must be 2 or more with prune=true: a token inside is left out")
-    need(rule.kind != "token" or rule.horizon == 1, "horizon", "must be 1 for kind token; take kind=phrase or kind=completion")
+    need(
+        not rule.prune or rule.shortest >= 2,
+        "shortest",
+        "must be 2 or more with prune=true: a token inside is left out",
+    )
+    need(
+        rule.kind != "token" or rule.horizon == 1,
+        "horizon",
+        "must be 1 for kind token; take kind=phrase or kind=completion",
+    )
     for key in ("control_variate", "baseline"):
-        need(rule.kind != "completion" or not getattr(rule, key), key, "must be false for kind completion: a table names no texts")
-    need(0 <= rule.shared_rows < rule.rows, "shared_rows", f"must be at least 0 and below mechanism.query.rows ({rule.rows})")
+        need(
+            rule.kind != "completion" or not getattr(rule, key),
+            key,
+            "must be false for kind completion: a table names no texts",
+        )
+    need(
+        0 <= rule.shared_rows < rule.rows,
+        "shared_rows",
+        f"must be at least 0 and below mechanism.query.rows ({rule.rows})",
+    )
     if rule.synergy_power or rule.divergence_penalty:
-        need(rule.shared_rows > 0, "shared_rows", "must be 1 or more for synergy_power or divergence_penalty: miners are compared on shared rows")
+        need(
+            rule.shared_rows > 0,
+            "shared_rows",
+            "must be 1 or more for synergy_power or divergence_penalty: miners are compared on shared rows",
+        )
     if rule.shared_rows:
-        need(1 <= rule.group_size <= 256, "group_size", "must lie between 1 and 256 where rows are shared: all pairs of a group are compared")
+        need(
+            1 <= rule.group_size <= 256,
+            "group_size",
+            "must lie between 1 and 256 where rows are shared: all pairs of a group are compared",
+        )
     need(not rule.gate or rule.sample > 0, "sample", "must be 1 or more with gate=true: a gate chooses whom to ask")
 
 
@@ -204,7 +241,17 @@ def _check_model_eval(rule: ModelEval, checks: Checks) -> None:
         checks.need(ok, f"mechanism.model_eval.{key}", why)
 
     checks.one_of("mechanism.model_eval.rule", ("paired", "epsilon"))
-    positive = ("sequences", "batch_size", "max_bytes", "max_parameters", "margin", "max_sequences", "challengers", "top", "quality_nats")
+    positive = (
+        "sequences",
+        "batch_size",
+        "max_bytes",
+        "max_parameters",
+        "margin",
+        "max_sequences",
+        "challengers",
+        "top",
+        "quality_nats",
+    )
     positive += ("patience", "epsilon_blocks", "temperature")
     checks.positive(*(f"mechanism.model_eval.{key}" for key in positive))
     for key in ("alpha", "beta"):
@@ -215,5 +262,9 @@ def _check_model_eval(rule: ModelEval, checks: Checks) -> None:
     need(0.0 <= rule.win_rate < 1.0, "win_rate", "must be at least 0 and below 1")
     need(rule.ramp >= 1.0, "ramp", "must be 1 or greater")
     need(0.0 <= rule.reserve < 1.0, "reserve", "must be at least 0 and below 1")
-    need(rule.epsilon_start >= rule.epsilon_end, "epsilon_start", f"must be at least mechanism.model_eval.epsilon_end ({rule.epsilon_end})")
+    need(
+        rule.epsilon_start >= rule.epsilon_end,
+        "epsilon_start",
+        f"must be at least mechanism.model_eval.epsilon_end ({rule.epsilon_end})",
+    )
     need(0.0 < rule.ema <= 1.0, "ema", "must lie above 0 and be at most 1")

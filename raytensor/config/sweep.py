@@ -1,6 +1,6 @@
 """The `sweep` job's settings and what it refuses.
 
-What a trial's distributions say (`search.space`) is read and checked in `raytensor.sweep.space`.
+What a trial's distributions say (`search.space`) is read and checked in `raytensor.jobs.sweep.space`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,15 @@ def check(cfg: SweepConfig) -> None:
     """Refuse impossible numbers. Raises `ConfigError` with every mistake found, each with its value and the fix."""
     checks = Checks(cfg)
     need, positive = checks.need, checks.positive
-    positive("rounds", "max_concurrent", "search.num_trials", "scheduler.grace", "cluster.start_timeout_s", "cluster.num_cpus", "data.max_documents")
+    positive(
+        "rounds",
+        "max_concurrent",
+        "search.num_trials",
+        "scheduler.grace",
+        "cluster.start_timeout_s",
+        "cluster.num_cpus",
+        "data.max_documents",
+    )
     positive("miners.num_hosts", "miners.cpus_per_host", "miners.heldout_rows", "miners.round_timeout_s")
     positive("profile.hidden", "profile.layers", "profile.heads", "profile.lr", "profile.steps", "profile.batch_size")
     need(
@@ -105,24 +113,42 @@ def check(cfg: SweepConfig) -> None:
     need(cfg.seed >= 0, "seed", "must be 0 or greater")
     need(cfg.max_failures >= 0, "max_failures", "must be 0 or greater")
     checks.one_of("resume", ("never", "auto", "must"))
-    need(cfg.resume == "never" or cfg.name is not None, "resume", "needs the name of the sweep to go on from: add name=...")
+    need(
+        cfg.resume == "never" or cfg.name is not None,
+        "resume",
+        "needs the name of the sweep to go on from: add name=...",
+    )
     checks.one_of("rank_by", RANKINGS)
     checks.one_of("search.method", METHODS)
     checks.one_of("scheduler.kind", SCHEDULERS)
     need(cfg.scheduler.reduction > 1, "scheduler.reduction", "must be greater than 1")
     need(cfg.scheduler.grace <= cfg.rounds, "scheduler.grace", f"must be at most rounds ({cfg.rounds})")
-    need(not (cfg.scheduler.kind == "pbt" and cfg.search.method == "optuna"), "search.method", "pbt changes settings by itself; take random or grid with it")
+    need(
+        not (cfg.scheduler.kind == "pbt" and cfg.search.method == "optuna"),
+        "search.method",
+        "pbt changes settings by itself; take random or grid with it",
+    )
     need(0.0 < cfg.data.heldout_share < 1.0, "data.heldout_share", "must lie between 0 and 1")
     checks.one_of("data.tokenizer", ("bpe", "bytes"))
-    need(cfg.data.tokenizer == "bytes" or 257 <= cfg.data.vocab_size <= 65536, "data.vocab_size", "must lie between 257 and 65536")
+    need(
+        cfg.data.tokenizer == "bytes" or 257 <= cfg.data.vocab_size <= 65536,
+        "data.vocab_size",
+        "must lie between 257 and 65536",
+    )
     need(8 <= cfg.miners.seq_len <= 65536, "miners.seq_len", "must lie between 8 and 65536")
     need(cfg.miners.gpus_per_host >= 0, "miners.gpus_per_host", "must be 0 or greater")
     check_mechanism(cfg.mechanism, checks)
     context = cfg.mechanism.query.context
-    need(context <= cfg.miners.seq_len, "mechanism.query.context", f"must be at most miners.seq_len ({cfg.miners.seq_len})")
+    need(
+        context <= cfg.miners.seq_len,
+        "mechanism.query.context",
+        f"must be at most miners.seq_len ({cfg.miners.seq_len})",
+    )
     need(cfg.profile.behaviour == "honest", "profile.behaviour", "must be honest: a sweep compares models that train")
     for mistake in training_mistakes(cfg.profile):
         checks.add(f"profile.{mistake}")
     if cfg.profile.heads > 0 and cfg.profile.hidden % (2 * cfg.profile.heads):
-        checks.add(f"profile.hidden={cfg.profile.hidden}: must be a multiple of 2 * profile.heads ({2 * cfg.profile.heads})")
+        checks.add(
+            f"profile.hidden={cfg.profile.hidden}: must be a multiple of 2 * profile.heads ({2 * cfg.profile.heads})"
+        )
     checks.raise_all()

@@ -122,23 +122,51 @@ def check(cfg: ValidateConfig) -> None:
     """Refuse impossible settings. Raises `ConfigError` with every mistake found, each with its value and the fix."""
     checks = Checks(cfg)
     need, positive = checks.need, checks.positive
-    need(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", cfg.name) is not None, "name", "is a folder name: letters, digits, '.', '_' and '-'")
+    need(
+        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", cfg.name) is not None,
+        "name",
+        "is a folder name: letters, digits, '.', '_' and '-'",
+    )
     need(bool(cfg.hotkeys), "hotkeys", "must name one hotkey or more: hotkeys=[mywallet/myhotkey]")
     need(len(set(cfg.hotkeys)) == len(cfg.hotkeys), "hotkeys", "must name each hotkey once")
     netuids = [rules.netuid for rules in cfg.all_rules]
     need(bool(netuids), "netuids", "must name one subnet or more: netuids=[1,2]")
     need(len(set(netuids)) == len(netuids), "netuids", f"with subnets names one twice: {netuids}")
-    need(all(0 < netuid <= 65535 for netuid in netuids), "netuids", "must lie between 1 and 65535 (the root takes no weights)")
+    need(
+        all(0 < netuid <= 65535 for netuid in netuids),
+        "netuids",
+        "must lie between 1 and 65535 (the root takes no weights)",
+    )
     for rules in cfg.subnets:
         unknown = sorted(set(rules.hotkeys) - set(cfg.hotkeys))
         if unknown:
             checks.add(f"subnets[netuid={rules.netuid}].hotkeys={unknown[0]!r}: is not among hotkeys")
-    positive("rounds", "backoff_s", "backoff_most_s", "round_limit_s", "chain.timeout_s", "chain.margin_blocks", "chain.rounds_per_tempo")
-    positive("chain.refresh_blocks", "chain.max_metagraph_age_s", "asking.max_in_flight", "asking.max_files_in_flight", "asking.max_file_mib")
+    positive(
+        "rounds",
+        "backoff_s",
+        "backoff_most_s",
+        "round_limit_s",
+        "chain.timeout_s",
+        "chain.margin_blocks",
+        "chain.rounds_per_tempo",
+    )
+    positive(
+        "chain.refresh_blocks",
+        "chain.max_metagraph_age_s",
+        "asking.max_in_flight",
+        "asking.max_files_in_flight",
+        "asking.max_file_mib",
+    )
     positive("watch.overdue_tempos", "watch.every_blocks", "watch.silent_s")
     positive("validators.num_scorers", "validators.cpus_per_scorer", "validators.scorer_queue", "validators.deadline_s")
     positive("validators.evidence_mib", "validators.evidence_rounds", "validators.evidence_segments")
-    positive("validators.pack_items", "validators.pack_mib", "validators.score_limit_s", "cluster.start_timeout_s", "cluster.num_cpus")
+    positive(
+        "validators.pack_items",
+        "validators.pack_mib",
+        "validators.score_limit_s",
+        "cluster.start_timeout_s",
+        "cluster.num_cpus",
+    )
     need(cfg.validators.gpus_per_scorer >= 0, "validators.gpus_per_scorer", "must be 0 or greater")
     checks.one_of("asking.protocol", ("btauth", "epistula", "axon_v10"))
     checks.one_of("asking.body", ("safetensors", "json"))

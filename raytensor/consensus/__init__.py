@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from raytensor.errors import ConfigError
 from raytensor.consensus.dense_rows import DenseRows
 from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput, EpochOutput, RawColumns, stake_from_bits, stake_weight
 from raytensor.consensus.epochs import SubnetOutput, combine_mechanisms, following, run_epochs, split_emissions
 from raytensor.consensus.reference import epoch_reference
 from raytensor.consensus.rows import Rows
+from raytensor.errors import ConfigError
 
 __all__ = [
     "NO_COMMIT",

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raytensor.errors import ConfigError
 from raytensor.consensus.rows import Rows, unsigned
-
+from raytensor.errors import ConfigError
 
 _FIELDS = ("n", "validators", "miners", "values", "zeros")
 
@@ -98,9 +97,9 @@ class DenseRows:
 
     def covers(self, other: DenseRows) -> bool:
         """Whether both matrices are over the same uids."""
-        return (
-            self.validators is other.validators or np.array_equal(self.validators, other.validators)
-        ) and (self.miners is other.miners or np.array_equal(self.miners, other.miners))
+        return (self.validators is other.validators or np.array_equal(self.validators, other.validators)) and (
+            self.miners is other.miners or np.array_equal(self.miners, other.miners)
+        )
 
     def to_lists(self) -> list[list[tuple[int, int]]]:
         return self.to_rows().to_lists()

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raytensor.errors import ConfigError
 from raytensor.consensus.dense_rows import DenseRows
 from raytensor.consensus.rows import Rows, unsigned
+from raytensor.errors import ConfigError
 
 NO_COMMIT = 2**64 - 1  # commit_block of a uid without a live commit
 

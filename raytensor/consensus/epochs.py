@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raytensor.errors import ConfigError
 from raytensor.consensus.dense_rows import DenseRows
 from raytensor.consensus.epoch_io import EpochInput, EpochOutput, sum_u64
 from raytensor.consensus.rows import unsigned
+from raytensor.errors import ConfigError
 
 _U64 = 2**64 - 1
 

@@ -55,9 +55,19 @@ def load_kernels() -> None:
         rows = Rows.from_lists([row, row])
         columns = {name: np.array([1, 1], np.uint64) for name in ("last_update", "stake")}
         inputs = EpochInput(
-            block=1, tempo=1, activity_cutoff=1, block_at_registration=np.zeros(2, np.uint64), weights=rows, bonds=rows,
-            validator_permit=np.ones(2, bool), max_validators=2, emission=1, yuma3=True, liquid_alpha=True, **columns,
-        )  # fmt: skip
+            block=1,
+            tempo=1,
+            activity_cutoff=1,
+            block_at_registration=np.zeros(2, np.uint64),
+            weights=rows,
+            bonds=rows,
+            validator_permit=np.ones(2, bool),
+            max_validators=2,
+            emission=1,
+            yuma3=True,
+            liquid_alpha=True,
+            **columns,
+        )
         for threads in (1, 2):
             epoch_fast(inputs, threads=threads)
 

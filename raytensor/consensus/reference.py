@@ -117,10 +117,12 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
         validator_emission=_rao(validator, inputs.emission),
         emission=_rao(both, inputs.emission),
         bonds=Rows.from_lists(stored_bonds, name="bonds"),
-        raw=RawColumns(*(
-            np.array(column, dtype=np.int64)
-            for column in (stake, active_stake, consensus, validator_trust, incentive, dividends)
-        )),
+        raw=RawColumns(
+            *(
+                np.array(column, dtype=np.int64)
+                for column in (stake, active_stake, consensus, validator_trust, incentive, dividends)
+            )
+        ),
     )
 
 
@@ -130,9 +132,7 @@ def bonds_alpha(inputs: EpochInput) -> int:
     return sub(ONE, fixed64_to_fixed32(average))
 
 
-def compute_bonds_sparse(
-    inputs: EpochInput, weights: pm.Sparse, bonds: pm.Sparse, consensus: pm.Vector
-) -> pm.Sparse:
+def compute_bonds_sparse(inputs: EpochInput, weights: pm.Sparse, bonds: pm.Sparse, consensus: pm.Vector) -> pm.Sparse:
     """The bonds of Yuma 3: a moving average of the weights, at one rate or at each pair's own (liquid alpha)."""
     if inputs.liquid_alpha and any(consensus):
         return pm.mat_ema_alpha_sparse(weights, bonds, liquid_alpha_values_sparse(inputs, weights, bonds, consensus))
@@ -152,10 +152,12 @@ def liquid_alpha_values_sparse(
     alphas = []
     for weight_row, bond_row in zip(weights, bonds, strict=True):
         seen_weights, seen_bonds = _seen_by_cursor(weight_row), _seen_by_cursor(bond_row)
-        alphas.append([
-            pm.alpha_sigmoid(c, seen_weights.get(j, 0), seen_bonds.get(j, 0), low, high, steepness)
-            for j, c in enumerate(consensus)
-        ])
+        alphas.append(
+            [
+                pm.alpha_sigmoid(c, seen_weights.get(j, 0), seen_bonds.get(j, 0), low, high, steepness)
+                for j, c in enumerate(consensus)
+            ]
+        )
     return alphas
 
 

@@ -126,6 +126,7 @@ class SparseShard:
 
     def cut(self) -> SparseShard:
         """The same shard with arrays of its own miners alone, to send elsewhere."""
+
         def cut_columns(values, start, row, place):
             part = slice(start[self.lo], start[self.hi])
             own = start[self.lo : self.hi + 1] - start[self.lo]

@@ -25,9 +25,15 @@ from raytensor.errors import ConfigError, DataError
 FORMAT = 1
 KEY = b"raytensor.consensus"
 _VECTORS = {
-    "last_update", "block_at_registration", "stake", "stake_frac", "validator_permit", "commit_block",
-    "weights", "bonds",
-}  # fmt: skip
+    "last_update",
+    "block_at_registration",
+    "stake",
+    "stake_frac",
+    "validator_permit",
+    "commit_block",
+    "weights",
+    "bonds",
+}
 SCALARS = tuple(field.name for field in fields(EpochInput) if field.name not in _VECTORS)
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from raytensor.errors import DataError
 from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput, EpochOutput, stake_from_bits
 from raytensor.consensus.rows import Rows
 from raytensor.consensus.vectors_math import check_cases
+from raytensor.errors import DataError
 
 _COLUMNS = {
     "consensus": "consensus",
@@ -34,9 +34,19 @@ _COLUMNS = {
 }
 
 _CHANGES = {
-    "block", "hyper", "replace_uid", "stake", "stake_is_I64F64_bits", "weight_blocks", "weight_diag", "weights",
-    "last_update", "block_at_registration", "commits", "reset_bonds_of",
-}  # fmt: skip
+    "block",
+    "hyper",
+    "replace_uid",
+    "stake",
+    "stake_is_I64F64_bits",
+    "weight_blocks",
+    "weight_diag",
+    "weights",
+    "last_update",
+    "block_at_registration",
+    "commits",
+    "reset_bonds_of",
+}
 
 
 class Network:
@@ -200,4 +210,3 @@ def _comparisons(expect: dict, result: EpochOutput, previous: Rows) -> Iterator[
         elif key not in ("atol", "bonds_prop_unchecked", "trace_approx"):
             # silence here would look like agreement
             raise DataError(f'the vector expects "{key}", which this version does not know how to compare')
-

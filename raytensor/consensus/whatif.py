@@ -83,9 +83,7 @@ def _set_neuron(change: str, snapshot: Snapshot, inputs: EpochInput, field: str,
         raise ConfigError(f'"{change}": write rao, as in 2500000000, or alpha with its name, as in 2.5alpha')
     rao = int(value) if amount else int(alpha[1]) * 10**9 + int((alpha[2] or "").ljust(9, "0"))
     return replace(
-        inputs,
-        stake=_with(inputs.stake, uid, _u64(change, rao)),
-        stake_frac=_with(inputs.stake_frac, uid, 0),
+        inputs, stake=_with(inputs.stake, uid, _u64(change, rao)), stake_frac=_with(inputs.stake_frac, uid, 0)
     )
 
 

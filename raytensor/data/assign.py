@@ -30,13 +30,17 @@ def training_starts(seed: int, round: int, hotkey: str, num_windows: int, window
     return generator(seed, "train", round, hotkey).integers(0, num_tokens - window + 1, num_windows)
 
 
-def question_starts(seed: int, round: int, validator: str, num_windows: int, window: int, num_tokens: int) -> np.ndarray:
+def question_starts(
+    seed: int, round: int, validator: str, num_windows: int, window: int, num_tokens: int
+) -> np.ndarray:
     """int64 [num_windows]: where the held-out windows start that `validator` asks all miners about in `round`."""
     assert 0 < window <= num_tokens, (window, num_tokens)
     return generator(seed, "ask", round, validator).integers(0, num_tokens - window + 1, num_windows)
 
 
-def question_cuts(seed: int, round: int, validator: str, hotkey: str, num_windows: int, shortest: int, longest: int) -> np.ndarray:
+def question_cuts(
+    seed: int, round: int, validator: str, hotkey: str, num_windows: int, shortest: int, longest: int
+) -> np.ndarray:
     """int32 [num_windows] in shortest .. longest: how many tokens of each window `hotkey` is shown; the next is withheld.
 
     Every miner has cuts of its own: what one answers about a window does not fit the question of another.
@@ -46,7 +50,13 @@ def question_cuts(seed: int, round: int, validator: str, hotkey: str, num_window
 
 
 def cut_windows(
-    tokens: np.ndarray, starts: np.ndarray, cuts: np.ndarray, longest: int, *, horizon: int = 1, holes: np.ndarray | None = None
+    tokens: np.ndarray,
+    starts: np.ndarray,
+    cuts: np.ndarray,
+    longest: int,
+    *,
+    horizon: int = 1,
+    holes: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Contexts and what follows them.
 

@@ -55,7 +55,9 @@ def stream(cfg: Data) -> IterableDataset:
         found = _load(cfg)
         columns = found.column_names or list(next(iter(found), {}))
         if cfg.column not in columns:
-            raise ConfigError(f"data.column={cfg.column!r}: the source has the columns {', '.join(columns) or '(none)'}")
+            raise ConfigError(
+                f"data.column={cfg.column!r}: the source has the columns {', '.join(columns) or '(none)'}"
+            )
         found = found.select_columns([cfg.column])
         if cfg.column != "text":
             found = found.rename_column(cfg.column, "text")
@@ -65,7 +67,16 @@ def stream(cfg: Data) -> IterableDataset:
 def fingerprint(cfg: Data) -> str:
     """A hash of the settings and of what the source holds, without reading it: file names, sizes and times for local
     files, the interpreter for the embedded corpus, only the name for a hub dataset."""
-    settings = [cfg.source, cfg.subset, cfg.split, cfg.column, cfg.max_documents, cfg.heldout_share, cfg.tokenizer, cfg.vocab_size]
+    settings = [
+        cfg.source,
+        cfg.subset,
+        cfg.split,
+        cfg.column,
+        cfg.max_documents,
+        cfg.heldout_share,
+        cfg.tokenizer,
+        cfg.vocab_size,
+    ]
     if cfg.source == "stdlib":
         settings.append(stdlib_fingerprint())
     elif cfg.source in LOCAL:
@@ -83,7 +94,9 @@ def refuse_missing(cfg: Data) -> None:
 def local_files(cfg: Data) -> list[str]:
     """Absolute paths of a local source, sorted. Raises `ConfigError` when there are none."""
     if not cfg.files:
-        raise ConfigError(f"data.files is not set: data.source={cfg.source!r} reads local files; add data.files=FOLDER or data.files='FOLDER/*'")
+        raise ConfigError(
+            f"data.files is not set: data.source={cfg.source!r} reads local files; add data.files=FOLDER or data.files='FOLDER/*'"
+        )
     path = Path(cfg.files).expanduser()
     if path.is_dir():
         found = [file for pattern in LOCAL[cfg.source] for file in path.rglob(pattern)]
@@ -95,7 +108,9 @@ def local_files(cfg: Data) -> list[str]:
         found = [file for file in anchor.glob(pattern) if file.is_file()]
     if not found:
         kinds = " ".join(LOCAL[cfg.source])
-        raise ConfigError(f"data.files={cfg.files!r}: no file matches; give a file, a glob, or a folder that holds {kinds}")
+        raise ConfigError(
+            f"data.files={cfg.files!r}: no file matches; give a file, a glob, or a folder that holds {kinds}"
+        )
     return sorted(str(file.absolute()) for file in found)
 
 

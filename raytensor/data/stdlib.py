@@ -20,7 +20,16 @@ from raytensor.errors import DataError
 
 MIN_CHARS = 40  # shorter docstrings ("See above.") teach a model nothing
 # Not documentation: third-party packages, tests, data, and generated code tables.
-SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "__pycache__", "pydoc_data", "encodings", "lib-dynload"}
+SKIPPED_FOLDERS = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "__pycache__",
+    "pydoc_data",
+    "encodings",
+    "lib-dynload",
+}
 
 
 @functools.lru_cache(maxsize=1)
@@ -32,7 +41,9 @@ def stdlib_documents() -> tuple[str, ...]:
     folder = Path(sysconfig.get_paths()["stdlib"])
     found = (*_topics(folder / "pydoc_data" / "topics.py"), *_docstrings(folder))
     if not found:
-        raise DataError(f"this Python has no library sources under {folder}\n  fix: data.source=text data.files=FOLDER with texts of your own")
+        raise DataError(
+            f"this Python has no library sources under {folder}\n  fix: data.source=text data.files=FOLDER with texts of your own"
+        )
     return found
 
 

@@ -59,7 +59,9 @@ def prepare(cfg: Data, cache_dir: str | Path, progress: Callable[[str], None] = 
     if text is None:
         text = _build(cfg, cache, key, progress)
         save(path, text)
-    progress(f"text: {text.train.size:,} tokens to train on, {text.heldout.size:,} held out, vocabulary {text.vocab_size}")
+    progress(
+        f"text: {text.train.size:,} tokens to train on, {text.heldout.size:,} held out, vocabulary {text.vocab_size}"
+    )
     return text
 
 
@@ -126,7 +128,9 @@ def load(path: Path) -> Text | None:
             values = {field.name: found[field.name] for field in fields(Text)}
     except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-    return Text(**values | {"vocab_size": int(values["vocab_size"]), "bytes_per_token": float(values["bytes_per_token"])})
+    return Text(
+        **values | {"vocab_size": int(values["vocab_size"]), "bytes_per_token": float(values["bytes_per_token"])}
+    )
 
 
 def save(path: Path, text: Text) -> None:

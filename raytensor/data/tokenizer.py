@@ -55,7 +55,9 @@ class BpeTokenizer:
         self.vocab_size = inner.get_vocab_size()
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        return [np.asarray(found.ids, dtype=np.int32) for found in self._inner.encode_batch(texts, add_special_tokens=False)]
+        return [
+            np.asarray(found.ids, dtype=np.int32) for found in self._inner.encode_batch(texts, add_special_tokens=False)
+        ]
 
     def to_json(self) -> str:
         """The content of a tokenizer.json, as transformers reads it."""
@@ -87,7 +89,9 @@ def _train(texts: Iterable[str], vocab_size: int) -> HubTokenizer:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END_TEXT], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[END_TEXT], initial_alphabet=alphabet, show_progress=False
+    )
     inner.train_from_iterator(texts, trainer)
     assert inner.token_to_id(END_TEXT) == END
     return inner

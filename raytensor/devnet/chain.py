@@ -35,9 +35,14 @@ class Block:
     __slots__ = ("number", "hash", "parent", "state_root", "extrinsics_root", "logs", "extrinsics")
 
     def __init__(
-        self, number: int, parent: bytes, state_root: bytes, extrinsics_root: bytes, logs: tuple[bytes, ...],
+        self,
+        number: int,
+        parent: bytes,
+        state_root: bytes,
+        extrinsics_root: bytes,
+        logs: tuple[bytes, ...],
         extrinsics: list[bytes] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.number, self.parent, self.state_root, self.extrinsics_root = number, parent, state_root, extrinsics_root
         self.logs, self.extrinsics = logs, extrinsics
         digest = compact(len(logs)) + b"".join(logs)

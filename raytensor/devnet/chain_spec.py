@@ -95,12 +95,7 @@ def genesis() -> dict[str, dict]:
 def build_runtime(*, block_time_ms: int = 12_000, history_blocks: int = 4096, check: bool = False) -> Runtime:
     """The embedded chain's runtime at genesis."""
     runtime = Runtime(
-        PALLETS,
-        APIS,
-        genesis=genesis(),
-        block_time_ms=block_time_ms,
-        history_blocks=history_blocks,
-        check=check,
+        PALLETS, APIS, genesis=genesis(), block_time_ms=block_time_ms, history_blocks=history_blocks, check=check
     )
     runtime.author = AUTHOR
     return runtime

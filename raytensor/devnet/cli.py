@@ -93,7 +93,7 @@ async def _serve(options: argparse.Namespace) -> int:
     from raytensor.devnet.author import Author
     from raytensor.devnet.chain import Chain
     from raytensor.devnet.chain_spec import build_runtime
-    from raytensor.devnet.pauses import avoid_long_collections
+    from raytensor.devnet.gc_freeze import avoid_long_collections
     from raytensor.devnet.persist import Disk
     from raytensor.devnet.rpc import NodeRpc
     from raytensor.devnet.server import Server

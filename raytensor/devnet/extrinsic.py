@@ -23,9 +23,19 @@ class Extrinsic:
     """A decoded extrinsic. `signer` is None for a bare one (inherents). `era`: (period, phase), or None if immortal."""
 
     __slots__ = (
-        "raw", "hash", "signer", "scheme", "signature", "era", "nonce", "tip", "mode",
-        "call", "_extra", "_call_bytes",
-    )  # fmt: skip
+        "raw",
+        "hash",
+        "signer",
+        "scheme",
+        "signature",
+        "era",
+        "nonce",
+        "tip",
+        "mode",
+        "call",
+        "_extra",
+        "_call_bytes",
+    )
 
     def birth(self, current: int) -> int:
         """First block of the era that contains `current` (sp_runtime::generic::Era::birth); 0 if immortal."""

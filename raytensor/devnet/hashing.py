@@ -30,8 +30,4 @@ def twox_128(data: bytes) -> bytes:
 
 
 # Hasher name -> (bytes that the hash puts in front of the key, the hash). All of them keep the key readable.
-HASHERS = {
-    "Identity": (0, lambda data: b""),
-    "Twox64Concat": (8, twox_64),
-    "Blake2_128Concat": (16, blake2_128),
-}
+HASHERS = {"Identity": (0, lambda data: b""), "Twox64Concat": (8, twox_64), "Blake2_128Concat": (16, blake2_128)}

@@ -28,11 +28,7 @@ declare_enum(
     "sp_runtime::MultiSignature",
 )
 # Mortal eras are 255 variants that each carry one more byte (sp_runtime::generic::Era).
-declare_enum(
-    "Era",
-    {"Immortal": 0} | {f"Mortal{i}": (i, "u8") for i in range(1, 256)},
-    "sp_runtime::generic::era::Era",
-)
+declare_enum("Era", {"Immortal": 0} | {f"Mortal{i}": (i, "u8") for i in range(1, 256)}, "sp_runtime::generic::era::Era")
 declare_enum("CheckMetadataHashMode", {"Disabled": 0, "Enabled": 1}, "frame_metadata_hash_extension::Mode")
 
 # The transaction extensions in the runtime's order: identifier, what stands in the extrinsic, what is only signed.

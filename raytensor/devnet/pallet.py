@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from raytensor.devnet.scale import Codecs, ScaleError, declare_enum, declare_struct
-from raytensor.devnet.store import StorageMap, StorageValue, Store  # noqa: F401  (part of the language)
+from raytensor.devnet.store import StorageMap, StorageValue, Store
 
 ModuleError = declare_struct("ModuleError", {"index": "u8", "error": "[u8; 4]"}, "sp_runtime::ModuleError")
 declare_enum(
@@ -246,9 +246,16 @@ class Pallet:
         options = function.call_options
         args = annotations(function, ("origin",))
         return CallSpec(
-            self.name, self.index, name, options["index"], args,
-            options["weight"], options["pays"], options["operational"], function,
-        )  # fmt: skip
+            self.name,
+            self.index,
+            name,
+            options["index"],
+            args,
+            options["weight"],
+            options["pays"],
+            options["operational"],
+            function,
+        )
 
     def bind(self, store: Store) -> None:
         for name, declaration in self.storages.items():

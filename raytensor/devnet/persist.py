@@ -97,8 +97,14 @@ class Disk:
 
     def store(self, block: Block, changes: list, finalized: int) -> Future[None]:
         """One transaction: the block, its changed keys, what is final. In the future the block is on disk."""
-        row = (block.number, block.parent, block.state_root, block.extrinsics_root, _pack(block.logs),
-               _pack(block.extrinsics))  # fmt: skip
+        row = (
+            block.number,
+            block.parent,
+            block.state_root,
+            block.extrinsics_root,
+            _pack(block.logs),
+            _pack(block.extrinsics),
+        )
         return self._writer.submit(self._write, *_rows(changes), row, finalized)
 
     def _write(self, written: list, removed: list, row: tuple, finalized: int) -> None:

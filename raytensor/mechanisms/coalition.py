@@ -60,7 +60,9 @@ def synergy(losses: np.ndarray, entropy_floor: float, power: float, unit: float 
     alone = losses.mean(axis=1)
     together = np.stack([-np.log((p[i] + p) / 2.0 + 1e-40).mean(axis=1) for i in range(n)])
     expected = np.minimum(alone[:, None], alone[None, :])
-    gain = effective_parameters(together / unit, entropy_floor, power) - effective_parameters(expected / unit, entropy_floor, power)
+    gain = effective_parameters(together / unit, entropy_floor, power) - effective_parameters(
+        expected / unit, entropy_floor, power
+    )
     gain[np.arange(n), np.arange(n)] = 0.0
     return np.maximum(0.0, gain).sum(axis=1) / 2.0 / n
 

@@ -98,7 +98,9 @@ def gather(
 def advance(mechanism: Mechanism, state: State, evidence: Evidence) -> State:
     """The state after a round: those that left are dropped, then the mechanism reduces. Pure, as replay needs it."""
     assert evidence.round > state.round, f"round {evidence.round} after round {state.round}"
-    left = dataclasses.replace(state, miners={hotkey: values for hotkey, values in state.miners.items() if hotkey not in set(evidence.gone)})
+    left = dataclasses.replace(
+        state, miners={hotkey: values for hotkey, values in state.miners.items() if hotkey not in set(evidence.gone)}
+    )
     return dataclasses.replace(mechanism.reduce(left, evidence), round=evidence.round)
 
 
@@ -129,28 +131,46 @@ def evidence_from_json(fields: Mapping[str, Any]) -> Evidence:
 
 def state_to_json(state: State) -> dict[str, Any]:
     """Plain JSON of a `State`."""
-    miners = {hotkey: {name: _plain(value) for name, value in values.items()} for hotkey, values in state.miners.items()}
-    return {"round": state.round, "miners": miners, "common": {name: _plain(value) for name, value in state.common.items()}}
+    miners = {
+        hotkey: {name: _plain(value) for name, value in values.items()} for hotkey, values in state.miners.items()
+    }
+    return {
+        "round": state.round,
+        "miners": miners,
+        "common": {name: _plain(value) for name, value in state.common.items()},
+    }
 
 
 def state_from_json(fields: Mapping[str, Any]) -> State:
     """Raises ValueError, TypeError, AttributeError or KeyError when `fields` is not what `state_to_json` makes."""
-    miners = {str(hotkey): {name: _value(value) for name, value in values.items()} for hotkey, values in fields["miners"].items()}
+    miners = {
+        str(hotkey): {name: _value(value) for name, value in values.items()}
+        for hotkey, values in fields["miners"].items()
+    }
     return State(int(fields["round"]), miners, {name: _value(value) for name, value in fields["common"].items()})
 
 
 def _result_to_json(result: Score | Failure) -> dict[str, Any]:
     if isinstance(result, Failure):
-        return {"task_id": result.item_id, "hotkey": result.hotkey, "failure": result.reason.value, "detail": result.detail}
+        return {
+            "task_id": result.item_id,
+            "hotkey": result.hotkey,
+            "failure": result.reason.value,
+            "detail": result.detail,
+        }
     values = {name: _plain(value) for name, value in result.values.items()}
-    return {"task_id": result.task_id, "hotkey": result.hotkey, "values": values} | ({"group": result.group} if result.group else {})
+    return {"task_id": result.task_id, "hotkey": result.hotkey, "values": values} | (
+        {"group": result.group} if result.group else {}
+    )
 
 
 def _result_from_json(item: Mapping[str, Any], netuid: int, validator: str, round: int) -> Score | Failure:
     if "failure" in item:
         return Failure(str(item["task_id"]), str(item["hotkey"]), Reason(item["failure"]), str(item["detail"]))
     values = {str(name): _value(value) for name, value in item["values"].items()}
-    return Score(str(item["task_id"]), round, netuid, validator, str(item["hotkey"]), values, str(item.get("group", "")))
+    return Score(
+        str(item["task_id"]), round, netuid, validator, str(item["hotkey"]), values, str(item.get("group", ""))
+    )
 
 
 def _plain(value: Value) -> Any:

@@ -68,7 +68,9 @@ class Trial:
 class ModelEvalMechanism:
     """Checkpoints. Made as `base.Mechanism` says; its settings are `cfg.model_eval`."""
 
-    def __init__(self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0) -> None:
+    def __init__(
+        self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0
+    ) -> None:
         self.cfg = cfg
         self.rule = cfg.model_eval
         self._vocab_size = vocab_size
@@ -86,16 +88,37 @@ class ModelEvalMechanism:
         # By round, not by validator: all validators of a subnet see the same sequences and agree.
         starts = ask.draw("model_eval", "sequences").integers(0, len(text.heldout) - rule.seq_len + 1, rule.sequences)
         probe_seed = str(state.common.get("probe_seed", f"{ask.seed}/{ask.netuid}/{ask.validator}/{ask.round}"))
-        places = assign.generator(0, "model_eval", "probes", probe_seed).integers(0, len(text.heldout) - rule.seq_len + 1, rule.probes)
-        sequences, probes = (text.heldout[s[:, None] + np.arange(rule.seq_len)].astype(np.int32) for s in (starts, places))
+        places = assign.generator(0, "model_eval", "probes", probe_seed).integers(
+            0, len(text.heldout) - rule.seq_len + 1, rule.probes
+        )
+        sequences, probes = (
+            text.heldout[s[:, None] + np.arange(rule.seq_len)].astype(np.int32) for s in (starts, places)
+        )
         probe_tokens = np.concatenate([probes[:, -1:], np.tile(self._frequent, (rule.probes, 1))], axis=1)
         made = []
         for hotkey in asked:
             commit = ask.commits[hotkey]
             task_id = f"{ask.netuid}/{ask.round}/{ask.validator}/{hotkey}/{commit.digest}"
             nothing = np.zeros((1, 1), np.int32)
-            task = Task(task_id, ask.round, ask.netuid, ask.validator, hotkey, nothing, np.ones(1, np.int32), 1, self._deadline_s, "file", digest=commit.digest)
-            made.append((task, Trial(task_id, commit.digest, commit.block, ask.block, sequences, probes, probe_tokens, probe_seed)))
+            task = Task(
+                task_id,
+                ask.round,
+                ask.netuid,
+                ask.validator,
+                hotkey,
+                nothing,
+                np.ones(1, np.int32),
+                1,
+                self._deadline_s,
+                "file",
+                digest=commit.digest,
+            )
+            made.append(
+                (
+                    task,
+                    Trial(task_id, commit.digest, commit.block, ask.block, sequences, probes, probe_tokens, probe_seed),
+                )
+            )
         return made
 
     def _asked(self, ask: Ask, state: State) -> list[str]:
@@ -121,7 +144,12 @@ class ModelEvalMechanism:
         if not king and settled:
             king = [min(settled, key=lambda hotkey: (state.miners[hotkey]["level"], hotkey))]
         fresh.sort(key=lambda hotkey: (ask.commits[hotkey].block, hotkey))
-        unclear.sort(key=lambda hotkey: (-max(judge(_duel(state.miners[hotkey]), rule) for judge in (for_crown, for_turning_down)), hotkey))
+        unclear.sort(
+            key=lambda hotkey: (
+                -max(judge(_duel(state.miners[hotkey]), rule) for judge in (for_crown, for_turning_down)),
+                hotkey,
+            )
+        )
         if rule.rule == "epsilon":
             return sorted(king + fresh + unclear)
         challengers = (fresh + unclear)[: rule.challengers]
@@ -134,12 +162,20 @@ class ModelEvalMechanism:
 
     def _score(self, task: Task, trial: Trial, submission: Submission) -> Score | Failure:
         assert trial.task_id == task.task_id
-        if not isinstance(submission, Submission) or submission.hotkey != task.hotkey or submission.task_id != task.task_id:
+        if (
+            not isinstance(submission, Submission)
+            or submission.hotkey != task.hotkey
+            or submission.task_id != task.task_id
+        ):
             return Failure(task.task_id, task.hotkey, Reason.MALFORMED, "not the file that was asked for")
         if submission.digest != trial.digest:
-            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, "another file than the one that was committed to")
+            return Failure(
+                task.task_id, task.hotkey, Reason.MALFORMED, "another file than the one that was committed to"
+            )
         try:
-            losses, fingerprint = self._loaded_forward().evaluate(submission, trial.sequences, trial.probes, trial.probe_tokens)
+            losses, fingerprint = self._loaded_forward().evaluate(
+                submission, trial.sequences, trial.probes, trial.probe_tokens
+            )
         except DataError as error:
             return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
         if not (np.isfinite(losses).all() and np.isfinite(fingerprint).all()):
@@ -191,7 +227,13 @@ class ModelEvalMechanism:
         digest = failure.item_id.rpartition("/")[2]
         entry = _entry(miners.get(failure.hotkey), digest)
         misses = float(entry["misses"]) + 1.0
-        status = INVALID if failure.reason is Reason.MALFORMED else MISSING if misses >= self.rule.patience else entry["status"]
+        status = (
+            INVALID
+            if failure.reason is Reason.MALFORMED
+            else MISSING
+            if misses >= self.rule.patience
+            else entry["status"]
+        )
         miners[failure.hotkey] = entry | {"misses": misses, "status": status}
 
     def _duels(self, miners: dict[str, Entry], scores: dict[str, Score], king: str) -> str:
@@ -231,7 +273,9 @@ class ModelEvalMechanism:
             miners[hotkey]["level"] = losses[hotkey]
 
     def weights(self, state: State) -> dict[str, float]:
-        ranked = {hotkey: entry for hotkey, entry in state.miners.items() if entry["status"] in RANKED and "level" in entry}
+        ranked = {
+            hotkey: entry for hotkey, entry in state.miners.items() if entry["status"] in RANKED and "level" in entry
+        }
         if self.rule.rule == "epsilon":
             return constrain({hotkey: float(entry.get("weight", 0.0)) for hotkey, entry in ranked.items()}, self.cfg)
         king = state.common.get("king", "")
@@ -262,9 +306,17 @@ def _mark_copies(miners: dict[str, Entry], scores: dict[str, Score], copy_nats: 
 
     Commits of one block are in the order of their hotkeys. A copy of a copy is a copy of the first.
     """
-    seen = [(hotkey, entry) for hotkey, entry in miners.items() if "fingerprint" in entry and entry["status"] in (*RANKED, COPY)]
+    seen = [
+        (hotkey, entry)
+        for hotkey, entry in miners.items()
+        if "fingerprint" in entry and entry["status"] in (*RANKED, COPY)
+    ]
     files = [(entry["block"], hotkey, entry["digest"], entry["fingerprint"], True) for hotkey, entry in seen]
-    files += [(entry["past_block"], hotkey, entry["past_digest"], entry["past_fingerprint"], False) for hotkey, entry in seen if "past_digest" in entry]
+    files += [
+        (entry["past_block"], hotkey, entry["past_digest"], entry["past_fingerprint"], False)
+        for hotkey, entry in seen
+        if "past_digest" in entry
+    ]
     files.sort(key=lambda file: file[:3])
     prints = np.array([fingerprint for *_, fingerprint, _ in files])
     for i, (_, hotkey, digest, _, is_newest) in enumerate(files):

@@ -30,7 +30,8 @@ import numpy as np
 
 from raytensor import config
 from raytensor.data.text import Text
-from raytensor.mechanisms import coalition, gate, questions
+from raytensor.mechanisms import coalition, questions
+from raytensor.mechanisms import learned_router as gate
 from raytensor.mechanisms.base import Ask, Item, Sealed
 from raytensor.mechanisms.coalition import effective_parameters
 from raytensor.mechanisms.constraints import constrain
@@ -42,7 +43,9 @@ from raytensor.types import Failure, Reason, Response, Score, Task, Value
 class QueryMechanism:
     """Questions about text. Made as `base.Mechanism` says; its settings are `cfg.query`."""
 
-    def __init__(self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0) -> None:
+    def __init__(
+        self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0
+    ) -> None:
         assert log_unigram.shape == (vocab_size,)
         self.cfg = cfg
         self.rule = cfg.query
@@ -142,7 +145,11 @@ class QueryMechanism:
         for name, members in groups.items():
             for score, value in zip(members, self._values(miners, members, unit, compared=bool(name)), strict=True):
                 old = miners[score.hotkey]
-                paid = value if rule.value_ema is None else (1.0 - rule.value_ema) * old.get("value", 0.0) + rule.value_ema * value
+                paid = (
+                    value
+                    if rule.value_ema is None
+                    else (1.0 - rule.value_ema) * old.get("value", 0.0) + rule.value_ema * value
+                )
                 miners[score.hotkey] = {**old, "value": paid}
         return replace(state, miners=miners, common=common)
 
@@ -158,7 +165,9 @@ class QueryMechanism:
             new["gate"] = gate.learn(old.get("gate", (0.0,) * len(x)), x, newest, rule.entropy_floor, rule.gate_lr)
         return new
 
-    def _values(self, miners: dict[str, dict[str, Value]], members: list[Score], unit: float, *, compared: bool) -> list[float]:
+    def _values(
+        self, miners: dict[str, dict[str, Value]], members: list[Score], unit: float, *, compared: bool
+    ) -> list[float]:
         """What each of a group's answers is worth now; `compared` when they have shared rows."""
         rule = self.rule
         losses = [miners[score.hotkey]["loss"] for score in members]
@@ -190,7 +199,9 @@ class QueryMechanism:
 
     def _effective(self, loss: float, bytes_per_token: float) -> float:
         rule = self.rule
-        return effective_parameters(loss / (bytes_per_token if rule.unit == "byte" else 1.0), rule.entropy_floor, rule.power)
+        return effective_parameters(
+            loss / (bytes_per_token if rule.unit == "byte" else 1.0), rule.entropy_floor, rule.power
+        )
 
     def weights(self, state: State) -> dict[str, float]:
         """Values as shares; without `value_ema` times the presence. Then the constraints that all mechanisms share."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from raytensor import config
 from raytensor.data import assign
-from raytensor.mechanisms import gate
+from raytensor.mechanisms import learned_router as gate
 from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.evidence import State
 
@@ -48,7 +48,9 @@ def groups(ask: Ask, rule: config.Query, state: State, tokens: np.ndarray) -> li
     return made
 
 
-def question(ask: Ask, rule: config.Query, tokens: np.ndarray, group: int, hotkey: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def question(
+    ask: Ask, rule: config.Query, tokens: np.ndarray, group: int, hotkey: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(contexts int32 [B, T], lengths int32 [B], targets int32 [B] or [B, horizon]) of one miner of a group."""
     number = 0 if rule.gate else group  # with a gate, all of a round are asked about the text that it was chosen by
     windows, own = ask.draw("query", "windows", ask.validator, number), ask.draw("query", "cuts", ask.validator, hotkey)

@@ -26,7 +26,9 @@ def graded(behind: Mapping[str, float], rule: config.ModelEval, *, first: str) -
     halves = [0.5**i for i in range(len(rest))]
     shares = dict(zip(most, ((1.0 - rule.reserve) * slope / math.fsum(slopes) for slope in slopes), strict=True))
     shares |= dict(zip(rest, (rule.reserve * half / math.fsum(halves) for half in halves), strict=True))
-    return normalise({hotkey: share * math.exp(-max(0.0, behind[hotkey]) / rule.quality_nats) for hotkey, share in shares.items()})
+    return normalise(
+        {hotkey: share * math.exp(-max(0.0, behind[hotkey]) / rule.quality_nats) for hotkey, share in shares.items()}
+    )
 
 
 def epsilon(age_blocks: float, rule: config.ModelEval) -> float:
@@ -35,7 +37,9 @@ def epsilon(age_blocks: float, rule: config.ModelEval) -> float:
     return rule.epsilon_start + (rule.epsilon_end - rule.epsilon_start) * passed
 
 
-def win_rates(losses: Mapping[str, float], blocks: Mapping[str, float], now: float, rule: config.ModelEval) -> dict[str, float]:
+def win_rates(
+    losses: Mapping[str, float], blocks: Mapping[str, float], now: float, rule: config.ModelEval
+) -> dict[str, float]:
     """Share of the other competitive models that each competitive one beats; the rest are not in it.
 
     i beats j when its loss is below j's, where the earlier of both has its loss lowered by (1 - epsilon(its age)).

@@ -81,7 +81,11 @@ def _log_e(duel: Duel, null: float, step: float) -> float:
 
 def _log_normal(x: float) -> float:
     """ln of the standard normal distribution function; by its asymptote (Mills' ratio) where it is too small for a float."""
-    return math.log(0.5 * math.erfc(-x / math.sqrt(2.0))) if x > -20.0 else -x * x / 2.0 - math.log(-x * math.sqrt(2.0 * math.pi))
+    return (
+        math.log(0.5 * math.erfc(-x / math.sqrt(2.0)))
+        if x > -20.0
+        else -x * x / 2.0 - math.log(-x * math.sqrt(2.0 * math.pi))
+    )
 
 
 def verdict(duel: Duel, rule: config.ModelEval) -> str:

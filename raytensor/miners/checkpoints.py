@@ -31,7 +31,11 @@ def newest(folder: Path | None, hotkeys: Iterable[str], *, up_to: int) -> int | 
     A run that was stopped hard and went on from an older round may find later rounds of its earlier life.
     """
     names = list(hotkeys)
-    whole = [round for round in rounds(folder) if round <= up_to and all((_at(folder, round) / f"{name}.done").is_file() for name in names)]
+    whole = [
+        round
+        for round in rounds(folder)
+        if round <= up_to and all((_at(folder, round) / f"{name}.done").is_file() for name in names)
+    ]
     return max(whole, default=None)
 
 

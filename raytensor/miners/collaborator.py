@@ -35,9 +35,14 @@ SCALE = {"sign_flip": -10.0, "huge": 1e6}
 def first_model(rule: Collab, vocab_size: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     """The arrays and the description that a `Store` is created with: equal for equal arguments."""
     described = {
-        "name": rule.model, "hidden": rule.hidden, "layers": rule.layers, "heads": rule.heads,
-        "vocab_size": vocab_size, "seq_len": rule.seq_len, "seed": seed,
-    }  # fmt: skip
+        "name": rule.model,
+        "hidden": rule.hidden,
+        "layers": rule.layers,
+        "heads": rule.heads,
+        "vocab_size": vocab_size,
+        "seq_len": rule.seq_len,
+        "seed": seed,
+    }
     model = build(ModelSpec(**described))
     return {name: p.detach().float().numpy() for name, p in model.named_parameters()}, described
 
@@ -111,7 +116,9 @@ class Collaborator:
         found = load(own)
         residual, window, done = found["residual"], int(found["window"][0]), found["done"].tobytes()
         if residual.shape != (self._layout.size,):
-            raise DataError(f"the checkpoint {folder} is of another model: {residual.shape} values, not {self._layout.size}")
+            raise DataError(
+                f"the checkpoint {folder} is of another model: {residual.shape} values, not {self._layout.size}"
+            )
         self._feedback.residual = residual
         self._done = (window, done) if window >= 0 else None
 
@@ -181,7 +188,14 @@ class CollaboratingMiner:
         self.hotkey = hotkey
         self.profile = profile
         self._vocab_size = text.vocab_size
-        self._own = Collaborator(hotkey, profile.behaviour, rule, Recipe(optimizer=profile.optimizer, lr=profile.lr), device=device, other_text=other)
+        self._own = Collaborator(
+            hotkey,
+            profile.behaviour,
+            rule,
+            Recipe(optimizer=profile.optimizer, lr=profile.lr),
+            device=device,
+            other_text=other,
+        )
 
     def train(self, round: int) -> float | None:
         return None

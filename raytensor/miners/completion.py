@@ -32,9 +32,16 @@ async def complete(
     for number in range(prompt.max_tokens):
         seen = np.array([tokens[-context:]], np.int32)
         task = Task(
-            f"{prompt.prompt_id}/{number}", 0, prompt.netuid, prompt.validator, prompt.hotkey, seen,
-            np.array([seen.shape[1]], np.int32), min(TOP_K, coder.vocab_size), prompt.deadline_s,
-        )  # fmt: skip
+            f"{prompt.prompt_id}/{number}",
+            0,
+            prompt.netuid,
+            prompt.validator,
+            prompt.hotkey,
+            seen,
+            np.array([seen.shape[1]], np.int32),
+            min(TOP_K, coder.vocab_size),
+            prompt.deadline_s,
+        )
         answer = await ask(task)
         if isinstance(answer, Failure):
             raise RuntimeError(answer.detail or answer.reason.value)

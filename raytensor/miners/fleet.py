@@ -84,7 +84,14 @@ class Fleet:
     """
 
     def __init__(
-        self, cfg: RunConfig, hotkeys: Sequence[str], text: Text, *, num_hosts: int, folder: Path | None = None, resume_round: int | None = None
+        self,
+        cfg: RunConfig,
+        hotkeys: Sequence[str],
+        text: Text,
+        *,
+        num_hosts: int,
+        folder: Path | None = None,
+        resume_round: int | None = None,
     ) -> None:
         self._cfg = cfg
         self._folder = folder
@@ -113,7 +120,9 @@ class Fleet:
         """Wait until every host's constructor is through; process ids by host name. Raises `ClusterError` when one is late."""
         refs = {host.name: host.actor.ready.remote() for host in self._hosts}
         groups = {host.name: host.group.ready() for host in self._hosts if host.group is not None}
-        refs |= {f"{name}, rank {rank}": ref for name, group in groups.items() for rank, ref in enumerate(group, start=1)}
+        refs |= {
+            f"{name}, rank {rank}": ref for name, group in groups.items() for rank, ref in enumerate(group, start=1)
+        }
         wait_ready(refs, timeout_s=timeout_s)
         return {name: ray.get(ref, timeout=timeout_s) for name, ref in refs.items()}
 
@@ -130,10 +139,19 @@ class Fleet:
                 self._end_busy(host)
             if host.actor is not None:
                 begin = max(time.monotonic(), host.busy_until if host.busy is not None else 0.0)
-                own = None if committed is None else {hotkey: known[hotkey] for hotkey, _ in host.members if hotkey in known}
-                victims = {hotkey: self._victims[hotkey] for hotkey, _ in host.members if self._victims.get(hotkey) in known}
+                own = (
+                    None
+                    if committed is None
+                    else {hotkey: known[hotkey] for hotkey, _ in host.members if hotkey in known}
+                )
+                victims = {
+                    hotkey: self._victims[hotkey] for hotkey, _ in host.members if self._victims.get(hotkey) in known
+                }
                 originals = {hotkey: (victim, known[victim]) for hotkey, victim in victims.items()}
-                host.busy, host.busy_until = host.actor.train.remote(round, own, originals), begin + self._cfg.miners.train_timeout_s
+                host.busy, host.busy_until = (
+                    host.actor.train.remote(round, own, originals),
+                    begin + self._cfg.miners.train_timeout_s,
+                )
 
     def wait_trained(self) -> None:
         """Wait until every host is through with its training, at most its time-out; one that is late is replaced.
@@ -143,7 +161,9 @@ class Fleet:
         while busy := {host.busy: host for host in self._hosts if host.busy is not None}:
             following = {ref: host for host in busy.values() if host.group is not None for ref in host.group.following}
             late = min(busy.values(), key=lambda host: host.busy_until)
-            ready, _ = ray.wait([*busy, *following], num_returns=1, timeout=max(0.0, late.busy_until - time.monotonic()))
+            ready, _ = ray.wait(
+                [*busy, *following], num_returns=1, timeout=max(0.0, late.busy_until - time.monotonic())
+            )
             if not ready:
                 self._replace(late, "hung")
             for ref in ready:
@@ -226,7 +246,9 @@ class Fleet:
             host.group = group.start(self._cfg, host.name, host.members[0], self._text, self._folder, resume_round)
             host.actor = host.group.first
         else:
-            factory = ray.remote(**LANES)(MinerHost).options(num_cpus=miners.cpus_per_host, num_gpus=miners.gpus_per_host)
+            factory = ray.remote(**LANES)(MinerHost).options(
+                num_cpus=miners.cpus_per_host, num_gpus=miners.gpus_per_host
+            )
             host.actor = factory.remote(self._cfg, host.members, self._text, self._folder, resume_round)
         if self._front is not None:
             self._front.route.remote([hotkey for hotkey, _ in host.members], host.actor)
@@ -269,7 +291,9 @@ class Fleet:
         done: list[_Done] = []
         for host in self._hosts:
             if host.actor is None:
-                done += self._fail(host, Reason.CRASHED, f"{host.name} is gone and its {MAX_REPLACEMENTS} replacements are used up")
+                done += self._fail(
+                    host, Reason.CRASHED, f"{host.name} is gone and its {MAX_REPLACEMENTS} replacements are used up"
+                )
             while host.waiting and len(host.held) < QUEUE:
                 question = host.waiting.popleft()
                 if not host.held:
@@ -299,7 +323,9 @@ class Fleet:
                     done += self._fail(host, Reason.TIMEOUT, f"{host.name} was still training or starting")
                 else:
                     task, _ = host.held.pop(next(iter(host.held)))
-                    done.append(_Done(task, self._failure(task, Reason.TIMEOUT, f"no answer within {task.deadline_s:g} s")))
+                    done.append(
+                        _Done(task, self._failure(task, Reason.TIMEOUT, f"no answer within {task.deadline_s:g} s"))
+                    )
                     done += self._fail(host, Reason.CRASHED, "its host hung on another question", held_only=True)
                 self._replace(host, "hung")
         return done
@@ -378,7 +404,9 @@ class Fleet:
     def _everywhere(self, method: str, *args: Any) -> dict[int, Any]:
         """Results by host number of one call on every host, within `miners.train_timeout_s` for all."""
         refs = {getattr(host.actor, method).remote(*args): host for host in self._hosts if host.actor is not None}
-        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=self._cfg.miners.train_timeout_s) if refs else ([], [])
+        ready, _ = (
+            ray.wait(list(refs), num_returns=len(refs), timeout=self._cfg.miners.train_timeout_s) if refs else ([], [])
+        )
         found: dict[int, Any] = {}
         for ref, host in refs.items():
             if ref not in ready:

@@ -24,11 +24,11 @@ from raytensor.config import MinerProfile, RunConfig, collaborates, hands_in_fil
 from raytensor.data.text import Text
 from raytensor.miners import checkpoints
 from raytensor.miners.collaborator import CollaboratingMiner
+from raytensor.miners.fifo_lock import Turns
 from raytensor.miners.gauges import Gauges
-from raytensor.miners.hand_in import Original
 from raytensor.miners.miner import Miner, exam, top_tokens
 from raytensor.miners.stacks import make_members, stacks
-from raytensor.miners.turns import Turns
+from raytensor.miners.submission_export import Original
 from raytensor.training.checkpoint import load_newest
 from raytensor.training.engine import Engine
 from raytensor.training.stacked import StackedEngine
@@ -83,10 +83,20 @@ class MinerHost:
         # Models of a stack are computed in one place: they take turns together.
         self._turns = Turns()
         if collaborates(cfg.mechanism):
-            self._miners = {hotkey: CollaboratingMiner(hotkey, profile, cfg, text, device=device) for hotkey, profile in members}
+            self._miners = {
+                hotkey: CollaboratingMiner(hotkey, profile, cfg, text, device=device) for hotkey, profile in members
+            }
         else:
             self._miners = {
-                hotkey: Miner(hotkey, profile, cfg, text, device=device, engine=own.get(hotkey), turns=self._turns if hotkey in stacked else None)
+                hotkey: Miner(
+                    hotkey,
+                    profile,
+                    cfg,
+                    text,
+                    device=device,
+                    engine=own.get(hotkey),
+                    turns=self._turns if hotkey in stacked else None,
+                )
                 for hotkey, profile in members
             }
         # Hotkeys of each stack, in the order of its models.
@@ -106,7 +116,9 @@ class MinerHost:
         """What was wrong with the checkpoints that it began with, a line each."""
         return self._setbacks
 
-    def train(self, round: int, committed: Mapping[str, str] | None = None, originals: Mapping[str, Original] | None = None) -> Trained:
+    def train(
+        self, round: int, committed: Mapping[str, str] | None = None, originals: Mapping[str, Original] | None = None
+    ) -> Trained:
         """Train all miners for one round, and write their files in the rounds for it.
 
         committed  digests by hotkey, as the chain has them; originals: whose file a copying miner takes.
@@ -118,7 +130,9 @@ class MinerHost:
         losses.update({hotkey: miner.train(round) for hotkey, miner in self._miners.items() if hotkey not in losses})
         files = {}
         if self._commit_every and (round - 1) % self._commit_every == 0:
-            made = {hotkey: miner.renew((originals or {}).get(hotkey), committed) for hotkey, miner in self._miners.items()}
+            made = {
+                hotkey: miner.renew((originals or {}).get(hotkey), committed) for hotkey, miner in self._miners.items()
+            }
             files = {hotkey: digest for hotkey, digest in made.items() if digest is not None}
         wall_s = time.perf_counter() - started
         trained = [self._miners[hotkey].profile for hotkey, loss in losses.items() if loss is not None]
@@ -137,7 +151,9 @@ class MinerHost:
         """As `answer`, for questions from outside the run: called in a lane of its own, it answers while others train."""
         if task.hotkey not in self._miners:
             return Failure(task.task_id, task.hotkey, Reason.REFUSED, "this host has no miner of that hotkey")
-        if wrong := self._unanswerable(task) if task.kind != "file" else None:  # an index out of range would end a model's processes, on a GPU for good
+        if (
+            wrong := self._unanswerable(task) if task.kind != "file" else None
+        ):  # an index out of range would end a model's processes, on a GPU for good
             return Failure(task.task_id, task.hotkey, Reason.REFUSED, wrong)
         return self._answer(task, None)
 
@@ -166,7 +182,10 @@ class MinerHost:
                     answers = stack.log_probs(dict.fromkeys(numbers, (exam.tokens, exam.lengths)))
                 for number, answer in answers.items():
                     found[hotkeys[number]] = exam.loss(*top_tokens(answer, exam.top_k), self._vocab_size)
-        return {hotkey: found[hotkey] if hotkey in found else miner.heldout_loss(exam) for hotkey, miner in self._miners.items()}
+        return {
+            hotkey: found[hotkey] if hotkey in found else miner.heldout_loss(exam)
+            for hotkey, miner in self._miners.items()
+        }
 
     def checkpoint(self, round: int) -> None:
         """Write a checkpoint of every miner."""
@@ -195,4 +214,7 @@ class MinerHost:
             with self._turns:
                 losses.update(stack.train({number: work[number] for number in order[start : start + stack.width]}))
         # As when it trains alone: the mean over the newest round's steps.
-        return {hotkey: float(np.mean(losses[number][-len(lessons[number][-1]) :])) if number in losses else None for number, hotkey in enumerate(hotkeys)}
+        return {
+            hotkey: float(np.mean(losses[number][-len(lessons[number][-1]) :])) if number in losses else None
+            for number, hotkey in enumerate(hotkeys)
+        }

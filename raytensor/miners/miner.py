@@ -22,10 +22,10 @@ from raytensor.config import MinerProfile, RunConfig, hands_in_files
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.mechanisms.losses import token_losses
-from raytensor.miners.hand_in import HandIn, Original
+from raytensor.miners.fifo_lock import Turns
 from raytensor.miners.model import make_engine
 from raytensor.miners.placement import COPYING
-from raytensor.miners.turns import Turns
+from raytensor.miners.submission_export import HandIn, Original
 from raytensor.training.engine import Engine
 from raytensor.training.ranks import alone
 from raytensor.types import Response, Submission, Task
@@ -92,7 +92,9 @@ class Miner:
             engine = make_engine(profile, text.vocab_size, cfg.miners.seq_len, seed, alone(device))
         self.engine = engine
         self._turns = turns or Turns()
-        self._hand_in = HandIn(hotkey, profile, text, cfg.miners.seq_len, Path(cfg.miners.files or ""), cfg.seed) if files else None
+        self._hand_in = (
+            HandIn(hotkey, profile, text, cfg.miners.seq_len, Path(cfg.miners.files or ""), cfg.seed) if files else None
+        )
 
     def train(self, round: int) -> float | None:
         """The training of one round; the mean loss in nats per token, None when it did not train.
@@ -105,7 +107,11 @@ class Miner:
     def lessons(self, round: int) -> list[np.ndarray]:
         """What it trains on in a round: [steps, batch, seq_len + 1] token ids, several of them when it warms up, none
         when it does not train."""
-        if self.engine is None or self.profile.behaviour == "random" or (self.profile.behaviour == "lazy" and round % LAZY_PERIOD):
+        if (
+            self.engine is None
+            or self.profile.behaviour == "random"
+            or (self.profile.behaviour == "lazy" and round % LAZY_PERIOD)
+        ):
             return []
         first = round - self._warmup_rounds if self.engine.steps == 0 and self.profile.behaviour == "honest" else round
         return [self._batches(number) for number in range(first, round + 1)]
@@ -152,7 +158,9 @@ class Miner:
             made[every, ends + step] = found[0][:, 0]
             whole *= found[1][:, 0]
         phrases = np.take_along_axis(made, ends[:, None] + np.arange(task.horizon), axis=1)
-        return phrases.reshape(rows, count, task.horizon).astype(np.int32), whole.reshape(rows, count).astype(np.float32)
+        return phrases.reshape(rows, count, task.horizon).astype(np.int32), whole.reshape(rows, count).astype(
+            np.float32
+        )
 
     def heldout_loss(self, questions: Exam) -> float | None:
         """Mean cross-entropy of its answers to `questions` in nats per token; None when it gives none of its own."""

@@ -22,7 +22,9 @@ def stacks(cfg: RunConfig, device: str) -> bool:
     return device == "cpu" if cfg.miners.stacked is None else cfg.miners.stacked
 
 
-def make_members(cfg: RunConfig, members: Sequence[tuple[str, MinerProfile]], vocab_size: int, device: str) -> Mapping[str, StackedMember]:
+def make_members(
+    cfg: RunConfig, members: Sequence[tuple[str, MinerProfile]], vocab_size: int, device: str
+) -> Mapping[str, StackedMember]:
     """Engines by hotkey of the miners that can be stacked, with the initial models that each would have alone."""
     groups: dict[tuple[int, int, int], list[tuple[str, MinerProfile]]] = {}
     for hotkey, profile in members:
@@ -31,7 +33,10 @@ def make_members(cfg: RunConfig, members: Sequence[tuple[str, MinerProfile]], vo
             groups.setdefault(shape, []).append((hotkey, profile))
     found: dict[str, StackedMember] = {}
     for group in groups.values():
-        models = (build(profile, vocab_size, cfg.miners.seq_len, assign.seed_of(cfg.seed, "model", hotkey)) for hotkey, profile in group)
+        models = (
+            build(profile, vocab_size, cfg.miners.seq_len, assign.seed_of(cfg.seed, "model", hotkey))
+            for hotkey, profile in group
+        )
         stack = StackedEngine(models, [Recipe(lr=profile.lr) for _, profile in group], device=device)
         found.update(zip((hotkey for hotkey, _ in group), stack.members, strict=True))
     return found

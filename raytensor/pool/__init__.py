@@ -10,7 +10,7 @@
 Knows nothing of what an item means.
 """
 
-from raytensor.pool.isolated import Isolated
+from raytensor.pool.forked_worker import Isolated
 from raytensor.pool.items import Packing
 from raytensor.pool.pool import Pool
 

@@ -71,7 +71,10 @@ class Queue:
 
     def has_full_call(self) -> bool:
         """Whether a group fills a call, so that waiting for more of it would gain nothing."""
-        return any(self._length(waiting) < len(waiting) or len(waiting) >= self._packing.max_items for waiting in self._groups.values())
+        return any(
+            self._length(waiting) < len(waiting) or len(waiting) >= self._packing.max_items
+            for waiting in self._groups.values()
+        )
 
     def take(self) -> list[Item]:
         """The items of the next call, without the suspects; empty when none wait."""

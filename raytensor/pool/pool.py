@@ -141,7 +141,9 @@ class Pool:
         Raises `PoolExhausted` when no actor is left.
         """
         if not self._slots:
-            raise PoolExhausted(f"no actor is left to run {self._method!r}; the last one ended with: {self._last_cause}")
+            raise PoolExhausted(
+                f"no actor is left to run {self._method!r}; the last one ended with: {self._last_cause}"
+            )
         item = Item(item_id, hotkey, payload, deadline_s, group, cost, fetch, fetch_deadline_s)
         if fetch is not None:
             self._prefetch.push(item)
@@ -189,7 +191,10 @@ class Pool:
             free = [
                 slot
                 for slot in self._slots
-                if slot.starting is None and len(slot.held) < self._held_most and not slot.suspected and slot is not kept_free
+                if slot.starting is None
+                and len(slot.held) < self._held_most
+                and not slot.suspected
+                and slot is not kept_free
             ]
             slot = min(free, key=lambda slot: len(slot.held), default=None)
             if slot is None or (slot.held and not partly and not self._queue.has_full_call()):
@@ -216,7 +221,11 @@ class Pool:
             slot.turned = time.monotonic()
         data = [item.data for item in items if item.data is not None]
         method = getattr(slot.actor, self._method)
-        ref = method.remote([item.payload for item in items], *data) if self._packed else method.remote(*items[0].payload, *data)
+        ref = (
+            method.remote([item.payload for item in items], *data)
+            if self._packed
+            else method.remote(*items[0].payload, *data)
+        )
         slot.held[ref] = items
         self.calls += 1
 

@@ -82,7 +82,14 @@ class Prefetch:
         for ref, run in [pair for pair in self._running.items() if pair[1].until < now]:
             del self._running[ref]
             ray.cancel(ref)
-            out.append(Failure(run.item.item_id, run.item.hotkey, Reason.TIMEOUT, f"not fetched within {run.item.fetch_deadline_s:g} s"))
+            out.append(
+                Failure(
+                    run.item.item_id,
+                    run.item.hotkey,
+                    Reason.TIMEOUT,
+                    f"not fetched within {run.item.fetch_deadline_s:g} s",
+                )
+            )
         return out
 
     def clear(self) -> list[Item]:

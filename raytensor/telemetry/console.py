@@ -65,7 +65,11 @@ class Console:
     def __enter__(self) -> Console:
         if self.is_live:
             self._live = Live(
-                console=self.out, get_renderable=self._view, refresh_per_second=4, transient=False, vertical_overflow="crop"
+                console=self.out,
+                get_renderable=self._view,
+                refresh_per_second=4,
+                transient=False,
+                vertical_overflow="crop",
             )
             self._live.start(refresh=True)
         return self

@@ -215,9 +215,20 @@ class Stopped(Event):
 KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
-        Started, Phase, NetworkUp, RoundDone, WeightsMade, ReceiptSeen, BlockSeen, EpochSeen, Extrinsics, TrainStep, Warned, Stopped,
+        Started,
+        Phase,
+        NetworkUp,
+        RoundDone,
+        WeightsMade,
+        ReceiptSeen,
+        BlockSeen,
+        EpochSeen,
+        Extrinsics,
+        TrainStep,
+        Warned,
+        Stopped,
     )
-}  # fmt: skip
+}
 
 
 # ------------------------------------------------------------------------------------------------------------ lines
@@ -294,7 +305,9 @@ def read_events(path: Path) -> list[Event]:
         try:
             event = from_line(line.decode())
         except ValueError as error:
-            raise DataError(f"{path}, line {number}: not an event ({error}); remove the line to read the rest") from error
+            raise DataError(
+                f"{path}, line {number}: not an event ({error}); remove the line to read the rest"
+            ) from error
         if event is not None:
             found.append(event)
     return found

@@ -211,7 +211,11 @@ class History:
             key, miner = neuron.hotkey, neuron.role == "miner"
             rows.append(
                 Row(
-                    uid=neuron.uid, hotkey=key, role=neuron.role, behaviour=neuron.behaviour, name=neuron.name,
+                    uid=neuron.uid,
+                    hotkey=key,
+                    role=neuron.role,
+                    behaviour=neuron.behaviour,
+                    name=neuron.name,
                     loss=self._loss.get(key),
                     score=newest.values.get(key) if newest else None,
                     weight=(weights.get(key, 0.0) if weights else None) if miner else None,
@@ -220,13 +224,15 @@ class History:
                     emission_rao=self._paid[key],
                     standing=newest.standings.get(key, "") if newest else "",
                 )
-            )  # fmt: skip
+            )
         return rows
 
 
 def shares(values: Mapping[str, float]) -> dict[str, float]:
     """Values scaled to sum to 1; all 0 when nothing is above 0."""
-    clean = {key: value if value is not None and math.isfinite(value) and value > 0 else 0.0 for key, value in values.items()}
+    clean = {
+        key: value if value is not None and math.isfinite(value) and value > 0 else 0.0 for key, value in values.items()
+    }
     total = math.fsum(clean.values())
     return {key: value / total if total > 0 else 0.0 for key, value in clean.items()}
 

@@ -29,16 +29,26 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     # A validator (`raytensor validate`)
-    "raytensor_weights_age_tempos": Metric(GAUGE, "Tempos since weights were set, the oldest of a subnet's hotkeys.", ("netuid",)),
+    "raytensor_weights_age_tempos": Metric(
+        GAUGE, "Tempos since weights were set, the oldest of a subnet's hotkeys.", ("netuid",)
+    ),
     "raytensor_weights_overdue": Metric(GAUGE, "Hotkeys of a subnet whose weights are overdue.", ("netuid",)),
-    "raytensor_blocks_since_update": Metric(GAUGE, "Blocks since weights were set, the oldest of a subnet's hotkeys.", ("netuid",)),
-    "raytensor_chain_silence_s": Metric(GAUGE, "Seconds since the chain last answered; while it is silent the ages above stand still."),
-    "raytensor_weights_receipts_total": Metric(COUNTER, "Receipts of weights, by what became of them.", ("netuid", "fate")),
+    "raytensor_blocks_since_update": Metric(
+        GAUGE, "Blocks since weights were set, the oldest of a subnet's hotkeys.", ("netuid",)
+    ),
+    "raytensor_chain_silence_s": Metric(
+        GAUGE, "Seconds since the chain last answered; while it is silent the ages above stand still."
+    ),
+    "raytensor_weights_receipts_total": Metric(
+        COUNTER, "Receipts of weights, by what became of them.", ("netuid", "fate")
+    ),
     "raytensor_subnet_rounds_total": Metric(COUNTER, "Rounds that are on the disk and reduced.", ("netuid",)),
     "raytensor_subnet_round_s": Metric(GAUGE, "Seconds that the last round of a subnet took.", ("netuid",)),
     "raytensor_subnet_scored": Metric(GAUGE, "Answers that were scored in the last round of a subnet.", ("netuid",)),
     "raytensor_subnet_faults_total": Metric(COUNTER, "Failures after which a subnet rested.", ("netuid",)),
-    "raytensor_alarms_lost_total": Metric(COUNTER, "Alarms that could not be delivered, by way (webhook, command).", ("way",)),
+    "raytensor_alarms_lost_total": Metric(
+        COUNTER, "Alarms that could not be delivered, by way (webhook, command).", ("way",)
+    ),
     # Miners (of a run, served over the wire, or of `raytensor train`)
     "raytensor_train_loss": Metric(GAUGE, "Mean training loss of the process's miners, nats per token."),
     "raytensor_train_tokens_per_s": Metric(GAUGE, "Tokens trained per second, over the process's miners."),
@@ -50,7 +60,7 @@ METRICS: dict[str, Metric] = {
     "raytensor_round_responses": Metric(GAUGE, "Answers that were scored in the last round."),
     "raytensor_round_failures": Metric(GAUGE, "Questions of the last round that ended without a score."),
     "raytensor_receipts_total": Metric(COUNTER, "Receipts of calls, by what became of them.", ("call", "fate")),
-}  # fmt: skip
+}
 
 
 class Meters:
@@ -98,7 +108,9 @@ class Meters:
 
     def _of(self, name: str, kind: str, tags: Mapping[str, object]) -> Any:
         metric = METRICS[name]
-        assert metric.kind == kind and set(metric.tags) == set(tags), f"{name} is a {metric.kind} with the tags {metric.tags}"
+        assert metric.kind == kind and set(metric.tags) == set(tags), (
+            f"{name} is a {metric.kind} with the tags {metric.tags}"
+        )
         import ray
 
         if not ray.is_initialized():

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -26,7 +25,14 @@ INK, MUTED, GRID = "#010101", "#020202", "#030303"  # placeholders, replaced by 
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
 # Readable on white and on black, and told apart by most of the colour-blind (after Okabe and Ito).
 COLOURS = ("#2b8cc4", "#e69f00", "#1aa179", "#d0689f", "#8f7be0", "#d55e00", "#4bb5d6", "#9a9a2e", "#8d8d8d", "#b07a55")
-BEHAVIOURS = {"honest": "#2b8cc4", "lazy": "#e69f00", "copy": "#d55e00", "constant": "#d0689f", "random": "#8f7be0", "silent": "#8d8d8d"}
+BEHAVIOURS = {
+    "honest": "#2b8cc4",
+    "lazy": "#e69f00",
+    "copy": "#d55e00",
+    "constant": "#d0689f",
+    "random": "#8f7be0",
+    "silent": "#8d8d8d",
+}
 MAX_LINES = 64
 MAX_POINTS = 300
 STYLE = {
@@ -112,7 +118,14 @@ def _incentives(figure: Figure, history: History) -> bool:
     epochs = _thin(history.epochs)
     for row, look in looks:
         shares = [epoch.incentive.get(row.hotkey, 0.0) for epoch in epochs]
-        axes.plot([epoch.block for epoch in epochs], shares, marker="o" if len(epochs) < 25 else "", markersize=3, clip_on=False, **look)
+        axes.plot(
+            [epoch.block for epoch in epochs],
+            shares,
+            marker="o" if len(epochs) < 25 else "",
+            markersize=3,
+            clip_on=False,
+            **look,
+        )
     axes.set_ylim(bottom=0)
     _legend(figure, looks)
     return True
@@ -126,7 +139,14 @@ def _pay(figure: Figure, history: History) -> bool:
     behaviours = _behaviours(rows)
     for behaviour in behaviours:
         mine = [row for row in rows if row.behaviour == behaviour]
-        axes.scatter([row.loss for row in mine], [row.incentive for row in mine], s=26, color=_colour(behaviour), label=behaviour or "miner", clip_on=False)
+        axes.scatter(
+            [row.loss for row in mine],
+            [row.incentive for row in mine],
+            s=26,
+            color=_colour(behaviour),
+            label=behaviour or "miner",
+            clip_on=False,
+        )
     axes.set_ylim(bottom=0)
     columns = max(1, min(6, 56 // (max(map(len, behaviours)) + 4)))
     figure.legend(loc="outside lower center", ncols=columns, handletextpad=0.2, columnspacing=1.2)
@@ -143,19 +163,31 @@ def _weights(figure: Figure, history: History) -> bool:
     matrix = np.array([[history.weights[v].get(row.hotkey, 0.0) for row in miners] for v in validators])
     axes = figure.add_subplot(xlabel="miner", ylabel="validator")
     axes.grid(False)
-    image = axes.imshow(matrix, cmap="viridis", vmin=0.0, vmax=max(matrix.max(), 1e-9), aspect="auto", interpolation="none")
+    image = axes.imshow(
+        matrix, cmap="viridis", vmin=0.0, vmax=max(matrix.max(), 1e-9), aspect="auto", interpolation="none"
+    )
     bar = figure.colorbar(image, ax=axes, location="top", shrink=0.6, aspect=30)
     bar.set_label("share of the validator's weights")
     bar.outline.set_visible(False)
     if len(miners) <= 40:
-        axes.set_xticks(range(len(miners)), [names[row.hotkey] for row in miners], rotation=90 if len(miners) > 4 else 0)
+        axes.set_xticks(
+            range(len(miners)), [names[row.hotkey] for row in miners], rotation=90 if len(miners) > 4 else 0
+        )
     if len(validators) <= 16:
         axes.set_yticks(range(len(validators)), [names.get(key, short(key)) for key in validators])
     if len(miners) <= 10 and len(validators) <= 12:
         for y, line in enumerate(matrix):
             for x, share in enumerate(line):
                 light = share < 0.6 * matrix.max()
-                axes.text(x, y, f"{share:.2f}", ha="center", va="center", fontsize=7.5, color="#ffffff" if light else "#000000")
+                axes.text(
+                    x,
+                    y,
+                    f"{share:.2f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color="#ffffff" if light else "#000000",
+                )
     return True
 
 
@@ -166,11 +198,20 @@ def _chain(figure: Figure, history: History) -> bool:
     if history.blocks:
         above.plot(*zip(*_thin(history.blocks)), color=COLOURS[0], drawstyle="steps-post")
     above.set_ylabel("block")
-    for column, (label, colour) in enumerate((("submitted", COLOURS[8]), ("included", COLOURS[2]), ("failed", COLOURS[5])), start=1):
+    for column, (label, colour) in enumerate(
+        (("submitted", COLOURS[8]), ("included", COLOURS[2]), ("failed", COLOURS[5])), start=1
+    ):
         points = _thin(history.extrinsics)
         if points:
             times, counts = [point[0] for point in points], [point[column] for point in points]
-            below.plot(times, counts, color=colour, label=label, drawstyle="steps-post", linestyle="--" if label == "submitted" else "-")
+            below.plot(
+                times,
+                counts,
+                color=colour,
+                label=label,
+                drawstyle="steps-post",
+                linestyle="--" if label == "submitted" else "-",
+            )
     below.set(xlabel="seconds of the run", ylabel="extrinsics")
     below.set_ylim(bottom=0)
     for axes in (above, below):
@@ -216,20 +257,34 @@ def _drawn(history: History) -> list[Row]:
 
 def _looks(rows: Sequence[Row]) -> list[tuple[Row, dict]]:
     if len(rows) <= len(COLOURS):
-        return [(row, {"color": COLOURS[n]} | ({} if row.behaviour in ("", "honest") else {"linestyle": "--"})) for n, row in enumerate(rows)]
+        return [
+            (row, {"color": COLOURS[n]} | ({} if row.behaviour in ("", "honest") else {"linestyle": "--"}))
+            for n, row in enumerate(rows)
+        ]
     return [(row, {"color": _colour(row.behaviour), "alpha": 0.6, "linewidth": 1.0}) for row in rows]
 
 
 def _legend(figure: Figure, looks: Sequence[tuple[Row, dict]]) -> None:
     if len({look["color"] for _, look in looks}) == len(looks):  # every miner has a colour of its own
         entries = [
-            (Line2D([], [], **look), (row.name or short(row.hotkey)) + ("" if row.behaviour in ("", "honest") else f" ({row.behaviour})"))
+            (
+                Line2D([], [], **look),
+                (row.name or short(row.hotkey)) + ("" if row.behaviour in ("", "honest") else f" ({row.behaviour})"),
+            )
             for row, look in looks
         ]
     else:
-        entries = [(Line2D([], [], color=_colour(name)), name or "miner") for name in _behaviours([row for row, _ in looks])]
+        entries = [
+            (Line2D([], [], color=_colour(name)), name or "miner") for name in _behaviours([row for row, _ in looks])
+        ]
     longest = max(len(label) for _, label in entries)
-    figure.legend(*zip(*entries), loc="outside lower center", ncols=max(1, min(6, 56 // (longest + 6))), columnspacing=1.0, handlelength=1.2)
+    figure.legend(
+        *zip(*entries),
+        loc="outside lower center",
+        ncols=max(1, min(6, 56 // (longest + 6))),
+        columnspacing=1.0,
+        handlelength=1.2,
+    )
 
 
 def _behaviours(rows: Sequence[Row]) -> list[str]:
@@ -264,7 +319,10 @@ def svg(figure: Figure, title: str) -> str:
     drawn = re.sub(r'<g id="[^"]*">', "<g>", drawn)  # names of groups repeat from plot to plot; nothing refers to them
     box = re.search(r'viewBox="[^"]*"', drawn)
     assert box is not None
-    drawn = f'<svg {box[0]} role="img" aria-label="{title}" xmlns:xlink="http://www.w3.org/1999/xlink">' + drawn[drawn.index(">") + 1 :]
+    drawn = (
+        f'<svg {box[0]} role="img" aria-label="{title}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        + drawn[drawn.index(">") + 1 :]
+    )
     for colour, variable in VARIABLES.items():
         drawn = drawn.replace(colour, variable)
     return drawn.strip()

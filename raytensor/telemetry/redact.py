@@ -19,7 +19,9 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _SECRET_VALUES = (
-    re.compile(r"\b(0x)?[0-9a-fA-F]{128}\b|\b(0x)?[0-9a-fA-F]{64}\b|\b[0-9a-f]{40}\b"),  # private keys, seeds, wandb keys
+    re.compile(
+        r"\b(0x)?[0-9a-fA-F]{128}\b|\b(0x)?[0-9a-fA-F]{64}\b|\b[0-9a-f]{40}\b"
+    ),  # private keys, seeds, wandb keys
     re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16})\b"),
     re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}"),  # a signed web token
     re.compile(r"^(?:[a-z]{3,8} ){11}(?:(?:[a-z]{3,8} ){3}){0,4}[a-z]{3,8}$"),  # 12, 15, 18, 21 or 24 words

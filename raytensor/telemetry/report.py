@@ -63,7 +63,9 @@ def _summary(folder: Path, history: History) -> Mapping[str, Any]:
     except FileNotFoundError:
         pass
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / 'summary.json'}: not a summary ({error}); remove it to report from the events") from error
+        raise DataError(
+            f"{folder / 'summary.json'}: not a summary ({error}); remove it to report from the events"
+        ) from error
     return build_summary(history, name=folder.resolve().name, machine={}, versions={})
 
 
@@ -72,11 +74,15 @@ def _summary(folder: Path, history: History) -> Mapping[str, Any]:
 
 def _page(history: History, summary: Mapping[str, Any], plots: Mapping[str, str], config: str) -> str:
     name = html.escape(str(summary["name"]))
-    figures = "\n".join(f"<figure><figcaption>{html.escape(title)}</figcaption>\n{svg}\n</figure>" for title, svg in plots.items())
+    figures = "\n".join(
+        f"<figure><figcaption>{html.escape(title)}</figcaption>\n{svg}\n</figure>" for title, svg in plots.items()
+    )
     parts = [
         f"<header><h1>{name}</h1><p>{html.escape(_sentence(history, summary))}</p></header>",
         f"<dl>{''.join(_fact(label, value) for label, value in _facts(history, summary))}</dl>",
-        f'<section class="plots">\n{figures}\n</section>' if figures else "<p>No round is over yet: there is nothing to draw.</p>",
+        f'<section class="plots">\n{figures}\n</section>'
+        if figures
+        else "<p>No round is over yet: there is nothing to draw.</p>",
         _troubles(history, summary),
         f'<section><h2>Neurons</h2><div class="scroll">{_neurons(summary["neurons"])}</div></section>',
         f"<details><summary>Configuration</summary><pre>{html.escape(config)}</pre></details>" if config else "",
@@ -96,7 +102,11 @@ def _sentence(history: History, summary: Mapping[str, Any]) -> str:
     miners = sum(n["role"] == "miner" for n in summary["neurons"])
     validators = sum(n["role"] == "validator" for n in summary["neurons"])
     how = {"finished": "finished", None: "not ended yet, or killed"}.get(history.stopped, f"ended: {history.stopped}")
-    began = "" if history.started_at is None else time.strftime(", started %Y-%m-%d %H:%M:%S UTC", time.gmtime(history.started_at))
+    began = (
+        ""
+        if history.started_at is None
+        else time.strftime(", started %Y-%m-%d %H:%M:%S UTC", time.gmtime(history.started_at))
+    )
     return f"{miners} miners and {validators} validators, {summary['rounds']} of {summary['rounds_planned']} rounds, seed {summary['seed']}, {how}{began}."
 
 
@@ -107,19 +117,31 @@ def _facts(history: History, summary: Mapping[str, Any]) -> list[tuple[str, str]
     honest = [
         (n["heldout_loss"], n["incentive"])
         for n in summary["neurons"]
-        if n["role"] == "miner" and n["behaviour"] in ("", "honest") and n["heldout_loss"] is not None and n["incentive"] is not None
+        if n["role"] == "miner"
+        and n["behaviour"] in ("", "honest")
+        and n["heldout_loss"] is not None
+        and n["incentive"] is not None
     ]
     order = spearman([-loss for loss, _ in honest], [incentive for _, incentive in honest])
     asked = summary["responses"] + sum(summary["failures"].values())
     minted = sum(n["emission_rao"] for n in summary["neurons"])
     found = [
-        ("wall time", minutes(summary["wall_s"]) + (f" in {history.sessions} sessions" if history.sessions > 1 else "")),
+        (
+            "wall time",
+            minutes(summary["wall_s"]) + (f" in {history.sessions} sessions" if history.sessions > 1 else ""),
+        ),
         ("responses scored", f"{summary['responses']} of {asked}"),
         ("extrinsics", f"{counts['submitted']} sent, {counts['included']} included, {counts['failed']} failed"),
         ("chain", f"block {_or_dash(chain['last_block'])}, {chain['epochs']} epochs, tempo {chain['tempo']}"),
-        ("endpoint", f"{chain['endpoint'] or '-'}, netuid {_or_dash(summary['netuid'])}, spec {_or_dash(chain['spec_version'])}"),
+        (
+            "endpoint",
+            f"{chain['endpoint'] or '-'}, netuid {_or_dash(summary['netuid'])}, spec {_or_dash(chain['spec_version'])}",
+        ),
         ("paid to neurons", f"{tao(minted)} TAO"),
-        ("better models earn more", f"Spearman {order:.2f} over {len(honest)} honest miners" if order is not None else "-"),
+        (
+            "better models earn more",
+            f"Spearman {order:.2f} over {len(honest)} honest miners" if order is not None else "-",
+        ),
         ("time of the rounds", ", ".join(f"{part} {_percent(summary['time_share'][part])}" for part in PARTS)),
     ]
     return found
@@ -132,7 +154,9 @@ def _fact(label: str, value: str) -> str:
 def _troubles(history: History, summary: Mapping[str, Any]) -> str:
     """Failures and warnings, each with how often, or nothing."""
     items = [f"no answer ({reason}): {count}" for reason, count in sorted(summary["failures"].items())]
-    items += [f"{call}: {fate}, {count}" for (call, fate), count in sorted(history.receipts.items()) if fate != "included"]
+    items += [
+        f"{call}: {fate}, {count}" for (call, fate), count in sorted(history.receipts.items()) if fate != "included"
+    ]
     items += [f"chain error {name}: {count}" for name, count in history.errors.most_common()]
     seen: dict[str, int] = {}
     for event in history.warnings:
@@ -141,11 +165,27 @@ def _troubles(history: History, summary: Mapping[str, Any]) -> str:
     items += [line if count == 1 else f"{line}: {count} times" for line, count in seen.items()]
     if not items:
         return ""
-    return "<section><h2>Failures and warnings</h2><ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul></section>"
+    return (
+        "<section><h2>Failures and warnings</h2><ul>"
+        + "".join(f"<li>{html.escape(item)}</li>" for item in items)
+        + "</ul></section>"
+    )
 
 
 def _neurons(neurons: Sequence[Mapping[str, Any]]) -> str:
-    heads = ("uid", "name", "hotkey", "role", "behaviour", "held-out loss", "score", "weight", "incentive", "dividends", "emission (TAO)")
+    heads = (
+        "uid",
+        "name",
+        "hotkey",
+        "role",
+        "behaviour",
+        "held-out loss",
+        "score",
+        "weight",
+        "incentive",
+        "dividends",
+        "emission (TAO)",
+    )
     ranks = any(n.get("standing") for n in neurons)  # a mechanism that says where each miner stands
     heads = (*heads[:5], *(["standing"] if ranks else []), *heads[5:])
     lines = []
@@ -157,7 +197,9 @@ def _neurons(neurons: Sequence[Mapping[str, Any]]) -> str:
             html.escape(n["name"]),
             f"<code>{html.escape(n['hotkey'])}</code>",
             n["role"],
-            f'<span class="{"good" if behaviour == "honest" else "bad"}">{html.escape(behaviour)}</span>' if behaviour else "",
+            f'<span class="{"good" if behaviour == "honest" else "bad"}">{html.escape(behaviour)}</span>'
+            if behaviour
+            else "",
             *([html.escape(n["standing"])] if ranks else []),
             number(n["heldout_loss"]) if miner else "",
             number(n["score"]) if miner else "",
@@ -166,7 +208,14 @@ def _neurons(neurons: Sequence[Mapping[str, Any]]) -> str:
             number(n["dividends"], 4) if validator else "",
             tao(n["emission_rao"]),
         )
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" if title != "standing" else f'<td class="word">{cell}</td>' for title, cell in zip(heads, cells, strict=True)) + "</tr>")
+        lines.append(
+            "<tr>"
+            + "".join(
+                f"<td>{cell}</td>" if title != "standing" else f'<td class="word">{cell}</td>'
+                for title, cell in zip(heads, cells, strict=True)
+            )
+            + "</tr>"
+        )
     head = "".join(f"<th>{title}</th>" if title != "standing" else f'<th class="word">{title}</th>' for title in heads)
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table>"
 
@@ -175,7 +224,9 @@ def _made_with(summary: Mapping[str, Any]) -> str:
     machine, versions = summary["machine"], summary["versions"]
     parts = []
     if machine:
-        parts.append(f"{machine['cpus']} cores of {machine['processor']}, {machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}")
+        parts.append(
+            f"{machine['cpus']} cores of {machine['processor']}, {machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}"
+        )
         parts += machine["gpus"]
     parts.append(", ".join(f"{name} {version}" for name, version in versions.items()))
     return "; ".join(part for part in parts if part)

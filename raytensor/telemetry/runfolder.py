@@ -59,18 +59,24 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self._lock = -1
         if resume == "must" and not self.state.exists():
-            raise RunError(f"{self.path}: no saved state to go on from; start it with resume=auto, or check name and paths.runs")
+            raise RunError(
+                f"{self.path}: no saved state to go on from; start it with resume=auto, or check name and paths.runs"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._claim()
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
             self.close()
-            raise RunError(f"{self.path}: can't be a run folder ({error.strerror}); set paths.runs to a folder you may write") from error
+            raise RunError(
+                f"{self.path}: can't be a run folder ({error.strerror}); set paths.runs to a folder you may write"
+            ) from error
         if resume == "never" and (self.events.exists() or self.state.exists()):
             self.close()
             name = self.path.name
-            raise RunError(f"{self.path}: holds a run already; take another name, or go on from it with `name={name} resume=auto`")
+            raise RunError(
+                f"{self.path}: holds a run already; take another name, or go on from it with `name={name} resume=auto`"
+            )
         # What a killed process left of a file that it was writing.
         for torn in self.path.glob(".*.tmp"):
             torn.unlink()
@@ -131,7 +137,9 @@ class RunFolder:
         except BlockingIOError as error:
             holder = os.read(self._lock, 32).decode("ascii", "replace").strip() or "unknown"
             self.close()
-            raise RunError(f"{self.path}: another run works in it (process {holder}); wait for it, stop it, or take another name") from error
+            raise RunError(
+                f"{self.path}: another run works in it (process {holder}); wait for it, stop it, or take another name"
+            ) from error
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 

@@ -62,7 +62,9 @@ class WandbTracker:
     config    plain containers, shown beside the run; secrets are blotted out first.
     """
 
-    def __init__(self, cfg: TrackerConfig, folder: Path, run_name: str, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, cfg: TrackerConfig, folder: Path, run_name: str, config: Mapping[str, Any] | None = None
+    ) -> None:
         self._log_file = Path(folder) / "wandb.log"
         self._pending = bytearray()
         self._dropped = 0
@@ -94,7 +96,12 @@ class WandbTracker:
         )
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        self._send({"metrics": {key: float(value) for key, value in metrics.items() if math.isfinite(value)}, "step": int(step)})
+        self._send(
+            {
+                "metrics": {key: float(value) for key, value in metrics.items() if math.isfinite(value)},
+                "step": int(step),
+            }
+        )
 
     def finish(self, timeout_s: float = 5.0) -> None:
         process = self._process
@@ -149,7 +156,12 @@ class WandbTracker:
         self._process.stdin.close()
         self._process = None
         said = [line for line in self._log_file.read_text(errors="replace").splitlines() if line.strip()]
-        log.warning("wandb is off, the run goes on without it: %s%s (all of it: %s)", what, f": {said[-1]}" if said else "", self._log_file)
+        log.warning(
+            "wandb is off, the run goes on without it: %s%s (all of it: %s)",
+            what,
+            f": {said[-1]}" if said else "",
+            self._log_file,
+        )
 
 
 def make_tracker(cfg: TrackerConfig, folder: Path, run_name: str, config: Mapping[str, Any] | None = None) -> Tracker:

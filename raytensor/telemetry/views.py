@@ -27,7 +27,9 @@ CHEAT = "red"
 def sparkline(values: Sequence[float], low: float, high: float, width: int) -> str:
     """The newest `width` values as blocks, on a scale from `low` to `high`."""
     span = high - low
-    marks = [SPARKS[min(7, max(0, int(8 * (value - low) / span)))] if span > 0 else SPARKS[0] for value in values[-width:]]
+    marks = [
+        SPARKS[min(7, max(0, int(8 * (value - low) / span)))] if span > 0 else SPARKS[0] for value in values[-width:]
+    ]
     return "".join(marks)
 
 
@@ -44,7 +46,7 @@ def short(hotkey: str) -> str:
 
 
 def minutes(seconds: float | None) -> str:
-    """"1:05", "2:00:09"; "-" when unknown."""
+    """ "1:05", "2:00:09"; "-" when unknown."""
     if seconds is None:
         return "-"
     whole = int(seconds + 0.5)
@@ -73,7 +75,9 @@ def ends(rows: Sequence[Any], room: int) -> tuple[Sequence[Any], int, Sequence[A
 def live_view(history: History, name: str, now: float, width: int, height: int) -> RenderableType:
     """The whole screen of a running network: at most `width` x (`height` - 1) characters."""
     width = min(width, 110)
-    head = Panel(_facts(history, now, width), title=Text(f"raytensor · {name}"), title_align="left", box=box.ROUNDED, width=width)
+    head = Panel(
+        _facts(history, now, width), title=Text(f"raytensor · {name}"), title_align="left", box=box.ROUNDED, width=width
+    )
     if not history.neurons:
         return head
     validators = _validators(history, width)
@@ -91,7 +95,9 @@ def _facts(history: History, now: float, width: int) -> Text:
     text.append(f"round {history.round:>4}/{history.rounds_planned:<4} ", "bold")
     text.append(bar(done, gauge), "cyan on grey23")
     eta = history.eta_s()
-    text.append(f"  elapsed {minutes(history.clock(now) if history.started_at else 0.0)}, left {'about ' + minutes(eta) if eta is not None else '-'}\n")
+    text.append(
+        f"  elapsed {minutes(history.clock(now) if history.started_at else 0.0)}, left {'about ' + minutes(eta) if eta is not None else '-'}\n"
+    )
     if history.block is None or history.blocks_until_epoch is None:
         text.append("block    - \n")
     else:
@@ -99,7 +105,9 @@ def _facts(history: History, now: float, width: int) -> Text:
         text.append(f"block {history.block:>9} ", "bold")
         text.append(bar(past / history.tempo if history.tempo else 0.0, gauge), "magenta on grey23")
         text.append(f"  tempo {past}/{history.tempo}, epochs {len(history.epochs)}\n")
-    text.append(f"{newest.responses_per_s if newest else 0.0:.1f} responses/s, extrinsics {counts['submitted']} sent, {counts['included']} included, ")
+    text.append(
+        f"{newest.responses_per_s if newest else 0.0:.1f} responses/s, extrinsics {counts['submitted']} sent, {counts['included']} included, "
+    )
     text.append(f"{counts['failed']} failed", "red" if counts["failed"] else "")
     if history.errors:
         text.append(f" ({_errors(history)})", "red")
@@ -119,8 +127,16 @@ def _miners(history: History, room: int, width: int) -> Table:
     spare = width - named - 34 - 16 - taken  # what is left of the fixed columns and the gaps
     trend, gauge = max(4, min(16, spare // 2)), max(4, min(20, spare - spare // 2))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    columns = (("uid", "right", 4), ("miner", "left", named), ("behaviour", "left", 9), ("loss", "right", 6), ("", "left", trend),
-               ("weight", "right", 6), ("incentive", "right", 9), ("", "left", gauge))  # fmt: skip
+    columns = (
+        ("uid", "right", 4),
+        ("miner", "left", named),
+        ("behaviour", "left", 9),
+        ("loss", "right", 6),
+        ("", "left", trend),
+        ("weight", "right", 6),
+        ("incentive", "right", 9),
+        ("", "left", gauge),
+    )
     if ranks:
         columns = (*columns[:3], ("standing", "left", standing), *columns[3:])
     for title, justify, columns_wide in columns:
@@ -198,15 +214,31 @@ def final_table(summary: Mapping[str, Any], width: int, max_rows: int) -> Table:
     """All neurons of a summary: owner and validators by uid, then miners, the best paid first; fits 80 columns."""
     wide = width >= 100
     titles = ("held-out loss", "incentive", "dividends", "emission TAO") if wide else ("loss", "incent", "divid", "TAO")
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title=Text(f"{summary['name']}: all neurons"), title_justify="left")
-    columns = (("uid", "right", 4), ("hotkey", "left", 9), ("role", "left", 9), ("behaviour" if wide else "behaves", "left", 8),
-               (titles[0], "right", 6), ("score", "right", 6), ("weight", "right", 6), (titles[1], "right", 6),
-               (titles[2], "right", 6), (titles[3], "right", 9))  # fmt: skip
+    table = Table(
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+        title=Text(f"{summary['name']}: all neurons"),
+        title_justify="left",
+    )
+    columns = (
+        ("uid", "right", 4),
+        ("hotkey", "left", 9),
+        ("role", "left", 9),
+        ("behaviour" if wide else "behaves", "left", 8),
+        (titles[0], "right", 6),
+        ("score", "right", 6),
+        ("weight", "right", 6),
+        (titles[1], "right", 6),
+        (titles[2], "right", 6),
+        (titles[3], "right", 9),
+    )
     ranks = wide and any(n.get("standing") for n in summary["neurons"])
     if ranks:
         columns = (*columns[:4], ("standing", "left", 8), *columns[4:])
     for title, justify, least in columns:
         table.add_column(title, justify=justify, min_width=max(least, len(title)), no_wrap=True, overflow="ellipsis")
+
     def add(n: Mapping[str, Any]) -> None:
         miner = n["role"] == "miner"
         table.add_row(

@@ -31,7 +31,12 @@ def main() -> None:
         x_save_requirements=False,
     )
     run = wandb.init(
-        project=head["project"], name=head["name"], dir=head["dir"], mode=head["mode"], config=head["config"], settings=settings
+        project=head["project"],
+        name=head["name"],
+        dir=head["dir"],
+        mode=head["mode"],
+        config=head["config"],
+        settings=settings,
     )
     for line in sys.stdin:
         body = json.loads(line)

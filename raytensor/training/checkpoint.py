@@ -109,7 +109,9 @@ class Reader:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damage(f"engine.json is damaged: {error!r}") from error
         if trained_with != optimizer:
-            why = f"it was trained with another optimizer ({trained_with}), this one is {optimizer}; take {trained_with}"
+            why = (
+                f"it was trained with another optimizer ({trained_with}), this one is {optimizer}; take {trained_with}"
+            )
             raise DataError(_refusal(folder, why))
         self._same_model({name: tuple(shape) for name, shape in found.items()}, shapes)
         for name, entry in files.items():

@@ -68,7 +68,9 @@ class Recipe:
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         return [group for group in groups if group["params"]]
 
-    def optimizers(self, parameters: Mapping[str, nn.Parameter], hidden: Collection[str] = ()) -> list[torch.optim.Optimizer]:
+    def optimizers(
+        self, parameters: Mapping[str, nn.Parameter], hidden: Collection[str] = ()
+    ) -> list[torch.optim.Optimizer]:
         """torch's own over `groups`; AdamW fused, which every engine gets, so that all round alike.
 
         hidden  names of the parameters that stand in the repeated layers; only muon asks.

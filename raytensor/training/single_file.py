@@ -19,9 +19,14 @@ from raytensor.errors import DataError
 
 # The shape: every number that decides what is computed. All of them must be there.
 SHAPE = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
     "max_position_embeddings",
-)  # fmt: skip
+)
 MAX_HEADER_BYTES = 2**22
 MAX_LAYERS = 512
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -113,7 +118,9 @@ def _shape(header: Mapping[str, object]) -> dict[str, int]:
         raise DataError("tie_word_embeddings must be true or false")
     heads, kv_heads, hidden = (shape[name] for name in ("num_attention_heads", "num_key_value_heads", "hidden_size"))
     if hidden % (2 * heads) or heads % kv_heads:
-        raise DataError(f"hidden_size={hidden} must be a multiple of 2 * {heads} heads, and the heads of {kv_heads} key/value heads")
+        raise DataError(
+            f"hidden_size={hidden} must be a multiple of 2 * {heads} heads, and the heads of {kv_heads} key/value heads"
+        )
     if shape["num_hidden_layers"] > MAX_LAYERS:
         raise DataError(f"num_hidden_layers={shape['num_hidden_layers']}: at most {MAX_LAYERS}")
     return shape
@@ -135,7 +142,9 @@ def _empty(shape: Mapping[str, int], max_parameters: int) -> nn.Module:
 
 
 def _shape_of(config: Any) -> dict[str, int]:
-    return {name: int(getattr(config, name)) for name in SHAPE} | {"tie_word_embeddings": bool(config.tie_word_embeddings)}
+    return {name: int(getattr(config, name)) for name in SHAPE} | {
+        "tie_word_embeddings": bool(config.tie_word_embeddings)
+    }
 
 
 def _llama(shape: Mapping[str, int]) -> Any:
@@ -156,7 +165,9 @@ def _tensors(data: bytes, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, to
         if name not in wanted or name not in tensors:
             raise DataError(f"tensor {name!r} is {'not of this model' if name in tensors else 'missing'}")
         if tuple(tensors[name].shape) != wanted[name] or tensors[name].dtype not in DTYPES:
-            raise DataError(f"tensor {name!r} is {tensors[name].dtype} {tuple(tensors[name].shape)}; the shape asks for {wanted[name]} floats")
+            raise DataError(
+                f"tensor {name!r} is {tensors[name].dtype} {tuple(tensors[name].shape)}; the shape asks for {wanted[name]} floats"
+            )
         if not torch.isfinite(tensors[name]).all():
             raise DataError(f"tensor {name!r} holds numbers that are not finite")
     return tensors

@@ -42,7 +42,12 @@ class StackedEngine:
     """
 
     def __init__(
-        self, models: Iterable[nn.Module] = (), recipes: Sequence[Recipe] = (), *, device: str = "cpu", width: int | None = None
+        self,
+        models: Iterable[nn.Module] = (),
+        recipes: Sequence[Recipe] = (),
+        *,
+        device: str = "cpu",
+        width: int | None = None,
     ) -> None:
         self._device = torch.device(device)
         self.width = width or (GPU_WIDTH if self._device.type == "cuda" else CPU_WIDTH)
@@ -64,11 +69,20 @@ class StackedEngine:
 
     def add(self, model: nn.Module, recipe: Recipe) -> StackedMember:
         """One more model; its number is the next."""
-        if recipe.optimizer != "adamw" or recipe.accumulate != 1 or recipe.precision != "fp32" or recipe.activation_checkpointing:
-            raise ValueError(f"{recipe}: stacked models train with adamw in fp32, without accumulation or activation checkpointing; use the plain engine")
+        if (
+            recipe.optimizer != "adamw"
+            or recipe.accumulate != 1
+            or recipe.precision != "fp32"
+            or recipe.activation_checkpointing
+        ):
+            raise ValueError(
+                f"{recipe}: stacked models train with adamw in fp32, without accumulation or activation checkpointing; use the plain engine"
+            )
         shape = Shape.of(model)
         if shape is None or self.shape not in (None, shape):
-            raise ValueError(f"model {len(self)} ({type(model).__name__}) can't be stacked: {'no plain Llama' if shape is None else 'it has another shape'}")
+            raise ValueError(
+                f"model {len(self)} ({type(model).__name__}) can't be stacked: {'no plain Llama' if shape is None else 'it has another shape'}"
+            )
         if self.shape is None:
             self.shape = shape
             self._llama = StackedLlama(shape, self._device)
@@ -88,7 +102,9 @@ class StackedEngine:
     def train(self, work: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """One optimizer step per batch: integers [S, B, T + 1] by model. Returns losses in nats per token, float32 [S], by model."""
         found: dict[int, np.ndarray] = {number: np.zeros(0, np.float32) for number in work}
-        for group in self._groups({number: batches.shape[1:] for number, batches in work.items() if len(batches)}, lambda n: -len(work[n])):
+        for group in self._groups(
+            {number: batches.shape[1:] for number, batches in work.items() if len(batches)}, lambda n: -len(work[n])
+        ):
             found.update(self._train_group(group, [work[number] for number in group]))
         return found
 
@@ -114,9 +130,15 @@ class StackedEngine:
         """Write one model's state as the plain engine does, which can go on from it."""
         named = self._named(number)
         checkpoint.save(
-            folder, alone(), self.shape.parameters(), named.__getitem__, steps=self.steps[number], strategy="plain", optimizer="adamw",
+            folder,
+            alone(),
+            self.shape.parameters(),
+            named.__getitem__,
+            steps=self.steps[number],
+            strategy="plain",
+            optimizer="adamw",
             position=position or {},
-        )  # fmt: skip
+        )
 
     def load(self, number: int, folder: Path) -> dict[str, Any]:
         """Take over a state that any engine wrote; returns its position. Raises `DataError` as the plain engine does."""
@@ -125,7 +147,9 @@ class StackedEngine:
             values = found[name]
             for row, key in enumerate(("param", *ADAMW)):
                 value = values.get(key)
-                self._of(number)[row, at : at + size.numel()] = 0.0 if value is None else value.flatten().to(self._device)
+                self._of(number)[row, at : at + size.numel()] = (
+                    0.0 if value is None else value.flatten().to(self._device)
+                )
         self.steps[number] = found.steps
         return found.position
 
@@ -134,7 +158,9 @@ class StackedEngine:
     def _groups(self, shapes: Mapping[int, tuple[int, ...]], order: Any) -> Iterable[list[int]]:
         """Models whose work has one shape, at most `width` together; neighbours in `order` share a group."""
         for shape in sorted(set(shapes.values())):
-            numbers = sorted((number for number, other in shapes.items() if other == shape), key=lambda n: (order(n), n))
+            numbers = sorted(
+                (number for number, other in shapes.items() if other == shape), key=lambda n: (order(n), n)
+            )
             for start in range(0, len(numbers), self.width):
                 yield numbers[start : start + self.width]
 
@@ -147,10 +173,14 @@ class StackedEngine:
             active = sum(len(mine) > step for mine in batches)
             losses.append(llama.loss_and_grads(self._to_device(np.stack([mine[step] for mine in batches[:active]]))))
             stacked_adamw.step(
-                llama.rows[:active], llama.grads[:active], self._moments[:, :active],
-                [self.recipes[number] for number in group[:active]], [self.steps[number] + step + 1 for number in group[:active]],
-                self.shape.num_decayed, together=self._device.type == "cuda",
-            )  # fmt: skip
+                llama.rows[:active],
+                llama.grads[:active],
+                self._moments[:, :active],
+                [self.recipes[number] for number in group[:active]],
+                [self.steps[number] + step + 1 for number in group[:active]],
+                self.shape.num_decayed,
+                together=self._device.type == "cuda",
+            )
         found = {}
         for place, number in enumerate(group):
             state, taken = self._of(number), len(batches[place])
@@ -181,7 +211,8 @@ class StackedEngine:
         state = self._of(number).cpu()
         keys = ("param", *ADAMW) if self.steps[number] else ("param",)
         return {
-            name: {key: state[row, at : at + size.numel()].view(size).clone() for row, key in enumerate(keys)} for name, at, size in _places(self.shape)
+            name: {key: state[row, at : at + size.numel()].view(size).clone() for row, key in enumerate(keys)}
+            for name, at, size in _places(self.shape)
         }
 
     def _to_device(self, numbers: np.ndarray) -> torch.Tensor:

@@ -19,7 +19,14 @@ EPS = 1e-8  # torch's default
 
 
 def step(
-    rows: torch.Tensor, grads: torch.Tensor, moments: torch.Tensor, recipes: Sequence[Recipe], counts: Sequence[int], num_decayed: int, *, together: bool
+    rows: torch.Tensor,
+    grads: torch.Tensor,
+    moments: torch.Tensor,
+    recipes: Sequence[Recipe],
+    counts: Sequence[int],
+    num_decayed: int,
+    *,
+    together: bool,
 ) -> None:
     """One step of each model; gradients are clipped in place.
 
@@ -34,23 +41,48 @@ def step(
 
 
 def _one_by_one(
-    rows: torch.Tensor, grads: torch.Tensor, moments: torch.Tensor, recipes: Sequence[Recipe], counts: Sequence[int], num_decayed: int
+    rows: torch.Tensor,
+    grads: torch.Tensor,
+    moments: torch.Tensor,
+    recipes: Sequence[Recipe],
+    counts: Sequence[int],
+    num_decayed: int,
 ) -> None:
     for place, (recipe, count) in enumerate(zip(recipes, counts, strict=True)):
         for part, decay in ((slice(0, num_decayed), recipe.weight_decay), (slice(num_decayed, None), 0.0)):
             adamw(
-                [rows[place, part]], [grads[place, part]], [moments[0, place, part]], [moments[1, place, part]], [],
+                [rows[place, part]],
+                [grads[place, part]],
+                [moments[0, place, part]],
+                [moments[1, place, part]],
+                [],
                 [torch.tensor(count - 1.0, device=rows.device)],  # the kernel counts this step itself
-                fused=True, amsgrad=False, beta1=recipe.betas[0], beta2=recipe.betas[1], lr=recipe.rate(count),
-                weight_decay=decay, eps=EPS, maximize=False,
-            )  # fmt: skip
+                fused=True,
+                amsgrad=False,
+                beta1=recipe.betas[0],
+                beta2=recipe.betas[1],
+                lr=recipe.rate(count),
+                weight_decay=decay,
+                eps=EPS,
+                maximize=False,
+            )
 
 
 def _together(
-    rows: torch.Tensor, grads: torch.Tensor, moments: torch.Tensor, recipes: Sequence[Recipe], counts: Sequence[int], num_decayed: int
+    rows: torch.Tensor,
+    grads: torch.Tensor,
+    moments: torch.Tensor,
+    recipes: Sequence[Recipe],
+    counts: Sequence[int],
+    num_decayed: int,
 ) -> None:
-    settings = [(r.rate(n), r.weight_decay, *r.betas, 1.0 - r.betas[0] ** n, (1.0 - r.betas[1] ** n) ** 0.5) for r, n in zip(recipes, counts, strict=True)]
-    rate, decay, beta1, beta2, correct1, correct2 = torch.tensor(settings, dtype=torch.float32, device=rows.device).T[..., None]
+    settings = [
+        (r.rate(n), r.weight_decay, *r.betas, 1.0 - r.betas[0] ** n, (1.0 - r.betas[1] ** n) ** 0.5)
+        for r, n in zip(recipes, counts, strict=True)
+    ]
+    rate, decay, beta1, beta2, correct1, correct2 = torch.tensor(settings, dtype=torch.float32, device=rows.device).T[
+        ..., None
+    ]
     first, second = moments
     first.lerp_(grads, 1.0 - beta1)
     second.mul_(beta2).addcmul_(grads * (1.0 - beta2), grads)

@@ -19,7 +19,15 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-LAYER = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+LAYER = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
 KEPT_BUFFERS = 4  # shapes of batches or questions whose buffers stay
 
 
@@ -40,13 +48,27 @@ class Shape:
         """The shape of a Llama with tied embeddings and as many key as query heads; None for any other model."""
         c = model.config
         plain = c.model_type == "llama" and c.tie_word_embeddings and c.num_key_value_heads == c.num_attention_heads
-        if not plain or c.attention_bias or c.mlp_bias or c.hidden_act != "silu" or c.hidden_size // c.num_attention_heads != c.head_dim:
+        if (
+            not plain
+            or c.attention_bias
+            or c.mlp_bias
+            or c.hidden_act != "silu"
+            or c.hidden_size // c.num_attention_heads != c.head_dim
+        ):
             return None
         rotary = model.model.rotary_emb
         if rotary.attention_scaling != 1.0 or not all(p.requires_grad for p in model.parameters()):
             return None
         frequencies = tuple(rotary.inv_freq.tolist())
-        return cls(c.vocab_size, c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.intermediate_size, c.rms_norm_eps, frequencies)
+        return cls(
+            c.vocab_size,
+            c.hidden_size,
+            c.num_hidden_layers,
+            c.num_attention_heads,
+            c.intermediate_size,
+            c.rms_norm_eps,
+            frequencies,
+        )
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Shapes by the model's own names, in the order of a row: matrices first, then the norms' gains."""
@@ -56,7 +78,12 @@ class Shape:
         for layer in range(self.layers):
             found.update({f"model.layers.{layer}.{part}.weight": wide.get(part, (h, h)) for part in LAYER})
         for layer in range(self.layers):
-            found.update({f"model.layers.{layer}.{part}.weight": (h,) for part in ("input_layernorm", "post_attention_layernorm")})
+            found.update(
+                {
+                    f"model.layers.{layer}.{part}.weight": (h,)
+                    for part in ("input_layernorm", "post_attention_layernorm")
+                }
+            )
         return found | {"model.norm.weight": (h,)}
 
     @property
@@ -90,7 +117,9 @@ class _Weights:
 class _Buffers:
     """Room for one forward (and backward) of C models on B sequences of T tokens each."""
 
-    def __init__(self, shape: Shape, models: int, sequences: int, length: int, device: torch.device, *, train: bool) -> None:
+    def __init__(
+        self, shape: Shape, models: int, sequences: int, length: int, device: torch.device, *, train: bool
+    ) -> None:
         h, i, n = shape.hidden, shape.inner, sequences * length
         self.length = length
 
@@ -99,9 +128,18 @@ class _Buffers:
 
         def layer() -> dict[str, torch.Tensor]:
             return {
-                "n1": room(h), "r1": room(1), "h1": room(h), "qkv": room(3 * h), "rotated": room(2 * h), "n2": room(h), "r2": room(1),
-                "h2": room(h), "wide": room(2 * i), "gated": room(i), "inner": room(i),
-            }  # fmt: skip
+                "n1": room(h),
+                "r1": room(1),
+                "h1": room(h),
+                "qkv": room(3 * h),
+                "rotated": room(2 * h),
+                "n2": room(h),
+                "r2": room(1),
+                "h2": room(h),
+                "wide": room(2 * i),
+                "gated": room(i),
+                "inner": room(i),
+            }
 
         # Without a backward the layers take turns in one room.
         self.layers = [layer() for _ in range(shape.layers)] if train else [layer()] * shape.layers
@@ -113,12 +151,20 @@ class _Buffers:
         if train:
             self.logits = room(shape.vocab)
             self.dh, self.dx, self.t, self.dot = room(h), room(h), room(h), room(1)
-            self.dwide, self.dinner, self.dinner2, self.dqkv, self.drotated = room(2 * i), room(i), room(i), room(3 * h), room(2 * h)
+            self.dwide, self.dinner, self.dinner2, self.dqkv, self.drotated = (
+                room(2 * i),
+                room(i),
+                room(i),
+                room(3 * h),
+                room(2 * h),
+            )
 
     def of(self, models: int) -> _Buffers:
         """The same room for the first `models` models only."""
         view = object.__new__(_Buffers)
-        view.__dict__.update({key: v[:models] if isinstance(v, torch.Tensor) else v for key, v in self.__dict__.items()})
+        view.__dict__.update(
+            {key: v[:models] if isinstance(v, torch.Tensor) else v for key, v in self.__dict__.items()}
+        )
         view.layers = [{key: value[:models] for key, value in layer.items()} for layer in self.layers]
         view.cos, view.sin = self.cos, self.sin
         return view
@@ -198,7 +244,9 @@ class StackedLlama:
             x.baddbmm_(saved["inner"], down.mT)
         self._norm(x, weights.norm, b.n, b.r, b.h)
 
-    def _backward(self, weights: _Weights, grads: _Weights, b: _Buffers, dlogits: torch.Tensor, ids: torch.Tensor) -> None:
+    def _backward(
+        self, weights: _Weights, grads: _Weights, b: _Buffers, dlogits: torch.Tensor, ids: torch.Tensor
+    ) -> None:
         dx, dh, inner = b.dx, b.dh, self.shape.inner
         torch.bmm(dlogits.mT, b.h, out=grads.embed)
         torch.bmm(dlogits, weights.embed, out=dh)
@@ -232,7 +280,15 @@ class StackedLlama:
 
     @staticmethod
     def _norm_backward(
-        dh: torch.Tensor, gain: torch.Tensor, n: torch.Tensor, r: torch.Tensor, dgain: torch.Tensor, b: _Buffers, dx: torch.Tensor, *, first: bool = False
+        dh: torch.Tensor,
+        gain: torch.Tensor,
+        n: torch.Tensor,
+        r: torch.Tensor,
+        dgain: torch.Tensor,
+        b: _Buffers,
+        dx: torch.Tensor,
+        *,
+        first: bool = False,
     ) -> None:
         """dgain = sum dh n; dx += r (gain dh - n mean(gain dh n)). `dh` is used up."""
         torch.mul(dh, n, out=b.t)
@@ -260,13 +316,18 @@ class StackedLlama:
         with torch.set_grad_enabled(train):
             return scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v)
 
-    def _attend_backward(self, attention: torch.Tensor, inputs: tuple[torch.Tensor, ...], da: torch.Tensor, b: _Buffers) -> None:
+    def _attend_backward(
+        self, attention: torch.Tensor, inputs: tuple[torch.Tensor, ...], da: torch.Tensor, b: _Buffers
+    ) -> None:
         length, heads = b.length, self.shape.heads
         da = da.view(-1, length, heads, self.shape.hidden // heads).transpose(1, 2)
         dq, dk, dv = torch.autograd.grad(attention, inputs, da)
         dqkv = b.dqkv.view(-1, length, 3 * heads, da.shape[-1])
         for part, grad in enumerate((dq, dk)):
-            (low, high), (new_low, new_high) = grad.transpose(1, 2).chunk(2, -1), dqkv[:, :, part * heads : (part + 1) * heads].chunk(2, -1)
+            (low, high), (new_low, new_high) = (
+                grad.transpose(1, 2).chunk(2, -1),
+                dqkv[:, :, part * heads : (part + 1) * heads].chunk(2, -1),
+            )
             torch.mul(low, b.cos, out=new_low).addcmul_(high, b.sin)
             torch.mul(high, b.cos, out=new_high).addcmul_(low, b.sin, value=-1.0)
         dqkv[:, :, 2 * heads :].copy_(dv.transpose(1, 2))
@@ -275,7 +336,9 @@ class StackedLlama:
 
     def _room(self, models: int, sequences: int, length: int, *, train: bool) -> _Buffers:
         key = (sequences, length, train)
-        views = self._buffers.pop(key, None) or {len(self.rows): _Buffers(self.shape, len(self.rows), sequences, length, self._device, train=train)}
+        views = self._buffers.pop(key, None) or {
+            len(self.rows): _Buffers(self.shape, len(self.rows), sequences, length, self._device, train=train)
+        }
         self._buffers[key] = views
         if len(self._buffers) > KEPT_BUFFERS:
             self._buffers.popitem(last=False)

@@ -46,7 +46,9 @@ class TorchEngine(BaseEngine):
         assert not inner or strategy in ("plain", "ddp"), "muon needs whole matrices"
         hidden = [name for name, p in self._parameters.items() if id(p) in inner]
         self._optimizers = recipe.optimizers(self._parameters, hidden)
-        self._optimizer_of = {p: made for made in self._optimizers for group in made.param_groups for p in group["params"]}
+        self._optimizer_of = {
+            p: made for made in self._optimizers for group in made.param_groups for p in group["params"]
+        }
 
     def _shard(self) -> None:
         from torch.distributed.device_mesh import init_device_mesh

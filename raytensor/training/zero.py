@@ -133,10 +133,9 @@ def _deepspeed(ranks: Ranks) -> Any:
     if ranks.device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     # Two imports that fail when DeepSpeed is the one to cause them.
+    import deepspeed
     import torch._dynamo  # noqa: F401
     import transformers  # noqa: F401
-
-    import deepspeed
     from deepspeed.ops import __compatible_ops__
 
     # Where a compiler is at hand, init_distributed would compile a shared-memory all-reduce for minutes.

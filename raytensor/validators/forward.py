@@ -48,7 +48,9 @@ class LlamaForward:
         """
         model = self._model(submission)
         losses = self._by_rows(model, sequences, _losses)
-        last = self._by_rows(model, probes, lambda logits, tokens: functional.log_softmax(logits[:, -2].float(), dim=-1))
+        last = self._by_rows(
+            model, probes, lambda logits, tokens: functional.log_softmax(logits[:, -2].float(), dim=-1)
+        )
         found = np.take_along_axis(last, probe_tokens.astype(np.int64), axis=1)
         return losses, found.ravel()
 
@@ -73,7 +75,9 @@ class LlamaForward:
             vocab_size=self._vocab_size,
         )
         if model.config.max_position_embeddings < self._rule.seq_len:
-            raise DataError(f"the model reads {model.config.max_position_embeddings} tokens; {self._rule.seq_len} are needed")
+            raise DataError(
+                f"the model reads {model.config.max_position_embeddings} tokens; {self._rule.seq_len} are needed"
+            )
         model = model.float() if self._device == "cpu" else model.to(self._device)
         self._models[submission.digest] = model
         while len(self._models) > KEPT:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raytensor.types import Commit, Metagraph, Weights
-from raytensor.validators.desk import ScorerDesk
-from raytensor.validators.subnet import RoundResult, SubnetValidator
+from raytensor.validators.round import RoundResult, SubnetValidator
+from raytensor.validators.scorer_service import ScorerDesk
 from raytensor.validators.transport import MinerTransport
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,15 @@ class Row:
 class Subnet:
     """The thread of one subnet. make: opens its state; called again after a failure, so that nothing half done stays."""
 
-    def __init__(self, netuid: int, make: Callable[[], SubnetValidator], pace: Pace, transport: MinerTransport, desk: ScorerDesk, clock: Callable[[], Clock]) -> None:
+    def __init__(
+        self,
+        netuid: int,
+        make: Callable[[], SubnetValidator],
+        pace: Pace,
+        transport: MinerTransport,
+        desk: ScorerDesk,
+        clock: Callable[[], Clock],
+    ) -> None:
         self.row = Row(netuid)
         self._make, self._pace, self._transport, self._desk, self._clock = make, pace, transport, desk, clock
         self._stop = threading.Event()
@@ -87,7 +95,9 @@ class Subnet:
 
     def start(self) -> None:
         self._generation += 1
-        threading.Thread(target=self._run, args=(self._generation,), name=f"subnet-{self.row.netuid}", daemon=True).start()
+        threading.Thread(
+            target=self._run, args=(self._generation,), name=f"subnet-{self.row.netuid}", daemon=True
+        ).start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -97,7 +107,9 @@ class Subnet:
         good = list(self._good)
         if not good or not clock.tempo:
             return []
-        in_margin = clock.next_epoch - clock.block <= self._pace.margin(clock.tempo) and clock.next_epoch > self._handed_for
+        in_margin = (
+            clock.next_epoch - clock.block <= self._pace.margin(clock.tempo) and clock.next_epoch > self._handed_for
+        )
         last = self.row.state == "done" and self._handed_rounds < self.row.rounds
         if not in_margin and not last:
             return []
@@ -156,7 +168,9 @@ class Subnet:
                 next_block = clock.block + self._pace.between_rounds(clock.tempo)
                 self.row.state = "asking"
                 self._busy_since = time.monotonic()
-                result = validator.play(clock.metagraph, self._transport, self._desk, lambda: self._over(generation), clock.commits)
+                result = validator.play(
+                    clock.metagraph, self._transport, self._desk, lambda: self._over(generation), clock.commits
+                )
                 if generation != self._generation:
                     return
                 self._busy_since = None
@@ -186,7 +200,9 @@ class Subnet:
 class Operator:
     """All subnets. hand_in: given the weights that are due; must not wait."""
 
-    def __init__(self, subnets: Sequence[Subnet], clock_of: Callable[[int], Clock], hand_in: Callable[[list[Weights]], Any]) -> None:
+    def __init__(
+        self, subnets: Sequence[Subnet], clock_of: Callable[[int], Clock], hand_in: Callable[[list[Weights]], Any]
+    ) -> None:
         self.subnets = list(subnets)
         self._clock_of, self._hand_in = clock_of, hand_in
 

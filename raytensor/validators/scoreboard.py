@@ -68,7 +68,9 @@ class ScoreBoard:
         try:
             owner = (saved["format"], saved["netuid"], saved["validator"], saved.get("mechanism"))
             if owner != wanted:
-                raise DataError(f"the score board {path} is of (format, netuid, validator, mechanism) {owner}, not {wanted}")
+                raise DataError(
+                    f"the score board {path} is of (format, netuid, validator, mechanism) {owner}, not {wanted}"
+                )
             saved_at, state = float(saved["saved_at"]), state_from_json(saved)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"the score board {path} is damaged: {error!r}; delete it to start afresh") from error

@@ -33,7 +33,10 @@ def make_pool(
     if cfg.gpus_per_scorer == 0:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     actor = ray.remote(ScorerActor).options(
-        num_cpus=cfg.cpus_per_scorer, num_gpus=cfg.gpus_per_scorer, max_restarts=0, runtime_env={"env_vars": environment}
+        num_cpus=cfg.cpus_per_scorer,
+        num_gpus=cfg.gpus_per_scorer,
+        max_restarts=0,
+        runtime_env={"env_vars": environment},
     )
     shared = ray.put(dict(rules))
     return Pool(
@@ -46,8 +49,17 @@ def make_pool(
     )
 
 
-def submit(pool: Pool, name: str, cfg: config.Validators, task: Task, sealed: Any, answer: Response | Submission) -> None:
+def submit(
+    pool: Pool, name: str, cfg: config.Validators, task: Task, sealed: Any, answer: Response | Submission
+) -> None:
     """Queue one answer under the rules of that name. Its result comes out under the task's id."""
     size = len(answer.payload) if isinstance(answer, Submission) else answer.ids.nbytes + answer.probs.nbytes
     deadline_s = cfg.score_limit_s + GRACE_S
-    pool.submit(task.task_id, (name, task, sealed, answer), hotkey=task.hotkey, deadline_s=deadline_s, group=name, cost=task.tokens.nbytes + size + 1)
+    pool.submit(
+        task.task_id,
+        (name, task, sealed, answer),
+        hotkey=task.hotkey,
+        deadline_s=deadline_s,
+        group=name,
+        cost=task.tokens.nbytes + size + 1,
+    )

@@ -46,7 +46,9 @@ class Wire:
     def ask(self, tasks: Sequence[Task], metagraph: Metagraph) -> Iterator[Answer]:
         left = {task.task_id: task for task in tasks}
         wanted = {task.hotkey for task in tasks}
-        axons = {hotkey: axon for hotkey, axon in zip(metagraph.hotkeys, metagraph.axons, strict=True) if hotkey in wanted}
+        axons = {
+            hotkey: axon for hotkey, axon in zip(metagraph.hotkeys, metagraph.axons, strict=True) if hotkey in wanted
+        }
         # Not all are asked at once: each answer may take as long, counted from the one before.
         limit_s = max((task.deadline_s for task in tasks), default=0.0) + GRACE_S
         why = ""

@@ -46,7 +46,9 @@ class Asker:
                     await queue.put(answer)
             except Exception as error:  # whatever it was, each task still has its one answer
                 for task in left.values():
-                    await queue.put(Failure(task.task_id, task.hotkey, Reason.CANCELLED, f"{type(error).__name__}: {error}"))
+                    await queue.put(
+                        Failure(task.task_id, task.hotkey, Reason.CANCELLED, f"{type(error).__name__}: {error}")
+                    )
             finally:
                 await queue.put(None)
 

@@ -24,7 +24,7 @@ from typing import Protocol
 import ed25519_zebra
 import sr25519
 
-from raytensor.wire import ss58
+from raytensor.chain import ss58
 from raytensor.wire.errors import BadSignature, MalformedAuth, ReplayedRequest, StaleRequest, WrongReceiver
 
 PROTOCOL = "btauth/1"

@@ -89,7 +89,9 @@ class WireClient:
         found = {_task_id(outcome): outcome async for outcome in self.ask_each(tasks, axons)}
         return [found[task.task_id] for task in tasks]
 
-    async def ask_each(self, tasks: Sequence[Task], axons: Mapping[str, str]) -> AsyncIterator[Response | Submission | Failure]:
+    async def ask_each(
+        self, tasks: Sequence[Task], axons: Mapping[str, str]
+    ) -> AsyncIterator[Response | Submission | Failure]:
         """All questions, many at once; each outcome as it comes.
 
         axons  hotkey -> the address that the miner published.
@@ -103,7 +105,9 @@ class WireClient:
         todo = list(reversed(tasks))
         try:
             while todo or running:
-                while todo and len(running) < (settings.max_files_in_flight if todo[-1].kind == "file" else settings.max_in_flight):
+                while todo and len(running) < (
+                    settings.max_files_in_flight if todo[-1].kind == "file" else settings.max_in_flight
+                ):
                     task = todo.pop()
                     question = self.ask(task, axons.get(task.hotkey, ""))
                     running[asyncio.create_task(question)] = (task, time.monotonic())

@@ -29,8 +29,8 @@ from raytensor.types import Failure, Metagraph, Response, Submission, Task
 from raytensor.wire import codec, errors, protocols
 from raytensor.wire.codec import Prompt
 from raytensor.wire.dialect import ASK, Dialect
+from raytensor.wire.nonce_store import LocalReplay, Replay, ReplayStore
 from raytensor.wire.policy import CallerPolicy
-from raytensor.wire.replay import LocalReplay, Replay, ReplayStore
 from raytensor.wire.settings import Server, check
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from raytensor.errors import WireError
 from raytensor.types import Metagraph
 from raytensor.wire import errors
 from raytensor.wire.gate import Ask, Complete, Gate, Reply, Request
-from raytensor.wire.replay import Replay
+from raytensor.wire.nonce_store import Replay
 from raytensor.wire.settings import Server
 
 log = logging.getLogger(__name__)

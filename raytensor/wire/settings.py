@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from raytensor.chain import ss58
 from raytensor.errors import ConfigError
-from raytensor.wire import ss58
 
 PROTOCOLS = ("btauth", "epistula", "axon_v10")
 

@@ -16,8 +16,12 @@ path, password = asked["path"], asked["password"]
 
 def make(name, cold_password, hot_password):
     wallet = Wallet(name=name, hotkey="hot", path=path)
-    wallet.create_new_coldkey(use_password=bool(cold_password), coldkey_password=cold_password, suppress=True, overwrite=False)
-    wallet.create_new_hotkey(use_password=bool(hot_password), hotkey_password=hot_password, suppress=True, overwrite=False)
+    wallet.create_new_coldkey(
+        use_password=bool(cold_password), coldkey_password=cold_password, suppress=True, overwrite=False
+    )
+    wallet.create_new_hotkey(
+        use_password=bool(hot_password), hotkey_password=hot_password, suppress=True, overwrite=False
+    )
 
 
 def look(name):

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from raytensor.chain.client import ChainClient
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.devnet.launch import EmbeddedChain
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from raytensor.chain.batcher import Cost, Item, Limits, halve, plan
-from raytensor.chain.calls import AddStake, Call
-from raytensor.chain.events import count_items
+from raytensor.chain.calls import AddStake, Call, Cost
+from raytensor.chain.rpc.events import count_items
 from raytensor.chain.weights import Row, single_call
+from raytensor.chain.writer.batcher import Item, Limits, halve, plan
 
 LIMITS = Limits(max_items=100, max_ref_time=10**12, max_length=10**6)
 

@@ -3,11 +3,11 @@ subnets within one tempo, half of them behind commitments, in a handful of extri
 
 import pytest
 
-from raytensor.chain.actor import ChainWriter
+from raytensor.chain.bulk_submitter import Step
 from raytensor.chain.calls import Call
-from raytensor.chain.client import ChainClient
-from raytensor.chain.step import Step
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
+from raytensor.chain.writer.writer import ChainWriter
 from raytensor.devnet.launch import EmbeddedChain
 from raytensor.types import Fate, Weights
 
@@ -30,8 +30,12 @@ def chain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("calendar")
     node = EmbeddedChain(folder / "state", 0.3, folder / "log")
     with ChainClient(node.endpoint, timeout_s=60) as client:
-        sudo(client, ("sudo_set_network_rate_limit", 0), ("sudo_set_network_min_lock_cost", 100 * RAO),
-             ("sudo_set_lock_reduction_interval", 1))  # fmt: skip
+        sudo(
+            client,
+            ("sudo_set_network_rate_limit", 0),
+            ("sudo_set_network_min_lock_cost", 100 * RAO),
+            ("sudo_set_lock_reduction_interval", 1),
+        )
         before = set(client.query_map(PALLET, "NetworksAdded"))
         for _ in range(2 * NUM_SUBNETS // 10):
             netuids = sorted(set(client.query_map(PALLET, "NetworksAdded")) - before)
@@ -44,10 +48,18 @@ def chain(tmp_path_factory):
         starts = [Call(PALLET, "start_call", {"netuid": netuid}) for netuid in netuids]
         client.send(Call("Utility", "batch_all", {"calls": starts}), ALICE.open(), timeout_s=60)
         for number, at in enumerate(range(0, NUM_SUBNETS, 20)):
-            sudo(client, *[setting for netuid in netuids[at : at + 20] for setting in (
-                ("sudo_set_tempo", netuid, TEMPO), ("sudo_set_commit_reveal_weights_enabled", netuid, number % 2 == 1),
-                ("sudo_set_weights_set_rate_limit", netuid, RATE_LIMIT),
-            )])  # fmt: skip
+            sudo(
+                client,
+                *[
+                    setting
+                    for netuid in netuids[at : at + 20]
+                    for setting in (
+                        ("sudo_set_tempo", netuid, TEMPO),
+                        ("sudo_set_commit_reveal_weights_enabled", netuid, number % 2 == 1),
+                        ("sudo_set_weights_set_rate_limit", netuid, RATE_LIMIT),
+                    )
+                ],
+            )
         yield node.endpoint, client, netuids
     node.close()
 

@@ -3,13 +3,13 @@
 import time
 
 import pytest
+from faults import FaultProxy
 from substrateinterface import Keypair, SubstrateInterface
 
-from faults import FaultProxy
 from raytensor.chain.calls import Call, Transfer
-from raytensor.chain.client import ChainClient
-from raytensor.chain.connection import RpcError, endpoint_urls
-from raytensor.chain.runtime import Era
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.chain.rpc.connection import RpcError, endpoint_urls
+from raytensor.chain.rpc.runtime import Era
 from raytensor.chain.wallet import DevKey
 from raytensor.errors import ChainError, ChainRefused, ChainUnavailable, ConfigError, FateUnknown
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raytensor.chain.calls import Call
-from raytensor.chain.codec import Codec, account_address, account_bytes, decode_compact, encode_compact
+from raytensor.chain.rpc.codec import Codec, account_address, account_bytes, decode_compact, encode_compact
 
 ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 ALICE_HEX = "d43593c715fdd31c61141abd04a99fd6822c8558854ccde39a5684e7a56da27d"
@@ -32,10 +32,7 @@ TYPES = {
     8: ([], {"array": {"len": 32, "type": 0}}),
     9: (["Option"], {"variant": {"variants": [variant(0, "None"), variant(1, "Some", field(2))]}}),
     10: (["Axon"], {"composite": {"fields": [field(2, "block"), field(1, "port")]}}),
-    11: (
-        ["MultiAddress"],
-        {"variant": {"variants": [variant(0, "Id", field(7)), variant(2, "Raw", field(12))]}},
-    ),
+    11: (["MultiAddress"], {"variant": {"variants": [variant(0, "Id", field(7)), variant(2, "Raw", field(12))]}}),
     12: ([], {"sequence": {"type": 0}}),
     13: ([], {"tuple": [1, 9]}),
     14: ([], {"primitive": "bool"}),
@@ -96,11 +93,22 @@ def test_calls_and_addresses_are_taken_as_they_are_written():
 @pytest.mark.parametrize(
     "type_id, value",
     [
-        (1, 65536), (1, -1), (1, "7"), (6, b"\1\2\3"), (7, "5Grw"), (7, ALICE[:-1] + "Z"), (10, {"block": 1}),
-        (10, {"block": 1, "port": 2, "ip": 3}), (11, {"Index": 1}), (13, (1,)), (12, "text"), (5, -1),
-        (17, Call("Balances", "steal", {})), (17, Call("Nothing", "pay", {})),
+        (1, 65536),
+        (1, -1),
+        (1, "7"),
+        (6, b"\1\2\3"),
+        (7, "5Grw"),
+        (7, ALICE[:-1] + "Z"),
+        (10, {"block": 1}),
+        (10, {"block": 1, "port": 2, "ip": 3}),
+        (11, {"Index": 1}),
+        (13, (1,)),
+        (12, "text"),
+        (5, -1),
+        (17, Call("Balances", "steal", {})),
+        (17, Call("Nothing", "pay", {})),
     ],
-)  # fmt: skip
+)
 def test_values_that_do_not_fit_are_refused(type_id, value):
     with pytest.raises(ValueError):
         CODEC.encode(type_id, value)

@@ -12,20 +12,20 @@ import pytest
 
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import Transfer
-from raytensor.chain.client import ChainClient
-from raytensor.chain.commands import options, output
-from raytensor.chain.commands.metagraph import metagraph_main
-from raytensor.chain.commands.register import register_main
-from raytensor.chain.commands.stake import stake_main
-from raytensor.chain.commands.subnets import subnets_main
-from raytensor.chain.commands.transfer import transfer_main
-from raytensor.chain.commands.wallet import wallet_main
-from raytensor.chain.commands.weights import weights_main
-from raytensor.chain.journal import Extrinsic, Journal, Sent
-from raytensor.chain.metagraph import read_metagraph
-from raytensor.chain.runtime import Era
+from raytensor.chain.reads.metagraph import read_metagraph
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.chain.rpc.runtime import Era
 from raytensor.chain.wallet import DevKey, WalletKey
+from raytensor.chain.writer.journal import Extrinsic, Journal, Sent
 from raytensor.cli import main
+from raytensor.commands import options, output
+from raytensor.commands.metagraph import metagraph_main
+from raytensor.commands.register import register_main
+from raytensor.commands.stake import stake_main
+from raytensor.commands.subnets import subnets_main
+from raytensor.commands.transfer import transfer_main
+from raytensor.commands.wallet import wallet_main
+from raytensor.commands.weights import weights_main
 
 RAO = 10**9
 OWNER, VALIDATOR, MINER = (DevKey(f"//cmd//{role}//hot") for role in ("owner", "validator", "miner"))
@@ -86,13 +86,21 @@ def test_amounts_are_exact(text, rao):
     assert options.tao(output.tao(rao).replace(",", "")) == rao
 
 
-@pytest.mark.parametrize("text", ["1e9", "-1", "1.0000000001", ".5", "1.", "1,5", "NaN", "inf", "99999999999", "", "１"])
+@pytest.mark.parametrize(
+    "text", ["1e9", "-1", "1.0000000001", ".5", "1.", "1,5", "NaN", "inf", "99999999999", "", "１"]
+)
 def test_amounts_that_are_none_are_refused(text, capsys):
     assert transfer_main([COLD["miner"].ss58, text, "-w", "//Alice", "--yes"]) == 2
 
 
 def test_shares_of_a_price():
-    assert [options.share(text) for text in ("5%", "0.05", "0", "0.5%", "99.9999%")] == [50_000, 50_000, 0, 5_000, 999_999]
+    assert [options.share(text) for text in ("5%", "0.05", "0", "0.5%", "99.9999%")] == [
+        50_000,
+        50_000,
+        0,
+        5_000,
+        999_999,
+    ]
     for bad in ("100%", "1", "-1%", "five"):
         with pytest.raises(Exception, match="share below 1"):
             options.share(bad)
@@ -145,8 +153,9 @@ def test_a_wallet_is_made_listed_shown_and_restored(tmp_path, capsys, ask, monke
     assert listed["wallets"] == [{"name": "w1", "ss58": cold.ss58, "hotkeys": [{"name": "default", "ss58": hot}]}]
     status, shown = ask(wallet_main, "show", "-w", "w1")
     assert [(k["key"], k["ss58"], k["encrypted"], k["mode"]) for k in shown["keys"]] == [
-        ("coldkey", cold.ss58, True, "600"), ("hotkeys/default", hot, False, "600"),
-    ]  # fmt: skip
+        ("coldkey", cold.ss58, True, "600"),
+        ("hotkeys/default", hot, False, "600"),
+    ]
 
     assert wallet_main(["create", *map(str, args), "--phrase-file", str(tmp_path / "p2")]) == 1
     assert "never replaced" in capsys.readouterr().err and not (tmp_path / "p2").exists()
@@ -211,8 +220,11 @@ def test_a_dry_run_shows_fee_and_effect_and_opens_no_key(node, client, payer, fr
     plan = told["plan"]
     assert plan["call"] == "Balances.transfer_keep_alive" and plan["signer"] == payer.ss58 and plan["fee_rao"] > 0
     assert plan["effect"] == {
-        "amount_rao": 1_500_000_000, "dest": dest, "balance_rao": 100 * RAO, "dest_balance_rao": 0,
-    }  # fmt: skip
+        "amount_rao": 1_500_000_000,
+        "dest": dest,
+        "balance_rao": 100 * RAO,
+        "dest_balance_rao": 0,
+    }
     assert transfer_main([dest, "1.5", "-w", payer.uri, "-n", node, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "amount               1.5 TAO" in said and "nothing was sent" in said
@@ -249,7 +261,9 @@ def test_an_order_without_a_known_fate_keeps_the_next_one_back(node, client, pay
     intent = Transfer(signer=payer.ss58, dest=fresh("dest").ss58, value=RAO, intent_id="earlier")
     born = client.finalized()
     era = Era.mortal(born.number, 4096)
-    signed = client.sign(intent.call(), payer.open(), nonce=1, era=era)  # waits for nonce 0: in no block, and not refused
+    signed = client.sign(
+        intent.call(), payer.open(), nonce=1, era=era
+    )  # waits for nonce 0: in no block, and not refused
     journal = Journal(tmp_path / "home" / f"{client.genesis[2:10]}-{payer.ss58}.db", client.genesis)
     journal.add_intents([intent])
     shape = '{"call": "Balances.transfer_keep_alive", "args": {}}'

@@ -9,18 +9,18 @@ import sys
 import numpy as np
 import pytest
 
-from raytensor.chain.actor import ChainWriter
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import Call
-from raytensor.chain.client import ChainClient
-from raytensor.chain.commands.weights import weights_main
-from raytensor.chain.commit_book import Commit, CommitBook
-from raytensor.chain.commit_reveal import Held, Step, commit_digest, next_step, reveal_block
-from raytensor.chain.journal import Journal
-from raytensor.chain.metagraph import read_metagraph
-from raytensor.chain.preflight import SubnetView
+from raytensor.chain.reads.metagraph import read_metagraph
+from raytensor.chain.reads.preflight import SubnetView
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.weights import Row
+from raytensor.chain.writer.commit_book import Commit, CommitBook
+from raytensor.chain.writer.commit_rules import Held, Step, commit_digest, next_step, reveal_block
+from raytensor.chain.writer.journal import Journal
+from raytensor.chain.writer.writer import ChainWriter
+from raytensor.commands.weights import weights_main
 from raytensor.types import Fate, Weights
 
 RAO = 10**9
@@ -34,7 +34,11 @@ def netuid(node):
     """A subnet with commit-reveal and two mechanisms."""
     neurons = [Neuron("v", "validator", VALIDATOR, DevKey("//cr//validator//cold"), 500 * RAO)]
     neurons += [Neuron(f"m{n}", "miner", key, DevKey(f"//cr//miner{n}//cold")) for n, key in enumerate(MINERS)]
-    settings = {"sudo_set_commit_reveal_weights_enabled": True, "sudo_set_max_allowed_uids": 64, "sudo_set_mechanism_count": 2}
+    settings = {
+        "sudo_set_commit_reveal_weights_enabled": True,
+        "sudo_set_max_allowed_uids": 64,
+        "sudo_set_mechanism_count": 2,
+    }
     with ChainClient(node, timeout_s=10) as client:
         made = make_subnet(client, SubnetSpec(neurons, tempo=TEMPO, hyperparameters=settings))
         client.wait_for_block(read_metagraph(client, made.netuid).next_epoch_block + TEMPO + 1, timeout_s=30)
@@ -80,7 +84,7 @@ def wait_for(writer, client, intent_id, fate, blocks=4 * TEMPO):
 
 KILLED = """
 import sys
-from raytensor.chain.actor import ChainWriter
+from raytensor.chain.writer.writer import ChainWriter
 from raytensor.chain.wallet import DevKey
 from raytensor.types import Weights
 node, uri, journal, netuid, first, second = sys.argv[1:]
@@ -213,9 +217,18 @@ def test_commitments_and_reveals_on_the_command_line(node, client, netuid, tmp_p
 
 def view(block=100, index=7, **changes):
     facts = dict(
-        netuid=1, mecid=0, block=block, uid_of={"v": 0}, permit=np.array([True]), last_update=np.array([0], np.uint64),
-        commit_reveal=True, tempo=20, next_epoch=110, last_epoch=90, epoch_index=index,
-    )  # fmt: skip
+        netuid=1,
+        mecid=0,
+        block=block,
+        uid_of={"v": 0},
+        permit=np.array([True]),
+        last_update=np.array([0], np.uint64),
+        commit_reveal=True,
+        tempo=20,
+        next_epoch=110,
+        last_epoch=90,
+        epoch_index=index,
+    )
     return SubnetView(**facts | changes)
 
 

@@ -1,13 +1,13 @@
 """One connection over endpoints that misbehave in every way a proxy can think of, before a real node."""
 
 import pytest
-
 from faults import ERRORS, Fault, FaultProxy
-from raytensor.chain import connection, transport
+
 from raytensor.chain.calls import Transfer
-from raytensor.chain.client import ChainClient, header_hash
-from raytensor.chain.connection import Connection, RpcError
-from raytensor.chain.runtime import Era
+from raytensor.chain.rpc import connection, transport
+from raytensor.chain.rpc.client import ChainClient, header_hash
+from raytensor.chain.rpc.connection import Connection, RpcError
+from raytensor.chain.rpc.runtime import Era
 from raytensor.chain.wallet import DevKey
 from raytensor.devnet.launch import EmbeddedChain
 from raytensor.errors import BlockUnknown, ChainUnavailable, FateUnknown
@@ -35,8 +35,19 @@ def test_a_read_gets_its_answer_whatever_befalls_the_first_try(node, fault):
         assert proxy.faults == {fault: 1}
 
 
-@pytest.mark.parametrize("fault", [Fault.DROP_REQUEST, Fault.DROP_ANSWER, Fault.DELAY, Fault.HALF_CLOSE, Fault.RESET_AFTER,
-                                   Fault.BLACK_HOLE, Fault.GARBAGE, Fault.CUT])  # fmt: skip
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.DROP_REQUEST,
+        Fault.DROP_ANSWER,
+        Fault.DELAY,
+        Fault.HALF_CLOSE,
+        Fault.RESET_AFTER,
+        Fault.BLACK_HOLE,
+        Fault.GARBAGE,
+        Fault.CUT,
+    ],
+)
 def test_a_submission_is_sent_once_whatever_befalls_it(node, client, fresh, fault):
     payer, dest = fresh("payer"), fresh("dest").ss58
     client.send(Transfer(signer=ALICE.ss58, dest=payer.ss58, value=10**9).call(), ALICE.open(), timeout_s=20)
@@ -179,7 +190,11 @@ def test_a_headers_hash_is_computed_as_the_chain_does(client):
 
 def test_blocks_that_are_not_known_have_an_error_of_their_own(client):
     nowhere = "0x" + "12" * 32
-    for ask in (lambda: client.header(nowhere), lambda: client.block(nowhere), lambda: client.block_hash(10**7),
-                lambda: client.query("System", "Number", [], nowhere)):  # fmt: skip
+    for ask in (
+        lambda: client.header(nowhere),
+        lambda: client.block(nowhere),
+        lambda: client.block_hash(10**7),
+        lambda: client.query("System", "Number", [], nowhere),
+    ):
         with pytest.raises(BlockUnknown):
             ask()

@@ -60,8 +60,14 @@ def test_every_error_of_the_chains_metadata_has_an_action(client):
     assert len(named["SubtensorModule"]) >= 147
     without = {f"{pallet}.{name}" for pallet, names in named.items() for name in names if name not in ACTIONS}
     assert {one for one in without if not one.startswith("System.")} == set()
-    later = ("WaitingForDissolvedSubnetCleanup", "InsufficientTaoBalance", "CommitQueueFull", "StartCallNotReady",
-             "KeepStakeBlockedByCollateral", "BasketMinOutNotMet")  # fmt: skip
+    later = (
+        "WaitingForDissolvedSubnetCleanup",
+        "InsufficientTaoBalance",
+        "CommitQueueFull",
+        "StartCallNotReady",
+        "KeepStakeBlockedByCollateral",
+        "BasketMinOutNotMet",
+    )
     assert [name for name in later if name not in ACTIONS] == []
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from raytensor.chain.calls import Call
-from raytensor.chain.events import NOT_RUN, OK, Event, Outcome, count_items, fee, outcomes
+from raytensor.chain.rpc.events import NOT_RUN, OK, Event, Outcome, count_items, fee, outcomes
 
 SUCCESS = Event("System", "ExtrinsicSuccess", {"dispatch_info": {}})
 ERROR = {"Module": {"index": 7, "error": "0x1d000000"}}
@@ -83,8 +83,13 @@ def test_native_batch_inside_a_proxy_inside_a_batch():
         Event("SubtensorModule", "BatchCompletedWithErrors"),
         Event("SubtensorModule", "BatchWeightItemFailed", {"netuid": 4, "error": ERROR}),
         Event("SubtensorModule", "BatchWeightsCompleted", ([4, 5], "5F")),
-        PROXY_OK, DONE, PROXY_ERR, DONE, END, SUCCESS,
-    ]  # fmt: skip
+        PROXY_OK,
+        DONE,
+        PROXY_ERR,
+        DONE,
+        END,
+        SUCCESS,
+    ]
     assert count_items(call) == 3
     assert outcomes(call, events) == (TOO_FAST, OK, TOO_FAST)
 

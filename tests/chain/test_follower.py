@@ -3,8 +3,9 @@
 import time
 
 from faults import FaultProxy
-from raytensor.chain.client import ChainClient
-from raytensor.chain.follower import Follower
+
+from raytensor.chain.reads.follower import Follower
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.devnet.launch import EmbeddedChain
 
 NETUID = 1  # of the genesis: tempo 100

@@ -3,8 +3,8 @@
 import pytest
 
 from raytensor.chain.calls import AddStake, SetWeights, intent_from_json, kinds
-from raytensor.chain.desk import Desk
-from raytensor.chain.journal import Extrinsic, Journal, Sent
+from raytensor.chain.writer.journal import Extrinsic, Journal, Sent
+from raytensor.chain.writer.orders import Desk
 from raytensor.types import Fate, Receipt
 
 
@@ -31,11 +31,28 @@ def test_intents_come_back_as_they_were(tmp_path):
 
 def test_every_kind_of_intent_reads_back():
     made = {
-        "netuid": 1, "hotkey": "h", "values": (("h", 1.0),), "amount_staked": 1, "limit_price": 2, "amount_unstaked": 3,
-        "origin_hotkey": "a", "destination_hotkey": "b", "origin_netuid": 1, "destination_netuid": 2, "alpha_amount": 4,
-        "destination_coldkey": "c", "dest": "d", "value": 5, "take": 6, "children": ((7, "k"),), "delegate": "e",
-        "ip": "1.2.3.4", "port": 80, "text": "hello", "title": "t",
-    }  # fmt: skip
+        "netuid": 1,
+        "hotkey": "h",
+        "values": (("h", 1.0),),
+        "amount_staked": 1,
+        "limit_price": 2,
+        "amount_unstaked": 3,
+        "origin_hotkey": "a",
+        "destination_hotkey": "b",
+        "origin_netuid": 1,
+        "destination_netuid": 2,
+        "alpha_amount": 4,
+        "destination_coldkey": "c",
+        "dest": "d",
+        "value": 5,
+        "take": 6,
+        "children": ((7, "k"),),
+        "delegate": "e",
+        "ip": "1.2.3.4",
+        "port": 80,
+        "text": "hello",
+        "title": "t",
+    }
     for kind in kinds().values():
         names = kind.__dataclass_fields__
         one = kind(signer="s", **{name: value for name, value in made.items() if name in names})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
-from raytensor.chain.client import ChainClient
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 
 
 def test_a_seat_for_each_of_270_neurons(node):
     roles = ["owner", "validator", *["miner"] * 268]
-    neurons = [Neuron(f"n{n}", role, DevKey(f"//many//{n}//hot"), DevKey(f"//many//{n}//cold")) for n, role in enumerate(roles)]
+    neurons = [
+        Neuron(f"n{n}", role, DevKey(f"//many//{n}//hot"), DevKey(f"//many//{n}//cold")) for n, role in enumerate(roles)
+    ]
     with ChainClient(node, timeout_s=20) as client:
         made = make_subnet(client, SubnetSpec(neurons=neurons))
         assert sorted(made.uids.values()) == list(range(270))

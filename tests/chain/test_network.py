@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from raytensor.chain.actor import ChainWriter
-from raytensor.chain.weights import weights_intent
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import AddStake, ServeAxon, Transfer
-from raytensor.chain.client import ChainClient
-from raytensor.chain.metagraph import read_metagraph, to_arrow, write_parquet
-from raytensor.chain.policy import Policy
+from raytensor.chain.reads.metagraph import read_metagraph, to_arrow, write_parquet
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
+from raytensor.chain.weights import weights_intent
+from raytensor.chain.writer.policy import Policy
+from raytensor.chain.writer.writer import ChainWriter
 from raytensor.errors import ChainError, ConfigError
 from raytensor.types import Fate, Weights
 
@@ -139,8 +139,12 @@ def test_what_the_chain_would_refuse_is_not_sent(node, subnet, tmp_path):
     refused = [Fate.NOT_SENT] * 2
     assert [r.fate for r in receipts] == [Fate.HELD, *refused, Fate.INCLUDED, Fate.NOT_SENT], receipts
     assert [r.error for r in receipts] == [
-        "NeuronNoValidatorPermit", "HotKeyNotRegisteredInSubNet", "Superseded", None, "MechanismDoesNotExist",
-    ]  # fmt: skip
+        "NeuronNoValidatorPermit",
+        "HotKeyNotRegisteredInSubNet",
+        "Superseded",
+        None,
+        "MechanismDoesNotExist",
+    ]
     assert receipts[0].action.startswith("wait: until an epoch gives the permit")
     assert writer.counters() == {"submitted": 1, "included": 1, "failed": 0}
     with pytest.raises(ConfigError, match="no key for"):
@@ -235,7 +239,10 @@ def test_the_writer_as_a_ray_actor(ray_session, node, subnet, tmp_path):
 def test_weights_that_were_overtaken_are_not_set_when_they_are_handed_in_again(node, subnet, tmp_path):
     with ChainClient(node, timeout_s=10) as client:
         block = client.head().number
-    older, newer = weights(subnet.netuid, 1, {4: 1.0, 5: 9.0}, block), weights(subnet.netuid, 1, {4: 9.0, 5: 1.0}, block)
+    older, newer = (
+        weights(subnet.netuid, 1, {4: 1.0, 5: 9.0}, block),
+        weights(subnet.netuid, 1, {4: 9.0, 5: 1.0}, block),
+    )
     writer = ChainWriter(node, signers(), tmp_path / "journal.db")
     first = writer.submit([weights_intent(older), weights_intent(newer)])
     assert [(r.fate, r.error) for r in first] == [(Fate.NOT_SENT, "Superseded"), (Fate.INCLUDED, None)]

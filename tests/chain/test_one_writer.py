@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from raytensor.chain.actor import ChainWriter
-from raytensor.chain.writer_actor import actor_name, writer_actor
 from raytensor.chain.calls import Transfer
-from raytensor.chain.lease import Lease, holders
-from raytensor.chain.policy import Policy
 from raytensor.chain.wallet import DevKey
+from raytensor.chain.writer.actor import actor_name, writer_actor
+from raytensor.chain.writer.lease import Lease, holders
+from raytensor.chain.writer.policy import Policy
+from raytensor.chain.writer.writer import ChainWriter
 from raytensor.errors import ChainRefused
 from raytensor.types import Fate
 
@@ -23,7 +23,7 @@ ALICE = DevKey("//Alice")
 PAYS = Policy(transfers=True)
 OTHER_PROCESS = """
 import sys, json
-from raytensor.chain.actor import ChainWriter
+from raytensor.chain.writer.writer import ChainWriter
 from raytensor.chain.wallet import DevKey
 node, uri, journal, lease_s = sys.argv[1:]
 key = DevKey(uri)
@@ -67,7 +67,9 @@ def test_a_second_process_is_refused_and_told_who_until_when_and_what_to_do(node
         ChainWriter(node, {payer.ss58: payer}, tmp_path / "ours.db", lease_wait_s=0)
     text = str(refused.value)
     assert refused.value.name == "KeyInUse"
-    assert f"the other program (process {process.pid} on " in text and payer.ss58 in text and "its lease ends 20" in text
+    assert (
+        f"the other program (process {process.pid} on " in text and payer.ss58 in text and "its lease ends 20" in text
+    )
     assert refused.value.action.startswith(f"fix: stop process {process.pid} on this machine, or wait until its lease")
     process.stdin.write("\n")
     process.stdin.flush()
@@ -85,7 +87,7 @@ def test_the_lease_of_a_killed_process_is_taken_over(node, payer, other, tmp_pat
 
 
 def test_a_lease_of_another_machine_is_taken_over_when_it_has_expired(tmp_path, monkeypatch):
-    monkeypatch.setattr("raytensor.chain.lease._host", lambda: "elsewhere/boot/pid:[1]")
+    monkeypatch.setattr("raytensor.chain.writer.lease._host", lambda: "elsewhere/boot/pid:[1]")
     Lease(tmp_path, "0xchain", ["5Key"], owner="far", length_s=1.0)  # never renewed, never released: kill -9 there
     monkeypatch.undo()
     with pytest.raises(ChainRefused, match="far .* on elsewhere"):

@@ -5,7 +5,6 @@ import stat
 
 import pytest
 
-from raytensor.chain.actor import ChainWriter
 from raytensor.chain.calls import (
     AddProxy,
     AddStake,
@@ -20,10 +19,11 @@ from raytensor.chain.calls import (
     TransferStake,
     UnstakeAll,
 )
-from raytensor.chain.journal import Journal
-from raytensor.chain.policy import Facts, Policy, read_policy
-from raytensor.chain.quotes import buy, fee, price, prices, slippage, spend, stakes
+from raytensor.chain.reads.quotes import buy, fee, price, prices, slippage, spend, stakes
 from raytensor.chain.wallet import DevKey
+from raytensor.chain.writer.journal import Journal
+from raytensor.chain.writer.policy import Facts, Policy, read_policy
+from raytensor.chain.writer.writer import ChainWriter
 from raytensor.errors import ConfigError
 from raytensor.types import Fate
 
@@ -44,9 +44,7 @@ UNSTAKING = [
     MoveStake(
         signer=WHO, origin_hotkey=WHO, destination_hotkey=OTHER, origin_netuid=1, destination_netuid=1, alpha_amount=1
     ),
-    SwapStakeLimit(
-        signer=WHO, hotkey=WHO, origin_netuid=1, destination_netuid=2, alpha_amount=1, limit_price=1
-    ),
+    SwapStakeLimit(signer=WHO, hotkey=WHO, origin_netuid=1, destination_netuid=2, alpha_amount=1, limit_price=1),
 ]
 HARMLESS = [
     SetWeights(signer=WHO, netuid=1, values=((OTHER, 1.0),)),

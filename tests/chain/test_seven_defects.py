@@ -10,17 +10,17 @@ import time
 
 import numpy as np
 import pytest
-
 from faults import FaultProxy
+
 from raytensor import config
-from raytensor.chain.actor import ChainWriter
-from raytensor.chain.weights import weights_intent
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import AddStake, Call
-from raytensor.chain.client import ChainClient
-from raytensor.chain.commands.weights import weights_main
-from raytensor.chain.metagraph import read_metagraph
+from raytensor.chain.reads.metagraph import read_metagraph
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
+from raytensor.chain.weights import weights_intent
+from raytensor.chain.writer.writer import ChainWriter
+from raytensor.commands.weights import weights_main
 from raytensor.mechanisms.evidence import Evidence
 from raytensor.mechanisms.query import QueryMechanism
 from raytensor.types import Fate, Score, Weights
@@ -68,10 +68,12 @@ def test_defect_1_what_the_pool_took_is_not_reported_as_success(client, netuid, 
     """There: wait_for_inclusion=False, then "set_weights on chain successfully!"."""
     writer = write(COLD, VALIDATORS[0])
     before = client.head().number
-    set_, failed = writer.submit([
-        weights_intent(opinion(netuid)),
-        AddStake(signer=COLD.ss58, hotkey=VALIDATORS[0].ss58, netuid=netuid, amount_staked=10),  # the pool takes it
-    ])  # fmt: skip
+    set_, failed = writer.submit(
+        [
+            weights_intent(opinion(netuid)),
+            AddStake(signer=COLD.ss58, hotkey=VALIDATORS[0].ss58, netuid=netuid, amount_staked=10),  # the pool takes it
+        ]
+    )
     assert (failed.fate, failed.error) == (Fate.FAILED, "AmountTooLow") and failed.block is not None
     assert set_.fate is Fate.INCLUDED and set_.block > before
     uid = read_metagraph(client, netuid).uid(VALIDATORS[0].ss58)
@@ -135,7 +137,9 @@ def test_defect_4_a_restart_keeps_scores_and_opinions(node, client, netuid, writ
         assert held.fate is Fate.HELD and held.until > client.head().number
         writer.close()
         again = write()
-        told = wait_until(lambda: [r for r in again.receipts_since(0)[1] if r.intent_id == held.intent_id and r.fate.final])
+        told = wait_until(
+            lambda: [r for r in again.receipts_since(0)[1] if r.intent_id == held.intent_id and r.fate.final]
+        )
         assert told[0].fate is Fate.INCLUDED and told[0].block >= held.until
     finally:
         settings(client, netuid, sudo_set_weights_set_rate_limit=0)
@@ -191,9 +195,17 @@ def test_defect_7_time_outs_and_one_failure_harms_no_other(node, netuid, write, 
         assert late.fate in (Fate.HELD, Fate.UNKNOWN) and not late.fate.done
         proxy.mode = "open"
         bad = Weights(60_000, VALIDATORS[0].ss58, {MINER.ss58: 1.0})
-        more = writer.set_weights([opinion(netuid, value=2.0), bad, opinion(netuid, STRANGER), opinion(netuid, VALIDATORS[1])])
-        done = wait_until(lambda: [r for r in writer.receipts_since(0)[1] if r.fate is Fate.INCLUDED
-                                   and r.intent_id in {more[0].intent_id, more[3].intent_id}], 2)  # fmt: skip
+        more = writer.set_weights(
+            [opinion(netuid, value=2.0), bad, opinion(netuid, STRANGER), opinion(netuid, VALIDATORS[1])]
+        )
+        done = wait_until(
+            lambda: [
+                r
+                for r in writer.receipts_since(0)[1]
+                if r.fate is Fate.INCLUDED and r.intent_id in {more[0].intent_id, more[3].intent_id}
+            ],
+            2,
+        )
         assert {r.signer for r in done} == {key.ss58 for key in VALIDATORS}
         assert [more[1].error, more[2].error] == ["MechanismDoesNotExist", "HotKeyNotRegisteredInSubNet"]
 

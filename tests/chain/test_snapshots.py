@@ -6,13 +6,13 @@ import time
 import numpy as np
 import pyarrow.parquet
 import pytest
-
 from faults import FaultProxy
-from raytensor.chain import history
-from raytensor.chain.client import ChainClient
-from raytensor.chain.commands.metagraph import metagraph_main
-from raytensor.chain.metagraph import read_by_storage, read_metagraph
-from raytensor.chain.snapshots import SnapshotReader, Snapshots, snapshot_actor
+
+from raytensor.chain.reads import history
+from raytensor.chain.reads.metagraph import read_by_storage, read_metagraph
+from raytensor.chain.reads.snapshots import SnapshotReader, Snapshots, snapshot_actor
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.commands.metagraph import metagraph_main
 from raytensor.devnet.launch import EmbeddedChain
 from raytensor.errors import ChainError, ConfigError, StaleSnapshot
 

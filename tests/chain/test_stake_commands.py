@@ -6,7 +6,6 @@ import typing
 
 import pytest
 
-from raytensor.chain.actor import ChainWriter
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import (
     IncreaseTake,
@@ -22,11 +21,12 @@ from raytensor.chain.calls import (
     intent_from_json,
     kinds,
 )
-from raytensor.chain.client import ChainClient
-from raytensor.chain.commands.stake import stake_main
-from raytensor.chain.policy import Policy
-from raytensor.chain.quotes import ratio, slippage, stakes
+from raytensor.chain.reads.quotes import ratio, slippage, stakes
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
+from raytensor.chain.writer.policy import Policy
+from raytensor.chain.writer.writer import ChainWriter
+from raytensor.commands.stake import stake_main
 from raytensor.types import Fate, Weights
 
 RAO, ALICE = 10**9, DevKey("//Alice")
@@ -42,7 +42,9 @@ def netuids(node):
         neurons = [Neuron("o", "owner", HOT, COLD), Neuron("m", "miner", MINER, MINER_COLD, 50 * RAO)]
         first = make_subnet(client, SubnetSpec(neurons, tempo=20))
         second = make_subnet(client, SubnetSpec([Neuron("s", "owner", SECOND, SECOND_COLD)], tempo=20))
-        client.send(Transfer(signer=ALICE.ss58, dest=MINER_COLD.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=20)
+        client.send(
+            Transfer(signer=ALICE.ss58, dest=MINER_COLD.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=20
+        )
     return first.netuid, second.netuid
 
 
@@ -71,7 +73,9 @@ def example(kind):
     return kind(**made, **{"ServeAxon": {"ip": "10.0.0.1"}, "SetCommitment": {"text": "x"}}.get(kind.__name__, {}))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in kinds().values() if kind is not SetWeights], ids=lambda k: k.__name__)
+@pytest.mark.parametrize(
+    "kind", [kind for kind in kinds().values() if kind is not SetWeights], ids=lambda k: k.__name__
+)
 def test_every_intent_is_a_call_of_the_metadata(client, kind):
     intent = example(kind)
     call = intent.call()
@@ -131,19 +135,24 @@ def test_the_rest_goes_through_the_writer(node, client, netuids, tmp_path):
     first, second = netuids
     keys = {COLD.ss58: COLD, HOT.ss58: HOT}
     writer = ChainWriter(node, keys, tmp_path / "j.db", policy=Policy(unstaking=True))
-    receipts = writer.submit([
-        SetIdentity(signer=COLD.ss58, title="A subnet", url="https://example.org"),
-        SetCommitment(signer=HOT.ss58, netuid=first, text="a model"),
-        SetChildkeyTake(signer=COLD.ss58, hotkey=HOT.ss58, netuid=first, take=1000),
-        IncreaseTake(signer=COLD.ss58, hotkey=HOT.ss58, take=60_000),
-        RemoveProxy(signer=HOT.ss58, delegate=ALICE.ss58),
-    ])  # fmt: skip
+    receipts = writer.submit(
+        [
+            SetIdentity(signer=COLD.ss58, title="A subnet", url="https://example.org"),
+            SetCommitment(signer=HOT.ss58, netuid=first, text="a model"),
+            SetChildkeyTake(signer=COLD.ss58, hotkey=HOT.ss58, netuid=first, take=1000),
+            IncreaseTake(signer=COLD.ss58, hotkey=HOT.ss58, take=60_000),
+            RemoveProxy(signer=HOT.ss58, delegate=ALICE.ss58),
+        ]
+    )
     assert [r.fate for r in receipts[:3]] == [Fate.INCLUDED] * 3, receipts
     assert bytes(client.query("SubtensorModule", "IdentitiesV2", [COLD.ss58])["name"]) == b"A subnet"
     assert receipts[3].error == "DelegateTakeTooHigh" and receipts[3].fate is Fate.FAILED
     assert receipts[4].fate is Fate.FAILED and receipts[4].action
     # What fits no runtime is told, and holds nothing up.
-    wrong = SetCommitment(signer=HOT.ss58, netuid=70_000, text="x"), SetCommitment(signer=HOT.ss58, netuid=1, text="x" * 200)
+    wrong = (
+        SetCommitment(signer=HOT.ss58, netuid=70_000, text="x"),
+        SetCommitment(signer=HOT.ss58, netuid=1, text="x" * 200),
+    )
     *bad, good = writer.submit([*wrong, SetCommitment(signer=HOT.ss58, netuid=first, text="another")])
     assert [(r.fate, r.error) for r in bad] == [(Fate.NOT_SENT, "BadRequest")] * 2 and good.fate is Fate.INCLUDED
     with pytest.raises(ValueError, match="finite and at least 0"):
@@ -154,8 +163,14 @@ def test_the_rest_goes_through_the_writer(node, client, netuids, tmp_path):
 def test_what_a_limit_may_lose(client, netuids):
     first, second = netuids
     now = ratio(client, first, second)
-    swap = SwapStakeLimit(signer=COLD.ss58, hotkey=HOT.ss58, origin_netuid=first, destination_netuid=second,
-                          alpha_amount=RAO, limit_price=now * 9 // 10)  # fmt: skip
+    swap = SwapStakeLimit(
+        signer=COLD.ss58,
+        hotkey=HOT.ss58,
+        origin_netuid=first,
+        destination_netuid=second,
+        alpha_amount=RAO,
+        limit_price=now * 9 // 10,
+    )
     assert slippage(client, swap) == pytest.approx(0.1, abs=0.02)
     assert Policy().forbids(swap) == "the policy allows no unstaking (unstaking = false)"
     assert Policy().forbids(UnstakeAllAlpha(signer=COLD.ss58, hotkey=HOT.ss58)) is not None

@@ -7,14 +7,7 @@ import time
 import bittensor_core
 import pytest
 
-from raytensor.chain.timelock import (
-    QUICKNET,
-    EpochSchedule,
-    first_reveal_block,
-    reveal_round,
-    seal,
-    weights_payload,
-)
+from raytensor.chain.timelock import QUICKNET, EpochSchedule, first_reveal_block, reveal_round, seal, weights_payload
 
 # Round 1000 of drand quicknet, as the beacon published it.
 ROUND = 1000
@@ -70,9 +63,19 @@ def test_reveal_round_is_the_one_that_bittensor_core_computes(name):
     assert first_reveal_block(schedule, period) == first
     before = time.time()
     _, theirs = bittensor_core.get_encrypted_commit_v2(
-        [0], [1], 0, schedule.last_epoch_block, schedule.pending_epoch_at, schedule.epoch_index, schedule.tempo,
-        schedule.blocks_since_step, schedule.block, period, 12.0, bytes(32),
-    )  # fmt: skip
+        [0],
+        [1],
+        0,
+        schedule.last_epoch_block,
+        schedule.pending_epoch_at,
+        schedule.epoch_index,
+        schedule.tempo,
+        schedule.blocks_since_step,
+        schedule.block,
+        period,
+        12.0,
+        bytes(32),
+    )
     after = time.time()
     ours = [reveal_round(QUICKNET, schedule, period, now, 12.0) for now in (before, after)]
     assert ours[0] <= theirs <= ours[1] <= ours[0] + 1 + (after - before) / 3

@@ -11,8 +11,8 @@ from pathlib import Path
 import bittensor_core
 import pytest
 
-from raytensor.chain.commands.wallet import wallet_main
 from raytensor.chain.wallet import WalletKey, keypair_from, new_phrase, write_key
+from raytensor.commands.wallet import wallet_main
 from raytensor.errors import WalletError
 
 PYTHON = os.environ.get("RAYTENSOR_BITTENSOR_PYTHON")

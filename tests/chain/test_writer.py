@@ -4,16 +4,16 @@ import threading
 import time
 
 import pytest
-
 from faults import Fault, FaultProxy
-from raytensor.chain.actor import ChainWriter
-from raytensor.chain.batcher import Limits
+
 from raytensor.chain.calls import Transfer
-from raytensor.chain.client import ChainClient
-from raytensor.chain.journal import Extrinsic, Journal, Sent
-from raytensor.chain.policy import Policy
-from raytensor.chain.runtime import Era
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.chain.rpc.runtime import Era
 from raytensor.chain.wallet import DevKey
+from raytensor.chain.writer.batcher import Limits
+from raytensor.chain.writer.journal import Extrinsic, Journal, Sent
+from raytensor.chain.writer.policy import Policy
+from raytensor.chain.writer.writer import ChainWriter
 from raytensor.devnet.launch import EmbeddedChain
 from raytensor.errors import ConfigError
 from raytensor.types import Fate

@@ -11,7 +11,7 @@ from raytensor.errors import ClusterError, ConfigError
 
 @pytest.mark.parametrize("layout", ["dense", "sparse"])
 def test_actors_equal_the_reference(ray_session, monkeypatch, differing, layout):
-    from raytensor.consensus_cluster import epoch_on_cluster
+    from raytensor.commands.consensus_cluster import epoch_on_cluster
 
     monkeypatch.setattr(plan, "DENSE_FROM", 0.0 if layout == "dense" else 2.0)
     ran = 0
@@ -29,7 +29,7 @@ def test_actors_equal_the_reference(ray_session, monkeypatch, differing, layout)
 
 
 def test_a_dead_actor_is_an_error_that_says_so(ray_session, monkeypatch):
-    from raytensor import consensus_cluster
+    from raytensor.commands import consensus_cluster
 
     class Dying(consensus_cluster.ShardActor):
         def run(self, phase, *arguments):
@@ -43,7 +43,7 @@ def test_a_dead_actor_is_an_error_that_says_so(ray_session, monkeypatch):
 
 
 def test_no_room_is_an_error_that_says_what_was_waited_for(ray_session):
-    from raytensor.consensus_cluster import epoch_on_cluster
+    from raytensor.commands.consensus_cluster import epoch_on_cluster
 
     with pytest.raises(ClusterError, match="waited 1 s for 1 actors of 100 CPUs"):
         epoch_on_cluster(random_network(53), num_actors=1, cpus_per_actor=100, timeout_s=1)

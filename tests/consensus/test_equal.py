@@ -73,13 +73,22 @@ def test_a_wide_network_equals_the_reference(differing):
     kinds = ((False, False, 65535), (True, False, 30000), (True, True, 65535), (True, True, 9))
     for yuma3, liquid_alpha, penalty in kinds:
         inputs = EpochInput(
-            block=10_000, tempo=360, activity_cutoff=5000, last_update=np.full(n, 9_999, np.uint64),
-            block_at_registration=np.arange(n, dtype=np.uint64), stake=stake,
+            block=10_000,
+            tempo=360,
+            activity_cutoff=5000,
+            last_update=np.full(n, 9_999, np.uint64),
+            block_at_registration=np.arange(n, dtype=np.uint64),
+            stake=stake,
             validator_permit=np.arange(n) < validators,
-            weights=Rows.from_lists(rows + [[]] * miners), bonds=Rows.from_lists(held + [[]] * miners),
-            max_validators=100, emission=10**9, yuma3=yuma3, liquid_alpha=liquid_alpha, bonds_penalty=penalty,
+            weights=Rows.from_lists(rows + [[]] * miners),
+            bonds=Rows.from_lists(held + [[]] * miners),
+            max_validators=100,
+            emission=10**9,
+            yuma3=yuma3,
+            liquid_alpha=liquid_alpha,
+            bonds_penalty=penalty,
             last_mechanism_step_block=9_000,
-        )  # fmt: skip
+        )
         expected = epoch(inputs, implementation="reference")
         assert expected.incentive.any() and expected.dividends.any()
         for threads in (1, 4):

@@ -115,9 +115,17 @@ def test_read_only_arrays_are_accepted(differing):
 def test_an_empty_network_has_an_empty_epoch():
     empty = np.zeros(0, np.uint64)
     inputs = replace(
-        GOOD, last_update=empty, block_at_registration=empty, stake=empty, stake_frac=empty, commit_block=empty,
-        validator_permit=np.zeros(0, bool), weights=Rows.empty(0), bonds=Rows.empty(0), owner_uid=None,
-    )  # fmt: skip
+        GOOD,
+        last_update=empty,
+        block_at_registration=empty,
+        stake=empty,
+        stake_frac=empty,
+        commit_block=empty,
+        validator_permit=np.zeros(0, bool),
+        weights=Rows.empty(0),
+        bonds=Rows.empty(0),
+        owner_uid=None,
+    )
     for implementation in ("fast", "reference"):
         assert epoch(inputs, implementation=implementation).emission.size == 0
 

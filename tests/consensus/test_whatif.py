@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from networks import random_network
 
+from raytensor.commands.consensus import main
 from raytensor.consensus import Rows, epoch, epoch_with_mechanisms, epochs, split_emissions
-from raytensor.consensus.cli import main
 from raytensor.consensus.snapshot import SCALARS, Snapshot, read_snapshot, write_snapshot
 from raytensor.consensus.whatif import apply_changes, compare, read_weights
 from raytensor.errors import ConfigError, DataError
@@ -37,9 +37,12 @@ def test_epochs_carry_permits_and_bonds(differing):
     inputs = random_network(53)
     outputs = epochs(inputs, 3)
     second = replace(
-        inputs, block=inputs.block + max(inputs.tempo, 1), last_mechanism_step_block=inputs.block,
-        validator_permit=outputs[0].validator_permit, bonds=outputs[0].bonds,
-    )  # fmt: skip
+        inputs,
+        block=inputs.block + max(inputs.tempo, 1),
+        last_mechanism_step_block=inputs.block,
+        validator_permit=outputs[0].validator_permit,
+        bonds=outputs[0].bonds,
+    )
     assert differing(outputs[0], epoch(inputs)) == []
     assert differing(outputs[1], epoch(second)) == []
     reference = epochs(inputs, 3, implementation="reference")
@@ -129,10 +132,20 @@ def test_a_broken_snapshot_is_refused(tmp_path, snapshot, file):
 def test_changes_reach_the_input(snapshot, tmp_path):
     weights = tmp_path / "mine.json"
     weights.write_text(json.dumps({"5Hot1": 2.0, "uid:2": 1, "5Hot3": 0}))
-    changed = apply_changes(snapshot, [
-        "set.kappa=0.5", "set.bonds_penalty=7", "set.yuma3=true", "set.owner_uid=none", "set.stake.5Hot0=2.5alpha",
-        "set.stake.uid:1=77", "set.permit.5Hot2=true", "set.last_update.5Hot2=12", f"set.weights.5Hot4={weights}",
-    ])  # fmt: skip
+    changed = apply_changes(
+        snapshot,
+        [
+            "set.kappa=0.5",
+            "set.bonds_penalty=7",
+            "set.yuma3=true",
+            "set.owner_uid=none",
+            "set.stake.5Hot0=2.5alpha",
+            "set.stake.uid:1=77",
+            "set.permit.5Hot2=true",
+            "set.last_update.5Hot2=12",
+            f"set.weights.5Hot4={weights}",
+        ],
+    )
     assert changed.kappa == 32767 and changed.bonds_penalty == 7 and changed.yuma3 and changed.owner_uid is None
     assert changed.stake[0] == 2_500_000_000 and changed.stake_frac[0] == 0 and changed.stake[1] == 77
     assert changed.validator_permit[2] and changed.last_update[2] == 12
@@ -166,8 +179,13 @@ def test_a_wrong_change_says_what_to_write(snapshot, change, match):
 
 def test_a_wrong_weights_file_is_refused(snapshot, tmp_path):
     path = tmp_path / "w.json"
-    for content, match in [("[]", "write"), ('{"5Hot1": -1}', "number from 0"), ('{"5Hot1": 0}', "every weight is 0"),
-                           ('{"5Hot1": NaN}', "number from 0"), ('{"no": 1}', "no neuron")]:  # fmt: skip
+    for content, match in [
+        ("[]", "write"),
+        ('{"5Hot1": -1}', "number from 0"),
+        ('{"5Hot1": 0}', "every weight is 0"),
+        ('{"5Hot1": NaN}', "number from 0"),
+        ('{"no": 1}', "no neuron"),
+    ]:
         path.write_text(content)
         with pytest.raises(ConfigError, match=match):
             read_weights(path, snapshot)

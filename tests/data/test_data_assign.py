@@ -24,7 +24,11 @@ def test_draws_are_the_same_in_another_process_and_do_not_depend_on_order():
     assign.training_starts(1, 1, "x", 100, 10, 1000)
     here = eval(call)
     there = subprocess.run(
-        [sys.executable, "-c", f"from raytensor.data import assign; print({call})"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", f"from raytensor.data import assign; print({call})"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert str(here) == there.stdout.strip()
 
@@ -43,7 +47,9 @@ def test_every_argument_matters():
 
 
 def test_training_covers_the_text_evenly():
-    starts = np.concatenate([assign.training_starts(0, r, f"m{m}", 400, 33, 10_000) for r in range(25) for m in range(4)])
+    starts = np.concatenate(
+        [assign.training_starts(0, r, f"m{m}", 400, 33, 10_000) for r in range(25) for m in range(4)]
+    )
     counts = np.histogram(starts, bins=10, range=(0, 9968))[0]
     expected = len(starts) / 10
     chi2 = ((counts - expected) ** 2 / expected).sum()

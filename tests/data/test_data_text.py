@@ -24,12 +24,17 @@ def text(cache_dir):
 
 
 def coder(cfg: Data, cache) -> tokenizer.Tokenizer:
-    return tokenizer.load(cfg.tokenizer, cfg.vocab_size, corpus.fingerprint(cfg), lambda: pytest.fail("must be cached"), cache)
+    return tokenizer.load(
+        cfg.tokenizer, cfg.vocab_size, corpus.fingerprint(cfg), lambda: pytest.fail("must be cached"), cache
+    )
 
 
 def test_every_document_comes_back_from_its_tokens(text, cache_dir):
     found = coder(Data(), cache_dir)
-    for tokens, offsets, heldout in ((text.train, text.train_offsets, False), (text.heldout, text.heldout_offsets, True)):
+    for tokens, offsets, heldout in (
+        (text.train, text.train_offsets, False),
+        (text.heldout, text.heldout_offsets, True),
+    ):
         documents = list(corpus.documents(Data(), heldout=heldout))
         assert len(offsets) == len(documents) + 1 and offsets[-1] == len(tokens)
         for i in (0, 7, len(documents) - 1):
@@ -76,7 +81,9 @@ def test_a_damaged_cache_is_made_again(tmp_path, text, cache_dir, damage):
     (tmp_path / name).write_bytes(raw)
     # The tokenizer's file as well: cut in the middle, then still JSON-like but another one.
     body = token_file.read_text()
-    (tmp_path / token_file.name).write_text(body[: len(body) // 2] if damage == "truncate" else body.replace("the", "teh"))
+    (tmp_path / token_file.name).write_text(
+        body[: len(body) // 2] if damage == "truncate" else body.replace("the", "teh")
+    )
     assert equal(prepare(Data(), tmp_path), text)
     assert (tmp_path / token_file.name).read_text() == body
     assert [path.name for path in tmp_path.iterdir() if path.name not in (name, token_file.name)] == []

@@ -27,9 +27,33 @@ SIGNERS = (ALICE, BOB, CHARLIE)
 # They would do what they were asked: make thousands of blocks, take them back, overwrite the state.
 UNASKED = ("dev_newBlock", "dev_rollBack", "dev_setStorage", "engine_createBlock", "engine_finalizeBlock")
 JUNK = [
-    None, True, False, -1, 0, 7, 1 << 16, 10**30, 1.5, float("inf"), "", "0x", "0xzz", "zz", "0x0", "\u00e9" * 50,
-    "a" * 3000, [], {}, [[]], [[[]]], {"a": {"b": []}}, [None], ["0x"], "0x" + "00" * 32, ALICE.ss58_address,
-]  # fmt: skip
+    None,
+    True,
+    False,
+    -1,
+    0,
+    7,
+    1 << 16,
+    10**30,
+    1.5,
+    float("inf"),
+    "",
+    "0x",
+    "0xzz",
+    "zz",
+    "0x0",
+    "\u00e9" * 50,
+    "a" * 3000,
+    [],
+    {},
+    [[]],
+    [[[]]],
+    {"a": {"b": []}},
+    [None],
+    ["0x"],
+    "0x" + "00" * 32,
+    ALICE.ss58_address,
+]
 
 
 class Collector:

@@ -22,20 +22,23 @@ def main(endpoint: str, netuid: int, validator_uri: str, miner_uid: int) -> dict
 
     def send(call, signer, finalized=False):
         extrinsic = chain.create_signed_extrinsic(call, signer, era={"period": 64})
-        receipt = chain.submit_extrinsic(
-            extrinsic, wait_for_inclusion=not finalized, wait_for_finalization=finalized
-        )
+        receipt = chain.submit_extrinsic(extrinsic, wait_for_inclusion=not finalized, wait_for_finalization=finalized)
         names = [f"{e.value['module_id']}.{e.value['event_id']}" for e in receipt.triggered_events]
         return {
-            "success": receipt.is_success, "events": names, "block": chain.get_block_number(receipt.block_hash),
-            "error": receipt.error_message and receipt.error_message["name"], "fee": receipt.total_fee_amount,
-        }  # fmt: skip
+            "success": receipt.is_success,
+            "events": names,
+            "block": chain.get_block_number(receipt.block_hash),
+            "error": receipt.error_message and receipt.error_message["name"],
+            "fee": receipt.total_fee_amount,
+        }
 
     def free(address: str) -> int:
         return chain.query("System", "Account", [address]).value["data"]["free"]
 
     before = free(bob.ss58_address)
-    transfer = send(chain.compose_call("Balances", "transfer_keep_alive", {"dest": bob.ss58_address, "value": 123_456_789}), alice)
+    transfer = send(
+        chain.compose_call("Balances", "transfer_keep_alive", {"dest": bob.ss58_address, "value": 123_456_789}), alice
+    )
     arguments = {"netuid": netuid, "dests": [miner_uid], "weights": [65535], "version_key": 0}
     weights = send(chain.compose_call("SubtensorModule", "set_weights", arguments), validator)
     to_bob = {"dest": bob.ss58_address, "value": 1_000}

@@ -30,9 +30,17 @@ def transfer_call(dest: bytes, amount: int) -> bytes:
 
 
 def signed(
-    call: bytes, signer: Keypair, nonce: int, genesis: bytes, *, era: bytes = b"\0", era_hash: bytes | None = None,
-    tip: int = 0, spec_version: int = SPEC_VERSION, signature: bytes | None = None,
-) -> bytes:  # fmt: skip
+    call: bytes,
+    signer: Keypair,
+    nonce: int,
+    genesis: bytes,
+    *,
+    era: bytes = b"\0",
+    era_hash: bytes | None = None,
+    tip: int = 0,
+    spec_version: int = SPEC_VERSION,
+    signature: bytes | None = None,
+) -> bytes:
     """A length-prefixed version 4 extrinsic."""
     extra = era + compact(nonce) + compact(tip) + b"\0"
     payload = call + extra + spec_version.to_bytes(4, "little") + TRANSACTION_VERSION.to_bytes(4, "little")

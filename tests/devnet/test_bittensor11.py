@@ -43,17 +43,23 @@ def node():
 def environment(home: Path, endpoint: str) -> dict[str, str]:
     """A home of its own, since bittensor keeps wallets and caches there; no endpoint but ours."""
     return os.environ | {
-        "HOME": str(home), "BT_NETWORK": endpoint, "BT_WALLET_PATH": str(home / "wallets"),
-        "BT_FALLBACK_ENDPOINTS": "none", "BT_ARCHIVE_ENDPOINTS": "none",
-    }  # fmt: skip
+        "HOME": str(home),
+        "BT_NETWORK": endpoint,
+        "BT_WALLET_PATH": str(home / "wallets"),
+        "BT_FALLBACK_ENDPOINTS": "none",
+        "BT_ARCHIVE_ENDPOINTS": "none",
+    }
 
 
 def test_a_subnets_life_through_the_sdk(node, tmp_path):
     script = Path(__file__).with_name("bittensor11_session.py")
     ran = subprocess.run(
-        [PYTHON, script, node.endpoint], env=environment(tmp_path, node.endpoint), capture_output=True, text=True,
+        [PYTHON, script, node.endpoint],
+        env=environment(tmp_path, node.endpoint),
+        capture_output=True,
+        text=True,
         timeout=TIMEOUT_S,
-    )  # fmt: skip
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     said = json.loads(ran.stdout)
     assert said["received_rao"] == 5 * 10**9
@@ -127,10 +133,14 @@ def test_a_subnets_life_through_btcli(node, tmp_path):
     assert (balance["free_tao"], balance["stake_positions"]) == (1_000_005, 0)
 
     cost = btcli("subnets", "create-cost")["tao"]
-    assert btcli.sends("subnets", "create")["data"] == pytest.approx({
-        "netuid": 2, "registration_mode": "immediate", "registration_price_rao": cost * 10**9,
-        "registered_at_block": pytest.approx(0, abs=10**6),
-    })  # fmt: skip
+    assert btcli.sends("subnets", "create")["data"] == pytest.approx(
+        {
+            "netuid": 2,
+            "registration_mode": "immediate",
+            "registration_price_rao": cost * 10**9,
+            "registered_at_block": pytest.approx(0, abs=10**6),
+        }
+    )
     btcli.sends("tx", "start-call", "--netuid", 2)
     btcli.sends("subnets", "register", "--netuid", 2, wallet="charlie", shielded=True)
     mine = ("--hotkey", hot["alice"], "--netuid", 2)
@@ -150,9 +160,13 @@ def test_a_subnets_life_through_btcli(node, tmp_path):
 
     new_blocks(node, 400)  # an epoch of the usual tempo gives the permit
     subnets, shown, hyperparameters, metagraph, stakes, commitment = at_once(
-        ("subnets", "list"), ("subnets", "show", 2), ("subnets", "hyperparameters", 2), ("subnets", "metagraph", 2),
-        ("stake", "list", "-w", "alice"), ("query", "commitment", "--netuid", 2, "--hotkey", hot["alice"]),
-    )  # fmt: skip
+        ("subnets", "list"),
+        ("subnets", "show", 2),
+        ("subnets", "hyperparameters", 2),
+        ("subnets", "metagraph", 2),
+        ("stake", "list", "-w", "alice"),
+        ("query", "commitment", "--netuid", 2, "--hotkey", hot["alice"]),
+    )
     assert {subnet["netuid"]: subnet["neurons"] for subnet in subnets}[2] == 2
     assert (shown["owner_coldkey"], shown["owner_hotkey"]) == (ALICE, hot["alice"])
     assert hyperparameters["max_allowed_uids"] == 256

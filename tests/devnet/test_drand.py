@@ -406,9 +406,14 @@ def test_a_client_commits_and_finds_its_weights_revealed(manual):
         target = read("SubtensorModule", "Uids", netuid, miner.ss58_address)
         sealed = seal(weights_payload(validator.public_key, [target], [1], 0), wanted, beacon.public_key)
         send(
-            "SubtensorModule.commit_timelocked_mechanism_weights", validator, netuid=netuid, mecid=0,
-            commit="0x" + sealed.hex(), reveal_round=wanted, commit_reveal_version=4,
-        )  # fmt: skip
+            "SubtensorModule.commit_timelocked_mechanism_weights",
+            validator,
+            netuid=netuid,
+            mecid=0,
+            commit="0x" + sealed.hex(),
+            reveal_round=wanted,
+            commit_reveal_version=4,
+        )
         assert len(read("SubtensorModule", "TimelockedWeightCommits", netuid, at.epoch_index)) == 1
         revealed = None
         while revealed is None and client.get_block_number(client.get_chain_head()) < at.block + 60:

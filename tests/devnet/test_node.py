@@ -505,7 +505,11 @@ def test_bittensor_core_decodes_the_events_of_a_block(devnet, chain, raw):
     type_ = entry["value_type"] if isinstance(entry, dict) else entry.value_type
     events = reader.decode(type_ if isinstance(type_, str) else f"scale_info::{type_}", data)
     # By extrinsic: a block in which an epoch runs has events of its initialization as well.
-    ours = [f"{e['event']['module_id']}.{e['event']['event_id']}" for e in events if e["extrinsic_idx"] == receipt.extrinsic_idx]
+    ours = [
+        f"{e['event']['module_id']}.{e['event']['event_id']}"
+        for e in events
+        if e["extrinsic_idx"] == receipt.extrinsic_idx
+    ]
     assert ours == [f"{e.value['module_id']}.{e.value['event_id']}" for e in receipt.triggered_events]
     assert len(ours) == 10
 

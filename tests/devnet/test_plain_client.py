@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
-from raytensor.chain.client import ChainClient
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 
 
@@ -28,7 +28,14 @@ def test_maps_transfer_weights_and_events(instant):
         uids = {neuron.name: subnet.uids[neuron.hotkey.ss58] for neuron in neurons}
         script = Path(__file__).with_name("plain_client.py")
         python = os.environ.get("RAYTENSOR_BITTENSOR_PYTHON") or sys.executable
-        command = [python, str(script), instant.endpoint, str(subnet.netuid), "//plain//validator//hot", str(uids["miner"])]
+        command = [
+            python,
+            str(script),
+            instant.endpoint,
+            str(subnet.netuid),
+            "//plain//validator//hot",
+            str(uids["miner"]),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         saw = json.loads(done.stdout)

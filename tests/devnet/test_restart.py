@@ -143,9 +143,13 @@ def test_a_clean_restart_goes_on_with_nonces_events_and_era_hashes(tmp_path):
 def run_node(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "raytensor.devnet", *arguments],
-        capture_output=True, text=True, timeout=60, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
 
 
 def test_refusals_say_what_to_do(tmp_path, devnet):

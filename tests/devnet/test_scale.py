@@ -139,11 +139,19 @@ def test_numpy_arrays_encode_as_sequences(dtype, type_):
 @pytest.mark.parametrize(
     "type_, value",
     [
-        ("u8", 256), ("u8", -1), ("u16", "x"), ("Vec<u16>", (1, 70000)), ("AccountId32", b"short"), ("bool", ...),
-        ("BoundedVec<u8, 2>", b"abc"), ("TestShape", "Triangle"), ("(u8, u8)", (1,)), ("Compact<u8>", 300),
+        ("u8", 256),
+        ("u8", -1),
+        ("u16", "x"),
+        ("Vec<u16>", (1, 70000)),
+        ("AccountId32", b"short"),
+        ("bool", ...),
+        ("BoundedVec<u8, 2>", b"abc"),
+        ("TestShape", "Triangle"),
+        ("(u8, u8)", (1,)),
+        ("Compact<u8>", 300),
         ("Vec<u8>", 5),
     ],
-)  # fmt: skip
+)
 def test_values_of_the_wrong_kind_are_refused(type_, value):
     if value is ...:
         value, type_ = object(), "u8"
@@ -154,12 +162,24 @@ def test_values_of_the_wrong_kind_are_refused(type_, value):
 @pytest.mark.parametrize(
     "type_, data",
     [
-        ("u64", "01"), ("bool", "02"), ("Option<u8>", "0201"), ("Vec<u16>", "0c0100"), ("Vec<u8>", "fe"),
-        ("Vec<AccountId32>", "feffffff" + "00" * 40), ("TestShape", "01"), ("TestShape", ""), ("[u8; 4]", "000000"),
-        ("u8", "0101"), ("BoundedVec<u16, 1>", "08 0100 0200"), ("String", "08ffff"), ("Compact<u8>", "fdff"),
-        ("Vec<()>", "fe ff ff ff"), ("BTreeMap<u8, u8>", "0c0102"), ("Compact<u128>", "ff" + "00" * 3),
+        ("u64", "01"),
+        ("bool", "02"),
+        ("Option<u8>", "0201"),
+        ("Vec<u16>", "0c0100"),
+        ("Vec<u8>", "fe"),
+        ("Vec<AccountId32>", "feffffff" + "00" * 40),
+        ("TestShape", "01"),
+        ("TestShape", ""),
+        ("[u8; 4]", "000000"),
+        ("u8", "0101"),
+        ("BoundedVec<u16, 1>", "08 0100 0200"),
+        ("String", "08ffff"),
+        ("Compact<u8>", "fdff"),
+        ("Vec<()>", "fe ff ff ff"),
+        ("BTreeMap<u8, u8>", "0c0102"),
+        ("Compact<u128>", "ff" + "00" * 3),
     ],
-)  # fmt: skip
+)
 def test_truncated_oversized_and_foreign_bytes_are_refused(type_, data):
     with pytest.raises(ScaleError):
         CODECS(type_).decode(bytes.fromhex(data))

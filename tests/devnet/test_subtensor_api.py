@@ -61,9 +61,20 @@ def test_a_metagraph_shows_the_subnet_as_it_is(kit):
 def test_metagraph_fields_have_the_chains_numbers():
     """Positions by which clients ask for fields (metagraph.rs, SelectiveMetagraphIndex)."""
     names = list(SELECTIVE_FIELDS)
-    known = {0: "netuid", 7: "block", 21: "moving_price", 32: "burn", 45: "serving_rate_limit", 52: "hotkeys",
-             57: "validator_permit", 60: "emission", 62: "incentives", 69: "total_stake", 72: "validators",
-             73: "commitments"}  # fmt: skip
+    known = {
+        0: "netuid",
+        7: "block",
+        21: "moving_price",
+        32: "burn",
+        45: "serving_rate_limit",
+        52: "hotkeys",
+        57: "validator_permit",
+        60: "emission",
+        62: "incentives",
+        69: "total_stake",
+        72: "validators",
+        73: "commitments",
+    }
     assert {i: names[i] for i in known} == known and len(METAGRAPH_FIELDS) == 72
 
 

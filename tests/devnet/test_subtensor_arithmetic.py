@@ -93,9 +93,16 @@ def test_a_limited_sale_stops_at_the_limit(tao, alpha, percent):
 
 @pytest.mark.parametrize(
     "issued_tao, emission",
-    [(0, 10**9), (10_499_999, 10**9), (10_500_000, 5 * 10**8), (15_750_000, 25 * 10**7), (18_375_000, 125 * 10**6),
-     (21_000_000, 0), (22_000_000, 0)],
-)  # fmt: skip
+    [
+        (0, 10**9),
+        (10_499_999, 10**9),
+        (10_500_000, 5 * 10**8),
+        (15_750_000, 25 * 10**7),
+        (18_375_000, 125 * 10**6),
+        (21_000_000, 0),
+        (22_000_000, 0),
+    ],
+)
 def test_emission_halves_with_what_is_left(issued_tao, emission):
     assert issuance.block_emission_rao(issued_tao * 10**9) == emission
 
@@ -192,9 +199,16 @@ def test_members_never_own_more_than_the_pool_and_never_lose_to_others(steps):
 
 @pytest.mark.parametrize(
     "given_, expected",
-    [([0, 1, 65_534], [0, 1, 65_535]), ([0, 1], [0, 65_535]), ([0, 0], [0, 0]), ([0, 1, 65_535], [0, 1, 65_535]),
-     ([], []), ([16_383, 49_149, 65_535], [16_383, 49_149, 65_535]), ([43_690, 21_845], [65_535, 32_768])],
-)  # fmt: skip
+    [
+        ([0, 1, 65_534], [0, 1, 65_535]),
+        ([0, 1], [0, 65_535]),
+        ([0, 0], [0, 0]),
+        ([0, 1, 65_535], [0, 1, 65_535]),
+        ([], []),
+        ([16_383, 49_149, 65_535], [16_383, 49_149, 65_535]),
+        ([43_690, 21_845], [65_535, 32_768]),
+    ],
+)
 def test_weights_are_upscaled_as_published(given_, expected):
     assert max_upscaled(np.array(given_, np.uint16)).tolist() == expected
 

@@ -166,10 +166,12 @@ class Walk:
             pending = sum(
                 item[netuid]
                 for item in (
-                    module.PendingServerEmission, module.PendingValidatorEmission,
-                    module.PendingRootAlphaDivs, module.PendingOwnerCut,
+                    module.PendingServerEmission,
+                    module.PendingValidatorEmission,
+                    module.PendingRootAlphaDivs,
+                    module.PendingOwnerCut,
                 )
-            )  # fmt: skip
+            )
             owned = held[netuid] + pending + module.SubnetProtocolAlpha[netuid]
             assert owned <= module.SubnetAlphaOut[netuid], f"subnet {netuid}: more alpha is owned than was minted"
         # Root's alpha is TAO itself.

@@ -29,7 +29,7 @@ from raytensor.training.recipe import Recipe
 from raytensor.types import Failure, Reason
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "jobs" / "bench"))
-from collab_play import Play, markov_text  # noqa: E402
+from collab_play import Play, markov_text
 
 SIZE = 119_104  # parameters of the model that the byte goals are stated for
 
@@ -162,8 +162,11 @@ def test_copies_are_found_with_noise_and_rescaled_and_honest_work_is_not():
     vectors = {"author": base, "same": base.copy(), "noisy": base + 0.1 * vector(size, 2), "scaled": base * 7}
     vectors |= {f"honest{n}": 0.6 * common + 0.8 * vector(size, 10 + n) for n in range(4)}
     codec = Codec(512)
-    sketches = {name: sketch(codec.decode(codec.encode(v.astype(np.float32)), size), assign.generator("secret")) for name, v in vectors.items()}
-    claim = {name: (np.inf, 0.0) for name in vectors} | {"author": (np.inf, -1.0)}
+    sketches = {
+        name: sketch(codec.decode(codec.encode(v.astype(np.float32)), size), assign.generator("secret"))
+        for name, v in vectors.items()
+    }
+    claim = dict.fromkeys(vectors, (np.inf, 0.0)) | {"author": (np.inf, -1.0)}
     assert copies(sketches, claim) == {"same": "author", "noisy": "author", "scaled": "author"}
     assert copies(sketches, claim | {"noisy": (7.0, 0.0)})["author"] == "noisy"  # who committed first is the author
 
@@ -175,7 +178,7 @@ def test_gains_count_in_times_of_their_rounds_mean():
 
 def test_a_copier_that_ties_in_every_round_takes_nothing_once_it_is_left_out():
     def play(hotkeys):
-        ratings = {hotkey: (25.0, 25.0 / 3) for hotkey in hotkeys}
+        ratings = dict.fromkeys(hotkeys, (25.0, 25.0 / 3))
         for number in range(40):
             draw = np.random.default_rng(number)
             gains = {f"m{n}": 1.0 + n / 4 + draw.normal(0, 0.3) for n in range(4)}
@@ -200,7 +203,10 @@ def test_a_joiner_gets_the_same_model_from_checkpoint_and_changes(tmp_path):
         assert np.array_equal(store.append(window, change, vector(16, window), checkpoint=(window + 1) % 3 == 0), theta)
     late, velocity = Store(tmp_path).before(7)
     assert np.array_equal(late, theta) and np.array_equal(velocity, vector(16, 6)) and store.newest() == 7
-    assert {path.name for path in tmp_path.glob("window-*")} == {"window-000003.safetensors", "window-000006.safetensors"}
+    assert {path.name for path in tmp_path.glob("window-*")} == {
+        "window-000003.safetensors",
+        "window-000006.safetensors",
+    }
     earlier = store.before(5)[0]
     store.append(5, vector(16, 1), vector(16, 2), checkpoint=False)  # another life of window 5: what came after is gone
     assert store.newest() == 6 and np.array_equal(store.before(6)[0], earlier - vector(16, 1))
@@ -223,7 +229,18 @@ def test_a_damaged_store_says_so(tmp_path):
 def test_one_worker_and_one_step_is_plain_adamw(tmp_path, words):
     """Uncompressed, outer rate 1: the same path as AdamW on the same batches, to 1e-6."""
     recipe = Recipe(lr=3e-3)
-    play = Play(tmp_path, {"m": "honest"}, words, recipe, k=0, inner_steps=1, outer_lr=1.0, feedback=1.0, judge_rows=8, peer_cap=1.0)
+    play = Play(
+        tmp_path,
+        {"m": "honest"},
+        words,
+        recipe,
+        k=0,
+        inner_steps=1,
+        outer_lr=1.0,
+        feedback=1.0,
+        judge_rows=8,
+        peer_cap=1.0,
+    )
     plain = PlainEngine(build(ModelSpec(**play.store.model)), **vars(recipe))
     for _ in range(8):
         (task, _), *_ = play.answers()[0]
@@ -235,9 +252,20 @@ def test_one_worker_and_one_step_is_plain_adamw(tmp_path, words):
 
 
 ROLES = {
-    "a": "honest", "b": "honest", "c": "honest", "lazy": "lazy", "copy": "copy", "wrong": "wrong_data", "noise": "random",
-    "flip": "sign_flip", "zero": "constant", "stale": "stale", "huge": "huge", "nan": "nan", "silent": "silent",
-}  # fmt: skip
+    "a": "honest",
+    "b": "honest",
+    "c": "honest",
+    "lazy": "lazy",
+    "copy": "copy",
+    "wrong": "wrong_data",
+    "noise": "random",
+    "flip": "sign_flip",
+    "zero": "constant",
+    "stale": "stale",
+    "huge": "huge",
+    "nan": "nan",
+    "silent": "silent",
+}
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +299,11 @@ def test_the_weights_come_again_from_the_logged_evidence(played):
     play, _, rounds = played
     state = State()
     for evidence, _ in rounds:
-        state = advance(play.mechanism, state, evidence_from_json(json.loads(json.dumps(evidence_to_json(evidence), allow_nan=False))))
+        state = advance(
+            play.mechanism,
+            state,
+            evidence_from_json(json.loads(json.dumps(evidence_to_json(evidence), allow_nan=False))),
+        )
     assert play.mechanism.weights(state) == play.mechanism.weights(play.state)
 
 
@@ -281,7 +313,9 @@ def test_judgements_do_not_depend_on_order_or_company(played):
     together = play.evidence(asked, answers)
     assert play.evidence(asked[::-1], answers) == together
     some = play.evidence(asked[3:6], answers)
-    assert {s.hotkey: s for s in some.scores} == {s.hotkey: s for s in together.scores if s.hotkey in {t.hotkey for t, _ in asked[3:6]}}
+    assert {s.hotkey: s for s in some.scores} == {
+        s.hotkey: s for s in together.scores if s.hotkey in {t.hotkey for t, _ in asked[3:6]}
+    }
 
 
 def test_a_stopped_miner_goes_on_bit_for_bit(tmp_path, words):
@@ -304,5 +338,13 @@ def test_an_answer_of_another_kind_is_malformed(played):
 
     play, _, _ = played
     (task, sealed), *_ = play.answers()[0]
-    (found,) = play.mechanism.score([Item(task, sealed, Response(task.task_id, task.hotkey, np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32)))])
+    (found,) = play.mechanism.score(
+        [
+            Item(
+                task,
+                sealed,
+                Response(task.task_id, task.hotkey, np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32)),
+            )
+        ]
+    )
     assert isinstance(found, Failure) and found.reason is Reason.MALFORMED

@@ -9,7 +9,7 @@ import pytest
 
 from raytensor import config
 from raytensor.data.text import Text, unigram
-from raytensor.mechanisms import gate
+from raytensor.mechanisms import learned_router as gate
 from raytensor.mechanisms.base import Ask, Item
 from raytensor.mechanisms.coalition import effective_parameters
 from raytensor.mechanisms.evidence import State, advance, gather
@@ -33,12 +33,19 @@ def two_languages() -> Text:
 def answer(task, tokens) -> Response:
     """Knows one language: its ten tokens share 0.98."""
     rows = len(task.tokens)
-    return Response(task.task_id, task.hotkey, np.tile(np.asarray(tokens, np.int32), (rows, 1)), np.full((rows, 10), 0.098, np.float32))
+    return Response(
+        task.task_id,
+        task.hotkey,
+        np.tile(np.asarray(tokens, np.int32), (rows, 1)),
+        np.full((rows, 10), 0.098, np.float32),
+    )
 
 
 def test_the_gate_learns_whom_to_ask():
     text = two_languages()
-    rule = config.Query(rows=1, context=12, shortest=12, top_k=V, sample=2, gate=True, gate_features=32, gate_lr=2.0, entropy_floor=2.0)
+    rule = config.Query(
+        rows=1, context=12, shortest=12, top_k=V, sample=2, gate=True, gate_features=32, gate_lr=2.0, entropy_floor=2.0
+    )
     mechanism = QueryMechanism(config.Mechanism(query=rule), text.log_unigram, V)
     hotkeys = tuple(f"{kind}{i}" for kind in ("small", "large") for i in range(4))
     state, chosen_well = State(), []
@@ -65,18 +72,24 @@ def test_the_gate_steps_down_the_squared_error():
     for i in range(3):
         up = tuple(w + (1e-6 if k == i else 0.0) for k, w in enumerate(weights))
         assert stepped[i] - weights[i] == pytest.approx(-(error(up) - error(weights)) / 1e-6, rel=1e-4)
-    assert gate.best(State(miners={"a": {"gate": (1.0, 0.0)}, "b": {"gate": (-1.0, 0.0)}}), ["b", "c", "a"], (1.0, 1.0), 2) == ["a", "c"]
+    assert gate.best(
+        State(miners={"a": {"gate": (1.0, 0.0)}, "b": {"gate": (-1.0, 0.0)}}), ["b", "c", "a"], (1.0, 1.0), 2
+    ) == ["a", "c"]
 
 
 def test_answers_are_mixed_by_weight_whatever_their_order():
     one = Response("t", "a", np.array([[0, 1]], np.int32), np.array([[0.5, 0.3]], np.float32))
     two = Response("t", "b", np.array([[[1, 2], [3, -1]]], np.int32), np.array([[0.9, 0.1]], np.float32))
     mixed = mix([two, one], {"a": 3.0, "b": 1.0}, 4)
-    np.testing.assert_allclose(mixed, [[0.75 * 0.5, 0.75 * 0.3 + 0.25 * 0.9, 0.75 * 0.1, 0.75 * 0.1 + 0.25 * 0.1]], atol=1e-7)
+    np.testing.assert_allclose(
+        mixed, [[0.75 * 0.5, 0.75 * 0.3 + 0.25 * 0.9, 0.75 * 0.1, 0.75 * 0.1 + 0.25 * 0.1]], atol=1e-7
+    )
     assert np.array_equal(mixed, mix([one, two], {"a": 3.0, "b": 1.0}, 4)) and mixed.sum() == pytest.approx(1.0)
     ids, probs = likeliest(mixed, 2)
     assert ids.tolist() == [[1, 0]] and probs[0, 0] == mixed[0, 1]
-    np.testing.assert_allclose(mix([one, two], {}, 4), (distributions(one.ids, one.probs, 4) + distributions(two.ids, two.probs, 4)) / 2)
+    np.testing.assert_allclose(
+        mix([one, two], {}, 4), (distributions(one.ids, one.probs, 4) + distributions(two.ids, two.probs, 4)) / 2
+    )
     with pytest.raises(ValueError, match="nobody answered"):
         mix([], {}, 4)
 

@@ -42,7 +42,14 @@ class Stage:
     def __init__(self, mechanism: ModelEvalMechanism) -> None:
         self.mechanism, self.state, self.number = mechanism, State(), 0
 
-    def play(self, models: dict[str, tuple[float, int]], rounds: int = 1, *, prints: dict | None = None, failing: dict | None = None) -> None:
+    def play(
+        self,
+        models: dict[str, tuple[float, int]],
+        rounds: int = 1,
+        *,
+        prints: dict | None = None,
+        failing: dict | None = None,
+    ) -> None:
         for _ in range(rounds):
             draw = np.random.default_rng(self.number)
             hard, results = draw.normal(3.0, 0.3, N), {}
@@ -51,7 +58,9 @@ class Stage:
                 if reason := (failing or {}).get(hotkey):
                     results[task_id] = Failure(task_id, hotkey, reason)
                     continue
-                losses = hard - better + np.random.default_rng([zlib.crc32(hotkey.encode()), self.number]).normal(0, 0.02, N)
+                losses = (
+                    hard - better + np.random.default_rng([zlib.crc32(hotkey.encode()), self.number]).normal(0, 0.02, N)
+                )
                 name = (prints or {}).get(hotkey, hotkey)
                 fingerprint = np.random.default_rng(zlib.crc32(name.encode())).normal(-3, 1, 32)
                 values = {"digest": f"{hotkey}-{block}", "block": float(block), "now": 0.0, "probe_seed": "s"}
@@ -66,7 +75,9 @@ class Stage:
 
 
 def ask(number: int = 0, block: int = 0, **commits: tuple[str, int]) -> Ask:
-    return Ask(3, 1, "v", number, tuple(commits), {hotkey: Commit(*commit) for hotkey, commit in commits.items()}, block)
+    return Ask(
+        3, 1, "v", number, tuple(commits), {hotkey: Commit(*commit) for hotkey, commit in commits.items()}, block
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- the demand
@@ -77,7 +88,10 @@ def test_copies_are_never_crowned_in_a_thousand_trials_and_always_recognised(ben
     for name, copy in bench.COPIES.items():
         crowned, flagged, sequences = bench.duels(rule, [0.0] * 1000, copy=copy)
         assert (crowned, flagged, sequences) == (0.0, 1.0, 64.0), name
-    for copy in (bench.COPIES["copy with noise"], bench.COPIES["permuted heads"]):  # the margin alone keeps them out too
+    for copy in (
+        bench.COPIES["copy with noise"],
+        bench.COPIES["permuted heads"],
+    ):  # the margin alone keeps them out too
         crowned, flagged, _ = bench.duels(replace(rule, copy_nats=0.0), [0.0] * 1000, copy=copy)
         assert (crowned, flagged) == (0.0, 0.0)
 
@@ -86,7 +100,9 @@ def test_twice_the_margin_wins_and_few_sequences_are_used(bench):
     rule = config.ModelEval()
     crowned, flagged, sequences = bench.duels(rule, [2 * rule.margin] * 200)
     assert crowned >= 0.95 and flagged == 0.0 and sequences <= 0.2 * rule.max_sequences
-    gaps = np.random.default_rng(0).exponential(0.0094 / math.log(2), 200) * np.random.default_rng(1).choice([-1, 1], 200)
+    gaps = np.random.default_rng(0).exponential(0.0094 / math.log(2), 200) * np.random.default_rng(1).choice(
+        [-1, 1], 200
+    )
     assert bench.duels(rule, gaps.tolist())[2] <= 0.2 * bench.sequential.fixed_size(bench.DEVIATION, rule)
     assert bench.duels(rule, [0.0] * 300)[0] == 0.0
 
@@ -130,7 +146,11 @@ def test_verdicts():
         assert verdict(Duel().after(spread, [3.0 + gap] * 128, 0.01), RULE) == TURNED_DOWN
     # A better mean that a few sequences make, against most of the others, is no crown.
     few = Duel().after([3.0] * 384, [2.97] * 180 + [3.011] * 204, 0.01)
-    assert few.gap > 4 * RULE.margin and verdict(few, RULE) == OPEN and verdict(few, replace(RULE, win_rate=0.0)) == CROWNED
+    assert (
+        few.gap > 4 * RULE.margin
+        and verdict(few, RULE) == OPEN
+        and verdict(few, replace(RULE, win_rate=0.0)) == CROWNED
+    )
     assert verdict(few, replace(RULE, max_sequences=384)) == TURNED_DOWN
 
 
@@ -165,7 +185,9 @@ def test_a_copy_is_paid_nothing_whoever_came_first_to_the_validator():
     assert stage.statuses() == {"thief": "copy", "king": "turned down", "original": "king"}
     weights = stage.mechanism.weights(stage.state)
     assert "thief" not in weights and weights["original"] > weights["king"]
-    assert not stage.mechanism._asked(ask(thief=("thief-8", 8), original=("original-4", 4)), stage.state)  # nothing is left to decide
+    assert not stage.mechanism._asked(
+        ask(thief=("thief-8", 8), original=("original-4", 4)), stage.state
+    )  # nothing is left to decide
 
 
 def test_the_victim_of_a_copier_loses_nothing():
@@ -205,8 +227,14 @@ def test_who_is_asked_for_what(text):
     first = mechanism.tasks(ask(**commits), State(), text)
     assert [task.hotkey for task, _ in first] == ["a", "b", "c"]  # three at a time, the earliest first
     for task, trial in first:
-        assert task.kind == "file" and task.tokens.tolist() == [[0]]  # the miner sees nothing of what it is evaluated on
-        assert trial.digest == commits[task.hotkey][0] and trial.sequences.shape == (N, 16) and trial.probes.shape == (8, 16)
+        assert task.kind == "file" and task.tokens.tolist() == [
+            [0]
+        ]  # the miner sees nothing of what it is evaluated on
+        assert (
+            trial.digest == commits[task.hotkey][0]
+            and trial.sequences.shape == (N, 16)
+            and trial.probes.shape == (8, 16)
+        )
         assert trial.probe_tokens.shape == (8, 4) and (trial.probe_tokens[:, 0] == trial.probes[:, -1]).all()
     stage.play({"a": (0.0, 1), "b": (0.0, 2), "c": (-0.2, 3)})
     second = mechanism.tasks(ask(1, **commits), stage.state, text)
@@ -233,7 +261,11 @@ def test_a_copy_of_a_file_that_was_overtaken_is_a_copy_and_costs_its_author_noth
     """The author and the copier of its earlier file commit anew in one block, which is when a copier can act."""
     stage = Stage(made())
     stage.play({"author": (0.0, 1), "other": (-0.02, 2)})
-    stage.play({"author": (0.1, 9), "other": (-0.02, 2), "copier": (0.0, 9)}, 2, prints={"author": "second", "copier": "author"})
+    stage.play(
+        {"author": (0.1, 9), "other": (-0.02, 2), "copier": (0.0, 9)},
+        2,
+        prints={"author": "second", "copier": "author"},
+    )
     assert stage.statuses()["copier"] == "copy" and stage.state.miners["copier"]["of"] == "author"
     assert stage.statuses()["author"] == "king"
     # What it does next is close to its first file, which the copier holds: that is no evidence against it.
@@ -242,7 +274,10 @@ def test_a_copy_of_a_file_that_was_overtaken_is_a_copy_and_costs_its_author_noth
     assert stage.state.miners["author"]["past_block"] == 9.0
     # A thief of the copy is the author's copy.
     stage.play({"author": (0.2, 20), "thief": (0.0, 30)}, prints={"author": "author", "thief": "author"})
-    assert stage.state.miners["thief"]["of"] == "author" and stage.mechanism.weights(stage.state).keys() == {"author", "other"}
+    assert stage.state.miners["thief"]["of"] == "author" and stage.mechanism.weights(stage.state).keys() == {
+        "author",
+        "other",
+    }
 
 
 def test_the_throne_of_a_king_that_commits_anew(text):
@@ -251,7 +286,10 @@ def test_the_throne_of_a_king_that_commits_anew(text):
     stage.play({"king": (0.0, 1), "second": (-0.05, 2), "third": (-0.2, 3)})
     assert stage.statuses() == {"king": "king", "second": "turned down", "third": "turned down"}
     commits = {"king": ("king-9", 9), "second": ("second-2", 2), "third": ("third-3", 3)}
-    assert [task.hotkey for task, _ in stage.mechanism.tasks(ask(1, **commits), stage.state, text)] == ["king", "second"]
+    assert [task.hotkey for task, _ in stage.mechanism.tasks(ask(1, **commits), stage.state, text)] == [
+        "king",
+        "second",
+    ]
     stage.play({"king": (0.1, 9), "second": (-0.05, 2)})
     assert stage.statuses() == {"king": "king", "second": "turned down", "third": "turned down"}
     levels = stage.state.floats("level")
@@ -279,12 +317,18 @@ def test_what_a_file_shows_and_what_is_refused(text):
     task, trial = mechanism.tasks(ask(7, a=("digest", 4)), State(), text)[0]
     good = Submission(task.task_id, "a", "digest", payload=b"2.5")
     score = mechanism.score([Item(task, trial, good)])[0]
-    assert isinstance(score, Score) and score.values["losses"] == (2.5,) * N and score.values["fingerprint"] == (2.5,) * 32
+    assert (
+        isinstance(score, Score) and score.values["losses"] == (2.5,) * N and score.values["fingerprint"] == (2.5,) * 32
+    )
     assert (score.values["digest"], score.values["block"]) == ("digest", 4.0)
     wrong = {
-        "other file": replace(good, digest="other"), "other miner": replace(good, hotkey="b"), "other task": replace(good, task_id="t"),
-        "no model": replace(good, payload=b"bad"), "not finite": replace(good, payload=b"nan"), "no file": "text",
-    }  # fmt: skip
+        "other file": replace(good, digest="other"),
+        "other miner": replace(good, hotkey="b"),
+        "other task": replace(good, task_id="t"),
+        "no model": replace(good, payload=b"bad"),
+        "not finite": replace(good, payload=b"nan"),
+        "no file": "text",
+    }
     for name, submission in wrong.items():
         result = mechanism.score([Item(task, trial, submission)])[0]
         assert isinstance(result, Failure) and result.reason is Reason.MALFORMED and result.detail, name
@@ -343,6 +387,10 @@ def test_the_epsilon_rule_pays_the_earlier_of_equals_and_smooths(text):
     stage.play(models)
     weights = stage.mechanism.weights(stage.state)
     assert weights["early"] == pytest.approx(1.0) and weights.get("bad", 0.0) == 0.0
-    assert [t.hotkey for t, _ in stage.mechanism.tasks(ask(1, early=("early-1", 1), bad=("bad-2", 2)), stage.state, text)] == ["bad", "early"]
+    assert [
+        t.hotkey for t, _ in stage.mechanism.tasks(ask(1, early=("early-1", 1), bad=("bad-2", 2)), stage.state, text)
+    ] == ["bad", "early"]
     stage.play({"early": (0.0, 1), "winner": (0.5, 20)})
-    assert stage.state.miners["early"]["weight"] == pytest.approx(0.5, abs=1e-6)  # half of the newest round, which it lost
+    assert stage.state.miners["early"]["weight"] == pytest.approx(
+        0.5, abs=1e-6
+    )  # half of the newest round, which it lost

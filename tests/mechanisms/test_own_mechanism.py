@@ -39,12 +39,16 @@ def test_the_example_of_the_docs_pays_who_is_right(path, tmp_path):
         results, items = {}, []
         for task, sealed in mechanism.tasks(base.Ask(0, 1, "v", number, hotkeys), board.state, text):
             right = ((task.tokens[:, 3] + 3) % V).astype(np.int32)
-            wrong = np.where(np.arange(20) < {"always": 20, "half": 10}.get(task.hotkey, 0), right, (right + 1) % V).astype(np.int32)
+            wrong = np.where(
+                np.arange(20) < {"always": 20, "half": 10}.get(task.hotkey, 0), right, (right + 1) % V
+            ).astype(np.int32)
             ids = np.repeat(wrong[:, None], 2 if task.hotkey == "malformed" else 1, axis=1)
             if task.hotkey == "silent":
                 results[task.task_id] = Failure(task.task_id, task.hotkey, Reason.SILENT)
             else:
-                items.append(base.Item(task, sealed, Response(task.task_id, task.hotkey, ids, np.ones(ids.shape, np.float32))))
+                items.append(
+                    base.Item(task, sealed, Response(task.task_id, task.hotkey, ids, np.ones(ids.shape, np.float32)))
+                )
         results |= {item.task.task_id: result for item, result in zip(items, mechanism.score(items), strict=True)}
         evidence = gather(1, "v", number, results, answered={item.task.task_id for item in items})
         board.update(evidence_from_json(evidence_to_json(evidence)))

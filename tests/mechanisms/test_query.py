@@ -54,7 +54,9 @@ def answer(task: Task, ids, probs) -> Response:
 def scalar_loss(ids, probs, target, vocab_size):
     """The loss of one row, written out by the definition: named tokens have their probability, the rest share."""
     given = dict(zip(ids.tolist(), map(float, probs), strict=True))
-    distribution = [given.get(token, max(0.0, 1.0 - sum(given.values())) / (vocab_size - len(given))) for token in range(vocab_size)]
+    distribution = [
+        given.get(token, max(0.0, 1.0 - sum(given.values())) / (vocab_size - len(given))) for token in range(vocab_size)
+    ]
     return min(MAX_LOSS, -math.log(max(distribution[target], 1e-300)))
 
 
@@ -67,7 +69,10 @@ def test_losses_equal_the_definition(seed, rows, k):
     probs[draw.random(probs.shape) < 0.1] = 0.0
     targets = draw.integers(0, V, rows).astype(np.int32)
     if k == V:  # nothing is unnamed, so there is nothing to divide by
-        expected = [min(MAX_LOSS, -math.log(max(float(p[list(i).index(t)]), 1e-300))) for i, p, t in zip(ids, probs, targets, strict=True)]
+        expected = [
+            min(MAX_LOSS, -math.log(max(float(p[list(i).index(t)]), 1e-300)))
+            for i, p, t in zip(ids, probs, targets, strict=True)
+        ]
     else:
         expected = [scalar_loss(i, p, t, V) for i, p, t in zip(ids, probs, targets, strict=True)]
     np.testing.assert_allclose(token_losses(ids, probs, targets, V), expected, rtol=1e-9)
@@ -86,7 +91,12 @@ def test_questions_hide_their_end_and_are_each_miners_own(mechanism, text):
     assert [task.hotkey for task, _ in made] == ["a", "b"] and len({task.task_id for task, _ in made}) == 2
     heldout = text.heldout.tolist()
     for task, sealed in made:
-        assert task.tokens.shape == (12, 10) and task.top_k == 6 and task.deadline_s == 9.0 and sealed.task_id == task.task_id
+        assert (
+            task.tokens.shape == (12, 10)
+            and task.top_k == 6
+            and task.deadline_s == 9.0
+            and sealed.task_id == task.task_id
+        )
         assert task.lengths.min() >= 3 and task.lengths.max() <= 10
         for row, length, target in zip(task.tokens.tolist(), task.lengths, sealed.targets, strict=True):
             assert not any(row[length:])
@@ -101,7 +111,11 @@ def test_questions_hide_their_end_and_are_each_miners_own(mechanism, text):
 
 def test_questions_are_pure(mechanism, text):
     again = QueryMechanism(RULE, text.log_unigram, V, deadline_s=9.0)
-    for (one, seal), (other, other_seal) in zip(mechanism.tasks(ask(1, "v", "a"), State(), text), again.tasks(ask(1, "v", "b", "a"), State(), text)[1:], strict=True):
+    for (one, seal), (other, other_seal) in zip(
+        mechanism.tasks(ask(1, "v", "a"), State(), text),
+        again.tasks(ask(1, "v", "b", "a"), State(), text)[1:],
+        strict=True,
+    ):
         assert np.array_equal(one.tokens, other.tokens) and np.array_equal(seal.targets, other_seal.targets)
     changed = [mechanism.tasks(ask(2, "v", "a"), State(), text), mechanism.tasks(ask(1, "w", "a"), State(), text)]
     assert all(not np.array_equal(found[0][0].tokens, one.tokens) for found in changed)
@@ -143,7 +157,9 @@ BREAKS = {
     "shapes differ": lambda r: replace(r, probs=r.probs[:, :-1]),
     "no tokens": lambda r: replace(r, ids=r.ids[:, :0], probs=r.probs[:, :0]),
     "one dimension": lambda r: replace(r, ids=r.ids[:, 0], probs=r.probs[:, 0]),
-    "too many": lambda r: replace(r, ids=np.tile(np.arange(7, dtype=np.int32), (12, 1)), probs=np.full((12, 7), 0.1, np.float32)),
+    "too many": lambda r: replace(
+        r, ids=np.tile(np.arange(7, dtype=np.int32), (12, 1)), probs=np.full((12, 7), 0.1, np.float32)
+    ),
     "id below": lambda r: replace(r, ids=np.where(r.ids == 0, -1, r.ids).astype(np.int32)),
     "id above": lambda r: replace(r, ids=np.where(r.ids == 0, V, r.ids).astype(np.int32)),
     "twice": lambda r: replace(r, ids=np.where(r.ids == 0, 1, r.ids).astype(np.int32)),
@@ -168,7 +184,9 @@ def test_effective_parameters_are_classic():
     # By hand: N(1.69) = 8.8e13 * 1.69 ** (-1 / 0.076); one percent less loss is 6.8 % more pay at power 0.5.
     assert effective_parameters(1.69, 1.69, 1.0) == pytest.approx(8.8e13 * 1.69 ** (-1 / 0.076), rel=1e-12)
     assert effective_parameters(1.0, 1.69, 0.5) == effective_parameters(1.69, 1.69, 0.5)
-    assert effective_parameters(2.97, 1.69, 0.5) / effective_parameters(3.0, 1.69, 0.5) == pytest.approx(1.0684, abs=1e-4)
+    assert effective_parameters(2.97, 1.69, 0.5) / effective_parameters(3.0, 1.69, 0.5) == pytest.approx(
+        1.0684, abs=1e-4
+    )
 
 
 def test_weights_follow_losses_and_presence(mechanism):
@@ -177,7 +195,9 @@ def test_weights_follow_losses_and_presence(mechanism):
     weights = mechanism.weights(state(mechanism, losses))
     assert sum(weights.values()) == pytest.approx(1.0, abs=1e-12)
     assert weights["best"] > weights["good"] > weights["poor"] > weights["table"] == weights["worse"] == 0.0
-    value = {h: effective_parameters(loss, 1.69, 0.5) - effective_parameters(table, 1.69, 0.5) for h, loss in losses.items()}
+    value = {
+        h: effective_parameters(loss, 1.69, 0.5) - effective_parameters(table, 1.69, 0.5) for h, loss in losses.items()
+    }
     assert weights["best"] / weights["good"] == pytest.approx(value["best"] / value["good"], rel=1e-12)
     silent = Evidence(1, "v", 1, (Failure("t", "best", Reason.SILENT),))
     later = mechanism.weights(advance(mechanism, state(mechanism, losses), silent))
@@ -198,7 +218,15 @@ def test_a_users_own_mechanism_is_found_by_its_path(text):
     assert isinstance(base.load(config.Mechanism(), text.log_unigram, V), QueryMechanism)
 
 
-@pytest.mark.parametrize("path", ["QueryMechanism", "no.such.Module", "raytensor.mechanisms.query.Nothing", "raytensor.mechanisms.query.effective_parameters"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "QueryMechanism",
+        "no.such.Module",
+        "raytensor.mechanisms.query.Nothing",
+        "raytensor.mechanisms.query.effective_parameters",
+    ],
+)
 def test_a_wrong_path_is_refused(text, path):
     with pytest.raises(ConfigError, match="mechanism.path="):
         base.load(config.Mechanism(path=path), text.log_unigram, V)

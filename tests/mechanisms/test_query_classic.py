@@ -54,7 +54,9 @@ def scalar_synergy(losses: list[list[float]], floor: float, power: float) -> lis
     mean = [sum(row) / len(row) for row in losses]
     for i in range(n):
         for j in range(i + 1, n):
-            measured = sum(-math.log((math.exp(-a) + math.exp(-b)) / 2 + 1e-40) for a, b in zip(losses[i], losses[j], strict=True)) / len(losses[i])
+            measured = sum(
+                -math.log((math.exp(-a) + math.exp(-b)) / 2 + 1e-40) for a, b in zip(losses[i], losses[j], strict=True)
+            ) / len(losses[i])
             gain = max(0.0, n_of(measured, floor, power) - n_of(min(mean[i], mean[j]), floor, power))
             found[i] += gain / 2 / n
             found[j] += gain / 2 / n
@@ -69,7 +71,12 @@ def scalar_excess(distributions: np.ndarray) -> list[float]:
         distances = []
         for r in range(rows):
             average = [sum(float(distributions[j, r, c]) for j in range(n)) / n for c in range(cells)]
-            distances.append(math.sqrt(0.5 * sum((math.sqrt(float(distributions[i, r, c])) - math.sqrt(average[c])) ** 2 for c in range(cells))))
+            distances.append(
+                math.sqrt(
+                    0.5
+                    * sum((math.sqrt(float(distributions[i, r, c])) - math.sqrt(average[c])) ** 2 for c in range(cells))
+                )
+            )
         h.append(sum(distances) / rows)
     mean = sum(h) / n
     std = math.sqrt(sum((x - mean) ** 2 for x in h) / (n - 1))
@@ -116,7 +123,9 @@ def test_completion_losses_are_a_distribution_over_texts():
 def test_synergy_and_divergence_equal_the_definition(seed, n):
     draw = np.random.default_rng(seed)
     losses = draw.uniform(0.5, 5.0, (n, B))
-    np.testing.assert_allclose(synergy(losses, 1.69, 0.5), scalar_synergy(losses.tolist(), 1.69, 0.5), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        synergy(losses, 1.69, 0.5), scalar_synergy(losses.tolist(), 1.69, 0.5), rtol=1e-5, atol=1e-5
+    )
     distributions = draw.dirichlet(np.ones(7) * 0.5, (max(3, n), B))
     np.testing.assert_allclose(excess_divergence(distributions), scalar_excess(distributions), rtol=1e-5, atol=1e-5)
 
@@ -124,9 +133,26 @@ def test_synergy_and_divergence_equal_the_definition(seed, n):
 def test_the_whole_mechanism_equals_the_definition(text):
     """Three rounds of classic rules with nothing of ours switched on; every distribution compared token by token."""
     rule = config.Query(
-        kind="phrase", rows=10, context=12, shortest=4, horizon=H, top_k=K, prune=True, group_size=5, shared_rows=6, ema=0.1, miss=0.1, value_ema=0.1,
-        control_variate=False, baseline=False, synergy_power=0.5, synergy_limit=None, divergence_penalty=0.02, divergence_cells=0, duplicate_nats=0.0,
-    )  # fmt: skip
+        kind="phrase",
+        rows=10,
+        context=12,
+        shortest=4,
+        horizon=H,
+        top_k=K,
+        prune=True,
+        group_size=5,
+        shared_rows=6,
+        ema=0.1,
+        miss=0.1,
+        value_ema=0.1,
+        control_variate=False,
+        baseline=False,
+        synergy_power=0.5,
+        synergy_limit=None,
+        divergence_penalty=0.02,
+        divergence_cells=0,
+        duplicate_nats=0.0,
+    )
     cfg = config.Mechanism(query=rule)
     mechanism, state = QueryMechanism(cfg, text.log_unigram, V), State()
     hotkeys = ("a", "b", "c", "d", "e")
@@ -140,8 +166,12 @@ def test_the_whole_mechanism_equals_the_definition(text):
                 results[task.task_id] = Failure(task.task_id, task.hotkey, Reason.SILENT)
                 continue
             ids, probs = random_answer(draw, rows=10)
-            results[task.task_id] = mechanism.score([Item(task, sealed, Response(task.task_id, task.hotkey, ids, probs))])[0]
-            rows[task.hotkey] = [phrase_loss(i.tolist(), p, t.tolist(), V) for i, p, t in zip(ids, probs, sealed.targets, strict=True)]
+            results[task.task_id] = mechanism.score(
+                [Item(task, sealed, Response(task.task_id, task.hotkey, ids, probs))]
+            )[0]
+            rows[task.hotkey] = [
+                phrase_loss(i.tolist(), p, t.tolist(), V) for i, p, t in zip(ids, probs, sealed.targets, strict=True)
+            ]
             full = np.zeros((6, V))
             for r in range(6):
                 for phrase, p in zip(ids[r], probs[r], strict=True):
@@ -149,7 +179,11 @@ def test_the_whole_mechanism_equals_the_definition(text):
                 unnamed = [token for token in range(V) if token not in ids[r, :, 0]]
                 full[r, unnamed] += (1.0 - float(probs[r].astype(float).sum())) / len(unnamed)
             dists[task.hotkey] = full
-        state = advance(mechanism, state, gather(1, "v", number, results, answered=[t for t, r in results.items() if isinstance(r, Score)]))
+        state = advance(
+            mechanism,
+            state,
+            gather(1, "v", number, results, answered=[t for t, r in results.items() if isinstance(r, Score)]),
+        )
         together = dict(zip(answering, scalar_synergy([rows[h][:6] for h in answering], 1.69, 0.5), strict=True))
         excess = dict(zip(answering, scalar_excess(np.stack([dists[h] for h in answering])), strict=True))
         for hotkey in hotkeys:
@@ -165,7 +199,9 @@ def test_the_whole_mechanism_equals_the_definition(text):
     total = sum(value.values())
     assert any(together.values()) and any(excess.values())
     assert mechanism.weights(state) == pytest.approx({hotkey: v / total for hotkey, v in value.items()}, abs=1e-5)
-    assert state.floats("value") == pytest.approx(value, rel=1e-5) and state.floats("loss") == pytest.approx(loss, rel=1e-5)
+    assert state.floats("value") == pytest.approx(value, rel=1e-5) and state.floats("loss") == pytest.approx(
+        loss, rel=1e-5
+    )
 
 
 # ------------------------------------------------------------------------------------------------ duplicates, groups
@@ -182,7 +218,9 @@ def test_duplicates_are_one_and_the_best_stands_for_them():
 
 
 def test_twins_are_paid_as_one_miner_each_and_no_synergy_with_each_other(text):
-    rule = config.Query(rows=8, context=10, shortest=3, top_k=V, group_size=4, shared_rows=4, baseline=False, synergy_power=0.5)
+    rule = config.Query(
+        rows=8, context=10, shortest=3, top_k=V, group_size=4, shared_rows=4, baseline=False, synergy_power=0.5
+    )
     mechanism = QueryMechanism(config.Mechanism(query=rule), text.log_unigram, V)
 
     def round_of(*hotkeys):
@@ -212,7 +250,9 @@ def test_a_sweep_asks_everyone_once_in_groups_with_the_same_shared_rows(text):
         for members in groups.values():
             first = members[0]
             for task, sealed in members[1:]:
-                assert np.array_equal(task.tokens[:2], first[0].tokens[:2]) and np.array_equal(sealed.targets[:2], first[1].targets[:2])
+                assert np.array_equal(task.tokens[:2], first[0].tokens[:2]) and np.array_equal(
+                    sealed.targets[:2], first[1].targets[:2]
+                )
                 assert not np.array_equal(task.tokens[2:], first[0].tokens[2:])
     assert sorted(asked[:50]) == sorted(asked[50:]) == sorted(hotkeys) and asked[:50] != asked[50:]
 
@@ -235,7 +275,9 @@ def test_a_pruned_question_is_nowhere_in_the_text():
 
 BAD_PHRASES = {
     "empty": lambda ids: np.full_like(ids, -1),
-    "gap": lambda ids: np.concatenate([ids[:, :, :1], np.full_like(ids[:, :, :1], -1), np.maximum(0, ids[:, :, 2:])], axis=2),
+    "gap": lambda ids: np.concatenate(
+        [ids[:, :, :1], np.full_like(ids[:, :, :1], -1), np.maximum(0, ids[:, :, 2:])], axis=2
+    ),
     "twice": lambda ids: np.repeat(ids[:, :1], K, axis=1),
     "too long": lambda ids: np.concatenate([np.maximum(0, ids), np.zeros_like(ids[:, :, :1])], axis=2),
     "id above": lambda ids: np.where(ids == ids.max(), V, ids).astype(np.int32),
@@ -259,7 +301,14 @@ def test_phrases_out_of_bounds_are_refused(name):
 def test_honest_miners_are_paid_by_their_loss_and_cheats_next_to_nothing(bench, cache_dir):
     """The preset on bytes and a small text (`jobs/bench/mechanisms.py` has the full size): 50 questions each."""
     text = prepare(config.Data(tokenizer="bytes", max_documents=200), cache_dir)
-    overrides = ["max_weight=1.0", "query.rows=64", "query.sample=0", "query.group_size=24", "query.entropy_floor=0.5", "query.prune_within=16"]
+    overrides = [
+        "max_weight=1.0",
+        "query.rows=64",
+        "query.sample=0",
+        "query.group_size=24",
+        "query.entropy_floor=0.5",
+        "query.prune_within=16",
+    ]
     cfg = compose("run", ["mechanism=classic", *(f"mechanism.{item}" for item in overrides)]).mechanism
     found = bench.query_incentive(cfg, text, 50, 2000, suffix=20)
     assert found["spearman"] >= 0.95, found["table"]
@@ -278,4 +327,11 @@ def test_the_preset_has_the_constants_of_the_4096_uid_network():
     rule = cfg.mechanism.query
     assert (cfg.mechanism.max_weight, cfg.mechanism.exclude_quantile) == (0.015, 0.1)
     assert (rule.rows, rule.context, rule.horizon, rule.top_k, rule.group_size) == (32, 256, 8, 4096, 20)
-    assert (rule.ema, rule.miss, rule.power, rule.synergy_power, rule.divergence_penalty, rule.entropy_floor) == (0.1, 0.1, 0.5, 0.5, 0.02, 1.69)
+    assert (rule.ema, rule.miss, rule.power, rule.synergy_power, rule.divergence_penalty, rule.entropy_floor) == (
+        0.1,
+        0.1,
+        0.5,
+        0.5,
+        0.02,
+        1.69,
+    )

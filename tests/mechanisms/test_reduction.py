@@ -20,7 +20,7 @@ from raytensor.mechanisms.evidence import (
     gather,
     state_from_json,
     state_to_json,
-)  # fmt: skip
+)
 from raytensor.mechanisms.query import QueryMechanism
 from raytensor.types import Failure, Reason, Score
 
@@ -28,7 +28,9 @@ V = 16
 LOG_UNIGRAM = np.full(V, -np.log(V), np.float32)
 EMA, MISS = 0.35, 0.1
 floats = st.floats(allow_nan=False, allow_infinity=False)
-values = st.dictionaries(st.text(max_size=5), st.one_of(floats, st.text(max_size=5), st.lists(floats, max_size=4).map(tuple)), max_size=4)
+values = st.dictionaries(
+    st.text(max_size=5), st.one_of(floats, st.text(max_size=5), st.lists(floats, max_size=4).map(tuple)), max_size=4
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,10 @@ def test_evidence_is_gathered_in_one_order_and_our_faults_are_nobodys():
     one = gather(1, "v", 1, found, answered=answered, gone=["z", "y"])
     other = gather(1, "v", 1, dict(reversed(found.items())), answered=reversed(answered), gone=["y", "z"])
     assert one == other and one.gone == ("y", "z")
-    assert [result.hotkey for result in one.results] == ["a", "b", "c", "e"] and [f.hotkey for f in one.unjudged] == ["d", "f"]
+    assert [result.hotkey for result in one.results] == ["a", "b", "c", "e"] and [f.hotkey for f in one.unjudged] == [
+        "d",
+        "f",
+    ]
     assert [s.hotkey for s in one.scores] == ["a", "b"] and [f.hotkey for f in one.failures] == ["c", "e"]
 
 
@@ -104,7 +109,14 @@ def test_state_comes_back_from_json_to_the_bit(miners, common):
 @settings(max_examples=100, deadline=None)
 @given(values, st.text(max_size=5))
 def test_evidence_comes_back_from_json_to_the_bit(numbers, group):
-    made = Evidence(3, "v", 9, (Score("t", 9, 3, "v", "a", numbers, group), Failure("u", "b", Reason.SILENT, "why")), (Failure("w", "c", Reason.ERROR),), ("gone",))
+    made = Evidence(
+        3,
+        "v",
+        9,
+        (Score("t", 9, 3, "v", "a", numbers, group), Failure("u", "b", Reason.SILENT, "why")),
+        (Failure("w", "c", Reason.ERROR),),
+        ("gone",),
+    )
     assert evidence_from_json(json.loads(json.dumps(evidence_to_json(made), allow_nan=False))) == made
 
 
@@ -125,7 +137,9 @@ def test_weights_are_capped_at_the_fixed_point():
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0.005, 1))
-@example([1.0, 1.0, 1.0, 1.0, 1.0, 59.0, 2.2e-308], 0.15625)  # six at the limit, and a seventh whose share is next to nothing
+@example(
+    [1.0, 1.0, 1.0, 1.0, 1.0, 59.0, 2.2e-308], 0.15625
+)  # six at the limit, and a seventh whose share is next to nothing
 def test_capped_weights_sum_to_one_and_keep_their_order(numbers, limit):
     constrained = constrain({str(i): number for i, number in enumerate(numbers)}, config.Mechanism(max_weight=limit))
     paid = sum(number > 0 and number / sum(numbers) > 0 for number in numbers)

@@ -17,7 +17,16 @@ from raytensor.miners.collaborator import first_model
 from raytensor.miners.host import MinerHost
 from raytensor.types import Failure, Submission
 
-SMALL = ["mechanism=collab", "data=bytes", "mechanism.collab.hidden=32", "mechanism.collab.layers=1", "mechanism.collab.inner_steps=2", "mechanism.collab.batch_size=4", "mechanism.collab.judge_rows=4", "miners.heldout_rows=16"]
+SMALL = [
+    "mechanism=collab",
+    "data=bytes",
+    "mechanism.collab.hidden=32",
+    "mechanism.collab.layers=1",
+    "mechanism.collab.inner_steps=2",
+    "mechanism.collab.batch_size=4",
+    "mechanism.collab.judge_rows=4",
+    "miners.heldout_rows=16",
+]
 
 
 def test_a_host_works_on_the_shared_model_and_goes_on_bit_for_bit(tmp_path, cache_dir):
@@ -26,7 +35,11 @@ def test_a_host_works_on_the_shared_model_and_goes_on_bit_for_bit(tmp_path, cach
     cfg = replace(cfg, mechanism=replace(cfg.mechanism, collab=rule))
     text = prepare(cfg.data, cache_dir)
     store = Store.create(tmp_path / "shared", *first_model(rule, text.vocab_size, cfg.seed), first=1)
-    members = [("m0", config.MinerProfile()), ("m1", config.MinerProfile(behaviour="copy")), ("m2", config.MinerProfile(behaviour="silent"))]
+    members = [
+        ("m0", config.MinerProfile()),
+        ("m1", config.MinerProfile(behaviour="copy")),
+        ("m2", config.MinerProfile(behaviour="silent")),
+    ]
     host = MinerHost(cfg, members, text, tmp_path / "checkpoints")
     rules = CollabMechanism(cfg.mechanism, text.log_unigram, text.vocab_size)
     tasks = {task.hotkey: task for task, _ in rules.tasks(Ask(0, 1, "v", 1, ("m0", "m1", "m2")), State(), text)}
@@ -34,12 +47,16 @@ def test_a_host_works_on_the_shared_model_and_goes_on_bit_for_bit(tmp_path, cach
     untrained = host.heldout_losses()["m0"]
     assert host.train(1).losses == {}
     first = host.answer(tasks["m0"])
-    assert isinstance(first, Submission) and host.answer(tasks["m0"]).payload == first.payload  # the same for every validator
+    assert (
+        isinstance(first, Submission) and host.answer(tasks["m0"]).payload == first.payload
+    )  # the same for every validator
     assert host.answer(tasks["m1"], first).payload == first.payload
     assert isinstance(host.answer(tasks["m2"]), Failure)
 
     host.checkpoint(1)
-    store.append(1, rules.codec.decode(first.payload, store.layout.size).dense(), 0 * store.before(1)[1], checkpoint=False)
+    store.append(
+        1, rules.codec.decode(first.payload, store.layout.size).dense(), 0 * store.before(1)[1], checkpoint=False
+    )
     losses = host.heldout_losses()
     assert losses["m0"] == losses["m1"] < untrained and losses["m2"] is None
     after = {task.hotkey: task for task, _ in rules.tasks(Ask(0, 1, "v", 2, ("m0",)), State(), text)}["m0"]

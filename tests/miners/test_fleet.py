@@ -28,12 +28,21 @@ MINERS = ["honest", "copy", "honest", "silent", "constant", "random"]
 
 def configuration(*behaviours: str, **miners) -> config.RunConfig:
     profiles = [
-        MinerProfile(behaviour=behaviour, hidden=32, layers=1, heads=2, steps=2 + i, batch_size=4) for i, behaviour in enumerate(behaviours)
+        MinerProfile(behaviour=behaviour, hidden=32, layers=1, heads=2, steps=2 + i, batch_size=4)
+        for i, behaviour in enumerate(behaviours)
     ]
     section = config.Miners(
-        num_miners=len(behaviours), profiles=profiles, seq_len=16, warmup_rounds=1, heldout_rows=32, cpus_per_host=0.2, **miners
+        num_miners=len(behaviours),
+        profiles=profiles,
+        seq_len=16,
+        warmup_rounds=1,
+        heldout_rows=32,
+        cpus_per_host=0.2,
+        **miners,
     )
-    return config.RunConfig(miners=section, mechanism=config.Mechanism(query=config.Query(rows=8, context=12, shortest=4, top_k=10)))
+    return config.RunConfig(
+        miners=section, mechanism=config.Mechanism(query=config.Query(rows=8, context=12, shortest=4, top_k=10))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +73,11 @@ def hotkeys(cfg: config.RunConfig) -> list[str]:
 
 def questions(cfg: config.RunConfig, text: Text, round: int, *, deadline_s: float = 60.0, validators: int = 2):
     mechanism = QueryMechanism(cfg.mechanism, text.log_unigram, V, deadline_s=deadline_s)
-    return [task for v in range(validators) for task, _ in mechanism.tasks(Ask(3, 1, f"v{v}", round, tuple(hotkeys(cfg))), State(), text)]
+    return [
+        task
+        for v in range(validators)
+        for task, _ in mechanism.tasks(Ask(3, 1, f"v{v}", round, tuple(hotkeys(cfg))), State(), text)
+    ]
 
 
 def collect(fleet: Fleet, tasks) -> dict[str, Response | Failure]:
@@ -78,7 +91,9 @@ def same(a: Response, b: Response) -> bool:
     return np.array_equal(a.ids, b.ids) and np.array_equal(a.probs, b.probs)
 
 
-def play(make, cfg, text, num_hosts: int, rounds: int = 2) -> tuple[dict[str, Response | Failure], dict[str, float | None]]:
+def play(
+    make, cfg, text, num_hosts: int, rounds: int = 2
+) -> tuple[dict[str, Response | Failure], dict[str, float | None]]:
     fleet, _ = make(cfg, num_hosts)
     found: dict[str, Response | Failure] = {}
     for round in range(1, rounds + 1):
@@ -142,7 +157,9 @@ def test_a_host_that_dies_with_questions_in_hand_fails_those_and_answers_the_res
     os.kill(pids["miner host 0"], signal.SIGKILL)
     rest = list(asking)
     assert len(first) + len(rest) == len(tasks)
-    assert {a.item_id if isinstance(a, Failure) else a.task_id for a in [*first, *rest]} == {task.task_id for task in tasks}
+    assert {a.item_id if isinstance(a, Failure) else a.task_id for a in [*first, *rest]} == {
+        task.task_id for task in tasks
+    }
     failed = [answer for answer in rest if isinstance(answer, Failure)]
     assert {answer.reason for answer in failed} <= {Reason.CRASHED} and len(failed) <= 2 * fleet_module.QUEUE
     assert isinstance(rest[-1], Response) and len(fleet.incidents()) == 1
@@ -162,7 +179,10 @@ def test_a_hanging_host_holds_nobody_up(make, text):
     assert len(seen) == 4 and len(healthy) == 2 and max(healthy) < 3.0
     assert failures == [Reason.TIMEOUT, Reason.CRASHED]  # the one it hung on, and the one behind it
     fleet.train(2)
-    assert all(isinstance(answer, Response) for answer in collect(fleet, [replace(task, deadline_s=60.0) for task in tasks]).values())
+    assert all(
+        isinstance(answer, Response)
+        for answer in collect(fleet, [replace(task, deadline_s=60.0) for task in tasks]).values()
+    )
 
 
 def test_a_host_that_hangs_in_training_times_out(make, text):
@@ -187,7 +207,9 @@ def test_a_host_that_keeps_dying_is_given_up(make, text, monkeypatch):
         assert {answers[f"1/{round}/v{v}/m0"].reason for v in (0, 1)} == {Reason.CRASHED}
         lost = {hotkey for hotkey, host in fleet._host_of.items() if host.number == number}
         # The copier lost its victim: it has nothing to send, or was lost with it.
-        assert {answers[f"1/{round}/v{v}/m1"].reason for v in (0, 1)} == {Reason.CRASHED if "m1" in lost else Reason.SILENT}
+        assert {answers[f"1/{round}/v{v}/m1"].reason for v in (0, 1)} == {
+            Reason.CRASHED if "m1" in lost else Reason.SILENT
+        }
         assert all(isinstance(answers[f"1/{round}/v{v}/m2"], Response) for v in (0, 1))
     assert "is given up" in fleet.incidents()[0]
     assert fleet.heldout_losses()["m0"] is None and fleet.heldout_losses()["m2"] > 0

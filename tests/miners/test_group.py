@@ -164,9 +164,10 @@ def test_more_than_there_is_is_refused_before_an_actor_starts(ray_session, text)
 
 
 def test_gpus_that_are_not_there_are_refused_with_the_bill(ray_session):
-    from raytensor import cluster, train
+    from raytensor import cluster
     from raytensor.config.train import TrainConfig, Training
-    from raytensor.plan import needs
+    from raytensor.jobs import train
+    from raytensor.jobs.run.plan import needs
 
     run = needs(configuration(replace(SHARDED, engine="zero3", ranks=8, batch_size=8, gpus_per_rank=1)), 4.0)
     with pytest.raises(

@@ -22,8 +22,8 @@ from raytensor.mechanisms.evidence import State
 from raytensor.mechanisms.model_eval import ModelEvalMechanism
 from raytensor.miners.files import KEPT, FileStore
 from raytensor.miners.fleet import Fleet
-from raytensor.miners.hand_in import refuse_unlike
 from raytensor.miners.host import MinerHost
+from raytensor.miners.submission_export import refuse_unlike
 from raytensor.training import single_file
 from raytensor.types import Commit, Failure, Score, Submission, Task
 
@@ -43,15 +43,37 @@ def text():
 
 def configuration(folder: Path, *profiles: MinerProfile, **miners) -> config.RunConfig:
     section = config.Miners(
-        num_miners=len(profiles), profiles=list(profiles), seq_len=T, warmup_rounds=1, heldout_rows=16, cpus_per_host=0.2,
-        files=str(folder / "files"), commit_every=2, **miners,
-    )  # fmt: skip
-    rule = config.Mechanism(path="raytensor.mechanisms.model_eval.ModelEvalMechanism", model_eval=config.ModelEval(seq_len=T, sequences=64, probes=16))
+        num_miners=len(profiles),
+        profiles=list(profiles),
+        seq_len=T,
+        warmup_rounds=1,
+        heldout_rows=16,
+        cpus_per_host=0.2,
+        files=str(folder / "files"),
+        commit_every=2,
+        **miners,
+    )
+    rule = config.Mechanism(
+        path="raytensor.mechanisms.model_eval.ModelEvalMechanism",
+        model_eval=config.ModelEval(seq_len=T, sequences=64, probes=16),
+    )
     return config.RunConfig(miners=section, mechanism=rule)
 
 
 def question(hotkey: str, digest: str) -> Task:
-    return Task(f"1/{hotkey}", 1, 1, "v", hotkey, np.zeros((1, 1), np.int32), np.ones(1, np.int32), 1, 60.0, "file", digest=digest)
+    return Task(
+        f"1/{hotkey}",
+        1,
+        1,
+        "v",
+        hotkey,
+        np.zeros((1, 1), np.int32),
+        np.ones(1, np.int32),
+        1,
+        60.0,
+        "file",
+        digest=digest,
+    )
 
 
 def opened(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -60,7 +82,9 @@ def opened(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
 
     def log_probs(tokens: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return torch.log_softmax(model(input_ids=torch.from_numpy(tokens.astype(np.int64))).logits[:, -1].float(), dim=-1).numpy()
+            return torch.log_softmax(
+                model(input_ids=torch.from_numpy(tokens.astype(np.int64))).logits[:, -1].float(), dim=-1
+            ).numpy()
 
     return log_probs
 
@@ -78,10 +102,12 @@ def test_what_each_behaviour_hands_in(host, text):
     first = host.train(1, {}, {}).files
     assert set(first) == {honest, random, constant, lazy}  # nothing is there to copy yet
     assert host.train(2, first, {}).files == {}  # every other round
-    victim = {copier: (honest, first[honest]) for copier in (copy, noise)}
+    victim = dict.fromkeys((copy, noise), (honest, first[honest]))
     third = host.train(3, first, victim).files
     assert third[copy] == first[honest] != third[honest] and third[noise] not in (first[honest], third[honest])
-    assert {name: third[name] for name in (random, constant, lazy)} == {name: first[name] for name in (random, constant, lazy)}
+    assert {name: third[name] for name in (random, constant, lazy)} == {
+        name: first[name] for name in (random, constant, lazy)
+    }
     assert silent not in third
 
     tokens = text.heldout[: 8 * T].reshape(8, T).astype(np.int32)
@@ -91,7 +117,9 @@ def test_what_each_behaviour_hands_in(host, text):
         assert isinstance(answer, Submission) and (answer.hotkey, answer.digest) == (hotkey, third[hotkey])
         assert single_file.digest(Path(answer.path).read_bytes()) == third[hotkey]
     for hotkey in (honest, random, lazy):  # the file computes what the miner answers
-        np.testing.assert_allclose(opened(answers[hotkey].path)(tokens), host._miners[hotkey].engine.log_probs(tokens, lengths), atol=2e-5)
+        np.testing.assert_allclose(
+            opened(answers[hotkey].path)(tokens), host._miners[hotkey].engine.log_probs(tokens, lengths), atol=2e-5
+        )
     table = opened(answers[constant].path)(tokens)
     np.testing.assert_allclose(table, np.tile(text.log_unigram, (8, 1)), atol=1e-5)
     copied, noisy = (opened(answers[name].path)(tokens) for name in (copy, noise))
@@ -108,7 +136,7 @@ def test_what_each_behaviour_hands_in(host, text):
 def test_scorers_read_the_files_and_find_the_copies(host, text):
     honest, copy, noise, random, constant, silent, lazy = HOTKEYS
     first = host.train(1, {}, {}).files
-    third = host.train(3, first, {copier: (honest, first[honest]) for copier in (copy, noise)}).files
+    third = host.train(3, first, dict.fromkeys((copy, noise), (honest, first[honest]))).files
     cfg = config.Mechanism(model_eval=config.ModelEval(seq_len=T, sequences=64, probes=16, margin=1e-4))
     mechanism, state = ModelEvalMechanism(cfg, text.log_unigram, V), State()
 
@@ -153,7 +181,9 @@ def test_all_kinds_of_engines_and_other_hosts(ray_session, text, tmp_path):
     """Sharded over two processes, stacked, alone: all hand in; who copies may sit elsewhere; nobody need be asked."""
     torch.set_num_threads(1)
     plain = MinerProfile(**SMALL)
-    cfg = configuration(tmp_path, plain, replace(plain, engine="ddp", ranks=2, cpus_per_rank=0.2), replace(plain, behaviour="copy"))
+    cfg = configuration(
+        tmp_path, plain, replace(plain, engine="ddp", ranks=2, cpus_per_rank=0.2), replace(plain, behaviour="copy")
+    )
     fleet = Fleet(cfg, ["m0", "m1", "m2"], text, num_hosts=2, folder=tmp_path / "checkpoints")
     try:
         pids = fleet.wait_ready(90.0)
@@ -165,7 +195,10 @@ def test_all_kinds_of_engines_and_other_hosts(ray_session, text, tmp_path):
         fleet.train(3, first)
         fleet.wait_trained()
         assert fleet.files["m2"] == first["m1"] != fleet.files["m1"]  # the honest one before it, as the chain shows it
-        answers = {answer.hotkey: answer for answer in fleet.ask([question(hotkey, digest) for hotkey, digest in fleet.files.items()])}
+        answers = {
+            answer.hotkey: answer
+            for answer in fleet.ask([question(hotkey, digest) for hotkey, digest in fleet.files.items()])
+        }
         tokens = text.heldout[: 8 * T].reshape(8, T).astype(np.int32)
         asked = Task("q", 3, 1, "v", "m1", tokens, np.full(8, T, np.int32), V, 60.0)
         (response,) = fleet.ask([asked])
@@ -178,8 +211,13 @@ def test_all_kinds_of_engines_and_other_hosts(ray_session, text, tmp_path):
             if name.startswith("miner host"):
                 os.kill(pid, signal.SIGKILL)
         fleet.train(4, dict(fleet.files))
-        again = {answer.hotkey: answer for answer in fleet.ask([question(hotkey, digest) for hotkey, digest in fleet.files.items()])}
-        assert {hotkey: answer.path for hotkey, answer in again.items()} == {hotkey: answer.path for hotkey, answer in answers.items()}
+        again = {
+            answer.hotkey: answer
+            for answer in fleet.ask([question(hotkey, digest) for hotkey, digest in fleet.files.items()])
+        }
+        assert {hotkey: answer.path for hotkey, answer in again.items()} == {
+            hotkey: answer.path for hotkey, answer in answers.items()
+        }
         assert len(fleet.incidents()) == 2
     finally:
         fleet.close()
@@ -191,9 +229,14 @@ def test_models_that_can_not_be_handed_in_are_refused(tmp_path):
         refuse_unlike(cfg)
     cfg.miners.profiles = [MinerProfile(**SMALL)]
     cfg.mechanism.model_eval.max_parameters = 1000
-    with pytest.raises(ConfigError, match=r"parameters; scorers build at most mechanism.model_eval.max_parameters=1000"):
+    with pytest.raises(
+        ConfigError, match=r"parameters; scorers build at most mechanism.model_eval.max_parameters=1000"
+    ):
         refuse_unlike(cfg)
-    for profile, words in (("lora_rank: 2", "holds whole weights; take lora_rank=0"), ("behaviour: nan", "must be one of")):
+    for profile, words in (
+        ("lora_rank: 2", "holds whole weights; take lora_rank=0"),
+        ("behaviour: nan", "must be one of"),
+    ):
         with pytest.raises(ConfigError, match=words):
             config.compose("run", ["mechanism=model_eval", f"miners.profiles=[{{{profile}}}]"])
     with pytest.raises(ConfigError, match="copy_noise"):
@@ -201,12 +244,19 @@ def test_models_that_can_not_be_handed_in_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"seq_len=64: must be at most miners.seq_len \(32\)"):
         config.compose("run", ["mechanism=model_eval", "mechanism.model_eval.seq_len=64"])
     assert config.compose("run", ["experiment=kings"]).mechanism.model_eval.seq_len == 32
-    assert config.compose("validate", ["mechanism=model_eval", "netuids=[2]", "hotkeys=[//a]"]).mechanism.model_eval.seq_len == 128
+    assert (
+        config.compose(
+            "validate", ["mechanism=model_eval", "netuids=[2]", "hotkeys=[//a]"]
+        ).mechanism.model_eval.seq_len
+        == 128
+    )
 
 
 def test_a_file_says_what_it_is(tmp_path, text):
-    from raytensor.miners.hand_in import table
+    from raytensor.miners.submission_export import table
 
     data = table(text.log_unigram, T)
     shape = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["llama"])
-    assert (shape["hidden_size"], shape["vocab_size"], shape["max_position_embeddings"]) == (2, V, T) and len(data) < 4000
+    assert (shape["hidden_size"], shape["vocab_size"], shape["max_position_embeddings"]) == (2, V, T) and len(
+        data
+    ) < 4000

@@ -104,7 +104,9 @@ def test_a_constant_miner_gives_the_frequency_table(text):
     response = found.answer(task_for(text, "a")[0])
     assert len(np.unique(response.ids, axis=0)) == 1
     counts = np.bincount(text.train, minlength=V)
-    assert set(response.ids[0]) == set(np.argsort(-counts)[:10]) or counts[response.ids[0]].min() >= np.sort(counts)[-10]
+    assert (
+        set(response.ids[0]) == set(np.argsort(-counts)[:10]) or counts[response.ids[0]].min() >= np.sort(counts)[-10]
+    )
     np.testing.assert_allclose(response.probs[0], (counts[response.ids[0]] + 1) / (6_000 + V), rtol=1e-4)
 
 
@@ -166,11 +168,15 @@ def test_hosts_do_not_change_what_their_miners_do(text):
 
 def test_stacked_miners_do_what_miners_with_engines_of_their_own_do(tmp_path, text):
     """The same losses to 1e-3 nats after three rounds, and a checkpoint of either goes on as the other."""
-    who = [(f"m{i}", MinerProfile(**SMALL | {"lr": lr, "steps": steps, "hidden": hidden})) for i, (lr, steps, hidden) in enumerate(
-        [(3e-3, 3, 32), (1e-2, 5, 32), (3e-3, 2, 48), (1e-3, 4, 32)]
-    )]  # fmt: skip
+    who = [
+        (f"m{i}", MinerProfile(**SMALL | {"lr": lr, "steps": steps, "hidden": hidden}))
+        for i, (lr, steps, hidden) in enumerate([(3e-3, 3, 32), (1e-2, 5, 32), (3e-3, 2, 48), (1e-3, 4, 32)])
+    ]
     who.append(("m4", MinerProfile(behaviour="lazy", **SMALL)))
-    own, stacked = (MinerHost(replace(CFG, miners=replace(CFG.miners, stacked=choice)), who, text, tmp_path / str(choice)) for choice in (False, True))
+    own, stacked = (
+        MinerHost(replace(CFG, miners=replace(CFG.miners, stacked=choice)), who, text, tmp_path / str(choice))
+        for choice in (False, True)
+    )
     for round in (1, 2, 10):
         one, other = own.train(round).losses, stacked.train(round).losses
         assert one.keys() == other.keys() and ("m4" in one) == (round == 10)
@@ -178,7 +184,9 @@ def test_stacked_miners_do_what_miners_with_engines_of_their_own_do(tmp_path, te
     np.testing.assert_allclose(list(own.heldout_losses().values()), list(stacked.heldout_losses().values()), atol=1e-3)
     for host in (own, stacked):
         host.checkpoint(10)
-    crossed = MinerHost(replace(CFG, miners=replace(CFG.miners, stacked=False)), who, text, tmp_path / "True", resume_round=10)
+    crossed = MinerHost(
+        replace(CFG, miners=replace(CFG.miners, stacked=False)), who, text, tmp_path / "True", resume_round=10
+    )
     back = MinerHost(CFG, who, text, tmp_path / "False", resume_round=10)
     one, other = crossed.train(11).losses, back.train(11).losses
     np.testing.assert_allclose([one[name] for name in one], [other[name] for name in one], atol=1e-3)
@@ -229,7 +237,10 @@ def test_placement_is_even_and_whole():
     profiles |= {"quiet": MinerProfile(behaviour="silent")}
     hosts = place(profiles, 3)
     assert sorted(name for host in hosts for name, _ in host) == sorted(profiles)
-    work = [sum(12 * p.layers * p.hidden**2 * p.steps * p.batch_size for _, p in host if p.behaviour == "honest") for host in hosts]
+    work = [
+        sum(12 * p.layers * p.hidden**2 * p.steps * p.batch_size for _, p in host if p.behaviour == "honest")
+        for host in hosts
+    ]
     assert max(work) / min(work) < 1.2 and all(hosts)
     assert all(len(host) == 2 for host in place({f"m{i}": MinerProfile(behaviour="silent") for i in range(6)}, 3))
 
@@ -240,7 +251,10 @@ def test_victims_are_the_honest_before_in_a_circle():
     assert victims(dict(members("copy", "copy", "random"))) == {}
 
 
-@pytest.mark.parametrize("cpus, asked, miners, hosts", [(1.4, None, 8, 2), (15.4, None, 8, 8), (2.4, None, 8, 4), (1.4, 3, 8, 3), (1.4, None, 1, 1), (0.4, None, 8, 1)])
+@pytest.mark.parametrize(
+    "cpus, asked, miners, hosts",
+    [(1.4, None, 8, 2), (15.4, None, 8, 8), (2.4, None, 8, 4), (1.4, 3, 8, 3), (1.4, None, 1, 1), (0.4, None, 8, 1)],
+)
 def test_number_of_hosts(cpus, asked, miners, hosts):
     assert num_hosts(config.Miners(num_miners=miners, num_hosts=asked), cpus) == hosts
 
@@ -250,7 +264,9 @@ def test_number_of_hosts(cpus, asked, miners, hosts):
 def test_phrases_and_completions_are_answered_within_bounds(text, behaviour, kind, horizon):
     found = miner(text, behaviour, steps=30)
     found.train(1)
-    rule = config.Query(kind=kind, horizon=horizon, rows=8, context=15, shortest=4, top_k=10, control_variate=False, baseline=False)
+    rule = config.Query(
+        kind=kind, horizon=horizon, rows=8, context=15, shortest=4, top_k=10, control_variate=False, baseline=False
+    )
     mechanism = QueryMechanism(config.Mechanism(query=rule), text.log_unigram, V)
     task, sealed = mechanism.tasks(Ask(3, 1, "v", 1, ("a",)), State(), text)[0]
     response = found.answer(task)

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from raytensor import config
-from raytensor.axons import Door
-from raytensor.chain.actor import ChainWriter
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
-from raytensor.chain.client import ChainClient
-from raytensor.chain.metagraph import read_metagraph
+from raytensor.chain.reads.metagraph import read_metagraph
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
+from raytensor.chain.writer.writer import ChainWriter
 from raytensor.config import MinerProfile
 from raytensor.data.text import Text, unigram
 from raytensor.devnet.launch import EmbeddedChain
+from raytensor.jobs.run.axons import Door
 from raytensor.miners.fleet import Fleet
 from raytensor.types import Failure, Response, Submission, Task
 from raytensor.wire.client import WireClient
@@ -81,7 +81,10 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
         files=str(tmp_path / "files"),
     )
     cfg = config.RunConfig(
-        mechanism=config.Mechanism(files=True), miners=miners, chain=config.Chain(tempo=5, block_time_s=0.2), data=config.Data(tokenizer="bytes")
+        mechanism=config.Mechanism(files=True),
+        miners=miners,
+        chain=config.Chain(tempo=5, block_time_s=0.2),
+        data=config.Data(tokenizer="bytes"),
     )
     hotkeys = [key.ss58 for key in MINERS]
     fleet = Fleet(cfg, hotkeys, text, num_hosts=1, folder=tmp_path)
@@ -112,10 +115,21 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
         assert "no answer" in silent.detail and "not registered" in stranger.detail
 
         # The file that the miner committed to, and no other.
-        asked = replace(question, task_id="file", kind="file", tokens=np.zeros((1, 1), np.int32), lengths=np.ones(1, np.int32), digest=fleet.files[hotkeys[0]])
+        asked = replace(
+            question,
+            task_id="file",
+            kind="file",
+            tokens=np.zeros((1, 1), np.int32),
+            lengths=np.ones(1, np.int32),
+            digest=fleet.files[hotkeys[0]],
+        )
         (file, none) = ask(VALIDATOR, [asked, replace(asked, task_id="none", digest="0" * 64)], metagraph)
         (within,) = fleet.ask([asked])
-        assert isinstance(file, Submission) and file.digest == asked.digest and file.payload == Path(within.path).read_bytes()
+        assert (
+            isinstance(file, Submission)
+            and file.digest == asked.digest
+            and file.payload == Path(within.path).read_bytes()
+        )
         assert isinstance(none, Failure) and "no answer" in none.detail
 
         strange = replace(task(netuid, VALIDATOR, hotkeys[0], 5), tokens=np.full((6, 12), V, np.int32))

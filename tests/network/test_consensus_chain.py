@@ -7,20 +7,33 @@ import subprocess
 import sys
 
 import pytest
+from test_run import environment
 
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import Call
-from raytensor.chain.client import ChainClient
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
+from raytensor.commands.consensus_chain import fetch_snapshot, main
 from raytensor.consensus import epoch
-from raytensor.consensus_chain import fetch_snapshot, main
 from raytensor.errors import ChainError
-from test_run import environment
 
 PALLET = "SubtensorModule"
 NEURONS = [
-    Neuron(f"{role}-{number}", role, DevKey(f"//what-if//{role}//{number}//hot"), DevKey(f"//what-if//{role}//{number}//cold"), stake_rao=stake)
-    for role, number, stake in [("owner", 0, 0), ("validator", 0, 10**11), ("validator", 1, 7 * 10**10), ("miner", 0, 0), ("miner", 1, 0), ("miner", 2, 0)]
+    Neuron(
+        f"{role}-{number}",
+        role,
+        DevKey(f"//what-if//{role}//{number}//hot"),
+        DevKey(f"//what-if//{role}//{number}//cold"),
+        stake_rao=stake,
+    )
+    for role, number, stake in [
+        ("owner", 0, 0),
+        ("validator", 0, 10**11),
+        ("validator", 1, 7 * 10**10),
+        ("miner", 0, 0),
+        ("miner", 1, 0),
+        ("miner", 2, 0),
+    ]
 ]
 ROWS = {0: [(3, 65535), (4, 30000), (5, 1000)], 1: [(3, 20000), (4, 65535), (5, 400)]}
 
@@ -28,7 +41,17 @@ ROWS = {0: [(3, 65535), (4, 30000), (5, 1000)], 1: [(3, 20000), (4, 65535), (5, 
 @pytest.fixture(scope="module")
 def chain():
     """A chain with a subnet whose two validators have set weights; blocks come when asked, from then on."""
-    command = [sys.executable, "-m", "raytensor.devnet", "--port", "0", "--block-time", "instant", "--exit-with-stdin", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "raytensor.devnet",
+        "--port",
+        "0",
+        "--block-time",
+        "instant",
+        "--exit-with-stdin",
+        "--quiet",
+    ]
     node = subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         with ChainClient(json.loads(node.stdout.readline())["endpoint"]) as client:
@@ -37,7 +60,12 @@ def chain():
             run_to_epoch(client, subnet.netuid)  # permits
             for number, row in ROWS.items():
                 dests = [uids[f"miner-{uid - 3}"] for uid, _ in row]
-                weights = {"netuid": subnet.netuid, "dests": dests, "weights": [value for _, value in row], "version_key": 0}
+                weights = {
+                    "netuid": subnet.netuid,
+                    "dests": dests,
+                    "weights": [value for _, value in row],
+                    "version_key": 0,
+                }
                 client.send(Call(PALLET, "set_weights", weights), NEURONS[1 + number].hotkey.open())
             yield client, subnet.netuid
     finally:
@@ -55,7 +83,10 @@ def run_to_epoch(client: ChainClient, netuid: int) -> None:
 def test_what_if_is_what_the_next_epoch_pays(chain, capsys):
     client, netuid = chain
     for _ in range(2):  # once without bonds, once with
-        while client.query(PALLET, "LastEpochBlock", [netuid]) + client.query(PALLET, "Tempo", [netuid]) > client.head().number + 1:
+        while (
+            client.query(PALLET, "LastEpochBlock", [netuid]) + client.query(PALLET, "Tempo", [netuid])
+            > client.head().number + 1
+        ):
             client.rpc("dev_newBlock", [{"count": 1}])
         inputs = fetch_snapshot(netuid, client.endpoint).inputs
         predicted = epoch(inputs, implementation="fast")
@@ -63,10 +94,16 @@ def test_what_if_is_what_the_next_epoch_pays(chain, capsys):
         assert main(["--netuid", str(netuid), "--endpoint", client.endpoint, "--json"]) == 0
         said = json.loads(capsys.readouterr().out)
         run_to_epoch(client, netuid)
-        for name, expected in (("Incentive", predicted.incentive), ("Dividends", predicted.dividends), ("Consensus", predicted.consensus)):
+        for name, expected in (
+            ("Incentive", predicted.incentive),
+            ("Dividends", predicted.dividends),
+            ("Consensus", predicted.consensus),
+        ):
             assert list(client.query(PALLET, name, [netuid])) == expected.tolist(), name
         assert sum(client.query(PALLET, "Incentive", [netuid])) > 65000
-        assert said["neurons"] and said["paid_before_rao"] == sum((predicted.server_emission + predicted.validator_emission).tolist())
+        assert said["neurons"] and said["paid_before_rao"] == sum(
+            (predicted.server_emission + predicted.validator_emission).tolist()
+        )
 
 
 def test_a_change_moves_pay(chain, capsys):

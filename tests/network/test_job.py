@@ -15,7 +15,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-
 from test_run import ROOT, SMALL, environment
 
 
@@ -32,7 +31,18 @@ def head(tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `python` of the job is this one
     env = environment() | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PATH": path}
     ray, dashboard, agent = str(Path(sys.executable).parent / "ray"), free_port(), free_port()
-    command = [ray, "start", "--head", "--block", "--num-cpus", "4", "--node-ip-address", "127.0.0.1", "--port", str(free_port())]
+    command = [
+        ray,
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus",
+        "4",
+        "--node-ip-address",
+        "127.0.0.1",
+        "--port",
+        str(free_port()),
+    ]
     command += ["--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent)]
     with (tmp_path / "head.log").open("wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
@@ -66,8 +76,24 @@ def test_the_network_as_a_submitted_job(head, tmp_path):
     checkout = tmp_path / "checkout"
     for part in ("raytensor", "conf", "jobs"):
         shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", address, "--working-dir", ".", "--"]
-    command += ["python", "jobs/run.py", "cluster=laptop", "name=job", f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache"]
+    command = [
+        str(Path(sys.executable).parent / "ray"),
+        "job",
+        "submit",
+        "--address",
+        address,
+        "--working-dir",
+        ".",
+        "--",
+    ]
+    command += [
+        "python",
+        "jobs/run.py",
+        "cluster=laptop",
+        "name=job",
+        f"paths.runs={tmp_path}/runs",
+        f"paths.cache={tmp_path}/cache",
+    ]
     command += [part for part in SMALL if not part.startswith(("rounds=", "cluster."))]
     done = subprocess.run([*command, "rounds=2"], cwd=checkout, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -77,5 +103,7 @@ def test_the_network_as_a_submitted_job(head, tmp_path):
 
     # Without the token the cluster lets nobody submit.
     stranger = {key: value for key, value in env.items() if key != "RAY_AUTH_TOKEN"} | {"RAY_AUTH_TOKEN": "8" * 64}
-    refused = subprocess.run([*command, "rounds=2"], cwd=checkout, env=stranger, capture_output=True, text=True, timeout=60)
+    refused = subprocess.run(
+        [*command, "rounds=2"], cwd=checkout, env=stranger, capture_output=True, text=True, timeout=60
+    )
     assert refused.returncode != 0 and not (tmp_path / "runs" / "job-2").exists()

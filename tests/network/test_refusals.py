@@ -7,10 +7,10 @@ import pytest
 from raytensor import config
 from raytensor.config import MinerProfile
 from raytensor.errors import ConfigError
-from raytensor.plan import refuse_unusable
-from raytensor.run import run_main
-from raytensor.sweep.job import sweep_main
-from raytensor.train import train_main
+from raytensor.jobs.run.job import run_main
+from raytensor.jobs.run.plan import refuse_unusable
+from raytensor.jobs.sweep.job import sweep_main
+from raytensor.jobs.train import train_main
 from raytensor.training import models
 from raytensor.training.models import ModelSpec
 
@@ -54,9 +54,18 @@ def test_profiles_that_can_not_be(profile, words):
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("main, key", [(run_main, "miners.profiles=[{model: /nowhere}]"), (train_main, "training.model=/nowhere"), (sweep_main, "profile.model=/nowhere")])
+@pytest.mark.parametrize(
+    "main, key",
+    [
+        (run_main, "miners.profiles=[{model: /nowhere}]"),
+        (train_main, "training.model=/nowhere"),
+        (sweep_main, "profile.model=/nowhere"),
+    ],
+)
 @pytest.mark.parametrize("more", [[], ["dry_run=true"]])
 def test_a_missing_model_is_refused_before_there_is_a_folder(tmp_path, main, key, more):
-    with pytest.raises(ConfigError, match="model='/nowhere': there is no such folder; give one that holds config.json, or a size: 1M"):
+    with pytest.raises(
+        ConfigError, match="model='/nowhere': there is no such folder; give one that holds config.json, or a size: 1M"
+    ):
         main([key, f"paths.runs={tmp_path}", "name=x", *more])
     assert not list(tmp_path.iterdir())

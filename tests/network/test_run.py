@@ -14,17 +14,26 @@ from pathlib import Path
 
 import pytest
 
-from raytensor.chain.client import ChainClient
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.telemetry.events import EpochSeen, ReceiptSeen, RoundDone, WeightsMade, read_events
-from raytensor.validators.evidence import replay
+from raytensor.validators.evidence_log import replay
 from raytensor.validators.segments import closed, log_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "seed=5", "rounds=4", "data.tokenizer=bytes", "data.max_documents=200", "miners.num_miners=4", "validators.num_validators=2",
+    "seed=5",
+    "rounds=4",
+    "data.tokenizer=bytes",
+    "data.max_documents=200",
+    "miners.num_miners=4",
+    "validators.num_validators=2",
     "miners.profiles=[{hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 60}, {hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 30}, {behaviour: constant}, {behaviour: silent}]",
-    "mechanism.query.rows=128", "chain.tempo=6", "chain.block_time_s=0.25", "miners.checkpoint_every=1", "cluster.num_cpus=4",
-]  # fmt: skip
+    "mechanism.query.rows=128",
+    "chain.tempo=6",
+    "chain.block_time_s=0.25",
+    "miners.checkpoint_every=1",
+    "cluster.num_cpus=4",
+]
 
 
 def environment() -> dict[str, str]:
@@ -33,8 +42,26 @@ def environment() -> dict[str, str]:
 
 
 def start(name: str, runs: Path, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "raytensor", "run", f"name={name}", f"paths.runs={runs}", f"paths.cache={runs}/cache", *SMALL, *more]
-    return subprocess.Popen(command, cwd=runs, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "raytensor",
+        "run",
+        f"name={name}",
+        f"paths.runs={runs}",
+        f"paths.cache={runs}/cache",
+        *SMALL,
+        *more,
+    ]
+    return subprocess.Popen(
+        command,
+        cwd=runs,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finish(process: subprocess.Popen, timeout_s: float = 240) -> str:
@@ -92,7 +119,18 @@ def test_a_run_leaves_its_folder(whole):
     assert {"endpoint", "spec_version", "last_block"} <= summary["chain"].keys()
     counts = summary["extrinsics"]
     assert counts["failed"] == 0 and counts["submitted"] == counts["included"] >= 1
-    keys = {"uid", "hotkey", "role", "behaviour", "heldout_loss", "score", "weight", "incentive", "dividends", "emission_rao"}
+    keys = {
+        "uid",
+        "hotkey",
+        "role",
+        "behaviour",
+        "heldout_loss",
+        "score",
+        "weight",
+        "incentive",
+        "dividends",
+        "emission_rao",
+    }
     assert len(summary["neurons"]) == 7 and all(keys <= neuron.keys() for neuron in summary["neurons"])
     assert "seed: 5" in (folder / "config.yaml").read_text()
     report = (folder / "report.html").read_text()
@@ -120,7 +158,18 @@ def test_weights_of_all_validators_share_an_extrinsic(whole):
 
 def books(*more: str) -> dict[str, int]:
     """The books of an embedded chain that makes no block by itself: rao of TAO in all balances and pools, and more."""
-    command = [sys.executable, "-m", "raytensor.devnet", "--port", "0", "--block-time", "manual", "--exit-with-stdin", "--quiet", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "raytensor.devnet",
+        "--port",
+        "0",
+        "--block-time",
+        "manual",
+        "--exit-with-stdin",
+        "--quiet",
+        *more,
+    ]
     node = subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         with ChainClient(json.loads(node.stdout.readline())["endpoint"]) as client:
@@ -190,7 +239,15 @@ def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs):
     changed = start("broken", runs, "resume=auto", "mechanism.query.rows=17")
     assert "mechanism.query.rows=17 (was 128)" in finish(changed) and changed.returncode == 1
 
-    again = start("broken", runs, "resume=auto", "miners.num_hosts=1", "validators.num_scorers=2", "validators.cpus_per_scorer=0.2", "validators.evidence_rounds=2")
+    again = start(
+        "broken",
+        runs,
+        "resume=auto",
+        "miners.num_hosts=1",
+        "validators.num_scorers=2",
+        "validators.cpus_per_scorer=0.2",
+        "validators.evidence_rounds=2",
+    )
     output = finish(again)
     assert again.returncode == 0, output
     assert history(runs / "broken") == history(whole[0])

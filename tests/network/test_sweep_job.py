@@ -15,12 +15,32 @@ from test_job import free_port, wait_until_served
 from test_run import ROOT, environment
 
 RAY = str(Path(sys.executable).parent / "ray")
-FAST = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000", "RAY_health_check_failure_threshold": "3"}
+FAST = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
 SWEEP = [
-    "cluster=laptop", "name=job", "seed=3", "rounds=6", "data.tokenizer=bytes", "data.max_documents=200", "max_concurrent=4", "miners.num_hosts=2",
-    "miners.cpus_per_host=0.4", "miners.heldout_rows=128", "profile.hidden=32", "profile.layers=1", "profile.steps=60", "profile.batch_size=4",
-    "search=own", "+search.space={profile.lr: {loguniform: [1e-4, 2e-2]}}", "search.num_trials=8", "scheduler.kind=none",
-]  # fmt: skip
+    "cluster=laptop",
+    "name=job",
+    "seed=3",
+    "rounds=6",
+    "data.tokenizer=bytes",
+    "data.max_documents=200",
+    "max_concurrent=4",
+    "miners.num_hosts=2",
+    "miners.cpus_per_host=0.4",
+    "miners.heldout_rows=128",
+    "profile.hidden=32",
+    "profile.layers=1",
+    "profile.steps=60",
+    "profile.batch_size=4",
+    "search=own",
+    "+search.space={profile.lr: {loguniform: [1e-4, 2e-2]}}",
+    "search.num_trials=8",
+    "scheduler.kind=none",
+]
 
 
 def node(env: dict[str, str], log: Path, *args: str) -> subprocess.Popen:
@@ -43,12 +63,24 @@ def two_nodes(tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     env = environment() | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PATH": path} | FAST
     gcs, dashboard, agent = free_port(), free_port(), free_port()
-    head = node(env, tmp_path / "head.log", "--head", "--port", str(gcs), "--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent))
+    head = node(
+        env,
+        tmp_path / "head.log",
+        "--head",
+        "--port",
+        str(gcs),
+        "--dashboard-port",
+        str(dashboard),
+        "--dashboard-agent-listen-port",
+        str(agent),
+    )
     processes = [head]
     try:
         for port, place in ((dashboard, "/api/version"), (agent, "/api/local_raylet_healthz")):
             wait_until_served(f"http://127.0.0.1:{port}{place}", token, head, tmp_path / "head.log")
-        second = node(env, tmp_path / "second.log", "--address", f"127.0.0.1:{gcs}")  # one after the other: both look for free ports
+        second = node(
+            env, tmp_path / "second.log", "--address", f"127.0.0.1:{gcs}"
+        )  # one after the other: both look for free ports
         processes.append(second)
         wait_for(tmp_path / "second.log", "Ray runtime started", second)
         yield f"http://127.0.0.1:{dashboard}", env, second
@@ -83,4 +115,6 @@ def test_a_node_dies_and_the_sweep_goes_on(two_nodes, tmp_path):
     assert job.wait(timeout=60) == 0, output
     assert killed, output
     summary = json.loads((tmp_path / "runs" / "job" / "summary.json").read_text())
-    assert len(summary["trials"]) == 8 and all(trial["status"] == "finished" and trial["rounds"] == 6 for trial in summary["trials"]), output
+    assert len(summary["trials"]) == 8 and all(
+        trial["status"] == "finished" and trial["rounds"] == 6 for trial in summary["trials"]
+    ), output

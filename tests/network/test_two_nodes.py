@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from test_job import free_port, wait_until_served
 from test_run import ROOT, environment
 

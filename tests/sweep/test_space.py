@@ -9,11 +9,16 @@ import pytest
 from raytensor import config
 from raytensor.config.sweep import SweepConfig
 from raytensor.errors import ClusterError, ConfigError
-from raytensor.sweep import space, tuner
-from raytensor.sweep.job import sweep_main
+from raytensor.jobs.sweep import space, tuner
+from raytensor.jobs.sweep.job import sweep_main
 
 KEYS = space.settings_of(SweepConfig)
-SPACE = {"profile.lr": {"loguniform": [1e-3, 1e-1]}, "profile.layers": {"int": [1, 3]}, "profile.batch_size": {"choice": [4, 8]}, "profile.steps": {"uniform": [1, 9]}}
+SPACE = {
+    "profile.lr": {"loguniform": [1e-3, 1e-1]},
+    "profile.layers": {"int": [1, 3]},
+    "profile.batch_size": {"choice": [4, 8]},
+    "profile.steps": {"uniform": [1, 9]},
+}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +56,9 @@ def test_random_points_follow_from_the_seed_and_lie_in_the_space():
     assert points[:10] == space.points(found, "random", 10, 7)  # more trials leave the first ones as they are
     assert all(1e-3 <= p["profile.lr"] <= 1e-1 and p["profile.batch_size"] in (4, 8) for p in points)
     assert {p["profile.layers"] for p in points} == {1, 2, 3}
-    assert sum(p["profile.lr"] < 1e-2 for p in points) in range(10, 31)  # as many below the middle of the logarithms as above
+    assert sum(p["profile.lr"] < 1e-2 for p in points) in range(
+        10, 31
+    )  # as many below the middle of the logarithms as above
     assert len({tuple(space.overrides(p)) for p in points}) == 40
 
 
@@ -66,11 +73,26 @@ def test_a_small_space_is_tried_once_and_a_grid_whole():
 
 
 def test_an_override_list_is_the_point():
-    point = {"profile.lr": 0.0012345, "profile.batch_size": 4, "profile.model": None, "profile.activation_checkpointing": True}
+    point = {
+        "profile.lr": 0.0012345,
+        "profile.batch_size": 4,
+        "profile.model": None,
+        "profile.activation_checkpointing": True,
+    }
     lines = space.overrides(point)
-    assert lines == ["profile.activation_checkpointing=true", "profile.batch_size=4", "profile.lr=0.0012345", "profile.model=null"]
+    assert lines == [
+        "profile.activation_checkpointing=true",
+        "profile.batch_size=4",
+        "profile.lr=0.0012345",
+        "profile.model=null",
+    ]
     profile = config.compose("sweep", lines).profile
-    assert (profile.lr, profile.batch_size, profile.model, profile.activation_checkpointing) == (0.0012345, 4, None, True)
+    assert (profile.lr, profile.batch_size, profile.model, profile.activation_checkpointing) == (
+        0.0012345,
+        4,
+        None,
+        True,
+    )
 
 
 @pytest.mark.parametrize("search", ["small", "lr", "pbt", "gpus"])
@@ -94,7 +116,10 @@ def test_every_shipped_space_can_be_tried(search):
 def test_a_trial_that_can_not_be_trained_is_named():
     cfg = config.compose("sweep", ["search=own"])
     found = space.parse({"profile.hidden": {"choice": [64, 36]}, "profile.heads": {"choice": [2, 4]}}, KEYS)
-    with pytest.raises(ConfigError, match=r"(?s)trial profile.heads=4 profile.hidden=36 can't be trained.*multiple of 2 \* profile.heads.*fix: change"):
+    with pytest.raises(
+        ConfigError,
+        match=r"(?s)trial profile.heads=4 profile.hidden=36 can't be trained.*multiple of 2 \* profile.heads.*fix: change",
+    ):
         tuner.demand(cfg, [], space.points(found, "grid", 4, 0), cpus=2)
 
 
@@ -148,7 +173,7 @@ def test_asha_stands_by_its_decisions(tmp_path):
     """Begun again, results in another order are judged as they were; new ones are judged beside the old."""
     from types import SimpleNamespace
 
-    from raytensor.sweep.asha import RecordedASHA
+    from raytensor.jobs.sweep.asha import RecordedASHA
 
     def scheduler() -> RecordedASHA:
         return RecordedASHA(tmp_path / "decisions.jsonl", metric="loss", max_t=9, grace_period=1, reduction_factor=3)

@@ -14,14 +14,29 @@ import pytest
 
 from raytensor import config
 from raytensor.errors import RunError
-from raytensor.sweep.job import sweep_main
+from raytensor.jobs.sweep.job import sweep_main
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "seed=3", "rounds=3", "data.tokenizer=bytes", "data.max_documents=60", "cluster.num_cpus=4", "max_concurrent=2", "miners.num_hosts=1",
-    "miners.cpus_per_host=0.5", "miners.heldout_rows=128", "profile.hidden=32", "profile.layers=1", "profile.steps=40", "profile.batch_size=4",
-    "search=own", "+search.space={profile.lr: {loguniform: [1e-5, 2e-2]}}", "search.num_trials=4", "rank_by=incentive", "mechanism.query.rows=64",
-]  # fmt: skip
+    "seed=3",
+    "rounds=3",
+    "data.tokenizer=bytes",
+    "data.max_documents=60",
+    "cluster.num_cpus=4",
+    "max_concurrent=2",
+    "miners.num_hosts=1",
+    "miners.cpus_per_host=0.5",
+    "miners.heldout_rows=128",
+    "profile.hidden=32",
+    "profile.layers=1",
+    "profile.steps=40",
+    "profile.batch_size=4",
+    "search=own",
+    "+search.space={profile.lr: {loguniform: [1e-5, 2e-2]}}",
+    "search.num_trials=4",
+    "rank_by=incentive",
+    "mechanism.query.rows=64",
+]
 
 AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
 
@@ -29,8 +44,19 @@ AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
 def start(name: str, runs: Path, *more: str) -> subprocess.Popen:
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     env |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "raytensor", "sweep", f"name={name}", f"paths.runs={runs}", f"paths.cache={runs}/cache", *more]
-    return subprocess.Popen(command, cwd=runs, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "raytensor",
+        "sweep",
+        f"name={name}",
+        f"paths.runs={runs}",
+        f"paths.cache={runs}/cache",
+        *more,
+    ]
+    return subprocess.Popen(
+        command, cwd=runs, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def finish(process: subprocess.Popen, timeout_s: float = 400) -> str:
@@ -96,7 +122,9 @@ def test_kill_9_in_the_middle_loses_no_trial_and_no_round(tmp_path):
     for file, lines in before.items():  # what was trained before the kill stands as it was
         now = file.read_text().splitlines()
         whole = [line for line in lines if line.endswith("}")]
-        assert now[: len(whole)] == whole and [json.loads(line)["round"] for line in now if line.endswith("}")] == list(range(1, len(now) + 1))
+        assert now[: len(whole)] == whole and [json.loads(line)["round"] for line in now if line.endswith("}")] == list(
+            range(1, len(now) + 1)
+        )
     best = json.loads((tmp_path / "s" / "summary.json").read_text())["trials"][0]
     assert best["incentive"] == max(trial["incentive"] for trial in found.values()) > 0
     assert best["heldout_loss"] == min(trial["heldout_loss"] for trial in found.values())
@@ -126,11 +154,18 @@ def test_24_trials_with_asha_killed_and_resumed_give_the_same_best(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [["search=pbt", "scheduler.kind=pbt", "search.num_trials=4"], ["search.method=optuna", "search.num_trials=5"]])
+@pytest.mark.parametrize(
+    "more",
+    [["search=pbt", "scheduler.kind=pbt", "search.num_trials=4"], ["search.method=optuna", "search.num_trials=5"]],
+)
 def test_population_based_training_and_optuna(tmp_path, more):
     if "search.method=optuna" in more:
         pytest.importorskip("optuna")
-    rest = [part for part in SMALL if not (part.startswith(("search.num", "rounds")) or ("pbt" in more[0] and "search" in part))]
+    rest = [
+        part
+        for part in SMALL
+        if not (part.startswith(("search.num", "rounds")) or ("pbt" in more[0] and "search" in part))
+    ]
     rest.append("rounds=4")
     finish(start("s", tmp_path, *rest, *more))
     found = trials_of(tmp_path / "s")

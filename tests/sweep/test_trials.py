@@ -12,16 +12,26 @@ from raytensor import config
 from raytensor.data import text as texts
 from raytensor.data.text import Text, unigram
 from raytensor.errors import ConfigError
-from raytensor.sweep import outcome
-from raytensor.sweep.host import TrialHost
-from raytensor.sweep.incentive import epoch_shares, incentives
-from raytensor.sweep.lesson import Lessons
-from raytensor.sweep.rank import TrialRank
-from raytensor.sweep.store import Store, key_of
+from raytensor.jobs.sweep import outcome
+from raytensor.jobs.sweep.host import TrialHost
+from raytensor.jobs.sweep.incentive import epoch_shares, incentives
+from raytensor.jobs.sweep.rank import TrialRank
+from raytensor.jobs.sweep.store import Store, key_of
+from raytensor.jobs.sweep.trial_data import Lessons
 
 V = 64
-BASE = ["profile.hidden=32", "profile.layers=1", "profile.steps=6", "profile.batch_size=4", "miners.seq_len=16", "miners.heldout_rows=64",
-        "mechanism.query.rows=64", "mechanism.query.context=12", "mechanism.query.shortest=4", "mechanism.query.top_k=16"]  # fmt: skip
+BASE = [
+    "profile.hidden=32",
+    "profile.layers=1",
+    "profile.steps=6",
+    "profile.batch_size=4",
+    "miners.seq_len=16",
+    "miners.heldout_rows=64",
+    "mechanism.query.rows=64",
+    "mechanism.query.context=12",
+    "mechanism.query.shortest=4",
+    "mechanism.query.top_k=16",
+]
 
 
 def lineage(*overrides: str):
@@ -67,7 +77,10 @@ def at_once(host: TrialHost, lineages, round: int) -> list[dict]:
 
 def test_a_trial_is_its_override_list(text_file, tmp_path):
     """Beside others or alone, in one process or in two lives: the same numbers, bit for bit."""
-    trials = [lineage(f"profile.lr={lr}", f"profile.layers={layers}") for lr, layers in ((0.003, 1), (0.01, 1), (0.03, 1), (0.01, 2))]
+    trials = [
+        lineage(f"profile.lr={lr}", f"profile.layers={layers}")
+        for lr, layers in ((0.003, 1), (0.01, 1), (0.03, 1), (0.01, 2))
+    ]
     host = TrialHost(BASE, text_file, tmp_path / "one")
     together = [at_once(host, trials, round) for round in (1, 2, 3)]
     assert together[2][1]["heldout_loss"] < together[0][1]["heldout_loss"] < np.log(V) + 0.3
@@ -76,7 +89,9 @@ def test_a_trial_is_its_override_list(text_file, tmp_path):
     again = TrialHost(BASE, text_file, tmp_path / "two")  # as after kill -9
     alone.append(again.advance(trials[1], 3))
     for round in range(3):
-        assert {k: v for k, v in alone[round].items() if k != "wall_s"} == {k: v for k, v in together[round][1].items() if k != "wall_s"}
+        assert {k: v for k, v in alone[round].items() if k != "wall_s"} == {
+            k: v for k, v in together[round][1].items() if k != "wall_s"
+        }
 
 
 def test_what_is_on_file_is_not_trained_again(text_file, tmp_path, monkeypatch):
@@ -136,7 +151,9 @@ def test_a_trial_goes_on_from_another_with_changed_settings(text_file, tmp_path)
     assert [r["heldout_loss"] for r in store.results(child).values()] == [*straight[:2], changed]
     same = (*parent, (2, ("profile.lr=0.003",)))
     assert host.advance(same, 3)["heldout_loss"] == straight[2]
-    again = TrialHost(BASE, text_file, tmp_path / "other")  # nothing on file: parent and child are trained from the start
+    again = TrialHost(
+        BASE, text_file, tmp_path / "other"
+    )  # nothing on file: parent and child are trained from the start
     assert again.advance(child, 3)["heldout_loss"] == changed
 
 
@@ -146,7 +163,9 @@ def test_a_rank_and_a_host_train_the_same_trial(text_file, tmp_path):
     host = TrialHost(BASE, text_file, tmp_path / "host")
     rank = TrialRank(BASE, text_file, tmp_path / "rank", trial, 0, None)
     for round in (1, 2):
-        assert rank.advance(trial, round)["heldout_loss"] == pytest.approx(host.advance(trial, round)["heldout_loss"], abs=1e-3)
+        assert rank.advance(trial, round)["heldout_loss"] == pytest.approx(
+            host.advance(trial, round)["heldout_loss"], abs=1e-3
+        )
     known = rank.advance(trial, 2)
     assert TrialRank(BASE, text_file, tmp_path / "rank", trial, 0, None).advance(trial, 2) == known
 
@@ -176,13 +195,19 @@ def test_a_torn_line_is_dropped(tmp_path):
 
 def test_incentive_follows_the_models(text_file, tmp_path):
     """Side by side as miners: the better a trial's model, the more it earns; an untrained one earns nothing."""
-    trials = {1: (lineage("profile.lr=0.02"), 6), 2: (lineage("profile.lr=0.02"), 3), 3: (lineage("profile.lr=1e-6"), 1)}
+    trials = {
+        1: (lineage("profile.lr=0.02"), 6),
+        2: (lineage("profile.lr=0.02"), 3),
+        3: (lineage("profile.lr=1e-6"), 1),
+    }
     host = TrialHost(BASE, text_file, tmp_path, keep_all=True)
     for trial, rounds in trials.values():
         for round in range(1, rounds + 1):
             host.advance(trial, round)
     lessons = Lessons(BASE, texts.load(text_file))
-    found = incentives(lessons.settings(()), lessons.text, list(trials), lambda number, tasks: host.answer(*trials[number], tasks))
+    found = incentives(
+        lessons.settings(()), lessons.text, list(trials), lambda number, tasks: host.answer(*trials[number], tasks)
+    )
     assert found[1] > found[2] > found[3] == 0.0 and sum(found.values()) == pytest.approx(1.0, abs=1e-6)
 
 
@@ -203,7 +228,13 @@ def test_the_best_is_a_file_that_run_takes(tmp_path):
     override = command.split("'")[1]
     run = config.compose("run", [override, "experiment=best"])
     (profile,) = run.miners.profiles
-    assert (profile.lr, profile.hidden, profile.steps, run.miners.seq_len, run.data.tokenizer) == (0.0042, 32, 6, 16, "bytes")
+    assert (profile.lr, profile.hidden, profile.steps, run.miners.seq_len, run.data.tokenizer) == (
+        0.0042,
+        32,
+        6,
+        16,
+        "bytes",
+    )
 
 
 def test_ranking():
@@ -216,4 +247,14 @@ def test_ranking():
     assert [t.number for t in outcome.ranked(made, "heldout_loss")] == [2, 1, 3, 4]
     assert [t.number for t in outcome.ranked(made, "incentive")][:2] == [1, 2]
     head, best, *_ = outcome.table(outcome.ranked(made, "heldout_loss"), ["a"])
-    assert dict(zip(head, best, strict=True)) == {"rank": "1", "trial": "2", "a": "2", "status": "finished", "rounds": "2", "heldout_loss": "1.0000", "train_loss": "", "incentive": "0.3000", "train_s": "0.0"}
+    assert dict(zip(head, best, strict=True)) == {
+        "rank": "1",
+        "trial": "2",
+        "a": "2",
+        "status": "finished",
+        "rounds": "2",
+        "heldout_loss": "1.0000",
+        "train_loss": "",
+        "incentive": "0.3000",
+        "train_s": "0.0",
+    }

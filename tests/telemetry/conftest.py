@@ -12,7 +12,9 @@ from raytensor.telemetry import events as ev
 BEHAVIOURS = ["honest"] * 6 + ["copy", "silent"]
 
 
-def synthetic_events(num_miners: int = 8, num_validators: int = 3, rounds: int = 12, start: float = 1_700_000_000.0, seed: int = 1) -> list[ev.Event]:
+def synthetic_events(
+    num_miners: int = 8, num_validators: int = 3, rounds: int = 12, start: float = 1_700_000_000.0, seed: int = 1
+) -> list[ev.Event]:
     """The events of a whole run; uid 0 owns the subnet, then validators, then miners."""
     noise = random.Random(seed)
     validators = [f"5Val{n:02d}" + "V" * 42 for n in range(num_validators)]
@@ -20,12 +22,17 @@ def synthetic_events(num_miners: int = 8, num_validators: int = 3, rounds: int =
     neurons = [ev.NeuronInfo(0, "5Owner" + "O" * 42, "owner", "", "owner")]
     neurons += [ev.NeuronInfo(1 + n, key, "validator", "", f"validator-{n}") for n, key in enumerate(validators)]
     neurons += [
-        ev.NeuronInfo(1 + num_validators + n, key, "miner", BEHAVIOURS[n % len(BEHAVIOURS)], f"miner-{n}") for n, key in enumerate(miners)
+        ev.NeuronInfo(1 + num_validators + n, key, "miner", BEHAVIOURS[n % len(BEHAVIOURS)], f"miner-{n}")
+        for n, key in enumerate(miners)
     ]
     t = start
     out: list[ev.Event] = [ev.Started(name="demo", rounds=rounds, seed=0, version="0.1.0", t=t)]
     out += [ev.Phase(text="starting Ray (about 7 s)", t=t + 0.5), ev.Phase(text="starting the chain", t=t + 7.5)]
-    out += [ev.NetworkUp(endpoint="ws://127.0.0.1:40113", netuid=1, spec_version=318, tempo=20, neurons=tuple(neurons), t=t + 12)]
+    out += [
+        ev.NetworkUp(
+            endpoint="ws://127.0.0.1:40113", netuid=1, spec_version=318, tempo=20, neurons=tuple(neurons), t=t + 12
+        )
+    ]
     t += 14.0
     out.append(ev.Phase(text="playing rounds", t=t))
     block, sent, included = 30, 14, 14
@@ -52,7 +59,11 @@ def synthetic_events(num_miners: int = 8, num_validators: int = 3, rounds: int =
         for key in validators:
             made = {miner: value * (1 + 0.1 * noise.random()) for miner, value in values.items()}
             out.append(ev.WeightsMade(round=number, hotkey=key, values=made, t=t + wall - 0.5))
-            out.append(ev.ReceiptSeen(call="SubtensorModule.set_weights", signer=key, fate="included", block=block, t=t + wall - 0.1))
+            out.append(
+                ev.ReceiptSeen(
+                    call="SubtensorModule.set_weights", signer=key, fate="included", block=block, t=t + wall - 0.1
+                )
+            )
         sent += num_validators
         included += num_validators
         out.append(ev.Extrinsics(submitted=sent, included=included, failed=0, t=t + wall - 0.05))
@@ -60,11 +71,22 @@ def synthetic_events(num_miners: int = 8, num_validators: int = 3, rounds: int =
         silent = num_miners - len(losses)
         out.append(
             ev.RoundDone(
-                round=number, rounds=rounds, wall_s=wall, train_s=wall * 0.6, ask_s=wall * 0.1, score_s=wall * 0.15, chain_s=wall * 0.1,
-                idle_s=wall * 0.05, responses=len(losses) * num_validators, failures={"silent": silent * num_validators} if silent else {},
-                responses_per_s=len(losses) * num_validators / wall, losses=losses, values=values, t=t,
+                round=number,
+                rounds=rounds,
+                wall_s=wall,
+                train_s=wall * 0.6,
+                ask_s=wall * 0.1,
+                score_s=wall * 0.15,
+                chain_s=wall * 0.1,
+                idle_s=wall * 0.05,
+                responses=len(losses) * num_validators,
+                failures={"silent": silent * num_validators} if silent else {},
+                responses_per_s=len(losses) * num_validators / wall,
+                losses=losses,
+                values=values,
+                t=t,
             )
-        )  # fmt: skip
+        )
     out.append(ev.Stopped(reason="finished", t=t + 1.0))
     return out
 

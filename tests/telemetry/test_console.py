@@ -41,7 +41,13 @@ def test_pieces():
     assert [bar(share, 4) for share in (0.0, 0.25, 0.28125, 1.0, 7.0)] == ["    ", "█   ", "█▏  ", "████", "████"]
     assert short("5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY") == "5Grw…utQY" and short("5Val") == "5Val"
     assert [minutes(s) for s in (None, 0.4, 65.0, 59.6, 7209.0)] == ["-", "0:00", "1:05", "1:00", "2:00:09"]
-    assert [tao(rao) for rao in (0, 99_999, 100_000, 41_000_000_001, 10**18 + 999_900_000)] == ["0.0000", "0.0000", "0.0001", "41.0000", "1000000000.9999"]
+    assert [tao(rao) for rao in (0, 99_999, 100_000, 41_000_000_001, 10**18 + 999_900_000)] == [
+        "0.0000",
+        "0.0000",
+        "0.0001",
+        "41.0000",
+        "1000000000.9999",
+    ]
 
 
 def test_ends_keep_both_and_count_the_rest():
@@ -71,14 +77,18 @@ def test_the_live_view_word_by_word(make_events):
     assert "extrinsics 18 sent, 18 included, 0 failed" in text
     assert "now: playing rounds" in text and "dividends: validator-0 1.000" in text
     rows = [line.split() for line in text.splitlines() if " miner-" in line]
-    assert [row[:3] for row in rows] == [["2", "miner-0", "honest"], ["3", "miner-1", "honest"], ["4", "miner-2", "honest"]]
+    assert [row[:3] for row in rows] == [
+        ["2", "miner-0", "honest"],
+        ["3", "miner-1", "honest"],
+        ["4", "miner-2", "honest"],
+    ]
 
 
 @pytest.mark.parametrize(("width", "word"), [(80, "turned d…"), (120, "turned down")])
 def test_where_miners_stand_is_shown_where_a_mechanism_says_it(make_events, width, word):
     events = make_events(3, 1, rounds=4)
     newest = next(event for event in reversed(events) if isinstance(event, ev.RoundDone))
-    standings = {key: "turned down" for key in newest.losses} | {min(newest.losses): "king"}
+    standings = dict.fromkeys(newest.losses, "turned down") | {min(newest.losses): "king"}
     told = [replace(event, standings=standings) if event is newest else event for event in events]
     history = History(told)
     lines = rendered(live_view(history, "demo", events[-1].t, width, 24), width, 24)
@@ -88,17 +98,31 @@ def test_where_miners_stand_is_shown_where_a_mechanism_says_it(make_events, widt
     summary = build_summary(history)
     assert [n["standing"] for n in summary["neurons"]] == ["", "", "king", "turned down", "turned down"]
     assert "king" in "\n".join(rendered(final_table(summary, 120, 40), 120, 40))
-    assert '<th class="word">standing</th>' in _page(history, summary, {}, "") and ">standing<" not in _page(History(events), build_summary(History(events)), {}, "")
+    assert '<th class="word">standing</th>' in _page(history, summary, {}, "") and ">standing<" not in _page(
+        History(events), build_summary(History(events)), {}, ""
+    )
 
 
 def test_before_anything_is_known():
     assert len(rendered(live_view(History(), "demo", 0.0, 80, 24), 80, 24)) == 6
-    events = [ev.NetworkUp(endpoint="ws://x", netuid=1, spec_version=1, tempo=2, neurons=(ev.NeuronInfo(0, "5A", "miner", "honest"),))]
+    events = [
+        ev.NetworkUp(
+            endpoint="ws://x", netuid=1, spec_version=1, tempo=2, neurons=(ev.NeuronInfo(0, "5A", "miner", "honest"),)
+        )
+    ]
     assert "5A" in "\n".join(rendered(live_view(History(events), "demo", 0.0, 80, 24), 80, 24))
 
 
 def test_names_are_not_markup():
-    events = [ev.NetworkUp(endpoint="ws://x", netuid=1, spec_version=1, tempo=2, neurons=(ev.NeuronInfo(0, "5A", "miner", "[red]", "[bold]x"),))]
+    events = [
+        ev.NetworkUp(
+            endpoint="ws://x",
+            netuid=1,
+            spec_version=1,
+            tempo=2,
+            neurons=(ev.NeuronInfo(0, "5A", "miner", "[red]", "[bold]x"),),
+        )
+    ]
     text = "\n".join(rendered(live_view(History(events), "[b]", 0.0, 80, 24), 80, 24))
     assert "[bold]x" in text and "[red]" in text and "[b]" in text
 
@@ -146,7 +170,11 @@ def test_final_table_of_many_fits_a_screen(make_events):
     console.finish(build_summary(console.history))
     lines = out.file.getvalue().splitlines()
     assert len(lines) < 24 and max(map(len, lines)) <= 80
-    assert sum(int(line.split()[1]) for line in lines if line.strip().startswith("…")) + sum(line.strip()[:1].isdigit() for line in lines[2:-2]) == 221
+    assert (
+        sum(int(line.split()[1]) for line in lines if line.strip().startswith("…"))
+        + sum(line.strip()[:1].isdigit() for line in lines[2:-2])
+        == 221
+    )
 
 
 PROGRAM = """
@@ -168,7 +196,9 @@ def in_a_terminal(end: str) -> tuple[str, int, float]:
     env = {**os.environ, "TERM": "xterm-256color"}
     env.pop("COLUMNS", None), env.pop("LINES", None)
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(end=end)], stdin=slave, stdout=slave, stderr=subprocess.PIPE, env=env)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(end=end)], stdin=slave, stdout=slave, stderr=subprocess.PIPE, env=env
+    )
     os.close(slave)
     data, first = b"", None
     try:
@@ -192,7 +222,9 @@ def in_a_terminal(end: str) -> tuple[str, int, float]:
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
-@pytest.mark.parametrize(("end", "status"), [("pass", 0), ("raise RuntimeError('boom')", 1), ("raise KeyboardInterrupt", -2)])
+@pytest.mark.parametrize(
+    ("end", "status"), [("pass", 0), ("raise RuntimeError('boom')", 1), ("raise KeyboardInterrupt", -2)]
+)
 def test_the_terminal_is_given_back(end, status):
     text, rc, first = in_a_terminal(end)
     assert rc == status

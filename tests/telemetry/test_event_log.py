@@ -22,22 +22,50 @@ ALL = [
     ev.Started(name="demo", rounds=12, seed=3, version="0.1.0", t=1.0),
     ev.Phase(text="starting Ray", t=1.5),
     ev.NetworkUp(
-        endpoint="ws://127.0.0.1:9944", netuid=1, spec_version=318, tempo=20, t=2.0,
+        endpoint="ws://127.0.0.1:9944",
+        netuid=1,
+        spec_version=318,
+        tempo=20,
+        t=2.0,
         neurons=(ev.NeuronInfo(0, "5Owner", "owner"), ev.NeuronInfo(1, "5Min", "miner", "honest", "miner-0")),
     ),
     ev.RoundDone(
-        round=1, rounds=12, wall_s=4.0, train_s=2.0, ask_s=0.5, score_s=1.0, chain_s=0.25, idle_s=0.25, responses=24,
-        failures={"silent": 3}, responses_per_s=6.0, losses={"5Min": 5.5}, values={"5Min": 0.25}, t=3.0,
+        round=1,
+        rounds=12,
+        wall_s=4.0,
+        train_s=2.0,
+        ask_s=0.5,
+        score_s=1.0,
+        chain_s=0.25,
+        idle_s=0.25,
+        responses=24,
+        failures={"silent": 3},
+        responses_per_s=6.0,
+        losses={"5Min": 5.5},
+        values={"5Min": 0.25},
+        t=3.0,
     ),
     ev.WeightsMade(round=1, hotkey="5Val", values={"5Min": 1.0}, t=3.5),
-    ev.ReceiptSeen(call="SubtensorModule.set_weights", signer="5Val", fate="failed", block=7, error="NotRegistered", action="register", t=4.0),
+    ev.ReceiptSeen(
+        call="SubtensorModule.set_weights",
+        signer="5Val",
+        fate="failed",
+        block=7,
+        error="NotRegistered",
+        action="register",
+        t=4.0,
+    ),
     ev.BlockSeen(block=7, tempo=20, blocks_until_epoch=13, t=4.5),
-    ev.EpochSeen(block=20, incentive={"5Min": 1.0}, dividends={"5Val": 1.0}, emission_rao={"5Min": 41_000_000_001}, t=5.0),
+    ev.EpochSeen(
+        block=20, incentive={"5Min": 1.0}, dividends={"5Val": 1.0}, emission_rao={"5Min": 41_000_000_001}, t=5.0
+    ),
     ev.Extrinsics(submitted=3, included=2, failed=1, t=5.5),
-    ev.TrainStep(step=10, steps=40, loss=5.5, rate=3e-3, tokens_per_s=4000.0, eta_s=30.5, ranks=2, epoch=1, heldout=5.75, t=5.75),
+    ev.TrainStep(
+        step=10, steps=40, loss=5.5, rate=3e-3, tokens_per_s=4000.0, eta_s=30.5, ranks=2, epoch=1, heldout=5.75, t=5.75
+    ),
     ev.Warned(text="slow", fix="buy", t=6.0),
     ev.Stopped(reason="finished", t=7.0),
-]  # fmt: skip
+]
 
 
 def test_every_kind_is_covered_here():
@@ -63,7 +91,9 @@ def test_text_with_line_ends_stays_on_one_line():
 
 
 def test_numpy_scalars_and_numbers_that_are_not_finite():
-    event = ev.RoundDone(round=np.int64(1), rounds=2, wall_s=math.inf, losses={"a": np.float32(0.5), "b": math.nan}, t=1.0)
+    event = ev.RoundDone(
+        round=np.int64(1), rounds=2, wall_s=math.inf, losses={"a": np.float32(0.5), "b": math.nan}, t=1.0
+    )
     body = json.loads(to_line(event))
     assert body["round"] == 1 and body["wall_s"] is None and body["losses"] == {"a": 0.5, "b": None}
     back = from_line(to_line(event))
@@ -76,13 +106,29 @@ def test_optional_fields_stay_none():
 
 
 def test_a_receipt_becomes_an_event():
-    receipt = Receipt("id", "SubtensorModule.set_weights", "5Val", Fate.NOT_SENT, error="SettingWeightsTooFast", action="wait", fee_rao=5)
+    receipt = Receipt(
+        "id",
+        "SubtensorModule.set_weights",
+        "5Val",
+        Fate.NOT_SENT,
+        error="SettingWeightsTooFast",
+        action="wait",
+        fee_rao=5,
+    )
     event = ev.ReceiptSeen.of(receipt)
-    assert (event.fate, event.error, event.action, event.fee_rao, event.block) == ("not_sent", "SettingWeightsTooFast", "wait", 5, None)
+    assert (event.fate, event.error, event.action, event.fee_rao, event.block) == (
+        "not_sent",
+        "SettingWeightsTooFast",
+        "wait",
+        5,
+        None,
+    )
 
 
 def test_a_login_in_the_endpoint_is_never_written():
-    event = ev.NetworkUp(endpoint="wss://bob:hunter2@node.example/x?api_key=abc", netuid=1, spec_version=1, tempo=2, neurons=())
+    event = ev.NetworkUp(
+        endpoint="wss://bob:hunter2@node.example/x?api_key=abc", netuid=1, spec_version=1, tempo=2, neurons=()
+    )
     assert "hunter2" not in to_line(event) and "abc" not in to_line(event)
     assert event.endpoint == "wss://[redacted]@node.example/x?api_key=[redacted]"
 

@@ -18,14 +18,16 @@ from raytensor.types import Failure, Reason
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 90.0  # an agent hands on what its processes report every few seconds
-LINE = re.compile(r'^ray_(raytensor_\w+)\{(.*)\} (\S+)$')
+LINE = re.compile(r"^ray_(raytensor_\w+)\{(.*)\} (\S+)$")
 OURS = ("netuid", "fate", "lane", "outcome", "call", "way", "le")
 
 
 def scrape(ray) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """(name, our own tags, sorted) -> value, of every series of RayTensor."""
     node = ray.nodes()[0]
-    with urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=20) as answer:
+    with urllib.request.urlopen(
+        f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=20
+    ) as answer:
         text = answer.read().decode()
     found = {}
     for name, tags, value in (match.groups() for match in map(LINE.match, text.splitlines()) if match):

@@ -19,7 +19,14 @@ from raytensor.telemetry.report import write_report
 from raytensor.telemetry.runfolder import RunFolder
 from raytensor.telemetry.summary import build_summary
 
-TITLES = ["Held-out loss per miner", "Incentive per miner", "Pay against loss", "Weight matrix", "Blocks and extrinsics", "Where the time went"]
+TITLES = [
+    "Held-out loss per miner",
+    "Incentive per miner",
+    "Pay against loss",
+    "Weight matrix",
+    "Blocks and extrinsics",
+    "Where the time went",
+]
 
 
 class Page(html.parser.HTMLParser):
@@ -67,7 +74,12 @@ def test_one_file_that_loads_nothing(tmp_path, run_events):
     text = path.read_text()
     page = Page(text)
     names = {tag for tag, _ in page.tags}
-    assert path == tmp_path / "demo" / "report.html" and "script" not in names and "link" not in names and "iframe" not in names
+    assert (
+        path == tmp_path / "demo" / "report.html"
+        and "script" not in names
+        and "link" not in names
+        and "iframe" not in names
+    )
     for _, attrs in page.tags:
         for key in ("src", "href", "xlink:href"):
             assert attrs.get(key, "#").startswith(("#", "data:image/png;base64,"))
@@ -82,7 +94,14 @@ def test_the_facts_and_every_neuron_are_there(tmp_path, run_events):
     page = Page(write_report(folder_of(tmp_path / "demo", run_events)).read_text())
     text = " ".join(page.texts)
     assert "8 miners and 3 validators, 12 of 12 rounds, seed 0, finished, started 2023-11-14 22:13:20 UTC." in text
-    for fact in ("1:34", "252 of 288", "50 sent, 50 included, 0 failed", "block 174, 7 epochs, tempo 20", "Spearman 1.00 over 6 honest miners", "no answer (silent): 36"):
+    for fact in (
+        "1:34",
+        "252 of 288",
+        "50 sent, 50 included, 0 failed",
+        "block 174, 7 epochs, tempo 20",
+        "Spearman 1.00 over 6 honest miners",
+        "no answer (silent): 36",
+    ):
         assert fact in text
     assert "training 60%, asking 10%, scoring 15%, chain 10%, idle 5%" in text
     rows = sum(tag == "tr" for tag, _ in page.tags)
@@ -117,12 +136,16 @@ def test_a_killed_run_without_summary(tmp_path, run_events):
 def test_a_summary_older_than_the_events_is_not_used(tmp_path, run_events):
     folder = folder_of(tmp_path / "demo", run_events)
     summary = json.loads((folder / "summary.json").read_text())
-    (folder / "summary.json").write_text(json.dumps(summary | {"rounds": 11, "extrinsics": {"submitted": 777, "included": 0, "failed": 0}}))
+    (folder / "summary.json").write_text(
+        json.dumps(summary | {"rounds": 11, "extrinsics": {"submitted": 777, "included": 0, "failed": 0}})
+    )
     assert "777" not in write_report(folder).read_text()
 
 
 def test_a_run_that_never_got_going(tmp_path):
-    folder = folder_of(tmp_path / "demo", [ev.Started(name="demo", rounds=3, t=1.0), ev.Stopped(reason="no chain", t=2.0)])
+    folder = folder_of(
+        tmp_path / "demo", [ev.Started(name="demo", rounds=3, t=1.0), ev.Stopped(reason="no chain", t=2.0)]
+    )
     text = " ".join(Page(write_report(folder).read_text()).texts)
     assert "there is nothing to draw" in text and "ended: no chain" in text
 
@@ -153,7 +176,11 @@ def test_odd_sizes(tmp_path, make_events, miners, validators, rounds):
 
 
 def test_long_runs_are_thinned():
-    assert _thin(list(range(1000)))[0] == 0 and _thin(list(range(1000)))[-1] == 999 and len(_thin(list(range(1000)))) == 300
+    assert (
+        _thin(list(range(1000)))[0] == 0
+        and _thin(list(range(1000)))[-1] == 999
+        and len(_thin(list(range(1000)))) == 300
+    )
     assert _thin([1, 2]) == [1, 2] and MAX_LINES == 64
 
 

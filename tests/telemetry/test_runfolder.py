@@ -27,10 +27,15 @@ def test_claims_makes_and_lets_go(tmp_path):
 
 def test_two_processes_never_share_a_folder(tmp_path):
     program = "import sys; from raytensor.telemetry.runfolder import RunFolder; f = RunFolder(sys.argv[1]); print('in', flush=True); sys.stdin.read()"
-    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "a")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "a")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert other.stdout.readline() == "in\n"
-        with pytest.raises(RunError, match=rf"another run works in it \(process {other.pid}\); wait for it, stop it, or take another name"):
+        with pytest.raises(
+            RunError,
+            match=rf"another run works in it \(process {other.pid}\); wait for it, stop it, or take another name",
+        ):
             RunFolder(tmp_path / "a")
         other.kill()
         other.wait(timeout=10)
@@ -43,7 +48,9 @@ def test_two_processes_never_share_a_folder(tmp_path):
 def test_a_finished_run_is_not_written_over(tmp_path):
     with RunFolder(tmp_path / "demo") as folder:
         folder.events.write_text("")
-    with pytest.raises(RunError, match="holds a run already; take another name, or go on from it with `name=demo resume=auto`"):
+    with pytest.raises(
+        RunError, match="holds a run already; take another name, or go on from it with `name=demo resume=auto`"
+    ):
         RunFolder(tmp_path / "demo")
     RunFolder(tmp_path / "demo", resume="auto").close()
 
@@ -105,7 +112,11 @@ def test_the_shipped_configuration_is_written_unharmed(tmp_path):
         folder.write_config(cfg)
         text = folder.config.read_text()
     written = yaml.safe_load(text)
-    assert written["seed"] == 7 and written["data"]["tokenizer"] == "bpe" and written["miners"]["profiles"][0]["hidden"] == 128
+    assert (
+        written["seed"] == 7
+        and written["data"]["tokenizer"] == "bpe"
+        and written["miners"]["profiles"][0]["hidden"] == 128
+    )
     assert "redacted" not in text
 
 

@@ -26,43 +26,131 @@ def small_run() -> list[ev.Event]:
         ev.NetworkUp(endpoint="ws://127.0.0.1:1", netuid=4, spec_version=318, tempo=10, neurons=NEURONS, t=103.0),
         ev.BlockSeen(block=9, tempo=10, blocks_until_epoch=1, t=104.0),
         ev.RoundDone(
-            round=1, rounds=2, wall_s=4.0, train_s=2.0, ask_s=0.5, score_s=0.5, chain_s=1.0, idle_s=0.0, responses=1,
-            failures={"silent": 1}, responses_per_s=0.25, losses={"M1": 6.0}, values={"M1": 0.5}, t=108.0,
+            round=1,
+            rounds=2,
+            wall_s=4.0,
+            train_s=2.0,
+            ask_s=0.5,
+            score_s=0.5,
+            chain_s=1.0,
+            idle_s=0.0,
+            responses=1,
+            failures={"silent": 1},
+            responses_per_s=0.25,
+            losses={"M1": 6.0},
+            values={"M1": 0.5},
+            t=108.0,
         ),
-        ev.EpochSeen(block=10, incentive={"M1": 1.0}, dividends={"V1": 1.0}, emission_rao={"M1": 41, "V1": 40}, t=108.5),
+        ev.EpochSeen(
+            block=10, incentive={"M1": 1.0}, dividends={"V1": 1.0}, emission_rao={"M1": 41, "V1": 40}, t=108.5
+        ),
         ev.WeightsMade(round=1, hotkey="V1", values={"M1": 3.0, "M2": 1.0}, t=109.0),
         ev.Extrinsics(submitted=5, included=4, failed=1, t=109.0),
         ev.RoundDone(
-            round=2, rounds=2, wall_s=6.0, train_s=4.0, ask_s=0.5, score_s=0.5, chain_s=0.0, idle_s=1.0, responses=1,
-            failures={"silent": 1}, responses_per_s=0.25, losses={"M1": 5.0, "M2": math.nan}, values={"M1": 0.75}, t=114.0,
+            round=2,
+            rounds=2,
+            wall_s=6.0,
+            train_s=4.0,
+            ask_s=0.5,
+            score_s=0.5,
+            chain_s=0.0,
+            idle_s=1.0,
+            responses=1,
+            failures={"silent": 1},
+            responses_per_s=0.25,
+            losses={"M1": 5.0, "M2": math.nan},
+            values={"M1": 0.75},
+            t=114.0,
         ),
-        ev.EpochSeen(block=20, incentive={"M1": 0.75, "M2": 0.25}, dividends={"V1": 1.0}, emission_rao={"M1": 31, "M2": 10, "V1": 41}, t=114.5),
+        ev.EpochSeen(
+            block=20,
+            incentive={"M1": 0.75, "M2": 0.25},
+            dividends={"V1": 1.0},
+            emission_rao={"M1": 31, "M2": 10, "V1": 41},
+            t=114.5,
+        ),
         ev.BlockSeen(block=21, tempo=10, blocks_until_epoch=9, t=115.0),
         ev.Stopped(reason="finished", t=116.0),
-    ]  # fmt: skip
+    ]
 
 
 def test_every_number_of_the_summary():
     summary = build_summary(History(small_run()), machine={"cpus": 2}, versions={"python": "3.11"})
     assert summary == {
-        "name": "demo", "rounds": 2, "rounds_planned": 2, "netuid": 4, "seed": 9, "wall_s": 16.0, "stopped": "finished",
+        "name": "demo",
+        "rounds": 2,
+        "rounds_planned": 2,
+        "netuid": 4,
+        "seed": 9,
+        "wall_s": 16.0,
+        "stopped": "finished",
         "chain": {"endpoint": "ws://127.0.0.1:1", "spec_version": 318, "tempo": 10, "last_block": 21, "epochs": 2},
         "extrinsics": {"submitted": 5, "included": 4, "failed": 1},
         "neurons": [
-            {"uid": 0, "hotkey": "O", "name": "owner", "role": "owner", "behaviour": "", "standing": "", "heldout_loss": None, "score": None,
-             "weight": None, "incentive": 0.0, "dividends": 0.0, "emission_rao": 0},
-            {"uid": 1, "hotkey": "V1", "name": "validator-0", "role": "validator", "behaviour": "", "standing": "", "heldout_loss": None, "score": None,
-             "weight": None, "incentive": 0.0, "dividends": 1.0, "emission_rao": 81},
-            {"uid": 2, "hotkey": "M1", "name": "miner-0", "role": "miner", "behaviour": "honest", "standing": "", "heldout_loss": 5.0, "score": 0.75,
-             "weight": 0.75, "incentive": 0.75, "dividends": 0.0, "emission_rao": 72},
-            {"uid": 3, "hotkey": "M2", "name": "miner-1", "role": "miner", "behaviour": "silent", "standing": "", "heldout_loss": None, "score": None,
-             "weight": 0.25, "incentive": 0.25, "dividends": 0.0, "emission_rao": 10},
+            {
+                "uid": 0,
+                "hotkey": "O",
+                "name": "owner",
+                "role": "owner",
+                "behaviour": "",
+                "standing": "",
+                "heldout_loss": None,
+                "score": None,
+                "weight": None,
+                "incentive": 0.0,
+                "dividends": 0.0,
+                "emission_rao": 0,
+            },
+            {
+                "uid": 1,
+                "hotkey": "V1",
+                "name": "validator-0",
+                "role": "validator",
+                "behaviour": "",
+                "standing": "",
+                "heldout_loss": None,
+                "score": None,
+                "weight": None,
+                "incentive": 0.0,
+                "dividends": 1.0,
+                "emission_rao": 81,
+            },
+            {
+                "uid": 2,
+                "hotkey": "M1",
+                "name": "miner-0",
+                "role": "miner",
+                "behaviour": "honest",
+                "standing": "",
+                "heldout_loss": 5.0,
+                "score": 0.75,
+                "weight": 0.75,
+                "incentive": 0.75,
+                "dividends": 0.0,
+                "emission_rao": 72,
+            },
+            {
+                "uid": 3,
+                "hotkey": "M2",
+                "name": "miner-1",
+                "role": "miner",
+                "behaviour": "silent",
+                "standing": "",
+                "heldout_loss": None,
+                "score": None,
+                "weight": 0.25,
+                "incentive": 0.25,
+                "dividends": 0.0,
+                "emission_rao": 10,
+            },
         ],
-        "responses": 2, "failures": {"silent": 2},
+        "responses": 2,
+        "failures": {"silent": 2},
         "time_s": {"training": 6.0, "asking": 1.0, "scoring": 1.0, "chain": 1.0, "idle": 1.0, "outside": 6.0},
         "time_share": {"training": 0.6, "asking": 0.1, "scoring": 0.1, "chain": 0.1, "idle": 0.1},
-        "machine": {"cpus": 2}, "versions": {"python": "3.11"},
-    }  # fmt: skip
+        "machine": {"cpus": 2},
+        "versions": {"python": "3.11"},
+    }
     json.dumps(summary, allow_nan=False)
 
 
@@ -84,7 +172,9 @@ def test_a_resumed_run_counts_work_once_and_extrinsics_of_both_processes():
         ev.Started(name="demo", rounds=4, seed=9, t=1000.0),
         ev.NetworkUp(endpoint="ws://127.0.0.1:2", netuid=4, spec_version=318, tempo=10, neurons=NEURONS, t=1003.0),
         ev.BlockSeen(block=31, tempo=10, blocks_until_epoch=9, t=1004.0),
-        ev.RoundDone(round=2, rounds=4, wall_s=5.0, train_s=5.0, responses=2, losses={"M1": 5.5}, values={"M1": 1.0}, t=1009.0),
+        ev.RoundDone(
+            round=2, rounds=4, wall_s=5.0, train_s=5.0, responses=2, losses={"M1": 5.5}, values={"M1": 1.0}, t=1009.0
+        ),
         ev.Extrinsics(submitted=3, included=3, failed=0, t=1010.0),
     ]
     history = History(first + again)
@@ -103,12 +193,21 @@ def test_the_same_epoch_seen_twice_pays_once():
 
 
 def test_weights_are_the_mean_of_the_validators_shares():
-    made = [ev.WeightsMade(round=1, hotkey="V1", values={"M1": 9.0, "M2": 1.0}), ev.WeightsMade(round=1, hotkey="V2", values={"M1": 1.0, "M2": 1.0})]
+    made = [
+        ev.WeightsMade(round=1, hotkey="V1", values={"M1": 9.0, "M2": 1.0}),
+        ev.WeightsMade(round=1, hotkey="V2", values={"M1": 1.0, "M2": 1.0}),
+    ]
     assert History([*small_run()[:3], *made]).mean_weights() == pytest.approx({"M1": 0.7, "M2": 0.3}, abs=1e-15)
 
 
 def test_shares_of_odd_values():
-    assert shares({"a": 1.0, "b": -5.0, "c": math.nan, "d": 3.0, "e": None}) == {"a": 0.25, "b": 0.0, "c": 0.0, "d": 0.75, "e": 0.0}
+    assert shares({"a": 1.0, "b": -5.0, "c": math.nan, "d": 3.0, "e": None}) == {
+        "a": 0.25,
+        "b": 0.0,
+        "c": 0.0,
+        "d": 0.75,
+        "e": 0.0,
+    }
     assert shares({"a": 0.0}) == {"a": 0.0}
 
 

@@ -162,4 +162,7 @@ def test_the_numbers_of_a_round(run_events):
 def test_no_round_no_numbers_and_many_miners_no_names(make_events):
     assert round_metrics(History()) == {}
     metrics = round_metrics(History(make_events(65, 2, rounds=2)))
-    assert not [key for key in metrics if "miner" in key] and metrics["loss/worst"] > metrics["loss/median"] > metrics["loss/best"]
+    assert (
+        not [key for key in metrics if "miner" in key]
+        and metrics["loss/worst"] > metrics["loss/median"] > metrics["loss/best"]
+    )

@@ -153,7 +153,11 @@ def test_a_checkpoint_goes_on_bit_for_bit(tmp_path, name):
     assert again.steps == 6
     assert again.train_steps(batches(2)) == straight_loss
     assert all(torch.equal(a, b) for a, b in zip(straight.model.parameters(), again.model.parameters(), strict=True))
-    assert sorted(path.name for path in (tmp_path / "point").iterdir()) == ["engine.json", "model.safetensors", "optimizer.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "point").iterdir()) == [
+        "engine.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["point"]
     # A tied model must still be tied: one tensor, not two that were equal once.
     assert again.model.lm_head.weight is again.model.model.embed_tokens.weight
@@ -176,7 +180,10 @@ def test_a_new_engine_can_be_saved_before_it_ever_stepped(tmp_path):
         ("no step count", "engine.json is damaged"),
         ("another step count", "engine.json is damaged: .*its hash is not the one that was written"),
         ("other optimizer", r"another optimizer \(sgd\), this one is adamw; take sgd"),
-        ("other model", r"another model: model.embed_tokens.weight has the shape \(64, 32\) in it and has the shape \(64, 48\) here"),
+        (
+            "other model",
+            r"another model: model.embed_tokens.weight has the shape \(64, 32\) in it and has the shape \(64, 48\) here",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_and_changes_nothing(tmp_path, damage, why):

@@ -63,7 +63,9 @@ def test_every_model_trains_as_it_would_alone():
     losses = found.train({n: batches(n, steps) for n, steps in enumerate(STEPS)})
     answers = found.log_probs({n: question(n) for n in range(5)})
     for n, recipe in enumerate(RECIPES):
-        alone = PlainEngine(build(PROFILE, V, 16, n), recipe.lr, **{k: getattr(recipe, k) for k in vars(recipe) if k != "lr"})
+        alone = PlainEngine(
+            build(PROFILE, V, 16, n), recipe.lr, **{k: getattr(recipe, k) for k in vars(recipe) if k != "lr"}
+        )
         expected = [alone.train_steps([batch]) for batch in batches(n, STEPS[n])]
         np.testing.assert_allclose(losses[n], expected, atol=1e-4)
         assert found.steps[n] == alone.steps == STEPS[n]
@@ -130,7 +132,9 @@ def test_a_new_model_leaves_and_comes_back(tmp_path):
     found.save(0, tmp_path / "new")
     PlainEngine(build(PROFILE, V, 16, 99), 1e-3).load(tmp_path / "new")
     again.load(0, tmp_path / "new")
-    assert again.steps[0] == 0 and np.array_equal(again.train({0: batches(1, 3)})[0], found.train({0: batches(1, 3)})[0])
+    assert again.steps[0] == 0 and np.array_equal(
+        again.train({0: batches(1, 3)})[0], found.train({0: batches(1, 3)})[0]
+    )
     with pytest.raises(DataError, match="another model"):
         StackedEngine(models([0], MinerProfile(hidden=48, layers=2, heads=2)), [Recipe()]).load(0, tmp_path / "new")
 
@@ -140,7 +144,11 @@ def test_a_member_is_an_engine():
     member = found.members[2]
     assert np.isnan(member.train_steps([])) and member.steps == 0
     loss = member.train_steps(batches(0, 3))
-    assert loss == pytest.approx(other.train({2: batches(0, 3)})[2].mean()) and member.steps == 3 and found.steps == [0, 0, 3, 0, 0]
+    assert (
+        loss == pytest.approx(other.train({2: batches(0, 3)})[2].mean())
+        and member.steps == 3
+        and found.steps == [0, 0, 3, 0, 0]
+    )
     assert np.array_equal(member.log_probs(*question(1)), other.log_probs({2: question(1)})[2])
 
 

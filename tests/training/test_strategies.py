@@ -11,8 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
-from rank_pair import LENGTHS, RECIPE, SPEC, TOKENS, V, Pair, RankActor
+from rank_pair import LENGTHS, RECIPE, SPEC, TOKENS, Pair, RankActor, V
 
 SHARDED = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
 CLOSE = 1e-5

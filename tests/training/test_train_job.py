@@ -94,7 +94,7 @@ def test_a_checkpoint_of_another_corpus_or_model_is_refused(tmp_path):
     ],
 )
 def test_impossible_settings_are_refused(overrides, words):
-    from raytensor.train import train_main
+    from raytensor.jobs.train import train_main
 
     with pytest.raises(ConfigError) as caught:
         train_main([*overrides, "dry_run=true"])
@@ -104,9 +104,19 @@ def test_impossible_settings_are_refused(overrides, words):
 def command(runs: Path, *more: str) -> list[str]:
     fixed = [f"training.{key}={value}" for key, value in TRAINING.items()]
     return [
-        sys.executable, "-m", "raytensor", "train", "name=job", f"paths.runs={runs}", f"paths.cache={runs}/cache", "data.tokenizer=bytes",
-        "data.max_documents=300", "cluster.num_cpus=4", *fixed, *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "raytensor",
+        "train",
+        "name=job",
+        f"paths.runs={runs}",
+        f"paths.cache={runs}/cache",
+        "data.tokenizer=bytes",
+        "data.max_documents=300",
+        "cluster.num_cpus=4",
+        *fixed,
+        *more,
+    ]
 
 
 def environment() -> dict[str, str]:

@@ -7,9 +7,9 @@ import importlib.metadata
 import pytest
 
 from raytensor.errors import ConfigError
-from raytensor.run import run_main
-from raytensor.sweep.job import sweep_main
-from raytensor.train import train_main
+from raytensor.jobs.run.job import run_main
+from raytensor.jobs.sweep.job import sweep_main
+from raytensor.jobs.train import train_main
 
 UNKNOWN = "optimizer='lion': there is adamw, sgd, muon; take one of these"
 CUT = "optimizer='muon': works on whole matrices, which engine=zero2 cuts; take engine=ddp, or optimizer=adamw or sgd"

@@ -69,5 +69,7 @@ class Hook:
     def wait(self, number: int, timeout_s: float = 30.0) -> list[dict]:
         """The bodies, once there are `number` of them."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.bodies) >= number, timeout_s), f"{len(self.bodies)} of {number} requests came"
+            assert self._changed.wait_for(lambda: len(self.bodies) >= number, timeout_s), (
+                f"{len(self.bodies)} of {number} requests came"
+            )
             return list(self.bodies)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
+from raytensor.chain.bulk_submitter import Step
 from raytensor.chain.calls import Call, ServeAxon
-from raytensor.chain.client import ChainClient
-from raytensor.chain.step import Step
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.devnet.launch import EmbeddedChain
 
@@ -44,7 +44,15 @@ class Net:
         return "[" + ",".join(key.uri for key in self.validators) + "]"
 
 
-def start(folder: Path, stack: ExitStack, *, subnets: int = 3, validators: int = 2, tempo: int = 20, block_time_s: float = 0.25) -> Net:
+def start(
+    folder: Path,
+    stack: ExitStack,
+    *,
+    subnets: int = 3,
+    validators: int = 2,
+    tempo: int = 20,
+    block_time_s: float = 0.25,
+) -> Net:
     """Everything runs when this returns, and ends with `stack`."""
     chain = EmbeddedChain(folder / "chain", block_time_s, folder / "chain.log")
     stack.callback(chain.close)
@@ -58,7 +66,14 @@ def start(folder: Path, stack: ExitStack, *, subnets: int = 3, validators: int =
         step.run()
         for number in range(subnets):
             mine = [DevKey(f"//validate//{number}//miner//{n}") for n in range(len(SHARES) + 1)]
-            neurons = [Neuron("owner", "owner", DevKey(f"//validate//{number}//owner//hot"), DevKey(f"//validate//{number}//owner//cold"))]
+            neurons = [
+                Neuron(
+                    "owner",
+                    "owner",
+                    DevKey(f"//validate//{number}//owner//hot"),
+                    DevKey(f"//validate//{number}//owner//cold"),
+                )
+            ]
             neurons += [Neuron(key.uri, "validator", key, DevKey(f"{key.uri}//cold"), 100 * RAO) for key in keys]
             neurons += [Neuron(key.uri, "miner", key, DevKey(f"{key.uri}//cold")) for key in mine]
             spec = SubnetSpec(neurons, tempo=tempo, hyperparameters={"sudo_set_serving_rate_limit": 0})
@@ -67,10 +82,13 @@ def start(folder: Path, stack: ExitStack, *, subnets: int = 3, validators: int =
         asked = {
             "miners": [
                 {"hotkey": hotkey, "netuid": netuid, "share": share}
-                for netuid in netuids for hotkey, share in zip(miners[netuid], (*SHARES, -1.0))
+                for netuid in netuids
+                for hotkey, share in zip(miners[netuid], (*SHARES, -1.0))
             ],
-            "validators": [key.ss58 for key in keys], "cache": str(folder / "cache"), "max_documents": MAX_DOCUMENTS,
-        }  # fmt: skip
+            "validators": [key.ss58 for key in keys],
+            "cache": str(folder / "cache"),
+            "max_documents": MAX_DOCUMENTS,
+        }
         (folder / "miners.json").write_text(json.dumps(asked))
         command = [sys.executable, str(HERE / "served_miners.py"), str(folder)]
         served = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True)

@@ -46,7 +46,9 @@ async def main(folder: Path) -> None:
                 return Failure(task.task_id, task.hotkey, Reason.SILENT, "asleep")
             rows = table[task.tokens[np.arange(len(task.lengths)), task.lengths - 1]]
             ids = np.argsort(-rows, axis=1, kind="stable")[:, : task.top_k].astype(np.int32)
-            return Response(task.task_id, task.hotkey, ids, (np.take_along_axis(rows, ids, 1) * 0.999).astype(np.float32))
+            return Response(
+                task.task_id, task.hotkey, ids, (np.take_along_axis(rows, ids, 1) * 0.999).astype(np.float32)
+            )
 
         return ask
 
@@ -58,7 +60,9 @@ async def main(folder: Path) -> None:
     for miner in asked["miners"]:
         settings = Server(host=HOST, port=0, policy=Policy(allow=asked["validators"]))
         settings.freshness.max_skew_s = 0.2
-        server = WireServer(miner["hotkey"], answering(miner["share"]), settings, complete=pieces if miner["share"] >= 0 else None)
+        server = WireServer(
+            miner["hotkey"], answering(miner["share"]), settings, complete=pieces if miner["share"] >= 0 else None
+        )
         _, ports[miner["hotkey"]] = await server.start()
         servers.append(server)
     print(json.dumps(ports), flush=True)

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from hookkit import Hook
 
-from raytensor.chain.preflight import SubnetView
-from raytensor.chain.watchdog import LastTry
+from raytensor.chain.reads.preflight import SubnetView
+from raytensor.chain.reads.watchdog import LastTry
 from raytensor.config.validate import Watch
 from raytensor.errors import ConfigError
+from raytensor.jobs.validate.watch import Watchdog
 from raytensor.telemetry import events
+from raytensor.telemetry.alarms import Alarms, Refused, post
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.validate_events import WeightsOverdue
 from raytensor.types import Fate
-from raytensor.validate.alarms import Alarms, Refused, post
-from raytensor.validate.watch import Watchdog
 
 ME = "5Grw" + "v" * 44
 LIMIT_S = 0.4
@@ -52,14 +52,25 @@ class Lost:
 
 
 def view(block: int, updated: int, **more) -> SubnetView:
-    facts = dict(netuid=7, mecid=0, block=block, uid_of={ME: 0}, permit=np.array([True]), last_update=np.array([updated]), tempo=100, rate_limit=100)
+    facts = dict(
+        netuid=7,
+        mecid=0,
+        block=block,
+        uid_of={ME: 0},
+        permit=np.array([True]),
+        last_update=np.array([updated]),
+        tempo=100,
+        rate_limit=100,
+    )
     return SubnetView(**{**facts, **more})
 
 
 def test_the_webhook_hears_when_weights_stop_counting_and_when_they_count_again(hook_env):
     shown: list[events.Event] = []
     # What the chain's client said may hold an endpoint with a login: neither the event nor the alarm repeats it.
-    failed = LastTry(60.0, Fate.FAILED, None, "no answer of wss://me:hunter2@node.example/?api_key=abcd", "fix: look at the endpoint")
+    failed = LastTry(
+        60.0, Fate.FAILED, None, "no answer of wss://me:hunter2@node.example/?api_key=abcd", "fix: look at the endpoint"
+    )
     with Hook() as hook, Watchdog(hook_env(hook.url), {7: [ME]}, shown.append, Meters()) as dog:
         dog.look(7, view(1000, 900), lambda *_: None)
         assert not shown and dog.of(7)[0].age_blocks == 100
@@ -70,21 +81,45 @@ def test_the_webhook_hears_when_weights_stop_counting_and_when_they_count_again(
         dog.look(7, view(1310, 1308), lambda *_: failed)
         again = hook.wait(2)[1]
         # A commit renews the chain's LastUpdate, but one that was never revealed is no weights.
-        dropped = LastTry(60.0, Fate.FAILED, 1308, "TimelockedCommitDropped", "replan: x", unrevealed=2, unrevealed_s=600.0)
+        dropped = LastTry(
+            60.0, Fate.FAILED, 1308, "TimelockedCommitDropped", "replan: x", unrevealed=2, unrevealed_s=600.0
+        )
         dog.look(7, view(1315, 1312, commit_reveal=True), lambda *_: dropped)
         unrevealed = hook.wait(3)[2]
     cause = "no answer of wss://[redacted]@node.example/?api_key=[redacted] (1 min ago)"
-    sentence = f"subnet 7: weights overdue, none for 3.0 tempos (301 blocks), because {cause}; fix: look at the endpoint"
+    sentence = (
+        f"subnet 7: weights overdue, none for 3.0 tempos (301 blocks), because {cause}; fix: look at the endpoint"
+    )
     assert overdue == {
-        "text": sentence, "content": sentence, "sentence": sentence, "hotkey": ME, "netuid": 7, "mecid": 0, "block": 1301, "uid": 0,
-        "permit": True, "commit_reveal": False, "tempo": 100, "last_update": 1000, "age_blocks": 301, "age_tempos": 3.01,
-        "next_block": 1302, "overdue": True, "cause": cause, "action": "fix: look at the endpoint",
-    }  # fmt: skip
+        "text": sentence,
+        "content": sentence,
+        "sentence": sentence,
+        "hotkey": ME,
+        "netuid": 7,
+        "mecid": 0,
+        "block": 1301,
+        "uid": 0,
+        "permit": True,
+        "commit_reveal": False,
+        "tempo": 100,
+        "last_update": 1000,
+        "age_blocks": 301,
+        "age_tempos": 3.01,
+        "next_block": 1302,
+        "overdue": True,
+        "cause": cause,
+        "action": "fix: look at the endpoint",
+    }
     assert (again["text"], again["overdue"], again["last_update"]) == ("subnet 7: weights in time", False, 1308)
-    assert unrevealed["overdue"] and unrevealed["cause"] == "2 commits of the last 10 min expired unrevealed (TimelockedCommitDropped)"
+    assert (
+        unrevealed["overdue"]
+        and unrevealed["cause"] == "2 commits of the last 10 min expired unrevealed (TimelockedCommitDropped)"
+    )
     assert [(e.overdue, e.sentence) for e in shown if isinstance(e, WeightsOverdue)] == [
-        (True, sentence), (False, "subnet 7: weights in time"), (True, unrevealed["sentence"])
-    ]  # fmt: skip
+        (True, sentence),
+        (False, "subnet 7: weights in time"),
+        (True, unrevealed["sentence"]),
+    ]
     assert "hunter2" not in json.dumps([overdue, again]) and hook.headers[0]["Content-Type"] == "application/json"
 
 
@@ -97,8 +132,9 @@ def test_a_silent_chain_is_an_alarm_too(hook_env):
         dog.listen(0.0, "")
         told = hook.wait(2)
     assert [(one["text"], one["silent"], one["silent_s"]) for one in told] == [
-        ("the chain has not answered for 301 s: no answer within 20 s", True, 301.0), ("the chain answers again", False, 0.0)
-    ]  # fmt: skip
+        ("the chain has not answered for 301 s: no answer within 20 s", True, 301.0),
+        ("the chain answers again", False, 0.0),
+    ]
     assert [event.text for event in shown] == ["the chain has not answered for 301 s: no answer within 20 s"]
 
 
@@ -164,19 +200,28 @@ def test_the_newest_is_delivered_once_the_webhook_is_back(hook_env):
 def test_the_command_gets_the_sentence_and_the_facts(tmp_path):
     lost = Lost()
     script = tmp_path / "alarm.sh"
-    script.write_text(f'echo "$1" > {tmp_path}/sentence; cat > {tmp_path}/facts; sleep 60 & echo done > {tmp_path}/done')
+    script.write_text(
+        f'echo "$1" > {tmp_path}/sentence; cat > {tmp_path}/facts; sleep 60 & echo done > {tmp_path}/done'
+    )
     alarms = Alarms(Watch(command=f"sh {script}"), lost, pauses_s=PAUSES_S, limit_s=10.0)
     started = time.monotonic()
     alarms.send("here", "subnet 7: it's late", {"netuid": 7})
     alarms.close(10.0)
     assert time.monotonic() - started < 9.0, "what a command leaves running is not waited for"
     assert (tmp_path / "sentence").read_text() == "subnet 7: it's late\n"
-    assert json.loads((tmp_path / "facts").read_text()) == {"sentence": "subnet 7: it's late", "netuid": 7} and not lost.told
+    assert (
+        json.loads((tmp_path / "facts").read_text()) == {"sentence": "subnet 7: it's late", "netuid": 7}
+        and not lost.told
+    )
 
 
 @pytest.mark.parametrize(
     "command, why",
-    [("sh -c 'exit 3'", "its exit status was 3"), ("sh -c 'sleep 60'", "it did not end within 0.4 s"), ("/no/such", "it can't be started: No such file or directory")],
+    [
+        ("sh -c 'exit 3'", "its exit status was 3"),
+        ("sh -c 'sleep 60'", "it did not end within 0.4 s"),
+        ("/no/such", "it can't be started: No such file or directory"),
+    ],
 )
 def test_a_command_that_fails(command, why):
     lost = Lost()
@@ -200,8 +245,9 @@ def test_a_lost_alarm_is_in_the_events(hook_env):
     while len(shown) < 2 and time.monotonic() < end:
         came.wait(0.1)
     assert (shown[1].text, shown[1].fix) == (
-        "1 alarms were not delivered by the command: it can't be started: No such file or directory", "look at watch.command"
-    )  # fmt: skip
+        "1 alarms were not delivered by the command: it can't be started: No such file or directory",
+        "look at watch.command",
+    )
 
 
 def test_an_address_that_is_none_is_refused_without_telling_it(hook_env, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 from raytensor import cli
 from raytensor.chain.wallet import DevKey
-from raytensor.query import ProcessSigner
+from raytensor.commands.query import ProcessSigner
 from raytensor.wire.errors import MalformedAuth
 
 STRANGER = DevKey("//Bob")
@@ -25,7 +25,19 @@ def net(tmp_path_factory):
 def ask(net, capsys, *more: str, key: DevKey | None = None) -> tuple[int, str, str]:
     who = (key or net.validators[0]).uri
     status = cli.main(
-        ["query", "--netuid", str(net.netuids[0]), "--network", net.endpoint, "--wallet.hotkey", who, "--allow-local", "--prompt", "Return the li", *more]
+        [
+            "query",
+            "--netuid",
+            str(net.netuids[0]),
+            "--network",
+            net.endpoint,
+            "--wallet.hotkey",
+            who,
+            "--allow-local",
+            "--prompt",
+            "Return the li",
+            *more,
+        ]
     )
     told = capsys.readouterr()
     return status, told.out, told.err

@@ -9,9 +9,9 @@ import netkit
 import pytest
 
 from raytensor.chain.calls import SetCommitment
-from raytensor.chain.client import ChainClient
-from raytensor.chain.commitments import digest_of
-from raytensor.chain.subnets import SubnetsFollower
+from raytensor.chain.reads.commitments import digest_of
+from raytensor.chain.reads.subnets import SubnetsFollower
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.types import Commit
 

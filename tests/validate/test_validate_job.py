@@ -16,10 +16,10 @@ import pytest
 from hookkit import Hook
 
 from raytensor import cli
-from raytensor.chain.client import ChainClient
-from raytensor.chain.metagraph import read_metagraph
+from raytensor.chain.reads.metagraph import read_metagraph
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.telemetry import events, validate_events
-from raytensor.validators.evidence import read_log, replay
+from raytensor.validators.evidence_log import read_log, replay
 from raytensor.validators.segments import closed
 
 LIMIT_S = 240.0
@@ -37,16 +37,41 @@ class Operator:
     def __init__(self, net, runs: Path, hook: str) -> None:
         good, bad = net.netuids[:-1], net.netuids[-1]
         command = [
-            sys.executable, "-m", "raytensor", "validate", "--json", "name=v", f"paths.runs={runs}", f"paths.cache={net.cache}",
-            f"netuids=[{','.join(map(str, good))}]", f"hotkeys={net.hotkeys}", f"chain.network={net.endpoint}",
-            f"subnets=[{{netuid: {bad}, mechanism: {{path: faulty_rules.Faulty}}}}]", "asking.allow_local_addresses=true",
-            "data.tokenizer=bytes", f"data.max_documents={netkit.MAX_DOCUMENTS}", "mechanism.query.rows=256", "cluster.num_cpus=4",
-            "chain.margin_blocks=6", "chain.rounds_per_tempo=2", "backoff_s=2", "watch.overdue_tempos=2", "validators.evidence_rounds=2",
-            f"watch.command=\"sh -c 'cat >> {runs}/alarms.jsonl'\"", "watch.webhook_env=MY_HOOK",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "raytensor",
+            "validate",
+            "--json",
+            "name=v",
+            f"paths.runs={runs}",
+            f"paths.cache={net.cache}",
+            f"netuids=[{','.join(map(str, good))}]",
+            f"hotkeys={net.hotkeys}",
+            f"chain.network={net.endpoint}",
+            f"subnets=[{{netuid: {bad}, mechanism: {{path: faulty_rules.Faulty}}}}]",
+            "asking.allow_local_addresses=true",
+            "data.tokenizer=bytes",
+            f"data.max_documents={netkit.MAX_DOCUMENTS}",
+            "mechanism.query.rows=256",
+            "cluster.num_cpus=4",
+            "chain.margin_blocks=6",
+            "chain.rounds_per_tempo=2",
+            "backoff_s=2",
+            "watch.overdue_tempos=2",
+            "validators.evidence_rounds=2",
+            f"watch.command=\"sh -c 'cat >> {runs}/alarms.jsonl'\"",
+            "watch.webhook_env=MY_HOOK",
+        ]
         self.folder = runs / "v"
         self.log = (runs / "output.txt").open("ab")
-        self.process = subprocess.Popen(command, env=netkit.environment() | {"MY_HOOK": hook}, stdout=self.log, stderr=self.log, cwd=runs, start_new_session=True)
+        self.process = subprocess.Popen(
+            command,
+            env=netkit.environment() | {"MY_HOOK": hook},
+            stdout=self.log,
+            stderr=self.log,
+            cwd=runs,
+            start_new_session=True,
+        )
 
     def events(self, kind: str) -> list[dict]:
         path = self.folder / "events.jsonl"
@@ -59,12 +84,18 @@ class Operator:
     def wait_for(self, what: str, seen) -> None:
         end = time.monotonic() + LIMIT_S
         while not seen():
-            assert self.process.poll() is None, f"ended with {self.process.returncode}: {Path(self.log.name).read_text()[-3000:]}"
+            assert self.process.poll() is None, (
+                f"ended with {self.process.returncode}: {Path(self.log.name).read_text()[-3000:]}"
+            )
             assert time.monotonic() < end, f"no {what} within {LIMIT_S:g} s: {Path(self.log.name).read_text()[-3000:]}"
             time.sleep(0.2)
 
     def included(self, since: int = 0) -> set[tuple[int, str]]:
-        return {(e["netuid"], e["hotkey"]) for e in self.events("weights_receipt") if e["fate"] == "included" and e["block"] > since}
+        return {
+            (e["netuid"], e["hotkey"])
+            for e in self.events("weights_receipt")
+            if e["fate"] == "included" and e["block"] > since
+        }
 
 
 def objects(text: str) -> list[dict]:
@@ -96,7 +127,9 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
     first.wait_for("weights of every hotkey on the good subnets", lambda: first.included() >= everyone)
     first.wait_for("second fault of the broken subnet", lambda: len(first.events("subnet_fault")) >= 2)
     alarms = tmp_path / "alarms.jsonl"
-    first.wait_for("alarm about the broken subnet", lambda: alarms.exists() and f'"netuid": {bad}' in alarms.read_text())
+    first.wait_for(
+        "alarm about the broken subnet", lambda: alarms.exists() and f'"netuid": {bad}' in alarms.read_text()
+    )
     rounds = len(first.events("subnet_round"))
     told_first = hanging.wait(1)[0]
     first.wait_for("rounds behind the webhook's back", lambda: len(first.events("subnet_round")) > rounds)
@@ -109,7 +142,9 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
     late = [event for event in first.events("weights_overdue") if event["overdue"] and event["netuid"] == bad]
     assert {event["hotkey"] for event in late} == {key.ss58 for key in net.validators} and late[0]["age_tempos"] > 2
     assert told_first["text"] in {event["sentence"] for event in first.events("weights_overdue")}
-    assert "verysecret" not in Path(first.log.name).read_text() + first.events_text(), "the webhook's address is told nowhere"
+    assert "verysecret" not in Path(first.log.name).read_text() + first.events_text(), (
+        "the webhook's address is told nowhere"
+    )
     assert "tempos" in late[0]["sentence"] and "no weights were handed to the writer" in late[0]["sentence"]
     heard = objects(alarms.read_text())
     assert {one["sentence"] for one in heard if one["netuid"] == bad} <= {event["sentence"] for event in late}
@@ -143,4 +178,6 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
     assert cli.main(["replay", *[str(first.folder / f"netuid{good[0]}")]]) == 0
     assert "equal to the bit" in capsys.readouterr().out
     kinds = {validate_events.SubnetRound.kind, validate_events.WeightsHanded.kind, events.Stopped.kind}
-    assert kinds <= {json.loads(line)["kind"] for line in (tmp_path / "output.txt").read_text().splitlines() if line.startswith("{")}
+    assert kinds <= {
+        json.loads(line)["kind"] for line in (tmp_path / "output.txt").read_text().splitlines() if line.startswith("{")
+    }

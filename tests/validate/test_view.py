@@ -9,20 +9,44 @@ import threading
 import pytest
 import rich.console
 
+from raytensor.jobs.validate.view import Shown, View, line_of
 from raytensor.telemetry import events
-from raytensor.telemetry.validate_events import SubnetFault, SubnetRound, ValidatorUp, WeightsHanded, WeightsOverdue, WeightsReceipt
-from raytensor.validate.view import Shown, View, line_of
+from raytensor.telemetry.validate_events import (
+    SubnetFault,
+    SubnetRound,
+    ValidatorUp,
+    WeightsHanded,
+    WeightsOverdue,
+    WeightsReceipt,
+)
 
 ME = "5GrwvaEF" + "x" * 40
 ROWS = [
     Shown(1, 4096, 360, 17, 2, 12, 64, 60, 59, 4033, 0.175, 0, "waiting", ""),
     Shown(9, 4096, 99, 98, 1, -1, 0, 0, 0, 0, None, 0, "starting", ""),
-    Shown(30, 4096, 360, 3, 2, 4, 8, 0, 0, 2900, 3.32, 2, "failed", "again in 40 s: RuntimeError: the author of these rules made a mistake"),
+    Shown(
+        30,
+        4096,
+        360,
+        3,
+        2,
+        4,
+        8,
+        0,
+        0,
+        2900,
+        3.32,
+        2,
+        "failed",
+        "again in 40 s: RuntimeError: the author of these rules made a mistake",
+    ),
 ]
 
 
 def screen(width: int, height: int) -> rich.console.Console:
-    return rich.console.Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width, height=height, highlight=False)
+    return rich.console.Console(
+        file=io.StringIO(), force_terminal=True, color_system=None, width=width, height=height, highlight=False
+    )
 
 
 def text_of(view: View, out: rich.console.Console) -> list[str]:
@@ -78,6 +102,7 @@ def test_the_live_view_draws_while_others_tell_and_leaves_the_last_table():
     out = screen(110, 30)
     view = View("raytensor validate v", lambda: ROWS, as_json=False, out=out)
     with view:
+
         def tell():
             for n in range(300):
                 view.show(events.Phase(text=f"phase {n}"))
@@ -108,19 +133,30 @@ def test_json_is_one_object_a_line(capsys):
 @pytest.mark.parametrize(
     "event, line",
     [
-        (ValidatorUp(name="v", network="wss://me:pw@node", netuids=(1, 3), hotkeys={ME: "w/h"}), "v: 1 hotkeys on subnets 1, 3 of wss://[redacted]@node"),
-        (SubnetRound(1, 4, 77, 3, 6, 5, 4, 1.26, {"timeout": 1, "error": 1}),
-         "subnet 1: round 4 at block 77, 6 asked, 5 answered, 4 scored in 1.3 s (1 error, 1 timeout)"),
-        (SubnetRound(1, 4, 77, 3, 6, 6, 6, 0.04), "subnet 1: round 4 at block 77, 6 asked, 6 answered, 6 scored in 0.0 s"),
+        (
+            ValidatorUp(name="v", network="wss://me:pw@node", netuids=(1, 3), hotkeys={ME: "w/h"}),
+            "v: 1 hotkeys on subnets 1, 3 of wss://[redacted]@node",
+        ),
+        (
+            SubnetRound(1, 4, 77, 3, 6, 5, 4, 1.26, {"timeout": 1, "error": 1}),
+            "subnet 1: round 4 at block 77, 6 asked, 5 answered, 4 scored in 1.3 s (1 error, 1 timeout)",
+        ),
+        (
+            SubnetRound(1, 4, 77, 3, 6, 6, 6, 0.04),
+            "subnet 1: round 4 at block 77, 6 asked, 6 answered, 6 scored in 0.0 s",
+        ),
         (WeightsHanded(1, ME, 77, 3), "subnet 1: weights of 5GrwvaEF for 3 miners handed in"),
         (WeightsReceipt(1, ME, "included", 80), "subnet 1: weights of 5GrwvaEF included in block 80"),
-        (WeightsReceipt(1, ME, "failed", None, "Banned", "wait: x"), "subnet 1: weights of 5GrwvaEF failed, Banned: wait: x"),
+        (
+            WeightsReceipt(1, ME, "failed", None, "Banned", "wait: x"),
+            "subnet 1: weights of 5GrwvaEF failed, Banned: wait: x",
+        ),
         (SubnetFault(3, "RuntimeError: x", 20.0), "subnet 3 failed and rests for 20 s: RuntimeError: x"),
         (WeightsOverdue(3, ME, True, 3.1, "subnet 3: weights overdue"), "subnet 3: weights overdue"),
         (events.Warned(text="a", fix="b"), "warning: a (b)"),
         (events.Stopped(reason="finished"), "stopped: finished"),
         (events.BlockSeen(1, 2, 3), None),
     ],
-)  # fmt: skip
+)
 def test_a_line_for_each_event(event, line):
     assert line_of(event) == line

@@ -12,7 +12,7 @@ import numpy as np
 from raytensor import config
 from raytensor.mechanisms.evidence import Evidence, gather
 from raytensor.types import Failure, Reason, Score
-from raytensor.validators.evidence import EvidenceLog, Keep, replay
+from raytensor.validators.evidence_log import EvidenceLog, Keep, replay
 from raytensor.validators.scoreboard import ScoreBoard
 from raytensor.validators.scorer import Rules
 
@@ -51,7 +51,14 @@ def open_validator(folder: Path, keep: Keep = Keep()) -> tuple[ScoreBoard, Evide
     return mine, log
 
 
-def play(folder: Path, rounds: int, keep: Keep = Keep(), *, told: Callable[[int], object] = lambda number: None, save: bool = False) -> ScoreBoard:
+def play(
+    folder: Path,
+    rounds: int,
+    keep: Keep = Keep(),
+    *,
+    told: Callable[[int], object] = lambda number: None,
+    save: bool = False,
+) -> ScoreBoard:
     """Go on to `rounds` rounds, as a validator does. told: called when a round is on the disk. save: the board, too."""
     mine, log = open_validator(folder, keep)
     for number in range(mine.state.round + 1, rounds):

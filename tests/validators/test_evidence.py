@@ -16,7 +16,7 @@ from evidencekit import play
 
 from raytensor import cli, config
 from raytensor.errors import DataError
-from raytensor.validators.evidence import EvidenceLog, read_log, replay
+from raytensor.validators.evidence_log import EvidenceLog, read_log, replay
 
 HERE = Path(__file__).parent
 
@@ -81,7 +81,9 @@ def test_a_change_of_rules_and_a_cut_are_part_of_the_log(tmp_path):
     log.append_weights(4, rules.load().weights(state))
     log.close()
     result = replay(path)
-    assert result.difference == "" and max(result.weights.values()) == pytest.approx(0.4) and result.weights_checked == 6
+    assert (
+        result.difference == "" and max(result.weights.values()) == pytest.approx(0.4) and result.weights_checked == 6
+    )
 
 
 def test_kill_nine_resets_nobody(tmp_path):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from raytensor.types import Failure, Reason, Score, Submission, Task
-from raytensor.validators import subnet
-from raytensor.validators.subnet import SubnetValidator
+from raytensor.validators import round as subnet
+from raytensor.validators.round import SubnetValidator
 
 SIZE = 60
 

@@ -89,7 +89,9 @@ def rescaled_norms(tensors) -> None:
 COPIES = {"exact": lambda tensors: None, "noise": noise, "permuted": permuted_heads, "rescaled": rescaled_norms}
 
 
-def play(text: Text, files: dict[str, bytes], blocks: dict[str, int], rounds: int, order=lambda items: items) -> tuple[State, ModelEvalMechanism]:
+def play(
+    text: Text, files: dict[str, bytes], blocks: dict[str, int], rounds: int, order=lambda items: items
+) -> tuple[State, ModelEvalMechanism]:
     mechanism, state = ModelEvalMechanism(config.Mechanism(model_eval=RULE), text.log_unigram, V), State()
     commits = {hotkey: Commit(single_file.digest(data), blocks[hotkey]) for hotkey, data in files.items()}
     for number in range(rounds):
@@ -111,7 +113,9 @@ def test_copies_are_found_and_the_better_model_is_crowned(models, text):
     blocks = {"king": 1, "equal": 2, "better": 9} | {f"copy-{name}": 3 for name in COPIES}
     state, mechanism = play(text, files, blocks, 8, lambda items: [items])
     statuses = {hotkey: entry["status"] for hotkey, entry in state.miners.items()}
-    assert {hotkey: statuses[hotkey] for hotkey in files if hotkey.startswith("copy")} == {f"copy-{name}": "copy" for name in COPIES}
+    assert {hotkey: statuses[hotkey] for hotkey in files if hotkey.startswith("copy")} == {
+        f"copy-{name}": "copy" for name in COPIES
+    }
     assert statuses["better"] == "king" and statuses["king"] == "turned down" and statuses["equal"] != "copy"
     weights = mechanism.weights(state)
     assert max(weights, key=weights.get) == "better" and not any(hotkey.startswith("copy") for hotkey in weights)
@@ -128,7 +132,9 @@ def test_how_far_copies_and_other_models_are_apart(models, text):
     tokens = np.concatenate([sequences[:16, -1:], np.tile(np.argsort(-text.log_unigram)[:3], (16, 1))], axis=1)
 
     def evaluate(data: bytes):
-        return forward.evaluate(Submission("t", "a", single_file.digest(data), payload=data), sequences, sequences[:16], tokens)
+        return forward.evaluate(
+            Submission("t", "a", single_file.digest(data), payload=data), sequences, sequences[:16], tokens
+        )
 
     losses, prints = evaluate(single_file.pack(models["king"]))
     for name, change in COPIES.items():
@@ -178,7 +184,7 @@ BAD = {
     "missing tensor": (lambda data: with_shape(data, num_hidden_layers=3), "missing"),
     "one tensor more": (lambda data: with_shape(data, num_hidden_layers=1), "not of this model"),
     "wrong shape": (lambda data: with_shape(data, intermediate_size=64), "asks for"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)

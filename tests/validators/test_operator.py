@@ -11,7 +11,7 @@ import pytest
 
 from raytensor.types import Weights
 from raytensor.validators.operator import Operator, Pace, Subnet
-from raytensor.validators.subnet import RoundResult
+from raytensor.validators.round import RoundResult
 
 LIMIT_S = 30.0
 
@@ -71,7 +71,14 @@ def play():
             opened.append(Rounds(steps))
             return opened[-1]
 
-        subnet = Subnet(1, make, Pace(**({"margin_blocks": 5, "backoff_s": 0.01, "rounds": 10**6} | pace)), None, None, lambda: clock)
+        subnet = Subnet(
+            1,
+            make,
+            Pace(**({"margin_blocks": 5, "backoff_s": 0.01, "rounds": 10**6} | pace)),
+            None,
+            None,
+            lambda: clock,
+        )
         subnet.rounds_seen, subnet.faults = [], []
         subnet.on_round = subnet.rounds_seen.append
         subnet.on_fault = lambda netuid, cause, rest_s: subnet.faults.append((cause, rest_s))

@@ -57,9 +57,14 @@ def test_evidence_of_another_validator_is_not_taken():
 
 
 EDITS = {
-    "other validator": {"validator": "w"}, "other netuid": {"netuid": 2}, "other mechanism": {"mechanism": "a.B"}, "older format": {"format": 1},
-    "no miners": {"miners": None}, "flag for a number": {"miners": {"a": {"loss": True}}}, "no round": {"round": None},
-}  # fmt: skip
+    "other validator": {"validator": "w"},
+    "other netuid": {"netuid": 2},
+    "other mechanism": {"mechanism": "a.B"},
+    "older format": {"format": 1},
+    "no miners": {"miners": None},
+    "flag for a number": {"miners": {"a": {"loss": True}}},
+    "no round": {"round": None},
+}
 
 
 @pytest.mark.parametrize("change", ["cut", *EDITS])

@@ -32,8 +32,12 @@ def items(text):
     """Answers that lean on the truth, each miner as much as its number says; the last one's are broken."""
     mechanism = base.load(CFG, text.log_unigram, V)
     for round in range(4):
-        for number, (task, sealed) in enumerate(mechanism.tasks(base.Ask(0, 1, "v", round, tuple(HOTKEYS)), State(), text)):
-            ids = np.stack([np.r_[target, (target + 1 + np.arange(9)) % V] for target in sealed.targets]).astype(np.int32)
+        for number, (task, sealed) in enumerate(
+            mechanism.tasks(base.Ask(0, 1, "v", round, tuple(HOTKEYS)), State(), text)
+        ):
+            ids = np.stack([np.r_[target, (target + 1 + np.arange(9)) % V] for target in sealed.targets]).astype(
+                np.int32
+            )
             probs = np.full(ids.shape, 0.05, np.float32)
             probs[:, 0] = 0.1 + 0.1 * number if number < 4 else np.nan
             yield task, sealed, Response(task.task_id, task.hotkey, ids, probs)

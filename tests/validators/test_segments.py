@@ -16,9 +16,9 @@ from evidencekit import open_validator, play
 from raytensor import cli
 from raytensor.errors import DataError
 from raytensor.mechanisms.evidence import State
-from raytensor.validators import evidence as evidence_module
+from raytensor.validators import evidence_log as evidence_module
 from raytensor.validators import segments
-from raytensor.validators.evidence import Keep, read_log, replay
+from raytensor.validators.evidence_log import Keep, read_log, replay
 
 THREES = Keep(segment_rounds=3, segments=None)
 # Whatever changes files: the log's methods and the functions of segments.py.
@@ -42,10 +42,17 @@ def unbroken(rounds: int) -> State:
 def test_a_full_segment_is_closed_and_all_are_replayed_in_order(tmp_path, capsys):
     board = play(tmp_path, 11, THREES)
     path = tmp_path / "evidence.jsonl"
-    assert names(tmp_path) == ["evidence-000001.jsonl", "evidence-000002.jsonl", "evidence-000003.jsonl", "evidence.jsonl"]
+    assert names(tmp_path) == [
+        "evidence-000001.jsonl",
+        "evidence-000002.jsonl",
+        "evidence-000003.jsonl",
+        "evidence.jsonl",
+    ]
     kinds = [(entry.path.name, entry.kind, entry.round) for entry in read_log(path)]
     three = [(kind, number) for number in range(3) for kind in ("evidence", "weights")]
-    assert kinds[:7] == [("evidence-000001.jsonl", "rules", -1)] + [("evidence-000001.jsonl", kind, number) for kind, number in three]
+    assert kinds[:7] == [("evidence-000001.jsonl", "rules", -1)] + [
+        ("evidence-000001.jsonl", kind, number) for kind, number in three
+    ]
     assert kinds[7:9] == [("evidence-000002.jsonl", "rules", -1), ("evidence-000002.jsonl", "state", 2)]
     assert kinds[-6:] == [("evidence.jsonl", "rules", -1), ("evidence.jsonl", "state", 8)] + [
         ("evidence.jsonl", kind, number) for number in (9, 10) for kind in ("evidence", "weights")
@@ -122,7 +129,9 @@ def test_a_torn_last_line_of_the_newest_segment_only(tmp_path):
         assert play(tmp_path, 8, THREES).state == unbroken(8) and path.read_bytes() == data
     closed = tmp_path / "evidence-000001.jsonl"
     closed.write_bytes(closed.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"evidence-000001.jsonl, line 7: the segment is closed, and ends within a line"):
+    with pytest.raises(
+        DataError, match=r"evidence-000001.jsonl, line 7: the segment is closed, and ends within a line"
+    ):
         replay(path)
 
 
@@ -133,12 +142,17 @@ def test_a_difference_in_a_closed_segment_is_told_with_its_name(tmp_path):
     entry = json.loads(lines[3])
     entry["weights"]["m5"] = now = entry["weights"]["m5"] * (1 + 2**-52)
     closed.write_text("\n".join([*lines[:3], json.dumps(entry), *lines[4:]]) + "\n")
-    assert replay(tmp_path / "evidence.jsonl").difference.startswith(f"evidence-000002.jsonl, line 4, round 3: m5 had weight {now!r}")
+    assert replay(tmp_path / "evidence.jsonl").difference.startswith(
+        f"evidence-000002.jsonl, line 4, round 3: m5 had weight {now!r}"
+    )
     # A state that somebody changed is not gone on from silently.
     entry = json.loads(lines[1])
     entry["state"]["miners"]["m5"] = {}
     closed.write_text("\n".join([lines[0], json.dumps(entry), *lines[2:]]) + "\n")
-    assert replay(tmp_path / "evidence.jsonl").difference == "evidence-000002.jsonl, line 2, round 2: replay gives another state"
+    assert (
+        replay(tmp_path / "evidence.jsonl").difference
+        == "evidence-000002.jsonl, line 2, round 2: replay gives another state"
+    )
 
 
 def test_rounds_are_cut_off_over_segments(tmp_path):
@@ -150,7 +164,12 @@ def test_rounds_are_cut_off_over_segments(tmp_path):
     assert names(tmp_path) == ["evidence-000001.jsonl", "evidence.jsonl"]
     assert replay(tmp_path / "evidence.jsonl").state == unbroken(5)
     assert play(tmp_path, 11, THREES).state == unbroken(11)
-    assert names(tmp_path) == ["evidence-000001.jsonl", "evidence-000002.jsonl", "evidence-000003.jsonl", "evidence.jsonl"]
+    assert names(tmp_path) == [
+        "evidence-000001.jsonl",
+        "evidence-000002.jsonl",
+        "evidence-000003.jsonl",
+        "evidence.jsonl",
+    ]
     result = replay(tmp_path / "evidence.jsonl")
     assert (result.rounds, result.difference) == (11, "")
 
@@ -159,7 +178,11 @@ def test_another_log_in_the_same_folder_is_another_log(tmp_path):
     for name in ("evidence-1.jsonl", "evidence-000001x.jsonl", "other-000001.jsonl", "evidence-000007.jsonl"):
         (tmp_path / name).touch()
     assert [path.name for path in segments.closed(tmp_path / "evidence.jsonl")] == ["evidence-000007.jsonl"]
-    assert segments.log_of(tmp_path / "evidence-000007.jsonl") == segments.log_of(tmp_path / "evidence.jsonl") == tmp_path / "evidence.jsonl"
+    assert (
+        segments.log_of(tmp_path / "evidence-000007.jsonl")
+        == segments.log_of(tmp_path / "evidence.jsonl")
+        == tmp_path / "evidence.jsonl"
+    )
 
 
 def test_a_reader_beside_the_writer_misses_nothing(tmp_path):
@@ -219,7 +242,9 @@ def test_a_kill_between_any_two_steps_loses_no_evidence_and_no_score(tmp_path):
         half_closed += not path.exists()
         on_disk = max([2, *told])
         seen = replay(path)
-        assert seen.state == unbroken(seen.state.round + 1) and not seen.difference, f"step {step}: a reader sees a whole log"
+        assert seen.state == unbroken(seen.state.round + 1) and not seen.difference, (
+            f"step {step}: a reader sees a whole log"
+        )
         board, log = open_validator(folder, keep)
         log.close()
         assert board.state.round >= on_disk, f"step {step}: round {on_disk} was on the disk"

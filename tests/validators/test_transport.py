@@ -11,20 +11,20 @@ import pytest
 from ray.exceptions import RayActorError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "wire"))
-import wirekit  # noqa: E402
+import wirekit
 
-from raytensor import config  # noqa: E402
-from raytensor.data.text import Text, unigram  # noqa: E402
-from raytensor.mechanisms import base  # noqa: E402
-from raytensor.mechanisms.evidence import State  # noqa: E402
-from raytensor.miners.fleet import Fleet  # noqa: E402
-from raytensor.types import Failure, Reason  # noqa: E402
-from raytensor.validators.scorer import Rules, Scorer  # noqa: E402
-from raytensor.validators.transport import InCluster, Wire  # noqa: E402
-from raytensor.wire.asker import Asker  # noqa: E402
-from raytensor.wire.errors import MalformedAuth  # noqa: E402
-from raytensor.wire.notary import Notary  # noqa: E402
-from raytensor.wire.server import WireServer  # noqa: E402
+from raytensor import config
+from raytensor.data.text import Text, unigram
+from raytensor.mechanisms import base
+from raytensor.mechanisms.evidence import State
+from raytensor.miners.fleet import Fleet
+from raytensor.types import Failure, Reason
+from raytensor.validators.scorer import Rules, Scorer
+from raytensor.validators.transport import InCluster, Wire
+from raytensor.wire.asker import Asker
+from raytensor.wire.errors import MalformedAuth
+from raytensor.wire.notary import Notary
+from raytensor.wire.server import WireServer
 
 V = 64
 VALIDATOR = wirekit.key("validator")
@@ -150,7 +150,14 @@ def test_the_notary_signs_requests_and_nothing_else():
         dialect = protocols.dialect(name)
         dialect.sign(Spy(), dialect.draft(task, "json"), task.hotkey, 1_800_000_000_000_000_000)
     assert len(asked) == 3
-    for message in (b"", b"\x07\x00" + asked[0], asked[0] + b"\n", asked[1][:-1] + b"\xff", b"\x05\x04" + bytes(60), bytes(32)):
+    for message in (
+        b"",
+        b"\x07\x00" + asked[0],
+        asked[0] + b"\n",
+        asked[1][:-1] + b"\xff",
+        b"\x05\x04" + bytes(60),
+        bytes(32),
+    ):
         with pytest.raises(MalformedAuth):
             notary.sign(VALIDATOR.ss58, message)
     with pytest.raises(KeyError):

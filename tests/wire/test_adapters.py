@@ -14,7 +14,8 @@ import pytest
 import sr25519
 from wirekit import answer, key, metagraph, server_settings, task
 
-from raytensor.wire import protocols, ss58
+from raytensor.chain import ss58
+from raytensor.wire import protocols
 from raytensor.wire.axon_v10 import FIELDS
 from raytensor.wire.errors import StaleRequest
 from raytensor.wire.server import WireServer
@@ -122,9 +123,7 @@ def test_v10_covers_every_field_and_takes_whole_seconds(validator, miner):
         headers = dialect.sign(validator, draft, miner.ss58, time.time_ns())
         return draft.path, headers | {"Content-Type": "application/json"}, json.dumps(fields).encode()
 
-    altered = {
-        "task_id": "x", "round": 9, "netuid": 2, "tokens": [[1]], "lengths": [1], "top_k": 1, "deadline_s": 13.0,
-    }  # fmt: skip
+    altered = {"task_id": "x", "round": 9, "netuid": 2, "tokens": [[1]], "lengths": [1], "top_k": 1, "deadline_s": 13.0}
     assert set(altered) == set(FIELDS)
     sent = [partial(request, lambda fields, new={name: value}: fields.update(new)) for name, value in altered.items()]
     sent += [partial(request, lambda fields, name=name: fields.pop(name)) for name in FIELDS]
@@ -136,10 +135,20 @@ def test_v10_covers_every_field_and_takes_whole_seconds(validator, miner):
 @pytest.mark.parametrize(
     "age_s, timeout, ok",
     [
-        (9, "0", True), (11, "0", False), (13, "12.0", True), (13, "2.0", False), (17, "12.0", False), (57, "1e9", True),
-        (61, "1e9", False), (61, "inf", False), (9, "nan", True), (11, "nan", False), (11, "x", False), (11, "-5", False),
+        (9, "0", True),
+        (11, "0", False),
+        (13, "12.0", True),
+        (13, "2.0", False),
+        (17, "12.0", False),
+        (57, "1e9", True),
+        (61, "1e9", False),
+        (61, "inf", False),
+        (9, "nan", True),
+        (11, "nan", False),
+        (11, "x", False),
+        (11, "-5", False),
     ],
-)  # fmt: skip
+)
 def test_v10s_window_grows_with_the_time_out_but_not_beyond_the_stores_memory(age_s, timeout, ok, validator, miner):
     dialect, now_ns = protocols.dialect("axon_v10"), time.time_ns()
     draft = dialect.draft(task(validator.ss58, miner.ss58), "json")

@@ -52,7 +52,11 @@ def test_phrases_travel_as_they_are(kind, body, validator, miner):
             question = dataclasses.replace(task(validator.ss58, miner.ss58), kind=kind, horizon=5)
             near, far = await phrases(question), await client.ask(question, live.axon)
             assert isinstance(far, Response), far
-            assert far.ids.tobytes() == near.ids.tobytes() and far.ids.shape == near.ids.shape and far.ids.dtype == near.ids.dtype
+            assert (
+                far.ids.tobytes() == near.ids.tobytes()
+                and far.ids.shape == near.ids.shape
+                and far.ids.dtype == near.ids.dtype
+            )
             assert far.probs.tobytes() == near.probs.tobytes()
             short = await client.ask(dataclasses.replace(question, task_id="short", top_k=2), live.axon)
             assert short.reason is Reason.MALFORMED and "2" in short.detail
@@ -100,7 +104,9 @@ def test_a_file_has_a_bound_of_its_own_and_few_are_under_way_at_once(validator, 
         peak = max(peak, running)
         await asyncio.sleep(0.02)
         running -= 1
-        return Submission(question.task_id, question.hotkey, "", payload=b"x" * (20_000 if question.round == 1 else 40_001))
+        return Submission(
+            question.task_id, question.hotkey, "", payload=b"x" * (20_000 if question.round == 1 else 40_001)
+        )
 
     async def check():
         async with Live(validator, miner, hand_in) as live:
@@ -108,12 +114,16 @@ def test_a_file_has_a_bound_of_its_own_and_few_are_under_way_at_once(validator, 
             asked = dataclasses.replace(task(validator.ss58, miner.ss58), kind="file", **nothing)
             files = [dataclasses.replace(asked, task_id=f"file-{n}", round=1) for n in range(12)]
             settings = client_settings(
-                max_files_in_flight=3, max_connections_per_endpoint=64, deadline_mads=0.0,
+                max_files_in_flight=3,
+                max_connections_per_endpoint=64,
+                deadline_mads=0.0,
                 bounds=Bounds(max_answer_bytes=10_000, max_file_bytes=40_000),
-            )  # fmt: skip
+            )
             async with WireClient(validator, settings) as client:
                 got = [outcome async for outcome in client.ask_each(files, {miner.ss58: live.axon})]
-                assert {outcome.task_id for outcome in got if len(outcome.payload) == 20_000} == {file.task_id for file in files}
+                assert {outcome.task_id for outcome in got if len(outcome.payload) == 20_000} == {
+                    file.task_id for file in files
+                }
                 assert peak == 3
                 large = await client.ask(dataclasses.replace(asked, round=2), live.axon)
                 assert large.reason is Reason.MALFORMED and "40000" in large.detail

@@ -17,7 +17,7 @@ from raytensor.wire.asgi import AsgiApp
 from raytensor.wire.client import WireClient
 from raytensor.wire.codec import Prompt
 from raytensor.wire.gate import Gate
-from raytensor.wire.replay import SharedReplay, shared_store
+from raytensor.wire.nonce_store import SharedReplay, shared_store
 
 
 def free_port() -> int:

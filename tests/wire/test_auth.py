@@ -7,9 +7,10 @@ import pickle
 import pytest
 from wirekit import key
 
-from raytensor.wire import auth, ss58
+from raytensor.chain import ss58
+from raytensor.wire import auth
 from raytensor.wire.errors import BadSignature, MalformedAuth, ReplayedRequest, StaleRequest, WrongReceiver
-from raytensor.wire.replay import ReplayStore
+from raytensor.wire.nonce_store import ReplayStore
 
 NOW_NS = 1_800_000_000_000_000_000
 BODY = b'{"prompt": "hello"}'
@@ -71,14 +72,7 @@ def test_signed_and_verified(scheme, miner):
 
 @pytest.mark.parametrize("scheme", ["sr25519", "ed25519"])
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"body": BODY + b" "},
-        {"method": "GET"},
-        {"path": "/ask"},
-        {"path": "/ask?x=2"},
-    ],
-    ids=str,
+    "changes", [{"body": BODY + b" "}, {"method": "GET"}, {"path": "/ask"}, {"path": "/ask?x=2"}], ids=str
 )
 def test_every_signed_part_is_covered(scheme, changes, miner):
     with pytest.raises(BadSignature):
@@ -102,13 +96,27 @@ def test_another_key_nonce_or_scheme_does_not_fit(validator, miner):
 @pytest.mark.parametrize(
     "name, value",
     [
-        ("Version", None), ("Version", "2"), ("Version", ""),
-        ("Hotkey", None), ("Hotkey", "5Grw"), ("Hotkey", "é" * 48),
-        ("Nonce", None), ("Nonce", "x"), ("Nonce", "-1"), ("Nonce", "1_0"), ("Nonce", "١٢"), ("Nonce", "9" * 21), ("Nonce", " 1"),
-        ("Crypto", "rsa"), ("Crypto", ""),
-        ("Signature", None), ("Signature", "0x12"), ("Signature", "zz" * 64), ("Signature", "0x" + "00" * 65),
+        ("Version", None),
+        ("Version", "2"),
+        ("Version", ""),
+        ("Hotkey", None),
+        ("Hotkey", "5Grw"),
+        ("Hotkey", "é" * 48),
+        ("Nonce", None),
+        ("Nonce", "x"),
+        ("Nonce", "-1"),
+        ("Nonce", "1_0"),
+        ("Nonce", "١٢"),
+        ("Nonce", "9" * 21),
+        ("Nonce", " 1"),
+        ("Crypto", "rsa"),
+        ("Crypto", ""),
+        ("Signature", None),
+        ("Signature", "0x12"),
+        ("Signature", "zz" * 64),
+        ("Signature", "0x" + "00" * 65),
     ],
-)  # fmt: skip
+)
 def test_malformed_headers(name, value, validator, miner):
     headers = signed(validator, miner.ss58)
     headers.pop(f"X-Bittensor-{name}", None)

@@ -23,7 +23,7 @@ from raytensor.wire import auth
 from raytensor.wire.auth import Key
 from raytensor.wire.client import WireClient
 from raytensor.wire.errors import AuthError
-from raytensor.wire.replay import ReplayStore
+from raytensor.wire.nonce_store import ReplayStore
 from raytensor.wire.server import WireServer
 
 HERE = Path(__file__).resolve().parent
@@ -82,9 +82,15 @@ BODIES = [b"", b'{"prompt": "hello"}', bytes(range(256)) * 40]
 def test_what_bittensor_11_signs_we_verify(eleven, scheme, body, bound, miner):
     signer = Key(SEEDS["validator"], scheme)
     told = eleven.ask(
-        do="sign", seed=SEEDS["validator"].hex(), crypto_type=signer.crypto_type, method="post", path="/ask?a=b%20c&d",
-        body=body.hex(), receiver=miner.ss58 if bound else None, nonce_ns=NOW_NS,
-    )  # fmt: skip
+        do="sign",
+        seed=SEEDS["validator"].hex(),
+        crypto_type=signer.crypto_type,
+        method="post",
+        path="/ask?a=b%20c&d",
+        body=body.hex(),
+        receiver=miner.ss58 if bound else None,
+        nonce_ns=NOW_NS,
+    )
     assert told["ss58"] == signer.ss58, "the same seed is the same hotkey"
     now_ns = [NOW_NS - 10 * 10**9]
     store = ReplayStore(clock=lambda: now_ns[0])

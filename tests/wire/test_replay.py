@@ -14,7 +14,7 @@ from raytensor.types import Reason, Response
 from raytensor.wire import auth, codec
 from raytensor.wire.client import WireClient
 from raytensor.wire.errors import Overloaded, ReplayedRequest
-from raytensor.wire.replay import LocalReplay, ReplayStore, SharedReplay, Verdict, shared_store
+from raytensor.wire.nonce_store import LocalReplay, ReplayStore, SharedReplay, Verdict, shared_store
 from raytensor.wire.server import WireServer
 
 S = 10**9

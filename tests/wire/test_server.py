@@ -12,7 +12,7 @@ from wirekit import Live, answer, client_settings, key, metagraph, run, server_s
 from raytensor.types import Reason
 from raytensor.wire import auth, codec
 from raytensor.wire.client import WireClient
-from raytensor.wire.replay import LocalReplay, ReplayStore
+from raytensor.wire.nonce_store import LocalReplay, ReplayStore
 from raytensor.wire.server import WireServer
 
 
@@ -46,7 +46,7 @@ def test_refusals(validator, miner):
                 assert (status, told["error"]) == (statuses.get(name, 401), name), told
                 assert told["reason"] and told["fix"]
             assert "not registered on subnet 1" in told["reason"]
-            assert live.server.gate.counts == {"ok": 1} | {name: 1 for name in cases}
+            assert live.server.gate.counts == {"ok": 1} | dict.fromkeys(cases, 1)
             assert len(heard) == 1
 
     run(check())

@@ -20,22 +20,37 @@ from raytensor.wire.deadline import adaptive_deadline_s
 from raytensor.wire.endpoints import BadEndpoint, endpoint, url
 from raytensor.wire.server import WireServer
 
-
 # ------------------------------------------------------------------------------------------------------- addresses
 
 
 @pytest.mark.parametrize(
     "axon, words",
     [
-        ("", "no address"), ("example.com:80", "no IP address"), ("1.2.3.4", "no IP address"), ("8.8.8.8:0", "port"),
-        ("8.8.8.8:65536", "port"), ("8.8.8.8:x", "port"), ("8.8.8.8:", "port"), ("0.0.0.0:80", "no address of one"),
-        ("224.0.0.1:80", "no address of one"), ("255.255.255.255:80", "no address of one"), ("[::]:80", "no address of one"),
-        ("[ff02::1]:80", "no address of one"), ("127.0.0.1:80", "this machine"), ("[::1]:80", "this machine"),
-        ("10.0.0.1:80", "private"), ("192.168.1.1:80", "private"), ("169.254.169.254:80", "private"),
-        ("[::ffff:127.0.0.1]:80", "private"), ("[fe80::1]:80", "private"), ("[2002:7f00:1::]:80", "private"),
-        ("100.64.0.1:80", "private"), ("[::ffff:0.0.0.0]:80", "no address of one"), ("user@8.8.8.8:80", "no IP"),
+        ("", "no address"),
+        ("example.com:80", "no IP address"),
+        ("1.2.3.4", "no IP address"),
+        ("8.8.8.8:0", "port"),
+        ("8.8.8.8:65536", "port"),
+        ("8.8.8.8:x", "port"),
+        ("8.8.8.8:", "port"),
+        ("0.0.0.0:80", "no address of one"),
+        ("224.0.0.1:80", "no address of one"),
+        ("255.255.255.255:80", "no address of one"),
+        ("[::]:80", "no address of one"),
+        ("[ff02::1]:80", "no address of one"),
+        ("127.0.0.1:80", "this machine"),
+        ("[::1]:80", "this machine"),
+        ("10.0.0.1:80", "private"),
+        ("192.168.1.1:80", "private"),
+        ("169.254.169.254:80", "private"),
+        ("[::ffff:127.0.0.1]:80", "private"),
+        ("[fe80::1]:80", "private"),
+        ("[2002:7f00:1::]:80", "private"),
+        ("100.64.0.1:80", "private"),
+        ("[::ffff:0.0.0.0]:80", "no address of one"),
+        ("user@8.8.8.8:80", "no IP"),
     ],
-)  # fmt: skip
+)
 def test_addresses_that_are_not_asked(axon, words):
     with pytest.raises(BadEndpoint, match=words):
         endpoint(axon, allow_local=False)
@@ -193,17 +208,25 @@ def http(body, status="200 OK", content_type="application/json", more=""):
         (http(b"nonsense"), Reason.MALFORMED, "no JSON"),
         (http(b"{}", more="Content-Encoding: gzip\r\n"), Reason.MALFORMED, "no response/1"),
         (http(b"", "302 Found", more="Location: http://127.0.0.1:1/\r\n"), Reason.ERROR, "302 by HTTP$"),
-        (http(json.dumps({"error": "Refused", "reason": "no\x1b[31m" * 999, "fix": 7}).encode(), "403 X"), Reason.REFUSED, "403 Refused: no"),
+        (
+            http(json.dumps({"error": "Refused", "reason": "no\x1b[31m" * 999, "fix": 7}).encode(), "403 X"),
+            Reason.REFUSED,
+            "403 Refused: no",
+        ),
         (http(json.dumps({"error": "Declined", "failure": "crashed"}).encode(), "422 X"), Reason.CRASHED, "422"),
         (http(json.dumps({"error": "Declined", "failure": "made up"}).encode(), "422 X"), Reason.ERROR, "422"),
         (http(json.dumps({"message": "v10 says no"}).encode(), "401 X"), Reason.REFUSED, "401 by HTTP: v10 says no"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", Reason.MALFORMED, "at most"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"4000\r\n" + b"x" * 0x4000 + b"\r\n", Reason.MALFORMED, "more than"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"4000\r\n" + b"x" * 0x4000 + b"\r\n",
+            Reason.MALFORMED,
+            "more than",
+        ),
         (b"SSH-2.0-OpenSSH\r\n", Reason.ERROR, "connection failed"),
         (b"", Reason.ERROR, "connection failed"),
     ],
     ids=range(11),
-)  # fmt: skip
+)
 def test_a_strangers_answer(validator, miner, sent, reason, words):
     async def reply(head, writer, number):
         writer.write(sent)

@@ -42,10 +42,16 @@ def tasks(draw):
     tokens = draw(st.lists(st.integers(0, 2**31 - 1), min_size=rows * width, max_size=rows * width))
     lengths = draw(st.lists(st.integers(1, width), min_size=rows, max_size=rows))
     return Task(
-        draw(text), draw(st.integers(0, 2**40)), draw(st.integers(0, 65535)), V, M,
-        np.array(tokens, np.int32).reshape(rows, width), np.array(lengths, np.int32),
-        draw(st.integers(1, 64)), draw(st.floats(0.001, 86400.0)),
-    )  # fmt: skip
+        draw(text),
+        draw(st.integers(0, 2**40)),
+        draw(st.integers(0, 65535)),
+        V,
+        M,
+        np.array(tokens, np.int32).reshape(rows, width),
+        np.array(lengths, np.int32),
+        draw(st.integers(1, 64)),
+        draw(st.floats(0.001, 86400.0)),
+    )
 
 
 @st.composite
@@ -94,10 +100,20 @@ def test_json_can_not_carry_nan():
         codec.encode_response(dataclasses.replace(response, probs=response.probs.astype(np.float64)), SAFETENSORS)
 
 
-@given(message=st.builds(
-    Prompt, text, st.integers(0, 65535), st.just(V), st.just(M), text, st.integers(1, 128),
-    st.floats(0, 100), st.integers(0, 2**53), st.floats(0.01, 86400),
-))  # fmt: skip
+@given(
+    message=st.builds(
+        Prompt,
+        text,
+        st.integers(0, 65535),
+        st.just(V),
+        st.just(M),
+        text,
+        st.integers(1, 128),
+        st.floats(0, 100),
+        st.integers(0, 2**53),
+        st.floats(0.01, 86400),
+    )
+)
 @settings(deadline=None)
 def test_prompts_come_back(message):
     assert same(message, codec.decode_prompt(codec.encode_prompt(message), BOUNDS))

@@ -10,17 +10,17 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar, Optional, Tuple
+from typing import ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import payload as bench  # noqa: E402
-from bittensor.core.axon import Axon  # noqa: E402
-from bittensor.core.chain_data import AxonInfo  # noqa: E402
-from bittensor.core.dendrite import Dendrite  # noqa: E402
-from bittensor.core.synapse import Synapse  # noqa: E402
-from bittensor.utils import networking  # noqa: E402
-from bittensor_wallet import Keypair  # noqa: E402
+import payload as bench
+from bittensor.core.axon import Axon
+from bittensor.core.chain_data import AxonInfo
+from bittensor.core.dendrite import Dendrite
+from bittensor.core.synapse import Synapse
+from bittensor.utils import networking
+from bittensor_wallet import Keypair
 
 networking.get_external_ip = lambda: "192.0.2.1"
 VALIDATOR = Keypair.create_from_seed("0x" + bench.VALIDATOR_SEED.hex())
@@ -31,8 +31,14 @@ class NextToken(Synapse):
     """The synapse that raytensor.wire.axon_v10 speaks."""
 
     required_hash_fields: ClassVar[tuple[str, ...]] = (
-        "task_id", "round", "netuid", "tokens", "lengths", "top_k", "deadline_s",
-    )  # fmt: skip
+        "task_id",
+        "round",
+        "netuid",
+        "tokens",
+        "lengths",
+        "top_k",
+        "deadline_s",
+    )
     task_id: str
     round: int
     netuid: int
@@ -40,8 +46,8 @@ class NextToken(Synapse):
     lengths: list[int]
     top_k: int
     deadline_s: float
-    ids: Optional[list[list[int]]] = None
-    probs: Optional[list[list[float]]] = None
+    ids: list[list[int]] | None = None
+    probs: list[list[float]] | None = None
     elapsed_s: float = 0.0
 
 
@@ -52,7 +58,7 @@ def serve(payload: str) -> None:
         synapse.ids, synapse.probs = ids, probs
         return synapse
 
-    def blacklist(synapse: NextToken) -> Tuple[bool, str]:
+    def blacklist(synapse: NextToken) -> tuple[bool, str]:
         return synapse.dendrite.hotkey != VALIDATOR.ss58_address, "not the validator"
 
     port = bench.free_port()

@@ -30,9 +30,14 @@ def question(payload: str) -> dict:
     rng = random.Random(0)
     tokens = [[rng.randrange(1024) for _ in range(width)] for _ in range(rows)]
     return {
-        "task_id": "bench/0", "round": 1, "netuid": 1, "tokens": tokens, "lengths": [width] * rows,
-        "top_k": top_k, "deadline_s": 30.0,
-    }  # fmt: skip
+        "task_id": "bench/0",
+        "round": 1,
+        "netuid": 1,
+        "tokens": tokens,
+        "lengths": [width] * rows,
+        "top_k": top_k,
+        "deadline_s": 30.0,
+    }
 
 
 def answer(payload: str) -> tuple[list, list]:

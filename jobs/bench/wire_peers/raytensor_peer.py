@@ -10,14 +10,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import numpy as np  # noqa: E402
-import payload as bench  # noqa: E402
+import numpy as np
+import payload as bench
 
-from raytensor.types import Failure, Response, Task  # noqa: E402
-from raytensor.wire.auth import Key  # noqa: E402
-from raytensor.wire.client import WireClient  # noqa: E402
-from raytensor.wire.server import WireServer  # noqa: E402
-from raytensor.wire.settings import Client, Server  # noqa: E402
+from raytensor.types import Failure, Response, Task
+from raytensor.wire.auth import Key
+from raytensor.wire.client import WireClient
+from raytensor.wire.server import WireServer
+from raytensor.wire.settings import Client, Server
 
 VALIDATOR, MINER = Key(bench.VALIDATOR_SEED), Key(bench.MINER_SEED)
 

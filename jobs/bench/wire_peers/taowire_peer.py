@@ -10,23 +10,22 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import List
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import payload as bench  # noqa: E402
-from bittensor.sp_core import Keypair  # noqa: E402
-from pydantic import BaseModel  # noqa: E402
-from taowire.auth.signer import RequestSigner  # noqa: E402
-from taowire.chain.axon import parse_axon  # noqa: E402
-from taowire.chain.gateway import NeuronView  # noqa: E402
-from taowire.config import MinerSettings  # noqa: E402
-from taowire.miner.app import Miner  # noqa: E402
-from taowire.miner.routes import RouteContext  # noqa: E402
-from taowire.observability.logging import configure_logging  # noqa: E402
-from taowire.testing.fake_chain import FakeChain  # noqa: E402
-from taowire.testing.metagraph import FakeMetagraphSource  # noqa: E402
-from taowire.validator.client import ValidatorClient  # noqa: E402
+import payload as bench
+from bittensor.sp_core import Keypair
+from pydantic import BaseModel
+from taowire.auth.signer import RequestSigner
+from taowire.chain.axon import parse_axon
+from taowire.chain.gateway import NeuronView
+from taowire.config import MinerSettings
+from taowire.miner.app import Miner
+from taowire.miner.routes import RouteContext
+from taowire.observability.logging import configure_logging
+from taowire.testing.fake_chain import FakeChain
+from taowire.testing.metagraph import FakeMetagraphSource
+from taowire.validator.client import ValidatorClient
 
 VALIDATOR, MINER = Keypair.create_from_seed(bench.VALIDATOR_SEED, 1), Keypair.create_from_seed(bench.MINER_SEED, 1)
 ROUTE = "/v1/next"
@@ -36,16 +35,16 @@ class Question(BaseModel):
     task_id: str
     round: int
     netuid: int
-    tokens: List[List[int]]
-    lengths: List[int]
+    tokens: list[list[int]]
+    lengths: list[int]
     top_k: int
     deadline_s: float
 
 
 class Answer(BaseModel):
     task_id: str
-    ids: List[List[int]]
-    probs: List[List[float]]
+    ids: list[list[int]]
+    probs: list[list[float]]
 
 
 def serve(payload: str) -> None:
@@ -59,10 +58,21 @@ def serve(payload: str) -> None:
     port = bench.free_port()
     most = 1_000_000
     settings = MinerSettings(
-        netuid=1, wallet_name="bench", wallet_path=Path(tempfile.gettempdir()), external_ip="127.0.0.2",
-        bind_host="127.0.0.1", bind_port=port, allow_private_axons=True, ntp_servers=(), sign_responses=False,
-        metrics_bind=f"127.0.0.1:{bench.free_port()}", rate_ip_per_s=most, rate_ip_burst=most, rate_hotkey_per_s=most, rate_hotkey_burst=most,
-    )  # fmt: skip
+        netuid=1,
+        wallet_name="bench",
+        wallet_path=Path(tempfile.gettempdir()),
+        external_ip="127.0.0.2",
+        bind_host="127.0.0.1",
+        bind_port=port,
+        allow_private_axons=True,
+        ntp_servers=(),
+        sign_responses=False,
+        metrics_bind=f"127.0.0.1:{bench.free_port()}",
+        rate_ip_per_s=most,
+        rate_ip_burst=most,
+        rate_hotkey_per_s=most,
+        rate_hotkey_burst=most,
+    )
     metagraph = FakeMetagraphSource(gateway, 1)
     miner = Miner(settings, gateway=gateway, metagraph=metagraph, hotkey=MINER, check_sdk=False)
 
@@ -79,10 +89,20 @@ def serve(payload: str) -> None:
 def ask(payload: str, port: int, seconds: float, workers: int) -> dict:
     configure_logging("ERROR")
     neuron = NeuronView(
-        uid=0, hotkey=MINER.ss58_address, coldkey=MINER.ss58_address, validator_permit=False, active=True,
-        total_stake_tao=0.0, alpha_stake=0.0, tao_stake=0.0, axon=parse_axon(f"127.0.0.1:{port}", allow_private=True),
-        last_update=0, incentive=0.0, dividends=0.0, axon_protocol=87,
-    )  # fmt: skip
+        uid=0,
+        hotkey=MINER.ss58_address,
+        coldkey=MINER.ss58_address,
+        validator_permit=False,
+        active=True,
+        total_stake_tao=0.0,
+        alpha_stake=0.0,
+        tao_stake=0.0,
+        axon=parse_axon(f"127.0.0.1:{port}", allow_private=True),
+        last_update=0,
+        incentive=0.0,
+        dividends=0.0,
+        axon_protocol=87,
+    )
     question, expected = Question(**bench.question(payload)), bench.answer(payload)[1]
 
     async def run() -> dict:

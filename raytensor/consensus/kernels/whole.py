@@ -16,8 +16,20 @@ from raytensor.consensus.kernels.stake import finish, normalised, prepare, produ
 
 @kernel
 def epoch(
-    clock, numbers, rates, last_update, registered, commit, stake, frac, permit,
-    validators, miners, weights, zeros, held,
+    clock,
+    numbers,
+    rates,
+    last_update,
+    registered,
+    commit,
+    stake,
+    frac,
+    permit,
+    validators,
+    miners,
+    weights,
+    zeros,
+    held,
 ):
     """clock: uint64 [block, activity_cutoff, stake_threshold, last_tempo, emission].
 
@@ -47,8 +59,21 @@ def epoch(
     # liquid alpha rests in an epoch without any consensus (`compute_bonds_sparse`)
     now[1] = rates[1] != 0 and agreed.any()
     earned, stored, stored_zeros = dense.bonds(
-        weights, held, zeros, 0, num_miners, registered_here, bound_here, own, sums, stake_here, agreed, incentive,
-        clock[3], now, keep,
+        weights,
+        held,
+        zeros,
+        0,
+        num_miners,
+        registered_here,
+        bound_here,
+        own,
+        sums,
+        stake_here,
+        agreed,
+        incentive,
+        clock[3],
+        now,
+        keep,
     )
     dividends = normalised(products(earned, stake_here) if rates[0] else earned)
 

@@ -130,9 +130,7 @@ class StructureAdmin:
         if not module.MinAllowedUids[netuid] <= max_n <= module.MaxAllowedUids[netuid]:
             raise module.error("InvalidValue")
         immortal = module.immortal_hotkeys(netuid)
-        safe = {
-            uid for uid in range(n) if module.is_immune(netuid, uid) or module.Keys[netuid, uid] in immortal
-        }
+        safe = {uid for uid in range(n) if module.is_immune(netuid, uid) or module.Keys[netuid, uid] in immortal}
         if len(safe) * 100 > MAX_IMMUNE_PERCENT * max_n:
             raise module.error("TrimmingWouldExceedMaxImmunePercentage")
         emission = module.Emission[netuid]

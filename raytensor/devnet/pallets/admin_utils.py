@@ -62,9 +62,12 @@ class SubnetAdmin:
         self, origin: Origin, netuid: "u16", target_registrations_per_interval: "u16"
     ):
         self._set(
-            origin, netuid, "TargetRegistrationsPerInterval", target_registrations_per_interval,
+            origin,
+            netuid,
+            "TargetRegistrationsPerInterval",
+            target_registrations_per_interval,
             "RegistrationPerIntervalSet",
-        )  # fmt: skip
+        )
 
     @call(24, weight=SET)
     def sudo_set_difficulty(self, origin: Origin, netuid: "u16", difficulty: "u64"):
@@ -117,9 +120,7 @@ class SubnetAdmin:
 
     @call(6, weight=SET)
     def sudo_set_weights_version_key(self, origin: Origin, netuid: "u16", weights_version_key: "u64"):
-        self._set(
-            origin, netuid, "WeightsVersionKey", weights_version_key, "WeightsVersionKeySet", "WeightsVersionKey"
-        )
+        self._set(origin, netuid, "WeightsVersionKey", weights_version_key, "WeightsVersionKeySet", "WeightsVersionKey")
 
     @call(9, weight=SET)
     def sudo_set_adjustment_alpha(self, origin: Origin, netuid: "u16", adjustment_alpha: "u64"):
@@ -131,9 +132,7 @@ class SubnetAdmin:
 
     @call(14, weight=SET)
     def sudo_set_min_allowed_weights(self, origin: Origin, netuid: "u16", min_allowed_weights: "u16"):
-        self._set(
-            origin, netuid, "MinAllowedWeights", min_allowed_weights, "MinAllowedWeightSet", "MinAllowedWeights"
-        )
+        self._set(origin, netuid, "MinAllowedWeights", min_allowed_weights, "MinAllowedWeightSet", "MinAllowedWeights")
 
     @call(16, weight=SET)
     def sudo_set_kappa(self, origin: Origin, netuid: "u16", kappa: "u16"):
@@ -177,9 +176,7 @@ class SubnetAdmin:
 
     @call(49, weight=SET)
     def sudo_set_commit_reveal_weights_enabled(self, origin: Origin, netuid: "u16", enabled: "bool"):
-        self._set(
-            origin, netuid, "CommitRevealWeightsEnabled", enabled, "CommitRevealEnabled", "CommitRevealEnabled"
-        )
+        self._set(origin, netuid, "CommitRevealWeightsEnabled", enabled, "CommitRevealEnabled", "CommitRevealEnabled")
 
     @call(50, weight=SET)
     def sudo_set_liquid_alpha_enabled(self, origin: Origin, netuid: "u16", enabled: "bool"):

@@ -36,9 +36,7 @@ CommitmentInfo = declare_struct(
     "CommitmentInfo", {"fields": f"BoundedVec<CommitmentData, {MAX_FIELDS}>"}, path=_PATH + "CommitmentInfo"
 )
 Registration = declare_struct(
-    "CommitmentRegistration",
-    {"deposit": "u64", "block": "u32", "info": "CommitmentInfo"},
-    path=_PATH + "Registration",
+    "CommitmentRegistration", {"deposit": "u64", "block": "u32", "info": "CommitmentInfo"}, path=_PATH + "Registration"
 )
 UsageTracker = declare_struct("UsageTracker", {"last_epoch": "u64", "used_space": "u64"}, path=_PATH + "UsageTracker")
 

@@ -67,9 +67,14 @@ def _development_config() -> BeaconConfiguration:
     beacon = development_beacon()
     digest = blake2_256(beacon.public_key)  # names the beacon; nobody computes with it
     return BeaconConfiguration(
-        beacon.public_key, beacon.period_s, beacon.genesis_s, digest, digest, b"bls-unchained-g1-rfc9380",
+        beacon.public_key,
+        beacon.period_s,
+        beacon.genesis_s,
+        digest,
+        digest,
+        b"bls-unchained-g1-rfc9380",
         BeaconMetadata(b"raytensor-devnet"),
-    )  # fmt: skip
+    )
 
 
 class PulseMissing(Exception):

@@ -15,10 +15,7 @@ DEPOSIT_BASE, DEPOSIT_FACTOR = 108_000_000, 32_000_000  # rao: one item of 88 by
 MAX_SIGNATORIES = 100
 
 Timepoint = declare_struct(
-    "Timepoint",
-    {"height": "u32", "index": "u32"},
-    "pallet_multisig::Timepoint",
-    params=(("BlockNumber", "u32"),),
+    "Timepoint", {"height": "u32", "index": "u32"}, "pallet_multisig::Timepoint", params=(("BlockNumber", "u32"),)
 )
 MultisigOperation = declare_struct(
     "Multisig",
@@ -66,12 +63,7 @@ class Multisig(Pallet):
         "MultisigExecuted": (2, {**_progress, "result": "Result<(), DispatchError>"}),
         "MultisigCancelled": (
             3,
-            {
-                "cancelling": "AccountId32",
-                "timepoint": "Timepoint",
-                "multisig": "AccountId32",
-                "call_hash": "[u8; 32]",
-            },
+            {"cancelling": "AccountId32", "timepoint": "Timepoint", "multisig": "AccountId32", "call_hash": "[u8; 32]"},
         ),
         "DepositPoked": (
             4,
@@ -79,10 +71,21 @@ class Multisig(Pallet):
         ),
     }
     errors = (
-        "MinimumThreshold", "AlreadyApproved", "NoApprovalsNeeded", "TooFewSignatories", "TooManySignatories",
-        "SignatoriesOutOfOrder", "SenderInSignatories", "NotFound", "NotOwner", "NoTimepoint", "WrongTimepoint",
-        "UnexpectedTimepoint", "MaxWeightTooLow", "AlreadyStored",
-    )  # fmt: skip
+        "MinimumThreshold",
+        "AlreadyApproved",
+        "NoApprovalsNeeded",
+        "TooFewSignatories",
+        "TooManySignatories",
+        "SignatoriesOutOfOrder",
+        "SenderInSignatories",
+        "NotFound",
+        "NotOwner",
+        "NoTimepoint",
+        "WrongTimepoint",
+        "UnexpectedTimepoint",
+        "MaxWeightTooLow",
+        "AlreadyStored",
+    )
 
     @call(0, weight=_inner_weight(1))
     def as_multi_threshold_1(self, origin: Origin, other_signatories: "Vec<AccountId32>", call: "RuntimeCall"):
@@ -91,26 +94,40 @@ class Multisig(Pallet):
 
     @call(1, weight=_inner_weight(3))
     def as_multi(
-        self, origin: Origin, threshold: "u16", other_signatories: "Vec<AccountId32>",
-        maybe_timepoint: "Option<Timepoint>", call: "RuntimeCall", max_weight: "Weight",
-    ):  # fmt: skip
+        self,
+        origin: Origin,
+        threshold: "u16",
+        other_signatories: "Vec<AccountId32>",
+        maybe_timepoint: "Option<Timepoint>",
+        call: "RuntimeCall",
+        max_weight: "Weight",
+    ):
         """Approve; make the call when this approval is the last one that is wanted."""
         call_hash = blake2_256(self.runtime.codecs("RuntimeCall").encode(call))
         self._approve(origin, threshold, other_signatories, maybe_timepoint, call_hash, call, max_weight)
 
     @call(2, weight=60_000_000)
     def approve_as_multi(
-        self, origin: Origin, threshold: "u16", other_signatories: "Vec<AccountId32>",
-        maybe_timepoint: "Option<Timepoint>", call_hash: "[u8; 32]", max_weight: "Weight",
-    ):  # fmt: skip
+        self,
+        origin: Origin,
+        threshold: "u16",
+        other_signatories: "Vec<AccountId32>",
+        maybe_timepoint: "Option<Timepoint>",
+        call_hash: "[u8; 32]",
+        max_weight: "Weight",
+    ):
         """Approve a call that is known by its hash alone; the last approval needs the call itself."""
         self._approve(origin, threshold, other_signatories, maybe_timepoint, call_hash, None, max_weight)
 
     @call(3, weight=60_000_000)
     def cancel_as_multi(
-        self, origin: Origin, threshold: "u16", other_signatories: "Vec<AccountId32>", timepoint: "Timepoint",
+        self,
+        origin: Origin,
+        threshold: "u16",
+        other_signatories: "Vec<AccountId32>",
+        timepoint: "Timepoint",
         call_hash: "[u8; 32]",
-    ):  # fmt: skip
+    ):
         """Give an operation up; only by who reserved its deposit."""
         who, account = self._account(origin, threshold, other_signatories)
         operation = self.Multisigs[account, call_hash]

@@ -58,16 +58,21 @@ class Proxy(Pallet):
         "Announced": (2, {"real": "AccountId32", "proxy": "AccountId32", "call_hash": "H256"}),
         "ProxyAdded": (3, _pair),
         "ProxyRemoved": (4, _pair),
-        "DepositPoked": (
-            5,
-            {"who": "AccountId32", "kind": "DepositKind", "old_deposit": "u64", "new_deposit": "u64"},
-        ),
+        "DepositPoked": (5, {"who": "AccountId32", "kind": "DepositKind", "old_deposit": "u64", "new_deposit": "u64"}),
         "RealPaysFeeSet": (6, {"real": "AccountId32", "delegate": "AccountId32", "pays_fee": "bool"}),
     }
     errors = (
-        "TooMany", "NotFound", "NotProxy", "Unproxyable", "Duplicate", "NoPermission", "Unannounced", "NoSelfProxy",
-        "AnnouncementDepositInvariantViolated", "InvalidDerivedAccountId",
-    )  # fmt: skip
+        "TooMany",
+        "NotFound",
+        "NotProxy",
+        "Unproxyable",
+        "Duplicate",
+        "NoPermission",
+        "Unannounced",
+        "NoSelfProxy",
+        "AnnouncementDepositInvariantViolated",
+        "InvalidDerivedAccountId",
+    )
 
     def fee_payer(self, signer: bytes, call: Call) -> bytes:
         """Who pays for an extrinsic: its signer, or the real account of a proxy call that said it would."""
@@ -179,9 +184,14 @@ class Proxy(Pallet):
 
     @call(5, weight=150_000_000)
     def kill_pure(
-        self, origin: Origin, spawner: "MultiAddress", proxy_type: "ProxyType", index: "u16",
-        height: "Compact<u32>", ext_index: "Compact<u32>",
-    ):  # fmt: skip
+        self,
+        origin: Origin,
+        spawner: "MultiAddress",
+        proxy_type: "ProxyType",
+        index: "u16",
+        height: "Compact<u32>",
+        ext_index: "Compact<u32>",
+    ):
         who, account = origin.ensure_signed(), self.runtime.lookup(spawner)
         if who != self._pure(account, proxy_type, index, height, ext_index):
             raise self.error("NoPermission")
@@ -223,9 +233,13 @@ class Proxy(Pallet):
 
     @call(9, weight=_proxy_weight(3))
     def proxy_announced(
-        self, origin: Origin, delegate: "MultiAddress", real: "MultiAddress",
-        force_proxy_type: "Option<ProxyType>", call: "RuntimeCall",
-    ):  # fmt: skip
+        self,
+        origin: Origin,
+        delegate: "MultiAddress",
+        real: "MultiAddress",
+        force_proxy_type: "Option<ProxyType>",
+        call: "RuntimeCall",
+    ):
         origin.ensure_signed()
         account, proxied = self.runtime.lookup(delegate), self.runtime.lookup(real)
         definition = self.find(proxied, account, force_proxy_type)

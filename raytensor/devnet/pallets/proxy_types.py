@@ -9,17 +9,40 @@ from raytensor.devnet.pallet import Call
 from raytensor.devnet.scale import declare_enum
 
 PROXY_TYPES = (
-    "Any", "Owner", "NonCritical", "NonTransfer", "Senate", "NonFungible", "Triumvirate", "Governance", "Staking",
-    "Registration", "Transfer", "SmallTransfer", "RootWeights", "ChildKeys", "SudoUncheckedSetCode", "SwapHotkey",
-    "SubnetLeaseBeneficiary", "RootClaim",
-)  # fmt: skip
+    "Any",
+    "Owner",
+    "NonCritical",
+    "NonTransfer",
+    "Senate",
+    "NonFungible",
+    "Triumvirate",
+    "Governance",
+    "Staking",
+    "Registration",
+    "Transfer",
+    "SmallTransfer",
+    "RootWeights",
+    "ChildKeys",
+    "SudoUncheckedSetCode",
+    "SwapHotkey",
+    "SubnetLeaseBeneficiary",
+    "RootClaim",
+)
 declare_enum("ProxyType", {name: i for i, name in enumerate(PROXY_TYPES)}, "subtensor_runtime_common::ProxyType")
 
 SMALL_TRANSFER_LIMIT = 500_000_000  # rao
 _STAKING = {
-    "add_stake", "remove_stake", "unstake_all", "unstake_all_alpha", "swap_stake", "swap_stake_limit", "move_stake",
-    "add_stake_limit", "remove_stake_limit", "remove_stake_full_limit",
-}  # fmt: skip
+    "add_stake",
+    "remove_stake",
+    "unstake_all",
+    "unstake_all_alpha",
+    "swap_stake",
+    "swap_stake_limit",
+    "move_stake",
+    "add_stake_limit",
+    "remove_stake_limit",
+    "remove_stake_full_limit",
+}
 _COLDKEY_SWAPS = {"swap_coldkey", "schedule_swap_coldkey", "announce_coldkey_swap", "swap_coldkey_announced"}
 _NOT_NON_FUNGIBLE = _STAKING | _COLDKEY_SWAPS | {"transfer_stake", "burned_register", "root_register", "swap_hotkey"}
 _ADMITTED = {

@@ -10,15 +10,7 @@ from typing import Any
 from raytensor.devnet.author import Author
 from raytensor.devnet.chain import Chain
 from raytensor.devnet.pool import PoolError
-from raytensor.devnet.rpc.protocol import (
-    Connection,
-    RpcError,
-    Subscription,
-    Turns,
-    hex_bytes,
-    invalid_params,
-    method,
-)
+from raytensor.devnet.rpc.protocol import Connection, RpcError, Subscription, Turns, hex_bytes, invalid_params, method
 from raytensor.devnet.rpc.state import unsubscribe
 from raytensor.devnet.scale import ScaleError
 

@@ -76,9 +76,14 @@ class ChainMethods:
         return self._subscribe(connection, "finalized", "chain_finalizedHead", self.chain.finalized)
 
     @method(
-        "chain_unsubscribeNewHeads", "chain_unsubscribeNewHead", "unsubscribe_newHead", "chain_unsubscribeAllHeads",
-        "chain_unsubscribeFinalizedHeads", "chain_unsubscribeFinalisedHeads", params=("id",),
-    )  # fmt: skip
+        "chain_unsubscribeNewHeads",
+        "chain_unsubscribeNewHead",
+        "unsubscribe_newHead",
+        "chain_unsubscribeAllHeads",
+        "chain_unsubscribeFinalizedHeads",
+        "chain_unsubscribeFinalisedHeads",
+        params=("id",),
+    )
     def unsubscribe(self, connection: Connection, subscription_id: Any) -> bool:
         return unsubscribe(connection, subscription_id)
 

@@ -10,15 +10,7 @@ from typing import Any
 
 from raytensor.devnet.chain import Block, Chain
 from raytensor.devnet.hashing import blake2_256
-from raytensor.devnet.rpc.protocol import (
-    Connection,
-    RpcError,
-    Subscription,
-    Turns,
-    hex_bytes,
-    invalid_params,
-    method,
-)
+from raytensor.devnet.rpc.protocol import Connection, RpcError, Subscription, Turns, hex_bytes, invalid_params, method
 from raytensor.devnet.scale import ScaleError
 from raytensor.devnet.store import ABSENT
 

@@ -109,8 +109,9 @@ class _Source:
         "symbol": lambda s: text(s.module.TokenSymbol[s.netuid]),
         "block": lambda s: s.runtime.block_number,
         "subnet_emission": lambda s: 0,
-        "pending_alpha_emission": lambda s: s.module.PendingServerEmission[s.netuid]
-        + s.module.PendingValidatorEmission[s.netuid],
+        "pending_alpha_emission": lambda s: (
+            s.module.PendingServerEmission[s.netuid] + s.module.PendingValidatorEmission[s.netuid]
+        ),
         "pending_root_emission": lambda s: 0,
         "max_weights_limit": lambda s: 65_535,
         "activity_cutoff": lambda s: s.module.activity_cutoff(s.netuid),

@@ -17,7 +17,6 @@ from raytensor.devnet.subtensor.api_structs import (
 )
 
 
-
 class StakeInfoRuntimeApi(RuntimeApi):
     name = "StakeInfoRuntimeApi"
 
@@ -58,9 +57,7 @@ class StakeInfoRuntimeApi(RuntimeApi):
         )
 
     @api("BTreeMap<AccountId32, BTreeMap<u16, StakeAvailability>>")
-    def get_stake_availability_for_coldkeys(
-        self, coldkey_accounts: "Vec<AccountId32>", netuids: "Option<Vec<u16>>"
-    ):
+    def get_stake_availability_for_coldkeys(self, coldkey_accounts: "Vec<AccountId32>", netuids: "Option<Vec<u16>>"):
         found: dict[bytes, dict[int, StakeAvailability]] = {}
         for coldkey in coldkey_accounts:
             totals: dict[int, int] = {}

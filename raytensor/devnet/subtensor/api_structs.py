@@ -32,13 +32,9 @@ def fields(text: str) -> dict[str, str]:
 _LITE = """hotkey:acct coldkey:acct uid:c16 netuid:c16 active:bool axon_info:AxonInfo prometheus_info:PrometheusInfo
     stake:paid rank:c16 emission:c64 incentive:c16 consensus:c16 trust:c16 validator_trust:c16 dividends:c16
     last_update:c64 validator_permit:bool"""
-NeuronInfoLite = declare_struct(
-    "NeuronInfoLite", fields(f"{_LITE} pruning_score:c16"), path=_RPC + "NeuronInfoLite"
-)
+NeuronInfoLite = declare_struct("NeuronInfoLite", fields(f"{_LITE} pruning_score:c16"), path=_RPC + "NeuronInfoLite")
 NeuronInfo = declare_struct(
-    "NeuronInfo",
-    fields(f"{_LITE} weights:pairs bonds:pairs pruning_score:c16"),
-    path=_RPC + "NeuronInfo",
+    "NeuronInfo", fields(f"{_LITE} weights:pairs bonds:pairs pruning_score:c16"), path=_RPC + "NeuronInfo"
 )
 
 METAGRAPH_FIELDS = fields(
@@ -96,16 +92,12 @@ _HYPER = """rho:c16 kappa:c16 immunity_period:c16 min_allowed_weights:c16 max_we
     difficulty:c64 commit_reveal_period:c64 commit_reveal_weights_enabled:bool alpha_high:c16 alpha_low:c16
     liquid_alpha_enabled:bool"""
 HYPERPARAM_FIELDS = fields(_HYPER)
-SubnetHyperparams = declare_struct(
-    "SubnetHyperparams", HYPERPARAM_FIELDS, path=_RPC + "SubnetHyperparams"
-)
+SubnetHyperparams = declare_struct("SubnetHyperparams", HYPERPARAM_FIELDS, path=_RPC + "SubnetHyperparams")
 HYPERPARAM_V2_FIELDS = fields(
     f"""{_HYPER} alpha_sigmoid_steepness:I32F32 yuma_version:c16 subnet_is_active:bool transfers_enabled:bool
     bonds_reset_enabled:bool user_liquidity_enabled:bool"""
 )
-SubnetHyperparamsV2 = declare_struct(
-    "SubnetHyperparamsV2", HYPERPARAM_V2_FIELDS, path=_RPC + "SubnetHyperparamsV2"
-)
+SubnetHyperparamsV2 = declare_struct("SubnetHyperparamsV2", HYPERPARAM_V2_FIELDS, path=_RPC + "SubnetHyperparamsV2")
 declare_enum(
     "HyperparamValue",
     {
@@ -159,10 +151,7 @@ DelegateInfo = declare_struct(
 )
 SimSwapResult = declare_struct(
     "SimSwapResult",
-    {
-        name: "u64"
-        for name in ("tao_amount", "alpha_amount", "tao_fee", "alpha_fee", "tao_slippage", "alpha_slippage")
-    },
+    dict.fromkeys(("tao_amount", "alpha_amount", "tao_fee", "alpha_fee", "tao_slippage", "alpha_slippage"), "u64"),
     path="pallet_subtensor_swap::SimSwapResult",
 )
 SubnetPrice = declare_struct(

@@ -29,9 +29,7 @@ class CommitCalls:
         self._commit(origin.ensure_signed(), netuid, mecid, commit_hash)
 
     @call(100, pays=False, weight=ref_time(147_000_000, 15, 2))
-    def batch_commit_weights(
-        self, origin: Origin, netuids: "Vec<Compact<u16>>", commit_hashes: "Vec<H256>"
-    ):
+    def batch_commit_weights(self, origin: Origin, netuids: "Vec<Compact<u16>>", commit_hashes: "Vec<H256>"):
         hotkey = origin.ensure_signed()
         if len(netuids) != len(commit_hashes):
             raise self.error("InputLengthsUnequal")
@@ -40,13 +38,7 @@ class CommitCalls:
 
     @call(97, pays=False, weight=REVEAL)
     def reveal_weights(
-        self,
-        origin: Origin,
-        netuid: "u16",
-        uids: "Vec<u16>",
-        values: "Vec<u16>",
-        salt: "Vec<u16>",
-        version_key: "u64",
+        self, origin: Origin, netuid: "u16", uids: "Vec<u16>", values: "Vec<u16>", salt: "Vec<u16>", version_key: "u64"
     ):
         self._reveal(origin.ensure_signed(), netuid, 0, uids, values, salt, version_key)
 

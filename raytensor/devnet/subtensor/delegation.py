@@ -66,9 +66,7 @@ class DelegationCalls:
         self.emit("ChildKeyTakeSet", hotkey, take)
 
     @call(67, weight=ref_time(119_000_000, 6, 31))
-    def set_children(
-        self, origin: Origin, hotkey: "AccountId32", netuid: "u16", children: "Vec<(u64, AccountId32)>"
-    ):
+    def set_children(self, origin: Origin, hotkey: "AccountId32", netuid: "u16", children: "Vec<(u64, AccountId32)>"):
         """Plan the children of a hotkey on a subnet; in force after PendingChildKeyCooldown blocks."""
         self._plan_children(origin.ensure_signed(), hotkey, netuid, children)
 

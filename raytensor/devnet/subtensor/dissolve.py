@@ -52,11 +52,7 @@ class Dissolution:
 
     def _return_tao(self, netuid: int) -> None:
         pool = self.SubnetTAO[netuid]
-        stakes = [
-            (key, self.stake_of(*key))
-            for key in list(self.AlphaV2.keys())
-            if key[2] == netuid
-        ]
+        stakes = [(key, self.stake_of(*key)) for key in list(self.AlphaV2.keys()) if key[2] == netuid]
         total = sum(stake for _, stake in stakes)
         left = pool
         self.sub_tao(netuid, pool)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from raytensor.devnet.pallet import Origin, StorageMap, call
 from raytensor.devnet.subtensor.costs import ref_time
 from raytensor.devnet.subtensor.pools import ROOT
-from raytensor.devnet.subtensor.subnets import is_subnet_account
 from raytensor.devnet.subtensor.storage import ACCOUNT, NETUID, RAO
+from raytensor.devnet.subtensor.subnets import is_subnet_account
 
 KEY_SWAP_COST = RAO // 10
 KEY_SWAP_ON_SUBNET_COST = 1_000_000
@@ -33,9 +33,13 @@ class HotkeySwaps:
 
     @call(72, weight=SWAP)
     def swap_hotkey_v2(
-        self, origin: Origin, hotkey: "AccountId32", new_hotkey: "AccountId32", netuid: "Option<u16>",
+        self,
+        origin: Origin,
+        hotkey: "AccountId32",
+        new_hotkey: "AccountId32",
+        netuid: "Option<u16>",
         keep_stake: "bool",
-    ):  # fmt: skip
+    ):
         """With `keep_stake` the stake and its dividends stay with the old hotkey."""
         self._swap_hotkey(origin, hotkey, new_hotkey, netuid, keep_stake)
 

@@ -99,9 +99,7 @@ class Pools:
         """What `tao` would buy. SwapRefused when the pool can't."""
         if not self.is_dynamic(netuid):
             return Swap(tao, 0, tao)
-        return amm.buy(
-            self.SubnetTAO[netuid], self.SubnetAlphaIn[netuid], tao, self.fee_rate(netuid, fees), limit_rao
-        )
+        return amm.buy(self.SubnetTAO[netuid], self.SubnetAlphaIn[netuid], tao, self.fee_rate(netuid, fees), limit_rao)
 
     def quote_sell(self, netuid: int, alpha: int, limit_rao: int | None = None, fees: bool = True) -> Swap:
         if not self.is_dynamic(netuid):

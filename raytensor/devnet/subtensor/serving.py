@@ -23,25 +23,48 @@ IDENTITY_LIMITS = ChainIdentityV2(
     name=256, url=256, github_repo=256, image=1024, discord=256, description=1024, additional=1024
 )
 SUBNET_IDENTITY_LIMITS = SubnetIdentityV3(
-    subnet_name=256, github_repo=1024, subnet_contact=1024, subnet_url=1024,
-    discord=256, description=1024, logo_url=1024, additional=1024,
-)  # fmt: skip
+    subnet_name=256,
+    github_repo=1024,
+    subnet_contact=1024,
+    subnet_url=1024,
+    discord=256,
+    description=1024,
+    logo_url=1024,
+    additional=1024,
+)
 
 
 class ServingCalls:
     @call(4, pays=False, weight=SERVE)
     def serve_axon(
-        self, origin: Origin, netuid: "u16", version: "u32", ip: "u128", port: "u16", ip_type: "u8",
-        protocol: "u8", placeholder1: "u8", placeholder2: "u8",
-    ):  # fmt: skip
+        self,
+        origin: Origin,
+        netuid: "u16",
+        version: "u32",
+        ip: "u128",
+        port: "u16",
+        ip_type: "u8",
+        protocol: "u8",
+        placeholder1: "u8",
+        placeholder2: "u8",
+    ):
         info = (version, ip, port, ip_type, protocol, placeholder1, placeholder2)
         self._serve_axon(origin.ensure_signed(), netuid, info)
 
     @call(40, pays=False, weight=SERVE)
     def serve_axon_tls(
-        self, origin: Origin, netuid: "u16", version: "u32", ip: "u128", port: "u16", ip_type: "u8",
-        protocol: "u8", placeholder1: "u8", placeholder2: "u8", certificate: "Vec<u8>",
-    ):  # fmt: skip
+        self,
+        origin: Origin,
+        netuid: "u16",
+        version: "u32",
+        ip: "u128",
+        port: "u16",
+        ip_type: "u8",
+        protocol: "u8",
+        placeholder1: "u8",
+        placeholder2: "u8",
+        certificate: "Vec<u8>",
+    ):
         """As serve_axon; the certificate is an algorithm byte and a public key of at most 64 bytes."""
         hotkey = origin.ensure_signed()
         self._serve_axon(hotkey, netuid, (version, ip, port, ip_type, protocol, placeholder1, placeholder2))
@@ -49,9 +72,7 @@ class ServingCalls:
             self.NeuronCertificates[netuid, hotkey] = NeuronCertificate(certificate[1:], certificate[0])
 
     @call(5, pays=False, weight=ref_time(28_000_000, 3, 1))
-    def serve_prometheus(
-        self, origin: Origin, netuid: "u16", version: "u32", ip: "u128", port: "u16", ip_type: "u8"
-    ):
+    def serve_prometheus(self, origin: Origin, netuid: "u16", version: "u32", ip: "u128", port: "u16", ip_type: "u8"):
         hotkey = origin.ensure_signed()
         self.check_serving(hotkey, netuid, ip, port, ip_type, self.Prometheus, zero_ip=False)
         self.Prometheus[netuid, hotkey] = PrometheusInfo(self.runtime.block_number, version, ip, port, ip_type)
@@ -84,9 +105,16 @@ class ServingCalls:
 
     @call(68, weight=ref_time(38_000_000, 3, 1))
     def set_identity(
-        self, origin: Origin, name: "Vec<u8>", url: "Vec<u8>", github_repo: "Vec<u8>", image: "Vec<u8>",
-        discord: "Vec<u8>", description: "Vec<u8>", additional: "Vec<u8>",
-    ):  # fmt: skip
+        self,
+        origin: Origin,
+        name: "Vec<u8>",
+        url: "Vec<u8>",
+        github_repo: "Vec<u8>",
+        image: "Vec<u8>",
+        discord: "Vec<u8>",
+        description: "Vec<u8>",
+        additional: "Vec<u8>",
+    ):
         """Identity of a coldkey that owns at least one registered hotkey."""
         coldkey = origin.ensure_signed()
         networks = self.netuids()
@@ -99,10 +127,18 @@ class ServingCalls:
 
     @call(78, weight=ref_time(19_000_000, 2, 1))
     def set_subnet_identity(
-        self, origin: Origin, netuid: "u16", subnet_name: "Vec<u8>", github_repo: "Vec<u8>",
-        subnet_contact: "Vec<u8>", subnet_url: "Vec<u8>", discord: "Vec<u8>", description: "Vec<u8>",
-        logo_url: "Vec<u8>", additional: "Vec<u8>",
-    ):  # fmt: skip
+        self,
+        origin: Origin,
+        netuid: "u16",
+        subnet_name: "Vec<u8>",
+        github_repo: "Vec<u8>",
+        subnet_contact: "Vec<u8>",
+        subnet_url: "Vec<u8>",
+        discord: "Vec<u8>",
+        description: "Vec<u8>",
+        logo_url: "Vec<u8>",
+        additional: "Vec<u8>",
+    ):
         """Identity of a subnet, by its owner."""
         coldkey = origin.ensure_signed()
         self.require_subnet(netuid)

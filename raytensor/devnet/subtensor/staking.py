@@ -51,9 +51,7 @@ class StakeCalls:
         self.do_remove_stake(origin.ensure_signed(), hotkey, netuid, amount_unstaked, limit_price, allow_partial)
 
     @call(103, weight=REMOVE)
-    def remove_stake_full_limit(
-        self, origin: Origin, hotkey: "AccountId32", netuid: "u16", limit_price: "Option<u64>"
-    ):
+    def remove_stake_full_limit(self, origin: Origin, hotkey: "AccountId32", netuid: "u16", limit_price: "Option<u64>"):
         coldkey = origin.ensure_signed()
         self.do_remove_stake(coldkey, hotkey, netuid, U64_MAX, limit_price, allow_partial=False)
 
@@ -93,9 +91,7 @@ class StakeCalls:
         self.emit("AlphaBurned", coldkey, hotkey, amount, netuid)
 
     @call(132, weight=ref_time(368_000_000, 29, 17))
-    def add_stake_burn(
-        self, origin: Origin, hotkey: "AccountId32", netuid: "u16", amount: "u64", limit: "Option<u64>"
-    ):
+    def add_stake_burn(self, origin: Origin, hotkey: "AccountId32", netuid: "u16", amount: "u64", limit: "Option<u64>"):
         """The subnet owner buys alpha and destroys it; once a tempo."""
         coldkey = self.ensure_owner(origin, netuid)
         key, block = ("AddStakeBurn", netuid), self.runtime.block_number

@@ -34,17 +34,13 @@ NeuronCertificate = declare_struct(
 )
 ChainIdentityV2 = declare_struct(
     "ChainIdentityV2",
-    {
-        field: "Vec<u8>"
-        for field in ("name", "url", "github_repo", "image", "discord", "description", "additional")
-    },
+    dict.fromkeys(("name", "url", "github_repo", "image", "discord", "description", "additional"), "Vec<u8>"),
     path=_PALLET + "ChainIdentityV2",
 )
 SubnetIdentityV3 = declare_struct(
     "SubnetIdentityV3",
-    {
-        field: "Vec<u8>"
-        for field in (
+    dict.fromkeys(
+        (
             "subnet_name",
             "github_repo",
             "subnet_contact",
@@ -53,8 +49,9 @@ SubnetIdentityV3 = declare_struct(
             "description",
             "logo_url",
             "additional",
-        )
-    },
+        ),
+        "Vec<u8>",
+    ),
     path=_PALLET + "SubnetIdentityV3",
 )
 # A decimal: mantissa * 10**exponent.

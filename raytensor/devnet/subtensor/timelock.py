@@ -62,9 +62,7 @@ class TimelockedReveals:
         if payload is None or getattr(payload, "hotkey", hotkey)[:32] != hotkey:
             raise DispatchError("Other")
         mechanism = index // MAX_NETUIDS
-        self.apply_weights(
-            hotkey, netuid, mechanism, payload.uids, payload.values, payload.version_key, openly=False
-        )
+        self.apply_weights(hotkey, netuid, mechanism, payload.uids, payload.values, payload.version_key, openly=False)
         return True
 
     def _payload(self, plaintext: bytes):

@@ -83,17 +83,29 @@ class MoveCalls:
         self._swap(coldkey, hotkey, origin_netuid, destination_netuid, alpha_amount, limit_price, allow_partial)
 
     def _swap(
-        self, coldkey: bytes, hotkey: bytes, from_netuid: int, to_netuid: int, alpha: int,
-        limit: int | None = None, allow_partial: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        coldkey: bytes,
+        hotkey: bytes,
+        from_netuid: int,
+        to_netuid: int,
+        alpha: int,
+        limit: int | None = None,
+        allow_partial: bool = False,
+    ) -> None:
         source, target = Place(coldkey, hotkey, from_netuid), Place(coldkey, hotkey, to_netuid)
         tao = self._move(source, target, alpha, limit=limit, allow_partial=allow_partial)
         self.emit("StakeSwapped", coldkey, hotkey, from_netuid, to_netuid, tao)
 
     def _move(
-        self, source: Place, target: Place, alpha: int, *,
-        limit: int | None = None, allow_partial: bool = False, transfer: bool = False,
-    ) -> int:  # fmt: skip
+        self,
+        source: Place,
+        target: Place,
+        alpha: int,
+        *,
+        limit: int | None = None,
+        allow_partial: bool = False,
+        transfer: bool = False,
+    ) -> int:
         """Move alpha from one place to another; returns the rao of TAO that it was worth on the way."""
         if source == target:
             raise self.error("SameNetuid")

@@ -38,20 +38,12 @@ def max_upscaled(values: np.ndarray) -> np.ndarray:
 
 class WeightCalls:
     @call(0, pays=False, weight=SET)
-    def set_weights(
-        self, origin: Origin, netuid: "u16", dests: "Vec<u16>", weights: "Vec<u16>", version_key: "u64"
-    ):
+    def set_weights(self, origin: Origin, netuid: "u16", dests: "Vec<u16>", weights: "Vec<u16>", version_key: "u64"):
         self._set_openly(origin.ensure_signed(), netuid, 0, dests, weights, version_key)
 
     @call(119, pays=False, weight=SET)
     def set_mechanism_weights(
-        self,
-        origin: Origin,
-        netuid: "u16",
-        mecid: "u8",
-        dests: "Vec<u16>",
-        weights: "Vec<u16>",
-        version_key: "u64",
+        self, origin: Origin, netuid: "u16", mecid: "u8", dests: "Vec<u16>", weights: "Vec<u16>", version_key: "u64"
     ):
         self._set_openly(origin.ensure_signed(), netuid, mecid, dests, weights, version_key)
 

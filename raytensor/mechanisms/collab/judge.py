@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from raytensor.mechanisms.collab.codec import Sparse
 from raytensor.mechanisms.collab.store import Store
+from raytensor.training.delta_evaluator import Probe
 from raytensor.training.models import ModelSpec, build
-from raytensor.training.probe import Probe
 
 if TYPE_CHECKING:
     from raytensor.mechanisms.collab.mechanism import Window

@@ -29,7 +29,9 @@ def sketch(update: Sparse, draw: np.random.Generator, width: int = WIDTH) -> tup
     return tuple(float(value) for value in np.round(found, 6))
 
 
-def copies(sketches: Mapping[str, Sequence[float]], claim: Mapping[str, tuple], threshold: float = 0.75) -> dict[str, str]:
+def copies(
+    sketches: Mapping[str, Sequence[float]], claim: Mapping[str, tuple], threshold: float = 0.75
+) -> dict[str, str]:
     """Hotkey -> the hotkey whose update it repeats, for every update of a group of like ones but the group's author.
 
     claim  of each hotkey to be the author, smallest first: when it committed, then what speaks for it.

@@ -59,7 +59,9 @@ class Window:
 class CollabMechanism:
     """See `Mechanism`; `cfg.collab` are the settings. The shared model lies in `cfg.collab.folder` (see `store`)."""
 
-    def __init__(self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0) -> None:
+    def __init__(
+        self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0
+    ) -> None:
         self.cfg = cfg
         self.rule = cfg.collab
         self.codec = Codec(self.rule.k)
@@ -78,13 +80,24 @@ class CollabMechanism:
         random = _windows(text.train, drawn, width)
         made = []
         for hotkey in ask.hotkeys:
-            given = _windows(text.train, ask.draw("collab", "given", hotkey).integers(0, len(text.train) - width, rows), width)
+            given = _windows(
+                text.train, ask.draw("collab", "given", hotkey).integers(0, len(text.train) - width, rows), width
+            )
             chosen = ask.draw("collab", "judged", ask.validator, hotkey).permutation(rows)[: rule.judge_rows]
             task_id = f"{ask.netuid}/{ask.round}/{ask.validator}/{hotkey}"
             task = Task(
-                task_id, ask.round, ask.netuid, ask.validator, hotkey, given, np.full(rows, width, np.int32),
-                top_k=1, deadline_s=self._deadline_s, kind=KIND, horizon=rule.inner_steps,
-            )  # fmt: skip
+                task_id,
+                ask.round,
+                ask.netuid,
+                ask.validator,
+                hotkey,
+                given,
+                np.full(rows, width, np.int32),
+                top_k=1,
+                deadline_s=self._deadline_s,
+                kind=KIND,
+                horizon=rule.inner_steps,
+            )
             committed = ask.commits[hotkey].block if hotkey in ask.commits else 0
             secret = f"{ask.seed}/{ask.netuid}/{ask.round}/{ask.validator}"
             made.append((task, Window(task_id, rule.folder, ask.round, given[chosen], random, secret, committed)))
@@ -105,11 +118,16 @@ class CollabMechanism:
             return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
         own, random = judge.measure(sealed, update, self.rule.judge_share)
         values = {
-            "own_before": own[0], "own_after": own[1], "random_before": random[0], "random_after": random[1],
+            "own_before": own[0],
+            "own_after": own[1],
+            "random_before": random[0],
+            "random_after": random[1],
             "norm": float(np.linalg.norm(update.values.astype(np.float64))),
-            "bytes": float(len(answer.payload)), "digest": answer.digest, "committed_at": float(sealed.committed_at),
+            "bytes": float(len(answer.payload)),
+            "digest": answer.digest,
+            "committed_at": float(sealed.committed_at),
             "sketch": sketch(update, assign.generator(sealed.secret, "sketch")),
-        }  # fmt: skip
+        }
         return Score(task.task_id, task.round, task.netuid, task.validator, task.hotkey, values)
 
     def _judge_of(self, sealed: Window) -> Any:
@@ -133,7 +151,9 @@ class CollabMechanism:
         for hotkey in sorted(old):
             if hotkey in clean:
                 gain, own_gain = gains[hotkey]
-                values: dict[str, Any] = rating.judged(old[hotkey], own_gain > gain, worth[hotkey], rated[hotkey], self.rule.gain_ema)
+                values: dict[str, Any] = rating.judged(
+                    old[hotkey], own_gain > gain, worth[hotkey], rated[hotkey], self.rule.gain_ema
+                )
             elif offences[hotkey] == "copy" and old[hotkey]["copied"] + 1.0 < rating.COPY_GRACE:
                 values = rating.undecided(old[hotkey])
             elif hotkey in state.miners or hotkey in found:
@@ -147,8 +167,13 @@ class CollabMechanism:
                 miners[hotkey] |= seen | {"edge": rating.edge(old[hotkey], *gains[hotkey])}
         return State(state.round, miners, dict(state.common))
 
-    def _offences(self, state: State, evidence: Evidence, found: Mapping[str, Score], gains: Mapping[str, tuple[float, float]]) -> dict[str, str]:
-        offences = {failure.hotkey: "invalid" if failure.reason is Reason.MALFORMED else "missing" for failure in evidence.failures}
+    def _offences(
+        self, state: State, evidence: Evidence, found: Mapping[str, Score], gains: Mapping[str, tuple[float, float]]
+    ) -> dict[str, str]:
+        offences = {
+            failure.hotkey: "invalid" if failure.reason is Reason.MALFORMED else "missing"
+            for failure in evidence.failures
+        }
         for hotkey, score in found.items():
             if state.miners.get(hotkey, {}).get("digest") == score.values["digest"]:
                 offences[hotkey] = "repeated"  # the very bytes of its last update
@@ -164,9 +189,14 @@ class CollabMechanism:
         return offences
 
     def weights(self, state: State) -> dict[str, float]:
-        standings = {hotkey: rating.standing({**rating.START, **_numbers(values)}) for hotkey, values in state.miners.items()}
+        standings = {
+            hotkey: rating.standing({**rating.START, **_numbers(values)}) for hotkey, values in state.miners.items()
+        }
         bonus = rating.bonus({hotkey: rated for hotkey, (rated, _) in standings.items()})
-        paid = {hotkey: value * (1.0 + self.rule.rating_bonus * bonus[hotkey]) for hotkey, (_, value) in sorted(standings.items())}
+        paid = {
+            hotkey: value * (1.0 + self.rule.rating_bonus * bonus[hotkey])
+            for hotkey, (_, value) in sorted(standings.items())
+        }
         return constrain(paid, self.cfg) if any(paid.values()) else {}
 
     # ----------------------------------------------------------------------------------------------- the shared model
@@ -180,11 +210,15 @@ class CollabMechanism:
         store = Store(Path(self.rule.folder))
         _, velocity = store.before(evidence.round)
         chosen = self.chosen(state, evidence)
-        updates: dict[str, Sparse] = {hotkey: self.codec.decode(answers[hotkey].payload, store.layout.size) for hotkey in chosen}
+        updates: dict[str, Sparse] = {
+            hotkey: self.codec.decode(answers[hotkey].payload, store.layout.size) for hotkey in chosen
+        }
         outer = Outer(self.rule.outer_lr, self.rule.outer_momentum, store.layout.size)
         outer.velocity = velocity
         change = outer.step(robust_mean(updates, store.layout, self.rule.peer_cap))
-        store.append(evidence.round, change, outer.velocity, checkpoint=(evidence.round + 1) % self.rule.checkpoint_every == 0)
+        store.append(
+            evidence.round, change, outer.velocity, checkpoint=(evidence.round + 1) % self.rule.checkpoint_every == 0
+        )
         return chosen
 
     def chosen(self, state: State, evidence: Evidence) -> tuple[str, ...]:

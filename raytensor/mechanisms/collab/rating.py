@@ -32,7 +32,16 @@ FORGIVE = 0.2  # share of the lost trust that a clean round gives back
 COPY_GRACE = 3.0  # rounds in a row in which an update is like another's before it counts as a copy
 OFFENCES = {"missing": 0.75, "invalid": 0.5, "copy": 0.5, "repeated": 0.5}
 _MODEL = PlackettLuce(beta=BETA, tau=TAU)
-START = {"mu": float(_MODEL.mu), "sigma": float(_MODEL.sigma), "bma": 0.0, "gain": 0.0, "edge": 0.0, "copied": 0.0, "trust": 1.0, "rounds": 0.0}
+START = {
+    "mu": float(_MODEL.mu),
+    "sigma": float(_MODEL.sigma),
+    "bma": 0.0,
+    "gain": 0.0,
+    "edge": 0.0,
+    "copied": 0.0,
+    "trust": 1.0,
+    "rounds": 0.0,
+}
 
 
 def rate(ratings: Mapping[str, tuple[float, float]], gains: Mapping[str, float]) -> dict[str, tuple[float, float]]:
@@ -64,7 +73,9 @@ def edge(values: Mapping[str, float], gain: float, own_gain: float) -> float:
     return newest if not values["rounds"] else (1.0 - EDGE_EMA) * values["edge"] + EDGE_EMA * newest
 
 
-def judged(values: Mapping[str, float], own_beats_random: bool, worth: float, rating: tuple[float, float], gain_ema: float) -> dict[str, float]:
+def judged(
+    values: Mapping[str, float], own_beats_random: bool, worth: float, rating: tuple[float, float], gain_ema: float
+) -> dict[str, float]:
     """A miner's standing after a clean round. worth: its relative gain."""
     sign = 1.0 if own_beats_random else -1.0
     old = values["gain"] if values["rounds"] else worth

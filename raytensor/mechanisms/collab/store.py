@@ -41,7 +41,9 @@ class Store:
             raise DataError(f"there is no shared model in {self.folder}: {error}") from error
 
     @classmethod
-    def create(cls, folder: Path, arrays: Mapping[str, np.ndarray], model: Mapping[str, Any], *, first: int = 0) -> Store:
+    def create(
+        cls, folder: Path, arrays: Mapping[str, np.ndarray], model: Mapping[str, Any], *, first: int = 0
+    ) -> Store:
         """A new store, or the one that is there if it is of the same model. `model` (JSON) says how to build it; `first`
         is the number of the first window."""
         layout = Layout.of(arrays)
@@ -49,10 +51,15 @@ class Store:
         path = Path(folder) / "model.json"
         if path.exists():
             if json.loads(path.read_text()) != json.loads(text):
-                raise DataError(f"{folder} holds another shared model\n  fix: take another folder, or the settings in {path}")
+                raise DataError(
+                    f"{folder} holds another shared model\n  fix: take another folder, or the settings in {path}"
+                )
             return cls(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path.parent / _window(first), save({"theta": layout.flatten(arrays), "velocity": np.zeros(layout.size, np.float32)}))
+        _write(
+            path.parent / _window(first),
+            save({"theta": layout.flatten(arrays), "velocity": np.zeros(layout.size, np.float32)}),
+        )
         _write(path, text.encode())
         return cls(folder)
 
@@ -68,7 +75,9 @@ class Store:
             theta, velocity = theta - found["change"], found.get("velocity", np.zeros_like(theta))
         return theta, velocity
 
-    def append(self, window: int, change: np.ndarray, velocity: np.ndarray, *, checkpoint: bool, keep: int = 2) -> np.ndarray:
+    def append(
+        self, window: int, change: np.ndarray, velocity: np.ndarray, *, checkpoint: bool, keep: int = 2
+    ) -> np.ndarray:
         """Write what a window subtracted; returns the model after it. Of older checkpoints `keep` stay, with their changes.
 
         Windows after this one, of an earlier life, are removed: what follows is made anew.
@@ -78,7 +87,9 @@ class Store:
                 if number > window:
                     (self.folder / _name(kind, number)).unlink(missing_ok=True)
         theta = self.before(window)[0] - change
-        _write(self.folder / _change(window), save({"change": change} | ({"velocity": velocity} if velocity.any() else {})))
+        _write(
+            self.folder / _change(window), save({"change": change} | ({"velocity": velocity} if velocity.any() else {}))
+        )
         if checkpoint:
             _write(self.folder / _window(window + 1), save({"theta": theta, "velocity": velocity}))
             first = sorted(self._numbers("window"))[-keep:][0]

@@ -1,0 +1,100 @@
+"""Calls of several accounts that go into the chain side by side and are waited for together.
+
+In: a client, signers and their calls. Out: nothing, or the chain's reason for the first call that failed.
+For tools and for setting a chain up: nothing is journalled, and nothing is sent again. The writer actor is for
+everything that must survive a crash.
+"""
+
+from __future__ import annotations
+
+import time
+
+from raytensor.chain.calls import Call
+from raytensor.chain.errors import action_for, dispatch_error_name
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.chain.rpc.events import outcomes
+from raytensor.chain.rpc.runtime import Era
+from raytensor.chain.wallet import Signer
+from raytensor.errors import ChainRefused, ChainUnavailable
+
+BIRTH_S = 5.0  # how long a block serves as the birth of eras; an era of 64 blocks of the fastest chains lasts longer
+
+
+class Step:
+    """Calls of several accounts that go into the chain side by side, and are waited for together."""
+
+    def __init__(self, client: ChainClient, timeout_s: float) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._calls: dict[str, tuple[Signer, list[Call]]] = {}
+
+    @property
+    def waiting(self) -> int:
+        return len(self._calls)
+
+    def add(self, signer: Signer, *calls: Call | None) -> None:
+        """Calls that are None are left out."""
+        real = [call for call in calls if call is not None]
+        if real:
+            self._calls.setdefault(signer.ss58, (signer, []))[1].extend(real)
+
+    def run(self) -> None:
+        """Sends all, one extrinsic an account (batch_all), and waits until a block has each."""
+        if not self._calls:
+            return
+        calls, self._calls = self._calls, {}
+        client = self._client
+        client.refresh_runtime()
+        first = born = client.finalized()
+        read = time.monotonic()
+        sent: dict[str, Call] = {}
+        for signer, own in calls.values():
+            if time.monotonic() > read + BIRTH_S:  # signing for a thousand accounts may take longer than an era lasts
+                born, read = client.finalized(), time.monotonic()
+            nonce = client.account_next_index(signer.ss58)
+            # Sudo stands alone: whether its inner call failed shows in an event of its own.
+            batches = [[call] for call in own if call.module == "Sudo"]
+            batches += [rest] if (rest := [call for call in own if call.module != "Sudo"]) else []
+            for place, batch in enumerate(batches):
+                call = batch[0] if len(batch) == 1 else Call("Utility", "batch_all", {"calls": batch})
+                era = Era.mortal(born.number, 64)
+                signed = client.sign(call, signer, nonce=nonce + place, era=era, birth_hash=born.hash)
+                if refusal := client.submit(signed.data):
+                    raise ChainRefused(
+                        f"{signer.ss58} {_names(call)}: {refusal.text} ({refusal.name}); {refusal.action}",
+                        name=refusal.name,
+                        action=str(refusal.action),
+                    )
+                sent[signed.hash] = call
+        self._wait(sent, first.number)
+
+    def _wait(self, sent: dict[str, Call], number: int) -> None:
+        client, deadline = self._client, time.monotonic() + self._timeout_s
+        while sent:
+            try:
+                client.wait_for_block(number + 1, max(0.0, deadline - time.monotonic()), poll_s=0.05)
+            except ChainUnavailable as error:
+                waiting = ", ".join(_names(call) for call in sent.values())
+                raise ChainUnavailable(f"{waiting}: in no block after {self._timeout_s:g} s ({error})") from error
+            number += 1
+            block_hash = client.block_hash(number)
+            _, hashes = client.block(block_hash)
+            if not sent.keys() & set(hashes):
+                continue
+            events = client.events(block_hash)
+            for place, hash in enumerate(hashes):
+                if hash in sent:
+                    self._judge(sent.pop(hash), [event for at, event in events if at == place])
+
+    def _judge(self, call: Call, events: list) -> None:
+        for result in outcomes(call, events):
+            if not result.ok:
+                name = dispatch_error_name(result.error, self._client.runtime.module_error)
+                action = str(action_for(name))
+                raise ChainRefused(f"{_names(call)}: {name}; {action}", name=name, action=action)
+
+
+def _names(call: Call) -> str:
+    if "calls" in call.args:
+        return f"{call.name}[{', '.join(sorted({_names(inner) for inner in call.args['calls']}))}]"
+    return f"{call.name}({_names(call.args['call'])})" if "call" in call.args else call.name

@@ -1,0 +1,1 @@
+"""Reads a chain: metagraphs, followers, snapshots, quotes, checks before a submission."""

@@ -1,0 +1,66 @@
+"""What miners of a subnet have bound themselves to: digests of files, published as commitments.
+
+In: a client, a netuid, a block. Out: `Commit` by hotkey: the digest and the block of the promise. A commitment counts
+when it begins with the 64 hex digits of a blake2b-256 digest (whatever follows, as a place to fetch the file from), or is
+a hash of the chain's own kind BlakeTwo256. Others are somebody else's business. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.types import Commit
+
+PALLET = "Commitments"
+_DIGEST = re.compile(r"(?:0x)?([0-9a-f]{64})(?![0-9a-f])")
+
+
+def read_commits(client: ChainClient, netuid: int, block_hash: str) -> dict[str, Commit]:
+    """All of a subnet's at one block, in two requests per thousand."""
+    if not client.runtime.has_storage(PALLET, "CommitmentOf"):
+        return {}
+    found: dict[str, Commit] = {}
+    for hotkey, registration in client.query_map(PALLET, "CommitmentOf", [netuid], block_hash).items():
+        for field in registration["info"]["fields"]:
+            digest = digest_of(field)
+            if digest is not None:
+                found[hotkey] = Commit(digest, int(registration["block"]))
+                break
+    return found
+
+
+def digest_of(field: Any) -> str | None:
+    """The digest in a field as the chain's codec gives it ({kind: content}), None if there is none."""
+    while isinstance(field, (list, tuple)) and len(field) == 1:
+        (field,) = field
+    if not isinstance(field, dict) or len(field) != 1:
+        return None
+    ((kind, content),) = field.items()
+    raw = _raw(content)
+    if raw is None:
+        return None
+    if kind == "BlakeTwo256":
+        return raw.hex() if len(raw) == 32 else None
+    if not kind.startswith(("Raw", "BigRaw")):
+        return None
+    words = _DIGEST.match(raw.decode("ascii", "replace"))
+    return words[1] if words else None
+
+
+def _raw(content: Any) -> bytes | None:
+    """Bytes that a codec may give as hex, as text, or as numbers."""
+    if isinstance(content, str):
+        if content.startswith("0x") and len(content) % 2 == 0:
+            try:
+                return bytes.fromhex(content[2:])
+            except ValueError:
+                return content.encode()
+        return content.encode()
+    while isinstance(content, (list, tuple)) and len(content) == 1 and not isinstance(content[0], int):
+        (content,) = content
+    try:
+        return bytes(content)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,60 @@
+"""A subnet over time: a folder of Parquet files, one an epoch.
+
+In: metagraphs. Out: files FOLDER/netuid-N[-mechanism-M]/block-NNNNNNNNNN.parquet, each whole or not there; read back as a
+summary an epoch, or one by one. The format is `to_arrow`'s. Knows nothing of connections.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from raytensor.chain.reads.metagraph import write_parquet
+from raytensor.errors import ConfigError
+from raytensor.types import Metagraph
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one file of a history holds."""
+
+    path: Path
+    block: int
+    last_epoch_block: int
+    num_neurons: int
+    stake_alpha_rao: int
+    emission_alpha_rao: int
+
+
+def folder_of(history: Path, netuid: int, mecid: int = 0) -> Path:
+    return history / (f"netuid-{netuid}" + (f"-mechanism-{mecid}" if mecid else ""))
+
+
+def keep_epoch(history: Path, metagraph: Metagraph, mecid: int = 0) -> Path:
+    """Writes the file of this metagraph's block, and returns its path."""
+    folder = folder_of(history, metagraph.netuid, mecid)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"block-{metagraph.block:010d}.parquet"
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    write_parquet(metagraph, unfinished)
+    os.replace(unfinished, path)
+    return path
+
+
+def epochs(history: Path, netuid: int, mecid: int = 0) -> list[Epoch]:
+    """The files of a subnet, oldest first. Raises ConfigError if there are none."""
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    folder = folder_of(history, netuid, mecid)
+    found = []
+    for path in sorted(folder.glob("block-*.parquet")):
+        columns = ["stake_alpha_rao", "emission_alpha_rao"]
+        table = pyarrow.parquet.read_table(path, columns=columns)
+        facts = table.schema.metadata
+        sums = [pyarrow.compute.sum(table.column(name)).as_py() or 0 for name in columns]
+        found.append(Epoch(path, int(facts[b"block"]), int(facts[b"last_epoch_block"]), table.num_rows, *sums))
+    if not found:
+        raise ConfigError(f"{folder} has no snapshots: name the folder that `--follow` or a snapshot actor writes to")
+    return found

@@ -1,0 +1,150 @@
+"""What the chain would say to weights, before they are sent.
+
+In: SetWeights intents and the state of their subnets at one block. Out: for each either the row of weights to send (or
+to commit, where the subnet has commit-reveal) or the name of the error the chain would give, with the block from which
+it would not. The checks and their order are those of pallet subtensor's `internal_set_weights`; a rate limit is judged
+at the block after the one that was read. StakeThreshold is left to the node, whose pool refuses such weights for
+certain. A commit is checked as its reveal will be: the chain would take it, and then refuse the reveal.
+Reads only; knows nothing of keys or nonces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from raytensor.chain.calls import SetWeights
+from raytensor.chain.errors import Do, action_for
+from raytensor.chain.reads.metagraph import next_epoch
+from raytensor.chain.rpc.client import ChainClient, Head
+from raytensor.chain.weights import Row, resolve_intent, storage_index
+
+PALLET = "SubtensorModule"
+_NUMBERS = {
+    "n": "SubnetworkN",
+    "tempo": "Tempo",
+    "last_epoch": "LastEpochBlock",
+    "pending_epoch": "PendingEpochAt",
+    "commit_reveal": "CommitRevealWeightsEnabled",
+    "version_key": "WeightsVersionKey",
+    "min_allowed": "MinAllowedWeights",
+    "rate_limit": "WeightsSetRateLimit",
+    "owner_hotkey": "SubnetOwnerHotkey",
+    "mechanisms": "MechanismCountCurrent",
+    "epoch_index": "SubnetEpochIndex",
+    "reveal_period": "RevealPeriodEpochs",
+    "blocks_since_step": "BlocksSinceLastStep",
+}
+
+
+@dataclass(frozen=True)
+class SubnetView:
+    """What setting weights on one mechanism of a subnet depends on, at one block."""
+
+    netuid: int
+    mecid: int
+    block: int
+    uid_of: dict[str, int]
+    permit: np.ndarray  # bool by uid
+    last_update: np.ndarray  # block by uid
+    commit_reveal: bool = False
+    version_key: int = 0
+    min_allowed: int = 1
+    rate_limit: int = 0
+    tempo: int = 0
+    next_epoch: int = 0
+    owner_hotkey: str = ""
+    mechanisms: int = 1
+    last_epoch: int = 0
+    pending_epoch: int = 0
+    epoch_index: int = 0
+    reveal_period: int = 1
+    blocks_since_step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an intent is not sent. `until`: the first block at which the reason is gone, None if it is not known."""
+
+    name: str
+    until: int | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether time alone can end it."""
+        return action_for(self.name).do is Do.WAIT
+
+    @property
+    def action(self) -> str:
+        text = str(action_for(self.name))
+        return text if self.until is None else f"{text} (block {self.until})"
+
+
+def read_views(
+    client: ChainClient, subnets: Iterable[tuple[int, int]], head: Head
+) -> dict[tuple[int, int], SubnetView]:
+    """The views of (netuid, mecid) pairs at one block, in two requests for all of them."""
+    runtime = client.runtime
+    subnets = sorted(set(subnets))
+    fields = {field: name for field, name in _NUMBERS.items() if runtime.has_storage(PALLET, name)}
+    numbers = [runtime.storage(PALLET, name) for name in fields.values()]
+    permit, last_update = runtime.storage(PALLET, "ValidatorPermit"), runtime.storage(PALLET, "LastUpdate")
+    keys = []
+    for netuid, mecid in subnets:
+        keys += [runtime.key(item, [netuid]) for item in numbers]
+        keys += [runtime.key(permit, [netuid]), runtime.key(last_update, [storage_index(netuid, mecid)])]
+    raws = client.query_raw(keys, head.hash)
+    width = len(numbers) + 2
+    read = []
+    for place in range(len(subnets)):
+        own = raws[place * width : (place + 1) * width]
+        values = {field: runtime.value(item, raw) for field, item, raw in zip(fields, numbers, own)}
+        read.append((values, runtime.array(permit, own[-2]), runtime.array(last_update, own[-1])))
+
+    places = [(netuid, uid) for (netuid, _), (values, *_) in zip(subnets, read) for uid in range(values["n"])]
+    owners = client.query_many([(PALLET, "Keys", [netuid, uid]) for netuid, uid in places], head.hash)
+    views, at = {}, 0
+    for (netuid, mecid), (values, permits, updates) in zip(subnets, read):
+        n = values.pop("n")
+        epoch = next_epoch(values.get("last_epoch", 0), values["tempo"], values.get("pending_epoch", 0))
+        views[netuid, mecid] = SubnetView(
+            netuid=netuid,
+            mecid=mecid,
+            block=head.number,
+            uid_of={hotkey: uid for uid, hotkey in enumerate(owners[at : at + n])},
+            permit=permits,
+            last_update=updates,
+            next_epoch=epoch,
+            **values,
+        )
+        at += n
+    return views
+
+
+def check_weights(intent: SetWeights, view: SubnetView) -> Row | Refusal:
+    """The row to send or to commit, or why the chain would refuse it in the next block."""
+    if intent.netuid == 0:
+        return Refusal("CanNotSetRootNetworkWeights")
+    if not view.uid_of or view.mecid >= view.mechanisms:
+        return Refusal("MechanismDoesNotExist")
+    uid = view.uid_of.get(intent.signer)
+    if uid is None:
+        return Refusal("HotKeyNotRegisteredInSubNet")
+    row = resolve_intent(intent, view.uid_of, version_key=view.version_key, min_length=view.min_allowed)
+    if not row.uids:
+        return Refusal("UidVecContainInvalidOne")
+    ready = rate_limit_block(view, uid)
+    if ready > view.block + 1:
+        return Refusal("CommittingWeightsTooFast" if view.commit_reveal else "SettingWeightsTooFast", until=ready)
+    permitted = uid < len(view.permit) and bool(view.permit[uid])
+    if not permitted and intent.signer != view.owner_hotkey and row.uids != (uid,):
+        return Refusal("NeuronNoValidatorPermit", until=view.next_epoch + 1 if view.next_epoch else None)
+    return row
+
+
+def rate_limit_block(view: SubnetView, uid: int) -> int:
+    """The first block in which this uid may set weights: LastUpdate + WeightsSetRateLimit, or any if it never did."""
+    last = int(view.last_update[uid]) if uid < len(view.last_update) else 0
+    return 0 if last == 0 else last + view.rate_limit

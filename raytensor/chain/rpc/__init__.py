@@ -1,0 +1,1 @@
+"""Speaks to a node: sockets, client, runtime metadata, codec, events."""

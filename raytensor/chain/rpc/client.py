@@ -1,0 +1,331 @@
+"""Reads of a chain, and single submissions, over one connection with time-outs.
+
+In: endpoints. Out: heads, storage values, constants, runtime API results, events, fees; and for signed bytes the
+node's answer. Any Substrate endpoint whose runtime has the names works, the embedded chain like a real Subtensor.
+A submission is sent at most once: see `submit`. Not thread-safe, not picklable: make one per process or actor.
+Knows nothing of intents, journals or Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scalecodec.base import ScaleBytes
+
+from raytensor.chain.calls import Call, Cost
+from raytensor.chain.errors import PoolRefusal, pool_refusal
+from raytensor.chain.rpc.codec import decode_compact, encode_compact
+from raytensor.chain.rpc.connection import Connection, RpcError
+from raytensor.chain.rpc.events import Event
+from raytensor.chain.rpc.runtime import Era, Runtime, Signed, Storage, extrinsic_hash
+from raytensor.chain.wallet import Signer
+from raytensor.errors import BlockUnknown, ChainRefused, ChainUnavailable
+
+KEYS_PER_PAGE = 1000  # the most that nodes give for one state_getKeysPaged
+KEYS_PER_READ = 20_000  # keeps a request for values below nodes' 15 MB
+
+# A node's words for a block, or the state of one, that it does not have (client errors 4003).
+_NO_BLOCK = ("UnknownBlock", "State already discarded", "Header was not found")
+
+# (genesis, spec version, transaction version) -> its runtime: metadata is read and decoded once a process.
+_RUNTIMES: dict[tuple[str, int, int], Runtime] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A block: its number, hash and parent's hash."""
+
+    number: int
+    hash: str
+    parent: str
+
+
+def header_hash(header: dict[str, Any]) -> str:
+    """Hash of a header as JSON-RPC gives it: blake2-256 of its SCALE encoding, as all chains with BlakeTwo256 have it."""
+    parts = [bytes.fromhex(header[name][2:]) for name in ("parentHash", "stateRoot", "extrinsicsRoot")]
+    logs = [bytes.fromhex(log[2:]) for log in header["digest"]["logs"]]
+    parts.insert(1, encode_compact(int(header["number"], 16)))
+    data = b"".join([*parts, encode_compact(len(logs)), *logs])
+    return "0x" + hashlib.blake2b(data, digest_size=32).hexdigest()
+
+
+def _head_of(header: dict[str, Any]) -> Head:
+    return Head(int(header["number"], 16), header_hash(header), header["parentHash"])
+
+
+class ChainClient:
+    """One connection to a chain; `timeout_s` bounds each request.
+
+    runtime: that of another client of the same chain, to spare reading the metadata again.
+    Raises ConfigError for unusable endpoints and ChainUnavailable if none answers.
+    """
+
+    def __init__(
+        self, endpoints: Sequence[str] | str, timeout_s: float = 20.0, *, runtime: Runtime | None = None
+    ) -> None:
+        self._connection = Connection(endpoints, timeout_s)
+        self._runtime = runtime
+        self._runtime = self.refresh_runtime()
+
+    @property
+    def endpoint(self) -> str:
+        return self._connection.endpoint
+
+    @property
+    def genesis(self) -> str:
+        """Hash of block 0."""
+        return self._connection.genesis
+
+    @property
+    def runtime(self) -> Runtime:
+        return self._runtime
+
+    @property
+    def spec_version(self) -> int:
+        return self._runtime.spec_version
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> ChainClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def rpc(self, method: str, params: Sequence[Any] = (), *, timeout_s: float | None = None) -> Any:
+        """Any JSON-RPC method. Raises RpcError, ChainUnavailable, FateUnknown (see connection.py), BlockUnknown."""
+        try:
+            return self._connection.rpc(method, params, timeout_s=timeout_s)
+        except RpcError as error:
+            if any(words in str(error) for words in _NO_BLOCK):
+                raise BlockUnknown(f"{self.endpoint}: {error}") from error
+            raise
+
+    # Blocks
+
+    def head(self) -> Head:
+        """The best block."""
+        head = _head_of(self.rpc("chain_getHeader"))
+        self._connection.saw(head.number)
+        return head
+
+    def next_head(self, timeout_s: float) -> Head | None:
+        """The newest best block that the endpoint has told since the last call, None if none came in time.
+
+        After the first call this costs the endpoint no request. Raises ChainUnavailable when the line is dead.
+        """
+        header = self._connection.next_header(timeout_s)
+        return None if header is None else _head_of(header)
+
+    @property
+    def block_age_s(self) -> float:
+        """Seconds since a new block was seen."""
+        return self._connection.block_age_s
+
+    def finalized(self) -> Head:
+        return self.header(self.rpc("chain_getFinalizedHead"))
+
+    def header(self, block_hash: str) -> Head:
+        """Raises BlockUnknown for a block that the node does not know."""
+        header = self.rpc("chain_getHeader", [block_hash])
+        if header is None:
+            raise BlockUnknown(f"{self.endpoint} does not know block {block_hash}")
+        return Head(int(header["number"], 16), block_hash, header["parentHash"])
+
+    def block_hash(self, number: int) -> str:
+        """Hash of the block with this number on the best chain. Raises BlockUnknown if there is none (yet)."""
+        found = self.find_block_hash(number)
+        if found is None:
+            raise BlockUnknown(f"{self.endpoint} has no block {number} (yet)")
+        return found
+
+    def find_block_hash(self, number: int) -> str | None:
+        """Hash of the block with this number on the best chain, None if there is none (yet)."""
+        return self.rpc("chain_getBlockHash", [number])
+
+    def block(self, block_hash: str) -> tuple[Head, list[str]]:
+        """A block and the hashes of its extrinsics, in order. Raises BlockUnknown for a block that is not known."""
+        head, extrinsics = self.extrinsics(block_hash)
+        return head, [extrinsic_hash(data) for data in extrinsics]
+
+    def extrinsics(self, block_hash: str) -> tuple[Head, list[bytes]]:
+        """A block and the bytes of its extrinsics, in order. Raises BlockUnknown for a block that is not known."""
+        found = self.rpc("chain_getBlock", [block_hash])
+        if found is None:
+            raise BlockUnknown(f"{self.endpoint} does not know block {block_hash}")
+        header, extrinsics = found["block"]["header"], found["block"]["extrinsics"]
+        head = Head(int(header["number"], 16), block_hash, header["parentHash"])
+        return head, [bytes.fromhex(x[2:]) for x in extrinsics]
+
+    def events(self, block_hash: str) -> list[tuple[int | None, Event]]:
+        """(index of the extrinsic or None, event) of a block, in order."""
+        key = self._runtime.key(self._runtime.storage("System", "Events"))
+        return self._runtime.events(self._read([key], block_hash)[0])
+
+    def wait_for_block(self, number: int, timeout_s: float, poll_s: float = 0.1) -> Head:
+        """The head, once it is at or past `number`. Raises ChainUnavailable at the time-out."""
+        deadline = time.monotonic() + timeout_s
+        while (head := self.head()).number < number:
+            if time.monotonic() > deadline:
+                where = f"{self.endpoint} is at {head.number}"
+                raise ChainUnavailable(f"waited {timeout_s:.1f} s for block {number}; {where}")
+            time.sleep(poll_s)
+        return head
+
+    # State
+
+    def query(self, pallet: str, name: str, params: Sequence[Any] = (), block_hash: str | None = None) -> Any:
+        """A storage value; None for an absent one without a default."""
+        return self.query_many([(pallet, name, params)], block_hash)[0]
+
+    def query_many(self, items: Sequence[tuple[str, str, Sequence[Any]]], block_hash: str | None = None) -> list[Any]:
+        """Storage values of (pallet, name, params), all at one block, in one request."""
+        storages = [self._runtime.storage(pallet, name) for pallet, name, _ in items]
+        for storage, (_, _, params) in zip(storages, items):
+            if len(params) != len(storage.keys):
+                raise ValueError(f"{storage.pallet}.{storage.name} takes {len(storage.keys)} keys, got {len(params)}")
+        keys = [self._runtime.key(storage, params) for storage, (_, _, params) in zip(storages, items)]
+        raws = self._read(keys, block_hash)
+        return [self._runtime.value(storage, raw) for storage, raw in zip(storages, raws)]
+
+    def query_raw(self, keys: Sequence[bytes], block_hash: str | None = None) -> list[bytes | None]:
+        """Undecoded values of storage keys at one block, in one request."""
+        return self._read(keys, block_hash)
+
+    def query_map(
+        self, pallet: str, name: str, params: Sequence[Any] = (), block_hash: str | None = None
+    ) -> dict[Any, Any]:
+        """All entries of a map whose keys begin with `params`: {key or tuple of keys: value}, at one block."""
+        storage = self._runtime.storage(pallet, name)
+        found = {}
+        for key, raw in self.query_map_raw(storage, params, block_hash):
+            rest = self._runtime.key_params(storage, key, len(params))
+            found[rest[0] if len(rest) == 1 else rest] = self._runtime.value(storage, raw)
+        return found
+
+    def query_map_raw(
+        self, storage: Storage, params: Sequence[Any] = (), block_hash: str | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """(key, undecoded value) of all entries of a map, two requests per 1000 entries."""
+        block_hash = block_hash or self.head().hash
+        prefix = "0x" + self._runtime.key(storage, params).hex()
+        start = prefix
+        while True:
+            page = self.rpc("state_getKeysPaged", [prefix, KEYS_PER_PAGE, start, block_hash])
+            if page:
+                yield from zip(
+                    (bytes.fromhex(key[2:]) for key in page),
+                    self._read([bytes.fromhex(key[2:]) for key in page], block_hash),
+                )
+            if len(page) < KEYS_PER_PAGE:
+                return
+            start = page[-1]
+
+    def constant(self, pallet: str, name: str) -> Any:
+        return self._runtime.constant(pallet, name)
+
+    def runtime_call(self, method: str, data: bytes = b"", block_hash: str | None = None) -> bytes:
+        """The undecoded result of a runtime API method, "Trait_method", for SCALE-encoded arguments."""
+        params = [method, "0x" + data.hex()] + ([block_hash] if block_hash else [])
+        return bytes.fromhex(self.rpc("state_call", params)[2:])
+
+    def balance(self, address: str, block_hash: str | None = None) -> int:
+        """Free balance in rao."""
+        account = self.query("System", "Account", [address], block_hash)
+        return account["data"]["free"]
+
+    def _read(self, keys: Sequence[bytes], block_hash: str | None) -> list[bytes | None]:
+        texts = ["0x" + key.hex() for key in keys]
+        found = {}
+        for at in range(0, len(texts), KEYS_PER_READ):
+            page = texts[at : at + KEYS_PER_READ]
+            for group in self.rpc("state_queryStorageAt", [page] + ([block_hash] if block_hash else [])):
+                found.update(group["changes"])
+        return [None if found.get(text) is None else bytes.fromhex(found[text][2:]) for text in texts]
+
+    # Accounts, signing, submitting
+
+    def account_next_index(self, address: str) -> int:
+        """The next nonce, counting what is in the node's pool."""
+        return int(self.rpc("system_accountNextIndex", [address]))
+
+    def account_nonce(self, address: str, block_hash: str | None = None) -> int:
+        """The next nonce by the state of a block alone."""
+        return self.query("System", "Account", [address], block_hash)["nonce"]
+
+    def refresh_runtime(self) -> Runtime:
+        """Reads the runtime version, and its metadata if the version is a new one. Call before signing."""
+        version = self.rpc("state_getRuntimeVersion")
+        spec, transaction = int(version["specVersion"]), int(version["transactionVersion"])
+        if self._runtime is None or (spec, transaction) != (self.spec_version, self._runtime.transaction_version):
+            version_of = (self.genesis, spec, transaction)
+            if version_of not in _RUNTIMES:
+                raw = ScaleBytes(self.rpc("state_getMetadata"))
+                metadata = self._connection.substrate.runtime_config.create_scale_object("MetadataVersioned", raw)
+                metadata.decode()
+                _RUNTIMES[version_of] = Runtime(metadata.value, spec, transaction)
+            self._runtime = _RUNTIMES[version_of]
+        return self._runtime
+
+    def sign(self, call: Call, signer: Signer, *, nonce: int, era: Era, birth_hash: str | None = None) -> Signed:
+        """A signed extrinsic, not sent."""
+        birth = birth_hash or (self.genesis if era.death is None else self.block_hash(era.birth))
+        data = self._runtime.encode_call(call)
+        return self._runtime.sign(data, signer, nonce=nonce, era=era, genesis=self.genesis, birth_hash=birth)
+
+    def submit(self, data: bytes) -> PoolRefusal | None:
+        """Sends a signed extrinsic once. None if the node took it into its pool, else why not.
+
+        Raises FateUnknown if it was sent and no answer came, ChainUnavailable if it certainly was not sent.
+        """
+        try:
+            self.rpc("author_submitExtrinsic", ["0x" + data.hex()])
+        except RpcError as error:
+            return pool_refusal(error.error)
+        return None
+
+    def fee(self, call: Call, public_key: bytes) -> tuple[int, Cost]:
+        """What a call would pay in rao, and what it takes of a block (TransactionPaymentApi_query_info)."""
+        signed = self._runtime.unsigned_like(self._runtime.encode_call(call), public_key)
+        raw = self.runtime_call(
+            "TransactionPaymentApi_query_info", signed.data + len(signed.data).to_bytes(4, "little")
+        )
+        # RuntimeDispatchInfo: Weight {Compact ref_time, Compact proof_size}, class u8, fee of the balance's type.
+        ref_time, at = decode_compact(raw, 0)
+        _, at = decode_compact(raw, at)
+        return int.from_bytes(raw[at + 1 :], "little"), Cost(ref_time, len(signed.data))
+
+    def send(self, call: Call, signer: Signer, *, timeout_s: float = 60.0, period: int = 64) -> tuple[int, list[Event]]:
+        """Signs, sends and waits until a block has it: (block number, events). For tools and development chains.
+
+        The writer actor is for everything that must survive a crash. Raises ChainRefused with the error's name.
+        """
+        self.refresh_runtime()
+        born = self.finalized()
+        era = Era.mortal(born.number, period)
+        nonce = self.account_next_index(signer.ss58)
+        signed = self.sign(call, signer, nonce=nonce, era=era, birth_hash=born.hash)
+        if refusal := self.submit(signed.data):
+            raise ChainRefused(f"{call.name}: {refusal.text}", name=refusal.name, action=str(refusal.action))
+        return self.find(signed.hash, era, timeout_s)
+
+    def find(self, hash: str, era: Era, timeout_s: float, poll_s: float = 0.1) -> tuple[int, list[Event]]:
+        """Waits for the block that has an extrinsic: (block number, the extrinsic's events)."""
+        deadline = time.monotonic() + timeout_s
+        number = era.birth + 1
+        while True:
+            head = self.wait_for_block(number, max(0.0, deadline - time.monotonic()), poll_s)
+            while number <= head.number:
+                block_hash = self.block_hash(number)
+                _, hashes = self.block(block_hash)
+                if hash in hashes:
+                    index = hashes.index(hash)
+                    return number, [event for at, event in self.events(block_hash) if at == index]
+                number += 1
+            if era.death is not None and number > era.death:
+                raise ChainRefused(f"extrinsic {hash} was in no block up to {era.death}", name="Expired")

@@ -1,0 +1,283 @@
+"""One websocket to a chain, over several endpoints, that never waits for ever.
+
+In: endpoints in order of preference and a time-out. Out: JSON-RPC answers, and the heads that the endpoint tells. Every
+request has a deadline of its own; a line that was silent is probed before it is trusted with a request. An endpoint is
+left for the next one when its socket fails, when N requests in a row were answered with errors of whatever kind, when it
+refuses to serve (rate limits), when it has had no new block for `heartbeat_s`; and it is not taken up when it serves
+another chain, or lags behind the newest block that was seen while another endpoint is left to try.
+Reads are asked again, a submission never is: when its answer does not come, its fate is unknown, and the caller has to
+look at the chain.
+
+Built on substrate-interface, whose own transport has no time-out and waits on half-dead sockets. Not thread-safe.
+Knows nothing of metadata, calls or keys.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import websocket
+from substrateinterface import SubstrateInterface
+from substrateinterface.exceptions import SubstrateRequestException
+from substrateinterface.transport import WebsocketTransport
+
+from raytensor.chain.rpc.transport import BROKEN, Socket
+from raytensor.errors import ChainError, ChainUnavailable, ConfigError, FateUnknown
+
+log = logging.getLogger(__name__)
+
+NETWORKS = {
+    "finney": "wss://entrypoint-finney.opentensor.ai:443",
+    "test": "wss://test.finney.opentensor.ai:443",
+    "archive": "wss://archive.chain.opentensor.ai:443",
+    "local": "ws://127.0.0.1:9944",
+}
+
+_SUBMISSIONS = {"author_submitExtrinsic", "author_submitAndWatchExtrinsic"}
+# The endpoint does not want to serve now: limits (jsonrpsee, public gateways), HTTP's 429 and 503, internal errors.
+_UNWILLING = {-32005, -32010, -32029, -32603, 429, 503}
+PROBE_AFTER_S = 10.0  # a line that was silent for so long is probed before a request
+LAG_BLOCKS = 10  # an endpoint this far behind the newest block that was seen lags
+ASIDE_S = 60.0  # for so long a lagging or silent endpoint is not taken while there is another
+
+
+class RpcError(ChainError):
+    """The node answered with an error. `error`: {"code", "message", "data"?}."""
+
+    def __init__(self, method: str, error: dict[str, Any]) -> None:
+        words = " ".join(str(error[key]) for key in ("message", "data") if error.get(key) is not None)
+        super().__init__(f"{method}: {words} ({error.get('code')})")
+        self.method = method
+        self.error = error
+
+
+def endpoint_urls(endpoints: Sequence[str] | str) -> list[str]:
+    """URLs of endpoints given as URLs or as network names (finney, test, archive, local)."""
+    names = [endpoints] if isinstance(endpoints, str) else list(endpoints)
+    urls = [NETWORKS.get(name, name) for name in names]
+    for url in urls:
+        if not url.startswith(("ws://", "wss://")):
+            names = ", ".join(NETWORKS)
+            raise ConfigError(f"chain endpoint {url!r}: give ws://host:port, wss://host, or one of {names}")
+    if not urls:
+        raise ConfigError("no chain endpoint: give at least one")
+    return urls
+
+
+class Connection:
+    """`rpc(method, params)` over the first endpoint that works."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[str] | str,
+        timeout_s: float = 20.0,
+        failures_to_switch: int = 3,
+        heartbeat_s: float = 120.0,
+    ) -> None:
+        if timeout_s <= 0:
+            raise ConfigError(f"chain time-out {timeout_s} s: give a positive number")
+        self.urls = endpoint_urls(endpoints)
+        self.timeout_s, self.failures_to_switch, self.heartbeat_s = timeout_s, failures_to_switch, heartbeat_s
+        self.genesis: str | None = None
+        self.reconnects = -1  # the first connection is none
+        self.newest = 0  # number of the newest block that any endpoint has told, and when it was new
+        self._new_at = time.monotonic()
+        self._here = -1  # number of the best block of the endpoint in use, and when it last changed
+        self._here_at = time.monotonic()
+        self._follows = False
+        self._aside: dict[str, float] = {}  # url -> until when it is not to be taken
+        self._at = 0
+        self._failures = 0
+        self._socket: Socket | None = None
+        self._substrate: SubstrateInterface | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint in use, or the next one that will be tried."""
+        return self.urls[self._at]
+
+    @property
+    def substrate(self) -> SubstrateInterface:
+        """The substrate-interface object of the first connection, for its decoders."""
+        assert self._substrate is not None, "not connected yet"
+        return self._substrate
+
+    @property
+    def block_age_s(self) -> float:
+        """Seconds since a block was seen that is newer than all before."""
+        return time.monotonic() - self._new_at
+
+    def rpc(self, method: str, params: Sequence[Any] = (), *, timeout_s: float | None = None) -> Any:
+        """The `result` of one request.
+
+        Raises RpcError for an answer that is an error, ChainUnavailable if no endpoint answered, FateUnknown if a
+        submission was sent and no answer came.
+        """
+        started = time.monotonic()
+        causes: dict[str, Exception] = {}  # the last one of each endpoint
+        for _ in range(len(self.urls) + 1):
+            try:
+                self._connect()
+            except (*BROKEN, ChainError) as error:
+                causes[self.endpoint] = error
+                self._drop(error)
+                continue
+            try:
+                return self._ask(method, list(params), timeout_s or self.timeout_s)
+            except SubstrateRequestException as error:
+                refusal = RpcError(method, _error_of(error))
+                if method not in _SUBMISSIONS and refusal.error.get("code") in _UNWILLING:
+                    causes[self.endpoint] = refusal
+                    self._drop(refusal)
+                    continue
+                self._count_failure(refusal)
+                raise refusal from error
+            except BROKEN as error:
+                causes[self.endpoint] = error
+                self._drop(error)
+                if method in _SUBMISSIONS:
+                    raise FateUnknown(f"{method} was sent and not answered ({_words(error)})") from error
+        waited = time.monotonic() - started
+        why = "; ".join(f"{url}: {_words(cause)}" for url, cause in causes.items())
+        raise ChainUnavailable(
+            f"{method}: no answer from {', '.join(self.urls)} in {waited:.1f} s ({len(self.urls) + 1} attempts, "
+            f"{self.timeout_s:g} s each; {why})"
+        ) from list(causes.values())[-1]
+
+    def saw(self, number: int) -> None:
+        """Notes the number of the endpoint's best block; leaves an endpoint that has had no new one for too long."""
+        now = time.monotonic()
+        if number > self.newest:
+            self.newest, self._new_at = number, now
+        if number != self._here:  # a fork may lower it: that, too, is a sign of life
+            self._here, self._here_at = number, now
+        elif now - self._here_at > self.heartbeat_s:
+            self._leave(ChainError(f"no block after {number} for {self.heartbeat_s:g} s"))
+
+    def next_header(self, timeout_s: float) -> dict[str, Any] | None:
+        """The newest header that the endpoint has told since the last call; None if none came in time.
+
+        Costs no request: the endpoint was asked once to tell its heads. Raises ChainUnavailable.
+        """
+        if not self._follows:
+            self._follows = True
+            self._drop_quietly()  # the next connection begins with the subscription
+        try:
+            self._connect()
+            if not self._socket.wait(timeout_s):
+                if time.monotonic() - self._here_at > self.heartbeat_s:
+                    raise ChainError(f"no block after {self._here} for {self.heartbeat_s:g} s")
+                return None
+        except (*BROKEN, ChainError, SubstrateRequestException) as error:
+            self._leave(error)
+            raise ChainUnavailable(f"{self.endpoint}: {_words(error)}") from error
+        header = self._socket.notes[-1]["params"]["result"]
+        self._socket.notes.clear()
+        self.saw(int(header["number"], 16))
+        return header
+
+    def close(self) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.close()
+            except BROKEN:
+                pass  # it is gone either way
+            self._socket = None
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _ask(self, method: str, params: list, timeout_s: float) -> Any:
+        self._socket.timeout_s = timeout_s
+        answer = self._substrate.rpc_request(method, params)
+        if not isinstance(answer, dict) or "result" not in answer:
+            raise websocket.WebSocketPayloadException(f"the answer to {method} has neither result nor error")
+        self._failures = 0
+        return answer["result"]
+
+    def _connect(self) -> None:
+        if self._socket is not None:
+            if time.monotonic() - self._socket.heard_at > PROBE_AFTER_S:
+                self._socket.probe(min(5.0, self.timeout_s))
+            return
+        found = Socket(self.endpoint, self.timeout_s)
+        try:
+            if self._substrate is None:
+                self._substrate = SubstrateInterface(
+                    websocket=found, ss58_format=42, type_registry={"types": {"Balance": "u64"}}
+                )
+            else:
+                self._substrate.transport = WebsocketTransport(websocket=found, auto_reconnect=False)
+            self._socket = found
+            self._examine()
+            if self._follows:
+                self._ask("chain_subscribeNewHeads", [], self.timeout_s)
+        except (*BROKEN, ChainError, SubstrateRequestException) as error:
+            self._socket = None
+            found.close()
+            if isinstance(error, SubstrateRequestException):
+                raise RpcError("connecting", _error_of(error)) from error
+            raise
+        self.reconnects += 1
+        log.debug("connected to %s", self.endpoint)
+
+    def _examine(self) -> None:
+        """Whether this endpoint is one to work with: the same chain, and not behind if another may be better."""
+        genesis = self._ask("chain_getBlockHash", [0], self.timeout_s)
+        if self.genesis not in (None, genesis):
+            self._aside[self.endpoint] = float("inf")
+            raise ChainError(f"{self.endpoint} serves another chain: genesis {genesis}, not {self.genesis}")
+        number = int(self._ask("chain_getHeader", [], self.timeout_s)["number"], 16)
+        if number + LAG_BLOCKS < self.newest:
+            text = f"{self.endpoint} is at block {number}, {self.newest - number} behind the newest that was seen"
+            now = time.monotonic()
+            if any(url != self.endpoint and self._aside.get(url, 0.0) <= now for url in self.urls):
+                self._aside[self.endpoint] = now + ASIDE_S
+                raise ChainError(text)
+            log.warning("%s; there is no other", text)
+        self.genesis = genesis
+        self._here = -1
+        self.saw(number)
+
+    def _count_failure(self, error: RpcError) -> None:
+        if 1000 <= int(error.error.get("code") or 0) < 2000:
+            return  # the pool's opinion of an extrinsic says nothing against the endpoint
+        self._failures += 1
+        if self._failures >= self.failures_to_switch:
+            self._drop(error)
+
+    def _leave(self, error: Exception) -> None:
+        """Gives the endpoint up for a while."""
+        self._aside[self.endpoint] = max(self._aside.get(self.endpoint, 0.0), time.monotonic() + ASIDE_S)
+        self._drop(error)
+
+    def _drop(self, error: Exception) -> None:
+        """Gives the socket up and turns to the next endpoint, to one that was not set aside if there is one."""
+        log.warning("chain endpoint %s failed: %s", self.endpoint, _words(error))
+        self._drop_quietly()
+        now = time.monotonic()
+        order = [(self._at + step) % len(self.urls) for step in range(1, len(self.urls) + 1)]
+        self._at = next((at for at in order if self._aside.get(self.urls[at], 0.0) <= now), order[0])
+
+    def _drop_quietly(self) -> None:
+        self.close()
+        self._failures = 0
+
+
+def _words(error: Exception | None) -> str:
+    chain = []
+    while error is not None and len(chain) < 4:
+        chain.append(f"{type(error).__name__}: {error}")
+        error = error.__cause__
+    return " <- ".join(chain)
+
+
+def _error_of(error: SubstrateRequestException) -> dict[str, Any]:
+    found = error.args[0] if error.args else {}
+    return found if isinstance(found, dict) else {"code": 0, "message": str(found)}

@@ -1,0 +1,208 @@
+"""Plans extrinsics: as few as the chain allows, each item's outcome still its own.
+
+In: items (an intent's id, its signer, its call or its row of weights), limits, and which signers have a delegate.
+Out: `Planned` extrinsics in the order in which each signer's nonces must go.
+
+    one hotkey, many subnets, plain weights     SubtensorModule.batch_set_weights (free, fails per subnet)
+    one hotkey, many subnets, hash commits      SubtensorModule.batch_commit_weights (the same)
+    one signer, many other free calls           Utility.force_batch, where the chain asks no fee for a batch of free calls
+    many signers with one delegate              Utility.force_batch of Proxy.proxy calls, signed by the delegate
+    one signer, many paid calls                 Utility.force_batch, signed by the signer
+    anything else                               extrinsics of their own, consecutive nonces, all in flight at once
+
+Pure: no clock, no connection, no Ray. Limits and costs are given, never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from raytensor.chain.calls import Call, Cost
+from raytensor.chain.weights import Row, batch_call, single_call
+
+_ROWS, _COMMITS = "rows", "commits"  # what has a native batch
+_COMMIT = "SubtensorModule.commit_weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One intent, ready to be sent: exactly one of `call` and `row` is given."""
+
+    intent_id: str
+    signer: str
+    call: Call | None = None
+    row: Row | None = None
+    free: bool = False
+
+    def __post_init__(self) -> None:
+        assert (self.call is None) != (self.row is None), "an item is a call or a row of weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one extrinsic may take at most."""
+
+    max_items: int = 1000
+    max_ref_time: int = 2_000_000_000_000
+    max_length: int = 3_000_000
+
+    def __post_init__(self) -> None:
+        if min(self.max_items, self.max_ref_time, self.max_length) < 1:
+            raise ValueError(f"{self}: every limit is at least 1")
+
+    def allows(self, cost: Cost) -> bool:
+        return cost.ref_time <= self.max_ref_time and cost.length <= self.max_length
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One extrinsic to be: its signer, its call, and the intents of its items in the order of `events.outcomes`."""
+
+    signer: str
+    call: Call
+    intent_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A call that stands for some intents, before it is known whose extrinsic will carry it."""
+
+    signer: str
+    call: Call
+    intent_ids: tuple[str, ...]
+    free: bool
+
+
+def plan(
+    items: Sequence[Item],
+    limits: Limits,
+    *,
+    delegates: Mapping[str, str] | None = None,
+    keys: Container[str] | None = None,
+    cost: Callable[[Call], Cost] = lambda call: Cost(),
+    native_batch: bool = True,
+    native_commits: bool = False,
+    free_batches: bool = False,
+) -> list[Planned]:
+    """The extrinsics that carry the items.
+
+    delegates     signer -> delegate that may act for it by Proxy.proxy.
+    keys          signers whose own key is at hand; None means all. One alone of a delegate's signers uses its own key,
+                  which is free for weights, where a proxied call pays.
+    cost          what a call takes; a batch takes the sum of its calls.
+    native_batch, native_commits  the runtime has batch_set_weights, batch_commit_weights.
+    free_batches  the chain asks no fee for a force_batch of free calls: a hotkey without funds can send one.
+    The order of one signer's paid calls is kept. A call that alone is over a limit is planned alone: the chain says so.
+    """
+    delegates = delegates or {}
+    natives = {kind for kind, there in ((_ROWS, native_batch), (_COMMITS, native_commits)) if there}
+    parts = [part for signer, own in _by(items, lambda i: i.signer) for part in _parts(own, limits, cost, natives)]
+    proxied: dict[str, list[_Part]] = {}
+    direct: list[_Part] = []
+    for part in parts:
+        if part.signer in delegates:
+            proxied.setdefault(delegates[part.signer], []).append(part)
+        else:
+            direct.append(part)
+    planned = []
+    for delegate, group in proxied.items():
+        signers = {part.signer for part in group}
+        if len(signers) == 1 and (keys is None or signers.pop() in keys):
+            direct += group
+            continue
+        wrapped = [
+            _Part(delegate, Call("Proxy", "proxy", _proxy_args(part)), part.intent_ids, free=False) for part in group
+        ]
+        planned += _force_batches(wrapped, limits, cost)
+    for _, group in _by(direct, lambda part: part.signer):
+        free = [part for part in group if part.free]
+        if free_batches:
+            planned += _force_batches(free, limits, cost)
+        else:
+            planned += [Planned(part.signer, part.call, part.intent_ids) for part in free]
+        planned += _force_batches([part for part in group if not part.free], limits, cost)
+    return planned
+
+
+def _proxy_args(part: _Part) -> dict:
+    return {"real": part.signer, "force_proxy_type": None, "call": part.call}
+
+
+def _parts(own: Sequence[Item], limits: Limits, cost: Callable[[Call], Cost], natives: set[str]) -> list[_Part]:
+    """One signer's items as calls: what has a native batch in such ones, the others one by one."""
+    signer, found, batched = own[0].signer, [], set()
+    for kind in (_ROWS, _COMMITS):
+        alike = [item for item in own if _kind(item) == kind]
+        if kind not in natives or len({_netuid(item) for item in alike}) != len(alike) or len(alike) < 2:
+            continue
+        for group in _split(alike, limits, lambda item: Cost(0, cost(_single(item)).length)):
+            call = _batch(kind, group) if len(group) > 1 else _single(group[0])
+            found.append(_Part(signer, call, tuple(item.intent_id for item in group), free=True))
+        batched |= {id(item) for item in alike}
+    for item in own:
+        if id(item) not in batched:
+            found.append(_Part(signer, _single(item), (item.intent_id,), free=item.free or item.row is not None))
+    return found
+
+
+def _kind(item: Item) -> str | None:
+    """The native batch that could carry an item."""
+    if item.row is not None:
+        return _ROWS if item.row.mecid == 0 else None
+    return _COMMITS if item.call.name == _COMMIT else None
+
+
+def _netuid(item: Item) -> int:
+    return item.row.netuid if item.row is not None else item.call.args["netuid"]
+
+
+def _single(item: Item) -> Call:
+    return item.call if item.call is not None else single_call(item.row)
+
+
+def _batch(kind: str, items: Sequence[Item]) -> Call:
+    if kind == _ROWS:
+        return batch_call([item.row for item in items])
+    args = {"netuids": [_netuid(item) for item in items], "commit_hashes": [i.call.args["commit_hash"] for i in items]}
+    return Call("SubtensorModule", "batch_commit_weights", args)
+
+
+def _force_batches(parts: Sequence[_Part], limits: Limits, cost: Callable[[Call], Cost]) -> list[Planned]:
+    planned = []
+    for group in _split(parts, limits, lambda part: cost(part.call)):
+        ids = tuple(intent_id for part in group for intent_id in part.intent_ids)
+        call = group[0].call if len(group) == 1 else Call("Utility", "force_batch", {"calls": [p.call for p in group]})
+        planned.append(Planned(group[0].signer, call, ids))
+    return planned
+
+
+def _split(things: Sequence, limits: Limits, cost: Callable) -> Iterable[list]:
+    """Cuts a sequence into runs that each keep the limits; a thing over a limit by itself is a run by itself."""
+    run: list = []
+    total = Cost()
+    for thing in things:
+        more = total + cost(thing)
+        if run and (len(run) == limits.max_items or not limits.allows(more)):
+            yield run
+            run, more = [], cost(thing)
+        run.append(thing)
+        total = more
+    if run:
+        yield run
+
+
+def _by(things: Iterable, key: Callable) -> list[tuple]:
+    groups: dict = {}
+    for thing in things:
+        groups.setdefault(key(thing), []).append(thing)
+    return list(groups.items())
+
+
+def halve(planned: Planned, item_of: Mapping[str, Item]) -> list[Sequence[Item]]:
+    """The items of an extrinsic that a node found too heavy, in two halves to be planned again."""
+    items = [item_of[intent_id] for intent_id in planned.intent_ids]
+    if len(items) < 2:
+        raise ValueError(f"{planned.call.name} is too heavy for a block by itself and can't be split")
+    middle = len(items) // 2
+    return [items[:middle], items[middle:]]

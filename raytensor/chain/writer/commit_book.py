@@ -1,0 +1,119 @@
+"""Weights behind a commitment, kept until the chain has opened them: what was committed, and what it takes to reveal it.
+
+In: commits, before they are sent. Out: those that are still pending, after a restart or a kill as before it. Lives in
+the writer's journal (table `commits`): losing it means losing the weights. The chain says what became of a commit;
+this book only remembers what the chain can't know. A salt is no key: it is worth nothing once the weights are revealed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from raytensor.chain.weights import Row
+from raytensor.chain.writer.journal import Journal
+
+HASH, TIMELOCKED = "hash", "timelocked"
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commitment of a validator's weights.
+
+    digest        "0x...": what the chain stores of a hash commit; blake2-256 of a timelocked one's ciphertext.
+    kind          "hash": this writer reveals it with its salt; "timelocked": the chain opens it.
+    salt          u16 values of a hash commit.
+    reveal_round  the beacon's round that opens a timelocked one.
+    due           block in which it can be revealed, as estimated when it was made.
+    epoch         the chain's commit epoch (SubnetEpochIndex), None until it was seen on the chain.
+    """
+
+    digest: str
+    kind: str
+    intent_id: str
+    signer: str
+    row: Row
+    salt: tuple[int, ...] = ()
+    reveal_round: int | None = None
+    due: int | None = None
+    epoch: int | None = None
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        return self.signer, self.row.netuid, self.row.mecid
+
+
+class CommitBook:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def add(self, commits: Iterable[Commit]) -> None:
+        """Writes commits, before they are sent."""
+        now = time.time()
+        rows = [
+            (c.digest, c.kind, c.intent_id, c.signer, c.row.netuid, c.row.mecid, _body(c), c.due, c.epoch, now)
+            for c in commits
+        ]
+        with self._journal.transaction() as db:
+            db.executemany("INSERT INTO commits VALUES (?,?,?,?,?,?,?,?,?,'pending',?)", rows)
+
+    def pending(self, signer: str | None = None) -> list[Commit]:
+        """Those whose end is not known, oldest first."""
+        query = "SELECT digest, kind, intent_id, signer, netuid, mecid, body, due, epoch FROM commits WHERE state = 'pending'"
+        rows = self._journal.rows(
+            query + (" AND signer = ?" if signer else "") + " ORDER BY at, rowid", (signer,) if signer else ()
+        )
+        return [_commit(*row) for row in rows]
+
+    def seen(self, commit: Commit, epoch: int) -> Commit:
+        """Notes the epoch in which the chain has it."""
+        with self._journal.transaction() as db:
+            db.execute("UPDATE commits SET epoch = ? WHERE digest = ?", (epoch, commit.digest))
+        return replace(commit, epoch=epoch)
+
+    def end(self, digest: str, state: str) -> None:
+        """It is no longer pending. state: "revealed", or why not: "expired", "superseded", "void", "dropped", "lost"."""
+        with self._journal.transaction() as db:
+            db.execute("UPDATE commits SET state = ? WHERE digest = ?", (state, digest))
+
+    def due(self, intent_id: str) -> int | None:
+        """When the newest pending commit of an intent can be revealed, None if there is none."""
+        rows = self._journal.rows(
+            "SELECT due FROM commits WHERE intent_id = ? AND state = 'pending' ORDER BY at DESC, rowid DESC LIMIT 1",
+            (intent_id,),
+        )
+        return rows[0][0] if rows else None
+
+    def unrevealed_since(self, signer: str) -> dict[tuple[int, int], tuple[float, int]]:
+        """(netuid, mecid) -> (time of the first, number) of the commits that ended unrevealed after the last reveal."""
+        found: dict[tuple[int, int], tuple[float, int]] = {}
+        for netuid, mecid, state, at in self._journal.rows(
+            "SELECT netuid, mecid, state, at FROM commits WHERE signer = ? ORDER BY at, rowid", (signer,)
+        ):
+            if state == "revealed":
+                found.pop((netuid, mecid), None)
+            elif state in ("expired", "dropped", "lost"):
+                first, count = found.get((netuid, mecid), (at, 0))
+                found[netuid, mecid] = (first, count + 1)
+        return found
+
+
+def _body(commit: Commit) -> str:
+    row = commit.row
+    return json.dumps(
+        {
+            "uids": row.uids,
+            "values": row.values,
+            "version_key": row.version_key,
+            "salt": commit.salt,
+            "reveal_round": commit.reveal_round,
+        }
+    )
+
+
+def _commit(digest, kind, intent_id, signer, netuid, mecid, body, due, epoch) -> Commit:
+    data = json.loads(body)
+    row = Row(netuid, mecid, tuple(data["uids"]), tuple(data["values"]), data["version_key"])
+    return Commit(digest, kind, intent_id, signer, row, tuple(data["salt"]), data["reveal_round"], due, epoch)

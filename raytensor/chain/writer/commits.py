@@ -1,0 +1,249 @@
+"""The pending commits of a writer: made, watched on the chain, revealed in their epoch, and made anew if that failed.
+
+In: weights for subnets with commit-reveal, the state of those subnets at a block. Out: items to send (commits,
+reveals), receipts. The book on disk has salt and row before the commit is sent, so a writer that starts again reveals
+what its predecessor committed. Of several commits of one place that can be revealed in the same block the newest is; the
+chain drops those before it. Used by the pipeline, in its thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from raytensor.chain.calls import SetWeights
+from raytensor.chain.errors import Do, action_for
+from raytensor.chain.reads.preflight import Refusal, SubnetView
+from raytensor.chain.rpc.client import ChainClient, Head
+from raytensor.chain.weights import Row, storage_index
+from raytensor.chain.writer import beacon
+from raytensor.chain.writer.batcher import Item
+from raytensor.chain.writer.commit_book import HASH, TIMELOCKED, Commit, CommitBook
+from raytensor.chain.writer.commit_rules import (
+    MAX_UNREVEALED,
+    PALLET,
+    Held,
+    Step,
+    commit_call,
+    commit_digest,
+    epoch_after,
+    new_salt,
+    next_step,
+    reveal_block,
+    reveal_call,
+)
+from raytensor.chain.writer.journal import Journal
+from raytensor.chain.writer.orders import Desk, Stage, receipt_of
+from raytensor.chain.writer.outbox import Outbox
+from raytensor.types import Fate, Receipt
+
+log = logging.getLogger(__name__)
+
+_ENDS = {
+    Step.EXPIRED: ("expired", "ExpiredWeightCommit"),
+    Step.DROPPED: ("dropped", "TimelockedCommitDropped"),
+    Step.LOST: ("lost", "NoWeightsCommitFound"),
+}
+
+
+class CommitDesk:
+    """kind: "hash" or "timelocked" makes all commits so; None by what the chain can open."""
+
+    def __init__(
+        self,
+        client: ChainClient,
+        journal: Journal,
+        outbox: Outbox,
+        desk: Desk,
+        tell: Callable[[Receipt], None],
+        kind: str | None = None,
+    ) -> None:
+        self._kind = kind
+        self._client, self._journal, self._outbox, self._desk, self._tell = client, journal, outbox, desk, tell
+        self._book = CommitBook(journal)
+        outbox.reveal_block = self._book.due
+        self._pending: dict[str, Commit] = {commit.digest: commit for commit in self._book.pending()}
+        self._look_at = dict.fromkeys(self._pending, 0)  # digest -> head from which on it is looked at
+        self._revealing: dict[str, str] = {}  # intent id -> digest
+        self._held = Held({}, {})
+
+    @property
+    def intent_ids(self) -> set[str]:
+        """The intents that have a pending commit."""
+        return {commit.intent_id for commit in self._pending.values()}
+
+    def due(self, block: int) -> list[Commit]:
+        """The commits to be looked at now; none that an extrinsic of ours is working on."""
+        return [
+            commit
+            for digest, commit in self._pending.items()
+            if self._look_at[digest] <= block and not self._outbox.carrying(commit.intent_id)
+        ]
+
+    def make(self, intent: SetWeights, row: Row, view: SubnetView) -> Item | Refusal:
+        """A commit of this row, in the book; or why there can't be one now."""
+        place = (intent.signer, row.netuid, row.mecid)
+        kind, chain = (HASH, None) if self._kind == HASH else beacon.choose(self._client, view)
+        if self._kind not in (None, kind):
+            return Refusal("BeaconDown")
+        due = reveal_block(view, epoch_after(view))
+        if kind == TIMELOCKED:
+            ciphertext, round = beacon.encrypt(chain, intent.signer, row, view)
+            digest = beacon.digest(ciphertext)
+            commit = Commit(digest, kind, intent.intent_id, intent.signer, row, reveal_round=round, due=due)
+            call = beacon.commit_call(row, ciphertext, round)
+        else:
+            if self._live_commits(place, view) >= MAX_UNREVEALED:
+                return Refusal("TooManyUnrevealedCommits", until=view.next_epoch + 1)
+            salt = new_salt()
+            digest = commit_digest(intent.signer, row, salt)
+            commit = Commit(digest, kind, intent.intent_id, intent.signer, row, salt, due=due)
+            call = commit_call(commit)
+        self._book.add([commit])
+        self._pending[commit.digest] = commit
+        self._look_at[commit.digest] = view.block + 1
+        return Item(intent.intent_id, intent.signer, call=call, free=True)
+
+    def refused(self, intent_id: str) -> None:
+        """The newest commit of an intent did not get on the chain."""
+        for digest, commit in list(self._pending.items()):
+            if commit.intent_id == intent_id and commit.epoch is None:
+                self._end(commit, "unsent")
+
+    # Revealing
+
+    def steps(self, views: Mapping[tuple[int, int], SubnetView], head: Head) -> list[Item]:
+        """Looks at the commits that are due, on the chain; the reveals to send."""
+        due = self.due(head.number)
+        self._read(due, views, head)
+        reveals: dict[tuple, Commit] = {}
+        for commit in reversed(due):  # the newest first: it decides what becomes of those before it
+            if commit.digest not in self._pending:
+                continue
+            view = views[commit.row.netuid, commit.row.mecid]
+            epoch = self._held.epochs.get(commit.digest)
+            if epoch is not None and commit.epoch != epoch:
+                commit = self._pending[commit.digest] = self._book.seen(commit, epoch)
+            step, again = next_step(commit, view, self._held)
+            if step is Step.WAIT:
+                self._look_at[commit.digest] = again
+            elif step is Step.REVEAL:
+                reveals.setdefault(commit.place, commit)
+            elif step is Step.OPENED:
+                intent = self._journal.intent(commit.intent_id)
+                self._opened(commit, receipt_of(intent, Fate.REVEALED, None, None), head.number)
+            elif step is Step.VOID:
+                self._void(commit)
+            else:
+                self._unrevealed(commit, *_ENDS[step])
+        self._revealing |= {commit.intent_id: commit.digest for commit in reveals.values()}
+        return [Item(c.intent_id, c.signer, call=reveal_call(c), free=True) for c in reveals.values()]
+
+    def reveal_ended(self, receipt: Receipt) -> None:
+        """What became of a reveal, in a block or in a node's pool."""
+        commit = self._pending.get(self._revealing.pop(receipt.intent_id, ""))
+        if commit is None:  # the reveal was sent by a predecessor
+            own = [c for c in self._pending.values() if c.intent_id == receipt.intent_id and c.kind == HASH]
+            if not own:
+                return
+            commit = own[-1]
+        if receipt.fate is Fate.REVEALED:
+            self._opened(commit, receipt)
+            return
+        block = self._outbox.head.number
+        passing = action_for(receipt.error).do in (Do.RETRY, Do.WAIT)
+        on_the_chain = {"ExpiredWeightCommit", "NoWeightsCommitFound", "CommitRevealDisabled"}
+        self._look_at[commit.digest] = block + 1  # the chain's own state tells how it stands
+        if not passing and receipt.error not in on_the_chain:
+            self._unrevealed(commit, "dropped", receipt.error)
+
+    def _opened(self, commit: Commit, receipt: Receipt, seen_at: int | None = None) -> None:
+        # Oldest first; a newer one of the same epoch may be looked at later than this one, and is not overtaken by it.
+        before = list(itertools.takewhile(lambda one: one.digest != commit.digest, self._pending.values()))
+        self._end(commit, "revealed")
+        if seen_at is not None:
+            receipt = replace(receipt, block=seen_at, call=beacon.OPENED_BY)
+            self._tell(receipt)
+        else:
+            self._desk.answer(receipt)
+        order = self._desk.get(commit.intent_id)
+        if order is not None and order.stage is Stage.COMMITTED:
+            self._desk.drop(commit.intent_id)
+        for older in [c for c in before if c.place == commit.place and c.kind == commit.kind]:
+            if older.epoch is not None and older.epoch <= commit.epoch:
+                self._end(older, "superseded")
+                if older.intent_id != commit.intent_id:
+                    self._close(older, Fate.NOT_SENT, "Superseded", "give up: newer weights were revealed")
+
+    def _unrevealed(self, commit: Commit, state: str, error: str) -> None:
+        """It will never be revealed: that is told, and the newest weights of its place are committed anew."""
+        known = commit.epoch is not None
+        self._end(commit, state if known else "unsent")
+        order = self._desk.get(commit.intent_id)
+        if not known and order is not None and order.stage is not Stage.COMMITTED:
+            return  # its extrinsic had no effect, which has been told
+        log.warning("weights of %s on subnet %d: %s", commit.signer, commit.row.netuid, error)
+        self._close(commit, Fate.FAILED, error, str(action_for(error)))
+
+    def _void(self, commit: Commit) -> None:
+        """The subnet left commit-reveal: the same weights are set plainly, unless newer ones are there."""
+        self._end(commit, "void")
+        order = self._desk.get(commit.intent_id)
+        if order is None:
+            self._close(commit, Fate.NOT_SENT, "Superseded", "give up: newer weights were given")
+        elif order.stage is Stage.COMMITTED:
+            self._desk.put_back(order, self._outbox.head.number)
+
+    def _close(self, commit: Commit, fate: Fate, error: str, action: str) -> None:
+        order = self._desk.get(commit.intent_id)
+        intent = self._journal.intent(commit.intent_id)
+        self._tell(receipt_of(intent, fate, error, action))
+        if order is not None and order.stage is Stage.COMMITTED:
+            order.last = None
+            if fate is not Fate.FAILED or not self._desk.put_back(order, self._outbox.head.number):
+                self._desk.drop(commit.intent_id)
+
+    def _end(self, commit: Commit, state: str) -> None:
+        self._book.end(commit.digest, state)
+        self._pending.pop(commit.digest, None)
+        self._look_at.pop(commit.digest, None)
+
+    # What the chain has
+
+    def _read(self, commits: Iterable[Commit], views: Mapping, head: Head) -> None:
+        """Our commits as the chain has them at a block, in two requests."""
+        commits = list(commits)
+        epochs: dict[str, int] = {}
+        hashed = sorted({c.place for c in commits if c.kind == HASH})
+        queues = set()
+        for commit in commits:
+            if commit.kind == TIMELOCKED:
+                place = commit.row.netuid, commit.row.mecid
+                view, index = views[place], storage_index(*place)
+                first = view.epoch_index - view.reveal_period
+                known = [commit.epoch] if commit.epoch is not None else range(max(0, first), view.epoch_index + 1)
+                queues |= {(index, epoch) for epoch in known}
+        queues = sorted(queues)
+        reads = [(PALLET, "WeightCommits", [storage_index(n, m), signer]) for signer, n, m in hashed]
+        reads += [(PALLET, "TimelockedWeightCommits", list(queue)) for queue in queues]
+        found = self._client.query_many(reads, head.hash) if reads else []
+        for place, entries in zip(hashed, found):
+            epochs |= {digest: epoch for digest, epoch, *_ in entries or ()}
+        for (_, epoch), entries in zip(queues, found[len(hashed) :]):
+            epochs |= {beacon.digest(bytes(ciphertext)): epoch for _, _, ciphertext, _ in entries or ()}
+        gone = sorted({c.place for c in commits if c.kind == TIMELOCKED and c.digest not in epochs})
+        keys = []
+        for signer, netuid, mecid in gone:
+            uid = views[netuid, mecid].uid_of.get(signer)
+            if uid is not None:
+                keys.append(((signer, netuid, mecid), (PALLET, "Weights", [storage_index(netuid, mecid), uid])))
+        rows = self._client.query_many([key for _, key in keys], head.hash) if keys else []
+        self._held = Held(epochs, {place: tuple(map(tuple, row)) for (place, _), row in zip(keys, rows)})
+
+    def _live_commits(self, place: tuple, view: SubnetView) -> int:
+        """Hash commits of a place that the chain counts as unrevealed, whoever made them."""
+        signer, netuid, mecid = place
+        entries = self._client.query(PALLET, "WeightCommits", [storage_index(netuid, mecid), signer]) or ()
+        return sum(epoch_after(view) <= epoch + view.reveal_period for _, epoch, *_ in entries)

@@ -1,0 +1,327 @@
+"""What was meant, what was sent, and what became of it: a SQLite file (WAL) that outlives the writer.
+
+An intent is written before it is planned; an extrinsic with its signed bytes before it is sent; a fate when the chain
+has told it. A writer that starts again finds here what it may have sent, and asks the chain before it sends more.
+
+    intents     one row an intent, its fate and receipt
+    extrinsics  one row a signed extrinsic: hash, signer, nonce, first and last block of its era, bytes, state
+    items       which intents an extrinsic carries, in the order of its items
+    receipts    every fate that was told, in order: what `receipts_since` reads
+    standing    the newest weights of each (signer, netuid, mecid) that are to be set as soon as the chain allows
+    commits     weights behind a commitment, with what it takes to reveal them (commit_book.py)
+
+Several threads may use one journal. Knows nothing of the chain; holds no key and no signature other than those of the
+extrinsics' own bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from raytensor.chain.calls import Intent, SetWeights, intent_from_json
+from raytensor.types import Fate, Receipt
+
+
+class Sent(str, enum.Enum):
+    """State of a signed extrinsic."""
+
+    WRITTEN = "written"  # in the journal; it may or may not have reached a node
+    POOLED = "pooled"  # a node took it
+    REFUSED = "refused"  # a node turned it down, for certain
+    INCLUDED = "included"  # in a block
+    EXPIRED = "expired"  # its era ended, or its nonce went to another: it can't be included any more
+
+
+@dataclass(frozen=True, slots=True)
+class Extrinsic:
+    """A signed extrinsic. Valid in the blocks birth < n <= death, where death is None for one that never expires."""
+
+    hash: str
+    signer: str
+    nonce: int
+    birth: int
+    death: int | None
+    data: bytes
+    call_json: str
+    intent_ids: tuple[str, ...]
+    state: Sent = Sent.WRITTEN
+    block: int | None = None
+
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS intents (
+    intent_id TEXT PRIMARY KEY, call TEXT NOT NULL, signer TEXT NOT NULL, netuid INTEGER, body TEXT NOT NULL,
+    fate TEXT, receipt TEXT, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS extrinsics (
+    hash TEXT PRIMARY KEY, signer TEXT NOT NULL, nonce INTEGER NOT NULL, birth INTEGER NOT NULL, death INTEGER,
+    data BLOB NOT NULL, call TEXT NOT NULL, state TEXT NOT NULL, block INTEGER, detail TEXT, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS items (
+    hash TEXT NOT NULL, place INTEGER NOT NULL, intent_id TEXT NOT NULL, PRIMARY KEY (hash, place));
+CREATE INDEX IF NOT EXISTS items_by_intent ON items (intent_id);
+CREATE INDEX IF NOT EXISTS open_intents ON intents (fate) WHERE fate IS NULL OR fate = 'unknown';
+CREATE INDEX IF NOT EXISTS intents_by_place ON intents (signer, netuid);
+CREATE INDEX IF NOT EXISTS open_extrinsics ON extrinsics (state) WHERE state IN ('written', 'pooled');
+CREATE TABLE IF NOT EXISTS receipts (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, intent_id TEXT NOT NULL, receipt TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS standing (
+    signer TEXT NOT NULL, netuid INTEGER NOT NULL, mecid INTEGER NOT NULL, intent_id TEXT NOT NULL,
+    PRIMARY KEY (signer, netuid, mecid));
+CREATE TABLE IF NOT EXISTS commits (
+    digest TEXT PRIMARY KEY, kind TEXT NOT NULL, intent_id TEXT NOT NULL, signer TEXT NOT NULL, netuid INTEGER NOT NULL,
+    mecid INTEGER NOT NULL, body TEXT NOT NULL, due INTEGER, epoch INTEGER, state TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS pending_commits ON commits (state) WHERE state = 'pending';
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+class Journal:
+    """One writer's journal. Each method is one transaction that is on disk when it returns.
+
+    genesis: hash of the chain's block 0; a journal of another chain is refused (ValueError), since its nonces and
+    hashes mean nothing here.
+    """
+
+    def __init__(self, path: str | os.PathLike, genesis: str | None = None) -> None:
+        self.path = Path(path).expanduser()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+        if genesis is not None:
+            self._db.execute("INSERT OR IGNORE INTO facts VALUES ('genesis', ?)", (genesis,))
+            (known,) = self._db.execute("SELECT value FROM facts WHERE name = 'genesis'").fetchone()
+            if known != genesis:
+                self._db.close()
+                raise ValueError(
+                    f"journal {self.path} belongs to the chain with genesis {known[:18]}, not {genesis[:18]}: "
+                    "use another journal file for this chain"
+                )
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, on disk when it ends; rolled back if it raises. May be nested: the outermost one counts."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+
+    def rows(self, query: str, values: Sequence = ()) -> list[tuple]:
+        """What a SELECT finds."""
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    def add_intents(self, intents: Iterable[Intent]) -> None:
+        """Writes intents that are not there yet; one that is there keeps its fate."""
+        now = time.time()
+        rows = [
+            (i.intent_id, i.name, i.signer, getattr(i, "netuid", None), json.dumps(i.to_json()), now) for i in intents
+        ]
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO intents (intent_id, call, signer, netuid, body, at) VALUES (?,?,?,?,?,?)", rows
+            )
+
+    def add_extrinsic(self, extrinsic: Extrinsic) -> None:
+        """Writes a signed extrinsic and its items, before it is sent."""
+        with self.transaction() as db:
+            db.execute(
+                "INSERT INTO extrinsics (hash, signer, nonce, birth, death, data, call, state, block, at) "
+                "VALUES (?,?,?,?,?,?,?,?,?,?)",
+                (
+                    extrinsic.hash,
+                    extrinsic.signer,
+                    extrinsic.nonce,
+                    extrinsic.birth,
+                    extrinsic.death,
+                    extrinsic.data,
+                    extrinsic.call_json,
+                    extrinsic.state.value,
+                    extrinsic.block,
+                    time.time(),
+                ),
+            )
+            rows = [(extrinsic.hash, place, intent_id) for place, intent_id in enumerate(extrinsic.intent_ids)]
+            db.executemany("INSERT INTO items VALUES (?,?,?)", rows)
+
+    def mark(self, hash: str, state: Sent, *, block: int | None = None, detail: str | None = None) -> None:
+        """Notes what became of an extrinsic."""
+        with self.transaction() as db:
+            changed = db.execute(
+                "UPDATE extrinsics SET state = ?, block = COALESCE(?, block), detail = COALESCE(?, detail) "
+                "WHERE hash = ?",
+                (state.value, block, detail, hash),
+            ).rowcount
+        assert changed == 1, f"extrinsic {hash} is not in the journal"
+
+    def settle(self, receipts: Sequence[Receipt], extrinsic: tuple[str, Sent, int | None] | None = None) -> None:
+        """Writes intents' fates and, in the same transaction, the state (hash, state, block) of their extrinsic.
+
+        That a fate is not known never takes the place of one that is: whoever says so was late.
+        """
+        now = time.time()
+        rows = [(r.fate.value, json.dumps(_plain(r)), r.intent_id) for r in receipts]
+        with self.transaction() as db:
+            db.executemany(
+                "UPDATE intents SET fate = ?1, receipt = ?2 WHERE intent_id = ?3 "
+                "AND (?1 != 'unknown' OR fate IS NULL OR fate IN ('unknown', 'held', 'not_sent'))",
+                rows,
+            )
+            told = [(intent_id, receipt, now) for _, receipt, intent_id in rows]
+            db.executemany("INSERT INTO receipts (intent_id, receipt, at) VALUES (?,?,?)", told)
+            if extrinsic is not None:
+                hash, state, block = extrinsic
+                row = (state.value, block, hash)
+                db.execute("UPDATE extrinsics SET state = ?, block = ? WHERE hash = ?", row)
+
+    def receipts_since(self, cursor: int, limit: int = 1000) -> tuple[int, list[Receipt]]:
+        """(new cursor, receipts told after `cursor`, oldest first); cursor 0 begins with the first that is kept."""
+        rows = self.rows("SELECT seq, receipt FROM receipts WHERE seq > ? ORDER BY seq LIMIT ?", (cursor, limit))
+        return (rows[-1][0] if rows else cursor), [_receipt(text) for _, text in rows]
+
+    # The newest weights of each place
+
+    def stand(self, intents: Iterable[SetWeights]) -> None:
+        """These weights are to be set, and none that were given earlier for their places."""
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO standing VALUES (?,?,?,?)",
+                [(i.signer, i.netuid, i.mecid, i.intent_id) for i in intents],
+            )
+
+    def lay_down(self, intent_id: str) -> None:
+        """These weights are not to be set any more."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM standing WHERE intent_id = ?", (intent_id,))
+
+    def overtaken(self, weights: Iterable[SetWeights]) -> set[str]:
+        """The ids of those for whose place newer ones were handed in, which have been set or may yet be."""
+        return {
+            i.intent_id
+            for i in weights
+            if self.rows(
+                "SELECT 1 FROM intents AS newer JOIN intents AS this USING (signer, netuid, call) "
+                "WHERE this.intent_id = ? AND newer.rowid > this.rowid AND json_extract(newer.body, '$.mecid') = ? "
+                "AND (newer.fate IS NULL OR newer.fate NOT IN ('failed', 'not_sent')) LIMIT 1",
+                (i.intent_id, i.mecid),
+            )
+        }
+
+    def standing(self) -> list[SetWeights]:
+        rows = self.rows("SELECT body FROM standing JOIN intents USING (intent_id) ORDER BY intents.at, intents.rowid")
+        return [intent_from_json(json.loads(body)) for (body,) in rows]
+
+    def prune(self, before: float) -> int:
+        """Forgets weights that ended before a time (seconds of the epoch), but not the last ones of each place, and all
+        receipts told before it. Money is never forgotten: an id that paid once must not pay again. How many went."""
+        with self.transaction() as db:
+            gone = db.execute(
+                "DELETE FROM intents WHERE call = ? AND at < ? AND fate IN ('included', 'revealed', 'failed', 'not_sent') "
+                "AND rowid NOT IN (SELECT MAX(rowid) FROM intents GROUP BY signer, call, netuid, "
+                "                  json_extract(body, '$.mecid')) "
+                "AND intent_id NOT IN (SELECT intent_id FROM items JOIN extrinsics USING (hash) "
+                "                      WHERE state IN ('written', 'pooled')) "
+                "AND intent_id NOT IN (SELECT intent_id FROM standing) "
+                "AND intent_id NOT IN (SELECT intent_id FROM commits WHERE state = 'pending')",
+                (SetWeights.name, before),
+            ).rowcount
+            db.execute("DELETE FROM items WHERE intent_id NOT IN (SELECT intent_id FROM intents)")
+            db.execute("DELETE FROM extrinsics WHERE hash NOT IN (SELECT hash FROM items)")
+            db.execute("DELETE FROM commits WHERE state != 'pending' AND at < ?", (before,))
+            db.execute("DELETE FROM receipts WHERE at < ?", (before,))
+        return gone
+
+    def reopen(self, extrinsic: Extrinsic) -> None:
+        """An extrinsic's block left the chain: it and its intents are open again."""
+        with self.transaction() as db:
+            db.execute("UPDATE extrinsics SET state = 'pooled', block = NULL WHERE hash = ?", (extrinsic.hash,))
+            rows = [(intent_id,) for intent_id in extrinsic.intent_ids]
+            db.executemany("UPDATE intents SET fate = 'unknown', receipt = NULL WHERE intent_id = ?", rows)
+
+    def receipt(self, intent_id: str) -> Receipt | None:
+        """The newest receipt of an intent, None if it has none (yet) or its fate is unknown."""
+        rows = self.rows("SELECT receipt FROM intents WHERE intent_id = ?", (intent_id,))
+        found = _receipt(rows[0][0]) if rows and rows[0][0] else None
+        return None if found is None or found.fate is Fate.UNKNOWN else found
+
+    def intent(self, intent_id: str) -> Intent | None:
+        rows = self.rows("SELECT body FROM intents WHERE intent_id = ?", (intent_id,))
+        return intent_from_json(json.loads(rows[0][0])) if rows else None
+
+    def knows_extrinsic(self, hash: str) -> bool:
+        return bool(self.rows("SELECT 1 FROM extrinsics WHERE hash = ?", (hash,)))
+
+    def open_extrinsics(self) -> list[Extrinsic]:
+        """Those whose fate is not known, by signer and nonce."""
+        return self._extrinsics("state IN ('written', 'pooled')")
+
+    def included_after(self, block: int) -> list[Extrinsic]:
+        """Those that were seen in a block later than this one, by signer and nonce."""
+        return self._extrinsics("state = 'included' AND block > ?", (block,))
+
+    def _extrinsics(self, where: str, values: Sequence = ()) -> list[Extrinsic]:
+        rows = self.rows(
+            "SELECT hash, signer, nonce, birth, death, data, call, state, block FROM extrinsics "
+            f"WHERE {where} ORDER BY signer, nonce",
+            values,
+        )
+        return [Extrinsic(*row[:7], intent_ids=self._items(row[0]), state=Sent(row[7]), block=row[8]) for row in rows]
+
+    def open_intents(self) -> list[Intent]:
+        """Intents without a final fate, oldest first."""
+        rows = self.rows("SELECT body FROM intents WHERE fate IS NULL OR fate = 'unknown' ORDER BY at, rowid")
+        return [intent_from_json(json.loads(body)) for (body,) in rows]
+
+    def latest(self, signer: str, call: str) -> list[tuple[Intent, float, Receipt | None]]:
+        """The newest intent of a signer and call on each (netuid, mecid): itself, time written, receipt if any."""
+        rows = self.rows(
+            "SELECT body, at, receipt FROM intents WHERE signer = ? AND call = ? ORDER BY at, rowid", (signer, call)
+        )
+        newest = {}
+        for body, at, receipt in rows:
+            intent = intent_from_json(json.loads(body))
+            place = getattr(intent, "netuid", None), getattr(intent, "mecid", 0)
+            newest[place] = (intent, at, _receipt(receipt) if receipt else None)
+        return list(newest.values())
+
+    def effective_since(self, at: float) -> list[Intent]:
+        """Intents written since a time (seconds of the epoch) that had an effect or may yet have one."""
+        rows = self.rows(
+            "SELECT body FROM intents WHERE at >= ? AND (fate IS NULL OR fate IN ('unknown', 'included'))", (at,)
+        )
+        return [intent_from_json(json.loads(body)) for (body,) in rows]
+
+    def count(self, table: str = "extrinsics") -> dict[str, int]:
+        """How many extrinsics (by state) or intents (by fate) there are."""
+        column = {"extrinsics": "state", "intents": "COALESCE(fate, 'open')"}[table]
+        return dict(self.rows(f"SELECT {column}, COUNT(*) FROM {table} GROUP BY 1"))
+
+    def _items(self, hash: str) -> tuple[str, ...]:
+        rows = self.rows("SELECT intent_id FROM items WHERE hash = ? ORDER BY place", (hash,))
+        return tuple(intent_id for (intent_id,) in rows)
+
+
+def _plain(receipt: Receipt) -> dict:
+    return {name: getattr(receipt, name) for name in Receipt.__dataclass_fields__}
+
+
+def _receipt(text: str) -> Receipt:
+    data = json.loads(text)
+    return Receipt(**{**data, "fate": Fate(data["fate"])})

@@ -1,0 +1,64 @@
+"""How much one extrinsic may take of a block, read from the chain, and what a call takes.
+
+In: a client. Out: `Limits` and a `Meter` for the batcher. Nothing is assumed but the share of a limit that is used.
+Source: FRAME constants System.BlockWeights and System.BlockLength, Utility.batched_calls_limit;
+TransactionPaymentApi_query_info.
+"""
+
+from __future__ import annotations
+
+from raytensor.chain.calls import Call, Cost
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.chain.rpc.connection import RpcError
+from raytensor.chain.writer.batcher import Limits
+from raytensor.errors import ChainError
+
+SHARE = 0.75  # of a limit: other people's extrinsics want to get into the block as well
+_WRAPPERS = {"Proxy.proxy": "call", "Sudo.sudo": "call"}
+
+
+def read_limits(client: ChainClient) -> Limits:
+    """Limits of one extrinsic on this chain; a constant that the runtime does not have leaves the default."""
+    default = Limits()
+    items, ref_time, length = default.max_items, default.max_ref_time, default.max_length
+    try:
+        per_class = client.constant("System", "BlockWeights")["per_class"]["normal"]
+        if (most := per_class["max_extrinsic"]) is not None:
+            ref_time = int(most["ref_time"] * SHARE)
+    except (ChainError, KeyError):
+        pass
+    try:
+        length = int(client.constant("System", "BlockLength")["max"]["normal"] * SHARE)
+    except (ChainError, KeyError):
+        pass
+    try:
+        items = int(client.constant("Utility", "batched_calls_limit") * SHARE)
+    except ChainError:
+        pass
+    return Limits(max(1, items), max(1, ref_time), max(1, length))
+
+
+class Meter:
+    """What a call takes: its length as it is, its computation as the chain says for a call of that name, asked once."""
+
+    def __init__(self, client: ChainClient, public_key: bytes) -> None:
+        self._client = client
+        self._public_key = public_key
+        self._ref_time: dict[tuple[int, str], int] = {}
+
+    def __call__(self, call: Call) -> Cost:
+        length = len(self._client.runtime.encode_call(call))
+        return Cost(self._time(call), length)
+
+    def _time(self, call: Call) -> int:
+        name, inner = call.name, call
+        while inner.name in _WRAPPERS:
+            inner = inner.args[_WRAPPERS[inner.name]]
+            name = f"{name}({inner.name})"
+        key = (self._client.spec_version, name)
+        if key not in self._ref_time:
+            try:
+                self._ref_time[key] = self._client.fee(call, self._public_key)[1].ref_time
+            except RpcError:  # a chain without the fee API: the pool will say if a batch is too heavy
+                self._ref_time[key] = 0
+        return self._ref_time[key]

@@ -1,0 +1,135 @@
+"""The writer's thread: it looks at the chain again and again, and keeps the lease of the keys.
+
+In: the pipeline, the outbox, the desk, the lease. Out: progress; `trouble` and `stopped` of the pipeline say how it goes.
+Waits for: news on the desk, at most a second. A look that failed is no reason to never look again: nothing ends the
+thread but `close`. Once the lease is another writer's, nothing is sent any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+
+from raytensor.chain.writer.journal import Journal
+from raytensor.chain.writer.lease import Holder, Lease
+from raytensor.chain.writer.orders import Desk
+from raytensor.chain.writer.outbox import Foreign, Outbox
+from raytensor.chain.writer.pipeline import Pipeline
+from raytensor.errors import ChainUnavailable
+
+log = logging.getLogger(__name__)
+
+FASTEST_POLL_S, SLOWEST_POLL_S = 0.05, 1.0
+OFFLINE_PAUSE_S = 0.5
+PRUNE_EVERY_S, KEPT_S = 3600.0, 2 * 86_400.0
+_IN_USE = "stop the program that sent it, then take_over(), or start this writer again"
+
+
+class LeaseKeeper:
+    """Renews a lease of `length_s` in time. taken_by: the writer that has it now; then it is lost for good."""
+
+    def __init__(self, lease: Lease, length_s: float) -> None:
+        self._lease, self._length_s = lease, length_s
+        self.renew_at = time.monotonic() + length_s / 3
+        self.taken_by: Holder | None = None
+
+    def keep(self) -> bool:
+        """False once another writer has the lease."""
+        if self.taken_by is None and (time.monotonic() >= self.renew_at or not self._lease.valid):
+            self.taken_by = self._lease.renew()
+            self.renew_at = time.monotonic() + self._length_s / 3
+        return self.taken_by is None
+
+    def fence(self) -> None:
+        """Before each send: a lease that ran out while we waited for a node may be another's by now."""
+        if not self._lease.valid and not self.keep():
+            raise ChainUnavailable("the lease of this writer's keys went to another writer: nothing more is sent")
+
+
+class Pump:
+    """Runs from `start` to `close`.
+
+    keys             addresses that stop when the lease is lost.
+    stop_on_foreign  stop a key when the chain has an extrinsic of it that is not ours.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        outbox: Outbox,
+        desk: Desk,
+        journal: Journal,
+        keeper: LeaseKeeper,
+        keys: Iterable[str],
+        *,
+        stop_on_foreign: bool,
+    ) -> None:
+        self._pipeline, self._outbox, self._desk, self._journal, self._keeper = pipeline, outbox, desk, journal, keeper
+        self._keys, self._stop_on_foreign = tuple(keys), stop_on_foreign
+        self._stopping = threading.Event()
+        self._prune_at = time.monotonic() + 60.0
+        self._told_lost = False
+        self._thread = threading.Thread(target=self._run, name="chain-writer", daemon=True)
+        self.errors = 0  # looks that failed for another reason than the connection
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> None:
+        """Ends the thread, waiting at most so long for it."""
+        self._stopping.set()
+        self._thread.join(timeout=timeout_s)
+
+    def _run(self) -> None:
+        pause = FASTEST_POLL_S
+        while not self._stopping.is_set():
+            try:
+                if self._keep_lease():
+                    self._pipeline.tick()
+                    self._look_for_others()
+                    self._prune()
+                self._pipeline.trouble = ""
+            except ChainUnavailable as error:
+                if not self._pipeline.trouble:
+                    log.warning("%s", error)
+                self._pipeline.trouble = str(error)
+                self._stopping.wait(OFFLINE_PAUSE_S)
+                continue
+            except Exception as error:  # the supervisor's edge
+                self.errors += 1
+                self._pipeline.trouble = f"{type(error).__name__}: {error}"
+                log.exception("the writer's pump")
+                self._stopping.wait(SLOWEST_POLL_S)
+                continue
+            busy = bool(self._outbox.open) or self._desk.has_news
+            # Often while something is on its way.
+            pause = FASTEST_POLL_S if self._desk.has_news else min(SLOWEST_POLL_S, pause * (1.2 if busy else 1.5))
+            self._desk.wait_for_news(pause)
+
+    def _keep_lease(self) -> bool:
+        if self._keeper.keep():
+            return True
+        if not self._told_lost:
+            self._told_lost = True
+            log.error("%s: this writer stops", self._keeper.taken_by.sentence)
+            self._pipeline.stopped |= dict.fromkeys(self._keys, f"fix: {self._keeper.taken_by.sentence}")
+        return False
+
+    def _look_for_others(self) -> None:
+        while self._outbox.foreign:
+            found = self._outbox.foreign.pop(0)
+            words = _sentence(found)
+            log.error("%s", words) if self._stop_on_foreign else log.warning("%s", words)
+            if self._stop_on_foreign:
+                self._pipeline.stopped.setdefault(found.signer, f"fix: {words}; {_IN_USE}")
+
+    def _prune(self) -> None:
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + PRUNE_EVERY_S
+            self._journal.prune(time.time() - KEPT_S)
+
+
+def _sentence(found: Foreign) -> str:
+    return f"block {found.block} has extrinsic {found.hash} of {found.signer}, which this writer did not send"

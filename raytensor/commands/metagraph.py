@@ -1,0 +1,212 @@
+"""`raytensor metagraph`: the neurons of a subnet at one block, or over its epochs."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from raytensor.chain.reads.history import epochs, folder_of
+from raytensor.chain.reads.metagraph import read_metagraph, write_parquet
+from raytensor.chain.reads.snapshots import Snapshots
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.commands import options, output
+from raytensor.errors import ConfigError
+from raytensor.types import Metagraph
+
+SORTS = {
+    "uid": None,
+    "stake": "stake_alpha_rao",
+    "incentive": "incentive",
+    "dividends": "dividends",
+    "emission": "emission_alpha_rao",
+    "updated": "last_update",
+}
+ABOUT = """\
+Shows the neurons of a subnet, all read at one block. Incentive, dividends and emission are those of the last epoch;
+stake, weights and the block of the last weights are live. Updated: blocks since the last weights.
+"""
+EXAMPLES = """\
+  raytensor metagraph 1
+  raytensor metagraph 1 --sort incentive --top 10
+  raytensor metagraph 1 --out metagraph.parquet      every column and all weights
+  raytensor metagraph 1 --follow history             a file for each epoch, until Ctrl-C
+  raytensor metagraph 1 --history history            what such a folder holds
+  raytensor metagraph 1 --json | jq '.neurons[] | select(.validator_permit)'
+"""
+
+
+def metagraph_main(argv: Sequence[str]) -> int:
+    """`raytensor metagraph NETUID`. Returns the exit status."""
+    parser = options.parser("metagraph", ABOUT, EXAMPLES)
+    parser.add_argument("netuid", metavar="NETUID", type=options.netuid)
+    parser.add_argument(
+        "--mechanism", type=options.netuid, default=0, metavar="N", help="incentive mechanism (default 0)"
+    )
+    parser.add_argument(
+        "--sort", choices=SORTS, default="uid", help="uid upwards, anything else downwards (default uid)"
+    )
+    parser.add_argument("--top", type=int, metavar="N", help="only the first N")
+    parser.add_argument("--out", metavar="FILE.parquet", help="write a Parquet file, print no table")
+    parser.add_argument(
+        "--follow", metavar="FOLDER", help="write a Parquet file for each epoch, until Ctrl-C or --epochs"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="with --follow: end after N files")
+    parser.add_argument("--history", metavar="FOLDER", help="show the epochs that --follow has written; asks no chain")
+    options.add_output(parser)
+    options.add_network(parser)
+    return output.run("metagraph", parser, argv, _metagraph)
+
+
+def _metagraph(args: argparse.Namespace) -> None:
+    if args.top is not None and args.top < 1:
+        raise ConfigError(f"--top {args.top}: at least 1")
+    if args.history is not None:
+        return _show_history(args)
+    if args.follow is not None:
+        return _follow(args)
+    with ChainClient(options.network(args), args.timeout) as client:
+        graph = read_metagraph(client, args.netuid, mecid=args.mechanism, with_weights=args.out is not None)
+    if args.out is not None:
+        if not Path(args.out).expanduser().parent.is_dir():
+            raise ConfigError(f"--out {args.out}: there is no such folder")
+        write_parquet(graph, Path(args.out).expanduser())
+    head = {
+        "netuid": graph.netuid,
+        "block": graph.block,
+        "block_hash": graph.block_hash,
+        "tempo": graph.tempo,
+        "last_epoch_block": graph.last_epoch_block,
+        "next_epoch_block": graph.next_epoch_block,
+        "alpha_price_rao": graph.alpha_price_rao,
+        "num_neurons": len(graph.hotkeys),
+    }
+    rows = _rows(graph)
+    if column := SORTS[args.sort]:
+        rows.sort(key=lambda row: -row[column])
+    rows = rows[: args.top]
+    if args.json:
+        output.show_json({**head, "file": args.out, "neurons": rows})
+        return
+    print(
+        f"subnet {graph.netuid} at block {graph.block}: {len(graph.hotkeys)} neurons, next epoch in "
+        f"{graph.next_epoch_block - graph.block} blocks"
+    )
+    if args.out is not None:
+        print(f"written to {args.out}")
+        return
+    cells = [
+        (
+            r["uid"],
+            output.short(r["hotkey"]),
+            output.tao(r["stake_alpha_rao"]),
+            f"{r['incentive'] / 65535:.4f}",
+            f"{r['dividends'] / 65535:.4f}",
+            output.tao(r["emission_alpha_rao"]),
+            "yes" if r["validator_permit"] else "",
+            graph.block - r["last_update"],
+            r["axon"],
+        )
+        for r in rows
+    ]
+    headers = (
+        "uid",
+        "hotkey",
+        "stake, alpha",
+        "incentive",
+        "dividends",
+        "emission, alpha",
+        "permit",
+        "updated",
+        "axon",
+    )
+    print(output.table(headers, cells, left=(1, 8)))
+
+
+def _show_history(args: argparse.Namespace) -> None:
+    found = epochs(Path(args.history).expanduser(), args.netuid, args.mechanism)[-(args.top or 0) :]
+    rows = [
+        {
+            "block": e.block,
+            "last_epoch_block": e.last_epoch_block,
+            "num_neurons": e.num_neurons,
+            "file": str(e.path),
+            "stake_alpha_rao": e.stake_alpha_rao,
+            "emission_alpha_rao": e.emission_alpha_rao,
+        }
+        for e in found
+    ]
+    if args.json:
+        output.show_json({"netuid": args.netuid, "epochs": rows})
+        return
+    cells = [
+        (
+            r["block"],
+            r["last_epoch_block"],
+            r["num_neurons"],
+            output.tao(r["stake_alpha_rao"]),
+            output.tao(r["emission_alpha_rao"]),
+            Path(r["file"]).name,
+        )
+        for r in rows
+    ]
+    headers = ("block", "epoch of block", "neurons", "stake, alpha", "emission, alpha", "file")
+    print(output.table(headers, cells, left=(5,)))
+
+
+def _follow(args: argparse.Namespace) -> None:
+    """Writes until Ctrl-C; a chain that does not answer is told once and asked again."""
+    if args.epochs is not None and args.epochs < 1:
+        raise ConfigError(f"--epochs {args.epochs}: at least 1")
+    folder = Path(args.follow).expanduser()
+    snapshots = Snapshots(options.network(args), timeout_s=args.timeout, history=folder)
+    told, count, trouble = -1, 0, ""
+    print(
+        f"a file for each epoch of subnet {args.netuid} in {folder_of(folder, args.netuid, args.mechanism)}; Ctrl-C ends"
+    )
+    try:
+        while args.epochs is None or count < args.epochs:
+            graph = snapshots.latest(args.netuid, args.mechanism).metagraph
+            if graph.last_epoch_block != told:
+                told, count = graph.last_epoch_block, count + 1
+                print(
+                    f"block {graph.block}: {len(graph.hotkeys)} neurons after the epoch of block {told}, "
+                    f"next epoch in {graph.next_epoch_block - graph.block} blocks",
+                    flush=True,
+                )
+            now = snapshots.state()["trouble"]
+            if now and now != trouble:
+                print(f"the chain does not answer: {now}", flush=True)
+            trouble = now
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        print(f"{count} files written")
+    finally:
+        snapshots.close()
+
+
+def _rows(graph: Metagraph) -> list[dict]:
+    columns = (
+        "stake_alpha_rao",
+        "validator_permit",
+        "active",
+        "last_update",
+        "block_at_registration",
+        "incentive",
+        "dividends",
+        "consensus",
+        "validator_trust",
+        "emission_alpha_rao",
+    )
+    plain = {name: getattr(graph, name).tolist() for name in columns}
+    return [
+        {
+            "uid": uid,
+            "hotkey": hotkey,
+            "coldkey": graph.coldkeys[uid],
+            "axon": graph.axons[uid],
+            **{name: values[uid] for name, values in plain.items()},
+        }
+        for uid, hotkey in enumerate(graph.hotkeys)
+    ]

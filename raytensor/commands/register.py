@@ -1,0 +1,71 @@
+"""`raytensor register`: register a hotkey on a subnet, at a price that can't surprise."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from raytensor.chain.calls import RegisterLimit, RootRegister
+from raytensor.chain.reads.quotes import burn_price
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.commands import options, output, sending
+from raytensor.errors import ChainRefused
+
+PALLET = "SubtensorModule"
+ROOM = 1.05  # over today's price, for registrations that come in between (each makes it 1.26 times dearer)
+ABOUT = """\
+Registers a hotkey on a subnet. The coldkey pays the subnet's registration price (burn), which rises with every
+registration and falls with time; it is gone even if the hotkey is pruned later. The price is capped: by --max-burn, or
+at 5 % over what it is now.
+"""
+EXAMPLES = """\
+  raytensor register --netuid 2 -w alice -H miner1 --dry-run
+  raytensor register --netuid 2 -w alice -H miner1 --max-burn 0.5
+  raytensor register --netuid 0 -w alice -H validator --yes        the root network: no price
+"""
+
+
+def register_main(argv: Sequence[str]) -> int:
+    """`raytensor register --netuid N`. Returns the exit status."""
+    parser = options.parser("register", ABOUT, EXAMPLES)
+    parser.add_argument("--netuid", type=options.netuid, required=True)
+    parser.add_argument("--hotkey", metavar="NAME|ADDRESS", help="the hotkey (default: the wallet's)")
+    parser.add_argument("--max-burn", type=options.tao, metavar="TAO", help="the most to pay")
+    options.add_output(parser)
+    options.add_sending(parser)
+    options.add_network(parser)
+    options.add_wallet(parser)
+    return output.run("register", parser, argv, _register)
+
+
+def _register(args: argparse.Namespace) -> int:
+    key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
+    signer, intent_id = key.ss58, sending.order_id(args)
+    with ChainClient(options.network(args), args.timeout) as client:
+        given = {"hotkey": hotkey, **({"netuid": args.netuid} if args.netuid else {})}
+        if (status := sending.resume(args, client, key, **given)) is not None:
+            return status
+        uid = client.query(PALLET, "Uids", [args.netuid, hotkey])
+        if uid is not None:
+            message = f"{hotkey} is registered on subnet {args.netuid} already, as uid {uid}"
+            raise ChainRefused(
+                message, name="HotKeyAlreadyRegisteredInSubNet", action="give up: there is nothing to do"
+            )
+        effect = {"netuid": args.netuid, "hotkey": hotkey, "balance_rao": client.balance(signer)}
+        if args.netuid == 0:
+            intent = RootRegister(signer=signer, intent_id=intent_id, hotkey=hotkey)
+            return sending.send(args, client, intent, key, f"register {hotkey} on the root network", effect)
+        burn = burn_price(client, args.netuid)
+        most = args.max_burn if args.max_burn is not None else round(burn * ROOM)
+        effect |= {"price_rao": burn, "price_at_most_rao": most}
+        intent = RegisterLimit(signer=signer, intent_id=intent_id, netuid=args.netuid, hotkey=hotkey, limit_price=most)
+        if burn > most:
+            message = (
+                f"registering on subnet {args.netuid} costs {output.tao(burn)} TAO, over --max-burn {output.tao(most)}"
+            )
+            raise ChainRefused(
+                message, name="RegistrationPriceLimitExceeded", action="wait: until it falls, or pay more"
+            )
+        sending.afford(client, intent)
+        what = f"register {hotkey} on subnet {args.netuid} for {output.tao(burn)} TAO"
+        return sending.send(args, client, intent, key, what, effect)

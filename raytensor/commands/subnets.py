@@ -1,0 +1,98 @@
+"""`raytensor subnets`: the subnets of a chain, all at one block."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from raytensor.chain.reads.metagraph import next_epoch
+from raytensor.chain.reads.quotes import prices
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.commands import options, output
+from raytensor.errors import ChainError
+
+PALLET = "SubtensorModule"
+# key of the JSON -> storage item
+_FIELDS = {
+    "neurons": "SubnetworkN",
+    "max_neurons": "MaxAllowedUids",
+    "tempo": "Tempo",
+    "burn_rao": "Burn",
+    "commit_reveal": "CommitRevealWeightsEnabled",
+    "weights_rate_limit": "WeightsSetRateLimit",
+    "min_allowed_weights": "MinAllowedWeights",
+    "weights_version_key": "WeightsVersionKey",
+    "immunity_blocks": "ImmunityPeriod",
+    "mechanisms": "MechanismCountCurrent",
+    "owner": "SubnetOwner",
+    "owner_hotkey": "SubnetOwnerHotkey",
+    "started_block": "FirstEmissionBlockNumber",
+    "last_epoch_block": "LastEpochBlock",
+    "pending_epoch_block": "PendingEpochAt",
+}
+ABOUT = """\
+Lists the subnets with what a newcomer wants to know: how full they are, what registering costs, what alpha costs,
+whether weights are committed and revealed, when the next epoch is. `raytensor metagraph` shows one subnet's neurons.
+"""
+EXAMPLES = """\
+  raytensor subnets
+  raytensor subnets 1 18 64 --network finney
+  raytensor subnets --json | jq '.subnets[] | {netuid, burn_rao}'
+"""
+
+
+def subnets_main(argv: Sequence[str]) -> int:
+    """`raytensor subnets [NETUID ...]`. Returns the exit status."""
+    parser = options.parser("subnets", ABOUT, EXAMPLES)
+    parser.add_argument("netuids", metavar="NETUID", type=options.netuid, nargs="*", help="only these")
+    options.add_output(parser)
+    options.add_network(parser)
+    return output.run("subnets", parser, argv, _subnets)
+
+
+def _subnets(args: argparse.Namespace) -> None:
+    with ChainClient(options.network(args), args.timeout) as client:
+        head = client.head()
+        there = sorted(n for n, yes in client.query_map(PALLET, "NetworksAdded", (), head.hash).items() if yes)
+        if missing := sorted(set(args.netuids) - set(there)):
+            raise ChainError(f"there is no subnet {', '.join(map(str, missing))} at block {head.number}")
+        netuids = sorted(set(args.netuids)) or there
+        fields = {key: name for key, name in _FIELDS.items() if client.runtime.has_storage(PALLET, name)}
+        values = iter(client.query_many([(PALLET, name, [n]) for n in netuids for name in fields.values()], head.hash))
+        price = prices(client, head.hash)
+        rows = []
+        for netuid in netuids:
+            row = {"netuid": netuid, **{key: next(values) for key in fields}, "alpha_price_rao": price.get(netuid, 0)}
+            last, pending = row.get("last_epoch_block") or 0, row.pop("pending_epoch_block", 0) or 0
+            row["next_epoch_block"] = next_epoch(last, row["tempo"], pending)
+            rows.append(row)
+    if args.json:
+        output.show_json({"block": head.number, "subnets": rows})
+        return
+    cells = [
+        (
+            r["netuid"],
+            f"{r['neurons']}/{r['max_neurons']}",
+            r["tempo"],
+            r["next_epoch_block"] - head.number,
+            output.tao(r["alpha_price_rao"]),
+            output.tao(r["burn_rao"]),
+            "yes" if r["commit_reveal"] else "no",
+            "yes" if r["started_block"] or not r["netuid"] else "no",
+            output.short(r["owner"]),
+        )
+        for r in rows
+    ]
+    print(f"block {head.number}")
+    headers = (
+        "netuid",
+        "neurons",
+        "tempo",
+        "epoch in",
+        "alpha, TAO",
+        "register, TAO",
+        "commit-reveal",
+        "started",
+        "owner",
+    )
+    print(output.table(headers, cells, left=(8,)))

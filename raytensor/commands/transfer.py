@@ -1,0 +1,56 @@
+"""`raytensor transfer`: send TAO to an account."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from raytensor.chain.calls import Transfer
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.commands import options, output, sending
+
+ABOUT = """\
+Sends TAO from a wallet's coldkey. The sender's account stays alive: the existential deposit of 500 rao can't be sent.
+
+Amounts are exact decimals of TAO; 1 TAO is 10^9 rao. A transfer can't be taken back: try it with --dry-run first.
+"""
+EXAMPLES = """\
+  raytensor transfer 5F... 1.25 -w alice --dry-run     what it would cost and leave; sends nothing
+  raytensor transfer 5F... 1.25 -w alice               asks, then sends
+  raytensor transfer 5F... 1.25 --yes --id invoice-7   for scripts: run twice, it is paid once
+  raytensor transfer 5F... 1 -w //Alice -n local --yes on a development chain
+"""
+
+
+def transfer_main(argv: Sequence[str]) -> int:
+    """`raytensor transfer DEST AMOUNT`. Returns the exit status."""
+    parser = options.parser("transfer", ABOUT, EXAMPLES)
+    parser.add_argument("dest", metavar="DEST", help="address (ss58) that gets the TAO")
+    parser.add_argument("amount", metavar="AMOUNT", type=options.tao, help="TAO, at most nine decimals")
+    options.add_output(parser)
+    options.add_sending(parser)
+    options.add_network(parser)
+    options.add_wallet(parser)
+    return output.run("transfer", parser, argv, _transfer)
+
+
+def _transfer(args: argparse.Namespace) -> int:
+    key = options.coldkey_ref(args)
+    intent = Transfer(
+        signer=key.ss58,
+        intent_id=sending.order_id(args),
+        dest=options.account(args, args.dest, hotkey=False),
+        value=args.amount,
+    )
+    with ChainClient(options.network(args), args.timeout) as client:
+        if (status := sending.resume(args, client, key, dest=intent.dest, value=intent.value)) is not None:
+            return status
+        sending.afford(client, intent)
+        effect = {
+            "amount_rao": intent.value,
+            "dest": intent.dest,
+            "balance_rao": client.balance(intent.signer),
+            "dest_balance_rao": client.balance(intent.dest),
+        }
+        what = f"transfer {output.tao(intent.value)} TAO to {intent.dest}"
+        return sending.send(args, client, intent, key, what, effect)

@@ -1,0 +1,118 @@
+"""What a run is made of, before anything of it starts: its neurons, what it asks of a cluster, what it refuses.
+
+In: a `RunConfig`. Out: identities, resources role by role, refusals that say the fix, and the settings that a run must
+keep when it is gone on with. Starts nothing and knows nothing of what runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raytensor.config import RunConfig, hands_in_files
+
+if TYPE_CHECKING:
+    from raytensor.cluster import Need
+
+CHAIN_ACTOR_CPUS = 0.1
+# Settings that change how a run is carried out but not what it computes: they may differ when it is gone on with.
+MAY_CHANGE = (
+    "rounds",
+    "resume",
+    "dry_run",
+    "paths.",
+    "cluster.",
+    "tracker.",
+    "chain.timeout_s",
+    "chain.inclusion_timeout_s",
+    "miners.num_hosts",
+    "miners.cpus_per_host",
+    "miners.gpus_per_host",
+    "miners.train_timeout_s",
+    "miners.checkpoint_every",
+    "miners.wire.",
+    "miners.files",
+    "validators.num_scorers",
+    "validators.cpus_per_scorer",
+    "validators.scorer_queue",
+    "validators.deadline_s",
+    "validators.gpus_per_scorer",
+    "validators.pack_",
+    "validators.score_limit_s",
+    "validators.isolate",
+    "validators.evidence_",
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A neuron of the run. Keys are development keys, derived from the run's seed."""
+
+    name: str
+    role: str  # owner | validator | miner
+    hotkey_uri: str
+    coldkey_uri: str
+    behaviour: str = ""
+    stake_tao: float = 0.0
+
+
+def identities(cfg: RunConfig) -> list[Identity]:
+    """The owner, the validators and the miners of a run, in the order in which they register."""
+    profiles = cfg.miners.profiles
+
+    def make(role: str, number: int, **more: Any) -> Identity:
+        uri = f"//raytensor//{cfg.seed}//{role}//{number}"
+        return Identity(f"{role}-{number}", role, f"{uri}//hot", f"{uri}//cold", **more)
+
+    validators = [
+        make("validator", n, stake_tao=cfg.validators.stake_tao * cfg.validators.stake_ratio**n)
+        for n in range(cfg.validators.num_validators)
+    ]
+    miners = [make("miner", n, behaviour=profiles[n % len(profiles)].behaviour) for n in range(cfg.miners.num_miners)]
+    return [make("owner", 0), *validators, *miners]
+
+
+def needs(cfg: RunConfig, cpus: float) -> list[Need]:
+    """What a run asks of a cluster that has `cpus` CPUs, role by role."""
+    from raytensor.cluster import Need
+    from raytensor.miners.placement import deal, is_sharded, num_hosts
+
+    validators, miners = cfg.validators, cfg.miners
+    left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
+    profiles = deal(miners, [str(number) for number in range(miners.num_miners)]).values()
+    sharded = [profile for profile in profiles if is_sharded(profile)]
+    return [
+        Need("miner hosts", num_hosts(miners, left), miners.cpus_per_host, miners.gpus_per_host),
+        *[Need("sharded miner", profile.ranks, profile.cpus_per_rank, profile.gpus_per_rank) for profile in sharded],
+        Need("scorers", validators.num_scorers, validators.cpus_per_scorer, validators.gpus_per_scorer),
+        Need("chain actor", 1, CHAIN_ACTOR_CPUS),
+    ]
+
+
+def refuse_unusable(cfg: RunConfig) -> None:
+    """Refuse data and models that are not there or can't be handed in, before there is a folder. Raises `ConfigError`."""
+    from raytensor.data import corpus
+
+    corpus.refuse_missing(cfg.data)
+    if any(profile.model for profile in cfg.miners.profiles):
+        from raytensor.miners.model import refuse_models
+
+        refuse_models(cfg.miners.profiles, cfg.data, cfg.miners.seq_len)
+    if hands_in_files(cfg.mechanism):
+        from raytensor.miners.submission_export import refuse_unlike
+
+        refuse_unlike(cfg)
+
+
+def settled(cfg: RunConfig) -> dict[str, Any]:
+    """The settings, by dotted key, that decide what a run computes: they stay as they are while it lives."""
+    return {key: value for key, value in flatten(dataclasses.asdict(cfg)).items() if not key.startswith(MAY_CHANGE)}
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys; lists stay as they are."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,159 @@
+"""A trial as Ray Tune knows it: a small process that asks for rounds and reports what came of them.
+
+In: a point of the search space. Out: a result per round. A small model is trained by one of the sweep's hosts, beside
+others; any other by ranks of its own, which live in the trial's bundles and end with it.
+Waits for: a round, at most `miners.round_timeout_s`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import GetTimeoutError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from raytensor.config.sweep import SweepConfig
+from raytensor.errors import RunError
+from raytensor.jobs.sweep.space import compose, overrides
+from raytensor.jobs.sweep.store import Lineage, key_of, read_lineage
+from raytensor.miners.placement import architecture
+
+PROXY_CPUS = 0.02  # of the process that only asks
+DIVERGED = 1e9  # held-out loss of a model that is no longer finite, where a number must stand
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every trial needs to know. text: its file; hosts: actor handles; folder: of the store."""
+
+    base: tuple[str, ...]
+    text: Path
+    hosts: tuple[Any, ...]
+    folder: Path
+    rounds: int
+    timeout_s: float
+    keep_all: bool
+
+
+def hosted(cfg: SweepConfig) -> bool:
+    """Whether a trial is trained by a host, stacked with others of its shape, on whatever device the hosts have."""
+    return architecture(cfg.profile) is not None and cfg.profile.ranks == 1 and not cfg.profile.gpus_per_rank
+
+
+def bundles(cfg: SweepConfig) -> list[dict[str, float]]:
+    """What a trial reserves: its own process, then each rank."""
+    if hosted(cfg):
+        return [{"CPU": PROXY_CPUS}]
+    rank = {"CPU": cfg.profile.cpus_per_rank} | (
+        {"GPU": float(cfg.profile.gpus_per_rank)} if cfg.profile.gpus_per_rank else {}
+    )
+    return [{"CPU": PROXY_CPUS}, *[rank] * cfg.profile.ranks]
+
+
+def trial_number(trial_id: str) -> int:
+    """From 1, in the order in which Tune made the trials: its ids end in "_00000", "_00001" and so on."""
+    end = trial_id.rpartition("_")[2]
+    return int(end) + 1 if end.isdigit() else 0
+
+
+class Trial(tune.Trainable):
+    """See above. `setup` gets the `Plan` through `tune.with_parameters`."""
+
+    def setup(self, config: dict[str, Any], plan: Plan | None = None) -> None:
+        assert plan is not None
+        self._plan = plan
+        self._ranks: list[Any] = []
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Tune uses one process for many trials, which saves seconds each."""
+        self._end()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        self._round += 1
+        try:
+            result = ray.get(self._ask(), timeout=self._plan.timeout_s)
+        except GetTimeoutError as error:
+            raise RunError(
+                f"round {self._round} of {list(self._lineage[-1][1])} took more than {self._plan.timeout_s:g} s; raise miners.round_timeout_s"
+            ) from error
+        loss = result["heldout_loss"]
+        report = {
+            "round": self._round,
+            "heldout_loss": DIVERGED if loss is None else loss,
+            "train_loss": result["train_loss"],
+        }
+        report |= {"setback": result.get("setback", "")}
+        report |= {"lineage": json.dumps(self._lineage), "key": key_of(self._lineage)}
+        return report | {"done": loss is None or self._round >= self._plan.rounds}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        Path(checkpoint_dir, "trial.json").write_text(json.dumps({"lineage": self._lineage, "round": self._round}))
+
+    def load_checkpoint(self, checkpoint: str | Mapping[str, Any]) -> None:
+        """Go on from a trial, this one or (in population based training) another, with this one's settings."""
+        assert isinstance(checkpoint, str)
+        found = json.loads(Path(checkpoint, "trial.json").read_text())
+        lineage, mine = read_lineage(json.dumps(found["lineage"])), self._lineage[-1][1]
+        self._round = int(found["round"])
+        self._lineage = lineage if lineage[-1][1] == mine else (*lineage, (self._round, mine))
+
+    def cleanup(self) -> None:
+        self._end()
+
+    # ---------------------------------------------------------------------------------------------------- inside
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        self._lineage: Lineage = ((0, tuple(overrides(config))),)
+        self._round = 0
+
+    def _end(self) -> None:
+        for actor in self._ranks:
+            ray.kill(actor)
+        self._ranks = []
+        for host in self._plan.hosts:
+            host.release.remote(self._lineage)
+
+    def _ask(self) -> Any:
+        cfg = compose((*self._plan.base, *self._lineage[-1][1]))
+        if hosted(cfg):
+            return self._plan.hosts[trial_number(self.trial_id) % len(self._plan.hosts)].advance.remote(
+                self._lineage, self._round
+            )
+        if not self._ranks:
+            self._ranks = self._start_ranks(cfg)
+        first, *_ = [rank.advance.remote(self._lineage, self._round) for rank in self._ranks]
+        return first
+
+    def _start_ranks(self, cfg: SweepConfig) -> list[Any]:
+        from raytensor.jobs.sweep.rank import (  # torch takes seconds and memory that a hosted trial needs not
+            TrialRank,
+            meeting_point,
+        )
+
+        group, plan, profile = ray.util.get_current_placement_group(), self._plan, cfg.profile
+
+        def options(rank: int) -> dict[str, Any]:
+            where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank + 1)
+            return {"num_cpus": profile.cpus_per_rank, "num_gpus": profile.gpus_per_rank, "scheduling_strategy": where}
+
+        meeting = None
+        if profile.ranks > 1:
+            meeting = ray.get(
+                ray.remote(meeting_point).options(**options(0)).remote(), timeout=cfg.cluster.start_timeout_s
+            )
+        factory = ray.remote(TrialRank)
+        return [
+            factory.options(**options(rank)).remote(
+                plan.base, plan.text, plan.folder, self._lineage, rank, meeting, keep_all=plan.keep_all
+            )
+            for rank in range(profile.ranks)
+        ]

@@ -1,0 +1,84 @@
+"""What a trial trains on, what it is measured by, and its settings: the same for every process that works on it.
+
+In: the sweep's settings and text, a lineage. Out: configurations, batches, held-out losses. Pure.
+All trials of a sweep read the same text in the same order (as far as their batches allow) and start from the same seed:
+what differs between them is what the search varies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raytensor.config.sweep import SweepConfig
+from raytensor.data import assign
+from raytensor.data import text as texts
+from raytensor.data.text import Text
+from raytensor.errors import DataError
+from raytensor.jobs.sweep.space import compose
+from raytensor.jobs.sweep.store import Lineage
+from raytensor.mechanisms.losses import token_losses
+from raytensor.miners.miner import top_tokens
+
+NAME = "trial"  # stands where a miner's hotkey stands in a run
+
+
+class Lessons:
+    """base: the sweep's own overrides, which a trial's are added to."""
+
+    def __init__(self, base: Sequence[str], text: Text) -> None:
+        self._base = list(base)
+        self.text = text
+        cfg = self.settings(())
+        rule, tokens = cfg.mechanism.query, text.heldout
+        draw = assign.generator(cfg.seed, "sweep exam")
+        starts = draw.integers(0, len(tokens) - rule.context, cfg.miners.heldout_rows)
+        self.exam_lengths = draw.integers(rule.shortest, rule.context + 1, len(starts), dtype=np.int32)
+        self.exam_tokens, self._targets = assign.cut_windows(tokens, starts, self.exam_lengths, rule.context)
+        self._top_k = min(rule.top_k, text.vocab_size)
+
+    def settings(self, overrides: Sequence[str]) -> SweepConfig:
+        """The configuration of a trial. Raises `ConfigError` for settings that can't work."""
+        return compose((*self._base, *overrides))
+
+    def of(self, lineage: Lineage) -> SweepConfig:
+        """The configuration that trains after a lineage's last change."""
+        return self.settings(lineage[-1][1])
+
+    def batches(self, cfg: SweepConfig, round: int) -> np.ndarray:
+        """[steps, batch, seq_len + 1] token ids of the train part for one round."""
+        profile, window = cfg.profile, cfg.miners.seq_len + 1
+        starts = assign.training_starts(
+            cfg.seed, round, NAME, profile.steps * profile.batch_size, window, len(self.text.train)
+        )
+        return self.text.train[starts[:, None] + np.arange(window)].reshape(profile.steps, profile.batch_size, window)
+
+    def seed(self, cfg: SweepConfig) -> int:
+        """Of the initial model."""
+        return assign.seed_of(cfg.seed, "model", NAME)
+
+    def result(self, round: int, train_losses: float, log_probs: np.ndarray, wall_s: float) -> dict[str, Any]:
+        """A round's result; a loss is None when the model has diverged. `log_probs`: float32 [B, V] of the exam."""
+        heldout = float(token_losses(*top_tokens(log_probs, self._top_k), self._targets, self.text.vocab_size).mean())
+        return {
+            "round": round,
+            "train_loss": _finite(train_losses),
+            "heldout_loss": _finite(heldout),
+            "wall_s": float(f"{wall_s:.4g}"),
+        }
+
+
+def read_text(path: Path) -> Text:
+    """The sweep's text. Raises `DataError` when this node does not see it."""
+    found = texts.load(path)
+    if found is None:
+        raise DataError(f"{path} is not there; paths.runs must be a folder that all nodes see")
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,103 @@
+"""Are the weights in time? Judged by what the chain says, whatever the writer or we believe.
+
+In: the views of the subnets, the newest receipts, how long the chain has been silent. Out: a `Health` per (subnet,
+hotkey), an event and an alarm when one becomes overdue and when it is in time again, gauges for Prometheus. A chain that
+is silent raises an alarm, too: nobody knows then whether weights are in time. Waits for nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from raytensor.chain.reads.preflight import SubnetView
+from raytensor.chain.reads.watchdog import Health, LastTry, judge
+from raytensor.config.validate import Watch
+from raytensor.telemetry import events
+from raytensor.telemetry.alarms import Alarms
+from raytensor.telemetry.metrics import Meters
+from raytensor.telemetry.redact import redact_text
+from raytensor.telemetry.validate_events import WeightsOverdue
+
+log = logging.getLogger(__name__)
+
+
+class Watchdog:
+    """hotkeys: netuid -> the hotkeys (ss58) that validate there. A context manager: alarms end with it.
+
+    Raises `ConfigError` for a webhook that can't be used.
+    """
+
+    def __init__(
+        self,
+        cfg: Watch,
+        hotkeys: Mapping[int, Sequence[str]],
+        show: Callable[[events.Event], None],
+        meters: Meters,
+        alarms: Alarms | None = None,
+    ) -> None:
+        self._cfg, self._hotkeys, self._show, self._meters = cfg, hotkeys, show, meters
+        self._alarms = alarms or Alarms(cfg, self._lost)
+        self._seen: dict[int, int] = {}  # netuid -> block of the view that was judged
+        self._silent = False
+        self.health: dict[tuple[int, str], Health] = {}
+
+    def __enter__(self) -> Watchdog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._alarms.close()
+
+    def look(self, netuid: int, view: SubnetView | None, last_try: Callable[[int, str], LastTry | None]) -> None:
+        """Judge a subnet if its view is new."""
+        if view is None or self._seen.get(netuid) == view.block:
+            return
+        self._seen[netuid] = view.block
+        found = []
+        for hotkey in self._hotkeys[netuid]:
+            health = judge(view, hotkey, last_try(netuid, hotkey), overdue_tempos=self._cfg.overdue_tempos)
+            before, self.health[netuid, hotkey] = self.health.get((netuid, hotkey)), health
+            found.append(health)
+            if health.overdue != (before is not None and before.overdue):
+                self._tell(health)
+        self._meters.set("raytensor_weights_age_tempos", max(health.age_tempos for health in found), netuid=netuid)
+        self._meters.set("raytensor_blocks_since_update", max(health.age_blocks for health in found), netuid=netuid)
+        self._meters.set("raytensor_weights_overdue", sum(health.overdue for health in found), netuid=netuid)
+
+    def listen(self, silent_s: float, why: str) -> None:
+        """The chain has not answered for `silent_s`; 0.0: it does."""
+        self._meters.set("raytensor_chain_silence_s", silent_s)
+        silent = silent_s > self._cfg.silent_s
+        if silent == self._silent:
+            return
+        self._silent = silent
+        sentence = f"the chain has not answered for {silent_s:.0f} s: {why}" if silent else "the chain answers again"
+        if silent:
+            self._show(events.Warned(text=sentence, fix="it is asked again until it does"))
+        self._alarms.send("chain", sentence, {"silent": silent, "silent_s": round(silent_s, 1)})
+
+    def of(self, netuid: int) -> list[Health]:
+        """What was found of a subnet's hotkeys last."""
+        found = [self.health.get((netuid, hotkey)) for hotkey in self._hotkeys[netuid]]
+        return [health for health in found if health is not None]
+
+    def _tell(self, health: Health) -> None:
+        sentence = redact_text(health.sentence)
+        self._show(
+            WeightsOverdue(
+                netuid=health.netuid,
+                hotkey=health.hotkey,
+                overdue=health.overdue,
+                age_tempos=health.age_tempos,
+                sentence=sentence,
+            )
+        )
+        (log.error if health.overdue else log.info)("%s: %s", health.hotkey, sentence)
+        self._alarms.send((health.netuid, health.hotkey), sentence, dataclasses.asdict(health))
+
+    def _lost(self, way: str, number: int, why: str) -> None:
+        self._meters.count("raytensor_alarms_lost_total", number, way=way)
+        self._show(
+            events.Warned(text=f"{number} alarms were not delivered by the {way}: {why}", fix=f"look at watch.{way}")
+        )

@@ -1,0 +1,141 @@
+"""What one miner hands in where a mechanism asks for files: its model as one safetensors file, or what its behaviour makes.
+
+In: the model's weights, or what the chain shows of others. Out: digests to commit to, and the files of those digests.
+Pure but for the store: equal weights are the same file, bit for bit, on every host.
+
+    honest, lazy  its own model        random    a model that was never trained
+    copy          another's file       constant  the frequencies of the tokens, as the smallest Llama that knows no more
+    copy_noise    another's weights with noise of a thousandth of each tensor's deviation
+    silent        nothing
+
+A copier takes what the chain says that its victim has committed to, as anybody could. Knows nothing of Ray or the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from raytensor.config import MinerProfile, RunConfig
+from raytensor.data import assign
+from raytensor.data.text import Text
+from raytensor.errors import ConfigError
+from raytensor.miners.files import FileStore
+from raytensor.miners.model import spec
+from raytensor.miners.placement import COPYING
+from raytensor.training import models, single_file
+from raytensor.types import Submission, Task
+
+NOISE = 1e-3
+
+Original = tuple[str, str]  # a hotkey and the digest that it has committed to
+
+
+class HandIn:
+    """The files of one miner. folder: of the store; seed: of the run."""
+
+    def __init__(self, hotkey: str, profile: MinerProfile, text: Text, seq_len: int, folder: Path, seed: int) -> None:
+        self._hotkey, self._behaviour, self._seed = hotkey, profile.behaviour, seed
+        self._text, self._seq_len = text, seq_len
+        self._store = FileStore(folder)
+        self._config = models.build(spec(profile, text.vocab_size, seq_len, 0), meta=True).config
+
+    def renew(
+        self,
+        weights: Callable[[], Mapping[str, torch.Tensor]] | None,
+        original: Original | None,
+        committed: Mapping[str, str] | None,
+    ) -> str | None:
+        """Write the newest version; the digest to commit to, None when there is nothing to hand in.
+
+        weights    the miner's own, when it has a model.
+        original   of whom it copies.
+        committed  by hotkey, as the chain has it; None when nobody has looked, and then nothing old is removed.
+        """
+        data = self._file(weights, original)
+        if data is None:
+            return None
+        digest = self._store.put(self._hotkey, data)
+        if committed is not None:
+            self._store.prune(self._hotkey, committed.get(self._hotkey))
+        return digest
+
+    def answer(self, task: Task) -> Submission | None:
+        """The file that a task asks for; None when it is not here."""
+        path = self._store.find(self._hotkey, task.digest)
+        return None if path is None else Submission(task.task_id, self._hotkey, task.digest, path=str(path))
+
+    def _file(
+        self, weights: Callable[[], Mapping[str, torch.Tensor]] | None, original: Original | None
+    ) -> bytes | None:
+        if self._behaviour in COPYING:
+            path = self._store.find(*original) if original is not None else None
+            if path is None:
+                return None
+            return path.read_bytes() if self._behaviour == "copy" else self._with_noise(path)
+        if self._behaviour == "constant":
+            return table(self._text.log_unigram, self._seq_len)
+        return single_file.pack_weights(self._config, weights()) if weights is not None else None
+
+    def _with_noise(self, path: Path) -> bytes:
+        from safetensors import safe_open
+        from safetensors.torch import save
+
+        draw = assign.generator(self._seed, "copy with noise", self._hotkey, path.stem)
+        with safe_open(path, framework="pt") as file:
+            found, metadata = {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata()
+        for name, value in found.items():
+            noise = torch.from_numpy(draw.standard_normal(tuple(value.shape), np.float32))
+            found[name] = (value + NOISE * value.float().std(unbiased=False) * noise).to(value.dtype)
+        return save(found, metadata)
+
+
+def table(log_unigram: np.ndarray, seq_len: int) -> bytes:
+    """A Llama whose answer to everything is the frequency table `log_unigram` (float32 [V]), as a file.
+
+    Every token has the same embedding, layers add nothing, and the norm's result (1, 1) times each row of the output
+    embedding is the token's log frequency.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(log_unigram),
+        hidden_size=2,
+        intermediate_size=1,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        max_position_embeddings=seq_len,
+        tie_word_embeddings=False,
+        use_cache=False,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in LlamaForCausalLM(config).state_dict().items()}
+    weights = {name: torch.zeros(shape) if "_proj" in name else torch.ones(shape) for name, shape in shapes.items()}
+    weights["lm_head.weight"] = torch.from_numpy(log_unigram.astype(np.float32))[:, None].repeat(1, 2) / 2
+    return single_file.pack_weights(config, weights)
+
+
+def refuse_unlike(cfg: RunConfig) -> None:
+    """Refuse models that can't be handed in, before anything starts. Raises `ConfigError`."""
+    vocab_size = 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size
+    for number, profile in enumerate(cfg.miners.profiles):
+        model, rule = (
+            models.build(spec(profile, vocab_size, cfg.miners.seq_len, 0), meta=True),
+            cfg.mechanism.model_eval,
+        )
+        count = models.num_parameters(model)
+        if count > rule.max_parameters or 4 * count + single_file.MAX_HEADER_BYTES > rule.max_bytes:
+            raise ConfigError(
+                f"miners.profiles[{number}]: {count} parameters; scorers build at most mechanism.model_eval.max_parameters={rule.max_parameters} "
+                f"and read at most max_bytes={rule.max_bytes}\n  fix: a smaller model, or larger bounds (4 bytes a parameter)"
+            )
+        if why := single_file.unlike(model.config):
+            raise ConfigError(
+                f"miners.profiles[{number}].model={profile.model!r} can't be handed in as a file: {why}\n  fix: a size (1M, 5M, ...) or hidden, layers and heads"
+            )

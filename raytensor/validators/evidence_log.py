@@ -1,0 +1,329 @@
+"""The evidence log: what each round showed, on disk before it counts.
+
+In: the `Evidence` of a round, then the weights that followed. Out: one JSON object a line, in this order:
+
+    {"rules": ...}               what the mechanism is made from; again whenever that has changed
+    {"evidence": ...}            a round; synced to the disk before `append` returns, reduced only after
+    {"weights": ..., "round": n} what was made of the state then
+    {"state": ...}               a state that did not come from the lines above: the log goes on from it
+
+Floats keep every bit. A line that a killed process left torn at the end is cut off: its round was never reduced.
+A log that is full is closed as a segment (segments.py), and the newest begins with the rules and the state that the
+closed ones lead to: each segment can be replayed by itself, and all of them in one go. `replay` makes the weights again
+from the log alone. Knows nothing of Ray or the chain.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from raytensor import config
+from raytensor.errors import DataError
+from raytensor.mechanisms.evidence import (
+    Evidence,
+    State,
+    advance,
+    evidence_from_json,
+    evidence_to_json,
+    state_from_json,
+    state_to_json,
+)
+from raytensor.validators import segments
+from raytensor.validators.scorer import Rules
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Keep:
+    """When a segment is closed, and how many closed ones stay. None: no such bound."""
+
+    segment_bytes: int = 64 * 2**20
+    segment_rounds: int | None = None
+    segments: int | None = 16
+
+    @classmethod
+    def of(cls, cfg: config.Validators) -> Keep:
+        return cls(int(cfg.evidence_mib * 2**20), cfg.evidence_rounds, cfg.evidence_segments)
+
+
+class EvidenceLog:
+    """The log of one (netuid, validator), open for appending; one process at a time.
+
+    Raises `DataError` when the file is of another subnet or validator, or is damaged anywhere but in its last line.
+    """
+
+    def __init__(self, path: Path, netuid: int, validator: str, rules: Rules, keep: Keep = Keep()) -> None:
+        self.path = path
+        self._keep = keep
+        self._rules = {
+            "rules": {"format": FORMAT, "netuid": netuid, "validator": validator, "made_from": _rules_to_json(rules)}
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        segments.restore(path)
+        self.cut_bytes = segments.cut_torn_line(path)
+        if self._open() != self._rules["rules"]:
+            self._write(self._rules)
+
+    def _open(self) -> Any:
+        """Read the newest segment, and open it. Returns the rules that it names last."""
+        newest, self.last_round, self._rounds = None, -1, 0
+        for entry in _entries((self.path, *line) for line in _whole_lines(self.path)):
+            if entry.kind == "rules":
+                _check_owner(self.path, entry, self._rules["rules"])
+                newest = entry.body
+            self._rounds += entry.kind == "evidence"
+            self.last_round = max(self.last_round, entry.round)
+        self._file = self.path.open("ab")
+        return newest
+
+    def append(self, evidence: Evidence) -> None:
+        """Write a round, and return when it is on the disk."""
+        assert evidence.round > self.last_round, f"round {evidence.round} after round {self.last_round} in {self.path}"
+        self._write({"evidence": evidence_to_json(evidence)})
+        os.fsync(self._file.fileno())
+        self.last_round = evidence.round
+        self._rounds += 1
+
+    def append_weights(self, round: int, values: Mapping[str, float]) -> None:
+        """Write the weights that followed from the state after `round`."""
+        self._write({"weights": dict(values), "round": round})
+
+    def append_state(self, state: State) -> None:
+        """Write a state that the log's own rounds do not lead to."""
+        self._write({"state": state_to_json(state)})
+        self.last_round = state.round
+
+    def roll(self, state: State, saved_round: int) -> bool:
+        """Close the segment if it is full. Returns whether it was.
+
+        state        what the log has led to.
+        saved_round  of the state on the disk from which whoever opens the log will go on: what comes after is kept.
+        """
+        assert state.round == self.last_round, (
+            f"a state of round {state.round} is not where round {self.last_round} led to"
+        )
+        keep = self._keep
+        if self._file.tell() < keep.segment_bytes and (
+            keep.segment_rounds is None or self._rounds < keep.segment_rounds
+        ):
+            return False
+        if not self._rounds:  # a head that is larger than the bound
+            return False
+        os.fsync(self._file.fileno())
+        self._file.close()
+        segments.close(self.path, [_line(self._rules), _line({"state": state_to_json(state)})])
+        self._open()
+        files = [*segments.closed(self.path), self.path]
+        while (
+            keep.segments is not None
+            and len(files) - 1 > keep.segments
+            and (_begins_with(files[1]) or 0) <= saved_round
+        ):
+            files.pop(0).unlink()
+        return True
+
+    def cut_after(self, round: int) -> int:
+        """Forget rounds after `round`: they are about to be played again. Returns the number of lines that went."""
+        gone = 0
+        while (_begins_with(self.path) or 0) > round and (before := segments.closed(self.path)):
+            gone += sum(1 for _ in _whole_lines(self.path))
+            self._file.close()
+            os.replace(before[-1], self.path)  # the segment before is the newest now
+            self._open()
+        kept = []
+        for line, entry in zip(
+            self.path.read_bytes().splitlines(keepends=True), read_log(self.path, self.path), strict=True
+        ):
+            if entry.kind != "rules" and entry.round > round:
+                gone += 1
+            else:
+                kept.append(line)
+        if gone:
+            self._file.close()
+            segments.replace(self.path, kept)
+            self._open()
+            self.last_round = round
+        return gone
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        # One write, and no buffer of ours behind it: a kill tears at most this line.
+        self._file.write(_line(entry))
+        self._file.flush()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line. kind: rules | evidence | weights | state; body: what it holds, as JSON; round: -1 for rules."""
+
+    path: Path
+    number: int
+    kind: str
+    body: Any
+    round: int
+
+
+def read_log(path: Path, first: Path | None = None) -> Iterator[Entry]:
+    """The lines of a log, its closed segments first. A torn last line is left out. Raises `DataError` for any other damage.
+
+    first  the segment to begin with; `path` itself for the newest alone.
+    """
+    if first == path:
+        return _entries((path, *line) for line in _whole_lines(path))
+    return _entries(segments.lines(path, first))
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a log gives when its rounds are reduced again.
+
+    difference  the first place where the log's weights are not the replayed ones, in words; "" when there is none.
+    weights     after the last line.
+    """
+
+    netuid: int
+    validator: str
+    mechanism: str
+    rounds: int
+    weights_checked: int
+    weights: dict[str, float]
+    state: State
+    difference: str = ""
+
+
+def replay(path: Path, *, state: State = State(), until: int | None = None) -> Replay:
+    """Reduce a log's rounds again, over all its segments, and compare weights and states to the bit.
+
+    path   the log, or one closed segment by itself.
+    state  to start from; rounds that it has already taken in are passed over, and segments that end before it not read.
+    until  the last round that is taken in.
+
+    Raises `DataError` for a log that can't be read, `ConfigError` for a mechanism that can't be loaded.
+    """
+    mechanism, owner, rules, rounds, checked, difference = None, {}, None, 0, 0, ""
+    files = [*segments.closed(path), *([path] if path.exists() else [])]
+    if not files:
+        raise DataError(f"there is no evidence log {path}")
+    begins = ((file, _begins_with(file)) for file in reversed(files[1:]))
+    first = next((file for file, begin in begins if begin is not None and begin <= state.round), files[0])
+    for entry in read_log(path, first):
+        if until is not None and entry.round > until:
+            break
+        try:
+            if entry.kind == "rules":
+                owner, rules = entry.body, _rules_from_json(entry.body["made_from"])
+                mechanism = rules.load()
+                continue
+            if mechanism is None or rules is None:
+                raise DataError(f"{entry.path}, line {entry.number}: comes before any rules")
+            if entry.kind == "state" and entry.round == state.round:
+                difference = difference or _other_state(entry, path, state)
+            elif entry.kind == "state" and entry.round > state.round:
+                state = state_from_json(entry.body)
+            elif entry.kind == "evidence" and entry.round > state.round:
+                state = advance(mechanism, state, evidence_from_json(entry.body))
+                rounds += 1
+            elif entry.kind == "weights" and entry.round == state.round:
+                checked += 1
+                difference = difference or _difference(entry, path, mechanism.weights(state))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{entry.path}, line {entry.number}: {error!r}") from error
+    if mechanism is None or rules is None:
+        raise DataError(f"{path} holds no rules: it is no evidence log, or its first line was never finished")
+    weights = mechanism.weights(state)
+    return Replay(
+        owner["netuid"], owner["validator"], rules.mechanism.path, rounds, checked, weights, state, difference
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    if path.exists():
+        with path.open("rb") as file:
+            yield from ((number, line) for number, line in enumerate(file, 1) if line.endswith(b"\n"))
+
+
+def _entries(lines: Iterable[tuple[Path, int, bytes]]) -> Iterator[Entry]:
+    for path, number, line in lines:
+        try:
+            fields = json.loads(line)
+            kind = next(name for name in ("rules", "evidence", "weights", "state") if name in fields)
+            body = fields[kind]
+            round = {"rules": lambda: -1, "weights": lambda: fields["round"]}.get(kind, lambda: body["round"])()
+            yield Entry(path, number, kind, body, int(round))
+        except (ValueError, KeyError, TypeError, StopIteration) as error:
+            raise DataError(f"{path}, line {number}: is no line of an evidence log ({type(error).__name__})") from error
+
+
+def _begins_with(segment: Path) -> int | None:
+    """The round of the state that a segment begins with, None if it begins with anything else."""
+    for entry in _entries((segment, *line) for line in _whole_lines(segment)):
+        if entry.kind != "rules":
+            return entry.round if entry.kind == "state" else None
+    return None
+
+
+def _where(entry: Entry, path: Path) -> str:
+    segment = f"{entry.path.name}, " if entry.path != path else ""
+    return f"{segment}line {entry.number}, round {entry.round}"
+
+
+def _difference(entry: Entry, path: Path, made: Mapping[str, float]) -> str:
+    logged = {str(hotkey): float(value) for hotkey, value in entry.body.items()}
+    for hotkey in sorted(logged.keys() | made.keys()):
+        before, now = logged.get(hotkey), made.get(hotkey)
+        if before != now:
+            return f"{_where(entry, path)}: {hotkey} had weight {before!r}, replay gives {now!r}"
+    return ""
+
+
+def _other_state(entry: Entry, path: Path, state: State) -> str:
+    return (
+        ""
+        if state_from_json(entry.body) == state_from_json(state_to_json(state))
+        else f"{_where(entry, path)}: replay gives another state"
+    )
+
+
+def _check_owner(path: Path, entry: Entry, owner: Mapping[str, Any]) -> None:
+    names = ("format", "netuid", "validator")
+    found, wanted = ({name: fields.get(name) for name in names} for fields in (entry.body, owner))
+    if found != wanted:
+        raise DataError(f"{path} is the evidence log of {found}, not of {wanted}")
+
+
+def _rules_to_json(rules: Rules) -> dict[str, Any]:
+    table = np.ascontiguousarray(rules.log_unigram, "<f4")
+    return {
+        "mechanism": dataclasses.asdict(rules.mechanism),
+        "log_unigram": base64.b64encode(table.tobytes()).decode(),
+        "vocab_size": rules.vocab_size,
+        "deadline_s": rules.deadline_s,
+    }
+
+
+def _rules_from_json(fields: Mapping[str, Any]) -> Rules:
+    node = OmegaConf.merge(OmegaConf.structured(config.Mechanism), fields["mechanism"])
+    mechanism = OmegaConf.to_object(node)
+    assert isinstance(mechanism, config.Mechanism)
+    table = np.frombuffer(base64.b64decode(fields["log_unigram"]), "<f4").astype(np.float32)
+    return Rules(mechanism, table, int(fields["vocab_size"]), float(fields["deadline_s"]))
