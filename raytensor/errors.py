@@ -23,7 +23,17 @@ Knows nothing of the rooms that raise these.
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+
+def cause_of(error: BaseException) -> str:
+    """The cause of an error in one line: the last line of its text, without the class path that Ray puts before it.
+
+    An error without a text is named by its class; "TimeoutError", for example.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"^raytensor\.[\w.]+: ", "", lines[-1]) if lines else type(error).__name__
 
 
 class RayTensorError(Exception):

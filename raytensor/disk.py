@@ -1,0 +1,109 @@
+"""How a file survives a crash: files replaced whole, logs appended line by line, torn last lines cut off.
+
+In: paths and bytes. Out: files that hold the old or the new content, never a part of one.
+Bounds: none of its own; a file is held in memory once while it is written from one `bytes`.
+The only module that calls `fsync` and renames files into place. Knows nothing of what the files contain.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+SUFFIX = ".tmp"  # of files that are being written
+
+
+def write_bytes(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o644) -> None:
+    """Replace a file. Readers see the old or the new content; after a crash either is there, whole.
+
+    content  the bytes, or chunks of them.
+    mode     permissions of the new file; 0o600 for keys and salts.
+
+    Safe while other processes replace the same file: the last one wins. Raises `OSError`; the old file is then unchanged.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=SUFFIX)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.writelines([content] if isinstance(content, bytes) else content)
+            sync(file)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """`write_bytes` of UTF-8 text."""
+    write_bytes(path, text.encode(), mode=mode)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed processes left of files that they were writing. Call it only while no other process writes."""
+    for path in folder.glob(f".*{SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line to a log; it is on the disk when this returns. A torn last line is cut off first."""
+    cut_torn_line(path)
+    with path.open("ab") as file:
+        file.write(line.encode() + b"\n")
+        sync(file)
+
+
+def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, line without its end) of a log; a torn last line is left out. The log may be written meanwhile.
+
+    Raises `FileNotFoundError` when there is no file.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                yield number, line[:-1]
+
+
+def cut_torn_line(path: Path) -> int:
+    """Cut off what follows the end of the last whole line. Returns the number of bytes removed; 0 without a file."""
+    if not path.exists():
+        return 0
+    with path.open("r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                end = start + found + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+            sync(file)
+        return size - end
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename a finished file or folder into place, on the disk when this returns. `source` must be synced before."""
+    os.replace(source, target)
+    sync_folder(target.parent)
+
+
+def sync(file: IO[bytes]) -> None:
+    """Flush an open file to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, so that a rename survives a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
