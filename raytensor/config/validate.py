@@ -11,7 +11,7 @@ from raytensor.config.mechanisms import Mechanism, check_mechanism
 
 
 @dataclass
-class Rules:
+class SubnetConfig:
     """A subnet that is validated by rules of its own."""
 
     # The subnet.
@@ -81,7 +81,7 @@ class ValidateConfig:
     # Subnets that are validated by the section `mechanism`.
     netuids: list[int] = field(default_factory=list)
     # Subnets with rules of their own: subnets='[{netuid: 5, mechanism: {path: mypackage.rules.Mine}}]'.
-    subnets: list[Rules] = field(default_factory=list)
+    subnets: list[SubnetConfig] = field(default_factory=list)
     # Hotkeys by reference: wallet/hotkey, or a development key like //Alice. Only hotkeys are ever read.
     hotkeys: list[str] = field(default_factory=list)
     # Folder of the wallets.
@@ -112,9 +112,9 @@ class ValidateConfig:
     watch: Watch = field(default_factory=Watch)
 
     @property
-    def all_rules(self) -> list[Rules]:
+    def all_subnets(self) -> list[SubnetConfig]:
         """The rules of every subnet, by netuid."""
-        shared = [Rules(netuid, [], self.mechanism) for netuid in self.netuids]
+        shared = [SubnetConfig(netuid, [], self.mechanism) for netuid in self.netuids]
         return sorted([*shared, *self.subnets], key=lambda rules: rules.netuid)
 
 
@@ -129,7 +129,7 @@ def check(cfg: ValidateConfig) -> None:
     )
     need(bool(cfg.hotkeys), "hotkeys", "must name one hotkey or more: hotkeys=[mywallet/myhotkey]")
     need(len(set(cfg.hotkeys)) == len(cfg.hotkeys), "hotkeys", "must name each hotkey once")
-    netuids = [rules.netuid for rules in cfg.all_rules]
+    netuids = [rules.netuid for rules in cfg.all_subnets]
     need(bool(netuids), "netuids", "must name one subnet or more: netuids=[1,2]")
     need(len(set(netuids)) == len(netuids), "netuids", f"with subnets names one twice: {netuids}")
     need(
@@ -172,7 +172,7 @@ def check(cfg: ValidateConfig) -> None:
     checks.one_of("asking.body", ("safetensors", "json"))
     need(0.5 < cfg.asking.quorum <= 1.0, "asking.quorum", "must lie above 0.5 and be at most 1")
     need(cfg.asking.deadline_mads >= 0, "asking.deadline_mads", "must be 0 (off) or greater")
-    for rules in cfg.all_rules:
+    for rules in cfg.all_subnets:
         check_mechanism(rules.mechanism, _Of(checks, rules))
     checks.raise_all()
 
@@ -180,7 +180,7 @@ def check(cfg: ValidateConfig) -> None:
 class _Of:
     """The checks of one subnet's `mechanism` section, whose keys are told as those of the job."""
 
-    def __init__(self, checks: Checks, rules: Rules) -> None:
+    def __init__(self, checks: Checks, rules: SubnetConfig) -> None:
         self._inner = Checks(rules)
         self._outer, self._netuid = checks, rules.netuid
 

@@ -215,7 +215,7 @@ class Fleet:
         return whole
 
     def open_to(self, front: Any) -> None:
-        """Questions from outside may come through `front` (a `serving.Front` actor) from now on; it is told of replacements."""
+        """Questions from outside may come through `front` (a `serving.WireFrontend` actor) from now on; it is told of replacements."""
         self._front = front
         for host in self._hosts:
             if host.actor is not None:

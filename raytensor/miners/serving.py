@@ -28,7 +28,7 @@ from raytensor.wire.server import WireServer
 from raytensor.wire.settings import Policy, Server
 
 
-class Front:
+class WireFrontend:
     """`hotkeys` are served once `start` returned; `route` says who answers for them, `update` who may ask.
 
     cfg  of the run; ports are miners.wire.port and the next ones, in the order of `hotkeys`.

@@ -39,7 +39,7 @@ from raytensor.mechanisms.evidence import (
     state_to_json,
 )
 from raytensor.validators import segments
-from raytensor.validators.scorer import Rules
+from raytensor.validators.scorer import MechanismSpec
 
 FORMAT = 1
 
@@ -63,7 +63,7 @@ class EvidenceLog:
     Raises `DataError` when the file is of another subnet or validator, or is damaged anywhere but in its last line.
     """
 
-    def __init__(self, path: Path, netuid: int, validator: str, rules: Rules, keep: Keep = Keep()) -> None:
+    def __init__(self, path: Path, netuid: int, validator: str, rules: MechanismSpec, keep: Keep = Keep()) -> None:
         self.path = path
         self._keep = keep
         self._rules = {
@@ -311,7 +311,7 @@ def _check_owner(path: Path, entry: Entry, owner: Mapping[str, Any]) -> None:
         raise DataError(f"{path} is the evidence log of {found}, not of {wanted}")
 
 
-def _rules_to_json(rules: Rules) -> dict[str, Any]:
+def _rules_to_json(rules: MechanismSpec) -> dict[str, Any]:
     table = np.ascontiguousarray(rules.log_unigram, "<f4")
     return {
         "mechanism": dataclasses.asdict(rules.mechanism),
@@ -321,9 +321,9 @@ def _rules_to_json(rules: Rules) -> dict[str, Any]:
     }
 
 
-def _rules_from_json(fields: Mapping[str, Any]) -> Rules:
+def _rules_from_json(fields: Mapping[str, Any]) -> MechanismSpec:
     node = OmegaConf.merge(OmegaConf.structured(config.Mechanism), fields["mechanism"])
     mechanism = OmegaConf.to_object(node)
     assert isinstance(mechanism, config.Mechanism)
     table = np.frombuffer(base64.b64decode(fields["log_unigram"]), "<f4").astype(np.float32)
-    return Rules(mechanism, table, int(fields["vocab_size"]), float(fields["deadline_s"]))
+    return MechanismSpec(mechanism, table, int(fields["vocab_size"]), float(fields["deadline_s"]))

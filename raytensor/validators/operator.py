@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from raytensor.types import Commit, Metagraph, Weights
 from raytensor.validators.round import RoundResult, SubnetValidator
-from raytensor.validators.scorer_service import ScorerDesk
+from raytensor.validators.scorer_service import ScorerService
 from raytensor.validators.transport import MinerTransport
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Row:
     handed_at_block: int = 0
 
 
-class Subnet:
+class SubnetLoop:
     """The thread of one subnet. make: opens its state; called again after a failure, so that nothing half done stays."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Subnet:
         make: Callable[[], SubnetValidator],
         pace: Pace,
         transport: MinerTransport,
-        desk: ScorerDesk,
+        desk: ScorerService,
         clock: Callable[[], Clock],
     ) -> None:
         self.row = Row(netuid)
@@ -201,7 +201,7 @@ class Operator:
     """All subnets. hand_in: given the weights that are due; must not wait."""
 
     def __init__(
-        self, subnets: Sequence[Subnet], clock_of: Callable[[int], Clock], hand_in: Callable[[list[Weights]], Any]
+        self, subnets: Sequence[SubnetLoop], clock_of: Callable[[int], Clock], hand_in: Callable[[list[Weights]], Any]
     ) -> None:
         self.subnets = list(subnets)
         self._clock_of, self._hand_in = clock_of, hand_in

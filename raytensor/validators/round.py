@@ -22,8 +22,8 @@ from raytensor.mechanisms.evidence import gather
 from raytensor.types import Commit, Failure, Metagraph, Promises, Score, Submission, Task, Weights
 from raytensor.validators.evidence_log import EvidenceLog, Keep, replay
 from raytensor.validators.scoreboard import ScoreBoard
-from raytensor.validators.scorer import Rules
-from raytensor.validators.scorer_service import ScorerDesk
+from raytensor.validators.scorer import MechanismSpec
+from raytensor.validators.scorer_service import ScorerService
 from raytensor.validators.transport import MinerTransport
 
 HELD_BYTES = 2**30  # of files of one subnet that lie with the scorers; until then more are downloaded
@@ -55,7 +55,7 @@ class SubnetValidator:
         name: str,
         netuid: int,
         hotkeys: tuple[str, ...],
-        rules: Rules,
+        rules: MechanismSpec,
         text: Text,
         folder: Path,
         score_limit_s: float,
@@ -73,7 +73,7 @@ class SubnetValidator:
             self.close()
             raise
 
-    def _open(self, hotkey: str, rules: Rules, keep: Keep) -> None:
+    def _open(self, hotkey: str, rules: MechanismSpec, keep: Keep) -> None:
         """The newest saved board, then what the log has beyond it."""
         board = ScoreBoard(self.netuid, hotkey, self._mechanism, rules.mechanism.path)
         log = self._logs[hotkey] = EvidenceLog(
@@ -94,7 +94,7 @@ class SubnetValidator:
         self,
         metagraph: Metagraph,
         transport: MinerTransport,
-        desk: ScorerDesk,
+        desk: ScorerService,
         stopped: Callable[[], bool] = lambda: False,
         commits: Mapping[str, Commit] | None = None,
     ) -> RoundResult | None:
@@ -161,7 +161,7 @@ class SubnetValidator:
         questions: Mapping[str, tuple[Task, Any]],
         metagraph: Metagraph,
         transport: MinerTransport,
-        desk: ScorerDesk,
+        desk: ScorerService,
         stopped: Callable[[], bool],
     ) -> tuple[dict[str, Score | Failure] | None, set[str]]:
         """Answers flow into the scorers as they come, files ahead of their turn. Every question ends as one Score or one

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Rules:
+class MechanismSpec:
     """What a mechanism is made from. log_unigram float32 [vocab_size] is `Text.log_unigram`."""
 
     mechanism: config.Mechanism
@@ -43,7 +43,7 @@ Answered = tuple[str, Task, Any, Response | Submission]  # name of the rules, qu
 class Scorer:
     """rules by name (one name per subnet). Mechanisms, and the models in them, are loaded here, once."""
 
-    def __init__(self, rules: Mapping[str, Rules]) -> None:
+    def __init__(self, rules: Mapping[str, MechanismSpec]) -> None:
         self._mechanisms: dict[str, base.Mechanism] = {}
         self._broken: dict[str, str] = {}
         for name, one in rules.items():
@@ -81,7 +81,7 @@ class ScorerActor:
              for rules that use a GPU, which get all answers of a call at once.
     """
 
-    def __init__(self, rules: Mapping[str, Rules], isolate: bool, limit_s: float) -> None:
+    def __init__(self, rules: Mapping[str, MechanismSpec], isolate: bool, limit_s: float) -> None:
         self._scorer = Scorer(rules)
         self._isolated = Isolated(self._scorer, limit_s) if isolate else None
 

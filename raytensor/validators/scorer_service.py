@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Result = tuple[str, Score | Failure]
 
 
-class ScorerDesk:
+class ScorerService:
     """make_pool: makes the pool, now and whenever it is used up. A context manager; leaving it ends the pool."""
 
     def __init__(self, make_pool: Callable[[], Pool], cfg: config.Validators, *, pause_s: float = 30.0) -> None:
@@ -39,7 +39,7 @@ class ScorerDesk:
         self.scored = 0
         self.remade = 0
 
-    def __enter__(self) -> ScorerDesk:
+    def __enter__(self) -> ScorerService:
         self._thread.start()
         return self
 

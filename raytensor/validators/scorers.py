@@ -15,7 +15,7 @@ import ray
 from raytensor import config
 from raytensor.pool import Packing, Pool
 from raytensor.types import Response, Submission, Task
-from raytensor.validators.scorer import Rules, ScorerActor
+from raytensor.validators.scorer import MechanismSpec, ScorerActor
 
 MIB = 2**20
 # A scorer may take this much longer than its limit before the whole actor counts as hung: the child is ended first.
@@ -23,7 +23,11 @@ GRACE_S = 10.0
 
 
 def make_pool(
-    rules: Mapping[str, Rules], cfg: config.Validators, torch_threads: int = 1, *, max_replacements: int | None = None
+    rules: Mapping[str, MechanismSpec],
+    cfg: config.Validators,
+    torch_threads: int = 1,
+    *,
+    max_replacements: int | None = None,
 ) -> Pool:
     """The scorers of a configuration. rules: by the name that `submit` is given."""
     isolate = cfg.gpus_per_scorer == 0 if cfg.isolate is None else cfg.isolate

@@ -21,7 +21,7 @@ from raytensor.chain.writer.writer import ChainWriter
 from raytensor.config import MinerProfile
 from raytensor.data.text import Text, unigram
 from raytensor.devnet.launch import EmbeddedChain
-from raytensor.jobs.run.axons import Door
+from raytensor.jobs.run.axons import AxonPublisher
 from raytensor.miners.fleet import Fleet
 from raytensor.types import Failure, Response, Submission, Task
 from raytensor.wire.client import WireClient
@@ -92,7 +92,7 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
     try:
         pids = fleet.wait_ready(90.0)
         writer = ChainWriter(endpoint, {key.ss58: key for key in MINERS}, tmp_path / "journal.sqlite")
-        door = Door(cfg, fleet, endpoint, netuid, hotkeys, writer.submit, said.append)
+        door = AxonPublisher(cfg, fleet, endpoint, netuid, hotkeys, writer.submit, said.append)
         writer.close()
         metagraph = read_metagraph(client, netuid)
         axons = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))

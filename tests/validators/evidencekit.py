@@ -14,12 +14,12 @@ from raytensor.mechanisms.evidence import Evidence, gather
 from raytensor.types import Failure, Reason, Score
 from raytensor.validators.evidence_log import EvidenceLog, Keep, replay
 from raytensor.validators.scoreboard import ScoreBoard
-from raytensor.validators.scorer import Rules
+from raytensor.validators.scorer import MechanismSpec
 
 V = 50
 HOTKEYS = [f"m{i}" for i in range(6)]
 TABLE = np.log(np.full(V, 1 / V, np.float32))
-RULES = Rules(config.Mechanism(), TABLE, V)
+RULES = MechanismSpec(config.Mechanism(), TABLE, V)
 
 
 def evidence(number: int) -> Evidence:

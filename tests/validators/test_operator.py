@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raytensor.types import Weights
-from raytensor.validators.operator import Operator, Pace, Subnet
+from raytensor.validators.operator import Operator, Pace, SubnetLoop
 from raytensor.validators.round import RoundResult
 
 LIMIT_S = 30.0
@@ -71,7 +71,7 @@ def play():
             opened.append(Rounds(steps))
             return opened[-1]
 
-        subnet = Subnet(
+        subnet = SubnetLoop(
             1,
             make,
             Pace(**({"margin_blocks": 5, "backoff_s": 0.01, "rounds": 10**6} | pace)),

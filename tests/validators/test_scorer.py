@@ -13,7 +13,7 @@ from raytensor.mechanisms import base
 from raytensor.mechanisms.evidence import State, gather
 from raytensor.types import Failure, Reason, Response, Score
 from raytensor.validators.scoreboard import ScoreBoard
-from raytensor.validators.scorer import Rules, Scorer
+from raytensor.validators.scorer import MechanismSpec, Scorer
 from raytensor.validators.scorers import make_pool, submit
 
 V = 50
@@ -54,7 +54,7 @@ def weights(results: dict[str, Score | Failure], text) -> dict[str, float]:
 def test_weights_do_not_depend_on_the_pool(ray_session, text):
     """Equal to the bit for 1, 2 and 4 actors, for any order of arrival and however answers are packed."""
     work = list(items(text))
-    rules = Rules(CFG, text.log_unigram, V)
+    rules = MechanismSpec(CFG, text.log_unigram, V)
     alone = Scorer({"s": rules})
     expected = {task.task_id: alone.score_all([("s", task, sealed, response)])[0] for task, sealed, response in work}
     found_weights = weights(expected, text)
@@ -72,7 +72,7 @@ def test_weights_do_not_depend_on_the_pool(ray_session, text):
 
 
 def test_rules_that_do_not_load_fail_their_own_items_only(text):
-    rules = Rules(CFG, text.log_unigram, V)
+    rules = MechanismSpec(CFG, text.log_unigram, V)
     broken = dataclasses.replace(rules, mechanism=config.Mechanism(path="nobody.has.This"))
     scorer = Scorer({"good": rules, "bad": broken})
     task, sealed, response = next(items(text))

@@ -19,7 +19,7 @@ from raytensor.mechanisms import base
 from raytensor.mechanisms.evidence import State
 from raytensor.miners.fleet import Fleet
 from raytensor.types import Failure, Reason
-from raytensor.validators.scorer import Rules, Scorer
+from raytensor.validators.scorer import MechanismSpec, Scorer
 from raytensor.validators.transport import InCluster, Wire
 from raytensor.wire.asker import Asker
 from raytensor.wire.errors import MalformedAuth
@@ -90,7 +90,7 @@ def test_transport_does_not_change_results(ray_session, asker, text):
     fleet = Fleet(cfg, hotkeys, text, num_hosts=2, folder=None, resume_round=None)
     try:
         fleet.wait_ready(120)
-        rules = Rules(cfg.mechanism, text.log_unigram, V)
+        rules = MechanismSpec(cfg.mechanism, text.log_unigram, V)
         questions = rules.load().tasks(base.Ask(0, 1, VALIDATOR.ss58, 0, tuple(hotkeys)), State(), text)
         hosts = {hotkey: fleet._host_of[hotkey].actor for hotkey in hotkeys}
         served = ray_session.remote(num_cpus=0)(Served).remote(hosts)

@@ -1,7 +1,7 @@
 """A run's miners, reachable from elsewhere: their door is opened, its ports are published, its view of the subnet is kept
 fresh.
 
-In: the fleet, the subnet, an endpoint, the chain writer. Out: an open `Front`, axons on the chain. Waits for: the
+In: the fleet, the subnet, an endpoint, the chain writer. Out: an open `WireFrontend`, axons on the chain. Waits for: the
 ports, and for the extrinsics to be in a block. Knows nothing of how a question is answered.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REFRESH_S = 60.0  # between two looks at who may ask
 
 
-class Door:
+class AxonPublisher:
     """Opened by the constructor; `close` ends it.
 
     hotkeys  of the miners (ss58), in the order of their ports.
@@ -43,12 +43,14 @@ class Door:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from raytensor.miners.serving import Front, node_ip
+        from raytensor.miners.serving import WireFrontend, node_ip
 
         self._cfg, self._endpoint, self._netuid, self._say = cfg, endpoint, netuid, say
         # On this node: its address is the one that is published.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._front: Any = ray.remote(Front).options(num_cpus=0.1, scheduling_strategy=here).remote(list(hotkeys), cfg)
+        self._front: Any = (
+            ray.remote(WireFrontend).options(num_cpus=0.1, scheduling_strategy=here).remote(list(hotkeys), cfg)
+        )
         timeout_s = cfg.cluster.start_timeout_s
         try:
             ports = ray.get(self._front.start.remote(), timeout=timeout_s)

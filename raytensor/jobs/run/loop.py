@@ -42,7 +42,7 @@ Show = Callable[[events.Event], None]
 
 
 @dataclass
-class Parts:
+class RoundParts:
     """What a round is made of. `chain` is the handle of the chain actor."""
 
     fleet: Fleet
@@ -68,7 +68,7 @@ class Round:
     def __init__(
         self,
         cfg: RunConfig,
-        parts: Parts,
+        parts: RoundParts,
         netuid: int,
         miners: list[str],
         block: Callable[[], int],

@@ -206,7 +206,7 @@ class Network:
     def _start_workers(self, num_hosts: int) -> None:
         from raytensor.jobs.run.loop import RULES
         from raytensor.miners.fleet import Fleet
-        from raytensor.validators.scorer import Rules
+        from raytensor.validators.scorer import MechanismSpec
         from raytensor.validators.scorers import make_pool
 
         cfg, text = self.cfg, self.text
@@ -221,7 +221,7 @@ class Network:
             cfg, hotkeys, text, num_hosts=num_hosts, folder=self.folder.checkpoints, resume_round=self._resumed_from
         )
         self._stack.callback(self.fleet.close)
-        self.rules = Rules(cfg.mechanism, text.log_unigram, text.vocab_size, cfg.validators.deadline_s)
+        self.rules = MechanismSpec(cfg.mechanism, text.log_unigram, text.vocab_size, cfg.validators.deadline_s)
         self.scorers = make_pool({RULES: self.rules}, cfg.validators, cfg.cluster.torch_threads)
         self._stack.callback(self.scorers.close)
         self.mechanism = self.rules.load()
@@ -255,11 +255,11 @@ class Network:
     def _open_door(self) -> None:
         import ray
 
-        from raytensor.jobs.run.axons import Door
+        from raytensor.jobs.run.axons import AxonPublisher
 
         limit_s = self.cfg.chain.inclusion_timeout_s + 2 * self.cfg.chain.timeout_s
         miners = [self._ss58(who) for who in self.neurons if who.role == "miner"]
-        door = Door(
+        door = AxonPublisher(
             self.cfg,
             self.fleet,
             self.endpoint,
@@ -272,7 +272,7 @@ class Network:
 
     def _start_round(self) -> None:
         from raytensor.chain.reads.follower import Follower
-        from raytensor.jobs.run.loop import Parts, Round
+        from raytensor.jobs.run.loop import Round, RoundParts
         from raytensor.validators.evidence_log import EvidenceLog, Keep
         from raytensor.validators.scoreboard import ScoreBoard
 
@@ -309,7 +309,9 @@ class Network:
         )
         self._stack.callback(self.follower.close)
         self.follower.start()
-        parts = Parts(self.fleet, self.scorers, self.mechanism, self.boards, logs, self.chain, self.text, self.show)
+        parts = RoundParts(
+            self.fleet, self.scorers, self.mechanism, self.boards, logs, self.chain, self.text, self.show
+        )
         miners = [self._ss58(who) for who in self.neurons if who.role == "miner"]
         self.round = Round(
             cfg,

@@ -71,14 +71,14 @@ def validate_main(argv: Sequence[str]) -> int:
 
 def run(cfg: ValidateConfig) -> int:
     """Validate until it is stopped, or every subnet has its rounds. Returns 0, or 130 when it was stopped."""
-    from raytensor.jobs.validate.stack import Parts
+    from raytensor.jobs.validate.stack import ValidatorStack
 
     stopping = threading.Event()
     before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with RunFolder(Path(cfg.paths.runs) / cfg.name, "auto") as folder, events.EventLog(folder.events) as log:
             folder.write_config(cfg)
-            parts: Parts | None = None
+            parts: ValidatorStack | None = None
             view = View(f"raytensor validate {cfg.name}", lambda: _rows(parts), as_json=cfg.json)
             lock, meters = threading.Lock(), Meters()
 
@@ -91,9 +91,9 @@ def run(cfg: ValidateConfig) -> int:
             reason = "interrupted"
             with view:
                 try:
-                    with Parts(cfg, folder, show, meters) as parts:
+                    with ValidatorStack(cfg, folder, show, meters) as parts:
                         names = {parts.ss58[text]: text for text in cfg.hotkeys}
-                        netuids = tuple(rules.netuid for rules in cfg.all_rules)
+                        netuids = tuple(rules.netuid for rules in cfg.all_subnets)
                         show(
                             ValidatorUp(
                                 name=cfg.name,
@@ -177,7 +177,7 @@ def _dry_run(cfg: ValidateConfig) -> str:
     lines = [config.to_yaml(cfg).rstrip(), "# hotkeys:"]
     lines += [f"#   {text}  {ref.ss58}" for text, ref in keys(cfg).items()]
     lines += ["# subnets:"]
-    for rules in cfg.all_rules:
+    for rules in cfg.all_subnets:
         lines.append(f"#   {rules.netuid}  {rules.mechanism.path}, hotkeys {', '.join(rules.hotkeys or cfg.hotkeys)}")
     where = cfg.cluster.address or os.environ.get("RAY_ADDRESS") or "a local Ray"
     lines += [f"# resources per role, on {where}:", *(f"# {line}" for line in bill(needs(cfg)).splitlines())]
@@ -189,5 +189,5 @@ def _help() -> str:
         conf=config.conf_dir(),
         groups=config.help_of_groups(["cluster", "data"]),
         settings=config.help_of_settings(ValidateConfig),
-        rules=config.help_of_settings(config.validate.Rules),
+        rules=config.help_of_settings(config.validate.SubnetConfig),
     )

@@ -21,7 +21,7 @@ from raytensor.chain.reads.subnets import SubnetsFollower
 from raytensor.chain.wallet import KeyRef, WalletKey, key_ref, refuse_readable_coldkey
 from raytensor.chain.writer.actor import writer_actor
 from raytensor.cluster import Need, wait_ready
-from raytensor.config.validate import Rules, ValidateConfig
+from raytensor.config.validate import SubnetConfig, ValidateConfig
 from raytensor.data.text import prepare
 from raytensor.errors import ConfigError
 from raytensor.jobs.validate.watch import Watchdog
@@ -33,10 +33,10 @@ from raytensor.telemetry.runfolder import RunFolder
 from raytensor.telemetry.validate_events import SubnetFault, SubnetRound
 from raytensor.types import Commit, Metagraph
 from raytensor.validators.evidence_log import Keep
-from raytensor.validators.operator import Operator, Pace, Subnet
+from raytensor.validators.operator import Operator, Pace, SubnetLoop
 from raytensor.validators.round import SubnetValidator
-from raytensor.validators.scorer import Rules as ScorerRules
-from raytensor.validators.scorer_service import ScorerDesk
+from raytensor.validators.scorer import MechanismSpec
+from raytensor.validators.scorer_service import ScorerService
 from raytensor.validators.scorers import make_pool
 from raytensor.validators.transport import MinerTransport, Wire
 from raytensor.wire.asker import Asker
@@ -87,7 +87,7 @@ class SubnetClock:
     trouble: str
 
 
-class Parts:
+class ValidatorStack:
     """A context manager; leaving it ends everything, in reverse. transport: how miners are asked; None: over the wire."""
 
     def __init__(
@@ -105,11 +105,11 @@ class Parts:
         if len(set(self.ss58.values())) != len(self.ss58):
             raise ConfigError(f"hotkeys={cfg.hotkeys}: two of them are the same key")
         self.hotkeys_of = {
-            rules.netuid: tuple(self.ss58[text] for text in rules.hotkeys or cfg.hotkeys) for rules in cfg.all_rules
+            rules.netuid: tuple(self.ss58[text] for text in rules.hotkeys or cfg.hotkeys) for rules in cfg.all_subnets
         }
         self._stack = ExitStack()
 
-    def __enter__(self) -> Parts:
+    def __enter__(self) -> ValidatorStack:
         try:
             self._start()
         except BaseException:
@@ -149,7 +149,7 @@ class Parts:
         cluster.check(needs(cfg))
         self.follower = SubnetsFollower(
             endpoints,
-            [rules.netuid for rules in cfg.all_rules],
+            [rules.netuid for rules in cfg.all_subnets],
             timeout_s=cfg.chain.timeout_s,
             refresh_blocks=cfg.chain.refresh_blocks,
             view_blocks=cfg.watch.every_blocks,
@@ -179,10 +179,10 @@ class Parts:
         self.show(events.Phase(text="preparing the text, starting the scorers and the chain's writer"))
         text = prepare(cfg.data, Path(cfg.paths.cache), lambda words: self.show(events.Phase(text=words)))
         rules = {
-            str(one.netuid): ScorerRules(one.mechanism, text.log_unigram, text.vocab_size, cfg.validators.deadline_s)
-            for one in cfg.all_rules
+            str(one.netuid): MechanismSpec(one.mechanism, text.log_unigram, text.vocab_size, cfg.validators.deadline_s)
+            for one in cfg.all_subnets
         }
-        desk = ScorerDesk(
+        desk = ScorerService(
             lambda: make_pool(rules, cfg.validators, cfg.cluster.torch_threads, max_replacements=MANY), cfg.validators
         )
         self._stack.enter_context(desk)
@@ -202,7 +202,7 @@ class Parts:
             cfg.round_limit_s,
             cfg.rounds,
         )
-        subnets = [self._subnet(one, rules[str(one.netuid)], text, pace, transport, desk) for one in cfg.all_rules]
+        subnets = [self._subnet(one, rules[str(one.netuid)], text, pace, transport, desk) for one in cfg.all_subnets]
         self.operator = Operator(subnets, self.clock, self.handover.hand)
         self._stack.callback(self.operator.stop)
 
@@ -222,11 +222,17 @@ class Parts:
         return Wire(asker)
 
     def _subnet(
-        self, one: Rules, rules: ScorerRules, text: object, pace: Pace, transport: MinerTransport, desk: ScorerDesk
-    ) -> Subnet:
+        self,
+        one: SubnetConfig,
+        rules: MechanismSpec,
+        text: object,
+        pace: Pace,
+        transport: MinerTransport,
+        desk: ScorerService,
+    ) -> SubnetLoop:
         netuid, cfg = one.netuid, self.cfg
         folder, hotkeys, keep = self.folder.path / f"netuid{netuid}", self.hotkeys_of[netuid], Keep.of(cfg.validators)
-        subnet = Subnet(
+        subnet = SubnetLoop(
             netuid,
             lambda: SubnetValidator(
                 str(netuid), netuid, hotkeys, rules, text, folder, cfg.validators.score_limit_s, keep
