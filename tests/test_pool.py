@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from raytensor.errors import PoolExhausted, WorkLost
-from raytensor.pool import Isolated, Packing, Pool
+from raytensor.pool import ForkedWorker, Packing, Pool
 from raytensor.types import Failure, Reason
 
 
@@ -29,11 +27,11 @@ class Worker:
             return 0
         return value * 2
 
-    def work_all(self, payloads, *data):
-        """Doubles each; too many at once are too much for it; data is added."""
+    def work_all(self, payloads):
+        """Doubles each value; runs out of memory with more than four."""
         if len(payloads) > 4:
             raise MemoryError
-        return [self.work(value) + (int(data[i].sum()) if data else 0) for i, (value,) in enumerate(payloads)]
+        return [self.work(value) for (value,) in payloads]
 
     def work_each(self, payloads):
         for (value,) in payloads:
@@ -43,27 +41,17 @@ class Worker:
         return [(len(payloads), group) for (group,) in payloads]
 
 
-class Shielded:
-    """Works in a child that it forks."""
+class Forking:
+    """Works in a forked child."""
 
     def __init__(self, limit_s=2.0):
-        self.isolated = Isolated(Worker(), limit_s=limit_s)
+        self.worker = ForkedWorker(Worker(), limit_s=limit_s)
 
     def work(self, value):
-        return self.isolated.call("work", value), os.getpid()
+        return self.worker.call("work", value), os.getpid()
 
     def work_each(self, payloads):
-        return self.isolated.each("work_each", payloads)
-
-
-class Store:
-    """Gives data after a while, or never, or not at all."""
-
-    async def fetch(self, number):
-        if number == "gone":
-            return (Reason.REFUSED, "404"), None
-        await asyncio.sleep(600 if number in ("never", "late") else 0.01 * (number % 3))
-        return None, np.full(1000, number, np.int64)
+        return self.worker.each("work_each", payloads)
 
 
 @pytest.fixture
@@ -107,7 +95,7 @@ def test_a_poison_item_fails_alone_and_takes_no_neighbour(make_pool):
     failure = out.pop("item10")
     assert isinstance(failure, Failure) and failure.reason is Reason.CRASHED and "2 actors" in failure.detail
     assert out == {f"item{n}": 2 * n for n in range(20) if n != 10}
-    # Two deaths are the item's own; a third one if an actor took the finished result before it to its grave.
+    # Two deaths are the item's own; a third one if the result before it was lost with its actor.
     assert pool.replaced in (2, 3) and pool.size == 2
 
 
@@ -126,7 +114,7 @@ def test_an_empty_pool_fails_what_waits_and_refuses_more(make_pool):
         pool.submit("late", 1)
 
 
-def test_close_hands_out_what_was_still_out(make_pool):
+def test_close_fails_unfinished_items(make_pool):
     pool = make_pool(1)
     pool.submit("slow", "hang")
     pool.close()
@@ -168,28 +156,11 @@ def test_out_of_memory_halves_the_call(make_pool):
     assert pool.calls - calls <= 12, "a group that ran out of memory is packed smaller from then on"
 
 
-# ------------------------------------------------------------------------------------------------ fetched data
-
-
-def test_a_slow_fetch_delays_nobody_and_fails_alone(ray_session, make_pool):
-    store = ray_session.remote(num_cpus=0.1)(Store).options(max_concurrency=16).remote()
-    pool = make_pool(2, "work_all", packing=Packing(max_items=4), prefetch=6)
-    for number in ["never", "late", "gone", *range(20)]:
-        start = lambda number=number: store.fetch.options(num_returns=2).remote(number)
-        pool.submit(f"{number}", 1, fetch=start, fetch_deadline_s=0.5 if number == "late" else 600.0)
-    results = {}
-    while len(pool) > 1:  # all but the one that never arrives
-        results.update(pool.poll(60))
-    assert results.pop("late") == Failure("late", "", Reason.TIMEOUT, "not fetched within 0.5 s")
-    assert results.pop("gone") == Failure("gone", "", Reason.REFUSED, "not fetched: 404")
-    assert results == {str(n): 2 + 1000 * n for n in range(20)}
-
-
 # ---------------------------------------------------------------------------------------------- a child process
 
 
-def test_a_child_takes_the_blow_and_the_actor_lives(ray_session, make_pool):
-    remote = ray_session.remote(num_cpus=0.1)(Shielded)
+def test_a_crash_of_the_child_leaves_the_actor_alive(ray_session, make_pool):
+    remote = ray_session.remote(num_cpus=0.1)(Forking)
     pool = make_pool(2, cls=remote)
     out = run(pool, [*range(6), "die", "raise", "hang", *range(9, 16)])
     dead, bad, hung = out.pop("item6"), out.pop("item7"), out.pop("item8")
@@ -201,8 +172,8 @@ def test_a_child_takes_the_blow_and_the_actor_lives(ray_session, make_pool):
 
 
 def test_what_a_child_had_done_before_it_died_is_kept(ray_session, make_pool):
-    pool = make_pool(2, "work_each", ray_session.remote(num_cpus=0.1)(Shielded), queue=1, packing=Packing(max_items=5))
-    ray_session.get([slot.starting for slot in pool._slots], timeout=60)
+    pool = make_pool(2, "work_each", ray_session.remote(num_cpus=0.1)(Forking), queue=1, packing=Packing(max_items=5))
+    ray_session.get([actor.__ray_ready__.remote() for actor in pool.actors], timeout=60)
     for number, value in enumerate([0, 1, "die", 3, 4]):
         pool.submit(f"item{number}", value)
     out = dict(pool.drain(60))
@@ -212,20 +183,20 @@ def test_what_a_child_had_done_before_it_died_is_kept(ray_session, make_pool):
 
 
 def test_a_child_that_raises_in_the_middle_says_so():
-    isolated = Isolated(Worker())
-    assert isolated.each("work_each", [(1,), (2,)]) == [2, 4]
+    worker = ForkedWorker(Worker())
+    assert worker.each("work_each", [(1,), (2,)]) == [2, 4]
     with pytest.raises(ValueError, match="this item is bad"):
-        isolated.each("work_each", [(1,), ("raise",)])
+        worker.each("work_each", [(1,), ("raise",)])
     with pytest.raises(WorkLost, match="status 7") as lost:
-        isolated.each("work_each", [(1,), (2,), ("die",), (3,)])
-    assert lost.value.done == [2, 4] and isolated.each("work_each", [(5,)]) == [10] and isolated.forks == 2
-    isolated.close()
+        worker.each("work_each", [(1,), (2,), ("die",), (3,)])
+    assert lost.value.done == [2, 4] and worker.each("work_each", [(5,)]) == [10] and worker.forks == 2
+    worker.close()
 
 
 def test_a_suspect_of_an_actor_that_lives_waits_for_no_empty_actor(ray_session, make_pool, tmp_path):
-    shielded = ray_session.remote(num_cpus=0.1)(Shielded)
-    pool = make_pool(2, factory=lambda: shielded.remote(limit_s=60.0))
-    ray_session.get([slot.starting for slot in pool._slots], timeout=60)
+    forking = ray_session.remote(num_cpus=0.1)(Forking)
+    pool = make_pool(2, factory=lambda: forking.remote(limit_s=60.0))
+    ray_session.get([actor.__ray_ready__.remote() for actor in pool.actors], timeout=60)
     pool.poll()  # both are up
     gate = tmp_path / "open"
     calls = pool.calls
@@ -242,11 +213,11 @@ def test_a_suspect_of_an_actor_that_lives_waits_for_no_empty_actor(ray_session, 
 
 
 def test_a_child_ends_with_its_parent():
-    isolated = Isolated(Worker())
-    assert isolated.call("work", 4) == 8 and isolated.forks == 1
-    child = isolated.child
-    isolated.close()
+    worker = ForkedWorker(Worker())
+    assert worker.call("work", 4) == 8 and worker.forks == 1
+    child = worker.child
+    worker.close()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
-    assert isolated.call("work", 5) == 10 and isolated.forks == 2
-    isolated.close()
+    assert worker.call("work", 5) == 10 and worker.forks == 2
+    worker.close()

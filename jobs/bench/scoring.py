@@ -4,12 +4,13 @@
     python jobs/bench/scoring.py --device cuda --scorers 1 --hidden 768 --layers 12 --heads 12 --vocab 50257 \\
         --rows 32 --length 512 --items 400 --isolate no
 
-All on the same items in one run: (a) one miner after the other, its submission awaited in the loop, one sequence a
-forward; (b) the bare forward in a tight loop with the data in memory, in one process and in as many as there are
-scorers at once; the pool with one scorer and with all; with 200 ms for each fetch; with one poisoned item in twenty.
-Rounds go over all of these in turn, and medians are shown, so that a load on the machine falls on all alike; beside them
-the processor time per item of all processes that take part (driver, actors, their children), which a busy machine
-changes little. The scores of (b) and of every pool must be equal to the bit.
+All variants score the same items in one run:
+(a) a serial loop: one miner after the other, one sequence per forward;
+(b) the bare forward in a loop with the data in memory, in one process, and in as many processes as there are scorers;
+(c) the pool with one scorer and with all; with one crashing item in twenty; with one hanging item in twenty.
+Each round runs all of them, and medians over the rounds are shown, so that other load on the machine affects all alike.
+Beside them stands the processor time per item of all processes that take part (driver, actors, their children), which
+other load changes little. The scores of (b) and (c) must be equal to the bit.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scoring_model import DIE, HANG, Scorer, Store, Work
+from scoring_model import DIE, HANG, Scorer, Work
 
-FETCH_S = 0.2
 POISON_EVERY = 20
 WAIT_S = 600.0
 
@@ -53,7 +53,7 @@ def arguments() -> argparse.Namespace:
 
 
 class Bench:
-    """The actors, and what each way of scoring took."""
+    """The actors, and the seconds that each variant took."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         import ray
@@ -72,14 +72,11 @@ class Bench:
 
         self.bare = [factory() for _ in range(args.scorers)]
         self.pools = {
-            size: Pool(
-                factory, "score_all", size, packing=Packing(max_items=args.pack), prefetch=16, max_replacements=1000
-            )
+            size: Pool(factory, "score_all", size, packing=Packing(max_items=args.pack), max_replacements=1000)
             for size in sorted({1, args.scorers})
         }
         self.cpu_s: dict[str, list[float]] = defaultdict(list)
-        self.store = ray.remote(num_cpus=0.1)(Store).options(max_concurrency=64).remote(self.work, FETCH_S)
-        for pool in self.pools.values():  # everyone is through its constructor before anything is measured
+        for pool in self.pools.values():  # every constructor has returned before anything is measured
             for number in range(4 * pool.size):
                 pool.submit(str(number), self.items[0])
             list(pool.drain(WAIT_S))
@@ -99,21 +96,21 @@ class Bench:
             [actor.tight.remote(items[n :: args.scorers]) for n, actor in enumerate(self.bare)], timeout=WAIT_S
         )
         self.seconds["tight all"].append(max(took for took, *_ in together))
-        for name, fetch_s in (("serial", 0.0), ("serial with fetch", FETCH_S)):
-            took, scores = ray.get(self.bare[0].serial.remote(few, fetch_s), timeout=WAIT_S)
-            self.seconds[name].append(took * len(items) / len(few))
-            self.serial_gap = max(self.serial_gap, *(abs(a - b) for a, b in zip(scores, self.scores)))
+        took, scores = ray.get(self.bare[0].serial.remote(few), timeout=WAIT_S)
+        self.seconds["serial"].append(took * len(items) / len(few))
+        self.serial_gap = max(self.serial_gap, *(abs(a - b) for a, b in zip(scores, self.scores)))
         for size in self.pools:
-            actors = [slot.actor for slot in self.pools[size]._slots]
+            actors = self.pools[size].actors
             before = self._cpu(actors)
             self.seconds[f"pool of {size}"].append(self._pool(size, items))
             self.cpu_s[f"pool of {size}"].append(self._cpu(actors) - before)
-        self.seconds["pool with fetch"].append(self._pool(args.scorers, items, fetch=True))
         for name, poison in (("pool with crashes", DIE), ("pool with hangs", HANG)):
             self.seconds[name].append(self._pool(args.scorers, items, poison=poison))
 
     def _cpu(self, actors: list) -> float:
-        """Processor seconds so far of these actors, their children and this process (fields 14, 15 of /proc/PID/stat)."""
+        """Processor seconds so far of these actors, their children and this process (fields 14, 15 of
+        /proc/PID/stat).
+        """
         pids = [
             os.getpid(),
             *(pid for pids in self.ray.get([actor.pids.remote() for actor in actors], timeout=WAIT_S) for pid in pids),
@@ -121,16 +118,12 @@ class Bench:
         fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
         return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
 
-    def _pool(self, size: int, items: list, *, fetch: bool = False, poison: str = "") -> float:
+    def _pool(self, size: int, items: list, *, poison: str = "") -> float:
         pool = self.pools[size]
         started = time.perf_counter()
         num_bad = 0
         for number, item in enumerate(items):
-            if fetch:
-                start = lambda number=number: self.store.fetch.options(num_returns=2).remote(number)  # noqa: E731
-                pool.submit(str(number), None, fetch=start)
-            else:
-                pool.submit(str(number), item)
+            pool.submit(str(number), item)
             if poison and number % (POISON_EVERY - 1) == POISON_EVERY - 2:
                 num_bad += 1
                 pool.submit(f"bad {number}", poison)
@@ -158,8 +151,8 @@ def main() -> None:
     took = {name: statistics.median(values) for name, values in bench.seconds.items()}
     number, size = len(bench.items), args.scorers
     print(
-        f"\n{number} items of {bench.work.rows * bench.work.parts} x {bench.work.length} tokens, {bench.num_parameters:,} "
-        f"parameters, {args.device}; {args.rounds} rounds; {1000 * took['tight 1'] / number:.1f} ms an item"
+        f"\n{number} items of {bench.work.rows * bench.work.parts} x {bench.work.length} tokens, "
+        f"{bench.num_parameters:,} parameters, {args.device}; {args.rounds} rounds; {1000 * took['tight 1'] / number:.1f} ms an item"
     )
     print(f"{'':24}{'items/s':>10}{'min':>9}{'max':>9}{'cpu ms an item':>16}")
     for name, seconds in took.items():
@@ -194,13 +187,6 @@ def main() -> None:
         goal(f"{size} scorers / one", ratio("pool of 1", f"pool of {size}"), "x", least=1.7 if size == 2 else None)
     goal(f"pool of {size} / serial loop", ratio("serial", f"pool of {size}"), "x", least=5.0 if on_gpu else None)
     goal(
-        f"pool of {size} with fetches / serial loop with fetches",
-        ratio("serial with fetch", "pool with fetch"),
-        "x",
-        least=5.0 if on_gpu else None,
-    )
-    goal("wall with 200 ms a fetch / compute only", ratio("pool with fetch", f"pool of {size}"), "x", most=1.15)
-    goal(
         "loss to one crashing item in 20", 100 * (1 - 1 / ratio("pool with crashes", f"pool of {size}")), "%", most=10.0
     )
     goal(
@@ -211,7 +197,8 @@ def main() -> None:
     goal("responses scored", number / took[f"pool of {size}"], "items/s")
     if on_gpu:
         goal("uids scored", 3600 * number / took[f"pool of {size}"], "per GPU-hour")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    load, version = f"{os.getloadavg()[0]:.1f}", platform.python_version()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load}, Python {version}"
     print()
     print(json.dumps({"bench": "scoring", "machine": machine, "goals": goals}))
 

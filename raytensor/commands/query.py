@@ -30,7 +30,7 @@ from raytensor.data import corpus, tokenizer
 from raytensor.errors import ConfigError, RayTensorError, WireError
 from raytensor.mechanisms.losses import distributions
 from raytensor.mechanisms.mixture import mix
-from raytensor.pool.forked_worker import Isolated
+from raytensor.pool.forked_worker import ForkedWorker
 from raytensor.types import Failure, Metagraph, Response, Task
 from raytensor.wire.client import WireClient
 from raytensor.wire.codec import Prompt
@@ -415,7 +415,7 @@ class ProcessSigner:
     def __init__(self, key: KeyRef) -> None:
         self.ss58 = key.ss58
         self._lock = threading.Lock()
-        self._child = Isolated(_LazyNotary(self.ss58, key), limit_s=30.0)
+        self._child = ForkedWorker(_LazyNotary(self.ss58, key), limit_s=30.0)
         self.crypto_type: int = self._child.call("scheme")
 
     def sign(self, message: bytes) -> bytes:

@@ -1,17 +1,16 @@
-"""Work over replaceable actors: each item answered exactly once, whatever happens to the actors.
+"""Work over replaceable actors: each item is answered exactly once, whatever happens to the actors.
 
-    submit -> [fetch] -> queue -> packed call of an actor -> result | Failure -> poll
+    submit -> queue -> call of an actor -> result | Failure -> poll
 
-    pool      the pool: actors, deadlines, deaths
-    items     what waits, and how it is packed into calls
-    prefetch  the stage before: submissions on their way into the object store
-    isolated  work in a child process, so that a crash costs milliseconds and no model is loaded again
+    pool           the pool: dispatch, deadlines, replacement of actors
+    items          the queue, and how its items are packed into calls
+    forked_worker  work in a forked child process: a crash costs milliseconds, and no model is loaded again
 
 Knows nothing of what an item means.
 """
 
-from raytensor.pool.forked_worker import Isolated
+from raytensor.pool.forked_worker import ForkedWorker
 from raytensor.pool.items import Packing
 from raytensor.pool.pool import Pool
 
-__all__ = ["Isolated", "Packing", "Pool"]
+__all__ = ["ForkedWorker", "Packing", "Pool"]

@@ -1,11 +1,12 @@
-"""Work in a child process that was forked from this one: a crash or a hang costs a fork, and nothing is loaded again.
+"""Work in a child process that is forked from this one: a crash or a hang costs a fork, and nothing is loaded again.
 
-In: an object whose construction was expensive (a model) and calls of its methods. Out: their results. The child shares
-the parent's memory (copy on write), serves one call after another, and is forked anew after it died or ran past the
-limit; the call that it had in hand raises `WorkLost`. Of a method that yields its results one by one (`each`), those that
-were there before the loss come with it. Arguments and results travel through pipes, so this is for work
-that takes longer than their copy.
-Linux; not for objects that hold a GPU (a CUDA context does not survive a fork): there, the actor itself is replaced.
+In: an object that is expensive to construct (a model), and calls of its methods. Out: their results.
+Waits for: the result of each call, at most `limit_s`. Bounds: one child, one call at a time.
+The child shares the parent's memory (copy on write). It is forked again after it died or ran past the limit; the call
+that was running then raises `WorkLost`. For a method that yields results one by one (`each`), the error carries the
+results that were yielded before. Arguments and results are pickled through pipes between the two processes, so the work
+must take longer than the copy. Linux only. Not for objects that hold a GPU, because a CUDA context does not survive a
+fork: there, the actor itself is replaced.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before any fork
 
 
-class Isolated:
-    """target: serves the calls; its methods may keep nothing between calls, for the child may be a new one.
+class ForkedWorker:
+    """Calls methods of `target` in a forked child.
 
-    limit_s: seconds that a call may take; None: for ever.
+    target   its methods must keep no state between calls, because the child may be a new one.
+    limit_s  seconds that one call may take; None: no limit.
     """
 
     def __init__(self, target: Any, limit_s: float | None = None) -> None:
@@ -41,16 +43,19 @@ class Isolated:
 
     @property
     def child(self) -> int | None:
-        """Process id of the present child."""
+        """Process id of the present child; None when there is none."""
         return None if self._child is None else self._child[0]
 
     def call(self, method: str, *args: Any) -> Any:
-        """The result of `target.method(*args)`. Raises what it raised, or WorkLost."""
+        """The result of `target.method(*args)`. Raises what it raised, or `WorkLost`."""
         (value,) = self._results(False, method, *args)
         return value
 
     def each(self, method: str, *args: Any) -> list[Any]:
-        """All that `target.method(*args)` yields. Raises what it raised, or WorkLost with what it had yielded."""
+        """All values that `target.method(*args)` yields.
+
+        Raises what it raised, or `WorkLost` with the values yielded before the loss in `done`.
+        """
         found: list[Any] = []
         try:
             for value in self._results(True, method, *args):
@@ -60,19 +65,19 @@ class Isolated:
             raise
         return found
 
-    def _results(self, several: bool, method: str, *args: Any) -> Iterator[Any]:
+    def _results(self, yields: bool, method: str, *args: Any) -> Iterator[Any]:
         if self._child is None:
             self._fork()
         assert self._child is not None
         process, to_child, from_child = self._child
         end = None if self._limit_s is None else time.monotonic() + self._limit_s
         try:
-            _send(to_child, pickle.dumps((several, method, args), pickle.HIGHEST_PROTOCOL))
+            _send(to_child, pickle.dumps((yields, method, args), pickle.HIGHEST_PROTOCOL))
             while True:
-                what, value = pickle.loads(_receive(from_child, end))
-                if what == _RESULT:
+                kind, value = pickle.loads(_receive(from_child, end))
+                if kind == _RESULT:
                     yield value
-                if what != _RESULT or not several:
+                if kind != _RESULT or not yields:
                     break
         except TimeoutError:
             self.close()
@@ -82,12 +87,12 @@ class Isolated:
             self._child = None
             os.close(to_child)
             os.close(from_child)
-            raise WorkLost(f"the process that ran {method} {_ending(status)}") from None
-        if what == _RAISED:
+            raise WorkLost(f"the process that ran {method} {_exit_text(status)}") from None
+        if kind == _RAISED:
             raise value
 
     def close(self) -> None:
-        """Ends the child."""
+        """End the child."""
         if self._child is not None:
             process, to_child, from_child = self._child
             self._child = None
@@ -111,8 +116,8 @@ class Isolated:
 
 
 def _serve(target: Any, parent: int, source: int, sink: int) -> None:
-    """The child's whole life; never returns into the parent's stack."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody is left behind when the parent is killed
+    """The child's main function: serves calls until the pipe closes. Exits the process and never returns."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the child ends when the parent is killed
     status = 1
     try:
         if os.getppid() != parent:
@@ -120,33 +125,33 @@ def _serve(target: Any, parent: int, source: int, sink: int) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         while True:
-            several, method, args = pickle.loads(_receive(source, None))
+            yields, method, args = pickle.loads(_receive(source, None))
             try:
                 found = getattr(target, method)(*args)
-                for value in found if several else (found,):
-                    _send(sink, _dumps((_RESULT, value)))
-                answer = (_END, None)
-            except Exception as error:  # the edge of the child: told to the parent, which raises it
-                answer = (_RAISED, error)
-            if several or answer[0] == _RAISED:
-                _send(sink, _dumps(answer))
+                for value in found if yields else (found,):
+                    _send(sink, _dumps(_RESULT, value))
+                last = (_END, None)
+            except Exception as error:  # the edge of the child: the parent raises it
+                last = (_RAISED, error)
+            if yields or last[0] == _RAISED:
+                _send(sink, _dumps(*last))
     except EOFError:
         status = 0
     finally:
         os._exit(status)
 
 
-def _dumps(answer: tuple[str, Any]) -> bytes:
-    what, value = answer
+def _dumps(kind: str, value: Any) -> bytes:
+    """A message to the parent. An exception that can't be pickled is sent as a `RuntimeError` with its text."""
     try:
-        data = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
-        if what == _RAISED:
-            pickle.loads(data)  # some exceptions can be written and not read
+        data = pickle.dumps((kind, value), pickle.HIGHEST_PROTOCOL)
+        if kind == _RAISED:
+            pickle.loads(data)  # some exceptions can be pickled and not unpickled
         return data
     except Exception:
-        if what == _RESULT:  # the method's edge tells it as an error of the call
+        if kind == _RESULT:  # becomes an exception of the call
             raise RuntimeError(f"a {type(value).__name__} can't be sent") from None
-        return pickle.dumps((_RAISED, RuntimeError(f"{type(value).__name__}: {value}")))  # its text travels
+        return pickle.dumps((_RAISED, RuntimeError(f"{type(value).__name__}: {value}")))
 
 
 def _send(pipe: int, data: bytes) -> None:
@@ -156,11 +161,14 @@ def _send(pipe: int, data: bytes) -> None:
 
 
 def _receive(pipe: int, end: float | None) -> bytes:
-    (size,) = struct.unpack("<Q", _exactly(pipe, 8, end))
-    return _exactly(pipe, size, end)
+    (size,) = struct.unpack("<Q", _read(pipe, 8, end))
+    return _read(pipe, size, end)
 
 
-def _exactly(pipe: int, size: int, end: float | None) -> bytes:
+def _read(pipe: int, size: int, end: float | None) -> bytes:
+    """Exactly `size` bytes. Raises `TimeoutError` at `end` (monotonic seconds) and `EOFError` when the pipe is
+    closed.
+    """
     data = bytearray()
     waiter = select.poll()
     waiter.register(pipe, select.POLLIN)
@@ -175,7 +183,7 @@ def _exactly(pipe: int, size: int, end: float | None) -> bytes:
     return bytes(data)
 
 
-def _ending(status: int) -> str:
+def _exit_text(status: int) -> str:
     if os.WIFSIGNALED(status):
         return f"was ended by {signal.Signals(os.WTERMSIG(status)).name}"
     return f"ended with status {os.waitstatus_to_exitcode(status)}"

@@ -1,22 +1,23 @@
-"""What waits for an actor, and how it is packed into calls.
+"""The queue of a pool: the items that wait for an actor, and how they are packed into calls.
 
-In: items, each with a group and a cost. Out: lists of items of one group that one call carries. Groups take turns, so
-that a large one (a subnet of thousands) does not keep a small one waiting. An item that was lost with others is a
-suspect: it runs by itself from then on. Pure; knows nothing of Ray.
+In: items, each with a group and a cost. Out: lists of items of one group, one list per call.
+Bounds: one call carries at most what `Packing` allows; the queue itself has no bound.
+Groups are served in rotation, so that a large group (a subnet of thousands) does not delay a small one. An item that
+was lost together with others is a suspect: from then on it runs alone. Pure; knows nothing of Ray.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass
 class Item:
-    """One unit of work. `fetch` starts the fetch of its data (see prefetch.py); `data` is the ref of what came."""
+    """One unit of work. `payload`: arguments of the actor's method."""
 
     item_id: str
     hotkey: str
@@ -24,19 +25,16 @@ class Item:
     deadline_s: float | None = None
     group: str = ""
     cost: float = 1.0
-    fetch: Callable[[], tuple[Any, Any]] | None = None
-    fetch_deadline_s: float = 60.0
-    data: Any = None
-    attempts: int = 0  # calls with it that were lost
-    tried_on: int = -1  # number of the actor that was last lost over it
-    told: bool = False  # the actor lived on and told of the loss, so what the item does to a call is known exactly
+    attempts: int = 0  # calls that carried it and were lost
+    tried_on: int = -1  # number of the actor whose call with it was lost last; -1: none was lost
+    actor_survived: bool = False  # that actor reported the loss and lives, so the loss is known to be this call's
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Bounds of one call: at most `max_items` items, and `max_cost` (tokens, bytes: what `cost` counts) in all.
+    """Bounds of one call: at most `max_items` items, and `max_cost` in all (tokens or bytes: the unit of `Item.cost`).
 
-    An item that costs more than `max_cost` runs by itself.
+    An item that costs more than `max_cost` runs alone.
     """
 
     max_items: int = 1
@@ -47,74 +45,67 @@ class Packing:
 
 
 class Queue:
-    """The items that wait, suspects apart."""
+    """The waiting items. Suspects are kept apart, in `suspects`."""
 
     def __init__(self, packing: Packing) -> None:
         self._packing = packing
-        self._groups: OrderedDict[tuple[str, bool], deque[Item]] = OrderedDict()
-        self._max_cost: dict[str, float] = {}  # groups that ran out of memory: what one call may cost since
+        self._groups: OrderedDict[str, deque[Item]] = OrderedDict()
+        self._max_cost: dict[str, float] = {}  # reduced bound of a call, for groups that ran out of memory
         self.suspects: deque[Item] = deque()
-        self.num_fetched = 0  # items in the groups whose data lies in the object store
 
     def __len__(self) -> int:
         return len(self.suspects) + sum(map(len, self._groups.values()))
 
     def push(self, item: Item) -> None:
-        self._group(item).append(item)
-        self.num_fetched += item.data is not None
+        """Append an item to its group."""
+        self._groups.setdefault(item.group, deque()).append(item)
 
     def push_front(self, items: Iterable[Item]) -> None:
-        """Items that were handed out and come back untried."""
+        """Return items that were dispatched and not tried; they are next in their groups, in the same order."""
         for item in reversed(list(items)):
-            self._group(item).appendleft(item)
-            self.num_fetched += item.data is not None
+            self._groups.setdefault(item.group, deque()).appendleft(item)
 
     def has_full_call(self) -> bool:
-        """Whether a group fills a call, so that waiting for more of it would gain nothing."""
+        """Whether some group fills a call, so that waiting for more items of it would gain nothing."""
         return any(
-            self._length(waiting) < len(waiting) or len(waiting) >= self._packing.max_items
+            self._call_size(waiting) < len(waiting) or len(waiting) >= self._packing.max_items
             for waiting in self._groups.values()
         )
 
-    def take(self) -> list[Item]:
-        """The items of the next call, without the suspects; empty when none wait."""
-        while self._groups:
-            key, waiting = next(iter(self._groups.items()))
-            items = [waiting.popleft() for _ in range(self._length(waiting))]
-            if waiting:
-                self._groups.move_to_end(key)
-            else:
-                del self._groups[key]
-            self.num_fetched -= sum(item.data is not None for item in items)
-            if items:
-                return items
-        return []
+    def pop_call(self) -> list[Item]:
+        """Remove and return the items of the next call, suspects excluded; empty when none wait."""
+        if not self._groups:
+            return []
+        group, waiting = next(iter(self._groups.items()))
+        items = [waiting.popleft() for _ in range(self._call_size(waiting))]
+        if waiting:
+            self._groups.move_to_end(group)
+        else:
+            del self._groups[group]
+        return items
 
     def halve(self, items: list[Item]) -> None:
-        """A call that ran out of memory comes back; from now on one call of its group carries at most half of it."""
+        """Return the items of a call that ran out of memory; later calls of its group carry at most half of its
+        cost.
+        """
         assert len(items) > 1
         self._max_cost[items[0].group] = sum(item.cost for item in items) / 2
         self.push_front(items)
 
     def clear(self) -> list[Item]:
-        """Takes out everything."""
-        left = [*(item for waiting in self._groups.values() for item in waiting), *self.suspects]
+        """Remove and return everything."""
+        items = [*(item for waiting in self._groups.values() for item in waiting), *self.suspects]
         self._groups.clear()
         self.suspects.clear()
-        self.num_fetched = 0
-        return left
+        return items
 
-    def _group(self, item: Item) -> deque[Item]:
-        # Items with and without fetched data differ in how the actor is called: they never share a call.
-        return self._groups.setdefault((item.group, item.data is not None), deque())
-
-    def _length(self, waiting: deque[Item]) -> int:
-        """How many of these go into one call; at least one."""
-        most = min(self._packing.max_cost, self._max_cost.get(waiting[0].group, math.inf)) if waiting else 0.0
-        number, cost = 0, 0.0
+    def _call_size(self, waiting: deque[Item]) -> int:
+        """How many of the first items of a group go into one call; at least one."""
+        max_cost = min(self._packing.max_cost, self._max_cost.get(waiting[0].group, math.inf))
+        size, cost = 0, 0.0
         for item in waiting:
             cost += item.cost
-            if number and (number == self._packing.max_items or cost > most):
+            if size and (size == self._packing.max_items or cost > max_cost):
                 break
-            number += 1
-        return number
+            size += 1
+        return size

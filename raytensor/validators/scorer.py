@@ -17,7 +17,7 @@ import numpy as np
 
 from raytensor import config
 from raytensor.mechanisms import base
-from raytensor.pool import Isolated
+from raytensor.pool import ForkedWorker
 from raytensor.types import Failure, Reason, Response, Score, Submission, Task
 
 log = logging.getLogger(__name__)
@@ -77,13 +77,13 @@ class Scorer:
 class ScorerActor:
     """The pool's actor.
 
-    isolate  work in a forked child (see pool/isolated.py), each call at most `limit_s`, one answer after the other; not
+    isolate  work in a forked child (see pool/forked_worker.py), each call at most `limit_s`, one answer after the other; not
              for rules that use a GPU, which get all answers of a call at once.
     """
 
     def __init__(self, rules: Mapping[str, MechanismSpec], isolate: bool, limit_s: float) -> None:
         self._scorer = Scorer(rules)
-        self._isolated = Isolated(self._scorer, limit_s) if isolate else None
+        self._isolated = ForkedWorker(self._scorer, limit_s) if isolate else None
 
     def ready(self) -> int:
         """The process id; answers once the constructor is through."""
