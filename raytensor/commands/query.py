@@ -368,7 +368,8 @@ def _run_folder(folder: str) -> dict[str, Any]:
     """Endpoint, netuid and `data` section of a run."""
     from omegaconf import OmegaConf
 
-    from raytensor.telemetry.events import NetworkUp, read_events
+    from raytensor.telemetry.event_log import read_events
+    from raytensor.telemetry.events import NetworkUp
 
     path = Path(folder).expanduser()
     if not (path / "config.yaml").is_file():

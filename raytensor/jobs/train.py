@@ -19,6 +19,7 @@ from raytensor import __version__, config
 from raytensor.config.train import TrainConfig, Training
 from raytensor.errors import RayTensorError
 from raytensor.telemetry import events
+from raytensor.telemetry.event_log import EventLog, read_events
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder, new_name
 from raytensor.telemetry.training import TrainingView, write_training_report
@@ -69,7 +70,7 @@ def play(cfg: TrainConfig, parameters: int) -> int:
     name = cfg.name or new_name(Path(cfg.paths.runs))
     with (
         RunFolder(Path(cfg.paths.runs) / name, cfg.resume) as folder,
-        events.EventLog(folder.events) as log,
+        EventLog(folder.events) as log,
         TrainingView(folder.path) as view,
     ):
         meters = Meters()
@@ -77,7 +78,7 @@ def play(cfg: TrainConfig, parameters: int) -> int:
         def show(event: events.Event) -> None:
             log.append(event)
             view.show(event)
-            meters.take(event)
+            meters.record(event)
 
         folder.write_config(cfg)
         show(events.Started(name=name, rounds=0, seed=cfg.seed, version=__version__))
@@ -210,7 +211,7 @@ def _parameters(cfg: TrainConfig) -> int:
 
 
 def _summary(cfg: TrainConfig, folder: RunFolder, reason: str) -> dict[str, Any]:
-    steps = [event for event in events.read_events(folder.events) if isinstance(event, events.TrainStep)]
+    steps = [event for event in read_events(folder.events) if isinstance(event, events.TrainStep)]
     heldout = [event.heldout for event in steps if event.heldout is not None]
     training: Training = cfg.training
     return {

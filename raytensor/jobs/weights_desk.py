@@ -15,7 +15,6 @@ from ray.exceptions import RayError
 
 from raytensor.chain.reads.watchdog import LastTry
 from raytensor.telemetry import events
-from raytensor.telemetry.validate_events import WeightsHanded, WeightsReceipt
 from raytensor.types import Fate, Receipt, Weights
 
 RECEIPTS_EVERY_S = 1.0
@@ -97,7 +96,7 @@ class Handover:
         self.trouble = ""
         for (netuid, hotkey), one in self._on_the_way.items():
             self._last[netuid, hotkey] = (time.time(), None)
-            self._show(WeightsHanded(netuid=netuid, hotkey=hotkey, block=one.made_at_block, miners=len(one.values)))
+            self._show(events.WeightsMade(netuid=netuid, hotkey=hotkey, values=one.values, block=one.made_at_block))
 
     def _take_receipts(self) -> None:
         refs, self._asking = self._asking, []
@@ -114,16 +113,7 @@ class Handover:
             if receipt.error != "Superseded":
                 self._last[receipt.netuid, receipt.signer] = (time.time(), receipt)
             if self.cursor >= self._shown:
-                self._show(
-                    WeightsReceipt(
-                        netuid=receipt.netuid,
-                        hotkey=receipt.signer,
-                        fate=receipt.fate.value,
-                        block=receipt.block,
-                        error=receipt.error,
-                        action=receipt.action,
-                    )
-                )
+                self._show(events.ReceiptSeen.of(receipt))
                 if receipt.fate is Fate.FAILED:
                     text = f"weights of {receipt.signer[:8]} on subnet {receipt.netuid}: {receipt.error}"
                     self._show(events.Warned(text=text, fix=receipt.action or ""))

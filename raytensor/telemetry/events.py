@@ -1,33 +1,26 @@
-"""The events of a run, and the file that keeps them: one JSON object a line, appended as they happen.
+"""The events of a job: what happened, in small frozen dataclasses that are kept in `events.jsonl`.
 
-In: small frozen dataclasses made by the parts of a run. Out: the same dataclasses, read back from `events.jsonl`.
-The file is the only thing that the console, the summary and the report are made from, so what is not an event does
-not show. Knows nothing of who makes events or looks at them, and imports nothing beyond the standard library.
+In: values from the parts of a job. Out: one event type for each thing that can happen, the same for all jobs.
+The views, the summary, the report and the metrics are made from events only: what is not an event is not shown.
+Knows nothing of files (event_log.py), of who makes events and of who reads them. Imports the standard library only.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-import json
-import math
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from raytensor.errors import DataError
 from raytensor.telemetry.redact import redact_text
 
 if TYPE_CHECKING:
-    from raytensor.types import Receipt
+    from raytensor.types import Metagraph, Receipt
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Base of all events. `t`: unix seconds at which it happened."""
+    """Base of all events. `kind`: its name in the file. `t`: Unix time in seconds."""
 
     kind: ClassVar[str] = ""
     t: float = field(default_factory=time.time, kw_only=True)
@@ -35,7 +28,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class NeuronInfo:
-    """A neuron as the run knows it. `role`: miner | validator | owner; `behaviour`: of a miner, "" otherwise."""
+    """A neuron of a run. role: miner | validator | owner. behaviour: of a miner, else ""."""
 
     uid: int
     hotkey: str
@@ -44,9 +37,12 @@ class NeuronInfo:
     name: str = ""
 
 
+# --------------------------------------------------------------------------------------------------------- any job
+
+
 @dataclass(frozen=True, slots=True)
 class Started(Event):
-    """A process took the run folder; the first event of each of them. `seed`, `version`: for the report's header."""
+    """A process opened the run folder; the first event of each process. rounds: planned."""
 
     kind: ClassVar[str] = "started"
     name: str
@@ -57,15 +53,38 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True)
 class Phase(Event):
-    """What the run is doing now, in words for a person."""
+    """What the job does now, in words."""
 
     kind: ClassVar[str] = "phase"
     text: str
 
 
 @dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something is wrong and the job goes on. fix: what a person can do."""
+
+    kind: ClassVar[str] = "warned"
+    text: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped(Event):
+    """The process leaves the run: "finished", "interrupted", or the error."""
+
+    kind: ClassVar[str] = "stopped"
+    reason: str
+
+
+# -------------------------------------------------------------------------------------------- networks and validators
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkUp(Event):
-    """The chain answers and all neurons are registered. Credentials in the endpoint are blotted out."""
+    """`run`: the chain answers and all neurons are registered. Credentials in the endpoint are redacted.
+
+    weights_every  rounds from one setting of weights to the next; 0 where it was not recorded.
+    """
 
     kind: ClassVar[str] = "network_up"
     endpoint: str
@@ -73,6 +92,7 @@ class NetworkUp(Event):
     spec_version: int
     tempo: int
     neurons: tuple[NeuronInfo, ...]
+    weights_every: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoint", redact_text(self.endpoint))
@@ -81,52 +101,97 @@ class NetworkUp(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class RoundDone(Event):
-    """A round is over.
+class ValidatorUp(Event):
+    """`validate`: keys, scorers and chain are ready. hotkeys: {ss58: reference}. Credentials in `network` are redacted."""
 
-    round       from 1 to `rounds`.
-    wall_s      the round's wall time; train_s, ask_s, score_s, chain_s, idle_s: the parts of it.
-    responses   answers that were scored; failures: {reason: number} of those that were not.
-    losses      {miner hotkey: held-out loss as the mechanism keeps it (a moving average, or the newest), nats per token}.
-    standings   {miner hotkey: where it stands, in the mechanism's word ("king"), as the first validator sees it}.
-    values      {miner hotkey: the mechanism's value of it}, higher is better.
+    kind: ClassVar[str] = "validator_up"
+    name: str
+    network: str
+    netuids: tuple[int, ...]
+    hotkeys: Mapping[str, str]
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "network", redact_text(self.network))
+        object.__setattr__(self, "netuids", tuple(self.netuids))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundDone(Event):
+    """A round of one subnet is logged and reduced, for all validator hotkeys of the job together.
+
+    round, rounds      number of the round; how many are planned, 0 for no limit.
+    block              of the metagraph that was played against; 0 where the questions do not come from a block.
+    miners             number of miners that could be asked.
+    asked, answered, scored   numbers of questions, of answers that came, of answers that have a score.
+    failures           {reason: number} of questions without a score.
+    wall_s             seconds that the round took; train_s, ask_s, score_s, chain_s, idle_s: its parts, in a `run`.
+    losses             {miner hotkey: loss in nats per token, as the mechanism keeps it: by default a moving average}.
+    values             {miner hotkey: the mechanism's value}, higher is better.
+    standings          {miner hotkey: standing in the mechanism's word, "king" for example}, of the first validator.
     """
 
     kind: ClassVar[str] = "round_done"
     round: int
-    rounds: int
     wall_s: float
+    netuid: int = 0
+    rounds: int = 0
+    block: int = 0
+    miners: int = 0
+    asked: int = 0
+    answered: int = 0
+    scored: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
     train_s: float = 0.0
     ask_s: float = 0.0
     score_s: float = 0.0
     chain_s: float = 0.0
     idle_s: float = 0.0
-    responses: int = 0
-    failures: Mapping[str, int] = field(default_factory=dict)
-    responses_per_s: float = 0.0
     losses: Mapping[str, float] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
     standings: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def scored_per_s(self) -> float:
+        """Answers scored per second of asking and scoring; of the whole round where its parts were not measured."""
+        return self.scored / max(1e-9, self.ask_s + self.score_s or self.wall_s)
+
 
 @dataclass(frozen=True, slots=True)
+class SubnetFault(Event):
+    """`validate`: a round of a subnet failed. It pauses for `rest_s` seconds; the other subnets go on."""
+
+    kind: ClassVar[str] = "subnet_fault"
+    netuid: int
+    cause: str
+    rest_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsMade(Event):
-    """One validator (`hotkey`) made up its mind: {miner hotkey: weight >= 0}, any scale."""
+    """A validator's weights for the chain writer: values {miner hotkey: weight >= 0}, of any scale.
+
+    round  after which they were made; -1 where it was not recorded.
+    block  newest known block at that time.
+    """
 
     kind: ClassVar[str] = "weights_made"
-    round: int
     hotkey: str
     values: Mapping[str, float]
+    netuid: int = 0
+    round: int = -1
+    block: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiptSeen(Event):
-    """What became of one call of one signer; `fate` is a value of `types.Fate`, the fee is in rao."""
+    """The outcome of one call of one signer. fate: a value of `types.Fate`. fee_rao: paid, in rao of TAO."""
 
     kind: ClassVar[str] = "receipt_seen"
     call: str
     signer: str
     fate: str
+    netuid: int | None = None
     block: int | None = None
     error: str | None = None
     action: str | None = None
@@ -134,11 +199,12 @@ class ReceiptSeen(Event):
 
     @classmethod
     def of(cls, receipt: Receipt) -> ReceiptSeen:
-        """The event of a receipt that the chain actor reported."""
+        """The event of a receipt from the chain writer."""
         return cls(
             call=receipt.call,
             signer=receipt.signer,
             fate=receipt.fate.value,
+            netuid=receipt.netuid,
             block=receipt.block,
             error=receipt.error,
             action=receipt.action,
@@ -147,8 +213,20 @@ class ReceiptSeen(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsOverdue(Event):
+    """`validate`: the chain has had no weights of a hotkey for too long (`overdue`), or has them again."""
+
+    kind: ClassVar[str] = "weights_overdue"
+    netuid: int
+    hotkey: str
+    overdue: bool
+    age_tempos: float
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class BlockSeen(Event):
-    """The chain's newest block, and how many blocks are left of the subnet's tempo."""
+    """The newest block of the chain, and the blocks left of the subnet's tempo."""
 
     kind: ClassVar[str] = "block_seen"
     block: int
@@ -156,20 +234,53 @@ class BlockSeen(Event):
     blocks_until_epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochSeen(Event):
-    """Consensus ran at `block`: {hotkey: share in 0..1} of incentive and dividends, {hotkey: rao} paid by it."""
+    """Consensus ran at `block`.
+
+    incentive, dividends, validator_trust   {hotkey: share in 0..1}.
+    emission_rao         {hotkey: value of what this epoch paid, in rao of TAO at the price of that block}.
+    emission_alpha_rao   {hotkey: what this epoch paid, in rao of alpha}; empty in logs that do not have it, as the next.
+    stake_alpha_rao      {hotkey: stake on this subnet, in rao of alpha}.
+    alpha_price_rao      rao of TAO for 10^9 rao of alpha.
+    """
 
     kind: ClassVar[str] = "epoch_seen"
     block: int
     incentive: Mapping[str, float]
     dividends: Mapping[str, float]
     emission_rao: Mapping[str, int]
+    emission_alpha_rao: Mapping[str, int] = field(default_factory=dict)
+    stake_alpha_rao: Mapping[str, int] = field(default_factory=dict)
+    validator_trust: Mapping[str, float] = field(default_factory=dict)
+    alpha_price_rao: int = 0
+
+    @classmethod
+    def of(cls, metagraph: Metagraph) -> EpochSeen:
+        """The outcome of the metagraph's last epoch."""
+
+        def by_hotkey(column: Iterable[int]) -> dict[str, int]:
+            return {hotkey: int(value) for hotkey, value in zip(metagraph.hotkeys, column, strict=True)}
+
+        def share(column: Iterable[int]) -> dict[str, float]:
+            return {hotkey: value / 65535 for hotkey, value in by_hotkey(column).items()}
+
+        paid, price = by_hotkey(metagraph.emission_alpha_rao), metagraph.alpha_price_rao
+        return cls(
+            block=metagraph.last_epoch_block,
+            incentive=share(metagraph.incentive),
+            dividends=share(metagraph.dividends),
+            emission_rao={hotkey: alpha * price // 10**9 for hotkey, alpha in paid.items()},
+            emission_alpha_rao=paid,
+            stake_alpha_rao=by_hotkey(metagraph.stake_alpha_rao),
+            validator_trust=share(metagraph.validator_trust),
+            alpha_price_rao=price,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Extrinsics(Event):
-    """Extrinsics of this process so far; each of the submitted ends as included, failed or not yet known."""
+    """Extrinsics that this process has submitted so far, and how many of them were included or failed."""
 
     kind: ClassVar[str] = "extrinsics"
     submitted: int
@@ -177,10 +288,16 @@ class Extrinsics(Event):
     failed: int
 
 
+# -------------------------------------------------------------------------------------------------------- training
+
+
 @dataclass(frozen=True, slots=True)
 class TrainStep(Event):
-    """`raytensor train` came to `step`: the mean loss since the last such event (nats per token), the learning rate, the
-    pace, seconds to go; `mfu`: model-FLOPs utilisation, `heldout`: held-out loss; null where not measured."""
+    """`train` reached `step` of `steps`.
+
+    loss     mean training loss since the last such event, nats per token; heldout: held-out loss where it was measured.
+    rate     learning rate; eta_s: seconds to go; mfu: model FLOPs utilisation, where the device's peak is known.
+    """
 
     kind: ClassVar[str] = "train_step"
     step: int
@@ -195,154 +312,23 @@ class TrainStep(Event):
     heldout: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Warned(Event):
-    """Something is wrong but the run goes on; `fix` is what a person can do."""
-
-    kind: ClassVar[str] = "warned"
-    text: str
-    fix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped(Event):
-    """The process is done with the run: "finished", "interrupted", or the error."""
-
-    kind: ClassVar[str] = "stopped"
-    reason: str
-
-
 KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         Started,
         Phase,
+        Warned,
+        Stopped,
         NetworkUp,
+        ValidatorUp,
         RoundDone,
+        SubnetFault,
         WeightsMade,
         ReceiptSeen,
+        WeightsOverdue,
         BlockSeen,
         EpochSeen,
         Extrinsics,
         TrainStep,
-        Warned,
-        Stopped,
     )
 }
-
-
-# ------------------------------------------------------------------------------------------------------------ lines
-
-
-def to_line(event: Event) -> str:
-    """The event as one line of JSON, without the line's end. Numbers that are not finite are written as null."""
-    body = {"kind": event.kind, "t": event.t}
-    for item in dataclasses.fields(event):
-        body[item.name] = _plain(getattr(event, item.name))
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def from_line(line: str) -> Event | None:
-    """The event of a line; None for a kind that this version does not know. Fields it does not know are dropped.
-
-    Raises `ValueError` for a line that is not an event: no JSON object, or a field is missing.
-    """
-    body = json.loads(line)
-    if not isinstance(body, dict) or not isinstance(body.get("kind"), str):
-        raise ValueError("no JSON object with a 'kind'")
-    cls = KINDS.get(body.pop("kind"))
-    if cls is None:
-        return None
-    known = {item.name: item for item in dataclasses.fields(cls)}
-    try:
-        return cls(**{name: _filled(value, known[name].type) for name, value in body.items() if name in known})
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-
-
-class EventLog:
-    """Appends events to a file. Each is handed to the system in one write, so `kill -9` loses none.
-
-    path  the file; a torn last line, which a full disk or a crash of the machine leaves, is cut off on opening.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        _cut_torn_line(self.path)
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-
-    def append(self, event: Event) -> None:
-        """Write one event. Raises `OSError` when the disk is full."""
-        data = (to_line(event) + "\n").encode()
-        written = os.write(self._fd, data)
-        while written < len(data):
-            written += os.write(self._fd, data[written:])
-
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> EventLog:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def read_events(path: Path) -> list[Event]:
-    """All events of a file in order; a last line without its end is not yet written and is left out.
-
-    Raises `DataError` when the file is missing or another line of it is no event.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: no events to read ({error.strerror}); name the folder of a run") from error
-    found: list[Event] = []
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
-        try:
-            event = from_line(line.decode())
-        except ValueError as error:
-            raise DataError(
-                f"{path}, line {number}: not an event ({error}); remove the line to read the rest"
-            ) from error
-        if event is not None:
-            found.append(event)
-    return found
-
-
-def _cut_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        data = file.read()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            file.truncate(whole)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if dataclasses.is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if hasattr(value, "item"):  # a numpy scalar
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _filled(value: Any, annotation: Any) -> Any:
-    """Undo the null that stands for a number that is not finite."""
-    if value is None and annotation == "float":
-        return math.nan
-    if isinstance(value, dict) and "float" in str(annotation):
-        return {key: math.nan if item is None else item for key, item in value.items()}
-    return value

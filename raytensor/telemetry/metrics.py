@@ -1,18 +1,17 @@
-"""Every metric that RayTensor gives to Ray, and the one place that makes them.
+"""Every metric that RayTensor exports through Ray, and the only place that makes them.
 
-In: events, and numbers as they come up. Out: Prometheus series of each Ray node's metrics agent, with the prefix "ray_".
-Tags are few and bounded (netuid, fate, lane, outcome), never a hotkey. Without Ray nothing happens, and nothing here
-raises because of it. `jobs/grafana/raytensor.json` draws these names and no others.
+In: events, and numbers as they are measured. Out: Prometheus series of each Ray node's metrics agent, prefixed "ray_".
+Bounds: tags have few values (netuid, call, fate, lane, outcome) and are never a hotkey. Does nothing without Ray, and
+raises nothing because of it. `jobs/grafana/raytensor.json` draws exactly these metrics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raytensor.telemetry import events
-from raytensor.telemetry.validate_events import SubnetFault, SubnetRound, WeightsReceipt
+from raytensor.telemetry.events import Event, ReceiptSeen, RoundDone, SubnetFault, TrainStep
 
 GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 BOUNDS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -20,7 +19,7 @@ BOUNDS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """kind: gauge | counter | histogram. text: what it says, with its unit. tags: all of them are given each time."""
+    """kind: gauge | counter | histogram. text: its description, with the unit. tags: all of them are given each time."""
 
     kind: str
     text: str
@@ -28,95 +27,67 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {
-    # A validator (`raytensor validate`)
-    "raytensor_weights_age_tempos": Metric(
-        GAUGE, "Tempos since weights were set, the oldest of a subnet's hotkeys.", ("netuid",)
-    ),
+    # Rounds and receipts of any subnet (`raytensor run`, `raytensor validate`)
+    "raytensor_rounds_total": Metric(COUNTER, "Rounds that are logged and reduced.", ("netuid",)),
+    "raytensor_round": Metric(GAUGE, "Number of the last round.", ("netuid",)),
+    "raytensor_round_s": Metric(GAUGE, "Duration of the last round, seconds.", ("netuid",)),
+    "raytensor_round_scored": Metric(GAUGE, "Answers scored in the last round.", ("netuid",)),
+    "raytensor_round_failures": Metric(GAUGE, "Questions of the last round without a score.", ("netuid",)),
+    "raytensor_subnet_faults_total": Metric(COUNTER, "Rounds that failed, after which the subnet paused.", ("netuid",)),
+    "raytensor_receipts_total": Metric(COUNTER, "Receipts of calls, by outcome.", ("netuid", "call", "fate")),
+    "raytensor_fees_rao_total": Metric(COUNTER, "Fees paid for calls, rao of TAO.", ("netuid",)),
+    # A validator's weights (`raytensor validate`)
+    "raytensor_weights_age_tempos": Metric(GAUGE, "Age of a subnet's oldest weights of our hotkeys, tempos.", ("netuid",)),
     "raytensor_weights_overdue": Metric(GAUGE, "Hotkeys of a subnet whose weights are overdue.", ("netuid",)),
-    "raytensor_blocks_since_update": Metric(
-        GAUGE, "Blocks since weights were set, the oldest of a subnet's hotkeys.", ("netuid",)
-    ),
-    "raytensor_chain_silence_s": Metric(
-        GAUGE, "Seconds since the chain last answered; while it is silent the ages above stand still."
-    ),
-    "raytensor_weights_receipts_total": Metric(
-        COUNTER, "Receipts of weights, by what became of them.", ("netuid", "fate")
-    ),
-    "raytensor_subnet_rounds_total": Metric(COUNTER, "Rounds that are on the disk and reduced.", ("netuid",)),
-    "raytensor_subnet_round_s": Metric(GAUGE, "Seconds that the last round of a subnet took.", ("netuid",)),
-    "raytensor_subnet_scored": Metric(GAUGE, "Answers that were scored in the last round of a subnet.", ("netuid",)),
-    "raytensor_subnet_faults_total": Metric(COUNTER, "Failures after which a subnet rested.", ("netuid",)),
-    "raytensor_alarms_lost_total": Metric(
-        COUNTER, "Alarms that could not be delivered, by way (webhook, command).", ("way",)
-    ),
-    # Miners (of a run, served over the wire, or of `raytensor train`)
+    "raytensor_blocks_since_update": Metric(GAUGE, "Age of a subnet's oldest weights of our hotkeys, blocks.", ("netuid",)),
+    "raytensor_chain_silence_s": Metric(GAUGE, "Seconds since the chain answered; until it does, ages do not change."),
+    "raytensor_alarms_lost_total": Metric(COUNTER, "Alarms that could not be delivered, by channel.", ("way",)),
+    # Miners (of a run, on the wire, or of `raytensor train`)
     "raytensor_train_loss": Metric(GAUGE, "Mean training loss of the process's miners, nats per token."),
-    "raytensor_train_tokens_per_s": Metric(GAUGE, "Tokens trained per second, over the process's miners."),
-    "raytensor_answers_total": Metric(COUNTER, "Questions, by what became of them.", ("lane", "outcome")),
+    "raytensor_train_tokens_per_s": Metric(GAUGE, "Tokens trained per second by the process's miners."),
+    "raytensor_answers_total": Metric(COUNTER, "Questions, by outcome.", ("lane", "outcome")),
     "raytensor_answer_latency_s": Metric(HISTOGRAM, "Seconds from question to answer.", ("lane",)),
-    # A whole network (`raytensor run`)
-    "raytensor_round": Metric(GAUGE, "The last round that is over."),
-    "raytensor_round_s": Metric(GAUGE, "Seconds that the last round took."),
-    "raytensor_round_responses": Metric(GAUGE, "Answers that were scored in the last round."),
-    "raytensor_round_failures": Metric(GAUGE, "Questions of the last round that ended without a score."),
-    "raytensor_receipts_total": Metric(COUNTER, "Receipts of calls, by what became of them.", ("call", "fate")),
-}
+}  # fmt: skip
 
 
 class Meters:
-    """The metrics of one process, each made when it is first used."""
+    """The metrics of one process, each made at its first use."""
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
 
     def set(self, name: str, value: float, **tags: object) -> None:
-        """A gauge now stands at `value`."""
-        if (one := self._of(name, GAUGE, tags)) is not None:
-            one.set(float(value), tags=_text(tags))
+        """Set a gauge."""
+        if (metric := self._metric(name, GAUGE, tags)) is not None:
+            metric.set(float(value), tags=_text(tags))
 
     def count(self, name: str, by: float = 1.0, **tags: object) -> None:
-        """A counter grows; by 0 or less nothing happens."""
-        if by > 0 and (one := self._of(name, COUNTER, tags)) is not None:
-            one.inc(float(by), tags=_text(tags))
+        """Increase a counter; 0 or less changes nothing."""
+        if by > 0 and (metric := self._metric(name, COUNTER, tags)) is not None:
+            metric.inc(float(by), tags=_text(tags))
 
     def observe(self, name: str, value: float, **tags: object) -> None:
-        """One more value in a histogram."""
-        if (one := self._of(name, HISTOGRAM, tags)) is not None:
-            one.observe(float(value), tags=_text(tags))
+        """Add a value to a histogram."""
+        if (metric := self._metric(name, HISTOGRAM, tags)) is not None:
+            metric.observe(float(value), tags=_text(tags))
 
-    def take(self, event: events.Event) -> None:
-        """What an event says in numbers; most say nothing."""
-        match event:
-            case SubnetRound():
-                self.count("raytensor_subnet_rounds_total", netuid=event.netuid)
-                self.set("raytensor_subnet_round_s", event.wall_s, netuid=event.netuid)
-                self.set("raytensor_subnet_scored", event.scored, netuid=event.netuid)
-            case SubnetFault():
-                self.count("raytensor_subnet_faults_total", netuid=event.netuid)
-            case WeightsReceipt():
-                self.count("raytensor_weights_receipts_total", netuid=event.netuid, fate=event.fate)
-            case events.RoundDone():
-                self.set("raytensor_round", event.round)
-                self.set("raytensor_round_s", event.wall_s)
-                self.set("raytensor_round_responses", event.responses)
-                self.set("raytensor_round_failures", sum(event.failures.values()))
-            case events.ReceiptSeen():
-                self.count("raytensor_receipts_total", call=event.call, fate=event.fate)
-            case events.TrainStep():
-                self.set("raytensor_train_loss", event.loss)
-                self.set("raytensor_train_tokens_per_s", event.tokens_per_s)
+    def record(self, event: Event) -> None:
+        """Update the metrics that an event changes; most events change none."""
+        update = _UPDATES.get(type(event))
+        if update is not None:
+            update(self, event)
 
-    def _of(self, name: str, kind: str, tags: Mapping[str, object]) -> Any:
+    def _metric(self, name: str, kind: str, tags: Mapping[str, object]) -> Any:
         metric = METRICS[name]
         assert metric.kind == kind and set(metric.tags) == set(tags), (
             f"{name} is a {metric.kind} with the tags {metric.tags}"
         )
-        import ray
+        import ray  # this module is loaded before a job's first line is on the screen
 
         if not ray.is_initialized():
             return None
         if name not in self._made:
-            from ray.util import metrics
+            from ray.util import metrics  # as above
 
             if kind == HISTOGRAM:
                 self._made[name] = metrics.Histogram(name, metric.text, boundaries=list(BOUNDS_S), tag_keys=metric.tags)
@@ -124,6 +95,37 @@ class Meters:
                 make = metrics.Gauge if kind == GAUGE else metrics.Counter
                 self._made[name] = make(name, metric.text, tag_keys=metric.tags)
         return self._made[name]
+
+
+def _round(meters: Meters, event: RoundDone) -> None:
+    meters.count("raytensor_rounds_total", netuid=event.netuid)
+    meters.set("raytensor_round", event.round, netuid=event.netuid)
+    meters.set("raytensor_round_s", event.wall_s, netuid=event.netuid)
+    meters.set("raytensor_round_scored", event.scored, netuid=event.netuid)
+    meters.set("raytensor_round_failures", sum(event.failures.values()), netuid=event.netuid)
+
+
+def _receipt(meters: Meters, event: ReceiptSeen) -> None:
+    netuid = "" if event.netuid is None else event.netuid
+    meters.count("raytensor_receipts_total", netuid=netuid, call=event.call, fate=event.fate)
+    meters.count("raytensor_fees_rao_total", event.fee_rao, netuid=netuid)
+
+
+def _train_step(meters: Meters, event: TrainStep) -> None:
+    meters.set("raytensor_train_loss", event.loss)
+    meters.set("raytensor_train_tokens_per_s", event.tokens_per_s)
+
+
+def _fault(meters: Meters, event: SubnetFault) -> None:
+    meters.count("raytensor_subnet_faults_total", netuid=event.netuid)
+
+
+_UPDATES: dict[type[Event], Callable[[Meters, Any], None]] = {
+    RoundDone: _round,
+    ReceiptSeen: _receipt,
+    SubnetFault: _fault,
+    TrainStep: _train_step,
+}
 
 
 def _text(tags: Mapping[str, object]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raytensor.errors import DataError
-from raytensor.telemetry.events import read_events
+from raytensor.telemetry.event_log import read_events
 from raytensor.telemetry.history import PARTS, History
 from raytensor.telemetry.page import CSS
 from raytensor.telemetry.runfolder import write_text

@@ -84,7 +84,7 @@ def build_summary(
         },
         "extrinsics": history.counts(),
         "neurons": neurons,
-        "responses": sum(event.responses for event in history.rounds),
+        "responses": sum(event.scored for event in history.rounds),
         "failures": failures,
         "time_s": {part: round(seconds, 3) for part, seconds in times.items()},
         "time_share": {part: round(times[part] / in_rounds, 4) if in_rounds > 0 else None for part in PARTS},

@@ -182,8 +182,8 @@ def round_metrics(history: History) -> dict[str, float]:
     newest, counts = history.rounds[-1], history.counts()
     out: dict[str, float | None] = {
         "round/wall_s": newest.wall_s,
-        "round/responses": newest.responses,
-        "round/responses_per_s": newest.responses_per_s,
+        "round/scored": newest.scored,
+        "round/scored_per_s": newest.scored_per_s,
         "round/failures": sum(newest.failures.values()),
         "time/training_s": newest.train_s,
         "time/asking_s": newest.ask_s,

@@ -15,7 +15,8 @@ from typing import Any
 import rich.console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from raytensor.telemetry.events import Event, Phase, Started, Stopped, TrainStep, Warned, read_events
+from raytensor.telemetry.event_log import read_events
+from raytensor.telemetry.events import Event, Phase, Started, Stopped, TrainStep, Warned
 from raytensor.telemetry.page import CSS
 from raytensor.telemetry.runfolder import write_text
 from raytensor.telemetry.views import minutes

@@ -106,7 +106,7 @@ def _facts(history: History, now: float, width: int) -> Text:
         text.append(bar(past / history.tempo if history.tempo else 0.0, gauge), "magenta on grey23")
         text.append(f"  tempo {past}/{history.tempo}, epochs {len(history.epochs)}\n")
     text.append(
-        f"{newest.responses_per_s if newest else 0.0:.1f} responses/s, extrinsics {counts['submitted']} sent, {counts['included']} included, "
+        f"{newest.scored_per_s if newest else 0.0:.1f} responses/s, extrinsics {counts['submitted']} sent, {counts['included']} included, "
     )
     text.append(f"{counts['failed']} failed", "red" if counts["failed"] else "")
     if history.errors:
@@ -188,7 +188,7 @@ def round_line(event: RoundDone, history: History) -> str:
     """One line of one round, for logs."""
     counts = history.counts()
     losses = sorted(row.loss for row in history.rows() if row.loss is not None)
-    parts = [f"round {event.round}/{event.rounds}", f"{event.wall_s:.1f} s", f"{event.responses_per_s:.1f} responses/s"]
+    parts = [f"round {event.round}/{event.rounds}", f"{event.wall_s:.1f} s", f"{event.scored_per_s:.1f} responses/s"]
     if losses:
         parts.append(f"loss {losses[0]:.3f} to {losses[-1]:.3f}")
     if kings := [row for row in history.rows() if row.standing == "king"]:

@@ -12,7 +12,8 @@ import pytest
 
 from raytensor.chain.reads.commitments import read_commits
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.telemetry.events import ReceiptSeen, RoundDone, read_events
+from raytensor.telemetry.event_log import read_events
+from raytensor.telemetry.events import ReceiptSeen, RoundDone
 from raytensor.training.single_file import digest
 from raytensor.types import Commit
 from raytensor.validators.evidence_log import replay

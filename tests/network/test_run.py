@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.telemetry.events import EpochSeen, ReceiptSeen, RoundDone, WeightsMade, read_events
+from raytensor.telemetry.event_log import read_events
+from raytensor.telemetry.events import EpochSeen, ReceiptSeen, RoundDone, WeightsMade
 from raytensor.validators.evidence_log import replay
 from raytensor.validators.segments import closed, log_of
 

@@ -139,7 +139,7 @@ def test_plain_lines_are_one_a_round_and_one_a_phase(run_events):
     assert lines[0] == "raytensor 0.1.0: run demo, 12 rounds, folder /runs/demo"
     assert lines[1] == "[   0.5 s] starting Ray (about 7 s)"
     assert lines[3] == "network: ws://127.0.0.1:40113, netuid 1, spec 318, tempo 20 blocks, 8 miners, 3 validators"
-    assert lines[5].startswith("round 1/12 | 6.1 s | 3.4 responses/s | loss 6.072 to 7.790 | best paid miner-0 ")
+    assert lines[5].startswith("round 1/12 | 6.1 s | 13.7 responses/s | loss 6.072 to 7.790 | best paid miner-0 ")
     assert "extrinsics 17 sent, 17 included, 0 failed | no answer: silent 3" in lines[5]
     assert lines[-1] == "stopped: finished"
     assert "\x1b" not in out.file.getvalue()

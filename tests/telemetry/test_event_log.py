@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from raytensor.errors import DataError
 from raytensor.telemetry import events as ev
-from raytensor.telemetry.events import EventLog, from_line, read_events, to_line
+from raytensor.telemetry.event_log import EventLog, from_line, read_events, to_line
 from raytensor.types import Fate, Receipt
 
+OLD = Path(__file__).parent / "old_events"
 ALL = [
     ev.Started(name="demo", rounds=12, seed=3, version="0.1.0", t=1.0),
     ev.Phase(text="starting Ray", t=1.5),
@@ -38,9 +40,8 @@ ALL = [
         score_s=1.0,
         chain_s=0.25,
         idle_s=0.25,
-        responses=24,
+        scored=24,
         failures={"silent": 3},
-        responses_per_s=6.0,
         losses={"5Min": 5.5},
         values={"5Min": 0.25},
         t=3.0,
@@ -63,6 +64,9 @@ ALL = [
     ev.TrainStep(
         step=10, steps=40, loss=5.5, rate=3e-3, tokens_per_s=4000.0, eta_s=30.5, ranks=2, epoch=1, heldout=5.75, t=5.75
     ),
+    ev.ValidatorUp(name="v", network="test", netuids=(1, 3), hotkeys={"5Val": "cold/hot"}, version="0.1.0", t=5.8),
+    ev.SubnetFault(netuid=3, cause="RuntimeError: x", rest_s=20.0, t=5.85),
+    ev.WeightsOverdue(netuid=3, hotkey="5Val", overdue=True, age_tempos=2.5, sentence="subnet 3: overdue", t=5.9),
     ev.Warned(text="slow", fix="buy", t=6.0),
     ev.Stopped(reason="finished", t=7.0),
 ]
@@ -139,6 +143,42 @@ def test_newer_kinds_are_skipped_and_newer_fields_dropped(tmp_path):
     assert read_events(path) == [ev.Phase(text="x", t=2)]
 
 
+def test_a_log_of_a_run_of_version_0_1_is_read():
+    """Lines that the first version wrote, hotkeys shortened."""
+    found = read_events(OLD / "run.jsonl")
+    assert [event.kind for event in found] == [
+        "started", "phase", "network_up", "block_seen", "epoch_seen", "weights_made", "round_done", "receipt_seen",
+        "extrinsics", "stopped",
+    ]  # fmt: skip
+    rounds = [event for event in found if isinstance(event, ev.RoundDone)]
+    assert (rounds[0].round, rounds[0].rounds, rounds[0].scored, rounds[0].netuid) == (1, 4, 24, 0)
+    assert round(rounds[0].scored_per_s, 6) == 19.089138  # as the line says, which has it as a field
+    assert rounds[0].losses["5CAq"] == 5.697883413248566
+    assert [event.fee_rao for event in found if isinstance(event, ev.ReceiptSeen)] == [177908273]
+    epoch = next(event for event in found if isinstance(event, ev.EpochSeen))
+    assert (epoch.block, epoch.emission_rao["5C7z"], dict(epoch.emission_alpha_rao)) == (105, 7238336452, {})
+
+
+def test_a_log_of_validate_of_version_0_1_is_read():
+    found = read_events(OLD / "validate.jsonl")
+    assert [event.kind for event in found] == [
+        "validator_up", "round_done", "weights_made", "receipt_seen", "receipt_seen", "subnet_fault", "weights_overdue",
+    ]  # fmt: skip
+    played, made, included, failed = found[1:5]
+    assert (played.netuid, played.round, played.block, played.asked, played.answered, played.scored) == (
+        1,
+        4,
+        77,
+        6,
+        5,
+        4,
+    )
+    assert dict(played.failures) == {"timeout": 1, "error": 1} and played.miners == 3
+    assert (made.netuid, made.hotkey, made.block, dict(made.values)) == (1, "5GrwvaEF", 77, {})
+    assert (included.signer, included.call, included.fate, included.block) == ("5GrwvaEF", "weights", "included", 80)
+    assert (failed.netuid, failed.error, failed.action) == (1, "Banned", "wait: x")
+
+
 def test_log_appends_over_sessions(tmp_path):
     path = tmp_path / "events.jsonl"
     for event in ALL:
@@ -175,7 +215,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_kill_9_loses_no_event_that_was_appended(tmp_path):
     path = tmp_path / "events.jsonl"
     program = (
-        "import sys; from pathlib import Path; from raytensor.telemetry.events import EventLog, Phase\n"
+        "import sys; from pathlib import Path; from raytensor.telemetry.event_log import EventLog; from raytensor.telemetry.events import Phase\n"
         "log = EventLog(Path(sys.argv[1]))\n"
         "n = 0\n"
         "while True:\n"

@@ -13,7 +13,6 @@ import pytest
 from raytensor.miners.gauges import Gauges
 from raytensor.telemetry import events
 from raytensor.telemetry.metrics import METRICS, Meters
-from raytensor.telemetry.validate_events import SubnetFault, SubnetRound, WeightsReceipt
 from raytensor.types import Failure, Reason
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,13 +45,12 @@ def test_what_prometheus_scrapes(ray_session):
     meters.set("raytensor_chain_silence_s", 0.0)
     meters.count("raytensor_alarms_lost_total", 3, way="test")
     for fate in ("included", "included", "failed"):
-        meters.take(WeightsReceipt(999, "5G", fate))
-        meters.take(events.ReceiptSeen(call="test", signer="5G", fate=fate))
-    meters.take(SubnetRound(999, 4, 77, 3, 6, 5, 4, 1.5))
-    meters.take(SubnetRound(999, 5, 90, 3, 6, 5, 5, 2.5))
-    meters.take(SubnetFault(999, "x", 10.0))
-    meters.take(events.RoundDone(round=7, rounds=9, wall_s=12.5, responses=30, failures={"timeout": 1, "error": 2}))
-    meters.take(events.Phase(text="says nothing in numbers"))
+        meters.record(events.ReceiptSeen(call="test", signer="5G", fate=fate, netuid=999, fee_rao=7))
+    meters.record(events.RoundDone(netuid=999, round=4, scored=4, wall_s=1.5))
+    failures = {"timeout": 1, "error": 2}
+    meters.record(events.RoundDone(netuid=999, round=5, scored=5, failures=failures, wall_s=2.5))
+    meters.record(events.SubnetFault(999, "x", 10.0))
+    meters.record(events.Phase(text="says nothing in numbers"))
     miner.trained([2.0, 4.0], 1000, 0.5)
     miner.answered(Failure("t", "5G", Reason.TIMEOUT), 0.2)
     miner.answered(Failure("t", "5G", Reason.TIMEOUT), 40.0)
@@ -63,18 +61,15 @@ def test_what_prometheus_scrapes(ray_session):
         ("raytensor_blocks_since_update", of): 1170.0,
         ("raytensor_chain_silence_s", ()): 0.0,
         ("raytensor_alarms_lost_total", (("way", "test"),)): 3.0,
-        ("raytensor_weights_receipts_total", (("fate", "included"), *of)): 2.0,
-        ("raytensor_weights_receipts_total", (("fate", "failed"), *of)): 1.0,
-        ("raytensor_receipts_total", (("call", "test"), ("fate", "included"))): 2.0,
-        ("raytensor_receipts_total", (("call", "test"), ("fate", "failed"))): 1.0,
-        ("raytensor_subnet_rounds_total", of): 2.0,
-        ("raytensor_subnet_round_s", of): 2.5,
-        ("raytensor_subnet_scored", of): 5.0,
+        ("raytensor_receipts_total", (("call", "test"), ("fate", "included"), *of)): 2.0,
+        ("raytensor_receipts_total", (("call", "test"), ("fate", "failed"), *of)): 1.0,
+        ("raytensor_fees_rao_total", of): 21.0,
+        ("raytensor_rounds_total", of): 2.0,
+        ("raytensor_round", of): 5.0,
+        ("raytensor_round_s", of): 2.5,
+        ("raytensor_round_scored", of): 5.0,
+        ("raytensor_round_failures", of): 3.0,
         ("raytensor_subnet_faults_total", of): 1.0,
-        ("raytensor_round", ()): 7.0,
-        ("raytensor_round_s", ()): 12.5,
-        ("raytensor_round_responses", ()): 30.0,
-        ("raytensor_round_failures", ()): 3.0,
         ("raytensor_answers_total", (("lane", "test"), ("outcome", "timeout"))): 2.0,
         ("raytensor_answer_latency_s_bucket", (("lane", "test"), ("le", "0.1"))): 0.0,
         ("raytensor_answer_latency_s_bucket", (("lane", "test"), ("le", "0.3"))): 1.0,
@@ -109,8 +104,8 @@ def test_without_ray_nothing_happens():
 
     if not ray.is_initialized():
         meters = Meters()
-        meters.set("raytensor_round", 1.0)
-        meters.take(events.RoundDone(round=1, rounds=2, wall_s=1.0))
+        meters.set("raytensor_round", 1.0, netuid=1)
+        meters.record(events.RoundDone(round=1, rounds=2, wall_s=1.0))
         assert meters._made == {}
 
 

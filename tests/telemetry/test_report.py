@@ -12,7 +12,7 @@ import pytest
 from raytensor import cli
 from raytensor.errors import DataError
 from raytensor.telemetry import events as ev
-from raytensor.telemetry.events import EventLog
+from raytensor.telemetry.event_log import EventLog
 from raytensor.telemetry.history import History
 from raytensor.telemetry.plots import MAX_LINES, _thin, draw, spearman
 from raytensor.telemetry.report import write_report

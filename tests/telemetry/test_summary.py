@@ -34,9 +34,8 @@ def small_run() -> list[ev.Event]:
             score_s=0.5,
             chain_s=1.0,
             idle_s=0.0,
-            responses=1,
+            scored=1,
             failures={"silent": 1},
-            responses_per_s=0.25,
             losses={"M1": 6.0},
             values={"M1": 0.5},
             t=108.0,
@@ -55,9 +54,8 @@ def small_run() -> list[ev.Event]:
             score_s=0.5,
             chain_s=0.0,
             idle_s=1.0,
-            responses=1,
+            scored=1,
             failures={"silent": 1},
-            responses_per_s=0.25,
             losses={"M1": 5.0, "M2": math.nan},
             values={"M1": 0.75},
             t=114.0,
@@ -173,7 +171,7 @@ def test_a_resumed_run_counts_work_once_and_extrinsics_of_both_processes():
         ev.NetworkUp(endpoint="ws://127.0.0.1:2", netuid=4, spec_version=318, tempo=10, neurons=NEURONS, t=1003.0),
         ev.BlockSeen(block=31, tempo=10, blocks_until_epoch=9, t=1004.0),
         ev.RoundDone(
-            round=2, rounds=4, wall_s=5.0, train_s=5.0, responses=2, losses={"M1": 5.5}, values={"M1": 1.0}, t=1009.0
+            round=2, rounds=4, wall_s=5.0, train_s=5.0, scored=2, losses={"M1": 5.5}, values={"M1": 1.0}, t=1009.0
         ),
         ev.Extrinsics(submitted=3, included=3, failed=0, t=1010.0),
     ]

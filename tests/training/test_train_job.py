@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 from raytensor.config import Data
 from raytensor.config.train import TrainConfig, Training
 from raytensor.errors import ConfigError, DataError
-from raytensor.telemetry.events import TrainStep, read_events
+from raytensor.telemetry.event_log import read_events
+from raytensor.telemetry.events import TrainStep
 from raytensor.training import loop
 from raytensor.training.models import ModelSpec, build
 from raytensor.training.ranks import alone

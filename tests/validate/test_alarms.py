@@ -18,7 +18,7 @@ from raytensor.jobs.validate.watch import Watchdog
 from raytensor.telemetry import events
 from raytensor.telemetry.alarms import Alarms, Refused, post
 from raytensor.telemetry.metrics import Meters
-from raytensor.telemetry.validate_events import WeightsOverdue
+from raytensor.telemetry.events import WeightsOverdue
 from raytensor.types import Fate
 
 ME = "5Grw" + "v" * 44

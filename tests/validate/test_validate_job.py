@@ -18,7 +18,7 @@ from hookkit import Hook
 from raytensor import cli
 from raytensor.chain.reads.metagraph import read_metagraph
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.telemetry import events, validate_events
+from raytensor.telemetry import events
 from raytensor.validators.evidence_log import read_log, replay
 from raytensor.validators.segments import closed
 
@@ -92,8 +92,8 @@ class Operator:
 
     def included(self, since: int = 0) -> set[tuple[int, str]]:
         return {
-            (e["netuid"], e["hotkey"])
-            for e in self.events("weights_receipt")
+            (e["netuid"], e["signer"])
+            for e in self.events("receipt_seen")
             if e["fate"] == "included" and e["block"] > since
         }
 
@@ -130,9 +130,9 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
     first.wait_for(
         "alarm about the broken subnet", lambda: alarms.exists() and f'"netuid": {bad}' in alarms.read_text()
     )
-    rounds = len(first.events("subnet_round"))
+    rounds = len(first.events("round_done"))
     told_first = hanging.wait(1)[0]
-    first.wait_for("rounds behind the webhook's back", lambda: len(first.events("subnet_round")) > rounds)
+    first.wait_for("rounds behind the webhook's back", lambda: len(first.events("round_done")) > rounds)
     os.killpg(first.process.pid, signal.SIGKILL)
     first.process.wait()
 
@@ -177,7 +177,7 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
         assert [entry.kind for entry in read_log(path)].count("rules") == 1 + len(closed(path)) > 1
     assert cli.main(["replay", *[str(first.folder / f"netuid{good[0]}")]]) == 0
     assert "equal to the bit" in capsys.readouterr().out
-    kinds = {validate_events.SubnetRound.kind, validate_events.WeightsHanded.kind, events.Stopped.kind}
+    kinds = {events.RoundDone.kind, events.WeightsMade.kind, events.Stopped.kind}
     assert kinds <= {
         json.loads(line)["kind"] for line in (tmp_path / "output.txt").read_text().splitlines() if line.startswith("{")
     }

@@ -11,14 +11,7 @@ import rich.console
 
 from raytensor.jobs.validate.view import Shown, View, line_of
 from raytensor.telemetry import events
-from raytensor.telemetry.validate_events import (
-    SubnetFault,
-    SubnetRound,
-    ValidatorUp,
-    WeightsHanded,
-    WeightsOverdue,
-    WeightsReceipt,
-)
+from raytensor.telemetry.events import ReceiptSeen, RoundDone, SubnetFault, ValidatorUp, WeightsMade, WeightsOverdue
 
 ME = "5GrwvaEF" + "x" * 40
 ROWS = [
@@ -138,17 +131,35 @@ def test_json_is_one_object_a_line(capsys):
             "v: 1 hotkeys on subnets 1, 3 of wss://[redacted]@node",
         ),
         (
-            SubnetRound(1, 4, 77, 3, 6, 5, 4, 1.26, {"timeout": 1, "error": 1}),
+            RoundDone(
+                netuid=1,
+                round=4,
+                block=77,
+                miners=3,
+                asked=6,
+                answered=5,
+                scored=4,
+                wall_s=1.26,
+                failures={"timeout": 1, "error": 1},
+            ),
             "subnet 1: round 4 at block 77, 6 asked, 5 answered, 4 scored in 1.3 s (1 error, 1 timeout)",
         ),
         (
-            SubnetRound(1, 4, 77, 3, 6, 6, 6, 0.04),
+            RoundDone(netuid=1, round=4, block=77, miners=3, asked=6, answered=6, scored=6, wall_s=0.04),
             "subnet 1: round 4 at block 77, 6 asked, 6 answered, 6 scored in 0.0 s",
         ),
-        (WeightsHanded(1, ME, 77, 3), "subnet 1: weights of 5GrwvaEF for 3 miners handed in"),
-        (WeightsReceipt(1, ME, "included", 80), "subnet 1: weights of 5GrwvaEF included in block 80"),
         (
-            WeightsReceipt(1, ME, "failed", None, "Banned", "wait: x"),
+            WeightsMade(netuid=1, hotkey=ME, values={"a": 1.0, "b": 2.0}, block=77),
+            "subnet 1: weights of 5GrwvaEF for 2 miners handed to the chain writer",
+        ),
+        (
+            ReceiptSeen(call="SubtensorModule.set_weights", signer=ME, fate="included", netuid=1, block=80),
+            "subnet 1: weights of 5GrwvaEF included in block 80",
+        ),
+        (
+            ReceiptSeen(
+                call="SubtensorModule.set_weights", signer=ME, fate="failed", netuid=1, error="Banned", action="wait: x"
+            ),
             "subnet 1: weights of 5GrwvaEF failed, Banned: wait: x",
         ),
         (SubnetFault(3, "RuntimeError: x", 20.0), "subnet 3 failed and rests for 20 s: RuntimeError: x"),

@@ -18,6 +18,7 @@ from raytensor.jobs.run.network import Network, Show
 from raytensor.jobs.run.plan import needs, refuse_unusable
 from raytensor.telemetry import events
 from raytensor.telemetry.console import Console
+from raytensor.telemetry.event_log import EventLog, read_events
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.report import write_report
 from raytensor.telemetry.runfolder import RunFolder, new_name
@@ -63,14 +64,14 @@ def play(cfg: config.RunConfig) -> int:
     """Run a network to its last round. Returns 0 when it finished, 130 when it was stopped."""
     name = cfg.name or new_name(Path(cfg.paths.runs))
     with RunFolder(Path(cfg.paths.runs) / name, cfg.resume) as folder:
-        past = events.read_events(folder.events) if folder.events.exists() else []
-        with events.EventLog(folder.events) as log, Console(folder.path, cfg.rounds, past=past) as console:
+        past = read_events(folder.events) if folder.events.exists() else []
+        with EventLog(folder.events) as log, Console(folder.path, cfg.rounds, past=past) as console:
             meters = Meters()
 
             def show(event: events.Event) -> None:
                 log.append(event)
                 console.show(event)
-                meters.take(event)
+                meters.record(event)
 
             network = Network(cfg, folder, show)
             folder.write_config(cfg)

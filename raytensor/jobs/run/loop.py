@@ -121,9 +121,12 @@ class Round:
             score_s=scored - asked,
             chain_s=ended - weighed,
             idle_s=weighed - scored,
-            responses=len(scores),
+            netuid=self.netuid,
+            miners=len(self.miners),
+            asked=len(questions),
+            answered=len(answers),
+            scored=len(scores),
             failures=dict(Counter(failure.reason.value for failure in failures)),
-            responses_per_s=len(scores) / max(1e-9, ask_s + scored - asked),
             losses=self._mean({v: board.state.floats("loss") for v, board in parts.boards.items()}),
             values=self._mean(self.last_weights),
             standings=next(iter(parts.boards.values())).state.words("status"),
@@ -201,7 +204,11 @@ class Round:
             values = board.weights()
             self.last_weights[validator] = values
             self.parts.logs[validator].append_weights(number, values)
-            self.parts.show(events.WeightsMade(round=number, hotkey=validator, values=values))
+            self.parts.show(
+                events.WeightsMade(
+                    netuid=self.netuid, round=number, hotkey=validator, values=values, block=self._block()
+                )
+            )
             if values:
                 self._newest.append(Weights(self.netuid, validator, values, made_at_block=self._block()))
 

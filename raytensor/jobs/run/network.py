@@ -26,7 +26,6 @@ from raytensor.telemetry.runfolder import RunFolder
 
 if TYPE_CHECKING:
     from raytensor.chain.bootstrap import Subnet
-    from raytensor.types import Metagraph
 
 Show = Callable[[events.Event], None]
 
@@ -300,7 +299,7 @@ class Network:
             self.endpoint,
             self.subnet.netuid,
             on_block=lambda tick: self.show(events.BlockSeen(tick.block, tick.tempo, tick.blocks_until_epoch)),
-            on_epoch=lambda metagraph: self.show(epoch_seen(metagraph)),
+            on_epoch=lambda metagraph: self.show(events.EpochSeen.of(metagraph)),
             on_silence=lambda text: self.show(
                 events.Warned(text=f"the chain does not answer: {text}", fix="it is asked again until it does")
             ),
@@ -334,6 +333,7 @@ class Network:
                 spec_version=self.spec_version,
                 tempo=self.cfg.chain.tempo,
                 neurons=neurons,
+                weights_every=self.cfg.chain.weights_every,
             )
         )
 
@@ -345,14 +345,3 @@ class Network:
         from raytensor.chain.wallet import DevKey
 
         return DevKey(who.hotkey_uri).ss58
-
-
-def epoch_seen(metagraph: Metagraph) -> events.EpochSeen:
-    """The outcome of consensus by hotkey: shares of incentive and dividends, and what was paid in rao of TAO."""
-    rao = [int(alpha) * metagraph.alpha_price_rao // 10**9 for alpha in metagraph.emission_alpha_rao]
-    return events.EpochSeen(
-        block=metagraph.last_epoch_block,
-        incentive={hotkey: int(value) / 65535 for hotkey, value in zip(metagraph.hotkeys, metagraph.incentive)},
-        dividends={hotkey: int(value) / 65535 for hotkey, value in zip(metagraph.hotkeys, metagraph.dividends)},
-        emission_rao=dict(zip(metagraph.hotkeys, rao)),
-    )

@@ -18,9 +18,9 @@ from raytensor.config.validate import ValidateConfig
 from raytensor.errors import RayTensorError
 from raytensor.jobs.validate.view import Shown, View
 from raytensor.telemetry import events
+from raytensor.telemetry.event_log import EventLog
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder
-from raytensor.telemetry.validate_events import ValidatorUp
 
 TICK_S = 0.2
 SAVE_EVERY_S = 5.0
@@ -76,7 +76,7 @@ def run(cfg: ValidateConfig) -> int:
     stopping = threading.Event()
     before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with RunFolder(Path(cfg.paths.runs) / cfg.name, "auto") as folder, events.EventLog(folder.events) as log:
+        with RunFolder(Path(cfg.paths.runs) / cfg.name, "auto") as folder, EventLog(folder.events) as log:
             folder.write_config(cfg)
             parts: ValidatorStack | None = None
             view = View(f"raytensor validate {cfg.name}", lambda: _rows(parts), as_json=cfg.json)
@@ -86,7 +86,7 @@ def run(cfg: ValidateConfig) -> int:
                 with lock:
                     log.append(event)
                 view.show(event)
-                meters.take(event)
+                meters.record(event)
 
             reason = "interrupted"
             with view:
@@ -95,7 +95,7 @@ def run(cfg: ValidateConfig) -> int:
                         names = {parts.ss58[text]: text for text in cfg.hotkeys}
                         netuids = tuple(rules.netuid for rules in cfg.all_subnets)
                         show(
-                            ValidatorUp(
+                            events.ValidatorUp(
                                 name=cfg.name,
                                 network=cfg.chain.network,
                                 netuids=netuids,

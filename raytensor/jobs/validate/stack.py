@@ -30,7 +30,6 @@ from raytensor.telemetry import events
 from raytensor.telemetry.alarms import webhook
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder
-from raytensor.telemetry.validate_events import SubnetFault, SubnetRound
 from raytensor.types import Commit, Metagraph
 from raytensor.validators.evidence_log import Keep
 from raytensor.validators.operator import Operator, Pace, SubnetLoop
@@ -242,9 +241,9 @@ class ValidatorStack:
             desk,
             lambda: self.clock(netuid),
         )
-        subnet.on_round = lambda result: self.show(SubnetRound(**vars(result)))
+        subnet.on_round = lambda result: self.show(events.RoundDone(**vars(result)))
         subnet.on_fault = lambda number, cause, rest_s: self.show(
-            SubnetFault(netuid=number, cause=cause, rest_s=rest_s)
+            events.SubnetFault(netuid=number, cause=cause, rest_s=rest_s)
         )
         return subnet
 

@@ -19,14 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raytensor.telemetry import events
-from raytensor.telemetry.validate_events import (
-    SubnetFault,
-    SubnetRound,
-    ValidatorUp,
-    WeightsHanded,
-    WeightsOverdue,
-    WeightsReceipt,
-)
+from raytensor.telemetry.event_log import to_line
 
 PLAIN_WIDTH = 120
 NEWEST = 6  # lines of what happened last, under the table
@@ -90,7 +83,7 @@ class View:
         """Take in an event. Safe to call from several threads."""
         if self._json:
             with self._lock:
-                sys.stdout.write(events.to_line(event) + "\n")
+                sys.stdout.write(to_line(event) + "\n")
                 sys.stdout.flush()
             return
         line = line_of(event)
@@ -161,24 +154,24 @@ class View:
 def line_of(event: events.Event) -> str | None:
     """One line for a person; None for an event that has none."""
     match event:
-        case ValidatorUp():
+        case events.ValidatorUp():
             return f"{event.name}: {len(event.hotkeys)} hotkeys on subnets {', '.join(map(str, event.netuids))} of {event.network}"
-        case SubnetRound():
+        case events.RoundDone():
             failed = ", ".join(f"{number} {reason}" for reason, number in sorted(event.failures.items()))
             return (
                 f"subnet {event.netuid}: round {event.round} at block {event.block}, {event.asked} asked, {event.answered} answered, "
                 f"{event.scored} scored in {event.wall_s:.1f} s" + (f" ({failed})" if failed else "")
             )
-        case WeightsHanded():
-            return f"subnet {event.netuid}: weights of {event.hotkey[:8]} for {event.miners} miners handed in"
-        case WeightsReceipt():
+        case events.WeightsMade():
+            return f"subnet {event.netuid}: weights of {event.hotkey[:8]} for {len(event.values)} miners handed to the chain writer"
+        case events.ReceiptSeen():
             where = f" in block {event.block}" if event.block else ""
-            return f"subnet {event.netuid}: weights of {event.hotkey[:8]} {event.fate}{where}" + (
+            return f"subnet {event.netuid}: weights of {event.signer[:8]} {event.fate}{where}" + (
                 f", {event.error}: {event.action}" if event.error else ""
             )
-        case SubnetFault():
+        case events.SubnetFault():
             return f"subnet {event.netuid} failed and rests for {event.rest_s:.0f} s: {event.cause}"
-        case WeightsOverdue():
+        case events.WeightsOverdue():
             return event.sentence
         case events.Warned():
             return f"warning: {event.text}" + (f" ({event.fix})" if event.fix else "")
@@ -190,6 +183,6 @@ def line_of(event: events.Event) -> str | None:
 
 
 def _style(event: events.Event) -> str:
-    if isinstance(event, SubnetFault) or (isinstance(event, WeightsOverdue) and event.overdue):
+    if isinstance(event, events.SubnetFault) or (isinstance(event, events.WeightsOverdue) and event.overdue):
         return "red"
     return "yellow" if isinstance(event, events.Warned) else ""

@@ -18,7 +18,6 @@ from raytensor.telemetry import events
 from raytensor.telemetry.alarms import Alarms
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.redact import redact_text
-from raytensor.telemetry.validate_events import WeightsOverdue
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class Watchdog:
     def _tell(self, health: Health) -> None:
         sentence = redact_text(health.sentence)
         self._show(
-            WeightsOverdue(
+            events.WeightsOverdue(
                 netuid=health.netuid,
                 hotkey=health.hotkey,
                 overdue=health.overdue,
