@@ -17,8 +17,8 @@ from raytensor.errors import ConfigError
 from raytensor.jobs.validate.watch import Watchdog
 from raytensor.telemetry import events
 from raytensor.telemetry.alarms import Alarms, Refused, post
-from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.events import WeightsOverdue
+from raytensor.telemetry.metrics import Meters
 from raytensor.types import Fate
 
 ME = "5Grw" + "v" * 44
