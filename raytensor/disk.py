@@ -7,7 +7,9 @@ The only module that calls `fsync` and renames files into place. Knows nothing o
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -86,6 +88,32 @@ def cut_torn_line(path: Path) -> int:
             file.truncate(end)
             sync(file)
         return size - end
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """An empty folder to fill. It becomes `target` when the block ends, and is removed when the block raises.
+
+    An older `target` is moved aside first, so that a crash leaves either folder or none, never a mixed one. Leftovers of
+    a killed writer of the same `target` are removed: there must be one writer at a time. What is in the folder is not
+    flushed to the disk; its format must be able to detect damage.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        yield new
+        if target.exists():
+            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-")) / "old"
+            os.replace(target, old)
+            os.replace(new, target)
+            shutil.rmtree(old.parent)
+        else:
+            os.replace(new, target)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
 
 
 def replace(source: Path, target: Path) -> None:

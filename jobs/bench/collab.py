@@ -34,7 +34,7 @@ from collab_play import Play, heldout_rows
 from raytensor.config import Data
 from raytensor.data.text import Text, prepare
 from raytensor.mechanisms.collab.codec import Codec
-from raytensor.training.delta_evaluator import Probe
+from raytensor.training.delta_evaluator import DeltaEvaluator
 from raytensor.training.engine import PlainEngine
 from raytensor.training.models import ModelSpec, build
 from raytensor.training.recipe import Recipe
@@ -81,7 +81,7 @@ def plain(words: Text, steps: int, rows: int, seed: int) -> float:
     for _ in range(steps):
         starts = draw.integers(0, len(words.train) - width, rows)
         engine.train_steps([words.train[starts[:, None] + np.arange(width)]])
-    return Probe(engine.model).loss(heldout_rows(words, SPEC["seq_len"], 768))
+    return DeltaEvaluator(engine.model).loss(heldout_rows(words, SPEC["seq_len"], 768))
 
 
 def play(words: Text, roles: dict[str, str], steps: int, crews: int, **rule: object) -> Play:

@@ -173,10 +173,10 @@ class Play:
 
     def heldout_loss(self, rows: int = 768) -> float:
         """Mean loss of the newest shared model on the held-out part, nats per token."""
-        from raytensor.training.delta_evaluator import Probe
+        from raytensor.training.delta_evaluator import DeltaEvaluator
         from raytensor.training.models import ModelSpec, build
 
-        probe = Probe(build(ModelSpec(**self.store.model)))
+        probe = DeltaEvaluator(build(ModelSpec(**self.store.model)))
         probe.set(self.store.before(self.store.newest())[0])
         return probe.loss(heldout_rows(self.text, self.rule.seq_len, rows))
 

@@ -3,6 +3,7 @@
 In: a root file of `conf/` (one per job) and Hydra overrides. Out: plain dataclasses, checked.
 
     groups    sections that jobs share
+    behaviours, optimizers  one row for each behaviour of miners, engine and optimizer
     mechanisms the section of the incentive mechanisms
     run, ...  one module per job: its root dataclass and what it refuses
     checks    how mistakes are collected and told
@@ -14,23 +15,11 @@ Knows nothing of Ray, torch or the chain: a wrong number is refused here, before
 
 from raytensor.config.collab import Collab
 from raytensor.config.compose import Setting, compose, conf_dir, help_of_groups, help_of_settings, settings, to_yaml
-from raytensor.config.groups import (
-    BEHAVIOURS,
-    Chain,
-    Cluster,
-    Data,
-    MinerProfile,
-    Miners,
-    Paths,
-    Tracker,
-    Validators,
-    Wire,
-)
+from raytensor.config.groups import Chain, Cluster, Data, MinerProfile, Miners, Paths, Tracker, Validators, Wire
 from raytensor.config.mechanisms import Mechanism, ModelEval, Query, collaborates, hands_in_files
 from raytensor.config.run import RunConfig
 
 __all__ = [
-    "BEHAVIOURS",
     "Chain",
     "Cluster",
     "Collab",

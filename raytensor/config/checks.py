@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from raytensor.config.groups import ENGINES, OPTIMIZERS
+from raytensor.config.optimizers import ENGINES, OPTIMIZERS
 from raytensor.errors import ConfigError
 
 
@@ -41,20 +41,29 @@ def training_mistakes(cfg: Any) -> list[str]:
 
     need(cfg.engine in ENGINES, "engine", f"must be one of {', '.join(ENGINES)}")
     need(cfg.optimizer in OPTIMIZERS, "optimizer", f"there is {', '.join(OPTIMIZERS)}; take one of these")
-    if cfg.optimizer == "muon":
+    engine, optimizer = ENGINES.get(cfg.engine), OPTIMIZERS.get(cfg.optimizer)
+    parallel = [name for name, row in ENGINES.items() if row.parallel]
+    if optimizer is not None:
+        simple = [name for name, row in OPTIMIZERS.items() if not row.whole_matrices and not row.least_torch]
+        instead = f"optimizer={' or '.join(simple)}"
+        whole = ", ".join(name for name in parallel if not ENGINES[name].cuts)
         need(
-            cfg.engine not in ENGINES[2:],
+            not (optimizer.whole_matrices and engine is not None and engine.cuts),
             "optimizer",
-            f"works on whole matrices, which engine={cfg.engine} cuts; take engine=ddp, or optimizer=adamw or sgd",
+            f"works on whole matrices, which engine={cfg.engine} cuts; take engine={whole}, or {instead}",
         )
-        torch = importlib.metadata.version("torch")
-        have = tuple(int(part) for part in torch.split(".")[:2]) >= (2, 9)
-        need(have, "optimizer", f"comes with torch 2.9, here is {torch}; take optimizer=adamw or sgd, or a newer torch")
+        torch, least = importlib.metadata.version("torch"), optimizer.least_torch
+        if least and tuple(int(part) for part in torch.split(".")[:2]) < least:
+            need(
+                False,
+                "optimizer",
+                f"comes with torch {least[0]}.{least[1]}, here is {torch}; take {instead}, or a newer torch",
+            )
     need(cfg.ranks >= 1, "ranks", "must be 1 or greater")
     need(
-        cfg.engine != "plain" or cfg.ranks == 1,
+        engine is None or engine.parallel or cfg.ranks == 1,
         "ranks",
-        "engine=plain is one process; take engine=ddp, fsdp2, zero1, zero2 or zero3",
+        f"engine={cfg.engine} is one process; take engine={', '.join(parallel[:-1])} or {parallel[-1]}",
     )
     need(
         cfg.gpus_per_rank in (0, 1), "gpus_per_rank", "must be 0 or 1: a rank has one device; more GPUs are more ranks"

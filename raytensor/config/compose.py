@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raytensor.config import behaviours
+from raytensor.config.optimizers import help_of_engines, help_of_optimizers
 from raytensor.errors import ConfigError
 
 
@@ -130,11 +132,19 @@ def _comments(schema: Any) -> dict[str, str]:
         if line.strip().startswith("#"):
             above.append(line.strip("# "))
         elif field_line:
-            found[field_line.group(1)] = " ".join(above)
+            found[field_line.group(1)] = _with_tables(" ".join(above))
             above = []
         else:
             above = []
     return found
+
+
+def _with_tables(comment: str) -> str:
+    """A comment with the rows of the tables that it names in braces."""
+    tables = {"behaviours": behaviours.help_text, "optimizers": help_of_optimizers, "engines": help_of_engines}
+    for name, text in tables.items():
+        comment = comment.replace(f"{{{name}}}", text())
+    return comment
 
 
 def _explain(message: str, job: str, schema: Any) -> str:

@@ -8,14 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-ENGINES = ("plain", "ddp", "fsdp2", "zero1", "zero2", "zero3")
-OPTIMIZERS = ("adamw", "sgd", "muon")
-BEHAVIOURS = ("honest", "lazy", "copy", "constant", "random", "silent")
-# Of miners that train one model together (mechanism=collab), beside those above.
-COLLAB_BEHAVIOURS = ("wrong_data", "sign_flip", "stale", "huge", "nan")
-# Of miners that hand in checkpoints (mechanism=model_eval), beside BEHAVIOURS.
-FILE_BEHAVIOURS = ("copy_noise",)
-
 
 @dataclass
 class Paths:
@@ -66,10 +58,7 @@ class Data:
 class MinerProfile:
     """How one miner behaves. Miners take the profiles in order, again from the start when there are more miners."""
 
-    # honest | lazy (trains every tenth round) | copy (answers with another's answers) | constant | random | silent; with
-    # mechanism=collab also wrong_data (trains on text it was not given) | sign_flip | stale (the same again) | huge | nan;
-    # with mechanism=model_eval copy hands in another's file, copy_noise another's with a little noise, random a model
-    # that was never trained
+    # {behaviours}
     behaviour: str = "honest"
     # Model: null is a Llama of hidden, layers and heads; else a size (1M 5M 20M 124M 350M 1.2B 8B), gpt2-SIZE, a folder
     # in transformers' format (an export of `raytensor train`), or a hub name.
@@ -80,7 +69,7 @@ class MinerProfile:
     layers: int = 4
     # Number of attention heads.
     heads: int = 4
-    # adamw | sgd (momentum 0.9) | muon (of the layers' matrices, AdamW for the rest; engine plain or ddp)
+    # {optimizers}
     optimizer: str = "adamw"
     # Learning rate.
     lr: float = 3e-3
@@ -88,7 +77,7 @@ class MinerProfile:
     steps: int = 8
     # Sequences per step, over all ranks.
     batch_size: int = 8
-    # plain | ddp | fsdp2 | zero1 | zero2 | zero3: how the model is trained, and spread over ranks
+    # How the model is trained and spread over ranks: {engines}
     engine: str = "plain"
     # Processes that train and serve the model together, in a placement group of their own.
     ranks: int = 1

@@ -6,19 +6,9 @@ import math
 import re
 from dataclasses import dataclass, field
 
+from raytensor.config.behaviours import BEHAVIOURS, available
 from raytensor.config.checks import Checks, absolute_folder, is_publishable, training_mistakes
-from raytensor.config.groups import (
-    BEHAVIOURS,
-    COLLAB_BEHAVIOURS,
-    FILE_BEHAVIOURS,
-    Chain,
-    Cluster,
-    Data,
-    Miners,
-    Paths,
-    Tracker,
-    Validators,
-)
+from raytensor.config.groups import Chain, Cluster, Data, Miners, Paths, Tracker, Validators
 from raytensor.config.mechanisms import Mechanism, check_mechanism, collaborates, hands_in_files
 
 
@@ -130,9 +120,7 @@ def check(cfg: RunConfig) -> None:
             value = getattr(profile, key)
             if not (math.isfinite(value) and value > 0):
                 checks.add(f"{where}.{key}={value!r}: must be greater than 0")
-        known = (
-            BEHAVIOURS + (COLLAB_BEHAVIOURS if collaborates(cfg.mechanism) else ()) + (FILE_BEHAVIOURS if files else ())
-        )
+        known = available(collab=collaborates(cfg.mechanism), files=files)
         if profile.behaviour not in known:
             checks.add(f"{where}.behaviour={profile.behaviour!r}: must be one of {', '.join(known)}")
         if collaborates(cfg.mechanism) and (profile.engine != "plain" or profile.ranks > 1):
@@ -146,7 +134,11 @@ def check(cfg: RunConfig) -> None:
         profile.model = absolute_folder(profile.model)
         for mistake in training_mistakes(profile):
             checks.add(f"{where}.{mistake}")
-        if profile.behaviour not in ("honest", "lazy") and (profile.ranks > 1 or profile.gpus_per_rank):
+        if (
+            profile.behaviour in known
+            and not BEHAVIOURS[profile.behaviour].trains
+            and (profile.ranks > 1 or profile.gpus_per_rank)
+        ):
             checks.add(
                 f"{where}.behaviour={profile.behaviour!r}: has no model, so it takes neither ranks nor GPUs of its own"
             )

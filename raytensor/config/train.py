@@ -25,7 +25,7 @@ class Training:
     batch_size: int = 8
     # Tokens of a sequence.
     seq_len: int = 128
-    # adamw | sgd (momentum 0.9) | muon (of the layers' matrices, AdamW for the rest; engine plain or ddp)
+    # {optimizers}
     optimizer: str = "adamw"
     # Learning rate after the warm-up.
     lr: float = 3e-3
@@ -39,7 +39,7 @@ class Training:
     weight_decay: float = 0.1
     # Largest norm of a step's gradient.
     clip: float = 1.0
-    # plain | ddp | fsdp2 | zero1 | zero2 | zero3
+    # How the model is trained and spread over ranks: {engines}
     engine: str = "plain"
     # Processes that train together (Ray Train workers).
     ranks: int = 1

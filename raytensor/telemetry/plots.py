@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.telemetry.history import PARTS, History, Row, ranked
 from raytensor.telemetry.views import short
 
@@ -25,14 +26,6 @@ INK, MUTED, GRID = "#010101", "#020202", "#030303"  # placeholders, replaced by 
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
 # Readable on white and on black, and told apart by most of the colour-blind (after Okabe and Ito).
 COLOURS = ("#2b8cc4", "#e69f00", "#1aa179", "#d0689f", "#8f7be0", "#d55e00", "#4bb5d6", "#9a9a2e", "#8d8d8d", "#b07a55")
-BEHAVIOURS = {
-    "honest": "#2b8cc4",
-    "lazy": "#e69f00",
-    "copy": "#d55e00",
-    "constant": "#d0689f",
-    "random": "#8f7be0",
-    "silent": "#8d8d8d",
-}
 MAX_LINES = 64
 MAX_POINTS = 300
 STYLE = {
@@ -292,7 +285,7 @@ def _behaviours(rows: Sequence[Row]) -> list[str]:
 
 
 def _colour(behaviour: str) -> str:
-    return BEHAVIOURS.get(behaviour, COLOURS[9])
+    return BEHAVIOURS[behaviour].colour if behaviour in BEHAVIOURS else COLOURS[9]
 
 
 def _thin(points: Sequence) -> list:

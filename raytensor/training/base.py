@@ -1,7 +1,7 @@
-"""What all engines share: the walk over batches, the walk over questions, checkpoints by parameter names.
+"""The part that all engines share: the loop over batches, the loop over questions, checkpoints by parameter names.
 
-In and out: as `Engine` says. A make of engine adds how a gradient is made and applied (`_backward`, `_apply`), how the
-module is called without one (`_serve`), and how one parameter is read and written whole (`_read`, `_write`).
+In and out: as `Engine`. An engine adds how a gradient is computed and applied (`_backward`, `_apply`), how the module
+is called without a gradient (`_serve`), and how one whole parameter is read and written (`_read`, `_write`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from raytensor.training import checkpoint
+from raytensor.training import checkpoint, devices
 from raytensor.training.causal import Causal
 from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
 
-# Rows of one forward. Fixed, so that the bits of an answer never depend on what else is asked at the time.
+# Rows of one forward pass. Fixed, so that the bits of an answer do not depend on the other questions of a call.
 CHUNK = 128
 
 
@@ -31,15 +31,15 @@ class BaseEngine:
     strategy: str
 
     def __init__(self, model: nn.Module, recipe: Recipe, ranks: Ranks) -> None:
-        self.model = model
+        self.model: Any = model
         self.recipe = recipe
         self.ranks = ranks
         self.steps = 0
         self._causal = Causal(model)
-        self._compiles = recipe.compile if recipe.compile is not None else ranks.device.type == "cuda"
+        self._compiles = recipe.compile if recipe.compile is not None else devices.is_gpu(ranks.device)
         if recipe.activation_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        # Whole shapes: after wrapping, a parameter may hold a part only.
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # Shapes of whole parameters: after wrapping, a parameter may hold only a part.
         self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
 
     def train_steps(self, batches: Iterable[np.ndarray]) -> float:
@@ -48,9 +48,8 @@ class BaseEngine:
         for batch in batches:
             mine = torch.from_numpy(self.ranks.mine(batch).astype(np.int64)).to(self.ranks.device, non_blocking=True)
             if len(mine) % self.recipe.accumulate:
-                raise ValueError(
-                    f"{len(mine)} rows a rank can't be split into accumulate={self.recipe.accumulate} equal parts"
-                )
+                parts = f"accumulate={self.recipe.accumulate} equal parts"
+                raise ValueError(f"{len(mine)} rows per rank can't be split into {parts}")
             parts = mine.chunk(self.recipe.accumulate)
             total = [self._backward(part, last=i == len(parts) - 1).detach() for i, part in enumerate(parts)]
             self.steps += 1
@@ -58,22 +57,20 @@ class BaseEngine:
             losses.append(torch.stack(total).mean())
         if not losses:
             return float("nan")
-        return float(np.mean(self.ranks.mean(torch.stack(losses)).tolist()))  # the only wait for the device
+        return float(np.mean(self.ranks.mean(torch.stack(losses)).tolist()))  # the only point that waits for the device
 
     def log_probs(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         self.model.eval()
         ranks, rows = self.ranks, len(tokens)
-        padded = -(-rows // ranks.size) * ranks.size - rows  # every rank makes as many forwards as the others
+        padded = -(-rows // ranks.size) * ranks.size - rows  # every rank runs as many forward passes as the others
         tokens = ranks.mine(np.pad(tokens.astype(np.int64), ((0, padded), (0, 0)), mode="edge"))
         last = ranks.mine(np.pad(lengths.astype(np.int64) - 1, (0, padded), mode="edge"))
         parts = []
         with torch.no_grad():
             for start in range(0, len(tokens), CHUNK):
                 chunk = slice(start, start + CHUNK)
-                found = self._serve(
-                    torch.from_numpy(tokens[chunk]).to(ranks.device), torch.from_numpy(last[chunk]).to(ranks.device)
-                )
-                parts.append(found)
+                rows = torch.from_numpy(tokens[chunk]).to(ranks.device)
+                parts.append(self._serve(rows, torch.from_numpy(last[chunk]).to(ranks.device)))
             mine = torch.cat(parts)
             if ranks.size == 1:
                 return mine.cpu().numpy()
@@ -111,19 +108,19 @@ class BaseEngine:
         return found
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Products in bfloat16 over float32 weights, where the strategy does not cast the weights itself."""
+        """Products in bfloat16 over float32 weights, for engines that do not cast the weights themselves."""
         if self.recipe.precision == "bf16":
             return torch.autocast(self.ranks.device.type, torch.bfloat16)
         return contextlib.nullcontext()
 
-    # ------------------------------------------------------------------------------------------- of each strategy
+    # --------------------------------------------------------------------------------------------- of each engine
 
     def _backward(self, tokens: torch.Tensor, *, last: bool) -> torch.Tensor:
-        """The loss of one part of a rank's share, its gradient added to what is there; `last` of the step's parts."""
+        """The loss of one part of a rank's rows; adds its gradient. `last`: it is the last part of the step."""
         raise NotImplementedError
 
     def _apply(self, rate: float) -> None:
-        """Clip the gradient, take the optimizer step at this learning rate, forget the gradient."""
+        """Clip the gradient, take the optimizer step at this learning rate, and reset the gradient."""
         raise NotImplementedError
 
     def _serve(self, tokens: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
@@ -131,9 +128,9 @@ class BaseEngine:
         raise NotImplementedError
 
     def _read(self, name: str) -> dict[str, torch.Tensor]:
-        """One parameter and its moments (once there are some), whole, float32, on the CPU. All ranks call it."""
+        """One parameter ("param") and its moments, if any: whole, float32, on the CPU. All ranks call it."""
         raise NotImplementedError
 
     def _write(self, name: str, values: dict[str, torch.Tensor], steps: int) -> None:
-        """Take over one parameter and its moments after `steps` steps. All ranks call it."""
+        """Restore one parameter and its moments after `steps` steps. All ranks call it."""
         raise NotImplementedError

@@ -1,33 +1,36 @@
-"""A causal language model of transformers as one module with two uses: the loss of sequences, the next token's odds.
+"""A causal language model of transformers as one module with two uses: the loss of sequences, and next-token
+log-probabilities.
 
 In: token ids. Out: a loss, or log-probabilities. Every engine wraps this module as a whole (DDP, FSDP2, DeepSpeed), so
-that both uses pass the wrapper's hooks. Knows nothing of optimizers or ranks.
+that both uses run the wrapper's hooks. Knows nothing of optimizers or ranks.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import nn
 
 
 class Causal(nn.Module):
-    """model: of transformers; the hidden states that its output embedding reads are [B, T, H]."""
+    """model: of transformers. Its output embedding reads hidden states [B, T, H]."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, tokens: torch.Tensor, last: torch.Tensor | None = None) -> torch.Tensor:
-        """Mean loss in nats per token of tokens [B, T + 1]; with `last`: log-probabilities, float32 [B, V].
+        """Mean loss in nats per token of tokens [B, T + 1]; with `last`, log-probabilities: float32 [B, V].
 
-        last  int64 [B]: the position in tokens [B, T] whose next token is asked for. Attention is causal and padding
-              stands on the right, so it can't reach a real token.
+        last  int64 [B]: the position in tokens [B, T] whose next token is predicted. Attention is causal and padding is
+              on the right, so that padding has no effect.
         """
         if last is None:
             logits = self.model(input_ids=tokens[:, :-1], use_cache=False).logits
             return nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
         rows = torch.arange(len(tokens), device=tokens.device)
-        # Only the asked positions go through the output embedding: V times T numbers a row would be too many.
+        # Only these positions go through the output embedding: T * V logits per row would be too many.
         chosen = self.model.get_output_embeddings().register_forward_pre_hook(
             lambda _, args: (args[0][rows, last][:, None],)
         )
@@ -39,5 +42,5 @@ class Causal(nn.Module):
 
 
 def layers(model: nn.Module) -> nn.ModuleList:
-    """The repeated layers of a transformer: its longest list of modules."""
+    """The repeated layers of a transformer: its longest `ModuleList`."""
     return max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len)

@@ -1,17 +1,17 @@
-"""Checkpoints that every engine writes and every engine reads, whatever the number of ranks.
+"""Checkpoints that every engine writes and reads, whatever the number of ranks.
 
-In: whole tensors by the model's own parameter names, one at a time. Out: a folder that appears at once or not at all:
+In: whole tensors by the model's own parameter names, one at a time. Out: a folder that appears at once:
 
-    engine.json                        what it is of: parameters and shapes, optimizer, steps, files with sizes and hashes,
-                                       and the hash of all that
-    model[-00001-of-00002].safetensors       parameters in float32, each whole, in the file of the rank that wrote it
-    optimizer[-00001-of-00002].safetensors   "<parameter>.exp_avg" and ".exp_avg_sq" of AdamW, ".momentum_buffer" of the
-                                             others, "random.<rank>.<device>"
+    engine.json                              manifest: parameters and shapes, optimizer, steps, files with sizes and
+                                             hashes, and the hash of all that
+    model[-00001-of-00002].safetensors       whole parameters in float32, in the file of the rank that wrote them
+    optimizer[-00001-of-00002].safetensors   "<parameter>.<moment>" (names of `config.optimizers.MOMENTS`), and
+                                             "random.<rank>.<device>"
 
-A parameter is never cut in the files: sharded engines gather one at a time and one rank keeps it. So the same folder
-goes on with another strategy or another number of ranks, optimizer included. No pickle.
-Every byte is covered by a hash: a file that is cut off, changed or missing is found before anything is taken from it.
-Knows nothing of strategies. With more than one rank the folder must be one that all ranks see.
+A parameter is never cut in the files: sharded engines gather one at a time and one rank keeps it. So another engine or
+another number of ranks can continue from the same folder, optimizer included. No pickle.
+Every byte is covered by a hash: a file that is cut off, changed or missing is found before any state is restored.
+Knows nothing of engines. With more than one rank, all ranks must see the folder.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from raytensor.errors import DamagedCheckpoint, DataError
-from raytensor.training.folders import atomic_folder
+from raytensor import disk
+from raytensor.config.optimizers import MOMENTS
+from raytensor.errors import DamagedCheckpoint, DataError, cause_of
+from raytensor.training import devices
 from raytensor.training.ranks import Ranks
-from raytensor.training.recipe import ADAMW, MOMENTUM
 
 FORMAT = 3
-MOMENTS = (*ADAMW, *MOMENTUM)
+MOMENT_NAMES = tuple(dict.fromkeys(name for moments in MOMENTS.values() for name in moments.names))
 
 Shapes = Mapping[str, tuple[int, ...]]
 T = TypeVar("T")
@@ -50,23 +51,23 @@ def save(
     optimizer: str,
     position: Mapping[str, Any],
 ) -> None:
-    """Write a checkpoint; all ranks call it together, and it is whole when it returns.
+    """Write a checkpoint. All ranks call it together; it is complete when it returns.
 
     shapes    of all trained parameters by name.
-    read      gives "param" and, once there are some, the moments of one parameter, whole, in float32. All ranks call it
+    read      gives "param" and, if there are some, the moments of one parameter: whole, in float32. All ranks call it
               for all parameters in the same order.
-    position  what the caller needs to go on: where it stands in its data. JSON.
+    position  what the caller needs to continue, such as the position in its data. JSON.
     """
     owners = _owners(shapes, ranks.size)
     with ExitStack() as stack:
-        new = ranks.broadcast(stack.enter_context(atomic_folder(folder)) if ranks.first else None)
+        new = ranks.broadcast(stack.enter_context(disk.new_folder(folder)) if ranks.first else None)
         parameters: dict[str, torch.Tensor] = {}
         others: dict[str, torch.Tensor] = _random_states(ranks)
         for name in shapes:
             values = read(name)
             if owners[name] == ranks.rank:
                 parameters[name] = values["param"].contiguous()
-                others.update({f"{name}.{key}": values[key].contiguous() for key in MOMENTS if key in values})
+                others.update({f"{name}.{key}": values[key].contiguous() for key in MOMENT_NAMES if key in values})
         written = {}
         for kind, tensors in (("model", parameters), ("optimizer", others)):
             path = new / _file(kind, ranks)
@@ -84,13 +85,14 @@ def save(
                 "position": dict(position),
             }
             (new / "engine.json").write_text(json.dumps(manifest | {"xxh3": _seal(manifest)}))
-    ranks.gather(None)  # nobody goes on before the folder is there
+    ranks.gather(None)  # no rank continues before the folder is there
 
 
 class Reader:
-    """A checkpoint, checked before anything is taken from it.
+    """An open checkpoint, verified by the constructor.
 
-    Raises `DamagedCheckpoint` that says what is missing or damaged, `DataError` when it is of another model or optimizer.
+    Raises `DamagedCheckpoint` that names what is missing or damaged, `DataError` when it is of another model or
+    optimizer.
     """
 
     def __init__(self, folder: Path, shapes: Shapes, optimizer: str = "adamw") -> None:
@@ -109,21 +111,16 @@ class Reader:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damage(f"engine.json is damaged: {error!r}") from error
         if trained_with != optimizer:
-            why = (
-                f"it was trained with another optimizer ({trained_with}), this one is {optimizer}; take {trained_with}"
-            )
-            raise DataError(_refusal(folder, why))
+            why = f"it was trained with another optimizer ({trained_with}), this one is {optimizer}"
+            raise DataError(_refusal(folder, f"{why}; take {trained_with}"))
         self._same_model({name: tuple(shape) for name, shape in found.items()}, shapes)
         for name, entry in files.items():
             path = folder / name
             if not path.is_file():
-                raise self._damage(
-                    f"{name} is missing: the part of one of the {self.written_by['ranks']} ranks that wrote it"
-                )
-            if path.stat().st_size != entry["bytes"]:
-                raise self._damage(
-                    f"{name} is damaged: it has {path.stat().st_size} bytes of the {entry['bytes']} that were written"
-                )
+                ranks = self.written_by["ranks"]
+                raise self._damage(f"{name} is missing: the part of one of the {ranks} ranks that wrote it")
+            if (size := path.stat().st_size) != entry["bytes"]:
+                raise self._damage(f"{name} is damaged: it has {size} bytes of the {entry['bytes']} that were written")
             if _digest(path) != entry["xxh3"]:
                 raise self._damage(f"{name} is damaged: its hash is not the one that was written")
         self._where: dict[str, Any] = {}
@@ -132,7 +129,7 @@ class Reader:
                 opened = safe_open(folder / name, framework="pt")
                 self._where.update(dict.fromkeys(opened.keys(), opened))
         except (OSError, SafetensorError) as error:
-            raise self._damage(str(error).splitlines()[0]) from error
+            raise self._damage(cause_of(error)) from error
         missing = [name for name in shapes if name not in self._where]
         if missing:
             raise self._damage(f"the parameter {missing[0]} is in none of its files")
@@ -140,19 +137,16 @@ class Reader:
     def __getitem__(self, name: str) -> dict[str, torch.Tensor]:
         """ "param" and the moments of one parameter, whole, in float32."""
         found = {"param": self._where[name].get_tensor(name)}
-        for key in MOMENTS:
+        for key in MOMENT_NAMES:
             if f"{name}.{key}" in self._where:
                 found[key] = self._where[f"{name}.{key}"].get_tensor(f"{name}.{key}")
         return found
 
     def restore_random(self, ranks: Ranks) -> None:
-        """Take over this rank's random state, if as many ranks wrote it as there are now; else it stays as it is."""
-        if self.written_by["ranks"] != ranks.size:
-            return
-        for kind, put in (("cpu", torch.set_rng_state), ("cuda", torch.cuda.set_rng_state)):
-            key = f"random.{ranks.rank}.{kind}"
-            if key in self._where and (kind == "cpu" or ranks.device.type == "cuda"):
-                put(self._where[key].get_tensor(key))
+        """Restore this rank's random state, if as many ranks wrote it as there are now; otherwise leave it."""
+        start = f"random.{ranks.rank}."
+        for key in [key for key in self._where if key.startswith(start) and self.written_by["ranks"] == ranks.size]:
+            devices.restore_random_state(key.removeprefix(start), self._where[key].get_tensor(key), ranks.device)
 
     def _same_model(self, found: Shapes, wanted: Shapes) -> None:
         if found == wanted:
@@ -168,7 +162,7 @@ class Reader:
 
 
 def read(folder: Path, shapes: Shapes, ranks: Ranks, optimizer: str) -> Reader:
-    """A `Reader`; all ranks call it together. What one of them refuses is refused on all, before any has taken anything."""
+    """A `Reader`. All ranks call it together. What one rank refuses is refused on all, before any restores a state."""
     found: Reader | None = None
     refusal: DataError | None = None
     try:
@@ -183,10 +177,12 @@ def read(folder: Path, shapes: Shapes, ranks: Ranks, optimizer: str) -> Reader:
 
 
 def load_newest(places: Iterable[Path], load: Callable[[Path], T]) -> tuple[Path, T, list[DamagedCheckpoint]]:
-    """Load the first of `places` (newest first) that is whole, by `load`, which raises `DamagedCheckpoint` for one that is
-    not and then has changed nothing. Returns its place, what `load` gave, and what was wrong with those passed over.
+    """Load the first intact checkpoint of `places`, which are sorted newest first.
 
-    Raises `DamagedCheckpoint` with the fix when none is whole. Another refusal (of another model, say) is not passed over.
+    load  raises `DamagedCheckpoint` for a checkpoint that is not intact, and then has changed nothing.
+
+    Returns its place, what `load` returned, and the errors of the newer ones. Raises `DamagedCheckpoint` with the fix
+    when none is intact. Any other error (another model, for example) is raised as it is.
     """
     damaged: list[DamagedCheckpoint] = []
     for place in places:
@@ -205,7 +201,7 @@ def _refusal(folder: Path, why: str) -> str:
 
 
 def _owners(shapes: Shapes, size: int) -> dict[str, int]:
-    """Which rank writes which parameter: the largest first, each to the rank that has least to write."""
+    """The rank that writes each parameter: the largest first, each to the rank that has least to write so far."""
     load, owners = [0] * size, {}
     for name in sorted(shapes, key=lambda name: (-torch.Size(shapes[name]).numel(), name)):
         owners[name] = min(range(size), key=lambda rank: (load[rank], rank))
@@ -219,14 +215,11 @@ def _file(kind: str, ranks: Ranks) -> str:
 
 
 def _random_states(ranks: Ranks) -> dict[str, torch.Tensor]:
-    states = {f"random.{ranks.rank}.cpu": torch.get_rng_state()}
-    if ranks.device.type == "cuda":
-        states[f"random.{ranks.rank}.cuda"] = torch.cuda.get_rng_state()
-    return states
+    return {f"random.{ranks.rank}.{kind}": state for kind, state in devices.random_states(ranks.device).items()}
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:
-    """The hash of a manifest without its hash."""
+    """The hash of a manifest, computed without its own hash."""
     return xxhash.xxh3_64_hexdigest(json.dumps(manifest, sort_keys=True).encode())
 
 

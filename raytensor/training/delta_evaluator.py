@@ -1,8 +1,8 @@
-"""A model that is measured, changed a little, measured again, and put back exactly.
+"""Loss of a model before and after a parameter delta, which is applied in place and undone exactly.
 
-In: a model, a flat float32 vector of its parameters, token sequences. Out: losses. For judging updates: the change is
-applied in place and undone from remembered values, so a judgement costs two forwards and no reload.
-Knows nothing of who made a change.
+In: a model, a flat float32 vector of its parameters, deltas, token sequences. Out: losses.
+The delta is undone from remembered values, so a judgement costs two forward passes and no reload.
+Knows nothing of where a delta comes from.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import nn
 
 from raytensor.training.causal import Causal
 
-ROWS = 128  # of one forward: fixed, so that a loss never depends on what else is measured
-WORST = 100.0  # nats per token that a model without finite answers counts as
+ROWS = 128  # of one forward pass: fixed, so that a loss never depends on what is measured beside it
+WORST = 100.0  # nats per token, the loss of a model whose answers are not finite
 
 
-class Probe:
+class DeltaEvaluator:
     """model: of transformers, on one device. Its parameters become views of one vector, in the order of their names."""
 
     def __init__(self, model: nn.Module, device: str = "cpu") -> None:
@@ -35,16 +35,17 @@ class Probe:
 
     @property
     def size(self) -> int:
+        """Number of parameters."""
         return len(self._flat)
 
     def set(self, vector: np.ndarray) -> None:
-        """Take over all parameters: float32 [size]."""
+        """Set all parameters: float32 [size]."""
         assert vector.shape == (self.size,)
         self._flat.copy_(torch.from_numpy(np.ascontiguousarray(vector, np.float32)))
 
     @contextlib.contextmanager
-    def less(self, places: np.ndarray, values: np.ndarray) -> Iterator[None]:
-        """The model with `values` subtracted at `places`, both [n]; as it was when the block ends, to the bit."""
+    def subtracted(self, places: np.ndarray, values: np.ndarray) -> Iterator[None]:
+        """The model with `values` subtracted at `places`, both [n], within the block; restored to the bit after it."""
         at = torch.from_numpy(places).to(self._flat.device)
         before = self._flat[at]
         self._flat[at] = before - torch.from_numpy(values).to(self._flat.device)
@@ -55,7 +56,7 @@ class Probe:
 
     @torch.inference_mode()
     def loss(self, tokens: np.ndarray) -> float:
-        """Mean loss of int [B, T + 1] in nats per token; `WORST` where it is not finite or larger."""
+        """Mean loss of int [B, T + 1] in nats per token; at most `WORST`, and `WORST` where it is not finite."""
         total = 0.0
         for start in range(0, len(tokens), ROWS):
             rows = torch.from_numpy(tokens[start : start + ROWS].astype(np.int64)).to(self._flat.device)

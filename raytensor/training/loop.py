@@ -2,9 +2,9 @@
 
     PackedStream -> Engine.train_steps -> Progress;   every `checkpoint_every` steps -> <folder>/checkpoints/step-<n>/
 
-In: a `TrainConfig`, this rank's place, the run folder (one that all ranks see). Out: checkpoints, an export in
-transformers' format, `Progress` values through `report`, on the first rank. A new process goes on from the newest
-checkpoint in the folder that is whole, on any number of ranks and with any engine. Knows nothing of Ray.
+In: a `TrainConfig`, this rank's place, the run folder (which all ranks see). Out: checkpoints, an export in
+transformers' format, `Progress` values through `report`. A new process continues from the newest intact checkpoint in
+the folder, on any number of ranks and with any engine. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -25,24 +25,29 @@ from raytensor.config.train import TrainConfig
 from raytensor.data import assign, corpus, tokenizer
 from raytensor.data.packed import PackedStream
 from raytensor.errors import DataError
-from raytensor.training import checkpoint, models
+from raytensor.training import checkpoint, devices, models
 from raytensor.training import engine as engines
 from raytensor.training.models import ModelSpec
 from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
 
-# Dense bfloat16 peak of a device, FLOP/s, by a part of its name (the vendors' data sheets, without sparsity).
+# Dense bfloat16 peak of a device in FLOP/s, by a part of its name (data sheets of the vendor, without sparsity).
 PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12}
 
 
 class CannotResume(DataError):
-    """What is in the folder can't be gone on with; raised on every rank alike, before the first step."""
+    """The training can't continue from what is in the folder. Raised on every rank alike, before the first step."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """loss: mean training loss of the steps since the last one, nats per token. heldout: held-out loss, when measured.
-    mfu: model-FLOPs utilisation, on a device whose peak is known."""
+    """The steps since the last `Progress`.
+
+    loss     mean training loss, nats per token.
+    rate     learning rate of the last step.
+    mfu      model FLOPs utilisation, on a device whose peak is known.
+    heldout  held-out loss in nats per token, where it was measured.
+    """
 
     step: int
     steps: int
@@ -57,7 +62,7 @@ class Progress:
 
 
 def spec_of(cfg: TrainConfig, vocab_size: int) -> ModelSpec:
-    """The model that a configuration means."""
+    """The model of a configuration."""
     training = cfg.training
     return ModelSpec(
         training.model,
@@ -76,8 +81,10 @@ def run(
     report: Callable[[Progress], None],
     warn: Callable[[str], None] = print,
 ) -> None:
-    """Train to the last step, then export. `report` is called on every rank, with equal steps; `warn` on the first, with a
-    line for a checkpoint that is damaged and was passed over.
+    """Train to the last step, then export.
+
+    report  called on every rank, at the same steps.
+    warn    called on the first rank, with a line for each damaged checkpoint that was skipped.
 
     Raises `CannotResume` for checkpoints that are damaged, or of another model, optimizer or corpus.
     """
@@ -89,7 +96,8 @@ def run(
     stream = PackedStream(cfg.data, coder, seq_len=training.seq_len, batch_size=training.batch_size)
     model = models.build(spec)
     flops = models.flops_per_token(model, training.seq_len)
-    engine = engines.make(training.engine, model, recipe_of(cfg), ranks)
+    recipe = recipe_of(cfg)
+    engine = engines.make(training.engine, model, recipe, ranks)
     points = folder / "checkpoints"
     try:
         position = _resume(points, engine, ranks, warn)
@@ -100,33 +108,26 @@ def run(
     questions = _questions(cfg, coder)
     while engine.steps < training.steps:
         began, before = time.perf_counter(), engine.steps
-        due = min(
-            _next(before, every, training.steps)
-            for every in (training.log_every, training.checkpoint_every, training.heldout_every)
-        )
+        intervals = (training.log_every, training.checkpoint_every, training.heldout_every)
+        due = min(_next(before, every, training.steps) for every in intervals)
         loss = engine.train_steps(stream.batch() for _ in range(due - before))
         seconds = time.perf_counter() - began
         last = due == training.steps
-        heldout = (
-            _heldout_loss(engine, questions)
-            if _is_due(due, training.heldout_every) or (last and training.heldout_every)
-            else None
-        )
+        measures = _is_due(due, training.heldout_every) or (last and training.heldout_every)
         per_s = (due - before) * training.batch_size * training.seq_len / seconds
-        report(
-            Progress(
-                step=due,
-                steps=training.steps,
-                loss=loss,
-                rate=engine.recipe.rate(due),
-                tokens_per_s=per_s,
-                eta_s=(training.steps - due) * training.batch_size * training.seq_len / per_s,
-                ranks=ranks.size,
-                epoch=stream.epoch,
-                mfu=_utilisation(per_s * flops / ranks.size, ranks.device),
-                heldout=heldout,
-            )
+        progress = Progress(
+            step=due,
+            steps=training.steps,
+            loss=loss,
+            rate=recipe.rate(due),
+            tokens_per_s=per_s,
+            eta_s=(training.steps - due) * training.batch_size * training.seq_len / per_s,
+            ranks=ranks.size,
+            epoch=stream.epoch,
+            mfu=_utilisation(per_s * flops / ranks.size, ranks.device),
+            heldout=_heldout_loss(engine, questions) if measures else None,
         )
+        report(progress)
         if last or _is_due(due, training.checkpoint_every):
             engine.save(points / f"step-{due:07d}", {"stream": stream.state()})
             if ranks.first:
@@ -138,7 +139,7 @@ def run(
 
 
 def recipe_of(cfg: TrainConfig) -> Recipe:
-    """How the configuration trains."""
+    """The recipe of a configuration."""
     training = cfg.training
     return Recipe(
         optimizer=training.optimizer,
@@ -159,14 +160,14 @@ def recipe_of(cfg: TrainConfig) -> Recipe:
 def _resume(
     points: Path, engine: engines.Engine, ranks: Ranks, warn: Callable[[str], None]
 ) -> Mapping[str, Any] | None:
-    """The position of the newest checkpoint that is whole, its state taken over; None when there is no checkpoint."""
+    """Restore the newest intact checkpoint. Returns its position; None when there is no checkpoint."""
     steps = ranks.broadcast(sorted(_steps(points), reverse=True))
     if not steps:
         return None
     place, position, damaged = checkpoint.load_newest([points / f"step-{n:07d}" for n in steps], engine.load)
     for step, why in zip(steps, damaged, strict=False) if ranks.first else ():
-        warn(f"{why}; going on from {place.name}")
-        # Kept for whoever wants to look, and no more counted as one of those that are kept.
+        warn(f"{why}; continuing from {place.name}")
+        # Kept for inspection, under a name that `prune` does not count.
         aside = points / f"damaged-step-{step:07d}"
         shutil.rmtree(aside, ignore_errors=True)
         (points / f"step-{step:07d}").rename(aside)
@@ -193,7 +194,7 @@ def _is_due(step: int, every: int) -> bool:
 
 
 def _tokenizer(cfg: TrainConfig, ranks: Ranks) -> tokenizer.Tokenizer:
-    """The tokenizer; on the first rank first, since it may have to train it."""
+    """The tokenizer. The first rank loads it first, because that may train it."""
     key = corpus.fingerprint(cfg.data)
 
     def load() -> tokenizer.Tokenizer:
@@ -211,7 +212,7 @@ def _tokenizer(cfg: TrainConfig, ranks: Ranks) -> tokenizer.Tokenizer:
 
 
 def _questions(cfg: TrainConfig, coder: tokenizer.Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Contexts int32 [B, T], lengths and the tokens that follow int32 [B]: a fixed draw from the held-out text."""
+    """Contexts int32 [B, T], their lengths and next tokens, int32 [B]: a fixed draw from the held-out text."""
     training = cfg.training
     tokens, pieces = 0, []
     for text in corpus.documents(cfg.data, heldout=True):
@@ -222,13 +223,13 @@ def _questions(cfg: TrainConfig, coder: tokenizer.Tokenizer) -> tuple[np.ndarray
     window = min(training.seq_len, 128) + 1
     if tokens <= window:
         raise DataError(
-            f"the held-out part of data.source={cfg.data.source!r} has {tokens} tokens; more than {window} are needed: raise data.heldout_share (now {cfg.data.heldout_share})"
+            f"the held-out part of data.source={cfg.data.source!r} has {tokens} tokens; more than {window} are needed: "
+            f"raise data.heldout_share (now {cfg.data.heldout_share})"
         )
     text = np.concatenate(pieces).astype(np.int32)
     starts = assign.question_starts(cfg.seed, 0, "held-out", training.heldout_rows, window, len(text))
-    cuts = assign.question_cuts(
-        cfg.seed, 0, "held-out", "train", training.heldout_rows, max(1, (window - 1) // 2), window - 1
-    )
+    shortest = max(1, (window - 1) // 2)
+    cuts = assign.question_cuts(cfg.seed, 0, "held-out", "train", training.heldout_rows, shortest, window - 1)
     contexts, targets = assign.cut_windows(text, starts, cuts, window - 1)
     return contexts, cuts, targets
 
@@ -239,7 +240,7 @@ def _heldout_loss(engine: engines.Engine, questions: tuple[np.ndarray, np.ndarra
 
 
 def _utilisation(flops_per_s: float, device: torch.device) -> float | None:
-    if device.type != "cuda":
+    if not devices.is_gpu(device):
         return None
     name = torch.cuda.get_device_name(device)
     peak = next((peak for part, peak in PEAKS.items() if part in name), None)

@@ -1,7 +1,7 @@
-"""Causal language models of transformers: by size preset, by name or folder, or small ones by their shape.
+"""Causal language models of transformers: by preset size, by name or folder, or small ones by their shape.
 
-In: a `ModelSpec`. Out: a model, bit-equal for equal specs on every rank; a folder that `from_pretrained` opens.
-Code of a model's folder is never run (`trust_remote_code` stays off). Knows nothing of training.
+In: a `ModelSpec`. Out: a model, bit-equal for equal specs on every rank; an export that `from_pretrained` opens.
+Code in a model's folder is never run (`trust_remote_code` stays off). Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
-from raytensor.errors import ConfigError
-from raytensor.training.folders import atomic_folder
+from raytensor import disk
+from raytensor.errors import ConfigError, cause_of
 
 # size -> (hidden, layers, heads, key/value heads, inner width, vocabulary, tied embeddings) of a Llama.
 LLAMA_SIZES = {
@@ -39,7 +40,7 @@ GPT2_SIZES = {
     "1.2B": (2048, 22, 16, 50257),
     "8B": (4096, 39, 32, 50257),
 }
-# Architectures whose configurations read as Llama's.
+# Architectures whose configurations have the fields of Llama's.
 LLAMA_LIKE = ("llama", "mistral", "qwen2")
 ARCHITECTURES = (*LLAMA_LIKE, "gpt2")
 
@@ -49,11 +50,11 @@ class ModelSpec:
     """Which model.
 
     name        a size ("124M": a Llama), architecture and size ("gpt2-124M"), a folder in transformers' format, or a
-                hub name; None takes a small Llama of `hidden`, `layers` and `heads`.
-    vocab_size  of the text; None keeps the preset's or the folder's own. A folder's must not be smaller.
-    seq_len     longest sequence.
-    seed        of random weights (and of LoRA's).
-    pretrained  take a folder's weights; False takes its shape only, with random weights.
+                hub name; None: a small Llama of `hidden`, `layers` and `heads`.
+    vocab_size  of the text; None keeps the vocabulary of the preset or folder. A folder's must not be smaller.
+    seq_len     longest sequence, in tokens.
+    seed        of random weights, including those of LoRA.
+    pretrained  load the weights of a folder; False takes its shape only, with random weights.
     lora_rank   above 0: the weights are frozen and low-rank adapters of this rank are trained.
     """
 
@@ -69,22 +70,16 @@ class ModelSpec:
 
 
 def build(spec: ModelSpec, *, meta: bool = False) -> nn.Module:
-    """The model on the CPU in float32; `meta`: without memory for its weights, to count them.
+    """The model, on the CPU in float32. `meta`: without memory for its weights, for counting them.
 
-    Raises `ConfigError` for a name that is neither a preset, nor a folder, nor a model that is cached or can be fetched.
+    Raises `ConfigError` for a name that is no preset, no folder, and no model that is cached or can be downloaded.
     """
-    from transformers import AutoModelForCausalLM
-
     config, has_weights = _config(spec)
-    cut = (
-        spec.name is not None
-        and not is_preset(spec.name)
-        and spec.vocab_size is not None
-        and config.vocab_size < spec.vocab_size
-    )
-    if cut:
+    named = spec.name is not None and not is_preset(spec.name)
+    if named and config.vocab_size < (spec.vocab_size or 0):
         raise ConfigError(
-            f"model={spec.name!r} has a vocabulary of {config.vocab_size} and the text one of {spec.vocab_size}; take the tokenizer that it was trained with, or a smaller data.vocab_size"
+            f"model={spec.name!r} has a vocabulary of {config.vocab_size} and the text one of {spec.vocab_size}; "
+            "take the tokenizer that it was trained with, or a smaller data.vocab_size"
         )
     config.use_cache = False
     _without_dropout(config)
@@ -94,6 +89,7 @@ def build(spec: ModelSpec, *, meta: bool = False) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         if has_weights:
+            assert spec.name is not None
             try:
                 model = AutoModelForCausalLM.from_pretrained(
                     spec.name, config=config, dtype=torch.float32, use_safetensors=True
@@ -106,7 +102,7 @@ def build(spec: ModelSpec, *, meta: bool = False) -> nn.Module:
 
 
 def refuse_unusable(spec: ModelSpec) -> int:
-    """Refuse a model that can't be built, without building it; returns its number of parameters.
+    """Check that a model can be built, without building it. Returns its number of parameters.
 
     Raises `ConfigError` for an unknown name, a missing folder, weights that can't be opened, a vocabulary too small.
     """
@@ -117,32 +113,31 @@ def refuse_unusable(spec: ModelSpec) -> int:
                 with safe_open(file, framework="pt"):
                     pass
             except (OSError, SafetensorError) as error:
-                raise ConfigError(
-                    f"model={spec.name!r}: {file.name} is damaged ({str(error).splitlines()[0]}); copy it again"
-                ) from error
+                why = f"{file.name} is damaged ({cause_of(error)}); copy it again"
+                raise ConfigError(f"model={spec.name!r}: {why}") from error
     return count
 
 
 def is_preset(name: str) -> bool:
-    """Whether a name is one of the presets."""
+    """Whether a name is a preset."""
     architecture, size = _split(name)
     return architecture in ARCHITECTURES and size in (GPT2_SIZES if architecture == "gpt2" else LLAMA_SIZES)
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Parameters, shared ones counted once."""
+    """Number of parameters; shared ones are counted once."""
     return sum(p.numel() for p in model.parameters())
 
 
 def flops_per_token(model: nn.Module, seq_len: int) -> float:
-    """Floating-point operations of a training step per token: 6 for each parameter that multiplies and 12 * layers *
+    """Floating-point operations of a training step per token: 6 for each parameter in a product and 12 * layers *
     hidden * seq_len for attention (PaLM, arXiv 2204.02311, appendix B; causal attention is counted in full, as there).
 
-    A table that is only looked up does not multiply; a tied one does, as the output embedding.
+    An input embedding is a look-up and is not counted, unless it is tied to the output embedding.
     """
-    config = model.config
-    table = model.get_input_embeddings().weight
-    tied = model.get_output_embeddings().weight is table
+    llm: Any = model
+    config, table = llm.config, llm.get_input_embeddings().weight
+    tied = llm.get_output_embeddings().weight is table
     params = num_parameters(model) - (0 if tied else table.numel())
     return 6.0 * params + 12.0 * config.num_hidden_layers * config.hidden_size * seq_len
 
@@ -150,18 +145,18 @@ def flops_per_token(model: nn.Module, seq_len: int) -> float:
 def export(
     spec: ModelSpec, weights: Mapping[str, torch.Tensor], folder: Path, tokenizer_json: str | None = None
 ) -> None:
-    """Write a folder that `AutoModelForCausalLM.from_pretrained` opens: config.json, safetensors, adapters merged in.
+    """Write a folder that `AutoModelForCausalLM.from_pretrained` opens: config.json and safetensors, adapters merged.
 
-    weights  of the trained parameters, as `Engine.weights` gives them on the first rank.
+    weights  of the trained parameters: `Engine.weights` of the first rank.
     """
-    model = build(spec)
+    model: Any = build(spec)
     found = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in weights.items():
             found[name].copy_(value)
     if spec.lora_rank:
         model = model.merge_and_unload()
-    with atomic_folder(folder) as new:
+    with disk.new_folder(folder) as new:
         model.save_pretrained(new)
         if tokenizer_json is not None:
             (new / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
@@ -174,9 +169,9 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _config(spec: ModelSpec) -> tuple[Any, bool]:
-    """The configuration of transformers, and whether there are weights to load."""
+    """(configuration of transformers, whether there are weights to load)."""
     if spec.name is None:
-        # The usual 0.02 is made for wide models; narrow ones learn faster from a larger start.
+        # The usual initializer_range of 0.02 suits wide models; narrow ones learn faster from a larger one.
         inner = max(16, round(8 * spec.hidden / 3 / 16) * 16)
         shape = (spec.hidden, spec.layers, spec.heads, spec.heads, inner, spec.vocab_size or 1024, True)
         return _llama("llama", shape, spec, initializer_range=0.5 / spec.hidden**0.5), False
@@ -185,16 +180,20 @@ def _config(spec: ModelSpec) -> tuple[Any, bool]:
     architecture, size = _split(spec.name)
     if architecture != "gpt2":
         return _llama(architecture, LLAMA_SIZES[size], spec), False
-    from transformers import GPT2Config
-
     hidden, layers, heads, vocab = GPT2_SIZES[size]
-    shape = {"n_embd": hidden, "n_layer": layers, "n_head": heads, "n_positions": max(1024, spec.seq_len)}
-    return GPT2Config(vocab_size=spec.vocab_size or vocab, bos_token_id=None, eos_token_id=0, **shape), False
+    config = GPT2Config(
+        n_embd=hidden,
+        n_layer=layers,
+        n_head=heads,
+        n_positions=max(1024, spec.seq_len),
+        vocab_size=spec.vocab_size or vocab,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
+    return config, False
 
 
 def _llama(architecture: str, shape: tuple[int, int, int, int, int, int, bool], spec: ModelSpec, **more: Any) -> Any:
-    from transformers import AutoConfig
-
     hidden, layers, heads, kv_heads, inner, vocab, tied = shape
     return AutoConfig.for_model(
         architecture,
@@ -213,14 +212,11 @@ def _llama(architecture: str, shape: tuple[int, int, int, int, int, int, bool], 
 
 
 def _known(spec: ModelSpec) -> tuple[Any, bool]:
-    from transformers import AutoConfig
-
     assert spec.name is not None
     folder = Path(spec.name).expanduser()
     if not folder.is_dir() and (folder.is_absolute() or spec.name.startswith((".", "~"))):
-        raise ConfigError(
-            f"model={spec.name!r}: there is no such folder; give one that holds config.json, or a size: {', '.join(LLAMA_SIZES)}"
-        )
+        fix = f"give one that holds config.json, or a size: {', '.join(LLAMA_SIZES)}"
+        raise ConfigError(f"model={spec.name!r}: there is no such folder; {fix}")
     try:
         config = AutoConfig.from_pretrained(folder if folder.is_dir() else spec.name)
     except (OSError, ValueError, KeyError) as error:
@@ -238,30 +234,27 @@ def _unusable(name: str | None, error: BaseException) -> ConfigError:
 
 
 def _without_dropout(config: Any) -> None:
-    """Training is a pure function of weights and batches, on any number of ranks."""
+    """Set all dropout to 0: training must be a pure function of weights and batches, on any number of ranks."""
     for key, value in config.to_dict().items():
         if ("dropout" in key or "pdrop" in key) and isinstance(value, float):
             setattr(config, key, 0.0)
 
 
-def _with_lora(model: nn.Module, spec: ModelSpec) -> nn.Module:
+def _with_lora(model: Any, spec: ModelSpec) -> nn.Module:
     if not spec.lora_rank:
         return model
-    try:
+    try:  # an optional dependency
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ConfigError(
             f"lora_rank={spec.lora_rank}: needs the package peft: pip install 'raytensor[lora]'"
         ) from error
     targets = {"gpt2": ["c_attn", "c_proj", "c_fc"]}.get(model.config.model_type, "all-linear")
-    fan_in = model.config.model_type == "gpt2"
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=spec.lora_rank,
-            lora_alpha=2 * spec.lora_rank,
-            target_modules=targets,
-            fan_in_fan_out=fan_in,
-            task_type="CAUSAL_LM",
-        ),
+    config = LoraConfig(
+        r=spec.lora_rank,
+        lora_alpha=2 * spec.lora_rank,
+        target_modules=targets,
+        fan_in_fan_out=model.config.model_type == "gpt2",
+        task_type="CAUSAL_LM",
     )
+    return get_peft_model(model, config)

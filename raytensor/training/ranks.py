@@ -1,7 +1,7 @@
-"""The processes that train one model together: who is who, how they meet, and which rows are whose.
+"""The processes that train one model together: their numbers, how they meet, and which rows each of them computes.
 
-In: a rank's number, the number of ranks, where they meet. Out: a joined process group (gloo on CPUs, NCCL on GPUs with
-gloo beside it for objects). Waits for: all ranks, at most `timeout_s`. Knows nothing of models or of Ray.
+In: a rank's number, the number of ranks, the address of the first. Out: a joined process group (gloo on CPUs; NCCL on
+GPUs, with gloo for objects). Waits for: all ranks, at most `timeout_s`. Knows nothing of models or of Ray.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-# A rank that has nothing to do waits for its next command as long as the group lives; a dead peer closes the socket.
+from raytensor.training import devices
+
+# Between commands a rank waits for as long as the group lives; a dead peer closes the socket.
 IDLE = datetime.timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One rank's place. The default is a process by itself, without a process group.
+    """One rank's place. The default is a single process without a process group.
 
-    control  gloo group for objects and for waiting between commands; None for a process by itself.
+    control  gloo group for objects and for waiting between commands; None for a single process.
     """
 
     rank: int = 0
@@ -34,19 +36,19 @@ class Ranks:
 
     @property
     def first(self) -> bool:
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def mine(self, rows: np.ndarray) -> np.ndarray:
         """This rank's equal, contiguous share of the rows. Raises `ValueError` when they don't divide."""
         if len(rows) % self.size:
-            raise ValueError(
-                f"{len(rows)} rows can't be shared evenly by {self.size} ranks; take a multiple of {self.size}"
-            )
+            fix = f"take a multiple of {self.size}"
+            raise ValueError(f"{len(rows)} rows can't be shared evenly by {self.size} ranks; {fix}")
         share = len(rows) // self.size
         return rows[self.rank * share : (self.rank + 1) * share]
 
     def broadcast(self, value: Any) -> Any:
-        """The first rank's `value`, on every rank; all of them must call it."""
+        """The first rank's `value`, on every rank. All ranks must call it."""
         if self.size == 1:
             return value
         box = [value]
@@ -54,7 +56,7 @@ class Ranks:
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's `value` in order, on every rank; all of them must call it."""
+        """Every rank's `value` in order, on every rank. All ranks must call it."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
@@ -62,7 +64,7 @@ class Ranks:
         return found
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """The mean over ranks of a tensor, on every rank; all of them must call it."""
+        """The mean over ranks of a tensor, on every rank. All ranks must call it."""
         if self.size > 1:
             dist.all_reduce(value)
             value /= self.size
@@ -70,21 +72,21 @@ class Ranks:
 
 
 def alone(device: str = "cpu") -> Ranks:
-    """A process by itself."""
-    return Ranks(device=_device(device))
+    """A single process."""
+    return Ranks(device=devices.open_device(device))
 
 
 def join(rank: int, size: int, address: tuple[str, int], device: str = "cpu", *, timeout_s: float = 120.0) -> Ranks:
-    """Meet the other ranks at `address` of rank 0. Raises torch's `DistStoreError` when they don't come in time.
+    """Meet the other ranks at `address` of rank 0. Raises torch's `DistStoreError` when they are late.
 
-    device  "cpu" or "cuda"; Ray shows each rank its own GPU only, which is device 0 to it.
+    device  "cpu" or "cuda".
     """
     host, port = address
     # DeepSpeed reads these; torch does not need them here.
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK="0", MASTER_ADDR=host, MASTER_PORT=str(port))
-    found = _device(device)
+    found = devices.open_device(device)
     dist.init_process_group(
-        "gloo" if found.type == "cpu" else "cpu:gloo,cuda:nccl",
+        devices.backend(found),
         init_method=f"tcp://{host}:{port}",
         rank=rank,
         world_size=size,
@@ -94,15 +96,9 @@ def join(rank: int, size: int, address: tuple[str, int], device: str = "cpu", *,
 
 
 def attach(device: torch.device) -> Ranks:
-    """The ranks of the process group that this process is in already (Ray Train makes one)."""
-    _use(device)
+    """The ranks of the process group that this process has joined already (Ray Train makes one)."""
+    devices.use(device)
     return Ranks(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo", timeout=IDLE))
-
-
-def leave() -> None:
-    """Leave the process group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def free_port() -> int:
@@ -110,18 +106,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
-
-
-def _device(name: str) -> torch.device:
-    if name == "cpu":
-        return torch.device("cpu")
-    found = torch.device("cuda", 0)
-    _use(found)
-    return found
-
-
-def _use(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        # TF32 for what stays in float32; bfloat16 products don't care.
-        torch.set_float32_matmul_precision("high")

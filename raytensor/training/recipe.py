@@ -1,7 +1,7 @@
-"""How a model is trained, whatever engine does it: optimizer, learning rate, weight decay, clipping, precision. Pure.
+"""How a model is trained, whatever the engine: optimizer, learning rate, weight decay, clipping, precision. Pure.
 
-In: numbers. Out: the rate of a step, torch's optimizers. Every engine takes both from here, so that a loss curve does not
-depend on the engine. Knows nothing of devices, ranks or data.
+In: numbers. Out: the learning rate of a step, torch's optimizers. Every engine takes both from here, so that a loss
+curve does not depend on the engine. Knows nothing of devices, ranks or data.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Any
 import torch
 from torch import nn
 
-# What optimizers keep of each parameter, by torch's names.
-ADAMW = ("exp_avg", "exp_avg_sq")
-MOMENTUM = ("momentum_buffer",)
+from raytensor.config.optimizers import MOMENTS, Moments
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Settings of a training.
 
-    optimizer                 adamw; sgd, with `momentum`; muon (Jordan et al. 2024, as torch has it from 2.9 on), which
-                              orthogonalises the steps of the hidden layers' matrices, with AdamW for all else. Its steps
-                              are as large as AdamW's, so that one `lr` does for both (Liu et al. 2025, arXiv 2502.16982).
+    optimizer                 a row of `config.optimizers.OPTIMIZERS`. muon (Jordan et al. 2024; torch has it from 2.9
+    on)
+                              orthogonalises the steps of the hidden layers' matrices and uses AdamW for the rest. Its
+                              steps are scaled to AdamW's, so that one `lr` fits both (Liu et al. 2025, arXiv
+                              2502.16982).
     lr                        learning rate after `warmup_steps` optimizer steps.
-    schedule                  constant, or cosine: down to `min_lr_share` of `lr` at step `total_steps`.
+    schedule                  constant, or cosine: falls to `min_lr_share` of `lr` at step `total_steps`.
     weight_decay              of matrices; vectors (norms, biases) are not decayed.
     clip                      largest norm of a step's gradient.
-    accumulate                forwards and backwards per optimizer step on each rank.
+    accumulate                forward and backward passes per optimizer step on each rank.
     precision                 fp32, or bf16: products in bfloat16, master weights and moments in float32.
-    activation_checkpointing  keep only the layers' inputs and compute the rest again in the backward.
+    activation_checkpointing  keep only the layers' inputs and compute the rest again in the backward pass.
     compile                   torch.compile; None: on a GPU only (on a CPU it costs a minute and gains nothing).
     """
 
@@ -62,7 +62,7 @@ class Recipe:
         return self.lr * (self.min_lr_share + (1.0 - self.min_lr_share) * 0.5 * (1.0 + math.cos(math.pi * done)))
 
     def groups(self, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
-        """Parameter groups: what multiplies is decayed, the norms' gains and the biases are not."""
+        """Parameter groups of torch: matrices are decayed; the gains of norms and the biases are not."""
         trained = [p for p in parameters if p.requires_grad]
         matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -71,9 +71,9 @@ class Recipe:
     def optimizers(
         self, parameters: Mapping[str, nn.Parameter], hidden: Collection[str] = ()
     ) -> list[torch.optim.Optimizer]:
-        """torch's own over `groups`; AdamW fused, which every engine gets, so that all round alike.
+        """torch's own optimizers over `groups`. AdamW is fused in every engine, so that all round alike.
 
-        hidden  names of the parameters that stand in the repeated layers; only muon asks.
+        hidden  names of the parameters of the repeated layers; needed where the optimizer reads whole matrices.
         """
         rest, found = parameters, []
         if self.optimizer == "muon":
@@ -82,11 +82,11 @@ class Recipe:
             settings = {"weight_decay": self.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
             found = [torch.optim.Muon(matrices.values(), lr=self.lr, **settings)] if matrices else []
         groups = self.groups(rest.values())
-        if self.optimizer == "sgd":
-            return [torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)]  # cut parameters have no fused one
-        return [*found, torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)] if groups else found
+        if self.optimizer == "sgd":  # the fused one does not take parameters that are cut over ranks
+            return [torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)]
+        return [*found, *([torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)] if groups else [])]
 
 
-def state_keys(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+def moments_of(optimizer: torch.optim.Optimizer) -> Moments:
     """What an optimizer keeps of each parameter."""
-    return ADAMW if isinstance(optimizer, torch.optim.AdamW) else MOMENTUM
+    return MOMENTS[type(optimizer).__name__]

@@ -1,8 +1,8 @@
-"""A model as one safetensors file: what a miner hands in, and what a stranger's file must be to be opened.
+"""A model as one safetensors file: what a miner submits, and the checks before a stranger's file is opened.
 
-In: a Llama, or bytes from anyone. Out: bytes, or a model in eval mode. The file's metadata holds the shape ("llama", JSON),
-its tensors the weights by their names in transformers. No code of a file is ever run, nothing is unpickled, and nothing
-is allocated before its size is known and allowed. Knows nothing of who sends it.
+In: a Llama, or bytes from anyone. Out: bytes, or a model in eval mode. The file's metadata holds the shape ("llama",
+JSON), its tensors the weights by their names in transformers. No code of a file is ever run, nothing is unpickled, and
+no memory is allocated before its size is known and allowed. Knows nothing of the sender.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from raytensor.errors import DataError
 
-# The shape: every number that decides what is computed. All of them must be there.
+# The shape: every number that the computation depends on. All of them are required.
 SHAPE = (
     "vocab_size",
     "hidden_size",
@@ -33,21 +36,21 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def digest(data: bytes) -> str:
-    """blake2b-256 of a file, hex: what a miner commits to."""
+    """blake2b-256 of a file, in hex: the digest that a miner commits to."""
     return hashlib.blake2b(data, digest_size=32).hexdigest()
 
 
 def pack(model: nn.Module) -> bytes:
-    """A Llama of transformers as a file."""
+    """A Llama of transformers as a file. Raises `DataError` if `unlike` has a reason."""
     return pack_weights(model.config, model.state_dict())
 
 
 def pack_weights(config: Any, weights: Mapping[str, torch.Tensor]) -> bytes:
-    """The weights of a Llama, by their names in transformers, as a file. Raises `DataError` if `unlike` has a reason."""
-    from safetensors.torch import save
-
+    """The weights of a Llama, by their names in transformers, as a file. Raises `DataError` if `unlike` has a
+    reason.
+    """
     if why := unlike(config):
-        raise DataError(f"the model can't be handed in as one file: {why}")
+        raise DataError(f"the model can't be submitted as one file: {why}")
     shape = _shape_of(config)
     tied = "lm_head.weight" if config.tie_word_embeddings else None
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items() if name != tied}
@@ -55,21 +58,22 @@ def pack_weights(config: Any, weights: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def unlike(config: Any) -> str | None:
-    """Why a model of this configuration is not what whoever opens its file would compute; None when it is.
+    """Why a model of this configuration would compute something else when opened from a file; None when it would not.
 
-    A file says the shape alone: the rest must be as in transformers' Llama by default.
+    A file holds the shape only; everything else must be the default of transformers' Llama.
     """
     if config.model_type != "llama":
         return f"it is a {config.model_type}, and files hold Llamas"
     opened = _llama(_shape_of(config))
     for name in ("hidden_act", "rms_norm_eps", "attention_bias", "mlp_bias", "head_dim", "rope_parameters"):
-        if getattr(config, name, None) != getattr(opened, name, None):
-            return f"its {name} is {getattr(config, name, None)!r}, and a file is opened with {getattr(opened, name, None)!r}"
+        mine, default = getattr(config, name, None), getattr(opened, name, None)
+        if mine != default:
+            return f"its {name} is {mine!r}, and a file is opened with {default!r}"
     return None
 
 
 def unpack(data: bytes, *, max_bytes: int, max_parameters: int, vocab_size: int) -> nn.Module:
-    """The model of a file, in eval mode on the CPU. Raises `DataError` that says which bound the file breaks.
+    """The model of a file, in eval mode on the CPU. Raises `DataError` that names the bound that the file breaks.
 
     vocab_size  of the text; the model's must be equal.
     """
@@ -86,12 +90,12 @@ def unpack(data: bytes, *, max_bytes: int, max_parameters: int, vocab_size: int)
     if shape["tie_word_embeddings"]:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     model.load_state_dict(tensors, strict=True, assign=True)
-    # Buffers of a model without memory hold nothing; rotary frequencies follow from the shape.
+    # Buffers of a meta model are empty; the rotary frequencies follow from the shape.
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     return model.eval()
 
 
-def _header(data: bytes) -> Mapping[str, object]:
+def _header(data: bytes) -> Mapping[str, Any]:
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= size <= min(MAX_HEADER_BYTES, len(data) - 8):
         raise DataError("not a safetensors file: its header is cut off or too large")
@@ -104,7 +108,7 @@ def _header(data: bytes) -> Mapping[str, object]:
     return header
 
 
-def _shape(header: Mapping[str, object]) -> dict[str, int]:
+def _shape(header: Mapping[str, Any]) -> dict[str, int]:
     try:
         shape = json.loads(header["__metadata__"]["llama"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -118,16 +122,15 @@ def _shape(header: Mapping[str, object]) -> dict[str, int]:
         raise DataError("tie_word_embeddings must be true or false")
     heads, kv_heads, hidden = (shape[name] for name in ("num_attention_heads", "num_key_value_heads", "hidden_size"))
     if hidden % (2 * heads) or heads % kv_heads:
-        raise DataError(
-            f"hidden_size={hidden} must be a multiple of 2 * {heads} heads, and the heads of {kv_heads} key/value heads"
-        )
+        why = f"must be a multiple of 2 * {heads} heads, and the heads of {kv_heads} key/value heads"
+        raise DataError(f"hidden_size={hidden} {why}")
     if shape["num_hidden_layers"] > MAX_LAYERS:
         raise DataError(f"num_hidden_layers={shape['num_hidden_layers']}: at most {MAX_LAYERS}")
     return shape
 
 
-def _empty(shape: Mapping[str, int], max_parameters: int) -> nn.Module:
-    """The model without memory for its weights."""
+def _empty(shape: Mapping[str, int], max_parameters: int) -> Any:
+    """The model on the meta device, without memory for its weights."""
     hidden, inner, heads = shape["hidden_size"], shape["intermediate_size"], shape["num_attention_heads"]
     kv_hidden = hidden // heads * shape["num_key_value_heads"]
     layer = 2 * hidden * (hidden + kv_hidden) + 3 * hidden * inner + 2 * hidden
@@ -135,8 +138,6 @@ def _empty(shape: Mapping[str, int], max_parameters: int) -> nn.Module:
     count = tables + shape["num_hidden_layers"] * layer + hidden
     if count > max_parameters:
         raise DataError(f"the model has {count} parameters; at most {max_parameters} are built")
-    from transformers import LlamaForCausalLM
-
     with torch.device("meta"):
         return LlamaForCausalLM(_llama(shape))
 
@@ -148,15 +149,11 @@ def _shape_of(config: Any) -> dict[str, int]:
 
 
 def _llama(shape: Mapping[str, int]) -> Any:
-    from transformers import LlamaConfig
-
-    return LlamaConfig(**shape, use_cache=False, bos_token_id=None, eos_token_id=0)
+    settings: dict[str, Any] = dict(shape)
+    return LlamaConfig(**settings, use_cache=False, bos_token_id=None, eos_token_id=0)
 
 
 def _tensors(data: bytes, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
         tensors = load(data)
     except (SafetensorError, KeyError, ValueError) as error:
@@ -164,10 +161,9 @@ def _tensors(data: bytes, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, to
     for name in sorted({*tensors, *wanted}):
         if name not in wanted or name not in tensors:
             raise DataError(f"tensor {name!r} is {'not of this model' if name in tensors else 'missing'}")
-        if tuple(tensors[name].shape) != wanted[name] or tensors[name].dtype not in DTYPES:
-            raise DataError(
-                f"tensor {name!r} is {tensors[name].dtype} {tuple(tensors[name].shape)}; the shape asks for {wanted[name]} floats"
-            )
+        shape, dtype = tuple(tensors[name].shape), tensors[name].dtype
+        if shape != wanted[name] or dtype not in DTYPES:
+            raise DataError(f"tensor {name!r} is {dtype} {shape}; the shape asks for {wanted[name]} floats")
         if not torch.isfinite(tensors[name]).all():
             raise DataError(f"tensor {name!r} holds numbers that are not finite")
     return tensors

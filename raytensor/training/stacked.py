@@ -1,15 +1,13 @@
-"""Many small models of one shape in one engine: each trains and answers as if it were alone, several at a time.
+"""Many small models of one shape in one engine. Each trains and answers as if alone; several are computed at a time.
 
 In: models, a recipe for each; batches and questions by model. Out: losses, log-probabilities, checkpoints by model.
-What may differ between models: weights, data, recipe (rate, warm-up, schedule, decay, betas, clip), steps taken, steps
-per call, checkpoints. What must be equal: the architecture (`Shape`). The shape of batches may differ, at a price: only
-equal ones are computed together.
+Models may differ in weights, data, recipe (rate, warm-up, schedule, decay, betas, clip), steps taken, steps per call
+and checkpoints. They must be equal in architecture (`Shape`). Shapes of batches may differ, but only equal ones are
+computed together. Bounds: `width` models are computed at once. On a CPU they run through all steps of a call, so that
+their data stays in the cache; a model with fewer steps than the others leaves the group when it is done.
 
-On a CPU a few models at a time go through all steps of a call: what they need then stays in the cache. A model that has
-fewer steps than its neighbours leaves the group when it is done.
-
-A model's numbers are the same bits whoever is beside it, and those of `PlainEngine` up to the order of float32 sums.
-Knows nothing of hotkeys, rounds, text or Ray.
+A model's numbers do not depend, to the bit, on the other models, and equal those of `PlainEngine` up to the order of
+float32 sums. Knows nothing of hotkeys, rounds, text or Ray.
 """
 
 from __future__ import annotations
@@ -22,22 +20,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from raytensor.training import checkpoint, stacked_adamw
+from raytensor.config.optimizers import MOMENTS, OPTIMIZERS
+from raytensor.training import checkpoint, devices, stacked_adamw
 from raytensor.training.ranks import alone
-from raytensor.training.recipe import ADAMW, Recipe
+from raytensor.training.recipe import Recipe
 from raytensor.training.stacked_llama import Shape, StackedLlama
 
-# Models that are computed at once. On a CPU 16 is a little faster than 8 or 32 at 119k parameters, whatever the batch.
+# Models that are computed at once. On a CPU, 16 is a little faster than 8 or 32 at 119k parameters, for any batch.
 CPU_WIDTH = 16
 GPU_WIDTH = 512
-ROWS = 64  # questions of one forward; fixed, so that the bits of an answer never depend on what else is asked
+KEYS = ("param", *MOMENTS["AdamW"].names)  # rows of a model's state
+ROWS = 64  # questions of one forward pass; fixed, so that the bits of an answer do not depend on other questions
 
 
 class StackedEngine:
     """models    equal in shape and stackable (`stackable`); they are read once and not kept.
     recipes   one per model.
     device    "cpu" or "cuda".
-    width     models computed at once, at most; None takes what suits the device.
+    width     models computed at once, at most; None: what suits the device.
+
     Raises `ValueError` for models or recipes that can't be stacked.
     """
 
@@ -50,8 +51,9 @@ class StackedEngine:
         width: int | None = None,
     ) -> None:
         self._device = torch.device(device)
-        self.width = width or (GPU_WIDTH if self._device.type == "cuda" else CPU_WIDTH)
-        self.shape: Shape | None = None
+        self._on_gpu = devices.is_gpu(self._device)
+        self.width = width or (GPU_WIDTH if self._on_gpu else CPU_WIDTH)
+        self._llama: StackedLlama | None = None  # made for the shape of the first model
         self.recipes: list[Recipe] = []
         self.steps: list[int] = []  # optimizer steps taken so far
         self._state: list[torch.Tensor | None] = []  # [3, P] each: parameters, first and second moments
@@ -63,28 +65,29 @@ class StackedEngine:
         return len(self._state)
 
     @property
+    def llama(self) -> StackedLlama:
+        """The arithmetic of the models' shape; there must be a model."""
+        assert self._llama is not None, "the stack is empty"
+        return self._llama
+
+    @property
     def members(self) -> list[StackedMember]:
         """Each model as an engine of its own."""
         return [StackedMember(self, number) for number in range(len(self))]
 
     def add(self, model: nn.Module, recipe: Recipe) -> StackedMember:
         """One more model; its number is the next."""
-        if (
-            recipe.optimizer != "adamw"
-            or recipe.accumulate != 1
-            or recipe.precision != "fp32"
-            or recipe.activation_checkpointing
-        ):
+        plain = recipe.accumulate == 1 and recipe.precision == "fp32" and not recipe.activation_checkpointing
+        if not (plain and OPTIMIZERS[recipe.optimizer].stackable):
             raise ValueError(
-                f"{recipe}: stacked models train with adamw in fp32, without accumulation or activation checkpointing; use the plain engine"
+                f"{recipe}: stacked models train with adamw in fp32, without accumulation or activation checkpointing; "
+                "use the plain engine"
             )
         shape = Shape.of(model)
-        if shape is None or self.shape not in (None, shape):
-            raise ValueError(
-                f"model {len(self)} ({type(model).__name__}) can't be stacked: {'no plain Llama' if shape is None else 'it has another shape'}"
-            )
-        if self.shape is None:
-            self.shape = shape
+        if shape is None or (self._llama is not None and self._llama.shape != shape):
+            why = "no plain Llama" if shape is None else "it has another shape"
+            raise ValueError(f"model {len(self)} ({type(model).__name__}) can't be stacked: {why}")
+        if self._llama is None:
             self._llama = StackedLlama(shape, self._device)
         state = torch.zeros(3, shape.num_parameters, device=self._device)
         weights = dict(model.named_parameters())
@@ -96,11 +99,13 @@ class StackedEngine:
         return StackedMember(self, len(self) - 1)
 
     def drop(self, number: int) -> None:
-        """Forget a model; the others keep their numbers."""
+        """Remove a model; the others keep their numbers."""
         self._state[number] = None
 
     def train(self, work: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """One optimizer step per batch: integers [S, B, T + 1] by model. Returns losses in nats per token, float32 [S], by model."""
+        """One optimizer step per batch, integers [S, B, T + 1] by model. Returns losses by model: float32 [S], nats
+        per token.
+        """
         found: dict[int, np.ndarray] = {number: np.zeros(0, np.float32) for number in work}
         for group in self._groups(
             {number: batches.shape[1:] for number, batches in work.items() if len(batches)}, lambda n: -len(work[n])
@@ -109,14 +114,16 @@ class StackedEngine:
         return found
 
     def log_probs(self, questions: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> dict[int, np.ndarray]:
-        """float32 [B, V] by model: log-probabilities after each context (int32 [B, T], right-padded; lengths int32 [B])."""
+        """float32 [B, V] by model: log-probabilities after each context (int32 [B, T], padded on the right; int32
+        [B]).
+        """
         found: dict[int, np.ndarray] = {}
         for group in self._groups({number: tokens.shape for number, (tokens, _) in questions.items()}, lambda n: n):
             self._enter(group, moments=False)
             tokens = self._to_device(np.stack([questions[number][0] for number in group]))
             lengths = self._to_device(np.stack([questions[number][1] for number in group]))
             parts = [
-                self._llama.log_probs(tokens[:, start : start + ROWS], lengths[:, start : start + ROWS]).cpu()
+                self.llama.log_probs(tokens[:, start : start + ROWS], lengths[:, start : start + ROWS]).cpu()
                 for start in range(0, tokens.shape[1], ROWS)
             ]
             found.update(zip(group, torch.cat(parts, dim=1).numpy(), strict=True))
@@ -127,12 +134,12 @@ class StackedEngine:
         return {name: values["param"] for name, values in self._named(number).items()}
 
     def save(self, number: int, folder: Path, position: Mapping[str, Any] | None = None) -> None:
-        """Write one model's state as the plain engine does, which can go on from it."""
+        """Write one model's state, as a checkpoint of the plain engine."""
         named = self._named(number)
         checkpoint.save(
             folder,
             alone(),
-            self.shape.parameters(),
+            self.llama.shape.parameters(),
             named.__getitem__,
             steps=self.steps[number],
             strategy="plain",
@@ -141,22 +148,21 @@ class StackedEngine:
         )
 
     def load(self, number: int, folder: Path) -> dict[str, Any]:
-        """Take over a state that any engine wrote; returns its position. Raises `DataError` as the plain engine does."""
-        found = checkpoint.Reader(folder, self.shape.parameters())
-        for name, at, size in _places(self.shape):
+        """Restore a state that any engine wrote; returns its position. Raises as `Engine.load`."""
+        found = checkpoint.Reader(folder, self.llama.shape.parameters())
+        for name, at, size in _places(self.llama.shape):
             values = found[name]
-            for row, key in enumerate(("param", *ADAMW)):
+            for row, key in enumerate(KEYS):
                 value = values.get(key)
-                self._of(number)[row, at : at + size.numel()] = (
-                    0.0 if value is None else value.flatten().to(self._device)
-                )
+                new = 0.0 if value is None else value.flatten().to(self._device)
+                self._of(number)[row, at : at + size.numel()] = new
         self.steps[number] = found.steps
         return found.position
 
     # ---------------------------------------------------------------------------------------------------- inside
 
     def _groups(self, shapes: Mapping[int, tuple[int, ...]], order: Any) -> Iterable[list[int]]:
-        """Models whose work has one shape, at most `width` together; neighbours in `order` share a group."""
+        """Groups of at most `width` models whose work has one shape, sorted by `order`."""
         for shape in sorted(set(shapes.values())):
             numbers = sorted(
                 (number for number, other in shapes.items() if other == shape), key=lambda n: (order(n), n)
@@ -165,8 +171,8 @@ class StackedEngine:
                 yield numbers[start : start + self.width]
 
     def _train_group(self, group: list[int], batches: list[np.ndarray]) -> dict[int, np.ndarray]:
-        """`group`: most steps first."""
-        llama = self._llama
+        """Train the models of one group, sorted by number of steps, most first."""
+        llama = self.llama
         self._enter(group, moments=True)
         losses = []
         for step in range(len(batches[0])):
@@ -178,8 +184,8 @@ class StackedEngine:
                 self._moments[:, :active],
                 [self.recipes[number] for number in group[:active]],
                 [self.steps[number] + step + 1 for number in group[:active]],
-                self.shape.num_decayed,
-                together=self._device.type == "cuda",
+                llama.shape.num_decayed,
+                together=self._on_gpu,
             )
         found = {}
         for place, number in enumerate(group):
@@ -190,8 +196,8 @@ class StackedEngine:
         return found
 
     def _enter(self, group: list[int], *, moments: bool) -> None:
-        """Put models side by side, where they are computed."""
-        llama = self._llama
+        """Copy the state of models to the rows that are computed."""
+        llama = self.llama
         llama.reserve(len(group))
         if self._moments.shape[1] < len(llama.rows):
             self._moments = torch.zeros(2, *llama.rows.shape, device=self._device)
@@ -207,12 +213,12 @@ class StackedEngine:
         return state
 
     def _named(self, number: int) -> dict[str, dict[str, torch.Tensor]]:
-        """Parameter and, once there are some, moments by name, on the CPU."""
+        """Parameter and, after the first step, moments by name, on the CPU."""
         state = self._of(number).cpu()
-        keys = ("param", *ADAMW) if self.steps[number] else ("param",)
+        keys = KEYS if self.steps[number] else KEYS[:1]
         return {
             name: {key: state[row, at : at + size.numel()].view(size).clone() for row, key in enumerate(keys)}
-            for name, at, size in _places(self.shape)
+            for name, at, size in _places(self.llama.shape)
         }
 
     def _to_device(self, numbers: np.ndarray) -> torch.Tensor:
@@ -220,7 +226,7 @@ class StackedEngine:
 
 
 class StackedMember:
-    """One model of a stack, as an `Engine` of its own."""
+    """One model of a stack as an `Engine`."""
 
     def __init__(self, stack: StackedEngine, number: int) -> None:
         self.stack = stack
@@ -253,7 +259,7 @@ def stackable(model: nn.Module) -> bool:
 
 
 def _places(shape: Shape) -> list[tuple[str, int, torch.Size]]:
-    """(name, first place in a row, size) of each parameter."""
+    """(name, offset in a row, size) of each parameter."""
     found, at = [], 0
     for name, size in shape.parameters().items():
         found.append((name, at, torch.Size(size)))

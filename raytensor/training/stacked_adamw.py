@@ -1,9 +1,9 @@
-"""AdamW (Loshchilov and Hutter 2019) for the rows of a stack, each with a recipe and a number of steps of its own.
+"""AdamW (Loshchilov and Hutter 2019) for the rows of a stack, each with its own recipe and number of steps.
 
 In: parameters, gradients and moments [C, P]. Out: the parameters and moments after one step, in place.
-Two ways with the same formulas, equal up to rounding: one model after another through torch's fused kernel, which reads
-everything once (a CPU's way: what it needs is in the cache), or all together (a GPU's: C small kernels would take longer
-to launch than to run).
+Two implementations of the same formulas, equal up to rounding: one model after another through torch's fused kernel,
+which reads everything once (for a CPU, whose cache holds one model), or all together (for a GPU, where C small kernels
+would take longer to launch than to run).
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ def step(
     *,
     together: bool,
 ) -> None:
-    """One step of each model; gradients are clipped in place.
+    """One step of each model. Gradients are clipped in place.
 
     moments      [2, C, P]: first and second.
-    counts       number of each model's step, counted from 1.
-    num_decayed  the first numbers of a row, which weight decay applies to.
+    counts       number of each model's step, from 1.
+    num_decayed  how many numbers at the start of a row weight decay applies to.
+    together     all models in each kernel, else one after another.
     """
     norms = torch.linalg.vector_norm(grads, dim=1)
     clips = torch.tensor([recipe.clip for recipe in recipes], device=rows.device)

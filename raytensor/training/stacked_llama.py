@@ -1,12 +1,12 @@
-"""The arithmetic of several small Llamas at once: one batched matrix product where each alone would make its own.
+"""The arithmetic of several small Llamas at once: one batched matrix product in place of one product per model.
 
-In: parameters [C, P] of C models of one shape (a row holds all of a model's parameters, one behind the other), tokens.
-Out: each model's loss and gradient, or its log-probabilities. The formulas are those of transformers' Llama: pre-norm,
-RoPE, causal attention, SwiGLU, tied embeddings. The backward is written out, into buffers that stay: for small models
-torch spends more time on allocating and recording than on numbers.
+In: parameters [C, P] of C models of one shape (a row holds all parameters of a model), tokens. Out: each model's loss
+and gradient, or its log-probabilities. The formulas are those of transformers' Llama: pre-norm, RoPE, causal
+attention, SwiGLU, tied embeddings. The backward pass is written out and uses fixed buffers, because torch spends more
+time on allocation and autograd than on the numbers of small models. Bounds: buffers of at most `KEPT_BUFFERS` shapes
+are kept. Knows nothing of optimizers, steps or files.
 
-Knows nothing of optimizers, steps or files. A model's numbers never depend on who is computed beside it, bit for bit:
-no sum runs over models, and all rows are of one length.
+A model's numbers do not depend, to the bit, on the other models: no sum runs over models, and all rows have one length.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ LAYER = (
     "mlp.up_proj",
     "mlp.down_proj",
 )
-KEPT_BUFFERS = 4  # shapes of batches or questions whose buffers stay
+KEPT_BUFFERS = 4  # shapes of batches or questions whose buffers are kept
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What models must share to be stacked. `of` reads it from a transformers model."""
+    """What models must share to be stacked."""
 
     vocab: int
     hidden: int
@@ -46,28 +46,22 @@ class Shape:
     @classmethod
     def of(cls, model: nn.Module) -> Shape | None:
         """The shape of a Llama with tied embeddings and as many key as query heads; None for any other model."""
-        c = model.config
+        llm: Any = model
+        c = llm.config
         plain = c.model_type == "llama" and c.tie_word_embeddings and c.num_key_value_heads == c.num_attention_heads
-        if (
-            not plain
-            or c.attention_bias
-            or c.mlp_bias
-            or c.hidden_act != "silu"
-            or c.hidden_size // c.num_attention_heads != c.head_dim
-        ):
+        if not plain or c.attention_bias or c.mlp_bias or c.hidden_act != "silu":
             return None
-        rotary = model.model.rotary_emb
-        if rotary.attention_scaling != 1.0 or not all(p.requires_grad for p in model.parameters()):
+        rotary, trained = llm.model.rotary_emb, all(p.requires_grad for p in model.parameters())
+        if c.hidden_size // c.num_attention_heads != c.head_dim or rotary.attention_scaling != 1.0 or not trained:
             return None
-        frequencies = tuple(rotary.inv_freq.tolist())
         return cls(
-            c.vocab_size,
-            c.hidden_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-            c.intermediate_size,
-            c.rms_norm_eps,
-            frequencies,
+            vocab=c.vocab_size,
+            hidden=c.hidden_size,
+            layers=c.num_hidden_layers,
+            heads=c.num_attention_heads,
+            inner=c.intermediate_size,
+            eps=c.rms_norm_eps,
+            inv_freq=tuple(rotary.inv_freq.tolist()),
         )
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
@@ -78,89 +72,83 @@ class Shape:
         for layer in range(self.layers):
             found.update({f"model.layers.{layer}.{part}.weight": wide.get(part, (h, h)) for part in LAYER})
         for layer in range(self.layers):
-            found.update(
-                {
-                    f"model.layers.{layer}.{part}.weight": (h,)
-                    for part in ("input_layernorm", "post_attention_layernorm")
-                }
-            )
+            norms = ("input_layernorm", "post_attention_layernorm")
+            found.update({f"model.layers.{layer}.{part}.weight": (h,) for part in norms})
         return found | {"model.norm.weight": (h,)}
 
     @property
     def num_decayed(self) -> int:
-        """Numbers of a row that belong to matrices."""
+        """Numbers of a row that belong to matrices; they come first."""
         return self.vocab * self.hidden + self.layers * (4 * self.hidden**2 + 3 * self.hidden * self.inner)
 
     @property
     def num_parameters(self) -> int:
+        """Length of a row."""
         return self.num_decayed + (2 * self.layers + 1) * self.hidden
 
 
 class _Weights:
-    """Views of rows [C, P] as matrices; q, k, v and gate, up lie side by side, so that one product makes all of them."""
+    """Views of rows [C, P] as matrices. q, k, v and gate, up are adjacent, so that one product computes all of them."""
 
     def __init__(self, rows: torch.Tensor, shape: Shape) -> None:
         h, i, at = shape.hidden, shape.inner, 0
 
-        def take(*size: int) -> torch.Tensor:
+        def view(*size: int) -> torch.Tensor:
             nonlocal at
             num = torch.Size(size).numel()
             at += num
             return rows[:, at - num : at].unflatten(1, size)
 
-        self.embed = take(shape.vocab, h)
-        self.layers = [(take(3 * h, h), take(h, h), take(2 * i, h), take(h, i)) for _ in range(shape.layers)]
-        self.norms = [(take(h), take(h)) for _ in range(shape.layers)]
-        self.norm = take(h)
+        self.embed = view(shape.vocab, h)
+        self.layers = [(view(3 * h, h), view(h, h), view(2 * i, h), view(h, i)) for _ in range(shape.layers)]
+        self.norms = [(view(h), view(h)) for _ in range(shape.layers)]
+        self.norm = view(h)
 
 
 class _Buffers:
-    """Room for one forward (and backward) of C models on B sequences of T tokens each."""
+    """Buffers of one forward (and backward) pass of C models on B sequences of T tokens each."""
 
     def __init__(
         self, shape: Shape, models: int, sequences: int, length: int, device: torch.device, *, train: bool
     ) -> None:
         h, i, n = shape.hidden, shape.inner, sequences * length
         self.length = length
+        self.train = train
 
-        def room(*size: int) -> torch.Tensor:
+        def buffer(*size: int) -> torch.Tensor:
             return torch.empty(models, n, *size, device=device)
 
         def layer() -> dict[str, torch.Tensor]:
             return {
-                "n1": room(h),
-                "r1": room(1),
-                "h1": room(h),
-                "qkv": room(3 * h),
-                "rotated": room(2 * h),
-                "n2": room(h),
-                "r2": room(1),
-                "h2": room(h),
-                "wide": room(2 * i),
-                "gated": room(i),
-                "inner": room(i),
+                "n1": buffer(h),
+                "r1": buffer(1),
+                "h1": buffer(h),
+                "qkv": buffer(3 * h),
+                "rotated": buffer(2 * h),
+                "n2": buffer(h),
+                "r2": buffer(1),
+                "h2": buffer(h),
+                "wide": buffer(2 * i),
+                "gated": buffer(i),
+                "inner": buffer(i),
             }
 
-        # Without a backward the layers take turns in one room.
-        self.layers = [layer() for _ in range(shape.layers)] if train else [layer()] * shape.layers
-        self.x, self.n, self.r, self.h = room(h), room(h), room(1), room(h)
+        # Without a backward pass all layers share one set of buffers.
+        self.layers: list[dict[str, Any]] = (
+            [layer() for _ in range(shape.layers)] if train else [layer()] * shape.layers
+        )
+        self.x, self.n, self.r, self.h = buffer(h), buffer(h), buffer(1), buffer(h)
         position = torch.arange(length, device=device, dtype=torch.float32)
         angles = position[:, None] * torch.tensor(shape.inv_freq, device=device)
         self.cos, self.sin = angles.cos()[:, None], angles.sin()[:, None]  # [T, 1, D / 2]
         self.first_id = shape.vocab * torch.arange(models, device=device)[:, None]
         if train:
-            self.logits = room(shape.vocab)
-            self.dh, self.dx, self.t, self.dot = room(h), room(h), room(h), room(1)
-            self.dwide, self.dinner, self.dinner2, self.dqkv, self.drotated = (
-                room(2 * i),
-                room(i),
-                room(i),
-                room(3 * h),
-                room(2 * h),
-            )
+            self.logits = buffer(shape.vocab)
+            self.dh, self.dx, self.t, self.dot = buffer(h), buffer(h), buffer(h), buffer(1)
+            self.dwide, self.dinner, self.dqkv = buffer(2 * i), buffer(i), buffer(3 * h)
 
     def of(self, models: int) -> _Buffers:
-        """The same room for the first `models` models only."""
+        """The same buffers for the first `models` models only."""
         view = object.__new__(_Buffers)
         view.__dict__.update(
             {key: v[:models] if isinstance(v, torch.Tensor) else v for key, v in self.__dict__.items()}
@@ -173,7 +161,7 @@ class _Buffers:
 class StackedLlama:
     """Computes with the first rows of `rows` and `grads` ([C, P], float32).
 
-    The caller puts models into the rows and takes them out again; a call says how many of them take part.
+    The caller copies models into the rows and out again; a call computes as many as its arguments hold.
     """
 
     def __init__(self, shape: Shape, device: torch.device) -> None:
@@ -185,7 +173,7 @@ class StackedLlama:
         self._views: dict[int, tuple[_Weights, _Weights]] = {}
 
     def reserve(self, models: int) -> None:
-        """Make room for as many models; what is in the rows is lost when there was less."""
+        """Make room for `models` rows. When the rows grow, their content is lost."""
         if len(self.rows) < models:
             self.rows = torch.zeros(models, self.shape.num_parameters, device=self._device)
             self.grads = torch.zeros_like(self.rows)
@@ -194,7 +182,7 @@ class StackedLlama:
 
     @torch.no_grad()
     def loss_and_grads(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Mean loss in nats per token of tokens int64 [C, B, T + 1], float32 [C]; gradients go to `grads[:C]`."""
+        """Mean loss in nats per token, float32 [C], of tokens int64 [C, B, T + 1]; writes gradients to `grads[:C]`."""
         models, sequences, length = tokens.shape
         length -= 1
         b = self._room(models, sequences, length, train=True)
@@ -214,7 +202,9 @@ class StackedLlama:
 
     @torch.no_grad()
     def log_probs(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """float32 [C, B, V]: log-probabilities of the token after each context (int64 [C, B, T], right-padded; [C, B])."""
+        """float32 [C, B, V]: log-probabilities after each context (int64 [C, B, T], padded on the right; lengths [C,
+        B]).
+        """
         models, sequences, length = tokens.shape
         b = self._room(models, sequences, length, train=False)
         weights, _ = self._view(models)
@@ -290,7 +280,7 @@ class StackedLlama:
         *,
         first: bool = False,
     ) -> None:
-        """dgain = sum dh n; dx += r (gain dh - n mean(gain dh n)). `dh` is used up."""
+        """dgain = sum dh n; dx += r (gain dh - n mean(gain dh n)). Overwrites `dh`."""
         torch.mul(dh, n, out=b.t)
         torch.sum(b.t, dim=1, out=dgain)
         dh.mul_(gain[:, None])
@@ -302,8 +292,8 @@ class StackedLlama:
         else:
             dx.addcmul_(dh, r)
 
-    def _attend(self, saved: dict[str, torch.Tensor], b: _Buffers) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """RoPE (Su et al. 2021, halves rotated) and causal attention: heads of all models are independent, so one call does all."""
+    def _attend(self, saved: dict[str, Any], b: _Buffers) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """RoPE (Su et al. 2021, rotated halves) and causal attention, for the heads of all models in one call."""
         length, heads = b.length, self.shape.heads
         qkv = saved["qkv"].view(-1, length, 3 * heads, self.shape.hidden // heads)
         rotated = saved["rotated"].view(-1, length, 2 * heads, qkv.shape[-1])
@@ -311,7 +301,7 @@ class StackedLlama:
         torch.mul(low, b.cos, out=new_low).addcmul_(high, b.sin, value=-1.0)
         torch.mul(high, b.cos, out=new_high).addcmul_(low, b.sin)
         parts = (rotated[:, :, :heads], rotated[:, :, heads:], qkv[:, :, 2 * heads :])
-        train = hasattr(b, "logits")
+        train = b.train
         q, k, v = (part.transpose(1, 2).detach().requires_grad_(train) for part in parts)
         with torch.set_grad_enabled(train):
             return scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v)
@@ -332,7 +322,7 @@ class StackedLlama:
             torch.mul(high, b.cos, out=new_high).addcmul_(low, b.sin, value=-1.0)
         dqkv[:, :, 2 * heads :].copy_(dv.transpose(1, 2))
 
-    # ----------------------------------------------------------------------------------------------------- rooms
+    # --------------------------------------------------------------------------------------------------- buffers
 
     def _room(self, models: int, sequences: int, length: int, *, train: bool) -> _Buffers:
         key = (sequences, length, train)

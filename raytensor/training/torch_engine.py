@@ -1,7 +1,7 @@
-"""Engines of plain torch: one device, DistributedDataParallel, or FSDP2 (`fully_shard`).
+"""The engines of plain torch: one device, DistributedDataParallel, or FSDP2 (`fully_shard`).
 
-In and out: as `Engine` says. ddp holds the whole model on every rank and averages gradients; fsdp2 holds a part of every
-layer's parameters, gradients and moments, and gathers a layer when it computes with it.
+In and out: as `Engine`. ddp holds the whole model on every rank and averages gradients. fsdp2 holds a part of every
+layer's parameters, gradients and moments, and gathers a layer while it computes with it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
+from raytensor.config.optimizers import OPTIMIZERS
+from raytensor.training import devices
 from raytensor.training.base import BaseEngine
 from raytensor.training.causal import layers
 from raytensor.training.ranks import Ranks, alone
-from raytensor.training.recipe import ADAMW, Recipe, state_keys
+from raytensor.training.recipe import Recipe, moments_of
 
 
 class TorchEngine(BaseEngine):
@@ -32,18 +37,18 @@ class TorchEngine(BaseEngine):
             self._shard()
         else:
             self._causal.to(ranks.device)
-        self._module: nn.Module = self._causal
+        self._module: Any = self._causal
         if strategy == "ddp":
-            device_ids = [ranks.device] if ranks.device.type == "cuda" else None
-            # Without buckets' views a step would hold two gradients.
+            device_ids = [ranks.device] if devices.is_gpu(ranks.device) else None
+            # Without views of the buckets a step would hold each gradient twice.
             self._module = nn.parallel.DistributedDataParallel(
                 self._causal, device_ids=device_ids, gradient_as_bucket_view=True
             )
-        # The loss is compiled, answers are not: their shapes change with every question.
+        # The loss is compiled. Predictions are not: their shapes change with every question.
         self._loss: Any = torch.compile(self._module) if self._compiles and strategy != "fsdp2" else self._module
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        inner = {id(p) for p in layers(model).parameters()} if recipe.optimizer == "muon" else ()
-        assert not inner or strategy in ("plain", "ddp"), "muon needs whole matrices"
+        inner = {id(p) for p in layers(model).parameters()}
+        assert not (OPTIMIZERS[recipe.optimizer].whole_matrices and strategy == "fsdp2"), recipe.optimizer
         hidden = [name for name, p in self._parameters.items() if id(p) in inner]
         self._optimizers = recipe.optimizers(self._parameters, hidden)
         self._optimizer_of = {
@@ -51,14 +56,11 @@ class TorchEngine(BaseEngine):
         }
 
     def _shard(self) -> None:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
         options: dict[str, Any] = {"mesh": init_device_mesh(self.ranks.device.type, (self.ranks.size,))}
         if self.recipe.precision == "bf16":
             options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         for layer in layers(self.model):
-            if self._compiles:  # by layers: what gathers them stays outside
+            if self._compiles:  # layer by layer: the gathering stays outside the graph
                 layer.compile()
             fully_shard(layer, **options)
         fully_shard(self._causal, **options)
@@ -69,7 +71,7 @@ class TorchEngine(BaseEngine):
 
     def _backward(self, tokens: torch.Tensor, *, last: bool) -> torch.Tensor:
         if self.strategy == "fsdp2":
-            self._causal.set_requires_gradient_sync(last)
+            self._module.set_requires_gradient_sync(last)
         unsynced = self.strategy == "ddp" and not last
         with self._module.no_sync() if unsynced else contextlib.nullcontext():
             with self._autocast():
@@ -89,24 +91,25 @@ class TorchEngine(BaseEngine):
         with self._autocast():
             found = self._causal(tokens, last)
         if self.strategy == "fsdp2":
-            self._causal.reshard()  # a later load must not meet gathered weights
+            self._module.reshard()  # a later load must not find gathered weights
         return found
 
     def _read(self, name: str) -> dict[str, torch.Tensor]:
         parameter = self._parameters[name]
         optimizer = self._optimizer_of[parameter]
         state = optimizer.state.get(parameter, {})
-        values = {"param": parameter.detach(), **{key: state[key] for key in state_keys(optimizer) if key in state}}
+        kept = {key: state[key] for key in moments_of(optimizer).names if key in state}
+        values = {"param": parameter.detach(), **kept}
         return {key: _whole(value).float().cpu() for key, value in values.items()}
 
     def _write(self, name: str, values: dict[str, torch.Tensor], steps: int) -> None:
         parameter = self._parameters[name]
         parameter.copy_(_like(values["param"], parameter))
         optimizer = self._optimizer_of[parameter]
-        keys = state_keys(optimizer)
-        if all(key in values for key in keys):
-            optimizer.state[parameter] = {key: _like(values[key], parameter) for key in keys}
-            if keys is ADAMW:
+        moments = moments_of(optimizer)
+        if all(key in values for key in moments.names):
+            optimizer.state[parameter] = {key: _like(values[key], parameter) for key in moments.names}
+            if moments.counts_steps:
                 optimizer.state[parameter]["step"] = torch.tensor(float(steps), device=self.ranks.device)
         else:
             optimizer.state.pop(parameter, None)
@@ -118,12 +121,10 @@ def _whole(value: torch.Tensor) -> torch.Tensor:
 
 
 def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """A tensor of the checkpoint where and as the parameter is: on its device, cut as it is cut."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
+    """A tensor of a checkpoint on the device of the parameter, and sharded like it."""
     if not isinstance(parameter, DTensor):
         return value.to(parameter.device, parameter.dtype, copy=True)
-    # Every rank read the same file: nothing needs to be sent.
+    # Every rank has read the same file, so nothing is sent.
     return distribute_tensor(
         value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
     )

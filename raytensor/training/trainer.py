@@ -1,9 +1,10 @@
 """The training loop on Ray Train: workers in a placement group, replaced when one is lost, fewer of them when elastic.
 
-In: a `TrainConfig`, the run folder. Out: what `loop.run` leaves in the folder, and `<folder>/training.jsonl`, a line per
-start, `Progress`, warning or refusal, written by the first rank. Waits for: the end of the training.
-A lost worker ends all of them; Ray starts a new group, which goes on from the newest checkpoint, at most `max_failures`
-times. Checkpoints are the engine's own and go straight to the folder: Ray copies nothing.
+In: a `TrainConfig`, the run folder. Out: the files of `loop.run`, and `<folder>/training.jsonl` with one line per
+start, `Progress`, warning or refusal, written by the first rank. Waits for: the end of the training. When a worker is
+lost, all of them end; Ray starts a new group, which continues from the newest checkpoint, at most `max_failures`
+times. Checkpoints are the engine's own and are written to the folder directly: Ray copies nothing. Knows nothing of
+the terminal.
 """
 
 from __future__ import annotations
@@ -15,19 +16,24 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray.train
+import ray.train.torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from raytensor import disk
 from raytensor.config.train import TrainConfig
-from raytensor.errors import ClusterError, DataError, RayTensorError
+from raytensor.errors import ClusterError, DataError, RayTensorError, cause_of
+from raytensor.training import devices, loop
+from raytensor.training.ranks import attach
 
 PROGRESS = "training.jsonl"
 
 
 def fit(cfg: TrainConfig, folder: Path) -> None:
-    """Train to the last step. Raises `ClusterError` with the cause when the workers were lost too often, `DataError` when
-    what is in the folder can't be gone on with."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
-
+    """Train to the last step. Raises `ClusterError` with the cause when the workers were lost too often, `DataError`
+    when the training can't continue from what is in the folder."""
     training = cfg.training
     before = len(_lines(folder))
     resources = {"CPU": training.cpus_per_rank} | ({"GPU": 1} if training.gpus_per_rank else {})
@@ -41,9 +47,9 @@ def fit(cfg: TrainConfig, folder: Path) -> None:
             resources_per_worker=resources,
             elastic_resize_monitor_interval_s=30.0,
         ),
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if training.gpus_per_rank else "gloo"),
+        torch_config=TorchConfig(backend=devices.GPU_BACKEND if training.gpus_per_rank else "gloo"),
         run_config=RunConfig(
-            name=f"attempt-{time.time_ns()}",  # a name that was used before would make it do nothing
+            name=f"attempt-{time.time_ns()}",  # Ray Train does nothing under a name that was used before
             storage_path=str(folder / "ray"),
             failure_config=FailureConfig(max_failures=training.max_failures),
         ),
@@ -51,25 +57,17 @@ def fit(cfg: TrainConfig, folder: Path) -> None:
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise ClusterError(
-            f"the training failed: {_cause(error)}\n  more: Ray's logs, and resume=auto goes on from the newest checkpoint"
-        ) from error
+        more = "see Ray's logs; resume=auto continues from the newest checkpoint"
+        raise ClusterError(f"the training failed: {_cause(error)}\n  more: {more}") from error
     for line in _lines(folder)[before:]:
         if "refusal" in line:
             raise DataError(line["refusal"])
 
 
 def _work(job: dict[str, Any]) -> None:
-    """One worker. Ray Train has made the process group."""
-    import ray.train
-    import ray.train.torch
-
-    from raytensor.training import loop
-    from raytensor.training.ranks import attach
-
+    """The main function of one worker, whose process group Ray Train has made."""
     cfg, folder = job["cfg"], Path(job["folder"])
-    device = ray.train.torch.get_device()
-    ranks = attach(device)
+    ranks = attach(ray.train.torch.get_device())
     pids = ranks.gather(os.getpid())
     if ranks.first:
         _append(folder, {"ranks": ranks.size, "pids": pids})
@@ -81,24 +79,22 @@ def _work(job: dict[str, Any]) -> None:
 
     try:
         loop.run(cfg, ranks, folder, report, lambda text: _append(folder, {"warning": text}))
-    except loop.CannotResume as error:  # in another group as well: not for Ray to try again
+    except loop.CannotResume as error:  # another group would fail as well, so Ray must not try again
         if ranks.first:
             _append(folder, {"refusal": str(error)})
 
 
 def _append(folder: Path, line: dict[str, Any]) -> None:
-    with (folder / PROGRESS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    disk.append_line(folder / PROGRESS, json.dumps(line))
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
     path = folder / PROGRESS
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for _, line in disk.whole_lines(path)] if path.exists() else []
 
 
 def _cause(error: BaseException) -> str:
-    """What a worker raised, without Ray's wrapping."""
+    """The error of a worker, without Ray's wrapping."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
         inner: BaseException | None = failure
@@ -106,5 +102,4 @@ def _cause(error: BaseException) -> str:
             inner = inner.__cause__
         if inner is not None:
             return str(inner)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return cause_of(error)

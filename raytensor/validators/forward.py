@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from raytensor import config
 from raytensor.errors import DataError
-from raytensor.training import single_file
+from raytensor.training import devices, single_file
 from raytensor.types import Submission
 
 KEPT = 3  # models that stay loaded
@@ -33,7 +33,7 @@ class LlamaForward:
     def __init__(self, rule: config.ModelEval, vocab_size: int) -> None:
         self._rule = rule
         self._vocab_size = vocab_size
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = devices.visible()
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
 
     def evaluate(

@@ -76,7 +76,7 @@ def test_an_older_checkpoint_takes_its_place(whole, tmp_path, damage):
     why = damage(points / KEPT[-1])
     cfg = settings(tmp_path, schedule="constant", steps=40)
     found, told = run(cfg, tmp_path / "run")
-    assert told == [f"the checkpoint {points / KEPT[-1]} can't be loaded: {why}; going on from step-0000025"]
+    assert told == [f"the checkpoint {points / KEPT[-1]} can't be loaded: {why}; continuing from step-0000025"]
     assert list(found) == [30, 35, 40] and {step: found[step] for step in rest} == rest  # bit for bit
     assert names(points) == ["damaged-step-0000030", "step-0000035", "step-0000040"]
 

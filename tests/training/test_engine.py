@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from raytensor import disk
 from raytensor.config import MinerProfile
 from raytensor.errors import DamagedCheckpoint, DataError
 from raytensor.miners.model import build, num_parameters
 from raytensor.training.engine import PlainEngine
-from raytensor.training.folders import atomic_folder
 
 V = 64
 PROFILE = MinerProfile(hidden=32, layers=2, heads=2)
@@ -229,15 +229,15 @@ def test_the_caller_s_position_and_the_random_state_come_back(tmp_path):
 
 def test_a_folder_appears_at_once_or_not_at_all(tmp_path):
     target = tmp_path / "point"
-    with pytest.raises(KeyError), atomic_folder(target) as new:
+    with pytest.raises(KeyError), disk.new_folder(target) as new:
         (new / "half").write_text("x")
         raise KeyError
     assert list(tmp_path.iterdir()) == []
     for content in ("old", "new"):
-        with atomic_folder(target) as new:
+        with disk.new_folder(target) as new:
             (new / content).write_text(content)
             assert not (target / content).exists()
     assert [path.name for path in target.iterdir()] == ["new"] and list(tmp_path.iterdir()) == [target]
-    with pytest.raises(KeyError), atomic_folder(target) as new:
+    with pytest.raises(KeyError), disk.new_folder(target) as new:
         raise KeyError
     assert [path.name for path in target.iterdir()] == ["new"]

@@ -21,7 +21,7 @@ from raytensor.jobs.sweep.store import Lineage, Store
 from raytensor.jobs.sweep.trial_data import Lessons, read_text
 from raytensor.jobs.sweep.trial_model import Pupil
 from raytensor.miners.model import make_engine
-from raytensor.training import ranks
+from raytensor.training import devices, ranks
 from raytensor.training.engine import Engine
 
 
@@ -44,7 +44,7 @@ class TrialRank:
         self._store = Store(folder, keep_all=keep_all)
         cfg = self._lessons.of(lineage)
         torch.set_num_threads(cfg.cluster.torch_threads)
-        device = "cuda" if cfg.profile.gpus_per_rank else "cpu"
+        device = devices.name_for(cfg.profile.gpus_per_rank)
         size = cfg.profile.ranks
         self._ranks = (
             ranks.join(rank, size, meeting, device, timeout_s=cfg.cluster.start_timeout_s)

@@ -38,6 +38,7 @@ from raytensor.jobs.sweep.space import Distribution, Point, compose, corners, ov
 from raytensor.jobs.sweep.store import Store, read_lineage
 from raytensor.jobs.sweep.trainable import Plan, Trial, bundles, hosted, trial_number
 from raytensor.miners.model import refuse_models
+from raytensor.training import devices
 
 METRIC = "heldout_loss"
 TRIALS_PER_HOST = 4  # at a time, unless max_concurrent says otherwise: a trial's process takes seconds to start
@@ -179,7 +180,7 @@ def start_hosts(cfg: SweepConfig, base: Sequence[str], text: Path, folder: Path,
         max_concurrency=CALLERS,
         scheduling_strategy="SPREAD",
     )
-    device = "cuda" if found.host_gpus else "cpu"
+    device = devices.name_for(found.host_gpus)
     hosts = [
         factory.remote(tuple(base), text, folder, device=device, threads=cfg.cluster.torch_threads, keep_all=keep_all)
         for _ in range(found.hosts)

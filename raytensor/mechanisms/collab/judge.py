@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from raytensor.mechanisms.collab.codec import Sparse
 from raytensor.mechanisms.collab.store import Store
-from raytensor.training.delta_evaluator import Probe
+from raytensor.training.delta_evaluator import DeltaEvaluator
 from raytensor.training.models import ModelSpec, build
 
 if TYPE_CHECKING:
@@ -25,22 +25,22 @@ class Judge:
         self.folder = folder
         self._store = Store(Path(folder))
         self.size = self._store.layout.size
-        self._probe = Probe(build(ModelSpec(**self._store.model)), device)
+        self._evaluator = DeltaEvaluator(build(ModelSpec(**self._store.model)), device)
         self._window = -1
         self._before: dict[bytes, float] = {}
 
     def measure(self, sealed: Window, update: Sparse, share: float) -> tuple[tuple[float, float], tuple[float, float]]:
         """(before, after) on the miner's own text and on random text, nats per token, with `share` of the update applied."""
         if sealed.window != self._window:
-            self._probe.set(self._store.before(sealed.window)[0])
+            self._evaluator.set(self._store.before(sealed.window)[0])
             self._window = sealed.window
             self._before.clear()
         befores = []
         for tokens in (sealed.own, sealed.random):
             key = tokens.tobytes()
             if key not in self._before:
-                self._before[key] = self._probe.loss(tokens)
+                self._before[key] = self._evaluator.loss(tokens)
             befores.append(self._before[key])
-        with self._probe.less(update.places, update.values * share):
-            own, random = self._probe.loss(sealed.own), self._probe.loss(sealed.random)
+        with self._evaluator.subtracted(update.places, update.values * share):
+            own, random = self._evaluator.loss(sealed.own), self._evaluator.loss(sealed.random)
         return (befores[0], own), (befores[1], random)

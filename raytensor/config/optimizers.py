@@ -1,0 +1,91 @@
+"""The training engines and the optimizers: one row for each.
+
+In: nothing. Out: `ENGINES` and `OPTIMIZERS`, which the checks, the help texts, the engines and the checkpoints read;
+`MOMENTS`, what torch's optimizer classes keep of each parameter. To add an optimizer, add its rows here and construct
+it in `training/recipe.py`. Knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a model is trained and spread over processes.
+
+    parallel     runs on several ranks.
+    cuts         holds a part of each matrix on a rank, never a whole one.
+    """
+
+    help: str
+    parallel: bool = True
+    cuts: bool = False
+
+
+ENGINES = {
+    "plain": Engine("one process", parallel=False),
+    "ddp": Engine("torch's DistributedDataParallel: whole model on every rank"),
+    "fsdp2": Engine("torch's FSDP2: parameters, gradients and moments cut over ranks", cuts=True),
+    "zero1": Engine("DeepSpeed: moments cut over ranks", cuts=True),
+    "zero2": Engine("DeepSpeed: moments and gradients cut", cuts=True),
+    "zero3": Engine("DeepSpeed: moments, gradients and parameters cut", cuts=True),
+}
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What an optimizer needs.
+
+    whole_matrices  its step reads whole matrices, so engines that cut them can't run it.
+    least_torch     first version of torch that has it.
+    stackable       whether `training/stacked_adamw.py` computes it for a stack of models.
+    """
+
+    help: str
+    whole_matrices: bool = False
+    least_torch: tuple[int, int] | None = None
+    stackable: bool = False
+
+
+OPTIMIZERS = {
+    "adamw": Optimizer("", stackable=True),
+    "sgd": Optimizer("momentum 0.9"),
+    "muon": Optimizer(
+        "for the matrices of the layers, AdamW for the rest; engine plain or ddp",
+        whole_matrices=True,
+        least_torch=(2, 9),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """State of a torch optimizer class for each parameter, by torch's names; checkpoints store it under these names.
+
+    counts_steps  whether it also keeps the number of its step.
+    """
+
+    names: tuple[str, ...]
+    counts_steps: bool = False
+
+
+MOMENTS = {
+    "AdamW": Moments(("exp_avg", "exp_avg_sq"), counts_steps=True),
+    "SGD": Moments(("momentum_buffer",)),
+    "Muon": Moments(("momentum_buffer",)),
+}
+
+
+def _listed(rows: dict[str, Engine] | dict[str, Optimizer]) -> str:
+    return " | ".join(f"{name} ({row.help})" if row.help else name for name, row in rows.items())
+
+
+def help_of_optimizers() -> str:
+    """All optimizers, for the setting `optimizer`."""
+    return _listed(OPTIMIZERS)
+
+
+def help_of_engines() -> str:
+    """All engines, for the setting `engine`."""
+    return _listed(ENGINES)
