@@ -1,9 +1,9 @@
-"""Block production: on a clock, as soon as an extrinsic is ready, or only when asked.
+"""Block production: at a fixed interval, for each ready extrinsic, or on request.
 
 In: a `Chain` and a mode. Out: sealed blocks, on the event loop's thread. Knows nothing of requests.
 
-Timestamps: by the clock in interval mode; instant and manual blocks are one block time apart, so that a script that
-drives the chain by hand gets the same chain every time.
+Timestamps are the wall clock in interval mode. Instant and manual blocks are one block time apart, so that a script
+that seals blocks by hand produces the same chain each time.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from __future__ import annotations
 import asyncio
 import time
 
-from raytensor.devnet.chain import Block, Chain
+from raytensor.devnet.block import Block
+from raytensor.devnet.chain import Chain
 
-FILL_SHARE = 0.5  # of the block time, for taking in extrinsics; the rest is for clients
-MAX_FILL_S = 0.5  # nobody is answered meanwhile
+FILL_SHARE = 0.5  # share of the block time for applying extrinsics; the rest is for clients
+MAX_FILL_S = 0.5  # no client is answered meanwhile
 GENESIS_TIME_MS = 1_750_000_000_000
 
 
 class Author:
-    """Seals blocks. `interval_s`: seconds between blocks; None with `instant` or without (manual)."""
+    """Seals blocks. `interval_s`: seconds between blocks; None in instant and manual mode.
+
+    failure  after `start`: a future that gets the exception of a block that could not be sealed or stored.
+    """
 
     def __init__(self, chain: Chain, *, interval_s: float | None, instant: bool = False) -> None:
         self.chain, self.interval_s, self.instant = chain, interval_s, instant
@@ -29,11 +33,11 @@ class Author:
         self.failure: asyncio.Future | None = None
 
     def start(self) -> None:
-        """Begin on the running event loop."""
+        """Start on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self.failure = self._loop.create_future()
         if self.instant:
-            self.chain.pool.on_ready = self._schedule
+            self.chain.pool.on_ready.append(self._schedule)
         elif self.interval_s is not None:
             self._task = self._loop.create_task(self._run(self.interval_s))
             self._task.add_done_callback(self._ended)
@@ -44,12 +48,17 @@ class Author:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task) -> None:
-        # A chain that stands still in silence would hang every client; the node ends with the cause instead.
-        if not task.cancelled() and task.exception() is not None and not self.failure.done():
-            self.failure.set_exception(task.exception())
+        # A chain that stops without a word would leave every client waiting; the node ends with the cause instead.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.failure is not None and not self.failure.done():
+            self.failure.set_exception(error)
 
     def _schedule(self) -> None:
         if not self._scheduled:
+            assert self._loop is not None, "start() comes first"
             self._scheduled = True
             self._loop.call_soon(self._seal_instant)
 
@@ -61,12 +70,11 @@ class Author:
                 self._schedule()
 
     def seal(self, *, wait: bool = True) -> Block:
-        """One block now; its time follows the mode. wait: until it is on disk. A failure ends the node."""
+        """Seal one block now. wait: return once it is on disk. A failure ends the node."""
         try:
             return self._seal(wait)
-        except Exception as error:  # the loop's edge: a chain that can't make or keep a block must not go on
-            if self.failure is not None and not self.failure.done():
-                self.failure.set_exception(error)
+        except Exception as error:  # the loop's edge: a chain that cannot seal or store a block must not continue
+            self._fail(error)
             raise
 
     def _seal(self, wait: bool) -> Block:
@@ -80,10 +88,10 @@ class Author:
     async def _run(self, interval_s: float) -> None:
         due = time.monotonic() + interval_s
         while True:
-            # At least one pass of the event loop between blocks, however late we are.
+            # Even a late author leaves the event loop one pass between blocks.
             await asyncio.sleep(max(due - time.monotonic(), 0))
             self.seal(wait=False)
             if self.chain.storing is not None:
-                await asyncio.shield(asyncio.wrap_future(self.chain.storing))  # a stop must not take it back
+                await asyncio.shield(asyncio.wrap_future(self.chain.storing))  # a stop must not cancel the write
             self.chain.settle()
             due = max(due + interval_s, time.monotonic())  # lost slots are not made up for

@@ -1,9 +1,9 @@
-"""The development beacon: drand quicknet's scheme with a key of our own, so that it can sign rounds when they are due.
+"""The development beacon: drand quicknet's scheme with a local key, so that the node can sign rounds itself.
 
-In: round numbers. Out: signatures, pulses, verdicts on pulses; timelocked ciphertexts opened.
-The secret comes from a text that everybody knows: on this chain nobody has to wait for a round but the chain itself.
-Scheme: bls-unchained-g1-rfc9380 (signatures of 48 bytes in G1, keys of 96 bytes in G2), period and genesis of quicknet,
-so that clients which compute rounds from the wall clock compute the same. Knows nothing of storage or blocks.
+In: round numbers. Out: signatures, pulses, verification of pulses, decrypted timelocked ciphertexts.
+The secret is public: it is derived from a fixed text. Only the chain itself waits for a round.
+Scheme: bls-unchained-g1-rfc9380 (signatures of 48 bytes in G1, keys of 96 bytes in G2) with the period and genesis of
+quicknet, so that clients compute the same rounds from the wall clock. Knows nothing of storage or blocks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def sign(round_number: int) -> bytes:
 
 
 class DevelopmentPulse:
-    """A pulse of the development beacon. It is signed when somebody looks at it: most pulses nobody ever reads."""
+    """A pulse of the development beacon. It is signed when it is first read; most pulses never are."""
 
     __slots__ = ("round", "_signature")
 
@@ -51,17 +51,17 @@ class DevelopmentPulse:
 
 
 def verify(public_key: bytes, round_number: int, signature: bytes) -> bool:
-    """Whether the beacon of that key signed the round. ValueError when key or signature are no curve points."""
+    """Whether the beacon with that key signed the round. Raises ValueError if key or signature is no curve point."""
     key, point = G2Point.from_compressed_bytes(public_key), G1Point.from_compressed_bytes(signature)
     message = G1Point.hash_to_curve(round_message(round_number), DST)
     return GT.pairing(point, G2Point()) == GT.pairing(message, key)
 
 
 def unseal(ciphertext: bytes, signature: bytes) -> bytes | None:
-    """The plaintext of a timelocked ciphertext; None when it is malformed or not for that signature."""
-    # bittensor-core (the chain's own crate) opens ciphertexts as clients keep them: SCALE (bytes, reveal round).
-    kept = compact(len(ciphertext)) + ciphertext + bytes(8)
+    """The plaintext of a timelocked ciphertext; None if it is malformed or encrypted for another signature."""
+    # bittensor-core (the chain's own crate) takes ciphertexts in the clients' form: SCALE (bytes, reveal round).
+    stored = compact(len(ciphertext)) + ciphertext + bytes(8)
     try:
-        return bittensor_core.decrypt_with_signature(kept, signature.hex())
+        return bittensor_core.decrypt_with_signature(stored, signature.hex())
     except ValueError:
         return None

@@ -1,14 +1,14 @@
-"""The chain: blocks one after another on one runtime, sealed from the pool; it forks only when told to.
+"""The chain: a sequence of blocks on one runtime, sealed from the pool. It forks only by `roll_back`.
 
 In: timestamps from the author, extrinsics from the pool. Out: `Block`s, best and finalized, to listeners and, with a
-state folder, to the disk. Knows nothing of time or sockets.
+state folder, to the disk. Knows nothing of clocks or sockets.
 
     seal(): inherent -> ready extrinsics while limits allow -> finalize -> header -> pool, listeners -> disk -> final
 
-A block is announced when it is made, and final only once it is on disk.
+A block is announced when it is sealed, and final once it is on disk.
 
-Header hash = blake2_256(SCALE(parent, Compact<number>, state root, extrinsics root, digest)). The state is a function
-of the genesis and the extrinsics, so the state root chains these; the genesis root commits to state and metadata.
+The state is a function of the genesis and the extrinsics, so a state root hashes the parent's state root and the
+extrinsics root. The genesis state root hashes the genesis state and the metadata.
 """
 
 from __future__ import annotations
@@ -16,57 +16,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
-from raytensor.devnet.builtin import compact
+from raytensor.devnet.block import Block
 from raytensor.devnet.executive import Executive, InvalidTransaction, UnknownTransaction
 from raytensor.devnet.extrinsic import bare_extrinsic, decode_extrinsic
 from raytensor.devnet.hashing import blake2_256
 from raytensor.devnet.pallet import Call
 from raytensor.devnet.pallets.mev_shield import is_carrier
+from raytensor.devnet.persist import Disk
 from raytensor.devnet.pool import Entry, Pool
 from raytensor.devnet.runtime import Runtime
 from raytensor.devnet.scale import ScaleError
 
 
-class Block:
-    """A sealed block. `extrinsics`: length-prefixed bytes, None once the body is forgotten."""
-
-    __slots__ = ("number", "hash", "parent", "state_root", "extrinsics_root", "logs", "extrinsics")
-
-    def __init__(
-        self,
-        number: int,
-        parent: bytes,
-        state_root: bytes,
-        extrinsics_root: bytes,
-        logs: tuple[bytes, ...],
-        extrinsics: list[bytes] | None,
-    ) -> None:
-        self.number, self.parent, self.state_root, self.extrinsics_root = number, parent, state_root, extrinsics_root
-        self.logs, self.extrinsics = logs, extrinsics
-        digest = compact(len(logs)) + b"".join(logs)
-        self.hash = blake2_256(parent + compact(number) + state_root + extrinsics_root + digest)
-
-    def header(self) -> dict[str, Any]:
-        """The header as JSON-RPC gives it."""
-        return {
-            "parentHash": f"0x{self.parent.hex()}",
-            "number": hex(self.number),
-            "stateRoot": f"0x{self.state_root.hex()}",
-            "extrinsicsRoot": f"0x{self.extrinsics_root.hex()}",
-            "digest": {"logs": [f"0x{log.hex()}" for log in self.logs]},
-        }
-
-
 class Chain:
-    """Best chain, finality `finality_lag` blocks behind (None: only by `finalize`). `disk` stores every block.
+    """The best chain; the last `finality_lag` blocks are not final. `disk` stores every block.
 
-    listeners      called with (block, changed keys) after each sealed block
-    on_finalized   called with each newly finalized block
+    listeners     called with (block, changed keys) after each sealed block.
+    on_finalized  called with each newly finalized block.
+    storing       future of the last block's write, with a disk.
     """
 
-    def __init__(self, runtime: Runtime, *, finality_lag: int = 0, disk: Any = None) -> None:
+    def __init__(self, runtime: Runtime, *, finality_lag: int = 0, disk: Disk | None = None) -> None:
         self.runtime, self.finality_lag, self.disk = runtime, finality_lag, disk
         self.by_number: list[Block] = [self._genesis()]
         self.by_hash: dict[bytes, Block] = {self.genesis.hash: self.genesis}
@@ -77,9 +48,9 @@ class Chain:
         self.on_finalized: list[Callable[[Block], None]] = []
         self._unshielded: set[bytes] = set()  # accounts of the encrypted extrinsics of the open block
         self._unfinalized: list[tuple[Block, list[Entry]]] = []
-        self.storing: Future[None] | None = None  # of the last block, with a disk
+        self.storing: Future[None] | None = None
         if disk is not None:
-            disk.restore(self)
+            self._restore(disk)
 
     def _genesis(self) -> Block:
         runtime = self.runtime
@@ -105,23 +76,25 @@ class Chain:
         return self.by_number[number].hash if 0 <= number < len(self.by_number) else None
 
     def body(self, block: Block) -> list[bytes] | None:
-        """The block's extrinsics, from the disk if memory forgot them; None if nobody has them."""
+        """The block's extrinsics, from memory or from the disk; None if neither has them."""
         if block.extrinsics is None and self.disk is not None:
             return self.disk.body(block.number)
         return block.extrinsics
 
-    def restored(self, blocks: list[Block], finalized_number: int) -> None:
-        """Go on from blocks that the disk held; the runtime's state is already theirs."""
+    def _restore(self, disk: Disk) -> None:
+        """Continue from the last block on disk; loads its state into the runtime."""
+        blocks, self.finalized_number = disk.restore(self.genesis.hash, self.runtime)
         for block in blocks:
             self.by_number.append(block)
             self.by_hash[block.hash] = block
-        self.finalized_number = finalized_number
         self.runtime.block_number = self.best.number
 
     def seal(self, timestamp_ms: int, budget_s: float | None = None, *, wait: bool = True) -> Block:
-        """Make the next block from what is ready. `budget_s`: wall-clock time after which no more is taken in.
-        wait: until it is on disk, and final as far as the lag says; else whoever asks waits for `storing` and calls
-        `settle`.
+        """Seal the next block from the ready extrinsics.
+
+        budget_s  wall-clock seconds after which no further extrinsic is applied.
+        wait      return once the block is on disk and finality has advanced. Otherwise the caller waits for `storing`,
+                  then calls `settle`.
         """
         runtime, executive = self.runtime, self.executive
         deadline = None if budget_s is None else time.monotonic() + budget_s
@@ -145,7 +118,7 @@ class Chain:
         return block
 
     def settle(self) -> None:
-        """Wait for the disk; then everything but the last `finality_lag` blocks is final."""
+        """Wait for the disk, then finalize all but the last `finality_lag` blocks."""
         if self.storing is not None:
             self.storing.result()
         self._finalize(self.best.number - self.finality_lag)
@@ -154,7 +127,7 @@ class Chain:
         """Apply ready extrinsics until the block is full. Returns (included, invalid)."""
         included: list[Entry] = []
         invalid: list[Entry] = []
-        blocked: set[bytes] = set()  # accounts whose next extrinsic has to wait for another block
+        blocked: set[bytes] = set()  # accounts whose next extrinsic must wait for a later block
         exhausted = 0
         for entry in self.pool.ready():
             if deadline is not None and time.monotonic() > deadline and included:
@@ -167,7 +140,7 @@ class Chain:
                 blocked.add(entry.account)
                 if error.reason == "ExhaustsResources":
                     exhausted += 1
-                    if exhausted > 64:  # nothing of the usual size fits any more
+                    if exhausted > 64:  # no extrinsic of the usual size fits
                         break
                 elif error.reason != "Future":
                     invalid.append(entry)
@@ -179,7 +152,7 @@ class Chain:
         return included, invalid
 
     def _unshield(self, carrier: Call, extrinsics: list[bytes]) -> None:
-        """Apply what a carrier holds right behind it. One that can't be in a block now is lost, as on the chain."""
+        """Apply the encrypted extrinsic of a carrier right behind it. An invalid one is dropped, as in Subtensor."""
         raw = self.runtime.MevShield.open(carrier)
         if raw is None:
             return
@@ -199,9 +172,9 @@ class Chain:
         block = Block(number, parent.hash, blake2_256(parent.state_root + root), root, encoded, extrinsics)
         self.by_number.append(block)
         self.by_hash[block.hash] = block
-        forgotten = number - self.runtime.store.history_blocks
-        if forgotten > 0:
-            self.by_number[forgotten].extrinsics = None
+        too_old = number - self.runtime.store.history_blocks
+        if too_old > 0:
+            self.by_number[too_old].extrinsics = None
         return block
 
     def _announce(self, block: Block, changes: list, included: list[Entry], invalid: list[Entry]) -> None:
@@ -209,47 +182,50 @@ class Chain:
         self._unshielded.clear()
         status = {"inBlock": f"0x{block.hash.hex()}"}
         for entry in included:
-            entry.tell(status)
+            entry.report(status)
         for listener in self.listeners:
             listener(block, changes)
         self._unfinalized.append((block, [entry for entry in included if entry.watchers]))
 
     def finalize(self, number: int) -> None:
-        """Everything up to `number` is final from now on, whatever the lag."""
+        """Finalize all blocks up to `number`, whatever the finality lag."""
         self.settle()
         if self.disk is not None and number > self.finalized_number:
             self.disk.store_finalized(number).result()
         self._finalize(number)
 
     def _finalize(self, number: int) -> None:
-        """Tell the watchers of everything up to `number`."""
+        """Mark the blocks up to `number` as final; calls listeners and watchers."""
         while self._unfinalized and self._unfinalized[0][0].number <= number:
             block, entries = self._unfinalized.pop(0)
             self.finalized_number = block.number
             for listener in self.on_finalized:
                 listener(block)
             for entry in entries:
-                entry.tell({"finalized": f"0x{block.hash.hex()}"})
+                entry.report({"finalized": f"0x{block.hash.hex()}"})
 
     def roll_back(self, count: int, *, keep: bool) -> Block:
-        """The last `count` blocks leave the chain, as in a reorganisation: what is built next stands in their place.
-        Their extrinsics go back into the pool (`keep`) or are lost. Returns the new best block.
+        """Remove the last `count` blocks, as a reorganisation does. Returns the new best block.
 
-        Raises ValueError if one of them is final, or the state before them is forgotten.
+        keep  return their extrinsics to the pool; otherwise they are lost.
+
+        Raises ValueError if one of the blocks is final or the state before them is no longer kept.
         """
         self.settle()
         target = self.best.number - count
         if target < self.finalized_number:
-            raise ValueError(f"block {target + 1} is final; a node with a greater --finality-lag can go back further")
+            raise ValueError(
+                f"block {target + 1} is final; start the node with a greater --finality-lag to roll back further"
+            )
         if target < self.runtime.store.oldest_block:
-            raise ValueError(f"the state of block {target} is forgotten")
-        gone = self.by_number[target + 1 :]
-        bodies = [self.body(block) or [] for block in gone]
+            raise ValueError(f"the state of block {target} is no longer kept")
+        removed = self.by_number[target + 1 :]
+        bodies = [self.body(block) or [] for block in removed]
         changes = self.runtime.store.revert(target)
         if self.disk is not None:
             self.disk.revert(target, changes)
         del self.by_number[target + 1 :]
-        for block in gone:
+        for block in removed:
             del self.by_hash[block.hash]
         runtime = self.runtime
         runtime.block_number, runtime.timestamp_ms = target, runtime.Timestamp.Now.get()
@@ -257,10 +233,10 @@ class Chain:
         for block, entries in self._unfinalized:
             if block.number > target:
                 for entry in entries:
-                    entry.tell({"retracted": f"0x{block.hash.hex()}"})
+                    entry.report({"retracted": f"0x{block.hash.hex()}"})
                     watchers[entry.extrinsic.hash] = entry.watchers
         self._unfinalized = [(block, entries) for block, entries in self._unfinalized if block.number <= target]
-        # The first extrinsic of a block is its inherent, which the next block makes anew.
+        # The first extrinsic of a block is its inherent; the next block has its own.
         returned = [raw for body in bodies for raw in body[1:]] if keep else []
-        self.pool.start_over(returned, watchers)
+        self.pool.revalidate(returned, watchers)
         return self.best

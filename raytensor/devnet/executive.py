@@ -1,8 +1,8 @@
-"""Validity and application of signed extrinsics: signature, mortality, nonce, limits, fees, the extensions' checks.
+"""Validation and application of extrinsics: signature, mortality, nonce, limits, fees, the extensions' checks.
 
 In: decoded extrinsics. Out: for the pool a verdict; for a block the state changes and events of one extrinsic.
-Knows nothing of queues (pool.py) or of when blocks are made (author.py).
-Order of checks: the runtime's TxExtension tuple. A signature is verified once, when the pool takes the extrinsic.
+Knows nothing of queues (pool.py) or of the schedule of blocks (author.py).
+Order of checks: the runtime's TxExtension tuple. A signature is verified once, when the extrinsic enters the pool.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from raytensor.devnet.pallets.system import (
 from raytensor.devnet.runtime import Runtime
 from raytensor.devnet.subtensor.alpha_fees import AlphaFee
 
-PRIORITY = {"Normal": 1, "Operational": 10**10}  # flat: a tip buys nothing
+PRIORITY = {"Normal": 1, "Operational": 10**10}  # a tip does not change it
 
-# InvalidTransaction variants, in the words of sp_runtime::transaction_validity, which clients match on.
+# InvalidTransaction variants with the messages of sp_runtime::transaction_validity, which clients match on.
 REASONS = {
     "Call": "Transaction call is not expected",
     "Payment": "Inability to pay some fees (e.g. account balance too low)",
@@ -40,7 +40,7 @@ REASONS = {
 
 
 class InvalidTransaction(Exception):
-    """Why an extrinsic can't be in a block. `reason`: a key of REASONS, or "Custom" with a `code`."""
+    """An extrinsic that cannot be in a block. `reason`: a key of REASONS, or "Custom" with a `code`."""
 
     def __init__(self, reason: str, code: int | None = None) -> None:
         self.reason, self.code = reason, code
@@ -49,14 +49,16 @@ class InvalidTransaction(Exception):
 
 
 class UnknownTransaction(Exception):
-    """An extrinsic without a signer that no pallet vouches for."""
+    """An extrinsic without a signer that no pallet accepts."""
 
     text = "Could not find an unsigned validator for the unsigned transaction"
 
 
 class Validity(NamedTuple):
-    """`valid_till`: first block in which the extrinsic can no longer be; None for immortal ones. `account`: whose nonce
-    orders it; without a signer, the tag of which only one may wait.
+    """The pool's verdict on an extrinsic.
+
+    valid_till  first block that cannot include it; None for an immortal one.
+    account     the account whose nonce orders it; without a signer its tag, of which the pool holds one.
     """
 
     priority: int
@@ -65,7 +67,7 @@ class Validity(NamedTuple):
 
 
 class Executive:
-    """Judges and applies extrinsics on one runtime. `block_hash(number)` gives hashes for mortal eras, or None."""
+    """Validates and applies extrinsics on one runtime. `block_hash(number)` returns a block's hash, for eras, or None."""
 
     def __init__(self, runtime: Runtime, genesis_hash: bytes, block_hash: Callable[[int], bytes | None]) -> None:
         self.runtime, self.genesis_hash, self.block_hash = runtime, genesis_hash, block_hash
@@ -81,11 +83,11 @@ class Executive:
         self.block_length = 0
 
     def validate(self, extrinsic: Extrinsic) -> Validity:
-        """The pool's verdict on a new extrinsic. Raises InvalidTransaction or UnknownTransaction."""
+        """Check a new extrinsic for the pool. Raises `InvalidTransaction` or `UnknownTransaction`."""
         runtime, signer = self.runtime, extrinsic.signer
         current = runtime.block_number + 1  # as if in the next block
         if signer is None:
-            verdict = self._judge_unsigned(extrinsic.call)
+            verdict = self._validate_unsigned(extrinsic.call)
             return Validity(verdict.priority, current + verdict.longevity_blocks, verdict.tag)
         era_hash = self.block_hash(extrinsic.birth(current)) if extrinsic.era else self.genesis_hash
         if era_hash is None:
@@ -108,7 +110,7 @@ class Executive:
         self._precheck(Origin.signed(signer), call)
         return Validity(PRIORITY[kind], extrinsic.death(current), signer)
 
-    def _judge_unsigned(self, call: Call) -> Unsigned:
+    def _validate_unsigned(self, call: Call) -> Unsigned:
         verdict = self.runtime.pallets[call.pallet].validate_unsigned(call)
         if verdict is None:
             raise UnknownTransaction
@@ -120,12 +122,12 @@ class Executive:
         self.block_length = 0
 
     def apply(self, extrinsic: Extrinsic, index: int) -> None:
-        """Apply a pooled extrinsic as number `index` of the open block; its outcome is in the events.
-        Raises InvalidTransaction, with nothing changed, when it can't be in this block.
+        """Apply a pooled extrinsic as number `index` of the open block; the events say whether its call succeeded.
+        Raises `InvalidTransaction` and changes nothing if it cannot be in this block.
         """
         runtime, signer, call = self.runtime, extrinsic.signer, extrinsic.call
         if signer is None:
-            self._judge_unsigned(call)
+            self._validate_unsigned(call)
         else:
             nonce = runtime.System.Account[signer].nonce
             if extrinsic.nonce != nonce:
@@ -167,7 +169,7 @@ class Executive:
             runtime.System.emit("ExtrinsicFailed", error, info)
 
     def apply_inherent(self, call: Call, index: int) -> None:
-        """Apply an inherent of the block's author; a failure would be a mistake of ours."""
+        """Apply an inherent of the block's author, which never fails."""
         runtime = self.runtime
         runtime.phase = ("ApplyExtrinsic", index)
         weight = runtime.weight(call)
@@ -176,7 +178,7 @@ class Executive:
         runtime.System.emit("ExtrinsicSuccess", DispatchEventInfo(Weight(weight, 0), "Mandatory", "Yes"))
 
     def _affordable(self, extrinsic: Extrinsic, weight: int) -> tuple[bytes, int, AlphaFee | None]:
-        """(who pays, fee in rao, the alpha that pays it where TAO does not); raises Payment."""
+        """(payer, fee in rao, the alpha that pays it if the payer has too little TAO). Raises InvalidTransaction Payment."""
         runtime, call = self.runtime, extrinsic.call
         payer = runtime.Proxy.fee_payer(extrinsic.signer, call)
         fee = extrinsic.tip
@@ -190,21 +192,21 @@ class Executive:
         return payer, fee, alpha
 
     def _settle(self, extrinsic: Extrinsic, payer: bytes, taken: int, weight: int, pays: bool, in_alpha: bool) -> None:
-        """Give back what was taken too much, hand the fee to the author, say what was paid. A fee in alpha is final,
-        and the author has it already.
+        """Refund the part of the fee that was not used, pay the author, emit what was paid. A fee in alpha is not
+        refunded, and the author has received it already.
         """
         runtime, fee = self.runtime, extrinsic.tip
         if pays:
             fee = runtime.TransactionPayment.fee(len(extrinsic.raw), weight, extrinsic.tip)
         if not in_alpha:
             if taken > fee:
-                fee = taken - self._give(payer, taken - fee)
+                fee = taken - self._deposit(payer, taken - fee)
             if fee:
-                self._give(runtime.author, fee)
+                self._deposit(runtime.author, fee)
         runtime.TransactionPayment.emit("TransactionFeePaid", payer, fee, extrinsic.tip)
 
-    def _give(self, who: bytes, amount: int) -> int:
-        """Deposit what can be deposited; too little for an account that is gone stays burned."""
+    def _deposit(self, who: bytes, amount: int) -> int:
+        """Deposit rao and return the amount; 0 if it is too little to create the account, then it is burned."""
         try:
             self.runtime.Balances.deposit(who, amount, emit=True)
         except DispatchError:
@@ -212,7 +214,7 @@ class Executive:
         return amount
 
     def _check_carrier(self, extrinsic: Extrinsic) -> None:
-        """CheckMortality and CheckShieldedTxValidity on an encrypted extrinsic."""
+        """CheckMortality and CheckShieldedTxValidity of an encrypted extrinsic."""
         if extrinsic.era is None or extrinsic.era[0] > MAX_ERA_BLOCKS:
             raise InvalidTransaction("Stale")
         code = self.runtime.MevShield.refusal(extrinsic.call)
@@ -220,7 +222,7 @@ class Executive:
             raise InvalidTransaction("Custom", code)
 
     def _precheck(self, origin: Origin, call: Call) -> None:
-        """The extensions' checks, as pool-time codes."""
+        """The extensions' checks; a refusal becomes an InvalidTransaction with its code."""
         try:
             self.runtime.precheck(origin, call)
         except DispatchError as error:

@@ -1,12 +1,15 @@
 """Extrinsics of version 4: decoding, the payload that is signed, signatures.
 
-In: the length-prefixed bytes that a client submits. Out: an `Extrinsic`, with its call as values.
-Knows nothing of state: nonce, balance and mortality are judged in executive.py.
-Format: `84 | MultiAddress | MultiSignature | era, nonce, tip, mode | call`; signed are call, extra and
+In: the length-prefixed bytes that a client submits. Out: an `Extrinsic` with its decoded call.
+Knows nothing of state: executive.py checks nonce, balance and mortality.
+Format: `84 | MultiAddress | MultiSignature | era, nonce, tip, mode | call`. The signed payload is call, extra and
 (spec_version, transaction_version, genesis, era block hash, metadata hash), hashed with blake2-256 above 256 bytes.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import ed25519_zebra
 import sr25519
@@ -19,26 +22,27 @@ from raytensor.devnet.scale import Codecs
 SIGNED_V4, BARE_V4 = 0x84, 0x04
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Extrinsic:
-    """A decoded extrinsic. `signer` is None for a bare one (inherents). `era`: (period, phase), or None if immortal."""
+    """A decoded extrinsic. `signer` is None for a bare one (inherents). `era`: (period, phase), or None if immortal.
 
-    __slots__ = (
-        "raw",
-        "hash",
-        "signer",
-        "scheme",
-        "signature",
-        "era",
-        "nonce",
-        "tip",
-        "mode",
-        "call",
-        "_extra",
-        "_call_bytes",
-    )
+    raw  the length-prefixed bytes.
+    """
+
+    raw: bytes
+    hash: bytes
+    call: Call
+    call_bytes: bytes
+    signer: bytes | None = None
+    scheme: int = 0
+    signature: bytes = b""
+    era: tuple[int, int] | None = None
+    nonce: int = 0
+    tip: int = 0
+    extra: bytes = b""
 
     def birth(self, current: int) -> int:
-        """First block of the era that contains `current` (sp_runtime::generic::Era::birth); 0 if immortal."""
+        """First block of the era that contains block `current` (sp_runtime::generic::Era::birth); 0 if immortal."""
         if self.era is None:
             return 0
         period, phase = self.era
@@ -49,18 +53,18 @@ class Extrinsic:
         return None if self.era is None else self.birth(current) + self.era[0]
 
     def payload(self, spec_version: int, transaction_version: int, genesis: bytes, era_hash: bytes) -> bytes:
-        """What the signature signs."""
+        """The bytes that are signed."""
         versions = spec_version.to_bytes(4, "little") + transaction_version.to_bytes(4, "little")
-        data = self._call_bytes + self._extra + versions + genesis + era_hash + b"\0"
+        data = self.call_bytes + self.extra + versions + genesis + era_hash + b"\0"
         return blake2_256(data) if len(data) > 256 else data
 
     def verify(self, payload: bytes) -> bool:
         """Whether the signature signs the payload."""
-        return verify_signature(self.scheme, self.signature, payload, self.signer)
+        return self.signer is not None and verify_signature(self.scheme, self.signature, payload, self.signer)
 
 
 def verify_signature(scheme: int, signature: bytes, message: bytes, key: bytes) -> bool:
-    """Whether a MultiSignature of that index signs the message. Never raises on a malformed one."""
+    """Whether a MultiSignature of variant `scheme` signs the message. False for a malformed one."""
     try:
         if scheme == 1:
             return sr25519.verify(signature, message, key)
@@ -68,54 +72,47 @@ def verify_signature(scheme: int, signature: bytes, message: bytes, key: bytes) 
             return ed25519_zebra.ed_verify(signature, message, key)
     except ValueError:
         return False
-    return False  # ecdsa accounts are hashes of keys; the devnet has none
+    return False  # ecdsa is not supported
 
 
 def decode_extrinsic(codecs: Codecs, raw: bytes) -> Extrinsic:
-    """Decode a length-prefixed extrinsic. ScaleError says what is wrong with it."""
+    """Decode a length-prefixed extrinsic. Raises `ScaleError` for a malformed one."""
     length, pos = read_compact(raw, 0)
     if length != len(raw) - pos:
         raise ScaleError(f"the extrinsic says it has {length} bytes and has {len(raw) - pos}")
     if length == 0:
         raise ScaleError("the extrinsic is empty")
-    extrinsic = Extrinsic()
-    extrinsic.raw, extrinsic.hash = raw, blake2_256(raw)
-    kind = raw[pos]
+    kind, signed, pos = raw[pos], {}, pos + 1
     if kind == SIGNED_V4:
-        pos = _signed_part(extrinsic, raw, pos + 1)
-    elif kind == BARE_V4:
-        extrinsic.signer, extrinsic.era, extrinsic.nonce, extrinsic.tip = None, None, 0, 0
-        pos += 1
-    else:
+        signed, pos = _signed_part(raw, pos)
+    elif kind != BARE_V4:
         raise ScaleError(f"extrinsic version {kind & 0x7F} is not 4")
-    extrinsic._call_bytes = raw[pos:]
-    extrinsic.call = codecs("RuntimeCall").decode(extrinsic._call_bytes)
-    return extrinsic
+    call_bytes = raw[pos:]
+    return Extrinsic(raw, blake2_256(raw), codecs("RuntimeCall").decode(call_bytes), call_bytes, **signed)
 
 
-def _signed_part(extrinsic: Extrinsic, raw: bytes, pos: int) -> int:
+def _signed_part(raw: bytes, pos: int) -> tuple[dict[str, Any], int]:
+    """(signer, signature and extra by their field names, next position)."""
     if len(raw) < pos + 34:
         raise ScaleError("extrinsic: input ends too early")
     if raw[pos] != 0:
         raise ScaleError("extrinsic: the signer's address must be an account id")
-    extrinsic.signer = raw[pos + 1 : pos + 33]
-    extrinsic.scheme = raw[pos + 33]
-    size = 65 if extrinsic.scheme == 2 else 64
-    start, pos = pos + 34, pos + 34 + size
-    if extrinsic.scheme > 2 or len(raw) < pos + 1:
+    signer, scheme = raw[pos + 1 : pos + 33], raw[pos + 33]
+    start, pos = pos + 34, pos + 34 + (65 if scheme == 2 else 64)
+    if scheme > 2 or len(raw) < pos + 1:
         raise ScaleError("extrinsic: bad signature type, or input ends too early")
-    extrinsic.signature = raw[start:pos]
-    start = pos
-    extrinsic.era, pos = decode_era(raw, pos)
-    extrinsic.nonce, pos = read_compact(raw, pos)
-    extrinsic.tip, pos = read_compact(raw, pos)
-    if extrinsic.nonce >> 32 or extrinsic.tip >> 64:
+    signature, start = raw[start:pos], pos
+    era, pos = decode_era(raw, pos)
+    nonce, pos = read_compact(raw, pos)
+    tip, pos = read_compact(raw, pos)
+    if nonce >> 32 or tip >> 64:
         raise ScaleError("extrinsic: nonce or tip out of range")
     if pos >= len(raw) or raw[pos] != 0:
         raise ScaleError("extrinsic: metadata hash mode must be Disabled")
     pos += 1
-    extrinsic._extra = raw[start:pos]
-    return pos
+    extra = raw[start:pos]
+    fields = {"signer": signer, "scheme": scheme, "signature": signature, "era": era, "nonce": nonce, "tip": tip}
+    return fields | {"extra": extra}, pos
 
 
 def decode_era(data: bytes, pos: int) -> tuple[tuple[int, int] | None, int]:

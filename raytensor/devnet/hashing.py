@@ -29,5 +29,5 @@ def twox_128(data: bytes) -> bytes:
     return twox_64(data) + xxhash.xxh64_intdigest(data, 1).to_bytes(8, "little")
 
 
-# Hasher name -> (bytes that the hash puts in front of the key, the hash). All of them keep the key readable.
+# Hasher name -> (size of the hash in bytes, the hash). The key itself follows the hash.
 HASHERS = {"Identity": (0, lambda data: b""), "Twox64Concat": (8, twox_64), "Blake2_128Concat": (16, blake2_128)}

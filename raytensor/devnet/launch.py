@@ -1,7 +1,7 @@
-"""Starts the embedded chain as a process of its own, and ends it.
+"""Starts the embedded chain as a separate process, and ends it.
 
-In: a state folder and a block time. Out: an endpoint that any client can use.
-Knows nothing of the chain's inside: it starts the command that a person would start.
+In: a state folder and a block time. Out: an endpoint for any client.
+Knows nothing of the chain's implementation: it runs `python -m raytensor.devnet`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PACKAGE_PARENT = Path(__file__).resolve().parent.parent.parent
 class EmbeddedChain:
     """The embedded chain on a free loopback port.
 
-    state         folder of the chain's state; an earlier one is gone on from.
+    state         folder of the chain's state; an existing chain is continued.
     block_time_s  seconds between blocks.
-    log           file that takes what the process says.
-    finality_lag  blocks between the best and the final one.
+    log           file for the standard error of the process.
+    finality_lag  blocks between the best and the finalized one.
 
-    The process ends when this object is closed, and also when this process dies: it watches its standard input.
-    Raises `ChainUnavailable` when it does not serve within `timeout_s`.
+    The process ends with `close`, and also when this process dies: it watches its standard input.
+    Raises `ChainUnavailable` if it does not serve within `timeout_s`.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class EmbeddedChain:
         command += ["--state", str(state), "--exit-with-stdin", "--quiet", "--finality-lag", str(finality_lag)]
         path = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
         self._log = log
-        with log.open("ab") as said:
+        with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=said,
+                stderr=errors,
                 env=os.environ | {"PYTHONPATH": path},
-                start_new_session=True,  # Ctrl-C in the terminal is the run's to handle, not the chain's
+                start_new_session=True,  # Ctrl-C in the terminal reaches only the job
             )
         self.endpoint = self._ready(timeout_s)
 
@@ -57,7 +57,7 @@ class EmbeddedChain:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End the process; it keeps its last block. Harder after each 3 s that it does not end."""
+        """End the process, which keeps its last block: close its input, after 3 s terminate it, after 6 s kill it."""
         if self._process.stdin and not self._process.stdin.closed:
             self._process.stdin.close()
         for end in (lambda: None, self._process.terminate, self._process.kill):
@@ -71,9 +71,9 @@ class EmbeddedChain:
             self._process.stdout.close()
 
     def _ready(self, timeout_s: float) -> str:
-        assert self._process.stdout is not None
-        lines: list[bytes] = []
-        reader = threading.Thread(target=lambda: lines.append(self._process.stdout.readline()), daemon=True)
+        output, lines = self._process.stdout, []
+        assert output is not None
+        reader = threading.Thread(target=lambda: lines.append(output.readline()), daemon=True)
         reader.start()
         reader.join(timeout_s)
         if not lines or not lines[0].strip():
@@ -81,6 +81,7 @@ class EmbeddedChain:
             self.close()
             tail = self._log.read_text(errors="replace").strip().splitlines()[-3:]
             raise ChainUnavailable(
-                f"the embedded chain did not start within {timeout_s:.0f} s; its last words: {' | '.join(tail) or 'none'} (see {self._log})"
+                f"the embedded chain did not start within {timeout_s:.0f} s; its last output: "
+                f"{' | '.join(tail) or 'none'} (see {self._log})"
             )
         return str(json.loads(lines[0])["endpoint"])

@@ -1,10 +1,10 @@
 """The chain on disk: one SQLite file in the state folder, one transaction per block.
 
 In: sealed blocks with their changed keys. Out: after a restart, the chain as of the last stored block; bodies of old
-blocks. A block is on disk as a whole or not at all, wherever the process is killed.
-A thread of its own writes: a disk that is busy for seconds holds up the next block, and nobody's answer.
+blocks. A block is on disk completely or not at all, even if the process is killed.
+A separate thread writes: a slow disk delays the next block, but no answer to a client.
 A folder of another chain (genesis or metadata differ), or one that another process uses, is refused with the reason.
-Not kept: the state of earlier blocks. After a restart state can be read from the last stored block on.
+The state of earlier blocks is not stored: after a restart, state is readable from the last stored block on.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from __future__ import annotations
 import sqlite3
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from raytensor.devnet.block import Block
 from raytensor.devnet.builtin import ScaleError, compact, read_compact
+from raytensor.devnet.runtime import Runtime
 from raytensor.devnet.store import ABSENT
 from raytensor.errors import ChainError, ConfigError
-
-if TYPE_CHECKING:
-    from raytensor.devnet.chain import Block, Chain
 
 FILE_NAME = "chain.sqlite"
 FORMAT = "1"
@@ -34,14 +32,14 @@ CREATE TABLE IF NOT EXISTS block (
 
 
 class Disk:
-    """The database of one chain. ConfigError when the folder can't be used."""
+    """The database of one chain. Raises `ConfigError` if the folder cannot be used."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(folder / FILE_NAME, timeout=1.0, isolation_level=None, check_same_thread=False)
-            # The lock stays ours until we end; the journal makes a killed transaction vanish.
+            # The lock is held until the process ends; the write-ahead log undoes an interrupted transaction.
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -54,40 +52,37 @@ class Disk:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="disk")
 
     def meta(self, name: str) -> str | None:
-        """A remembered setting of the chain (format, genesis, finalized, block_time_ms), None in a new folder."""
+        """A stored setting of the chain (format, genesis, finalized, block_time_ms); None in a new folder."""
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else row[0]
 
-    def restore(self, chain: Chain) -> None:
-        """Bring a chain at its genesis to the last stored block; store the genesis in a new folder."""
-        genesis = chain.genesis.hash.hex()
-        known = self.meta("genesis")
+    def restore(self, genesis_hash: bytes, runtime: Runtime) -> tuple[list[Block], int]:
+        """Load the state of the last stored block into a runtime at its genesis; in a new folder, store the genesis.
+
+        Returns the stored blocks after the genesis and the number of the finalized one. Raises `ConfigError` if the
+        folder belongs to another chain or is damaged.
+        """
+        genesis, known = genesis_hash.hex(), self.meta("genesis")
         if known is None:
-            return self._begin(chain, genesis)
+            self._begin(runtime, genesis)
+            return [], 0
         if (self.meta("format"), known) != (FORMAT, genesis):
             raise ConfigError(
                 f"--state {self.folder} belongs to another chain (genesis 0x{known}, this is 0x{genesis}): it was "
                 f"made by another version of RayTensor or with another genesis; name another folder, or remove it"
             )
-        blocks, rows = (
-            [],
-            self._db.execute(
-                "SELECT number, parent, state_root, extrinsics_root, logs FROM block WHERE number > 0 ORDER BY number"
-            ),
+        rows = self._db.execute(
+            "SELECT number, parent, state_root, extrinsics_root, logs FROM block WHERE number > 0 ORDER BY number"
         )
-        from raytensor.devnet.chain import Block
-
-        for number, parent, state_root, extrinsics_root, logs in rows:
-            blocks.append(Block(number, parent, state_root, extrinsics_root, _unpack(logs), None))
+        blocks = [Block(*header, _unpack(logs), None) for *header, logs in rows]
         best = blocks[-1].number if blocks else 0
         try:
-            chain.runtime.store.load(best, self._db.execute("SELECT key, value FROM state"))
+            runtime.store.load(best, self._db.execute("SELECT key, value FROM state"))
         except ScaleError as error:
             raise ConfigError(f"--state {self.folder} is damaged ({error}); name another folder") from None
-        chain.restored(blocks, int(self.meta("finalized")))
+        return blocks, int(self.meta("finalized") or 0)
 
-    def _begin(self, chain: Chain, genesis: str) -> None:
-        runtime = chain.runtime
+    def _begin(self, runtime: Runtime, genesis: str) -> None:
         entries = [(item.raw_key(key), item.codec.encode(item.current[key])) for item, key in runtime.genesis_changes]
         self._db.execute("BEGIN")
         settings = {"format": FORMAT, "genesis": genesis, "finalized": "0", "block_time_ms": str(runtime.block_time_ms)}
@@ -96,15 +91,9 @@ class Disk:
         self._db.execute("COMMIT")
 
     def store(self, block: Block, changes: list, finalized: int) -> Future[None]:
-        """One transaction: the block, its changed keys, what is final. In the future the block is on disk."""
-        row = (
-            block.number,
-            block.parent,
-            block.state_root,
-            block.extrinsics_root,
-            _pack(block.logs),
-            _pack(block.extrinsics),
-        )
+        """Store a block, its changed keys and the finalized number in one transaction, on the writing thread."""
+        head = (block.number, block.parent, block.state_root, block.extrinsics_root)
+        row = (*head, _pack(block.logs), _pack(block.extrinsics or []))
         return self._writer.submit(self._write, *_rows(changes), row, finalized)
 
     def _write(self, written: list, removed: list, row: tuple, finalized: int) -> None:
@@ -122,7 +111,7 @@ class Disk:
         db.execute("COMMIT")
 
     def revert(self, number: int, changes: list) -> None:
-        """One transaction: blocks above `number` are gone, and what they had changed is as it was."""
+        """Delete the blocks above `number` and restore the keys that they changed, in one transaction."""
         self._db.execute("BEGIN")
         self._put(*_rows(changes))
         self._db.execute("DELETE FROM block WHERE number > ?", (number,))
@@ -139,11 +128,10 @@ class Disk:
         row = self._db.execute("SELECT body FROM block WHERE number = ?", (number,)).fetchone()
         return None if row is None else list(_unpack(row[0]))
 
-    def store_finalized(self, number: int) -> Future[None]:
-        """What is final was told out of turn."""
-        return self._writer.submit(
-            self._db.execute, "UPDATE meta SET value = ? WHERE name = 'finalized'", (str(number),)
-        )
+    def store_finalized(self, number: int) -> Future[sqlite3.Cursor]:
+        """Store the finalized number without a block."""
+        command = "UPDATE meta SET value = ? WHERE name = 'finalized'"
+        return self._writer.submit(self._db.execute, command, (str(number),))
 
     def close(self) -> None:
         self._writer.shutdown()
@@ -151,7 +139,7 @@ class Disk:
 
 
 def _rows(changes: list) -> tuple[list, list]:
-    """Changed keys as they are now: (key and value of what is there, keys of what is gone), SCALE."""
+    """The present state of changed keys, as SCALE: (keys and values that exist, keys that do not)."""
     written, removed = [], []
     for item, key in changes:
         value = item.current.get(key, ABSENT)

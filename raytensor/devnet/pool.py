@@ -1,9 +1,10 @@
-"""The transaction pool: ready and future extrinsics by account and nonce, their watchers, their ends.
+"""The transaction pool: ready and future extrinsics by account and nonce, and their watchers.
 
-In: raw extrinsics; after each block what it held. Out: ready extrinsics in the order of their arrival, nonces in
-order per account; a status for every watcher, and in the end always a final one.
-Errors are `PoolError`s with the codes and words of Substrate's author RPC.
-Knows nothing of sockets, and of state only what the executive says.
+In: raw extrinsics; after each block the extrinsics that it included. Out: ready extrinsics in order of arrival, nonces
+in order per account; statuses for every watcher, the last of which is always final.
+Bounds: READY_LIMIT and FUTURE_LIMIT extrinsics, READY_BYTES.
+Errors are `PoolError`s with the codes and messages of Substrate's author RPC.
+Knows nothing of sockets; reads the state only through the executive.
 
     submit -> future -> ready -> in a block -> finalized      or: invalid | dropped | usurped
 """
@@ -20,9 +21,9 @@ from raytensor.devnet.scale import ScaleError
 
 READY_LIMIT, FUTURE_LIMIT = 8192, 4096
 READY_BYTES = 64 * 1024 * 1024
-FUTURE_BLOCKS = 256  # how long an extrinsic may wait for an earlier nonce; a real node lets it wait for ever
+FUTURE_BLOCKS = 256  # how long an extrinsic may wait for an earlier nonce; on a real node there is no limit
 NEVER = 1 << 62
-BAN_BLOCKS = 30  # how long an extrinsic that turned out invalid is refused unread
+BAN_BLOCKS = 30  # how long an extrinsic that was invalid in a block is refused without a check
 TOO_LOW = "The transaction has too low priority to replace another transaction already in the pool."
 POOL_FULL = "The transaction couldn't enter the pool because of the limit"
 
@@ -38,7 +39,7 @@ class PoolError(Exception):
 
 
 class Entry:
-    """An extrinsic in the pool. `account`: whose nonce orders it. `valid_till`: first block in which it can't be."""
+    """An extrinsic in the pool, ordered by a nonce of `account`. `valid_till`: the first block that cannot include it."""
 
     __slots__ = ("extrinsic", "account", "priority", "valid_till", "ready", "since", "watchers")
 
@@ -49,13 +50,14 @@ class Entry:
         self.since = 0  # block since when it waits for an earlier nonce
         self.watchers: list[Watcher] = []
 
-    def tell(self, status: Any) -> None:
+    def report(self, status: Any) -> None:
+        """Pass a status to all watchers."""
         for watcher in self.watchers:
             watcher(status)
 
 
 class Pool:
-    """`on_ready` is called when an extrinsic becomes ready (instant sealing)."""
+    """The pool of one node. on_ready: called when an extrinsic becomes ready."""
 
     def __init__(self, executive: Executive) -> None:
         self.executive = executive
@@ -63,16 +65,16 @@ class Pool:
         self._ready: dict[bytes, Entry] = {}  # by hash, in order of readiness
         self._future: dict[bytes, Entry] = {}
         self._queues: dict[bytes, dict[int, Entry]] = {}  # by account and nonce
-        self._next: dict[bytes, int] = {}  # next nonce of the accounts that have a queue
-        self._banned: dict[bytes, int] = {}
+        self._next: dict[bytes, int] = {}  # next nonce of the accounts with a queue
+        self._banned: dict[bytes, int] = {}  # hash -> block at which the ban ends
         self._ready_bytes = 0
-        self.on_ready: Callable[[], None] = lambda: None
+        self.on_ready: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._future)
 
     def submit(self, raw: bytes, watcher: Watcher | None = None) -> bytes:
-        """Take a length-prefixed extrinsic. Returns its hash; raises PoolError."""
+        """Add a length-prefixed extrinsic. Returns its hash. Raises `PoolError` if it is refused."""
         digest = blake2_256(raw)
         if digest in self._ready or digest in self._future:
             raise PoolError(1013, "Transaction Already Imported", f"0x{digest.hex()}")
@@ -110,11 +112,12 @@ class Pool:
         if ready:
             self._promote(entry)
             self._advance(account)
-            self.on_ready()
+            for listener in self.on_ready:
+                listener()
         else:
             entry.since = self.runtime.block_number
             self._future[extrinsic.hash] = entry
-            entry.tell("future")
+            entry.report("future")
 
     def _is_full(self, ready: bool, size: int) -> bool:
         if not ready:
@@ -122,7 +125,7 @@ class Pool:
         return len(self._ready) >= READY_LIMIT or self._ready_bytes + size > READY_BYTES
 
     def next_nonce(self, account: bytes) -> int:
-        """system_accountNextIndex: the nonce that follows what is on chain and what is ready."""
+        """The nonce after those on chain and those of ready extrinsics (system_accountNextIndex)."""
         known = self._next.get(account)
         return self.runtime.System.Account[account].nonce if known is None else known
 
@@ -130,7 +133,7 @@ class Pool:
         entry.ready = True
         self._ready[entry.extrinsic.hash] = entry
         self._ready_bytes += len(entry.extrinsic.raw)
-        entry.tell("ready")
+        entry.report("ready")
 
     def _unready(self, entry: Entry) -> None:
         entry.ready = False
@@ -138,8 +141,8 @@ class Pool:
         self._ready_bytes -= len(entry.extrinsic.raw)
 
     def _advance(self, account: bytes) -> None:
-        """Move the account's next nonce over what is queued without a gap, making it ready."""
-        queue, nonce = self._queues.get(account), self._next.get(account)
+        """Mark the account's extrinsics without a gap in their nonces as ready, and move its next nonce behind them."""
+        queue, nonce = self._queues.get(account), self._next.get(account, 0)
         while queue and nonce in queue:
             entry = queue[nonce]
             if not entry.ready:
@@ -150,7 +153,7 @@ class Pool:
             self._next[account] = nonce
 
     def _recount(self, account: bytes) -> None:
-        """After a block or a removal: end what is stale, find the gap anew, demote what lies behind it."""
+        """After a block or a removal: end stale extrinsics, find the first gap, demote the extrinsics behind it."""
         state_nonce = self.runtime.System.Account[account].nonce
         queue = self._queues.get(account)
         if not queue:
@@ -166,7 +169,7 @@ class Pool:
                 self._unready(entry)
                 entry.since = self.runtime.block_number
                 self._future[entry.extrinsic.hash] = entry
-                entry.tell("future")
+                entry.report("future")
 
     def _remove(self, entry: Entry, status: Any) -> None:
         extrinsic = entry.extrinsic
@@ -179,10 +182,10 @@ class Pool:
         if not queue:
             del self._queues[entry.account], self._next[entry.account]
         if status is not None:
-            entry.tell(status)
+            entry.report(status)
 
     def ready(self) -> list[Entry]:
-        """Ready entries, operational ones first, else in order of readiness. A snapshot."""
+        """A snapshot of the ready entries: operational ones first, then by the time when they became ready."""
         entries = list(self._ready.values())
         if any(entry.priority > 1 for entry in entries):
             entries.sort(key=lambda entry: -entry.priority)
@@ -192,14 +195,16 @@ class Pool:
         return bool(self._ready)
 
     def pending(self) -> list[bytes]:
-        """Raw ready extrinsics."""
+        """The ready extrinsics as bytes."""
         return [entry.extrinsic.raw for entry in self._ready.values()]
 
     def after_block(
         self, number: int, included: list[Entry], invalid: list[Entry], others: Iterable[bytes] = ()
     ) -> None:
-        """Take out what block `number` holds; end what its author found invalid, what can no longer be in a block and
-        what waited too long; move up what became ready. `others`: accounts whose extrinsics came past the pool.
+        """Remove the extrinsics that block `number` includes; end those that its author found invalid, that have
+        expired or that waited too long; mark those that became ready.
+
+        others  accounts with an extrinsic in the block that was not in the pool.
         """
         accounts = {entry.account for entry in (*included, *invalid)} | set(others)
         for entry in included:
@@ -219,21 +224,22 @@ class Pool:
         for digest in [digest for digest, until in self._banned.items() if until <= number]:
             del self._banned[digest]
 
-    def start_over(self, first: Iterable[bytes], watchers: dict[bytes, list[Watcher]]) -> None:
-        """After the chain went back: `first` and then what is here are judged anew; what is not valid now ends.
-        watchers: of extrinsics in `first`, by hash.
+    def revalidate(self, first: Iterable[bytes], watchers: dict[bytes, list[Watcher]]) -> None:
+        """After a rollback: submit `first`, then the pooled extrinsics, again; invalid ones end.
+
+        watchers  those of the extrinsics in `first`, by hash.
         """
-        here = [*self._ready.values(), *self._future.values()]
-        kept = {entry.extrinsic.hash: entry.watchers for entry in here} | watchers
+        pooled = [*self._ready.values(), *self._future.values()]
+        kept = {entry.extrinsic.hash: entry.watchers for entry in pooled} | watchers
         self._ready, self._future, self._queues, self._next, self._banned = {}, {}, {}, {}, {}
         self._ready_bytes = 0
-        for raw in [*first, *(entry.extrinsic.raw for entry in here)]:
-            told = kept.get(blake2_256(raw), [])
+        for raw in [*first, *(entry.extrinsic.raw for entry in pooled)]:
+            observers = kept.get(blake2_256(raw), [])
             try:
                 digest = self.submit(raw)
             except PoolError:
-                for watcher in told:
+                for watcher in observers:
                     watcher("invalid")
                 continue
             entry = self._ready.get(digest) or self._future[digest]
-            entry.watchers += told
+            entry.watchers += observers

@@ -1,8 +1,8 @@
 """The transport: websockets and HTTP POST on one loopback port.
 
-In: messages, handed to a `Dispatcher`. Out: its replies and notifications, in order, per connection.
-A reader that falls too far behind is cut off, so that it can't fill the node's memory; messages above the limit of a
-real node are answered with its error. Knows nothing of what the messages mean.
+In: messages, passed to a `Dispatcher`. Out: its replies and notifications, in order per connection.
+Bounds: a client with MAX_BACKLOG unread bytes, or that reads nothing for MAX_STALL_S, is disconnected. Messages above
+MAX_MESSAGE get the error of a real node. Knows nothing of the meaning of messages.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from raytensor.devnet.rpc.protocol import Dispatcher, Subscription
 
 MAX_MESSAGE = 15 * 1024 * 1024  # jsonrpsee's default in Substrate nodes
 HARD_LIMIT = 32 * 1024 * 1024  # above this the connection is closed unread
-MAX_BACKLOG = 64 * 1024 * 1024  # bytes that may wait for one slow reader
-MAX_STALL_S = 30.0  # a reader that takes nothing for so long is cut off
+MAX_BACKLOG = 64 * 1024 * 1024  # bytes queued for one slow client
+MAX_STALL_S = 30.0  # a client that reads nothing for so long is disconnected
 MAX_CONNECTIONS = 4096
 _TOO_BIG = json.dumps(
     {
@@ -46,14 +46,14 @@ class _Socket:
         self._queue.append(text)
         self._backlog += len(text)
         if self._backlog > MAX_BACKLOG:
-            # Here, not in the writer: that one waits for the very reader that doesn't read.
+            # Disconnected here: the writing task is waiting for the same client.
             self.too_slow = True
             self._queue.clear()
             self.abort()
         self._wake.set()
 
     async def write(self) -> None:
-        """Send what is queued until cancelled, or until the reader is gone or takes nothing any more."""
+        """Send queued texts until cancelled, or until the client disconnects or stops reading."""
         try:
             while True:
                 await self._wake.wait()
@@ -63,13 +63,13 @@ class _Socket:
                     self._backlog -= len(text)
                     async with asyncio.timeout(MAX_STALL_S):
                         await self._socket.send_str(text)
-        except (ConnectionError, RuntimeError, TimeoutError):  # the peer went away, or stopped reading, while we wrote
+        except (ConnectionError, RuntimeError, TimeoutError):  # the client disconnected or stopped reading
             self.too_slow = True
             self._queue.clear()
             self.abort()
 
     def abort(self) -> None:
-        """Cut the line: the handshake of a polite close would wait for a reader that doesn't read."""
+        """Close the connection at once; a closing handshake would wait for a client that does not read."""
         self._transport.abort()
 
     def close(self) -> None:
@@ -80,9 +80,8 @@ class _Socket:
 class _Post:
     """One HTTP request: collects the reply; has no subscriptions."""
 
-    subscriptions = None
-
     def __init__(self) -> None:
+        self.subscriptions: dict[str, Subscription] | None = None
         self.reply = ""
 
     def send(self, text: str) -> None:
@@ -90,7 +89,7 @@ class _Post:
 
 
 class Server:
-    """Serves a dispatcher on 127.0.0.1. `port` 0 takes a free one; `start()` returns the port."""
+    """Serves a dispatcher on 127.0.0.1. `start()` returns the port."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -98,7 +97,7 @@ class Server:
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int) -> int:
-        """Raises OSError when the port can't be had."""
+        """Listen on a port; 0 chooses a free one. Returns the port. Raises OSError if the port is not available."""
         app = web.Application(client_max_size=HARD_LIMIT)
         app.router.add_get("/{tail:.*}", self._websocket)
         app.router.add_post("/{tail:.*}", self._post)
@@ -122,7 +121,7 @@ class Server:
             return web.Response(status=405, text="Used HTTP Method is not allowed. POST is required")
         await socket.prepare(request)
         if request.transport is None:
-            return socket  # gone before we could serve it
+            return socket  # the client disconnected during the handshake
         connection = _Socket(socket, request.transport)
         self._sockets.add(connection)
         writer = asyncio.create_task(connection.write())
@@ -137,7 +136,7 @@ class Server:
                 if connection.too_slow:
                     break
         except ConnectionError:
-            pass  # the peer went away while the answer to its ping or its farewell was written
+            pass  # the client disconnected while a pong or a close frame was written
         finally:
             self._sockets.discard(connection)
             connection.close()

@@ -1,4 +1,4 @@
-"""SS58 addresses of 32-byte accounts with a one-byte prefix (Substrate's base58 with a blake2b checksum)."""
+"""SS58 addresses of 32-byte accounts with a one-byte prefix: Substrate's base58 with a blake2b checksum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def encode_account(public_key: bytes, prefix: int = 42) -> str:
 
 
 def decode_account(address: str) -> bytes:
-    """The 32-byte public key of an address. ValueError says what is wrong with it."""
+    """The 32-byte public key of an address. Raises ValueError with the reason for an invalid one."""
     number = 0
     for letter in address[:64]:
         if letter not in _VALUES:

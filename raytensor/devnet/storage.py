@@ -1,35 +1,32 @@
-"""Storage items: what pallets declare, and the dict-like things they read and write.
+"""Storage items: the declarations of pallets, and the dict-like objects that pallets read and write.
 
-In: declarations (`StorageValue`, `StorageMap`) and writes of plain Python values. Out: values now or at an older
-block, raw keys and SCALE values. A stored value is never changed in place, always replaced: the undo log and the
-history keep references to old ones. Nothing is encoded until a client or the disk asks.
-Knows nothing of blocks; the log and their ends are the store's (store.py).
+In: declarations (`StorageValue`, `StorageMap`) and writes of plain Python values. Out: current values or those at an
+older block, raw keys and SCALE values. A stored value is never changed in place, only replaced: the undo log and the
+history hold references to old values. Values are encoded only when a client or the disk reads them.
+Knows nothing of blocks: the store (store.py) owns the undo log and closes blocks.
 
-History: for a key, `(block, value before that block)` in block order. The value at block h is what stood there
-before the first change after h, or the current one.
+History of a key: `(block, value before that block)` in block order. The value at block h is the recorded value of the
+first change after h, or the current one if there is none.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from raytensor.devnet.hashing import HASHERS, twox_128
-from raytensor.devnet.scale import ScaleError
-
-if TYPE_CHECKING:
-    from raytensor.devnet.store import Store
+from raytensor.devnet.scale import Codecs, ScaleError
 
 ABSENT = type("Absent", (), {"__repr__": lambda self: "ABSENT", "__slots__": ()})()
 
 
 @dataclass(frozen=True, eq=False)
 class StorageValue:
-    """One value. `default`: what an absent value reads as (the type's zero when not given); `optional`: None."""
+    """One value. `default`: read when nothing is stored (the type's zero if omitted); with `optional`, None is read."""
 
     type: str
     default: Any = ABSENT
@@ -39,7 +36,7 @@ class StorageValue:
 
 @dataclass(frozen=True, eq=False)
 class StorageMap:
-    """A map over one or more keys: `keys` = [(hasher, type), ...]. A numpy default makes restored values arrays."""
+    """A map over one or more keys: `keys` = [(hasher, type), ...]. With a numpy default, decoded values are arrays."""
 
     keys: Any
     type: str
@@ -47,20 +44,32 @@ class StorageMap:
     optional: bool = False
 
 
-class Item:
-    """What values and maps share: the dictionary, the log, the history, raw keys."""
+@dataclass
+class UndoLog:
+    """The undo log that all items of a store share. `entries`: (item, key, value before) since the last block.
 
-    def __init__(self, store: Store, pallet: str, name: str, decl: StorageValue | StorageMap) -> None:
+    check  encode every write at once, so that a wrong value fails where it is written.
+    """
+
+    codecs: Codecs
+    check: bool = False
+    entries: list[tuple[Item, Any, Any]] = field(default_factory=list)
+
+
+class Item:
+    """The part that values and maps share: the dictionary, the undo log, the history, raw keys."""
+
+    def __init__(self, undo: UndoLog, pallet: str, name: str, decl: StorageValue | StorageMap) -> None:
         self.pallet, self.name, self.decl = pallet, name, decl
         self.prefix = twox_128(pallet.encode()) + twox_128(name.encode())
-        self.codec = store.codecs(decl.type)
+        self.codec = undo.codecs(decl.type)
         self.default = None if decl.optional else self.codec.zero if decl.default is ABSENT else decl.default
-        self.key_parts = [(*HASHERS[hasher], store.codecs(type_)) for hasher, type_ in decl.keys]
+        self.key_parts = [(*HASHERS[hasher], undo.codecs(type_)) for hasher, type_ in decl.keys]
         self.single = len(self.key_parts) == 1
         self.current: dict[Any, Any] = {}
         self.history: dict[Any, list[tuple[int, Any]]] = {}
-        self._log = store.log
-        self._check = store.check
+        self._log = undo.entries
+        self._check = undo.check
         # Raw key index: built at the first listing, then kept up with the keys that appear.
         self._index: list[bytes] | None = None
         self._by_raw: dict[bytes, Any] = {}
@@ -82,7 +91,7 @@ class Item:
             self._vanished(key)
 
     def restore(self, key: Any, value: Any) -> None:
-        """Set or remove without a log entry: rollback, and loading from disk."""
+        """Set or remove a value without a log entry; for rollback and for loading from disk."""
         if value is ABSENT:
             if self.current.pop(key, ABSENT) is not ABSENT:
                 self._vanished(key)
@@ -109,7 +118,7 @@ class Item:
         return out
 
     def typed_key(self, raw: bytes) -> Any:
-        """The key behind raw bytes; ScaleError when they are no key of this item."""
+        """The key that raw bytes encode. Raises `ScaleError` if they are no key of this item."""
         pos, parts = len(self.prefix), []
         for size, hasher, codec in self.key_parts:
             start = pos + size
@@ -122,7 +131,7 @@ class Item:
         return parts[0] if self.single else tuple(parts)
 
     def at(self, key: Any, block: int | None) -> Any:
-        """The stored value after `block` (None: now), or ABSENT."""
+        """The stored value after `block` (None: the current one), or ABSENT."""
         if block is not None:
             versions = self.history.get(key)
             if versions:
@@ -134,8 +143,7 @@ class Item:
     def sorted_raw(self) -> tuple[list[bytes], dict[bytes, Any]]:
         """All raw keys that exist or existed within the history, sorted, and their typed keys."""
         if self._index is None:
-            self._unindexed = list(self.current.keys() | self.history.keys())
-            self._index = []
+            self._unindexed, self._index = list(self.current.keys() | self.history.keys()), []
         if self._unindexed:
             for key in self._unindexed:
                 raw = self.raw_key(key)
@@ -148,8 +156,8 @@ class Item:
 
     def decode_value(self, data: bytes) -> Any:
         value = self.codec.decode(data)
-        if hasattr(self.default, "dtype"):
-            # The shape too: no row at all is still a table with its columns.
+        if isinstance(self.default, np.ndarray):
+            # Reshaped, so that a table without rows keeps its columns.
             value = np.array(value, self.default.dtype).reshape(len(value), *self.default.shape[1:])
             value.setflags(write=False)
         return value
@@ -172,15 +180,15 @@ class Value(Item):
 
 
 class Map(Item):
-    """A live StorageMap: dict-like. Reading an absent key gives the default (None for optional maps).
+    """A live StorageMap: dict-like. An absent key reads as the default (None for optional maps).
 
-    A key is the bare value for one key, a tuple for several. `keys(*prefix)`, `items(*prefix)` iterate in ascending
-    key order, as a snapshot, and yield what is left of the key after the prefix: the bare value when one part is
-    left, else a tuple.
+    A key is the bare value for one key part, a tuple for several. `keys(*prefix)` and `items(*prefix)` iterate over a
+    snapshot in ascending key order and yield the rest of the key after the prefix: the bare value if one part is left,
+    else a tuple.
     """
 
-    def __init__(self, store: Store, pallet: str, name: str, decl: StorageMap) -> None:
-        super().__init__(store, pallet, name, decl)
+    def __init__(self, undo: UndoLog, pallet: str, name: str, decl: StorageValue | StorageMap) -> None:
+        super().__init__(undo, pallet, name, decl)
         self._by_first: dict[Any, set] = {}
 
     def __getitem__(self, key: Any) -> Any:
@@ -199,7 +207,7 @@ class Map(Item):
         return len(self.current)
 
     def get(self, key: Any, fallback: Any = None) -> Any:
-        """The stored value, or `fallback` when there is none (the declared default plays no part)."""
+        """The stored value, or `fallback` if there is none (not the declared default)."""
         return self.current.get(key, fallback)
 
     def keys(self, *prefix: Any) -> Iterator[Any]:
@@ -218,12 +226,12 @@ class Map(Item):
         return iter([(k, current[(*prefix, k) if one_left else (*prefix, *k)]) for k in self.keys(*prefix)])
 
     def clear(self, *prefix: Any) -> int:
-        """Remove every entry under the prefix (all without one). Returns how many."""
+        """Remove every entry under the prefix (without one: all). Returns their number."""
         one_left = len(prefix) + 1 == len(self.key_parts)
-        doomed = [k if not prefix else (*prefix, k) if one_left else (*prefix, *k) for k in self.keys(*prefix)]
-        for key in doomed:
+        removed = [k if not prefix else (*prefix, k) if one_left else (*prefix, *k) for k in self.keys(*prefix)]
+        for key in removed:
             self._delete(key)
-        return len(doomed)
+        return len(removed)
 
     def _appeared(self, key: Any) -> None:
         super()._appeared(key)

@@ -1,7 +1,7 @@
 """The store: all storage items of a runtime, an undo log per dispatch, one version per block.
 
-In: declarations, block ends. Out: rollback, changed keys of a block, raw reads and listings at any remembered block.
-Blocks older than `history_blocks` are forgotten. Knows nothing of pallets or JSON-RPC.
+In: declarations, ends of blocks. Out: rollback, the changed keys of a block, raw reads and listings at any kept block.
+Bounds: keeps the state of the last `history_blocks` blocks. Knows nothing of pallets or JSON-RPC.
 """
 
 from __future__ import annotations
@@ -13,46 +13,45 @@ from contextlib import contextmanager
 from typing import Any
 
 from raytensor.devnet.scale import Codecs, ScaleError
-from raytensor.devnet.storage import ABSENT, Item, Map, StorageMap, StorageValue, Value
+from raytensor.devnet.storage import ABSENT, Item, Map, StorageMap, StorageValue, UndoLog, Value
 
 __all__ = ["ABSENT", "Map", "StorageMap", "StorageValue", "Store", "Value"]
 
 
 class Store:
-    """All storage items of a runtime. `check`: encode every write at once, so that a wrong value fails where it is
-    made.
-    """
+    """All storage items of a runtime. `check`: encode every write at once, so that a wrong value fails where it is written."""
 
     def __init__(self, codecs: Codecs, *, history_blocks: int = 4096, check: bool = False) -> None:
-        self.codecs, self.history_blocks, self.check = codecs, history_blocks, check
-        self.log: list[tuple[Item, Any, Any]] = []
+        self.history_blocks = history_blocks
+        self._undo = UndoLog(codecs, check)
+        self._log = self._undo.entries
         self.items: dict[bytes, Item] = {}
         self._prefixes: list[bytes] = []
         self._changed: deque[tuple[int, list]] = deque()
         self._base_block = 0
 
     def add(self, pallet: str, name: str, decl: StorageValue | StorageMap) -> Value | Map:
-        item = (Map if decl.keys else Value)(self, pallet, name, decl)
+        item = (Map if decl.keys else Value)(self._undo, pallet, name, decl)
         self.items[item.prefix] = item
         self._prefixes = sorted(self.items)
         return item
 
     def mark(self) -> int:
-        """A point that `rollback` can return to; marks nest."""
-        return len(self.log)
+        """A position that `rollback` can return to. Marks nest."""
+        return len(self._log)
 
     def rollback(self, mark: int) -> None:
-        log = self.log
-        while len(log) > mark:
-            item, key, old = log.pop()
+        """Undo all writes since a mark."""
+        while len(self._log) > mark:
+            item, key, old = self._log.pop()
             item.restore(key, old)
 
     def commit(self, block: int) -> list[tuple[Item, Any]]:
-        """Close a block: its changes become one version of each key. Returns the changed keys, first changed first."""
+        """Close a block: its changes become one version of each key. Returns the changed keys in order of first change."""
         before: dict[tuple[Item, Any], Any] = {}
-        for item, key, old in self.log:
+        for item, key, old in self._log:
             before.setdefault((item, key), old)
-        self.log.clear()
+        self._log.clear()
         for (item, key), old in before.items():
             item.history.setdefault(key, []).append((block, old))
         self._changed.append((block, list(before)))
@@ -67,12 +66,12 @@ class Store:
         return list(before)
 
     def revert(self, block: int) -> list[tuple[Item, Any]]:
-        """Go back to the state after `block`, which must be remembered; what came later is forgotten.
-        Returns the keys that changed since.
+        """Return to the state after `block`, which must be kept, and drop all later versions. Returns the keys that
+        changed since.
         """
-        assert block >= self.oldest_block, f"the state of block {block} is forgotten"
+        assert block >= self.oldest_block, f"the state of block {block} is not kept"
         self.rollback(0)
-        gone: dict[tuple[Item, Any], None] = {}
+        changed: dict[tuple[Item, Any], None] = {}
         while self._changed and self._changed[-1][0] > block:
             number, changes = self._changed.pop()
             for item, key in changes:
@@ -82,8 +81,8 @@ class Store:
                 if not versions:
                     del item.history[key]
                 item.restore(key, old)
-                gone[item, key] = None
-        return list(gone)
+                changed[item, key] = None
+        return list(changed)
 
     @property
     def oldest_block(self) -> int:
@@ -91,15 +90,15 @@ class Store:
         return max(self._changed[0][0] - 1, 0) if self._changed else self._base_block
 
     def load(self, block: int, entries: Iterable[tuple[bytes, bytes]]) -> None:
-        """Replace everything by the (raw key, SCALE value) entries of a block's state; history starts there.
-        ScaleError when an entry fits no declared item.
+        """Replace the whole state by the (raw key, SCALE value) entries of a block's state; history starts at it.
+        Raises `ScaleError` if an entry fits no declared item.
         """
         for item in self.items.values():
             for key in list(item.current):
                 item.restore(key, ABSENT)
             item.history.clear()
         self._changed.clear()
-        self.log.clear()
+        self._log.clear()
         self._base_block = block
         for raw, value in entries:
             item = self.items.get(raw[:32])
@@ -109,7 +108,7 @@ class Store:
 
     @contextmanager
     def as_of(self, block: int) -> Iterator[None]:
-        """Inside, current values are those after `block`: what changed since is taken back, and put back at the end."""
+        """Inside the context, current values are those after `block`; at its end they are the present ones again."""
         since = {change for number, changes in self._changed if number > block for change in changes}
         present = [(item, key, item.current.get(key, ABSENT)) for item, key in since]
         try:
@@ -121,7 +120,7 @@ class Store:
                 item.restore(key, value)
 
     def read_raw(self, raw: bytes, block: int | None = None) -> bytes | None:
-        """What a client gets for a raw key: SCALE of the stored value, None when nothing is stored."""
+        """SCALE of the value stored under a raw key; None if nothing is stored."""
         item = self.items.get(raw[:32])
         if item is None:
             return None
@@ -133,7 +132,7 @@ class Store:
         return None if value is ABSENT else item.codec.encode(value)
 
     def write_raw(self, raw: bytes, value: bytes | None) -> None:
-        """Set (None: remove) what stands under a raw key; ScaleError when key or value don't fit a declared item."""
+        """Set (None: remove) the value under a raw key. Raises `ScaleError` if key or value fit no declared item."""
         item = self.items.get(raw[:32])
         if item is None:
             raise ScaleError(f"no storage item has the key 0x{raw.hex()}")

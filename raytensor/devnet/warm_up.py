@@ -1,8 +1,8 @@
-"""Loads the consensus kernels beside the running chain.
+"""Loads the consensus kernels on a thread while the chain runs.
 
-In: a runtime. Out: `runtime.epoch_implementation` turns from "reference" to "fast" once the kernels are ready; both
-give the same bits. On a machine that has never run them the kernels compile for some tens of seconds, and a chain
-that waited for that inside a block would leave its clients waiting too. Knows nothing of what an epoch computes.
+In: a runtime. Out: `runtime.epoch_implementation` changes from "reference" to "fast" once the kernels are ready; both
+give the same bits. On a new machine the kernels compile for some tens of seconds, which must not delay a block.
+Knows nothing of what an epoch computes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from raytensor.devnet.runtime import Runtime
 
 
 def warm_up(runtime: Runtime) -> threading.Thread:
-    """Start the loading; returns the thread that does it, which ends with the process."""
+    """Start loading. Returns the thread, a daemon."""
     runtime.epoch_implementation = "reference"
 
     def load() -> None:

@@ -155,7 +155,7 @@ def run_node(*arguments: str) -> subprocess.CompletedProcess:
 def test_refusals_say_what_to_do(tmp_path, devnet):
     port = devnet.endpoint.rsplit(":", 1)[1]
     taken = run_node("--port", port)
-    assert taken.returncode == 2 and f"port {port} can't be had" in taken.stderr and "--port 0" in taken.stderr
+    assert taken.returncode == 2 and f"port {port} is not available" in taken.stderr and "--port 0" in taken.stderr
     for text in ("fast", "0", "-1", "nan"):
         assert "--block-time" in run_node("--block-time", text, "--port", "0").stderr
     assert "--finality-lag" in run_node("--finality-lag", "-1").stderr
@@ -174,7 +174,7 @@ def test_a_state_belongs_to_one_process_and_one_chain(tmp_path):
     assert second.returncode == 2 and "another process uses it" in second.stderr
     node.stop()
     other = run_node("--state", state, "--block-time", "1", "--port", "0")
-    assert other.returncode == 2 and "was made with --block-time 2" in other.stderr
+    assert other.returncode == 2 and "was created with --block-time 2" in other.stderr
     import sqlite3
 
     with sqlite3.connect(tmp_path / "state" / "chain.sqlite") as database:

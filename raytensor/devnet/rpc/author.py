@@ -1,6 +1,6 @@
-"""author_*: submitting and watching extrinsics; engine_* and dev_*: blocks on demand.
+"""author_*: submit and watch extrinsics. engine_* and dev_*: blocks on demand.
 
-In: raw extrinsics. Out: hashes, and statuses of watched extrinsics up to a final one.
+In: raw extrinsics. Out: hashes, and the statuses of watched extrinsics, the last of which is final.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from typing import Any
 from raytensor.devnet.author import Author
 from raytensor.devnet.chain import Chain
 from raytensor.devnet.pool import PoolError
-from raytensor.devnet.rpc.protocol import Connection, RpcError, Subscription, Turns, hex_bytes, invalid_params, method
+from raytensor.devnet.rpc.protocol import (
+    Connection,
+    RpcError,
+    Subscription,
+    TimeSlices,
+    hex_bytes,
+    invalid_params,
+    method,
+)
 from raytensor.devnet.rpc.state import unsubscribe
 from raytensor.devnet.scale import ScaleError
 
@@ -19,8 +27,8 @@ _FINAL = ("finalized", "finalityTimeout", "usurped")
 
 
 class AuthorMethods:
-    def __init__(self, chain: Chain, author: Author, turns: Turns) -> None:
-        self.chain, self.author, self._turns = chain, author, turns
+    def __init__(self, chain: Chain, author: Author, slices: TimeSlices) -> None:
+        self.chain, self.author, self._slices = chain, author, slices
 
     @method("author_submitExtrinsic", params=("bytes",))
     def submit(self, connection: Connection, extrinsic: Any) -> str:
@@ -34,7 +42,7 @@ class AuthorMethods:
 
         def watch(status: Any) -> None:
             nonlocal ended
-            if subscription.id in connection.subscriptions and not ended:
+            if not subscription.closed and not ended:
                 ended = status in ("invalid", "dropped") or (isinstance(status, dict) and next(iter(status)) in _FINAL)
                 subscription.notify(status)
 
@@ -83,21 +91,22 @@ class AuthorMethods:
 
     @method("dev_newBlock", params=("options",))
     async def new_block(self, connection: Connection, options: Any) -> str:
-        """Seal `count` blocks (default 1), or up to block `to`. Returns the last one's hash."""
+        """Seal `count` blocks (default 1), or up to block `to`. Returns the hash of the last one."""
         options = options or {}
         best = self.chain.best.number
         count = options.get("count", options["to"] - best if isinstance(options.get("to"), int) else 1)
         if not isinstance(count, int) or not 1 <= count <= MAX_NEW_BLOCKS:
             raise invalid_params(f"between 1 and {MAX_NEW_BLOCKS} blocks can be made at once, not {count!r}")
+        block = self.chain.best
         for _ in range(count):
             block = self.author.seal()
-            await self._turns.take()
+            await self._slices.give_way()
         return f"0x{block.hash.hex()}"
 
     @method("dev_rollBack", params=("options",))
     def roll_back(self, connection: Connection, options: Any) -> str:
-        """Take the last `count` blocks (default 1) off the chain, none of them final; their extrinsics go back into
-        the pool, or are lost with `keep` false. Returns the hash of the best block."""
+        """Remove the last `count` blocks (default 1), none of which may be final. Their extrinsics return to the pool,
+        or are lost if `keep` is false. Returns the hash of the best block."""
         options = {} if options is None else options
         if not isinstance(options, dict):
             raise invalid_params(f"options are an object, not {options!r:.80}")
@@ -111,7 +120,7 @@ class AuthorMethods:
 
     @method("dev_setStorage", params=("values", "hash"))
     def set_storage(self, connection: Connection, values: Any, at: Any) -> str:
-        """Overwrite raw storage on the best block: [[key, value | null], ...]. It becomes part of the next block."""
+        """Overwrite raw storage: [[key, value | null], ...]. The change becomes part of the next block."""
         if not isinstance(values, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in values):
             raise invalid_params("values must be [[key, value], ...]")
         for key, value in values:

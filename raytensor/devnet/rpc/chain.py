@@ -1,13 +1,14 @@
 """chain_*: blocks, headers, hashes, and the subscriptions to heads.
 
-In: block numbers and hashes. Out: headers and bodies as JSON. A missing block is null, never an error.
+In: block numbers and hashes. Out: headers and bodies as JSON; a missing block is null, never an error.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from raytensor.devnet.chain import Block, Chain
+from raytensor.devnet.block import Block
+from raytensor.devnet.chain import Chain
 from raytensor.devnet.rpc.protocol import Connection, Subscription, hex_bytes, invalid_params, method
 from raytensor.devnet.rpc.state import unsubscribe
 
@@ -16,8 +17,8 @@ class ChainMethods:
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
         self._heads: dict[str, dict[str, Subscription]] = {"new": {}, "all": {}, "finalized": {}}
-        chain.listeners.append(lambda block, changes: self._tell(block, "new", "all"))
-        chain.on_finalized.append(lambda block: self._tell(block, "finalized"))
+        chain.listeners.append(lambda block, changes: self._notify(block, "new", "all"))
+        chain.on_finalized.append(lambda block: self._notify(block, "finalized"))
 
     def _find(self, value: Any) -> Block | None:
         return self.chain.best if value is None else self.chain.by_hash.get(hex_bytes(value, "hash"))
@@ -31,7 +32,7 @@ class ChainMethods:
     def get_block(self, connection: Connection, at: Any) -> dict | None:
         block = self._find(at)
         body = None if block is None else self.chain.body(block)
-        if body is None:
+        if block is None or body is None:
             return None
         extrinsics = [f"0x{raw.hex()}" for raw in body]
         return {"block": {"header": block.header(), "extrinsics": extrinsics}, "justifications": None}
@@ -57,9 +58,8 @@ class ChainMethods:
         return f"0x{self.chain.finalized.hash.hex()}"
 
     def _subscribe(self, connection: Connection, kind: str, notification: str, first: Block) -> Subscription:
-        subscription = Subscription(connection, notification)
+        subscription = Subscription(connection, notification, lambda key: self._heads[kind].pop(key, None))
         self._heads[kind][subscription.id] = subscription
-        subscription.on_close = lambda: self._heads[kind].pop(subscription.id, None)
         subscription.notify(first.header())
         return subscription
 
@@ -87,9 +87,8 @@ class ChainMethods:
     def unsubscribe(self, connection: Connection, subscription_id: Any) -> bool:
         return unsubscribe(connection, subscription_id)
 
-    def _tell(self, block: Block, *kinds: str) -> None:
-        header = None
+    def _notify(self, block: Block, *kinds: str) -> None:
+        header = block.header() if any(self._heads[kind] for kind in kinds) else {}
         for kind in kinds:
             for subscription in list(self._heads[kind].values()):
-                header = header or block.header()
                 subscription.notify(header)

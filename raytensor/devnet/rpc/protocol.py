@@ -1,10 +1,10 @@
 """JSON-RPC 2.0 as Substrate nodes speak it: single requests, batches, subscriptions.
 
 In: one text message of a connection. Out: one text reply, then the notifications of the subscriptions it opened.
-Parameters by position or by name; ids are echoed as they came; a reply always leaves before its notifications.
-Everybody shares one thread: between requests, and inside methods that take long (they are coroutines), others get
-their turn at least every SLICE_S seconds.
-Knows nothing of what the methods do or of how messages travel (server.py).
+Parameters are given by position or by name. Ids are echoed unchanged. A reply is sent before its notifications.
+All connections share one thread. Between requests, and inside long methods (which are coroutines), other requests run
+at least every SLICE_S seconds.
+Knows nothing of what the methods do, or of the transport (server.py).
 """
 
 from __future__ import annotations
@@ -42,86 +42,99 @@ def invalid_params(why: str) -> RpcError:
 
 
 class Connection(Protocol):
-    """What a transport offers. `subscriptions` is None where notifications can't be sent (HTTP)."""
+    """One client of a transport. `subscriptions` is None where notifications cannot be sent (HTTP)."""
 
-    subscriptions: dict[str, Subscription] | None
+    @property
+    def subscriptions(self) -> dict[str, Subscription] | None: ...
 
     def send(self, text: str) -> None: ...
 
 
 class Subscription:
-    """A stream of notifications `method` on one connection. Held back until the reply with its id has been sent."""
+    """A stream of notifications `method` on one connection. They are queued until the reply with its id is sent.
 
-    __slots__ = ("id", "method", "on_close", "_connection", "_held")
+    on_close  called once, when the stream ends.
+    """
 
-    def __init__(self, connection: Connection, method: str) -> None:
+    __slots__ = ("id", "method", "_on_close", "_connection", "_streams", "_queued")
+
+    def __init__(self, connection: Connection, method: str, on_close: Callable[[str], object] | None = None) -> None:
         if connection.subscriptions is None:
             raise RpcError(-32601, "Method not found", "subscriptions need a websocket")
         self.id = secrets.token_urlsafe(12)
-        self.method, self._connection = method, connection
-        self.on_close: Callable[[], None] = lambda: None
-        self._held: list[str] | None = []
-        connection.subscriptions[self.id] = self
+        self.method, self._connection, self._on_close = method, connection, on_close
+        self._queued: list[str] | None = []  # None once the reply with the id is sent
+        self._streams = connection.subscriptions
+        self._streams[self.id] = self
+
+    @property
+    def closed(self) -> bool:
+        return self.id not in self._streams
 
     def notify(self, result: Any) -> None:
         params = {"subscription": self.id, "result": result}
         text = json.dumps({"jsonrpc": "2.0", "method": self.method, "params": params}, separators=(",", ":"))
-        if self._held is None:
+        if self._queued is None:
             self._connection.send(text)
         else:
-            self._held.append(text)
+            self._queued.append(text)
 
     def open(self) -> None:
-        """The reply has been sent: let the notifications go."""
-        held, self._held = self._held, None
-        for text in held or ():
+        """Send the queued notifications. Called once the reply with the id is sent."""
+        queued, self._queued = self._queued, None
+        for text in queued or ():
             self._connection.send(text)
 
     def close(self) -> bool:
-        """End the stream. False when it had ended before."""
-        self.on_close()
-        self.on_close = lambda: None
-        return self._connection.subscriptions.pop(self.id, None) is not None
+        """End the stream. Returns False if it had ended before."""
+        if self._streams.pop(self.id, None) is None:
+            return False
+        if self._on_close is not None:
+            self._on_close(self.id)
+        return True
 
 
 def method(*names: str, params: tuple[str, ...] = ()):
-    """Serve a function under these names. It gets the connection, then its parameters, None where left out."""
+    """Serve a function under these names. It receives the connection, then its parameters, None where omitted."""
 
     def mark(function: Callable) -> Callable:
-        function.rpc_names, function.rpc_params = names, params
+        _SERVED[function] = (names, params)
         return function
 
     return mark
 
 
-class Turns:
-    """Shares the event loop fairly: `take()` lets others run once the last turn is SLICE_S ago."""
+_SERVED: dict[Callable, tuple[tuple[str, ...], tuple[str, ...]]] = {}  # function -> (method names, parameter names)
+
+
+class TimeSlices:
+    """Shares the event loop: `give_way()` runs other tasks if the caller's time slice of SLICE_S seconds is over."""
 
     def __init__(self) -> None:
         self._since = 0.0
 
-    async def take(self) -> None:
+    async def give_way(self) -> None:
         if time.monotonic() - self._since > SLICE_S:
             await asyncio.sleep(0)
             self._since = time.monotonic()
 
 
 class Dispatcher:
-    """Finds methods marked with `@method` on the given groups and answers messages.
+    """Answers messages with the methods marked by `@method` on the given groups.
 
-    `num_failures`: requests that ended in a mistake of ours; each was logged and got "Internal error".
+    num_failures  requests that failed by an internal error; each is logged and answered with "Internal error".
     """
 
-    def __init__(self, groups: list[object], turns: Turns | None = None) -> None:
-        self.methods: dict[str, Callable] = {}
-        self.turns = turns or Turns()
+    def __init__(self, groups: list[object], slices: TimeSlices | None = None) -> None:
+        self.methods: dict[str, tuple[Callable, tuple[str, ...]]] = {}  # name -> (bound method, parameter names)
         self.num_failures = 0
+        self._slices = slices or TimeSlices()
         for group in groups:
-            for attribute in dir(type(group)):
-                function = getattr(group, attribute)
-                for name in getattr(function, "rpc_names", ()):
+            for attribute, function in vars(type(group)).items():
+                names, params = _SERVED.get(function, ((), ())) if callable(function) else ((), ())
+                for name in names:
                     assert name not in self.methods, name
-                    self.methods[name] = function
+                    self.methods[name] = (getattr(group, attribute), params)
 
     async def handle(self, message: str | bytes, connection: Connection) -> None:
         """Answer one message on its connection."""
@@ -138,7 +151,7 @@ class Dispatcher:
             connection.send(_dump(reply))
         for subscription in opened:
             subscription.open()
-        await self.turns.take()
+        await self._slices.give_way()
 
     async def _batch(self, requests: list, connection: Connection, opened: list) -> Any:
         if not requests:
@@ -150,7 +163,7 @@ class Dispatcher:
         replies = []
         for request in requests:
             replies.append(await self._answer(request, connection, opened))
-            await self.turns.take()
+            await self._slices.give_way()
         return [reply for reply in replies if reply is not None] or None
 
     async def _answer(self, request: Any, connection: Connection, opened: list) -> dict | None:
@@ -170,7 +183,7 @@ class Dispatcher:
             reply = _error(request_id, error)
         except PoolError as error:
             reply = _error(request_id, RpcError(error.code, error.message, error.data))
-        except Exception:  # the node's edge: a mistake of ours in one method must not take the connection with it
+        except Exception:  # the node's edge: an internal error in one method must not close the connection
             self.num_failures += 1
             _log.exception("%s failed", request["method"])
             reply = _error(request_id, RpcError(-32603, "Internal error"))
@@ -182,10 +195,9 @@ class Dispatcher:
         return reply if "id" in request else None
 
     def _call(self, name: str, params: Any, connection: Connection) -> Any:
-        function = self.methods.get(name)
-        if function is None:
+        if name not in self.methods:
             raise RpcError(-32601, "Method not found")
-        names = function.rpc_params
+        function, names = self.methods[name]
         if params is None:
             values = []
         elif isinstance(params, list):
@@ -213,7 +225,7 @@ def _dump(reply: Any) -> str:
 
 
 def hex_bytes(value: Any, what: str) -> bytes:
-    """Bytes of a hex string, with or without 0x; invalid params otherwise."""
+    """Bytes of a hex string, with or without 0x. Raises `RpcError` "Invalid params" for anything else."""
     if isinstance(value, str):
         try:
             return bytes.fromhex(value[2:] if value[:2] in ("0x", "0X") else value)

@@ -1,6 +1,6 @@
-"""state_* and payment_*: storage, runtime calls, metadata, version, at any block that is remembered.
+"""state_* and payment_*: storage, runtime API calls, metadata and version, at any block whose state is kept.
 
-In: raw keys, SCALE arguments, block hashes. Out: hex, as a Substrate node gives it.
+In: raw keys, SCALE arguments, block hashes. Out: hex, in the form of a Substrate node.
 """
 
 from __future__ import annotations
@@ -8,9 +8,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from raytensor.devnet.chain import Block, Chain
+from raytensor.devnet.block import Block
+from raytensor.devnet.chain import Chain
 from raytensor.devnet.hashing import blake2_256
-from raytensor.devnet.rpc.protocol import Connection, RpcError, Subscription, Turns, hex_bytes, invalid_params, method
+from raytensor.devnet.rpc.protocol import (
+    Connection,
+    RpcError,
+    Subscription,
+    TimeSlices,
+    hex_bytes,
+    invalid_params,
+    method,
+)
 from raytensor.devnet.scale import ScaleError
 from raytensor.devnet.store import ABSENT
 
@@ -18,19 +27,23 @@ MAX_PAGE = 1000
 _CLIENT_ERROR = 4003
 
 
-def _hex(value: bytes | None) -> str | None:
-    return None if value is None else f"0x{value.hex()}"
+def _hex(value: bytes) -> str:
+    return f"0x{value.hex()}"
+
+
+def _hex_or_null(value: bytes | None) -> str | None:
+    return None if value is None else _hex(value)
 
 
 class StateMethods:
-    def __init__(self, chain: Chain, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, chain: Chain, slices: TimeSlices) -> None:
+        self._slices = slices
         self.chain, self.runtime, self.store = chain, chain.runtime, chain.runtime.store
         self._storage_subscriptions: dict[str, tuple[Subscription, list[tuple[bytes, Any, Any]]]] = {}
         chain.listeners.append(self._on_block)
 
     def _block(self, value: Any) -> Block:
-        """The block of a hash parameter (None: best); error 4003 when unknown or its state is forgotten."""
+        """The block of a hash parameter; None is the best block. Error 4003 if it or its state is unknown."""
         if value is None:
             return self.chain.best
         block = self.chain.by_hash.get(hex_bytes(value, "hash"))
@@ -46,12 +59,12 @@ class StateMethods:
 
     @method("state_getStorage", "state_getStorageAt", params=("key", "hash"))
     def get_storage(self, connection: Connection, key: Any, at: Any) -> str | None:
-        return _hex(self.store.read_raw(hex_bytes(key, "key"), self._at(at)))
+        return _hex_or_null(self.store.read_raw(hex_bytes(key, "key"), self._at(at)))
 
     @method("state_getStorageHash", "state_getStorageHashAt", params=("key", "hash"))
     def get_storage_hash(self, connection: Connection, key: Any, at: Any) -> str | None:
         value = self.store.read_raw(hex_bytes(key, "key"), self._at(at))
-        return None if value is None else _hex(blake2_256(value))
+        return _hex_or_null(None if value is None else blake2_256(value))
 
     @method("state_getStorageSize", "state_getStorageSizeAt", params=("key", "hash"))
     def get_storage_size(self, connection: Connection, key: Any, at: Any) -> int | None:
@@ -74,17 +87,17 @@ class StateMethods:
         return [f"0x{key.hex()}" for key in keys]
 
     @method("state_getPairs", params=("prefix", "hash"))
-    async def get_pairs(self, connection: Connection, prefix: Any, at: Any) -> list[list[str]]:
+    async def get_pairs(self, connection: Connection, prefix: Any, at: Any) -> list[list[str | None]]:
         number = self._block(at).number
         keys = self.store.raw_keys(hex_bytes(prefix, "prefix"), None, None, number)
         return [[f"0x{key.hex()}", value] async for key, value in self._read(keys, number)]
 
     async def _read(self, keys: list[bytes], number: int) -> AsyncIterator[tuple[bytes, str | None]]:
-        """(key, value at that block): blocks may be made between two of many keys."""
+        """(key, value at that block). Blocks may be sealed while many keys are read."""
         for i, raw in enumerate(keys):
             if i % 64 == 63:
-                await self._turns.take()
-            yield raw, _hex(self.store.read_raw(raw, number))
+                await self._slices.give_way()
+            yield raw, _hex_or_null(self.store.read_raw(raw, number))
 
     @method("state_queryStorageAt", params=("keys", "hash"))
     async def query_storage_at(self, connection: Connection, keys: Any, at: Any) -> list[dict]:
@@ -150,10 +163,9 @@ class StateMethods:
                 resolved.append((raw, item, None if item is None else item.typed_key(raw)))
             except ScaleError:
                 resolved.append((raw, None, None))
-        subscription = Subscription(connection, "state_storage")
+        subscription = Subscription(connection, "state_storage", lambda key: self._storage_subscriptions.pop(key, None))
         self._storage_subscriptions[subscription.id] = (subscription, resolved)
-        subscription.on_close = lambda: self._storage_subscriptions.pop(subscription.id, None)
-        values = [[_hex(raw), _hex(self.store.read_raw(raw))] for raw, _, _ in resolved]
+        values = [[_hex(raw), _hex_or_null(self.store.read_raw(raw))] for raw, _, _ in resolved]
         subscription.notify({"block": _hex(self.chain.best.hash), "changes": values})
         return subscription
 
@@ -165,7 +177,7 @@ class StateMethods:
             values = []
             for raw, item, key in keys:
                 if (item, key) in changed and item.at(key, block.number - 1) is not item.current.get(key, ABSENT):
-                    values.append([_hex(raw), _hex(self.store.read_raw(raw))])
+                    values.append([_hex(raw), _hex_or_null(self.store.read_raw(raw))])
             if values:
                 subscription.notify({"block": _hex(block.hash), "changes": values})
 
@@ -190,6 +202,6 @@ class StateMethods:
 
 
 def unsubscribe(connection: Connection, subscription_id: Any) -> bool:
-    """End a subscription of this connection; False when there is none of that id."""
+    """End a subscription of this connection. Returns False if there is none of that id."""
     subscription = (connection.subscriptions or {}).get(subscription_id) if isinstance(subscription_id, str) else None
     return subscription is not None and subscription.close()

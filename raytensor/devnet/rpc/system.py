@@ -1,7 +1,8 @@
-"""system_* and rpc_methods: who this node is, account nonces, what it serves."""
+"""system_* and rpc_methods: the node's identity, account nonces, the served methods."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from raytensor.devnet.chain import Chain
@@ -13,13 +14,13 @@ NODE_VERSION = "1.0.0"
 
 
 class SystemMethods:
-    def __init__(self, chain: Chain) -> None:
-        self.chain = chain
-        self.served: list[str] = []
+    def __init__(self, chain: Chain, served: Callable[[], list[str]]) -> None:
+        """served: returns the names of all methods of the node, sorted."""
+        self.chain, self._served = chain, served
 
     @method("rpc_methods")
     def methods(self, connection: Connection) -> dict:
-        return {"methods": self.served}
+        return {"methods": self._served()}
 
     @method("system_chain")
     def chain_name(self, connection: Connection) -> str:
