@@ -8,7 +8,6 @@
     ├── ChainError
     │   ├── ChainUnavailable              no endpoint answers; says what was waited for and how long
     │   │   └── BlockUnknown              the endpoint does not know a block: it left the chain, or the endpoint lags
-    │   ├── StaleSnapshot                 what is known of a subnet is older than allowed; says age, limit and cause
     │   ├── FateUnknown                   an extrinsic was sent and no answer came; it may be on the chain
     │   ├── ChainRefused                  the chain said no; carries the error's name and the action
     │   └── WalletError                   a key file is missing, unreadable, encrypted or of the wrong role
@@ -74,10 +73,6 @@ class ChainUnavailable(ChainError):
 
 class BlockUnknown(ChainUnavailable):
     """The endpoint does not know a block, or not its state any more: read again from the head."""
-
-
-class StaleSnapshot(ChainError):
-    """What is known of a subnet is older than a decision allows."""
 
 
 class FateUnknown(ChainError):

@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from raytensor.chain.reads.history import epochs, folder_of
+from raytensor.chain.reads.follower import Follower, Reads
+from raytensor.chain.reads.history import epochs, folder_of, keep_epoch
 from raytensor.chain.reads.metagraph import read_metagraph, write_parquet
-from raytensor.chain.reads.snapshots import Snapshots
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import options, output
-from raytensor.errors import ConfigError
+from raytensor.errors import ChainError, ChainUnavailable, ConfigError
 from raytensor.types import Metagraph
 
 SORTS = {
@@ -156,34 +156,39 @@ def _show_history(args: argparse.Namespace) -> None:
 
 
 def _follow(args: argparse.Namespace) -> None:
-    """Writes until Ctrl-C; a chain that does not answer is told once and asked again."""
+    """Write a file per epoch until Ctrl-C or `--epochs`. A chain that does not answer is reported once and asked again."""
     if args.epochs is not None and args.epochs < 1:
         raise ConfigError(f"--epochs {args.epochs}: at least 1")
     folder = Path(args.follow).expanduser()
-    snapshots = Snapshots(options.network(args), timeout_s=args.timeout, history=folder)
-    told, count, trouble = -1, 0, ""
-    print(
-        f"a file for each epoch of subnet {args.netuid} in {folder_of(folder, args.netuid, args.mechanism)}; Ctrl-C ends"
-    )
+    where = folder_of(folder, args.netuid, args.mechanism)
+    print(f"a file for each epoch of subnet {args.netuid} in {where}; Ctrl-C ends")
+    follower = Follower(options.network(args), [args.netuid], Reads(mecid=args.mechanism), timeout_s=args.timeout)
+    follower.start()
+    newest, count, reported, started = -1, 0, "", time.monotonic()
     try:
         while args.epochs is None or count < args.epochs:
-            graph = snapshots.latest(args.netuid, args.mechanism).metagraph
-            if graph.last_epoch_block != told:
-                told, count = graph.last_epoch_block, count + 1
+            time.sleep(0.2)
+            graph, trouble = follower.seen(args.netuid).metagraph, follower.seen(args.netuid).trouble
+            cause = follower.silence[1]
+            if graph is None and trouble:
+                raise ChainError(trouble)
+            if graph is None and time.monotonic() - started > args.timeout:
+                raise ChainUnavailable(f"no metagraph of subnet {args.netuid} within {args.timeout:g} s: {cause}")
+            if graph is not None and graph.last_epoch_block != newest:
+                newest, count = graph.last_epoch_block, count + 1
+                keep_epoch(folder, graph, args.mechanism)
                 print(
-                    f"block {graph.block}: {len(graph.hotkeys)} neurons after the epoch of block {told}, "
+                    f"block {graph.block}: {len(graph.hotkeys)} neurons after the epoch of block {newest}, "
                     f"next epoch in {graph.next_epoch_block - graph.block} blocks",
                     flush=True,
                 )
-            now = snapshots.state()["trouble"]
-            if now and now != trouble:
-                print(f"the chain does not answer: {now}", flush=True)
-            trouble = now
-            time.sleep(0.2)
+            if graph is not None and cause and not reported:
+                print(f"the chain does not answer: {cause}", flush=True)
+            reported = cause
     except KeyboardInterrupt:
         print(f"{count} files written")
     finally:
-        snapshots.close()
+        follower.close()
 
 
 def _rows(graph: Metagraph) -> list[dict]:

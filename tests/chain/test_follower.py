@@ -4,7 +4,7 @@ import time
 
 from faults import FaultProxy
 
-from raytensor.chain.reads.follower import Follower
+from raytensor.chain.reads.follower import Follower, Observer
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.devnet.launch import EmbeddedChain
 
@@ -22,14 +22,8 @@ def test_blocks_epochs_and_a_silence(tmp_path):
     chain = EmbeddedChain(tmp_path / "state", 3600.0, tmp_path / "log")
     ticks, graphs, silences = [], [], []
     with ChainClient(chain.endpoint, timeout_s=20) as client, FaultProxy(chain.endpoint) as proxy:
-        follower = Follower(
-            proxy.endpoint,
-            NETUID,
-            on_block=ticks.append,
-            on_epoch=graphs.append,
-            on_silence=silences.append,
-            timeout_s=2,
-        )
+        observer = Observer(lambda _, tick: ticks.append(tick), graphs.append, silences.append)
+        follower = Follower(proxy.endpoint, [NETUID], observer=observer, timeout_s=2)
         follower.start()
         until(lambda: graphs, "the first metagraph")
         before, first = proxy.requests.copy(), ticks[-1].block
@@ -42,8 +36,11 @@ def test_blocks_epochs_and_a_silence(tmp_path):
         until(lambda: silences, "a word about the silence")
         client.rpc("dev_newBlock", [{"count": ticks[-1].blocks_until_epoch}])
         proxy.mode = "open"
-        assert follower.wait_for_epoch_after(graphs[0].last_epoch_block, timeout_s=20)
-        assert graphs[-1].last_epoch_block == graphs[0].next_epoch_block and follower.tick.block == graphs[-1].block
+        assert follower.wait_for_epoch_after(NETUID, graphs[0].last_epoch_block, timeout_s=20)
+        assert (
+            graphs[-1].last_epoch_block == graphs[0].next_epoch_block
+            and follower.seen(NETUID).tick.block == graphs[-1].block
+        )
         assert len(silences) == 1
         follower.close()
     chain.close()

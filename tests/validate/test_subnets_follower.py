@@ -10,7 +10,7 @@ import pytest
 
 from raytensor.chain.calls import SetCommitment
 from raytensor.chain.reads.commitments import digest_of
-from raytensor.chain.reads.subnets import SubnetsFollower
+from raytensor.chain.reads.follower import Follower, Reads
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.types import Commit
@@ -39,7 +39,7 @@ def test_many_subnets_over_one_connection(net):
             key = DevKey(f"//validate//0//miner//{n}")
             done, _ = client.send(SetCommitment(signer=key.ss58, netuid=netuid, text=text).call(), key.open())
             block = block or done
-    follower = SubnetsFollower(net.endpoint, [netuid, missing], refresh_blocks=2, view_blocks=2)
+    follower = Follower(net.endpoint, [netuid, missing], Reads(2, 2, commitments="metagraph"))
     follower.start()
     try:
         until(lambda: follower.seen(netuid).metagraph is not None and follower.seen(missing).trouble)

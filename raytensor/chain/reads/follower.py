@@ -1,110 +1,226 @@
-"""Follows a subnet block by block, in a thread with a connection of its own.
+"""Follows the blocks of a chain for any number of subnets, in one thread with one connection.
 
-In: an endpoint and a netuid. Out: a call of `on_block` per new best block, and of `on_epoch` with the metagraph each
-time consensus ran; `promises`, what miners had committed to at the newest block, where that is asked for. Costs one small
-request a block (with promises another), and a read of the subnet an epoch. Waits for: the chain, at most `timeout_s` a request; a chain that does not answer is told once
-through `on_silence` and asked again until it does.
-Knows nothing of rounds; what is slow here delays nobody.
+In: endpoints, netuids, what to read. Out, readable at any time: the newest `Seen` of each subnet (tick, metagraph,
+commitments, the state that weights depend on). Optionally calls an observer per block, per epoch and when the chain falls silent.
+A block costs one small request for all subnets. A metagraph is read when consensus ran and, if asked for, every
+`refresh_blocks`; a view every `view_blocks`. A subnet that cannot be read says so in `trouble`; the others go on.
+Waits for: the chain, at most `timeout_s` per request. A chain that does not answer is asked again until it does; `silence`
+returns for how long, and why. Knows nothing of rounds; a slow chain delays nobody here.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from raytensor.chain.reads.commitments import read_commits
 from raytensor.chain.reads.metagraph import PALLET, next_epoch, read_metagraph
-from raytensor.chain.rpc.client import ChainClient
-from raytensor.errors import ChainError
-from raytensor.types import Metagraph, Promises
+from raytensor.chain.reads.preflight import SubnetView, read_views
+from raytensor.chain.rpc.client import ChainClient, Head
+from raytensor.errors import ChainError, ChainUnavailable
+from raytensor.types import Commit, Metagraph, Promises
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A block, and how far the subnet's tempo is."""
+    """A block, and how many blocks are left of the subnet's tempo."""
 
     block: int
     tempo: int
     blocks_until_epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of a subnet.
+
+    next_epoch  block of the next epoch, 0 if unknown.
+    read_at     monotonic time at which the metagraph was read; trouble: why the newest read failed, "" if it did not.
+    promises    what miners have committed to, at the block in it; None before the first read, or if not asked for.
+    view        the state that weights depend on, None if not asked for.
+    """
+
+    tick: Tick | None = None
+    next_epoch: int = 0
+    metagraph: Metagraph | None = None
+    read_at: float = 0.0
+    promises: Promises | None = None
+    view: SubnetView | None = None
+    trouble: str = ""
+
+    @property
+    def commits(self) -> Mapping[str, Commit]:
+        """Commitments by hotkey."""
+        return self.promises.commits if self.promises is not None else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What to read besides the clocks of the subnets.
+
+    refresh_blocks       blocks between two metagraphs of the same epoch; None reads one per epoch.
+    view_blocks          blocks between two views; None reads none.
+    commitments          read what miners have committed to with each metagraph, or with each block ("metagraph", "block").
+    mecid                incentive mechanism of the metagraphs.
+    """
+
+    refresh_blocks: int | None = None
+    view_blocks: int | None = None
+    commitments: str | None = None
+    mecid: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.commitments in (None, "metagraph", "block"), self.commitments
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Callbacks, called in the follower's thread. They must not block or raise.
+
+    on_block    (netuid, tick) for each new best block.
+    on_epoch    the metagraph after each run of consensus, and the first one.
+    on_silence  the cause, once each time the chain stops answering.
+    """
+
+    on_block: Callable[[int, Tick], None] = lambda netuid, tick: None
+    on_epoch: Callable[[Metagraph], None] = lambda metagraph: None
+    on_silence: Callable[[str], None] = lambda cause: None
+
+
 class Follower:
-    """Starts with `start`, ends with `close`. The newest tick and metagraph can be read at any time."""
+    """Starts with `start`, ends with `close`. `seen` and `silence` may be read from any thread.
+
+    poll_s  how often an unreachable chain is asked again, and how quickly `close` is noticed.
+    """
 
     def __init__(
         self,
-        endpoint: str,
-        netuid: int,
+        endpoints: Sequence[str] | str,
+        netuids: Sequence[int],
+        reads: Reads = Reads(),
+        observer: Observer = Observer(),
         *,
-        on_block: Callable[[Tick], None],
-        on_epoch: Callable[[Metagraph], None],
-        on_silence: Callable[[str], None],
         timeout_s: float = 20.0,
         poll_s: float = 0.2,
-        with_promises: bool = False,
     ) -> None:
-        self._endpoint, self._netuid = endpoint, netuid
-        self._on_block, self._on_epoch, self._on_silence = on_block, on_epoch, on_silence
+        self._endpoints, self._netuids, self._reads, self._observer = endpoints, list(netuids), reads, observer
         self._timeout_s, self._poll_s = timeout_s, poll_s
         self._stop = threading.Event()
+        self._seen = {netuid: Seen() for netuid in netuids}
+        self._silent_since, self._cause = time.monotonic(), "it has not answered yet"
+        self._reported = False  # the present silence, to the observer
+        self._views_at: int | None = None
+        self._head: Head | None = None
         self._thread = threading.Thread(target=self._run, name="chain-follower", daemon=True)
-        self.tick: Tick | None = None
-        self.metagraph: Metagraph | None = None
-        self._with_promises = with_promises
-        self.promises: Promises | None = None
 
     def start(self) -> None:
+        """Begin to follow."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop asking; waits a moment for the request that is under way."""
+        """Stop; waits up to 2 s for the request in flight."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2)
 
-    def wait_for_epoch_after(self, block: int, timeout_s: float) -> bool:
-        """Wait until consensus ran at a block later than `block` and its metagraph was read; False at the time-out."""
-        waited = 0.0
-        while not (self.metagraph is not None and self.metagraph.last_epoch_block > block):
-            if waited >= timeout_s or self._stop.wait(self._poll_s):
+    def seen(self, netuid: int) -> Seen:
+        """The newest that is known; replaced as a whole, never changed."""
+        return self._seen[netuid]
+
+    @property
+    def silence(self) -> tuple[float, str]:
+        """Seconds since the chain last answered, and why it does not; (0.0, "") while it answers."""
+        return (time.monotonic() - self._silent_since, self._cause) if self._cause else (0.0, "")
+
+    def wait_for_epoch_after(self, netuid: int, block: int, timeout_s: float) -> bool:
+        """Wait for a metagraph of an epoch later than `block`. False at the time-out, or after `close`."""
+        end = time.monotonic() + timeout_s
+        while (metagraph := self._seen[netuid].metagraph) is None or metagraph.last_epoch_block <= block:
+            if time.monotonic() >= end or self._stop.wait(min(self._poll_s, 0.2)):
                 return False
-            waited += self._poll_s
         return True
+
+    # The thread
 
     def _run(self) -> None:
         client: ChainClient | None = None
-        silent = False
         while not self._stop.is_set():
             try:
                 if client is None:
-                    client = ChainClient(self._endpoint, self._timeout_s)
-                self._look(client)
-                silent = False
-                continue
+                    client = ChainClient(self._endpoints, self._timeout_s)
+                head = client.next_head(
+                    self._poll_s
+                )  # the present head first; pushed by the endpoint, without a request
+                if head is not None:
+                    self._look(client, head)
+                self._cause, self._reported = "", False
             except ChainError as error:
                 if client is not None:
                     client.close()
                     client = None
-                if not silent and not self._stop.is_set():
-                    self._on_silence(str(error))
-                silent = True
-            self._stop.wait(self._poll_s)
+                self._fell_silent(str(error))
+                self._stop.wait(self._poll_s)
         if client is not None:
             client.close()
 
-    def _look(self, client: ChainClient) -> None:
-        head = client.next_head(self._poll_s)  # the endpoint tells it: that costs no request
-        if head is None or (self.tick is not None and head.number <= self.tick.block):
+    def _fell_silent(self, cause: str) -> None:
+        if not self._cause:
+            self._silent_since = time.monotonic()
+        self._cause = cause
+        if not self._reported and not self._stop.is_set():
+            self._reported = True
+            self._observer.on_silence(cause)
+
+    def _look(self, client: ChainClient, head: Head) -> None:
+        if self._head is not None and head.number <= self._head.number:
             return
         names = ("Tempo", "LastEpochBlock", "PendingEpochAt")
-        tempo, last, pending = client.query_many([(PALLET, name, [self._netuid]) for name in names], head.hash)
-        epoch_at = next_epoch(last, tempo, pending)
-        self.tick = Tick(head.number, tempo, max(0, epoch_at - head.number))
-        self._on_block(self.tick)
-        if self._with_promises:
-            self.promises = Promises(head.number, head.hash, read_commits(client, self._netuid, head.hash))
-        if self.metagraph is None or last > self.metagraph.last_epoch_block:
-            metagraph = read_metagraph(client, self._netuid, head=head)
-            self.metagraph = metagraph
-            self._on_epoch(metagraph)
+        values = client.query_many([(PALLET, name, [netuid]) for netuid in self._netuids for name in names], head.hash)
+        for place, netuid in enumerate(self._netuids):
+            tempo, last, pending = (value or 0 for value in values[3 * place : 3 * place + 3])
+            epoch = next_epoch(last, tempo, pending)
+            tick = Tick(head.number, tempo, max(0, epoch - head.number))
+            self._update(netuid, tick=tick, next_epoch=epoch)
+            self._observer.on_block(netuid, tick)
+            if self._reads.commitments == "block":
+                self._update(netuid, promises=self._promises(client, netuid, head))
+            known = self._seen[netuid].metagraph
+            if known is None or last > known.last_epoch_block or self._is_old(known, head):
+                self._read(client, netuid, head)
+        if self._reads.view_blocks and (
+            self._views_at is None or head.number - self._views_at >= self._reads.view_blocks
+        ):
+            self._views_at = head.number
+            for netuid in self._netuids:
+                if self._seen[netuid].metagraph is not None:
+                    self._update(netuid, view=read_views(client, {(netuid, 0)}, head)[netuid, 0])
+        self._head = head
+
+    def _is_old(self, metagraph: Metagraph, head: Head) -> bool:
+        limit = self._reads.refresh_blocks
+        return limit is not None and head.number - metagraph.block >= limit
+
+    def _read(self, client: ChainClient, netuid: int, head: Head) -> None:
+        before = self._seen[netuid].metagraph
+        try:
+            metagraph = read_metagraph(client, netuid, mecid=self._reads.mecid, head=head, with_weights=False)
+            promises = self._seen[netuid].promises
+            if self._reads.commitments == "metagraph":
+                promises = self._promises(client, netuid, head)
+        except ChainUnavailable:
+            raise
+        except ChainError as error:  # of this subnet alone
+            self._update(netuid, trouble=str(error))
+            return
+        self._update(netuid, metagraph=metagraph, promises=promises, read_at=time.monotonic(), trouble="")
+        if before is None or metagraph.last_epoch_block > before.last_epoch_block:
+            self._observer.on_epoch(metagraph)
+
+    @staticmethod
+    def _promises(client: ChainClient, netuid: int, head: Head) -> Promises:
+        return Promises(head.number, head.hash, read_commits(client, netuid, head.hash))
+
+    def _update(self, netuid: int, **changes: object) -> None:
+        self._seen[netuid] = replace(self._seen[netuid], **changes)

@@ -6,10 +6,11 @@ summary an epoch, or one by one. The format is `to_arrow`'s. Knows nothing of co
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from raytensor import disk
 from raytensor.chain.reads.metagraph import write_parquet
 from raytensor.errors import ConfigError
 from raytensor.types import Metagraph
@@ -36,9 +37,9 @@ def keep_epoch(history: Path, metagraph: Metagraph, mecid: int = 0) -> Path:
     folder = folder_of(history, metagraph.netuid, mecid)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"block-{metagraph.block:010d}.parquet"
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    write_parquet(metagraph, unfinished)
-    os.replace(unfinished, path)
+    buffer = io.BytesIO()
+    write_parquet(metagraph, buffer)
+    disk.write_bytes(path, buffer.getvalue())
     return path
 
 
@@ -56,5 +57,5 @@ def epochs(history: Path, netuid: int, mecid: int = 0) -> list[Epoch]:
         sums = [pyarrow.compute.sum(table.column(name)).as_py() or 0 for name in columns]
         found.append(Epoch(path, int(facts[b"block"]), int(facts[b"last_epoch_block"]), table.num_rows, *sums))
     if not found:
-        raise ConfigError(f"{folder} has no snapshots: name the folder that `--follow` or a snapshot actor writes to")
+        raise ConfigError(f"{folder} has no snapshots: name the folder that `raytensor metagraph --follow` writes to")
     return found

@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -282,8 +282,8 @@ def to_arrow(metagraph: Metagraph) -> pyarrow.Table:
     return table.replace_schema_metadata({name: str(getattr(metagraph, name)) for name in whole})
 
 
-def write_parquet(metagraph: Metagraph, path: str | os.PathLike) -> None:
-    """The table of `to_arrow` as a Parquet file."""
+def write_parquet(metagraph: Metagraph, file: str | os.PathLike | IO[bytes]) -> None:
+    """Write the table of `to_arrow` as Parquet."""
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(to_arrow(metagraph), path)
+    pyarrow.parquet.write_table(to_arrow(metagraph), file)

@@ -30,7 +30,7 @@ from raytensor.chain.writer.commit_book import HASH, TIMELOCKED
 PALLET = "SubtensorModule"
 STALE_S = 300.0  # pulses come every 3 s: a chain whose newest is older than this can't be relied on to open anything
 SPAN_BLOCKS = 20  # over which the time between blocks is measured
-OPENED_BY = "SubtensorModule.reveal_timelocked"  # no call: the chain itself, at the start of a block
+OPENED_BY = "SubtensorModule.reveal_timelocked_weights"  # no call: the chain itself, at the start of a block
 
 
 @dataclass(frozen=True, slots=True)

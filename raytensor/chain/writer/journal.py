@@ -191,8 +191,13 @@ class Journal:
                 row = (state.value, block, hash)
                 db.execute("UPDATE extrinsics SET state = ?, block = ? WHERE hash = ?", row)
 
-    def receipts_since(self, cursor: int, limit: int = 1000) -> tuple[int, list[Receipt]]:
-        """(new cursor, receipts told after `cursor`, oldest first); cursor 0 begins with the first that is kept."""
+    def receipts_since(self, cursor: int | None, limit: int = 1000) -> tuple[int, list[Receipt]]:
+        """(new cursor, receipts written after `cursor`, oldest first).
+
+        Cursor 0 begins with the first receipt that is kept; None returns the newest cursor and no receipts.
+        """
+        if cursor is None:
+            return self.rows("SELECT COALESCE(MAX(seq), 0) FROM receipts")[0][0], []
         rows = self.rows("SELECT seq, receipt FROM receipts WHERE seq > ? ORDER BY seq LIMIT ?", (cursor, limit))
         return (rows[-1][0] if rows else cursor), [_receipt(text) for _, text in rows]
 

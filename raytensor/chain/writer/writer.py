@@ -167,8 +167,11 @@ class ChainWriter:
         self._journal.settle(refused)
         return [intent.intent_id for intent in intents]
 
-    def receipts_since(self, cursor: int = 0, limit: int = 1000) -> tuple[int, list[Receipt]]:
-        """(the next cursor, the receipts told since `cursor`, oldest first); those of the last two days are kept."""
+    def receipts_since(self, cursor: int | None = 0, limit: int = 1000) -> tuple[int, list[Receipt]]:
+        """(the next cursor, the receipts written since `cursor`, oldest first); None: the newest cursor, no receipts.
+
+        Receipts of the last two days are kept.
+        """
         return self._journal.receipts_since(cursor, limit)
 
     def metagraph(self, netuid: int, mecid: int = 0) -> Metagraph:

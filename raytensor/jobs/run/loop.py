@@ -1,9 +1,9 @@
 """The one loop that wires the parts.
 
     corpus -> Task -> Miner -> Response | Failure -> Scorer pool -> Score -> evidence log -> ScoreBoard -> Weights
-           -> ChainActor
+           -> Handover -> ChainWriter
 
-Where the mechanism asks for files, miners commit to theirs: digests -> ChainActor -> chain -> `Promises` -> Task. What is
+Where the mechanism asks for files, miners commit to theirs: digests -> Handover -> chain -> `Promises` -> Task. What is
 asked follows from the newest block's hash, and only what was committed to before that block is asked for.
 
 In: the parts, already started. Out: one `RoundDone` per round, through `show`; weights and commitments on the chain.
@@ -21,18 +21,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-
 from raytensor.chain.calls import SetCommitment
 from raytensor.config import RunConfig, hands_in_files
 from raytensor.data.text import Text
+from raytensor.jobs.handover import Handover
 from raytensor.mechanisms.base import Ask, Mechanism
 from raytensor.mechanisms.collab import CollabMechanism
 from raytensor.mechanisms.evidence import gather
 from raytensor.miners.fleet import Fleet
 from raytensor.pool import Pool
 from raytensor.telemetry import events
-from raytensor.types import Failure, Fate, Promises, Receipt, Score, Submission, Task, Weights
+from raytensor.types import Failure, Promises, Score, Submission, Task, Weights
 from raytensor.validators.evidence_log import EvidenceLog
 from raytensor.validators.scoreboard import ScoreBoard
 from raytensor.validators.scorers import submit
@@ -43,14 +42,14 @@ Show = Callable[[events.Event], None]
 
 @dataclass
 class RoundParts:
-    """What a round is made of. `chain` is the handle of the chain actor."""
+    """What a round is made of."""
 
     fleet: Fleet
     scorers: Pool
     mechanism: Mechanism
     boards: dict[str, ScoreBoard]  # validator hotkey -> its own board
     logs: dict[str, EvidenceLog]  # validator hotkey -> where its evidence goes before its board takes it in
-    chain: ray.actor.ActorHandle
+    handover: Handover
     text: Text
     show: Show
 
@@ -79,12 +78,8 @@ class Round:
         self.netuid = netuid
         self.miners = miners
         self._block = block
-        self._sending: ray.ObjectRef | None = None
-        self._newest: list[Weights] = []
         self._files = hands_in_files(cfg.mechanism)
         self._promises = promises
-        self._committing: ray.ObjectRef | None = None
-        self._committed: dict[str, str] = {}  # digest by hotkey, of commitments that are on the chain
         self.last_weights: dict[str, dict[str, float]] = {}
 
     def play(self, number: int) -> events.RoundDone:
@@ -105,7 +100,7 @@ class Round:
             self._weigh(number)
         weighed = time.monotonic()
         self._commit(promises)
-        self.chain_poll()
+        parts.handover.poll()
         for incident in parts.fleet.incidents():
             parts.show(events.Warned(text=incident, fix="the run goes on; Ray's logs say more"))
         ended = time.monotonic()
@@ -163,7 +158,7 @@ class Round:
                 task, sealed = questions[answer.task_id]
                 submit(parts.scorers, RULES, self.cfg.validators, task, sealed, answer)
             results.update(parts.scorers.poll())
-            self.chain_poll()
+            parts.handover.poll()
         if self._files:  # some hosts are asked nothing, and the next round's training must not pile up on this one's
             parts.fleet.wait_trained()
         asked = time.monotonic()
@@ -199,7 +194,7 @@ class Round:
 
     def _weigh(self, number: int) -> None:
         """Newest weights win: what was not sent yet is replaced."""
-        self._newest = []
+        newest = []
         for validator, board in self.parts.boards.items():
             values = board.weights()
             self.last_weights[validator] = values
@@ -210,69 +205,24 @@ class Round:
                 )
             )
             if values:
-                self._newest.append(Weights(self.netuid, validator, values, made_at_block=self._block()))
+                newest.append(Weights(self.netuid, validator, values, made_at_block=self._block()))
+        self.parts.handover.hand_over(newest)
 
     def _commit(self, promises: Promises | None) -> None:
         """Commit to the miners' newest files, in the miners' names, unless the chain has that already.
 
         An intent's id says what is promised: what is handed in twice, as after a resume, is carried out once.
         """
-        if self._committing is not None:
-            return
         seen = promises.commits if promises is not None else {}
         intents = [
             SetCommitment(
                 signer=hotkey, netuid=self.netuid, text=digest, intent_id=f"commit-{self.netuid}-{hotkey}-{digest}"
             )
             for hotkey, digest in self.parts.fleet.files.items()
-            if self._committed.get(hotkey) != digest and (hotkey not in seen or seen[hotkey].digest != digest)
+            if self.parts.handover.committed.get(hotkey) != digest
+            and (hotkey not in seen or seen[hotkey].digest != digest)
         ]
-        if intents:
-            self._committing = self.parts.chain.submit.remote(intents)
-
-    def chain_poll(self, wait_s: float = 0.0) -> None:
-        """Hand the newest weights to the chain actor when it is free, and show receipts that came back."""
-        waiting = [ref for ref in (self._sending, self._committing) if ref is not None]
-        ready = ray.wait(waiting, timeout=wait_s)[0] if waiting else []
-        if self._committing in ready:
-            ref, self._committing = self._committing, None
-            for receipt in self._show_receipts(ref, "miners' commitments"):
-                if receipt.fate.done:
-                    self._committed[receipt.signer] = receipt.intent_id.rpartition("-")[2]
-        if self._sending in ready:
-            ref, self._sending = self._sending, None
-            self._show_receipts(ref, "weights")
-        if self._newest and self._sending is None:
-            self._sending, self._newest = self.parts.chain.set_weights.remote(self._newest), []
-
-    def settle(self, timeout_s: float) -> None:
-        """Wait until nothing is on its way to the chain, at most `timeout_s`."""
-        end = time.monotonic() + timeout_s
-        while (self._sending is not None or self._newest or self._committing is not None) and time.monotonic() < end:
-            self.chain_poll(wait_s=0.2)
-
-    def _show_receipts(self, ref: ray.ObjectRef, what: str) -> list[Receipt]:
-        try:
-            receipts: list[Receipt] = ray.get(ref, timeout=5)
-            counters = ray.get(self.parts.chain.counters.remote(), timeout=self.cfg.chain.timeout_s)
-        except (ray.exceptions.RayError, TimeoutError) as error:  # a dead or slow chain actor must not stop scoring
-            text = str(error).strip().splitlines()[-1]
-            self.parts.show(
-                events.Warned(
-                    text=f"{what} were not set: {text}", fix="the chain actor restarts and looks at the chain first"
-                )
-            )
-            return []
-        for receipt in receipts:
-            self.parts.show(events.ReceiptSeen.of(receipt))
-            if receipt.fate is Fate.FAILED:
-                self.parts.show(
-                    events.Warned(
-                        text=f"{receipt.call} of {receipt.signer[:8]}: {receipt.error}", fix=receipt.action or ""
-                    )
-                )
-        self.parts.show(events.Extrinsics(**counters))
-        return receipts
+        self.parts.handover.commit(intents)
 
     @staticmethod
     def _mean(per_validator: dict[str, dict[str, float]]) -> dict[str, float]:

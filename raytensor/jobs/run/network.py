@@ -68,12 +68,12 @@ class Network:
         cfg = self.cfg
         self._phase("measuring the held-out loss of every miner")
         heldout = self.fleet.heldout_losses()
-        self.round.settle(cfg.chain.inclusion_timeout_s + cfg.chain.timeout_s)
-        if self._embedded and self.follower.tick is not None:
+        self.handover.settle(cfg.chain.inclusion_timeout_s + cfg.chain.timeout_s)
+        tick = self.follower.seen(self.subnet.netuid).tick
+        if self._embedded and tick is not None:
             self._phase("waiting for the consensus of the last weights")
-            self.follower.wait_for_epoch_after(
-                self.follower.tick.block, 30 + 2 * cfg.chain.tempo * cfg.chain.block_time_s
-            )
+            limit_s = 30 + 2 * cfg.chain.tempo * cfg.chain.block_time_s
+            self.follower.wait_for_epoch_after(self.subnet.netuid, tick.block, limit_s)
         return heldout
 
     def checkpoint(self, number: int) -> None:
@@ -232,6 +232,7 @@ class Network:
         from raytensor.chain.wallet import DevKey
         from raytensor.chain.writer.actor import writer_actor
         from raytensor.cluster import wait_ready
+        from raytensor.jobs.handover import Handover
 
         cfg = self.cfg
         # On the node of this process: the embedded chain listens on its loopback address only.
@@ -250,6 +251,8 @@ class Network:
         )
         self._stack.callback(lambda: ray.kill(self.chain))
         wait_ready({"the chain actor": self.chain.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
+        cursor, _ = ray.get(self.chain.receipts_since.remote(None), timeout=cfg.cluster.start_timeout_s)
+        self.handover = Handover(self.chain, self.show, cursor, receipts_every_s=0.2)
 
     def _open_door(self) -> None:
         import ray
@@ -270,7 +273,7 @@ class Network:
         self._stack.callback(door.close)
 
     def _start_round(self) -> None:
-        from raytensor.chain.reads.follower import Follower
+        from raytensor.chain.reads.follower import Follower, Observer, Reads
         from raytensor.jobs.run.loop import Round, RoundParts
         from raytensor.validators.evidence_log import EvidenceLog, Keep
         from raytensor.validators.scoreboard import ScoreBoard
@@ -295,21 +298,20 @@ class Network:
             log.cut_after(self._resumed_from or 0)  # what was played after the checkpoint is played again
             if self.boards[hotkey].state.round > log.last_round:  # a log that was removed, or began later than the run
                 log.append_state(self.boards[hotkey].state)
-        self.follower = Follower(
-            self.endpoint,
-            self.subnet.netuid,
-            on_block=lambda tick: self.show(events.BlockSeen(tick.block, tick.tempo, tick.blocks_until_epoch)),
+        observer = Observer(
+            on_block=lambda _, tick: self.show(events.BlockSeen(tick.block, tick.tempo, tick.blocks_until_epoch)),
             on_epoch=lambda metagraph: self.show(events.EpochSeen.of(metagraph)),
-            on_silence=lambda text: self.show(
-                events.Warned(text=f"the chain does not answer: {text}", fix="it is asked again until it does")
+            on_silence=lambda cause: self.show(
+                events.Warned(text=f"the chain does not answer: {cause}", fix="it is asked again until it does")
             ),
-            timeout_s=cfg.chain.timeout_s,
-            with_promises=hands_in_files(cfg.mechanism),
         )
+        reads = Reads(commitments="block" if hands_in_files(cfg.mechanism) else None)
+        netuid = self.subnet.netuid
+        self.follower = Follower(self.endpoint, [netuid], reads, observer, timeout_s=cfg.chain.timeout_s)
         self._stack.callback(self.follower.close)
         self.follower.start()
         parts = RoundParts(
-            self.fleet, self.scorers, self.mechanism, self.boards, logs, self.chain, self.text, self.show
+            self.fleet, self.scorers, self.mechanism, self.boards, logs, self.handover, self.text, self.show
         )
         miners = [self._ss58(who) for who in self.neurons if who.role == "miner"]
         self.round = Round(
@@ -317,8 +319,8 @@ class Network:
             parts,
             self.subnet.netuid,
             miners,
-            lambda: self.follower.tick.block if self.follower.tick else 0,
-            lambda: self.follower.promises,
+            lambda: tick.block if (tick := self.follower.seen(netuid).tick) else 0,
+            lambda: self.follower.seen(netuid).promises,
         )
 
     def _announce(self) -> None:

@@ -8,7 +8,7 @@ by the asker, which has none.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +17,20 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raytensor import cluster
-from raytensor.chain.reads.subnets import SubnetsFollower
+from raytensor.chain.reads.follower import Follower, Reads
 from raytensor.chain.wallet import KeyRef, WalletKey, key_ref, refuse_readable_coldkey
 from raytensor.chain.writer.actor import writer_actor
 from raytensor.cluster import Need, wait_ready
 from raytensor.config.validate import SubnetConfig, ValidateConfig
 from raytensor.data.text import prepare
 from raytensor.errors import ConfigError
+from raytensor.jobs.handover import Handover
 from raytensor.jobs.validate.watch import Watchdog
-from raytensor.jobs.weights_desk import Handover
 from raytensor.telemetry import events
 from raytensor.telemetry.alarms import webhook
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder
-from raytensor.types import Commit, Metagraph
+from raytensor.types import Commit, Metagraph, Weights
 from raytensor.validators.evidence_log import Keep
 from raytensor.validators.operator import Operator, Pace, SubnetLoop
 from raytensor.validators.round import SubnetValidator
@@ -133,6 +133,13 @@ class ValidatorStack:
             seen.trouble,
         )
 
+    def _hand_over(self, weights: Sequence[Weights]) -> None:
+        for one in weights:
+            self.show(
+                events.WeightsMade(netuid=one.netuid, hotkey=one.hotkey, values=one.values, block=one.made_at_block)
+            )
+        self.handover.hand_over(weights)
+
     def save(self) -> None:
         """Keep which receipts were shown."""
         self.folder.save_state({"receipts": self.handover.cursor})
@@ -146,13 +153,9 @@ class ValidatorStack:
         self._stack.callback(cluster.disconnect)
         cluster.connect(cfg.cluster)
         cluster.check(needs(cfg))
-        self.follower = SubnetsFollower(
-            endpoints,
-            [rules.netuid for rules in cfg.all_subnets],
-            timeout_s=cfg.chain.timeout_s,
-            refresh_blocks=cfg.chain.refresh_blocks,
-            view_blocks=cfg.watch.every_blocks,
-        )
+        reads = Reads(cfg.chain.refresh_blocks, cfg.watch.every_blocks, commitments="metagraph")
+        netuids = [rules.netuid for rules in cfg.all_subnets]
+        self.follower = Follower(endpoints, netuids, reads, timeout_s=cfg.chain.timeout_s, poll_s=1.0)
         self._stack.callback(self.follower.close)
         self.follower.start()
         # Where the key files and this machine's endpoints are.
@@ -202,7 +205,7 @@ class ValidatorStack:
             cfg.rounds,
         )
         subnets = [self._subnet(one, rules[str(one.netuid)], text, pace, transport, desk) for one in cfg.all_subnets]
-        self.operator = Operator(subnets, self.clock, self.handover.hand)
+        self.operator = Operator(subnets, self.clock, self._hand_over)
         self._stack.callback(self.operator.stop)
 
     def _wire(self, notary: ray.actor.ActorHandle) -> Wire:

@@ -1,0 +1,219 @@
+"""Hands weights and commitments to the chain writer and reports what became of them. `run` and `validate` both use it.
+
+In: weights that are due; commitments of miners. Out: `ReceiptSeen`, `Extrinsics` and `Warned` events, and the last
+attempt per hotkey and subnet, for the watchdog. The writer holds the newest weights of each (hotkey, subnet) and sets them
+as soon as the chain allows.
+Waits for: nothing, except `poll` and `settle` with a time-out. An unreachable writer is retried every 10 s.
+Bounds: at most one call of each kind to the writer is in flight. While weights of a hotkey and subnet have no receipt, newer
+ones wait here, for at most 30 s, and only the newest are kept.
+Knows nothing of rounds, scores or extrinsics.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from raytensor.chain.calls import SetCommitment
+from raytensor.chain.reads.watchdog import LastTry
+from raytensor.errors import cause_of
+from raytensor.telemetry import events
+from raytensor.types import Fate, Receipt, Weights
+
+STATE_EVERY_S = 10.0
+RETRY_S = 10.0
+REPLACE_AFTER_S = 30.0  # weights without a receipt are replaced by newer ones only after this time
+PAGE = 1000  # receipts per request
+
+Place = tuple[int, str]  # netuid, hotkey
+
+
+class Handover:
+    """writer: handle of a `ChainWriter` actor. show: receives the events.
+
+    cursor            sequence number of the last receipt that was shown; an earlier session's `cursor`.
+    receipts_every_s  seconds between two requests for receipts.
+    committed         hotkey -> digest of the commitments that the chain has accepted through this object.
+    """
+
+    def __init__(
+        self, writer: Any, show: Callable[[events.Event], None], cursor: int = 0, *, receipts_every_s: float = 1.0
+    ) -> None:
+        self._writer, self._show, self._receipts_every_s = writer, show, receipts_every_s
+        self._shown = cursor
+        # Receipts up to here are known. The last page of those already shown is read again: the watchdog needs it.
+        self.cursor = max(0, cursor - PAGE)
+        self.committed: dict[str, str] = {}
+        self._newest: dict[Place, Weights] = {}  # weights that wait to be handed over
+        self._in_flight: dict[Place, Weights] = {}
+        self._holding: ray.ObjectRef | None = None
+        self._committing: ray.ObjectRef | None = None
+        self._promised: dict[str, str] = {}  # digests of the commitments in flight, by intent id
+        self._asking: list[ray.ObjectRef] = []
+        self._asked_at = self._state_at = self._retry_at = 0.0
+        self._awaited: dict[
+            Place, tuple[str, float]
+        ] = {}  # intent ids without a receipt, and when they were handed over
+        self._last: dict[Place, tuple[float, Receipt | None]] = {}
+        self._last_reported: dict[Place, str] = {}  # intent id of the newest receipt
+        self._unrevealed: Mapping[Place, tuple[float, int]] = {}
+        self._stopped: dict[str, str] = {}
+        self._counters: dict[str, int] = {}
+        self._trouble = ""
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything was handed over and has a receipt: included, committed, held for later, or refused."""
+        return not (self._newest or self._awaited or self._holding or self._committing)
+
+    def hand_over(self, weights: Sequence[Weights]) -> None:
+        """Queue weights. They replace earlier ones of the same hotkey and subnet that were not handed over yet."""
+        for one in weights:
+            self._newest[one.netuid, one.hotkey] = one
+        self.poll()
+
+    def commit(self, commitments: Sequence[SetCommitment]) -> None:
+        """Submit commitments, unless earlier ones are still in flight: the caller then offers its newest again later."""
+        if self._committing is None and commitments:
+            self._promised = {one.intent_id: one.text for one in commitments}
+            self._committing = self._writer.submit.remote(list(commitments))
+
+    def poll(self, wait_s: float = 0.0) -> None:
+        """Collect the writer's answers that are there, and hand over what waits. Blocks for at most `wait_s` seconds."""
+        refs = [ref for ref in (self._holding, self._committing, *self._asking) if ref is not None]
+        if refs:
+            if wait_s:
+                ray.wait(refs, num_returns=1, timeout=wait_s)
+            answered = ray.wait(refs, num_returns=len(refs), timeout=0)[0]
+            if self._holding in answered:
+                self._after_hold()
+            if self._committing in answered:
+                self._after_commit()
+            if self._asking and all(ref in answered for ref in self._asking):
+                self._after_ask()
+        elif wait_s:
+            time.sleep(wait_s)
+        if self._newest and self._holding is None and time.monotonic() >= self._retry_at:
+            self._hold()
+        if not self._asking and time.monotonic() - self._asked_at >= self._receipts_every_s:
+            self._ask()
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until `idle`, at most `timeout_s` seconds, and report the receipts and counters that have come by then."""
+        end = time.monotonic() + timeout_s
+        while not self.idle and time.monotonic() < end:
+            self.poll(wait_s=0.05)
+        for _ in range(2):  # an answer that was in flight may be older than the last receipt
+            if not self._asking:
+                self._ask()
+            left = max(1.0, end - time.monotonic())
+            if not ray.wait(self._asking, num_returns=len(self._asking), timeout=left)[1]:
+                self._after_ask()
+
+    def last_try(self, netuid: int, hotkey: str) -> LastTry | None:
+        """The newest weights that the writer knows of, None if there are none."""
+        found = self._last.get((netuid, hotkey))
+        if found is None:
+            return None
+        (at, receipt), now = found, time.time()
+        first, count = self._unrevealed.get((netuid, hotkey), (now, 0))
+        facts = (receipt.fate, receipt.block, receipt.error, receipt.action) if receipt else ()
+        return LastTry(now - at, *facts, unrevealed=count, unrevealed_s=max(0.0, now - first))
+
+    # The writer's answers
+
+    def _hold(self) -> None:
+        """Hand over the newest weights of each place that has none without a receipt."""
+        now = time.monotonic()
+        ready = {
+            place: one
+            for place, one in self._newest.items()
+            if place not in self._awaited or now - self._awaited[place][1] >= REPLACE_AFTER_S
+        }
+        if ready:
+            self._newest = {place: one for place, one in self._newest.items() if place not in ready}
+            self._in_flight, self._holding = ready, self._writer.hold.remote(list(ready.values()))
+
+    def _after_hold(self) -> None:
+        ref, self._holding = self._holding, None
+        try:
+            intent_ids = ray.get(ref, timeout=5)
+        except RayError as error:  # the writer restarts and reconciles with the chain first
+            self._newest = self._in_flight | self._newest
+            self._retry_at = time.monotonic() + RETRY_S
+            self._warn_once(error, "weights", f"they are handed over again every {RETRY_S:g} s")
+            return
+        self._trouble = ""
+        for intent_id, place in zip(intent_ids, self._in_flight):
+            if self._last_reported.get(place) != intent_id:
+                self._awaited[place] = intent_id, time.monotonic()
+                self._last[place] = time.time(), None
+
+    def _after_commit(self) -> None:
+        ref, self._committing = self._committing, None
+        try:
+            receipts: list[Receipt] = ray.get(ref, timeout=5)
+        except RayError as error:
+            self._warn_once(error, "commitments", "they are submitted again after the next round")
+            return
+        for receipt in receipts:
+            if receipt.fate.done:
+                self.committed[receipt.signer] = self._promised[receipt.intent_id]
+
+    def _warn_once(self, error: BaseException, what: str, fix: str) -> None:
+        before, self._trouble = self._trouble, cause_of(error)
+        if self._trouble != before:
+            self._show(events.Warned(text=f"the chain writer accepted no {what}: {self._trouble}", fix=fix))
+
+    def _ask(self) -> None:
+        """Request receipts and counters, and now and then the writer's state."""
+        now = self._asked_at = time.monotonic()
+        limit = min(PAGE, self._shown - self.cursor) if self.cursor < self._shown else PAGE
+        self._asking = [self._writer.receipts_since.remote(self.cursor, limit), self._writer.counters.remote()]
+        if now - self._state_at >= STATE_EVERY_S:
+            self._state_at = now
+            self._asking += [self._writer.state.remote(), self._writer.unrevealed.remote()]
+
+    def _after_ask(self) -> None:
+        refs, self._asking = self._asking, []
+        try:
+            (cursor, receipts), counters, *more = ray.get(refs, timeout=5)
+        except RayError:  # the writer restarts; the same receipts are requested again
+            return
+        for receipt in receipts:
+            self._received(receipt)
+        if not receipts and self.cursor < self._shown:  # the journal was removed: its numbers begin anew
+            self._shown = self.cursor
+        self.cursor = cursor
+        if counters != self._counters:
+            self._counters = counters
+            self._show(events.Extrinsics(**counters))
+        if more:
+            self._take_state(*more)
+
+    def _received(self, receipt: Receipt) -> None:
+        if receipt.netuid is not None and "weights" in receipt.call:
+            place = receipt.netuid, receipt.signer
+            self._last_reported[place] = receipt.intent_id
+            if self._awaited.get(place, ("", 0.0))[0] == receipt.intent_id:
+                del self._awaited[place]
+            if receipt.error != "Superseded":
+                self._last[place] = time.time(), receipt
+        if self.cursor < self._shown:
+            return
+        self._show(events.ReceiptSeen.of(receipt))
+        if receipt.fate is Fate.FAILED:
+            where = "" if receipt.netuid is None else f" on subnet {receipt.netuid}"
+            text = f"{receipt.call} of {receipt.signer[:8]}{where}: {receipt.error}"
+            self._show(events.Warned(text=text, fix=receipt.action or ""))
+
+    def _take_state(self, state: Mapping[str, Any], unrevealed: Mapping[Place, tuple[float, int]]) -> None:
+        self._unrevealed = unrevealed
+        if state["stopped"] != self._stopped:
+            self._stopped = dict(state["stopped"])
+            for signer, why in self._stopped.items():
+                self._show(events.Warned(text=f"the chain writer sends nothing more for {signer}: {why}"))
