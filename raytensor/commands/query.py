@@ -26,6 +26,7 @@ from raytensor.chain.reads.metagraph import read_metagraph
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import KeyRef
 from raytensor.commands import options, output
+from raytensor.config.wire import PROTOCOLS, Client
 from raytensor.data import corpus, tokenizer
 from raytensor.errors import ConfigError, RayTensorError, WireError
 from raytensor.mechanisms.losses import distributions
@@ -35,7 +36,6 @@ from raytensor.types import Failure, Metagraph, Response, Task
 from raytensor.wire.client import WireClient
 from raytensor.wire.codec import Prompt
 from raytensor.wire.notary import Notary
-from raytensor.wire.settings import PROTOCOLS, Client
 
 ABOUT = """\
 Asks the best miners of a subnet that answer next-token questions to go on with a text, by signed HTTP at the addresses

@@ -1,46 +1,71 @@
 """Configuration: the settings of every job, their defaults and checks, and how they are composed.
 
-In: a root file of `conf/` (one per job) and Hydra overrides. Out: plain dataclasses, checked.
+In: a root file of `conf/` (one per job) and what a user typed. Out: plain dataclasses, checked.
 
-    groups    sections that jobs share
+    checks      what each field allows; one walk that checks any configuration
     behaviours, optimizers  one row for each behaviour of miners, engine and optimizer
-    mechanisms the section of the incentive mechanisms
-    run, ...  one module per job: its root dataclass and what it refuses
-    checks    how mistakes are collected and told
-    compose   Hydra: YAML and overrides -> a checked configuration; `--help` texts
+    groups      sections that jobs share
+    mechanisms  the section of the incentive mechanisms
+    wire        the sections of signed HTTP between validators and miners
+    run, ...    one module per job: its root dataclass
+    overrides   "key=value" as typed -> values of the declared types
+    compose     YAML of `conf/` and overrides -> a checked configuration
+    help        the `--help` pages of the jobs
 
-Defaults live in the dataclasses and nowhere else; a YAML file of `conf/` says only what differs from them.
-Knows nothing of Ray, torch or the chain: a wrong number is refused here, before anything starts.
+Defaults are in the dataclasses and nowhere else; a YAML file of `conf/` has only what differs from them.
+Knows nothing of Ray, torch or the chain: a wrong setting is refused here, before anything starts.
 """
 
+from raytensor.config.checks import Section, check
 from raytensor.config.collab import Collab
-from raytensor.config.compose import Setting, compose, conf_dir, help_of_groups, help_of_settings, settings, to_yaml
-from raytensor.config.groups import Chain, Cluster, Data, MinerProfile, Miners, Paths, Tracker, Validators, Wire
+from raytensor.config.compose import compose, conf_dir, to_yaml
+from raytensor.config.groups import (
+    Chain,
+    Cluster,
+    Data,
+    MinerProfile,
+    Miners,
+    Paths,
+    Scoring,
+    Tracker,
+    Validators,
+)
+from raytensor.config.help import Setting, asks_for_help, help_page, settings
 from raytensor.config.mechanisms import Mechanism, ModelEval, Query, collaborates, hands_in_files
 from raytensor.config.run import RunConfig
+from raytensor.config.wire import AccessPolicy, AnswerBounds, Bounds, Client, Freshness, MinersWire, Server
 
 __all__ = [
+    "AccessPolicy",
+    "AnswerBounds",
+    "Bounds",
     "Chain",
+    "Client",
     "Cluster",
     "Collab",
     "Data",
+    "Freshness",
     "Mechanism",
     "MinerProfile",
     "Miners",
+    "MinersWire",
     "ModelEval",
     "Paths",
     "Query",
     "RunConfig",
+    "Scoring",
+    "Section",
+    "Server",
     "Setting",
     "Tracker",
     "Validators",
-    "Wire",
+    "asks_for_help",
+    "check",
     "collaborates",
     "compose",
     "conf_dir",
     "hands_in_files",
-    "help_of_groups",
-    "help_of_settings",
+    "help_page",
     "settings",
     "to_yaml",
 ]

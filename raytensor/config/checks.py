@@ -1,18 +1,189 @@
-"""Refusals of impossible settings: every mistake is found, and each is told with its value and the fix.
+"""The checks of settings that all jobs share: each field declares what it may be, and one walk checks a configuration.
 
-In: a configuration. Out: nothing, or one `ConfigError` with a line per mistake. Knows no particular job.
+In: a dataclass of settings. Out: nothing, or one `ConfigError` with a line per mistake: key, value, what it must be.
+
+A number is finite and greater than 0 unless its field declares another range with `setting`; a text is not empty; null
+passes only where the type allows it. What relates several fields is in the `conflicts` method of their section.
+Knows no particular job.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
+import dataclasses
+import functools
 import ipaddress
 import math
-from pathlib import Path
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from raytensor.config.optimizers import ENGINES, OPTIMIZERS
 from raytensor.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a text must look like: `fits` decides, `says` completes "KEY=VALUE: ..."."""
+
+    fits: Callable[[str], Any]
+    says: str
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The values that a field takes. Without any bound a number must be greater than 0."""
+
+    above: float | None = None
+    least: float | None = None
+    below: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    form: Form | None = None
+    # "path": made absolute when a configuration is composed; "model": as well, where it names a folder that exists.
+    path: str = ""
+    # Keys of a free dictionary are dotted keys of settings, not levels.
+    dotted: bool = False
+
+    def words(self) -> str:
+        """The range as a sentence without its subject."""
+        above = 0 if self.above is None and self.least is None else self.above
+        low = f"above {above}" if above is not None else f"at least {self.least}"
+        if self.most is None and self.below is None:
+            return f"must be greater than {above}" if above is not None else f"must be {self.least} or greater"
+        if self.least is not None and self.most is not None:
+            return f"must lie between {self.least} and {self.most}"
+        if above is not None and self.below is not None:
+            return f"must lie between {above} and {self.below}, both excluded"
+        return f"must be {low} and " + (f"below {self.below}" if self.below is not None else f"at most {self.most}")
+
+    def holds(self, number: float) -> bool:
+        """Whether a number lies in the range; NaN and infinities never do."""
+        above = 0 if self.above is None and self.least is None else self.above
+        return (
+            math.isfinite(number)
+            and (above is None or number > above)
+            and (self.least is None or number >= self.least)
+            and (self.below is None or number < self.below)
+            and (self.most is None or number <= self.most)
+        )
+
+
+def setting(default: Any = dataclasses.MISSING, *, make: Callable[[], Any] | None = None, **allowed: Any) -> Any:
+    """A field of a settings dataclass with its default (or `make`, which makes one) and what it allows (see `Allowed`)."""
+    metadata = {"allowed": Allowed(**allowed)}
+    if make is not None:
+        return dataclasses.field(default_factory=make, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Section:
+    """Base of the settings dataclasses."""
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """(key relative to this section, why it is wrong) of fields that do not fit together.
+
+        Called only when each field of the section, and of the sections in it, is right by itself.
+        """
+        return iter(())
+
+
+def check(cfg: Section) -> None:
+    """Check every field of a configuration. Raises `ConfigError` with all mistakes, each with its value and the fix."""
+    if wrong := mistakes(cfg):
+        raise ConfigError("\n".join(wrong))
+
+
+def mistakes(section: Section, prefix: str = "") -> list[str]:
+    """One line per mistake: "KEY=VALUE: what it must be"; keys are dotted and start with `prefix`."""
+    wrong: list[str] = []
+    hints = type_hints(type(section))
+    for item in dataclasses.fields(section):  # pyright: ignore[reportArgumentType] (every section is a dataclass)
+        wrong += _of_value(prefix + item.name, getattr(section, item.name), hints[item.name], allowed(item))
+    if not wrong:
+        wrong = [f"{prefix}{key}={value_at(section, key)!r}: {why}" for key, why in section.conflicts()]
+    return wrong
+
+
+def allowed(item: dataclasses.Field[Any]) -> Allowed:
+    """What a field of a settings dataclass allows."""
+    return item.metadata.get("allowed", Allowed())
+
+
+@functools.cache
+def type_hints(schema: type) -> dict[str, Any]:
+    """Field -> type of a settings dataclass."""
+    return typing.get_type_hints(schema)
+
+
+def without_null(hint: Any) -> tuple[Any, bool]:
+    """(the type, whether null is allowed as well) of an annotation like `int | None`."""
+    if isinstance(hint, types.UnionType):
+        return next(one for one in typing.get_args(hint) if one is not type(None)), True
+    return hint, False
+
+
+def value_at(section: Any, key: str) -> Any:
+    """The value of a dotted key like "miners.profiles[0].lr"."""
+    value = section
+    for part in re.findall(r"[^.\[\]]+", key):
+        value = value[int(part)] if isinstance(value, list) else getattr(value, part)
+    return value
+
+
+def list_of(words: tuple[str, ...]) -> str:
+    """The choices as a sentence without its subject: "must be a, b or c"."""
+    if len(words) > 4:
+        return f"must be one of {', '.join(words)}"
+    return f"must be {', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else f"must be {words[0]}"
+
+
+def _of_value(key: str, value: Any, hint: Any, allows: Allowed) -> list[str]:
+    kind, nullable = without_null(hint)
+    if value is None:
+        return [] if nullable else [f"{key}=null: must have a value"]
+    if isinstance(value, Section):
+        return mistakes(value, f"{key}.")
+    if typing.get_origin(kind) is list and isinstance(value, list):
+        (inner,) = typing.get_args(kind)
+        return [line for place, one in enumerate(value) for line in _of_value(f"{key}[{place}]", one, inner, allows)]
+    if typing.get_origin(kind) is dict and isinstance(value, dict):
+        return [line for name, one in value.items() for line in _of_free(f"{key}.{name}", one)]
+    return [f"{key}={value!r}: {why}"] if (why := _why_wrong(value, kind, allows)) else []
+
+
+def _of_free(key: str, value: Any) -> list[str]:
+    """Mistakes in a value whose shape is the user's own: numbers that are not finite."""
+    if isinstance(value, dict):
+        return [line for name, one in value.items() for line in _of_free(f"{key}.{name}", one)]
+    if isinstance(value, list):
+        return [line for place, one in enumerate(value) for line in _of_free(f"{key}[{place}]", one)]
+    return [f"{key}={value!r}: must be finite"] if isinstance(value, float) and not math.isfinite(value) else []
+
+
+def _why_wrong(value: Any, kind: Any, allows: Allowed) -> str:
+    """Why a single value is wrong; "" when it is right."""
+    if kind is bool:
+        return "" if isinstance(value, bool) else "must be true or false"
+    if kind in (int, float):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return "must be a number"
+        if kind is int and not isinstance(value, int):
+            return "must be a whole number"
+        return "" if allows.holds(value) else allows.words()
+    if kind is str:
+        if not isinstance(value, str):
+            return "must be text"
+        if allows.choices:
+            return "" if value in allows.choices else list_of(allows.choices)
+        if not value.strip() or not value.isprintable():
+            return "must be text without line breaks, and not empty"
+        return "" if allows.form is None or allows.form.fits(value) else allows.form.says
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------------------- forms
 
 
 def is_publishable(address: str) -> bool:
@@ -23,102 +194,31 @@ def is_publishable(address: str) -> bool:
         return False
 
 
-def absolute_folder(name: str | None) -> str | None:
-    """A model's name as it is; if it names a folder that is here, the folder's absolute path: actors stand elsewhere."""
-    if name is None or not Path(name).expanduser().is_dir():
-        return name
-    return str(Path(name).expanduser().absolute())
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
-def training_mistakes(cfg: Any) -> list[str]:
-    """What is wrong with `engine`, `optimizer`, `ranks`, `gpus_per_rank`, `cpus_per_rank`, `precision`, `accumulate`, `batch_size` and
-    `lora_rank` of a model's training; "key=value: why" each."""
-    wrong = []
-
-    def need(ok: bool, key: str, why: str) -> None:
-        if not ok:
-            wrong.append(f"{key}={getattr(cfg, key)!r}: {why}")
-
-    need(cfg.engine in ENGINES, "engine", f"must be one of {', '.join(ENGINES)}")
-    need(cfg.optimizer in OPTIMIZERS, "optimizer", f"there is {', '.join(OPTIMIZERS)}; take one of these")
-    engine, optimizer = ENGINES.get(cfg.engine), OPTIMIZERS.get(cfg.optimizer)
-    parallel = [name for name, row in ENGINES.items() if row.parallel]
-    if optimizer is not None:
-        simple = [name for name, row in OPTIMIZERS.items() if not row.whole_matrices and not row.least_torch]
-        instead = f"optimizer={' or '.join(simple)}"
-        whole = ", ".join(name for name in parallel if not ENGINES[name].cuts)
-        need(
-            not (optimizer.whole_matrices and engine is not None and engine.cuts),
-            "optimizer",
-            f"works on whole matrices, which engine={cfg.engine} cuts; take engine={whole}, or {instead}",
-        )
-        torch, least = importlib.metadata.version("torch"), optimizer.least_torch
-        if least and tuple(int(part) for part in torch.split(".")[:2]) < least:
-            need(
-                False,
-                "optimizer",
-                f"comes with torch {least[0]}.{least[1]}, here is {torch}; take {instead}, or a newer torch",
-            )
-    need(cfg.ranks >= 1, "ranks", "must be 1 or greater")
-    need(
-        engine is None or engine.parallel or cfg.ranks == 1,
-        "ranks",
-        f"engine={cfg.engine} is one process; take engine={', '.join(parallel[:-1])} or {parallel[-1]}",
-    )
-    need(
-        cfg.gpus_per_rank in (0, 1), "gpus_per_rank", "must be 0 or 1: a rank has one device; more GPUs are more ranks"
-    )
-    need(math.isfinite(cfg.cpus_per_rank) and cfg.cpus_per_rank > 0, "cpus_per_rank", "must be greater than 0")
-    need(cfg.precision in ("fp32", "bf16"), "precision", "must be fp32 or bf16")
-    need(cfg.accumulate >= 1, "accumulate", "must be 1 or greater")
-    need(cfg.lora_rank >= 0, "lora_rank", "must be 0 (train all weights) or greater")
-    parts = max(1, cfg.ranks) * max(1, cfg.accumulate)
-    if cfg.batch_size > 0 and cfg.batch_size % parts:
-        near = -(-cfg.batch_size // parts) * parts
-        need(
-            False,
-            "batch_size",
-            f"does not divide by ranks * accumulate ({cfg.ranks} * {cfg.accumulate}); take {near}, say",
-        )
-    return wrong
-
-
-class Checks:
-    """Collects what is wrong with `cfg`; `raise_all` tells all of it at once."""
-
-    def __init__(self, cfg: Any) -> None:
-        self._cfg = cfg
-        self._wrong: list[str] = []
-
-    def need(self, ok: bool, key: str, why: str) -> None:
-        """`key` (dotted) is wrong unless `ok`; `why` says what it must be."""
-        if not ok:
-            self.add(f"{key}={self._value(key)!r}: {why}")
-
-    def positive(self, *keys: str) -> None:
-        """Each of `keys` is null, or finite and greater than 0."""
-        for key in keys:
-            value = self._value(key)
-            self.need(value is None or (math.isfinite(value) and value > 0), key, "must be greater than 0")
-
-    def one_of(self, key: str, choices: tuple[str, ...]) -> None:
-        value = self._value(key)
-        if len(choices) == 2:
-            words = " or ".join(choices)
-        else:
-            words = ", ".join(choices[:-1]) + f" or {choices[-1]}"
-        self.need(value in choices, key, f"must be {words}")
-
-    def add(self, mistake: str) -> None:
-        self._wrong.append(mistake)
-
-    def raise_all(self) -> None:
-        """Raises `ConfigError` when anything was wrong."""
-        if self._wrong:
-            raise ConfigError("\n".join(self._wrong))
-
-    def _value(self, key: str) -> Any:
-        value: Any = self._cfg
-        for part in key.split("."):
-            value = getattr(value, part)
-        return value
+FOLDER_NAME = Form(
+    re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch,
+    "must be a folder name: letters, digits, '.', '_' and '-', starting with a letter or digit",
+)
+ENDPOINT = Form(re.compile(r"wss?://\S+").fullmatch, "must be a ws:// or wss:// address")
+NETWORK = Form(
+    re.compile(
+        r"(finney|test|local|archive|wss?://[^\s,]+)(\s*,\s*(finney|test|local|archive|wss?://[^\s,]+))*"
+    ).fullmatch,
+    "must be finney, test, archive, local or ws(s)://...; several are separated by commas",
+)
+DOTTED_PATH = Form(
+    re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+").fullmatch,
+    "must be the dotted path of a class, like mypackage.module.Name",
+)
+# The checksum of an address is checked where it is used: `raytensor.wire.policy`.
+SS58 = Form(re.compile(r"[1-9A-HJ-NP-Za-km-z]{46,49}").fullmatch, "must be the ss58 address of a hotkey")
+PUBLISHABLE = Form(is_publishable, "must be an IP address that the chain takes: not 127.0.0.1, ::1 or 0.0.0.0")
+IP_NETWORK = Form(_is_network, "must be a network like 203.0.113.0/24")
+ENVIRONMENT_NAME = Form(re.compile(r"[A-Za-z_]\w*").fullmatch, "must be the name of an environment variable")

@@ -1,42 +1,53 @@
-"""The groups of settings that jobs share: plain dataclasses, every default here and nowhere else.
+"""The sections of settings that several jobs share: plain dataclasses, every default here and nowhere else.
 
-In: nothing. Out: the sections of a job's configuration. The comment above each field is its help text.
-Knows nothing of YAML, of checks or of which job uses what.
+In: nothing. Out: the sections of a job's configuration. The comment above a field is its help text; `setting` declares
+what a field allows where that is more than "a number greater than 0, a text that is not empty".
+Knows nothing of YAML or of which job uses what.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
+
+from raytensor.config.behaviours import BEHAVIOURS
+from raytensor.config.checks import ENDPOINT, FOLDER_NAME, Section, setting
+from raytensor.config.optimizers import ENGINES, OPTIMIZERS
+from raytensor.config.wire import MinersWire
+
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass
-class Paths:
+class Paths(Section):
     # Folder that holds one folder per run.
-    runs: str = "runs"
-    # Folder for what can be made again: tokenizers, tokenized text.
-    cache: str = "~/.cache/raytensor"
+    runs: str = setting("runs", path="path")
+    # Folder for files that can be rebuilt: tokenizers and tokenized text.
+    cache: str = setting("~/.cache/raytensor", path="path")
 
 
 @dataclass
-class Cluster:
+class Cluster(Section):
     # Ray address to join ("auto", "host:port", "ray://..."); null starts a local Ray unless RAY_ADDRESS is set.
     address: str | None = None
     # CPUs that a local Ray offers to actors; null means all cores, and 2 on a machine with one.
     num_cpus: int | None = None
-    # GPUs that a local Ray offers; null lets Ray find them.
-    num_gpus: int | None = None
-    # Seconds to wait for an actor or a placement group before giving up with what was asked and what is free.
+    # GPUs that a local Ray offers; null lets Ray detect them.
+    num_gpus: int | None = setting(None, least=0)
+    # Seconds to wait for an actor or a placement group to start.
     start_timeout_s: float = 120.0
     # torch threads of every CPU actor; more than one is slower on small models.
     torch_threads: int = 1
 
 
 @dataclass
-class Data:
-    # What `datasets.load_dataset` is asked for ("text", "json", "parquet", or a hub name); "stdlib" is the embedded
-    # corpus: the documentation and docstrings of Python's own standard library, no download.
+class Data(Section):
+    # Source of the text: "stdlib" (the documentation and docstrings of Python's standard library, no download), or what
+    # `datasets.load_dataset` takes: "text", "json", "parquet" for local files, or the name of a hub dataset.
     source: str = "stdlib"
-    # Files of a local source (a glob or a folder); unused by "stdlib" and hub names.
+    # Files of a local source: a file, a folder or a glob pattern.
     files: str | None = None
     # Configuration name of a hub dataset.
     subset: str | None = None
@@ -44,25 +55,25 @@ class Data:
     split: str = "train"
     # Column that holds the text.
     column: str = "text"
-    # Documents read at most; null reads all.
+    # Largest number of documents to read; null reads all.
     max_documents: int | None = None
-    # Share of the documents that is held out: never trained on, the only text that validators ask about.
-    heldout_share: float = 0.1
+    # Share of the documents that is held out: it is never trained on, and validators ask about no other text.
+    heldout_share: float = setting(0.1, above=0, below=1)
     # "bpe" trains a byte-pair tokenizer on the training part and caches it; "bytes" uses the 256 byte values.
-    tokenizer: str = "bpe"
+    tokenizer: str = setting("bpe", choices=("bpe", "bytes"))
     # Size of the BPE vocabulary.
-    vocab_size: int = 1024
+    vocab_size: int = setting(1024, least=257, most=65536)
 
 
 @dataclass
-class MinerProfile:
-    """How one miner behaves. Miners take the profiles in order, again from the start when there are more miners."""
+class MinerProfile(Section):
+    """How one miner behaves. Miners take the profiles in order, repeating from the first when there are more miners."""
 
     # {behaviours}
-    behaviour: str = "honest"
+    behaviour: str = setting("honest", choices=tuple(BEHAVIOURS))
     # Model: null is a Llama of hidden, layers and heads; else a size (1M 5M 20M 124M 350M 1.2B 8B), gpt2-SIZE, a folder
-    # in transformers' format (an export of `raytensor train`), or a hub name.
-    model: str | None = None
+    # in the format of transformers (an export of `raytensor train`), or a hub name.
+    model: str | None = setting(None, path="model")
     # Width of the model.
     hidden: int = 128
     # Number of layers.
@@ -70,33 +81,61 @@ class MinerProfile:
     # Number of attention heads.
     heads: int = 4
     # {optimizers}
-    optimizer: str = "adamw"
+    optimizer: str = setting("adamw", choices=tuple(OPTIMIZERS))
     # Learning rate.
     lr: float = 3e-3
     # Optimizer steps per round.
     steps: int = 8
     # Sequences per step, over all ranks.
     batch_size: int = 8
-    # How the model is trained and spread over ranks: {engines}
-    engine: str = "plain"
-    # Processes that train and serve the model together, in a placement group of their own.
+    # How the model is trained and sharded over ranks: {engines}
+    engine: str = setting("plain", choices=tuple(ENGINES))
+    # Processes that train and serve the model together, in their own placement group.
     ranks: int = 1
-    # CPUs that each of those processes reserves.
+    # CPUs that each of these processes reserves.
     cpus_per_rank: float = 0.5
-    # GPUs that each of those processes reserves: 1, or 0 to train on CPUs.
-    gpus_per_rank: int = 0
-    # fp32 | bf16 (on GPUs; slower than fp32 on most CPUs)
-    precision: str = "fp32"
-    # Forwards and backwards per optimizer step on each rank; batch_size must divide by ranks * accumulate.
+    # GPUs that each of these processes reserves: 1, or 0 to train on CPUs.
+    gpus_per_rank: int = setting(0, least=0)
+    # fp32 | bf16 (for GPUs; slower than fp32 on most CPUs)
+    precision: str = setting("fp32", choices=PRECISIONS)
+    # Forward and backward passes per optimizer step on each rank; batch_size must divide by ranks * accumulate.
     accumulate: int = 1
-    # Compute activations again in the backward instead of keeping them: less memory, a third more work.
+    # Recompute activations in the backward pass instead of keeping them: less memory, a third more compute.
     activation_checkpointing: bool = False
-    # Above 0: the weights are frozen and low-rank adapters of this rank are trained (needs raytensor[lora]).
-    lora_rank: int = 0
+    # Above 0: freeze the weights and train low-rank adapters of this rank (needs raytensor[lora]).
+    lora_rank: int = setting(0, least=0)
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from training_conflicts(self)
+        if self.hidden % (2 * self.heads):
+            yield "hidden", f"must be a multiple of 2 * heads ({2 * self.heads})"
+
+
+def training_conflicts(cfg: Any) -> Iterator[tuple[str, str]]:
+    """(field, why) of what does not fit together in how a model is trained, for `MinerProfile` and `Training`."""
+    engine, optimizer = ENGINES[cfg.engine], OPTIMIZERS[cfg.optimizer]
+    parallel = [name for name, row in ENGINES.items() if row.parallel]
+    instead = "optimizer=" + " or ".join(
+        name for name, row in OPTIMIZERS.items() if not row.whole_matrices and not row.least_torch
+    )
+    if optimizer.whole_matrices and engine.cuts:
+        whole = ", ".join(name for name in parallel if not ENGINES[name].cuts)
+        yield "optimizer", f"works on whole matrices, which engine={cfg.engine} shards; use engine={whole}, or {instead}"
+    torch, least = importlib.metadata.version("torch"), optimizer.least_torch
+    if least and tuple(int(part) for part in torch.split(".")[:2]) < least:
+        yield "optimizer", f"needs torch {least[0]}.{least[1]}, {torch} is installed; use {instead}, or a newer torch"
+    if not engine.parallel and cfg.ranks > 1:
+        yield "ranks", f"engine={cfg.engine} is one process; use engine={', '.join(parallel[:-1])} or {parallel[-1]}"
+    if cfg.gpus_per_rank > 1:
+        yield "gpus_per_rank", "must be 0 or 1: a rank has one device; more GPUs are more ranks"
+    parts = cfg.ranks * cfg.accumulate
+    if cfg.batch_size % parts:
+        near = -(-cfg.batch_size // parts) * parts
+        yield "batch_size", f"must divide by ranks * accumulate ({cfg.ranks} * {cfg.accumulate}); use {near}, for example"
 
 
 def _default_profiles() -> list[MinerProfile]:
-    """Eight honest miners that differ in size, learning rate and amount of training; the first learns most."""
+    """Eight honest miners that differ in size, learning rate and amount of training; the first one learns most."""
     return [
         MinerProfile(hidden=128, layers=4, lr=1.5e-3, steps=60),
         MinerProfile(hidden=64, layers=2, steps=56),
@@ -110,116 +149,141 @@ def _default_profiles() -> list[MinerProfile]:
 
 
 @dataclass
-class Wire:
-    """How the miners of a run answer validators elsewhere."""
-
-    # Serve every miner's hotkey by signed HTTP, and publish where on the chain.
-    enabled: bool = False
-    # Address to listen on.
-    host: str = "0.0.0.0"
-    # Address to publish; null is this node's own in the cluster. The chain refuses 127.0.0.1.
-    ip: str | None = None
-    # Port of the first miner; the next ones follow. 0 takes free ports.
-    port: int = 8091
-    # Serve only hotkeys with a validator permit on the subnet (registered ones otherwise).
-    require_permit: bool = True
-    # Alpha that a caller must have on the subnet.
-    min_stake_alpha: float = 0.0
-    # Hotkeys that are served whatever their registration, permit or stake.
-    allow: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Miners:
-    # Miners (hotkeys) on the subnet.
+class Miners(Section):
+    # Number of miners (hotkeys) on the subnet.
     num_miners: int = 8
-    # Host actors that share the miners; null takes as many as fit beside the other actors, at most one a miner.
+    # Host actors that share the miners; null uses as many as fit beside the other actors, at most one per miner.
     num_hosts: int | None = None
-    # CPUs that each host actor reserves; a booking, no limit: two hosts, a scorer and the chain actor fit on 2 cores.
+    # CPUs that each host actor reserves. It is a reservation, not a limit: two hosts, a scorer and the chain writer fit on
+    # 2 cores.
     cpus_per_host: float = 0.6
     # GPUs that each host actor reserves (a fraction shares a device).
-    gpus_per_host: float = 0.0
+    gpus_per_host: float = setting(0.0, least=0)
     # Tokens of a training sequence.
-    seq_len: int = 32
-    # Rounds' worth of training that an honest miner does before it is first asked.
-    warmup_rounds: int = 2
-    # Held-out texts that each miner's held-out loss is measured on, the same for all.
+    seq_len: int = setting(32, least=8, most=65536)
+    # Rounds of training that an honest miner does before its first question.
+    warmup_rounds: int = setting(2, least=0)
+    # Held-out texts on which the held-out loss of each miner is measured, the same for all.
     heldout_rows: int = 1024
-    # Compute a host's models of one shape together, several in each matrix product; a miner's numbers are the same bits
-    # whoever is beside it. null: on CPUs.
+    # Compute the models of one shape on a host together, several in each matrix product. The results of a miner are equal to
+    # the bit with or without others beside it. null: on CPUs.
     stacked: bool | None = None
-    # Seconds a host may take for one round of training of all its miners.
+    # Seconds that a host may take to train all its miners for one round.
     train_timeout_s: float = 300.0
     # Rounds between checkpoints (the last round always writes one); 0 writes none.
-    checkpoint_every: int = 1
-    # Rounds between two files that a miner hands in and commits to on the chain, from the first round on, where the
+    checkpoint_every: int = setting(1, least=0)
+    # Rounds between two files that a miner submits and commits to on the chain, from the first round on, where the
     # mechanism asks for files (mechanism=model_eval).
     commit_every: int = 4
-    # Folder of those files, seen by all nodes; null is a folder of the run.
+    # Folder of these files, visible to all nodes; null uses a folder of the run.
     files: str | None = None
-    # Miners on the wire.
-    wire: Wire = field(default_factory=Wire)
-    # How the miners differ: taken in order, again from the start when there are more miners than profiles.
+    # Signed HTTP for validators of other operators.
+    wire: MinersWire = field(default_factory=MinersWire)
+    # How the miners differ: used in order, repeating from the first when there are more miners than profiles.
     profiles: list[MinerProfile] = field(default_factory=_default_profiles)
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.num_hosts is not None and self.num_hosts > self.num_miners:
+            yield "num_hosts", f"must be at most miners.num_miners ({self.num_miners})"
+        if self.wire.port > 65536 - self.num_miners:
+            yield "wire.port", f"must leave room for {self.num_miners} ports up to 65535, or be 0 for free ones"
+        if not self.profiles:
+            yield "profiles", "must hold one profile or more"
 
 
 @dataclass
-class Validators:
-    # Validators (hotkeys) on the subnet.
-    num_validators: int = 3
-    # TAO that the first validator stakes; each next one stakes `stake_ratio` times the one before.
-    stake_tao: float = 100.0
-    # Ratio of the stakes of neighbouring validators.
-    stake_ratio: float = 0.7
+class Scoring(Section):
+    """How validators score answers and keep the evidence."""
+
     # Scorer actors that all validators share.
     num_scorers: int = 1
     # CPUs that each scorer actor reserves.
     cpus_per_scorer: float = 0.5
     # GPUs that each scorer actor reserves (a fraction shares a device).
-    gpus_per_scorer: float = 0.0
-    # Calls that one scorer holds at most, the one it works on included.
+    gpus_per_scorer: float = setting(0.0, least=0)
+    # Calls in flight per scorer, the running one included.
     scorer_queue: int = 2
-    # Responses that are scored in one call at most; a call that runs out of memory is halved. Isolated scorers take them one
-    # after the other, so that a crash costs no answer that was scored before it.
+    # Largest number of responses that one call scores; a call that runs out of memory is split in half. Isolated scorers
+    # score them one after another, so that a crash loses no result of the responses before it.
     pack_items: int = 16
-    # MiB of questions and responses in one call at most.
+    # Largest size of one call in MiB of questions and responses.
     pack_mib: float = 64.0
-    # Seconds that one call of a scorer may take; what runs longer is ended, tried once elsewhere, and fails alone.
+    # Seconds that one call of a scorer may take; a longer one is ended and retried once on another scorer.
     score_limit_s: float = 60.0
-    # Score in a process that the scorer forks, so that a crash costs milliseconds and loads nothing again; null: where
+    # Score in a process that the scorer forks, so that a crash costs milliseconds and nothing is loaded again; null: where
     # the scorer has no GPU.
     isolate: bool | None = None
     # Seconds that one miner may take for one question.
     deadline_s: float = 60.0
-    # MiB after which a segment of the evidence log is closed and the next one begun.
+    # Size in MiB at which a segment of the evidence log is closed and the next one begins.
     evidence_mib: float = 64.0
-    # Rounds after which it is; null: by its size alone.
+    # Number of rounds after which a segment is closed; null: by size only.
     evidence_rounds: int | None = None
-    # Closed segments that are kept of each evidence log; null: all. What comes after the newest saved state always is.
+    # Closed segments to keep of each evidence log; null keeps all. Segments after the newest saved state are always kept.
     evidence_segments: int | None = 16
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.isolate and self.gpus_per_scorer:
+            yield "isolate", "must be false or null where scorers have a GPU: a GPU context does not survive a fork"
 
 
 @dataclass
-class Chain:
+class Validators(Scoring):
+    """The validators of a run: how many, with how much stake, and how they score."""
+
+    # Number of validators (hotkeys) on the subnet; the chain permits 64.
+    num_validators: int = setting(3, least=1, most=64)
+    # TAO that the first validator stakes; each next one stakes `stake_ratio` times the one before.
+    stake_tao: float = 100.0
+    # Ratio of the stakes of neighbouring validators.
+    stake_ratio: float = 0.7
+
+
+@dataclass
+class Chain(Section):
     # Endpoint of a running chain ("ws://..."); null starts the embedded chain for this run.
-    endpoint: str | None = None
+    endpoint: str | None = setting(None, form=ENDPOINT)
     # Seconds between blocks of the embedded chain.
     block_time_s: float = 0.5
     # Blocks between two epochs of the subnet.
-    tempo: int = 20
+    tempo: int = setting(20, least=2, most=65535)
     # Seconds that any one request to the chain may take.
     timeout_s: float = 20.0
-    # Seconds to wait for an extrinsic to be in a block.
+    # Seconds to wait for an extrinsic to be included in a block.
     inclusion_timeout_s: float = 30.0
-    # Rounds between two settings of weights.
+    # Rounds between two weight settings.
     weights_every: int = 1
 
 
 @dataclass
-class Tracker:
+class Tracker(Section):
     # none | wandb
-    kind: str = "none"
+    kind: str = setting("none", choices=("none", "wandb"))
     # wandb project.
     project: str = "raytensor"
     # wandb mode: offline needs no key and no network; online reads WANDB_API_KEY from the environment.
-    mode: str = "offline"
+    mode: str = setting("offline", choices=("offline", "online", "disabled"))
+
+
+@dataclass
+class Job(Section):
+    """What every job with a run folder of its own has."""
+
+    # Name of the run and of its folder under paths.runs; null makes one from the time.
+    name: str | None = setting(None, form=FOLDER_NAME)
+    # Seed of everything random: initial weights, the text of each miner, questions, keys, trials.
+    seed: int = setting(0, least=0, most=2**63 - 1)
+    # never (refuse an existing folder) | auto (resume the run in it if there is one) | must (refuse if there is none).
+    resume: str = setting("never", choices=("never", "auto", "must"))
+    # Print the resolved configuration and what the job needs, then stop.
+    dry_run: bool = False
+    # Folders.
+    paths: Paths = field(default_factory=Paths)
+    # The Ray cluster.
+    cluster: Cluster = field(default_factory=Cluster)
+    # The text that models train on and are asked about.
+    data: Data = field(default_factory=Data)
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.resume != "never" and self.name is None:
+            yield "resume", "needs the name of the run to resume: add name=..."

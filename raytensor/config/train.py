@@ -1,157 +1,91 @@
-"""The `train` job's settings and what it refuses."""
+"""The settings of the `train` job."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from raytensor.config.checks import Checks, absolute_folder, training_mistakes
-from raytensor.config.groups import Cluster, Data, Paths, Tracker
+from raytensor.config.checks import Section, setting
+from raytensor.config.groups import PRECISIONS, Job, Tracker, training_conflicts
+from raytensor.config.optimizers import ENGINES, OPTIMIZERS
 
 
 @dataclass
-class Training:
-    # Model: a size (1M 5M 20M 124M 350M 1.2B 8B: a Llama), gpt2-SIZE, qwen2-SIZE, a folder in transformers' format, or a
-    # hub name.
-    model: str = "1M"
-    # Take a folder's or hub model's weights; false takes its shape with random weights.
+class Training(Section):
+    # Model: a size (1M 5M 20M 124M 350M 1.2B 8B: a Llama), gpt2-SIZE, qwen2-SIZE, a folder in the format of transformers,
+    # or a hub name.
+    model: str = setting("1M", path="model")
+    # Use the weights of a folder or hub model; false uses its shape with random weights.
     pretrained: bool = True
-    # Above 0: the weights are frozen and low-rank adapters of this rank are trained (needs raytensor[lora]).
-    lora_rank: int = 0
+    # Above 0: freeze the weights and train low-rank adapters of this rank (needs raytensor[lora]).
+    lora_rank: int = setting(0, least=0)
     # Optimizer steps.
     steps: int = 200
     # Sequences per step, over all ranks.
     batch_size: int = 8
     # Tokens of a sequence.
-    seq_len: int = 128
+    seq_len: int = setting(128, least=2, most=65536)
     # {optimizers}
-    optimizer: str = "adamw"
+    optimizer: str = setting("adamw", choices=tuple(OPTIMIZERS))
     # Learning rate after the warm-up.
     lr: float = 3e-3
     # Steps of linear warm-up.
-    warmup_steps: int = 20
+    warmup_steps: int = setting(20, least=0)
     # constant | cosine (down to min_lr_share of lr at the last step)
-    schedule: str = "cosine"
-    # Share of lr that a cosine schedule ends at.
-    min_lr_share: float = 0.1
+    schedule: str = setting("cosine", choices=("constant", "cosine"))
+    # Share of lr at which a cosine schedule ends.
+    min_lr_share: float = setting(0.1, least=0, most=1)
     # Weight decay of matrices.
-    weight_decay: float = 0.1
+    weight_decay: float = setting(0.1, least=0)
     # Largest norm of a step's gradient.
     clip: float = 1.0
-    # How the model is trained and spread over ranks: {engines}
-    engine: str = "plain"
+    # How the model is trained and sharded over ranks: {engines}
+    engine: str = setting("plain", choices=tuple(ENGINES))
     # Processes that train together (Ray Train workers).
     ranks: int = 1
-    # Elastic: go on with as few as this when a node is lost, and grow again when there is room; null is not elastic.
+    # Elastic training: continue with as few ranks as this when a node is lost, and add ranks again when there is room; null
+    # is not elastic.
     min_ranks: int | None = None
     # CPUs that each rank reserves.
     cpus_per_rank: float = 0.5
     # GPUs that each rank reserves: 1, or 0 to train on CPUs.
-    gpus_per_rank: int = 0
-    # fp32 | bf16
-    precision: str = "fp32"
-    # Forwards and backwards per step on each rank.
+    gpus_per_rank: int = setting(0, least=0)
+    # fp32 | bf16 (for GPUs; slower than fp32 on most CPUs)
+    precision: str = setting("fp32", choices=PRECISIONS)
+    # Forward and backward passes per step on each rank; batch_size must divide by ranks * accumulate.
     accumulate: int = 1
-    # Compute activations again in the backward instead of keeping them.
+    # Recompute activations in the backward pass instead of keeping them: less memory, a third more compute.
     activation_checkpointing: bool = False
     # torch.compile; null: on GPUs only.
     compile: bool | None = None
     # Steps between checkpoints (the last step always writes one).
     checkpoint_every: int = 50
-    # Checkpoints that are kept.
+    # Checkpoints to keep.
     keep: int = 2
     # Steps between lines of progress.
     log_every: int = 10
-    # Steps between measurements of the held-out loss (the last step always measures); 0 never.
-    heldout_every: int = 50
-    # Held-out texts that it is measured on.
+    # Steps between measurements of the held-out loss (the last step always measures); 0 never measures in between.
+    heldout_every: int = setting(50, least=0)
+    # Held-out texts on which it is measured.
     heldout_rows: int = 256
     # Times that lost workers are replaced before the job fails.
-    max_failures: int = 5
+    max_failures: int = setting(5, least=0)
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from training_conflicts(self)
+        if self.min_ranks is None:
+            return
+        if self.min_ranks > self.ranks:
+            yield "min_ranks", f"must be at most training.ranks ({self.ranks})"
+        counts = range(self.min_ranks, self.ranks + 1)
+        if uneven := [n for n in counts if self.batch_size % (n * self.accumulate)]:
+            why = f"must divide by accumulate times each number of ranks of an elastic run; {uneven} do not"
+            yield "batch_size", why
 
 
 @dataclass
-class TrainConfig:
-    # Name of the run and of its folder under paths.runs; null makes one from the time.
-    name: str | None = None
-    # Seed of the initial weights and of the held-out questions.
-    seed: int = 0
-    # never: refuse a folder that exists. auto: go on from its newest checkpoint if it exists. must: refuse without one.
-    resume: str = "never"
-    # Print the resolved configuration, the model's size and the resources, then stop.
-    dry_run: bool = False
-    paths: Paths = field(default_factory=Paths)
-    cluster: Cluster = field(default_factory=Cluster)
-    data: Data = field(default_factory=Data)
+class TrainConfig(Job):
+    # The model and how it is trained.
     training: Training = field(default_factory=Training)
+    # Where metrics are logged besides the run folder.
     tracker: Tracker = field(default_factory=Tracker)
-
-
-def check(cfg: TrainConfig) -> None:
-    """Refuse impossible settings. Raises `ConfigError` with every mistake found, each with its value and the fix."""
-    checks, training = Checks(cfg), cfg.training
-    need = checks.need
-    checks.positive(
-        "cluster.start_timeout_s", "cluster.torch_threads", "cluster.num_cpus", "data.vocab_size", "data.max_documents"
-    )
-    checks.positive(
-        *(
-            f"training.{key}"
-            for key in (
-                "steps",
-                "batch_size",
-                "lr",
-                "clip",
-                "checkpoint_every",
-                "keep",
-                "log_every",
-                "heldout_rows",
-                "min_ranks",
-            )
-        )
-    )
-    need(
-        cfg.name is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", cfg.name) is not None,
-        "name",
-        "is a folder name: letters, digits, '.', '_' and '-', starting with a letter or digit",
-    )
-    need(cfg.seed >= 0, "seed", "must be 0 or greater")
-    checks.one_of("resume", ("never", "auto", "must"))
-    need(
-        cfg.resume == "never" or cfg.name is not None, "resume", "needs the name of the run to go on from: add name=..."
-    )
-    need(0.0 < cfg.data.heldout_share < 1.0, "data.heldout_share", "must lie between 0 and 1")
-    checks.one_of("data.tokenizer", ("bpe", "bytes"))
-    need(
-        cfg.data.tokenizer == "bytes" or 257 <= cfg.data.vocab_size <= 65536,
-        "data.vocab_size",
-        "must lie between 257 and 65536",
-    )
-    checks.one_of("training.schedule", ("constant", "cosine"))
-    need(2 <= training.seq_len <= 65536, "training.seq_len", "must lie between 2 and 65536")
-    for key in ("warmup_steps", "weight_decay", "min_lr_share", "heldout_every", "max_failures"):
-        need(getattr(training, key) >= 0, f"training.{key}", "must be 0 or greater")
-    training.model = absolute_folder(training.model) or training.model
-    cfg.data.files = cfg.data.files and str(Path(cfg.data.files).expanduser().absolute())
-    for mistake in training_mistakes(training):
-        checks.add(f"training.{mistake}")
-    if training.min_ranks is not None:
-        need(
-            training.min_ranks <= training.ranks,
-            "training.min_ranks",
-            f"must be at most training.ranks ({training.ranks})",
-        )
-        uneven = [
-            n
-            for n in range(max(1, training.min_ranks), training.ranks + 1)
-            if training.batch_size % (n * max(1, training.accumulate))
-        ]
-        need(
-            not uneven,
-            "training.batch_size",
-            f"must divide by accumulate times every number of ranks that an elastic run may have; {uneven} do not",
-        )
-    checks.one_of("tracker.kind", ("none", "wandb"))
-    checks.one_of("tracker.mode", ("offline", "online", "disabled"))
-    checks.raise_all()

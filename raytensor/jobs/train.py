@@ -38,21 +38,14 @@ examples:
   raytensor train training.engine=zero3 training.ranks=2 training.min_ranks=1    elastic: goes on with one rank
   raytensor train training.model=/models/some training.lora_rank=16              adapters on a model of your own
   raytensor train dry_run=true                                 show the configuration, the model's size, the resources
-  raytensor run "miners.profiles=[{{model: runs/small/export}}]"  a miner that starts from the result
-
-groups (files in {conf}):
-{groups}
-
-settings:
-{settings}
+  raytensor run "miners.profiles=[{model: runs/small/export}]"  a miner that starts from the result
 """
 
 
 def train_main(argv: Sequence[str]) -> int:
     """`raytensor train ...`: returns the exit status."""
-    if any(arg in ("-h", "--help") for arg in argv):
-        groups = config.help_of_groups(("cluster", "data", "tracker"))
-        print(HELP.format(conf=config.conf_dir(), groups=groups, settings=config.help_of_settings(TrainConfig)), end="")
+    if config.asks_for_help(argv):
+        print(config.help_page("train", HELP, argv), end="")
         return 0
     cfg: TrainConfig = config.compose("train", list(argv))
     from raytensor.data import corpus

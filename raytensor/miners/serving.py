@@ -10,6 +10,7 @@ Knows nothing of the chain: whoever starts it publishes the ports and brings the
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -18,14 +19,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from raytensor.config import RunConfig, Wire
+from raytensor.config import RunConfig
 from raytensor.data import corpus, tokenizer
 from raytensor.miners.completion import complete
 from raytensor.miners.gauges import Gauges
 from raytensor.types import Failure, Metagraph, Reason, Response, Task
 from raytensor.wire.codec import Prompt
 from raytensor.wire.server import WireServer
-from raytensor.wire.settings import Policy, Server
 
 
 class WireFrontend:
@@ -52,7 +52,7 @@ class WireFrontend:
             hotkey: WireServer(
                 hotkey,
                 self._ask,
-                Server(host=cfg.host, port=cfg.port + place if cfg.port else 0, policy=_policy(cfg)),
+                dataclasses.replace(cfg, port=cfg.port + place if cfg.port else 0),
                 complete=self._complete,
             )
             for place, hotkey in enumerate(hotkeys)
@@ -104,9 +104,3 @@ class WireFrontend:
 def node_ip() -> str:
     """The address of this node as the cluster knows it."""
     return ray.util.get_node_ip_address()
-
-
-def _policy(cfg: Wire) -> Policy:
-    return Policy(
-        require_permit=cfg.require_permit, min_stake_alpha_rao=int(cfg.min_stake_alpha * 10**9), allow=list(cfg.allow)
-    )

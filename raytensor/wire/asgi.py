@@ -7,7 +7,7 @@ With Ray Serve, `@serve.ingress` takes a function that makes the app in each rep
 of its own and all of them the hotkey's one replay store:
 
     @serve.deployment(num_replicas=4)
-    @serve.ingress(lambda: AsgiApp(Gate(hotkey, ask, settings, replay=SharedReplay(shared_store(hotkey), 60.0))))
+    @serve.ingress(lambda: AsgiApp(Gate(hotkey, ask, settings, nonces=SharedNonces(shared_store(hotkey, fresh), fresh.retention_s))))
     class Miner: ...
 
 Behind a proxy every request comes from the proxy's address; an address that a header names is not believed.

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from raytensor.config.wire import Client
 from raytensor.types import Failure, Reason, Response, Submission, Task
 from raytensor.wire.client import WireClient
 from raytensor.wire.notary import RemoteSigner
-from raytensor.wire.settings import Client
 
 Answer = Response | Submission | Failure
 

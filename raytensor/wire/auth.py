@@ -25,12 +25,11 @@ import ed25519_zebra
 import sr25519
 
 from raytensor.chain import ss58
-from raytensor.wire.errors import BadSignature, MalformedAuth, ReplayedRequest, StaleRequest, WrongReceiver
+from raytensor.config.wire import Freshness
+from raytensor.wire.errors import BadSignature, MalformedAuth, StaleRequest, WrongReceiver
 
 PROTOCOL = "btauth/1"
 VERSION = "1"
-MAX_AGE_S = 10.0
-MAX_SKEW_S = 2.0
 SCHEMES = {1: "sr25519", 0: "ed25519"}  # by `crypto_type`, as wallets number them
 
 _DECIMAL = re.compile(r"[0-9]{1,20}")
@@ -96,14 +95,6 @@ class Caller:
     scheme: str
 
 
-class ReplayCheck(Protocol):
-    """`retention_s` seconds long, says True the first time a (hotkey, nonce) is seen and False after that."""
-
-    retention_s: float
-
-    def check_and_store(self, hotkey: str, nonce_ns: int) -> bool: ...
-
-
 class NonceSource:
     """Nonces of one process: now in nanoseconds, each greater than the one before.
 
@@ -152,13 +143,7 @@ def sign(signer: Signer, *, method: str, path: str, body: bytes, receiver: str |
 
 
 def read_claim(
-    headers: Mapping[str, str],
-    *,
-    receiver: str,
-    now_ns: int,
-    max_age_s: float = MAX_AGE_S,
-    max_skew_s: float = MAX_SKEW_S,
-    require_receiver: bool = True,
+    headers: Mapping[str, str], *, receiver: str, now_ns: int, fresh: Freshness, require_receiver: bool = True
 ) -> Claim:
     """The first half: header shape, then receiver, then freshness. `receiver` is the hotkey that serves.
 
@@ -183,7 +168,7 @@ def read_claim(
     signature = signature_of(need("Signature"), "X-Bittensor-Signature")
     named = lowered.get("x-bittensor-receiver")
     check_receiver(named, receiver, require_receiver)
-    check_fresh(nonce_ns, now_ns, max_age_s, max_skew_s)
+    check_fresh(nonce_ns, now_ns, fresh.max_age_s, fresh.max_skew_s)
     return Claim(sender, public_key, scheme, nonce_ns, named, signature)
 
 
@@ -200,42 +185,6 @@ def prove(claim: Claim, *, method: str, path: str, body: bytes) -> Caller:
     )
     check_signature(claim, message)
     return Caller(claim.hotkey, claim.nonce_ns, claim.scheme)
-
-
-def verify(
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    method: str,
-    path: str,
-    receiver: str,
-    store: ReplayCheck,
-    now_ns: int,
-    max_age_s: float = MAX_AGE_S,
-    max_skew_s: float = MAX_SKEW_S,
-    require_receiver: bool = True,
-) -> Caller:
-    """The whole check, replay included: for servers of one process. Raises an `AuthError`.
-
-    The store is asked last, so that nobody without the key can use a nonce up.
-    """
-    if store.retention_s < max_age_s + max_skew_s:
-        raise ValueError(
-            f"the replay store keeps nonces for {store.retention_s:g} s but they stay fresh for "
-            f"{max_age_s + max_skew_s:g} s: raise its retention_s"
-        )
-    claim = read_claim(
-        headers,
-        receiver=receiver,
-        now_ns=now_ns,
-        max_age_s=max_age_s,
-        max_skew_s=max_skew_s,
-        require_receiver=require_receiver,
-    )
-    caller = prove(claim, method=method, path=path, body=body)
-    if not store.check_and_store(caller.hotkey, caller.nonce_ns):
-        raise ReplayedRequest("this nonce was already accepted from this hotkey")
-    return caller
 
 
 # ------------------------------------------------------------------------------- checks that other protocols share

@@ -27,6 +27,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from raytensor.config.wire import Bounds, Freshness
 from raytensor.errors import WireError
 from raytensor.types import Response, Task
 from raytensor.wire import auth, codec, errors, tensors
@@ -34,7 +35,6 @@ from raytensor.wire.auth import Caller, Claim, Signer
 from raytensor.wire.dialect import ASK, Dialect, Draft
 from raytensor.wire.epistula import UUID
 from raytensor.wire.errors import BadSignature, MalformedAuth, PayloadError
-from raytensor.wire.settings import Bounds, Freshness
 
 SYNAPSE = "NextToken"
 FIELDS = ("task_id", "round", "netuid", "tokens", "lengths", "top_k", "deadline_s")

@@ -16,16 +16,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import aiohttp
 
+from raytensor.config.checks import check
+from raytensor.config.wire import Client
 from raytensor.errors import WireError
 from raytensor.types import Failure, Metagraph, Reason, Response, Submission, Task
-from raytensor.wire import codec, protocols
+from raytensor.wire import codec
 from raytensor.wire.auth import NonceSource, Signer
 from raytensor.wire.codec import Prompt
 from raytensor.wire.deadline import adaptive_deadline_s
 from raytensor.wire.dialect import COMPLETE, MAX_ERROR_BYTES, Draft
+from raytensor.wire.dialects import DIALECTS
 from raytensor.wire.endpoints import BadEndpoint, endpoint, url
 from raytensor.wire.errors import Declined, PayloadError, TooLarge
-from raytensor.wire.settings import Client, check
 
 
 class WireClient:
@@ -39,7 +41,7 @@ class WireClient:
         check(settings)
         self._signer = signer
         self._settings = settings
-        self._dialect = protocols.dialect(settings.protocol)
+        self._dialect = DIALECTS[settings.protocol]()
         self._nonces = NonceSource(clock)
         self._session: aiohttp.ClientSession | None = None
 

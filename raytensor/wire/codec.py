@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from raytensor.config.wire import Bounds
 from raytensor.types import Response, Submission, Task
 from raytensor.wire import tensors
 from raytensor.wire.errors import PayloadError
-from raytensor.wire.settings import Bounds
 
 SAFETENSORS = "application/x-safetensors"
 JSON = "application/json"

@@ -12,12 +12,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from raytensor.config.wire import Bounds, Freshness
 from raytensor.errors import WireError
 from raytensor.types import Reason, Response, Submission, Task
-from raytensor.wire import auth, codec, errors
+from raytensor.wire import codec, errors
 from raytensor.wire.auth import Caller, Claim, Signer
 from raytensor.wire.codec import Prompt
-from raytensor.wire.settings import Bounds, Freshness
 
 ASK = "/ask"
 COMPLETE = "/complete"
@@ -107,24 +107,6 @@ class Dialect:
         if status in (401, 403, 429):
             return Reason.REFUSED, detail
         return (Reason.TIMEOUT if status == 408 else Reason.ERROR), detail
-
-
-class BtAuth(Dialect):
-    """btauth/1, as bittensor 11 has it."""
-
-    name = "btauth"
-    mark = "x-bittensor-version"
-
-    def read(self, headers: Mapping[str, str], receiver: str, now_ns: int, fresh: Freshness) -> Claim:
-        return auth.read_claim(
-            headers, receiver=receiver, now_ns=now_ns, max_age_s=fresh.max_age_s, max_skew_s=fresh.max_skew_s
-        )
-
-    def prove(self, claim: Claim, *, method: str, target: str, body: bytes) -> Caller:
-        return auth.prove(claim, method=method, path=target, body=body)
-
-    def sign(self, signer: Signer, draft: Draft, receiver: str, nonce_ns: int) -> dict[str, str]:
-        return auth.sign(signer, method="POST", path=draft.path, body=draft.body, receiver=receiver, nonce_ns=nonce_ns)
 
 
 def media_type(headers: Mapping[str, str]) -> str:

@@ -13,11 +13,11 @@ import re
 import uuid
 from collections.abc import Mapping
 
+from raytensor.config.wire import Freshness
 from raytensor.wire import auth
 from raytensor.wire.auth import Caller, Claim, Signer
 from raytensor.wire.dialect import Dialect, Draft
 from raytensor.wire.errors import MalformedAuth
-from raytensor.wire.settings import Freshness
 
 VERSION = "2"
 UUID = re.compile(r"[0-9A-Za-z-]{1,64}")

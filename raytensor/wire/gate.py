@@ -8,7 +8,7 @@ first, so that a stranger costs little:
 
 Admission (registered, permit, stake, lists) comes before the replay store, so that strangers with keys of their own
 can't fill it; the caller's limit after it, so that sending a caller's requests again can't use the limit up.
-Bounds: `max_in_hand` questions in the handler, `max_waiting` before it; the rest is refused (Overloaded).
+Bounds: `max_concurrent` questions in the handler, `max_queued` before it; the rest is refused (Overloaded).
 Waits: for the body and for the handler, each with a time-out. Needs the served hotkey's address, never its key.
 """
 
@@ -24,14 +24,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass
 from pathlib import Path
 
+from raytensor.config.checks import check
+from raytensor.config.wire import Server
 from raytensor.errors import WireError
 from raytensor.types import Failure, Metagraph, Response, Submission, Task
-from raytensor.wire import codec, errors, protocols
+from raytensor.wire import codec, errors
 from raytensor.wire.codec import Prompt
 from raytensor.wire.dialect import ASK, Dialect
-from raytensor.wire.nonce_store import LocalReplay, Replay, ReplayStore
+from raytensor.wire.dialects import DIALECTS
+from raytensor.wire.nonce_store import LocalNonces, NonceCheck, NonceStore
 from raytensor.wire.policy import CallerPolicy
-from raytensor.wire.settings import Server, check
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class Gate:
     hotkey    ss58 of the miner that serves; its private key is not needed here and should not be readable.
     ask       answers a task; returns a `Failure` to decline.
     complete  answers a prompt piece by piece; None serves no prompts.
-    replay    the store that all replicas of the hotkey share (`SharedReplay`); default: one of this process alone.
+    nonces    the store that all replicas of the hotkey share (`SharedNonces`); default: one of this process alone.
     clock     wall time in nanoseconds.
 
     counts    what became of the requests so far: "ok" or the name of the error -> number.
@@ -84,29 +86,29 @@ class Gate:
         ask: Ask,
         settings: Server,
         *,
-        replay: Replay | None = None,
+        nonces: NonceCheck | None = None,
         complete: Complete | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         check(settings)
         fresh = settings.freshness
-        if replay is None:
-            replay = LocalReplay(ReplayStore(fresh.retention_s, fresh.max_skew_s, clock=clock))
-        if replay.retention_s < fresh.max_age_s + fresh.max_skew_s:
+        if nonces is None:
+            nonces = LocalNonces(NonceStore(fresh, clock=clock))
+        if nonces.retention_s < fresh.max_age_s + fresh.max_skew_s:
             raise ValueError(
-                f"the replay store keeps nonces for {replay.retention_s:g} s but they stay fresh for "
+                f"the nonce store keeps nonces for {nonces.retention_s:g} s but they stay fresh for "
                 f"{fresh.max_age_s + fresh.max_skew_s:g} s: raise its retention_s"
             )
         self.hotkey = hotkey
         self.policy = CallerPolicy(settings.policy)
-        self.replay = replay
+        self.nonces = nonces
         self.counts: Counter[str] = Counter()
         self._ask = ask
         self._complete = complete
         self._settings = settings
-        self._dialects = [protocols.dialect(name) for name in settings.protocols]
+        self._dialects = [DIALECTS[name]() for name in settings.protocols]
         self._clock = clock
-        self._hands = asyncio.Semaphore(settings.max_in_hand)
+        self._hands = asyncio.Semaphore(settings.max_concurrent)
         self._held = 0  # in the handler or waiting for it
 
     def update(self, metagraph: Metagraph) -> None:
@@ -115,7 +117,7 @@ class Gate:
 
     async def wait_until_ready(self) -> None:
         """Returns when requests that are signed from now on can be told from replayed ones."""
-        await asyncio.sleep(await self.replay.ready_in_s() + 0.002)  # some protocols sign whole milliseconds
+        await asyncio.sleep(await self.nonces.ready_in_s() + 0.002)  # some protocols sign whole milliseconds
 
     async def handle(self, request: Request) -> Reply:
         """The reply to one request; never raises for anything that a stranger sent."""
@@ -158,7 +160,7 @@ class Gate:
         now_s = self._clock() / 1e9
         self.policy.admit(caller.hotkey, now_s)
         key = f"{caller.hotkey}:{claim.unique}" if claim.unique else caller.hotkey
-        await self.replay.check(key, caller.nonce_ns)
+        await self.nonces.check(key, caller.nonce_ns)
         self.policy.spend(caller.hotkey, now_s)
 
         if route == ASK:
@@ -258,7 +260,7 @@ class Gate:
             self._drop_hand()
 
     async def _take_hand(self) -> None:
-        if self._held >= self._settings.max_in_hand + self._settings.max_waiting:
+        if self._held >= self._settings.max_concurrent + self._settings.max_queued:
             raise errors.Overloaded(f"{self._held} questions are in hand or waiting")
         self._held += 1
         try:

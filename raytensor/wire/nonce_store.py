@@ -1,7 +1,7 @@
 """Nonces that were accepted, remembered until they can't be fresh any more.
 
-In: (hotkey, nonce) of requests whose signature was checked. Out: a `Verdict`. One `ReplayStore` serves all replicas of
-a hotkey, in a Ray actor of its own (`shared_store`); each replica reaches it through a `SharedReplay`, which sends what
+In: (hotkey, nonce) of requests whose signature was checked. Out: a `Verdict`. One `NonceStore` serves all replicas of
+a hotkey, in a Ray actor of its own (`shared_store`); each replica reaches it through a `SharedNonces`, which sends what
 gathered while its last call was under way as one call, so that the store never limits the replicas.
 Bounds: a nonce is kept for `retention_s` after its own time; `max_entries` in all and `max_per_hotkey` of one hotkey,
 and what does not fit is refused, never forgotten. Knows nothing of HTTP or signatures.
@@ -21,6 +21,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from raytensor.config.checks import check
+from raytensor.config.wire import Freshness
 from raytensor.wire.errors import Overloaded, ReplayedRequest, StaleRequest
 
 _SLICE_NS = 10**9
@@ -36,11 +38,10 @@ class Verdict(str, enum.Enum):
     FULL = "full"  # no room; nothing is forgotten to make some
 
 
-class ReplayStore:
+class NonceStore:
     """Plain class; a Ray actor where replicas share it.
 
-    retention_s     how long a nonce is kept after its own time; at least the age plus the skew that verifiers allow.
-    max_skew_s      how far ahead of the clock an accepted nonce may lie.
+    fresh           how long a nonce is kept after its timestamp, and how far ahead of the clock it may be.
     max_entries     nonces kept in all; about 150 bytes each.
     max_per_hotkey  nonces kept of one hotkey, so that one caller can't use up the room of the others.
     clock           wall time in nanoseconds.
@@ -48,16 +49,15 @@ class ReplayStore:
 
     def __init__(
         self,
-        retention_s: float = 60.0,
-        max_skew_s: float = 2.0,
+        fresh: Freshness,
         max_entries: int = 2_000_000,
         max_per_hotkey: int = 200_000,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        if not (retention_s > 0 and max_skew_s >= 0 and max_entries > 0 and max_per_hotkey > 0):
-            raise ValueError(f"retention_s={retention_s}, max_entries={max_entries}: must be greater than 0")
-        self.retention_s = retention_s
-        self._retention_ns = int(retention_s * 1e9)
+        check(fresh)
+        assert max_entries > 0 and max_per_hotkey > 0, (max_entries, max_per_hotkey)
+        self.retention_s = fresh.retention_s
+        self._retention_ns = int(fresh.retention_s * 1e9)
         self._max_entries = max_entries
         self._max_per_hotkey = max_per_hotkey
         self._clock = clock
@@ -65,14 +65,10 @@ class ReplayStore:
         self._per_hotkey: Counter[str] = Counter()
         self._size = 0
         self._lock = threading.Lock()
-        self.ready_ns = clock() + int(max_skew_s * 1e9)
+        self.ready_ns = clock() + int(fresh.max_skew_s * 1e9)
 
     def __len__(self) -> int:
         return self._size
-
-    def check_and_store(self, hotkey: str, nonce_ns: int) -> bool:
-        """True if the nonce is new and is now stored; False if it must be refused."""
-        return self.verdicts([(hotkey, nonce_ns)])[0] is Verdict.NEW
 
     def verdicts(self, pairs: Sequence[tuple[str, int]]) -> list[Verdict]:
         """One verdict per (hotkey, nonce), in order; the new ones are now stored.
@@ -114,7 +110,7 @@ class ReplayStore:
             self._size -= len(self._slices.pop(number))
 
 
-class Replay(Protocol):
+class NonceCheck(Protocol):
     """What a server asks: returns when the nonce is new, raises when it is not."""
 
     retention_s: float
@@ -124,10 +120,10 @@ class Replay(Protocol):
     async def ready_in_s(self) -> float: ...
 
 
-class LocalReplay:
+class LocalNonces:
     """The store in the server's own process: for a hotkey that is served by one process."""
 
-    def __init__(self, store: ReplayStore) -> None:
+    def __init__(self, store: NonceStore) -> None:
         self._store = store
         self.retention_s = store.retention_s
 
@@ -139,10 +135,10 @@ class LocalReplay:
         return self._store.ready_in_s()
 
 
-class SharedReplay:
+class SharedNonces:
     """The store in a Ray actor that all replicas of a hotkey share.
 
-    handle     of an actor of `ReplayStore`.
+    handle     of an actor of `NonceStore`.
     timeout_s  how long a request waits for the store; a request that can't be judged is refused (Overloaded).
     max_waiting  requests that wait for a verdict at most.
     """
@@ -190,17 +186,17 @@ class SharedReplay:
                     future.set_result(verdict)
 
 
-def shared_store(hotkey: str, retention_s: float = 60.0, max_skew_s: float = 2.0, num_cpus: float = 0.0) -> Any:
+def shared_store(hotkey: str, fresh: Freshness, num_cpus: float = 0.0) -> Any:
     """The handle of the one store actor of a hotkey in this cluster, made if there is none yet. Needs Ray.
 
     Its life is the job's: it ends with the driver that made it. A restarted one refuses what it can't judge.
     """
     import ray
 
-    actor = ray.remote(ReplayStore).options(
+    actor = ray.remote(NonceStore).options(
         name=f"replay-{hotkey}", namespace=NAMESPACE, get_if_exists=True, num_cpus=num_cpus, max_restarts=-1
     )
-    return actor.remote(retention_s, max_skew_s)
+    return actor.remote(fresh)
 
 
 def _raise_for(verdict: Verdict) -> None:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 
+from raytensor.chain import ss58
+from raytensor.config.wire import AccessPolicy
+from raytensor.errors import ConfigError
 from raytensor.types import Metagraph
 from raytensor.wire.errors import RateLimited, Refused
-from raytensor.wire.settings import Policy
 
 
 class Buckets:
@@ -49,7 +51,8 @@ class Buckets:
 class CallerPolicy:
     """The policy of one served hotkey on one subnet, in one replica."""
 
-    def __init__(self, settings: Policy) -> None:
+    def __init__(self, settings: AccessPolicy) -> None:
+        check_addresses(settings)
         self._settings = settings
         self._allow = frozenset(settings.allow)
         self._deny = frozenset(settings.deny)
@@ -123,3 +126,13 @@ class CallerPolicy:
             raise RateLimited(
                 f"your hotkey sends more than {self._settings.hotkey_rate:g} requests/s", retry_after_s=wait_s
             )
+
+
+def check_addresses(settings: AccessPolicy, prefix: str = "policy") -> None:
+    """Raises `ConfigError` for a hotkey on the lists that is not an ss58 address; `prefix` is the key of the section."""
+    for key, addresses in (("allow", settings.allow), ("deny", settings.deny)):
+        for place, address in enumerate(addresses):
+            try:
+                ss58.decode(address)
+            except ValueError as error:
+                raise ConfigError(f"{prefix}.{key}[{place}]={address!r}: {error}") from None

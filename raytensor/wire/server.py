@@ -16,12 +16,12 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from raytensor.config.wire import Server
 from raytensor.errors import WireError
 from raytensor.types import Metagraph
 from raytensor.wire import errors
 from raytensor.wire.gate import Ask, Complete, Gate, Reply, Request
-from raytensor.wire.nonce_store import Replay
-from raytensor.wire.settings import Server
+from raytensor.wire.nonce_store import NonceCheck
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +39,11 @@ class WireServer:
         ask: Ask,
         settings: Server,
         *,
-        replay: Replay | None = None,
+        nonces: NonceCheck | None = None,
         complete: Complete | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.gate = Gate(hotkey, ask, settings, replay=replay, complete=complete, clock=clock)
+        self.gate = Gate(hotkey, ask, settings, nonces=nonces, complete=complete, clock=clock)
         self._settings = settings
         self._web: web.Server | None = None
         self._listener: asyncio.Server | None = None

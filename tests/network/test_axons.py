@@ -19,6 +19,7 @@ from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.config import MinerProfile
+from raytensor.config.wire import Client
 from raytensor.data.text import Text, unigram
 from raytensor.devnet.launch import EmbeddedChain
 from raytensor.jobs.run.axons import AxonPublisher
@@ -26,7 +27,6 @@ from raytensor.miners.fleet import Fleet
 from raytensor.types import Failure, Response, Submission, Task
 from raytensor.wire.client import WireClient
 from raytensor.wire.codec import Prompt
-from raytensor.wire.settings import Client
 
 V = 256
 LISTEN = "127.0.0.2"  # loopback, and an address that the chain takes
@@ -69,7 +69,7 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
     train, heldout = draw.integers(0, V, 4_000).astype(np.uint16), draw.integers(0, V, 1_000).astype(np.uint16)
     text = Text(train, heldout, np.array([0, 4_000]), np.array([0, 1_000]), unigram(train, V), V, 1.0)
     small = MinerProfile(hidden=32, layers=1, heads=2, steps=2, batch_size=4)
-    wire = config.Wire(enabled=True, host=LISTEN, ip=LISTEN, port=0)
+    wire = config.MinersWire(enabled=True, host=LISTEN, ip=LISTEN, port=0)
     miners = config.Miners(
         num_miners=2,
         profiles=[small, MinerProfile(behaviour="silent")],

@@ -40,7 +40,7 @@ def test_missing_texts_and_models_and_damaged_weights(tmp_path):
 @pytest.mark.parametrize(
     "profile, words",
     [
-        ("engine: ddp, ranks: 3", "batch_size=8: does not divide by ranks * accumulate (3 * 1); take 9, say"),
+        ("engine: ddp, ranks: 3", "batch_size=8: must divide by ranks * accumulate (3 * 1); use 9, for example"),
         ("engine: adam", "engine='adam': must be one of plain, ddp, fsdp2, zero1, zero2, zero3"),
         ("ranks: 2", "engine=plain is one process"),
         ("behaviour: silent, engine: ddp, ranks: 2", "has no model"),

@@ -118,7 +118,7 @@ def test_a_trial_that_can_not_be_trained_is_named():
     found = space.parse({"profile.hidden": {"choice": [64, 36]}, "profile.heads": {"choice": [2, 4]}}, KEYS)
     with pytest.raises(
         ConfigError,
-        match=r"(?s)trial profile.heads=4 profile.hidden=36 can't be trained.*multiple of 2 \* profile.heads.*fix: change",
+        match=r"(?s)trial profile.heads=4 profile.hidden=36 can't be trained.*multiple of 2 \* heads.*fix: change",
     ):
         tuner.demand(cfg, [], space.points(found, "grid", 4, 0), cpus=2)
 
@@ -133,7 +133,7 @@ def test_a_trial_that_can_not_be_trained_is_named():
         (["search=small", "search.method=grid"], "is a range"),
         (["scheduler.grace=99"], r"must be at most rounds \(9\)"),
         (["rank_by=beauty"], "must be heldout_loss or incentive"),
-        (["resume=auto"], "needs the name of the sweep"),
+        (["resume=auto"], "needs the name of the run to resume"),
         (["search.method=optuna", "scheduler.kind=pbt", "search=pbt"], "pbt changes settings by itself"),
     ],
 )
@@ -166,7 +166,9 @@ def test_dry_run_shows_trials_and_resources(capsys, tmp_path):
 def test_help_teaches(capsys):
     assert sweep_main(["--help"]) == 0
     told = capsys.readouterr().out
-    assert "search=gpus|lr|own|pbt|small" in told and "resume=auto" in told and "profile.lr=0.003" in told
+    assert "search=gpus|lr|own|pbt|small" in told and "resume=auto" in told and "profile.lr=0.003" not in told
+    assert sweep_main(["--help", "profile"]) == 0
+    assert "profile.lr=0.003\n      Learning rate." in capsys.readouterr().out
 
 
 def test_asha_stands_by_its_decisions(tmp_path):

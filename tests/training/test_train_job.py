@@ -87,7 +87,7 @@ def test_a_checkpoint_of_another_corpus_or_model_is_refused(tmp_path):
     "overrides, words",
     [
         (["training.engine=adamw"], "engine='adamw': must be one of plain, ddp"),
-        (["training.engine=ddp", "training.ranks=3"], "does not divide by ranks * accumulate (3 * 1); take 9"),
+        (["training.engine=ddp", "training.ranks=3"], "must divide by ranks * accumulate (3 * 1); use 9"),
         (["training.ranks=2"], "engine=plain is one process"),
         (["training.engine=ddp", "training.ranks=4", "training.min_ranks=2", "training.batch_size=4"], "[3] do not"),
         (["training.gpus_per_rank=2"], "more GPUs are more ranks"),

@@ -11,9 +11,9 @@ from raytensor.jobs.run.job import run_main
 from raytensor.jobs.sweep.job import sweep_main
 from raytensor.jobs.train import train_main
 
-UNKNOWN = "optimizer='lion': there is adamw, sgd, muon; take one of these"
-CUT = "optimizer='muon': works on whole matrices, which engine=zero2 cuts; take engine=ddp, or optimizer=adamw or sgd"
-UNEVEN = "batch_size=8: does not divide by ranks * accumulate (3 * 1); take 9, say"
+UNKNOWN = "optimizer='lion': must be adamw, sgd or muon"
+CUT = "optimizer='muon': works on whole matrices, which engine=zero2 shards; use engine=ddp, or optimizer=adamw or sgd"
+UNEVEN = "batch_size=8: must divide by ranks * accumulate (3 * 1); use 9, for example"
 NO_DATA = "data.files='/no/such/texts': no file matches; give a file, a glob, or a folder that holds *.txt *.md *.rst"
 JOBS = {"train": (train_main, "training."), "run": (run_main, "miners.profiles[0]."), "sweep": (sweep_main, "profile.")}
 
@@ -56,5 +56,5 @@ def test_muon_of_an_older_torch(monkeypatch):
     with pytest.raises(ConfigError) as caught:
         train_main(["training.optimizer=muon"])
     assert str(caught.value) == (
-        "training.optimizer='muon': comes with torch 2.9, here is 2.6.0+cu124; take optimizer=adamw or sgd, or a newer torch"
+        "training.optimizer='muon': needs torch 2.9, 2.6.0+cu124 is installed; use optimizer=adamw or sgd, or a newer torch"
     )

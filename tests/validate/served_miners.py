@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from raytensor import config
+from raytensor.config.wire import AccessPolicy, Server
 from raytensor.data.text import prepare
 from raytensor.types import Failure, Reason, Response
 from raytensor.wire.server import WireServer
-from raytensor.wire.settings import Policy, Server
 
 HOST = "127.0.0.2"  # the chain refuses 127.0.0.1, and no machine but this one answers here
 
@@ -58,7 +58,7 @@ async def main(folder: Path) -> None:
 
     ports, servers = {}, []
     for miner in asked["miners"]:
-        settings = Server(host=HOST, port=0, policy=Policy(allow=asked["validators"]))
+        settings = Server(host=HOST, port=0, policy=AccessPolicy(allow=asked["validators"]))
         settings.freshness.max_skew_s = 0.2
         server = WireServer(
             miner["hotkey"], answering(miner["share"]), settings, complete=pieces if miner["share"] >= 0 else None

@@ -143,11 +143,11 @@ def test_the_notary_signs_requests_and_nothing_else():
             asked.append(message)
             return notary.sign(VALIDATOR.ss58, message)
 
-    from raytensor.wire import protocols
+    from raytensor.wire.dialects import DIALECTS
 
     task = wirekit.task(VALIDATOR.ss58, wirekit.key("miner 0").ss58)
     for name in ("btauth", "epistula", "axon_v10"):
-        dialect = protocols.dialect(name)
+        dialect = DIALECTS[name]()
         dialect.sign(Spy(), dialect.draft(task, "json"), task.hotkey, 1_800_000_000_000_000_000)
     assert len(asked) == 3
     for message in (

@@ -15,11 +15,11 @@ import sr25519
 from wirekit import answer, key, metagraph, server_settings, task
 
 from raytensor.chain import ss58
-from raytensor.wire import protocols
+from raytensor.config.wire import PROTOCOLS, Freshness
 from raytensor.wire.axon_v10 import FIELDS
+from raytensor.wire.dialects import DIALECTS
 from raytensor.wire.errors import StaleRequest
 from raytensor.wire.server import WireServer
-from raytensor.wire.settings import PROTOCOLS, Freshness
 
 HOTKEY_HEADER = {
     "btauth": "X-Bittensor-Hotkey",
@@ -56,7 +56,7 @@ async def posts(miner, validator, settings, requests):
 @pytest.mark.parametrize("body_format", ["safetensors", "json"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_refusals(protocol, body_format, validator, miner):
-    dialect, stranger = protocols.dialect(protocol), key("stranger")
+    dialect, stranger = DIALECTS[protocol](), key("stranger")
 
     def request(signer=validator, receiver=miner.ss58, age_s=0.0, drop=None, put=None, body=None):
         question = task(signer.ss58, miner.ss58)
@@ -90,7 +90,7 @@ def test_refusals(protocol, body_format, validator, miner):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_protocol_that_is_not_configured_is_not_spoken(protocol, validator, miner):
-    dialect = protocols.dialect(protocol)
+    dialect = DIALECTS[protocol]()
 
     def request():
         draft = dialect.draft(task(validator.ss58, miner.ss58), "json")
@@ -103,7 +103,7 @@ def test_a_protocol_that_is_not_configured_is_not_spoken(protocol, validator, mi
 
 
 def test_epistula_signs_its_four_parts(validator, miner):
-    dialect = protocols.dialect("epistula")
+    dialect = DIALECTS["epistula"]()
     draft = dialect.draft(task(validator.ss58, miner.ss58), "json")
     headers = dialect.sign(validator, draft, miner.ss58, 1_700_000_000_123_456_789)
     message = f"{hashlib.sha256(draft.body).hexdigest()}.{headers['Epistula-Uuid']}.1700000000123.{miner.ss58}"
@@ -113,7 +113,7 @@ def test_epistula_signs_its_four_parts(validator, miner):
 
 def test_v10_covers_every_field_and_takes_whole_seconds(validator, miner):
     """Each hashed field, altered after signing, breaks the request; a whole number of seconds is the float it means."""
-    dialect = protocols.dialect("axon_v10")
+    dialect = DIALECTS["axon_v10"]()
     question = task(validator.ss58, miner.ss58, deadline_s=12.0)
 
     def request(change):
@@ -150,7 +150,7 @@ def test_v10_covers_every_field_and_takes_whole_seconds(validator, miner):
     ],
 )
 def test_v10s_window_grows_with_the_time_out_but_not_beyond_the_stores_memory(age_s, timeout, ok, validator, miner):
-    dialect, now_ns = protocols.dialect("axon_v10"), time.time_ns()
+    dialect, now_ns = DIALECTS["axon_v10"](), time.time_ns()
     draft = dialect.draft(task(validator.ss58, miner.ss58), "json")
     headers = dialect.sign(validator, draft, miner.ss58, now_ns - age_s * 10**9) | {"timeout": timeout}
     if ok:

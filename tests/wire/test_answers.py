@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from wirekit import Live, answer, client_settings, key, run, server_settings, task
 
+from raytensor.config.wire import AnswerBounds
 from raytensor.types import Failure, Reason, Response, Submission
 from raytensor.wire.client import WireClient
 from raytensor.wire.codec import Prompt
 from raytensor.wire.errors import Declined
-from raytensor.wire.settings import Bounds
 
 
 @pytest.mark.parametrize("body", ["safetensors", "json"])
@@ -117,7 +117,7 @@ def test_a_file_has_a_bound_of_its_own_and_few_are_under_way_at_once(validator, 
                 max_files_in_flight=3,
                 max_connections_per_endpoint=64,
                 deadline_mads=0.0,
-                bounds=Bounds(max_answer_bytes=10_000, max_file_bytes=40_000),
+                bounds=AnswerBounds(max_answer_bytes=10_000, max_file_bytes=40_000),
             )
             async with WireClient(validator, settings) as client:
                 got = [outcome async for outcome in client.ask_each(files, {miner.ss58: live.axon})]
@@ -195,7 +195,7 @@ def test_concurrency_is_bounded_and_the_rest_is_told(validator, miner):
         return await answer(question)
 
     async def check():
-        settings = server_settings(max_in_hand=4, max_waiting=8)
+        settings = server_settings(max_concurrent=4, max_queued=8)
         async with Live(validator, miner, ask, settings) as live:
             replies = await asyncio.gather(*(live.post(*live.request()) for _ in range(30)))
             statuses = sorted(status for status, _ in replies)

@@ -11,13 +11,14 @@ import aiohttp
 import pytest
 from wirekit import answer, client_settings, key, metagraph, server_settings, task
 
+from raytensor.config import Freshness
 from raytensor.types import Reason, Response
 from raytensor.wire import auth, codec
 from raytensor.wire.asgi import AsgiApp
 from raytensor.wire.client import WireClient
 from raytensor.wire.codec import Prompt
 from raytensor.wire.gate import Gate
-from raytensor.wire.nonce_store import SharedReplay, shared_store
+from raytensor.wire.nonce_store import SharedNonces, shared_store
 
 
 def free_port() -> int:
@@ -95,7 +96,7 @@ def test_under_uvicorn(validator, miner):
 def served(hotkey, handle, validator):
     """Makes the app of one replica; runs in the replica."""
     settings = server_settings(bounds__max_body_bytes=65_536)
-    gate = Gate(hotkey, answer, settings, replay=SharedReplay(handle, 60.0), complete=words)
+    gate = Gate(hotkey, answer, settings, nonces=SharedNonces(handle, 60.0), complete=words)
     gate.update(metagraph([validator]))
     return AsgiApp(gate)
 
@@ -107,7 +108,7 @@ def test_under_ray_serve(ray_session, validator, miner):
     except ImportError as error:
         pytest.skip(f"Ray Serve is not installed: {error}")
     hotkey, caller, port = miner.ss58, validator.ss58, free_port()
-    handle = shared_store(hotkey, max_skew_s=0.05)
+    handle = shared_store(hotkey, Freshness(max_skew_s=0.05))
     serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
     try:
 

@@ -8,18 +8,20 @@ import pytest
 from wirekit import key
 
 from raytensor.chain import ss58
+from raytensor.config import Freshness
+from raytensor.errors import ConfigError
 from raytensor.wire import auth
 from raytensor.wire.errors import BadSignature, MalformedAuth, ReplayedRequest, StaleRequest, WrongReceiver
-from raytensor.wire.nonce_store import ReplayStore
+from raytensor.wire.nonce_store import NonceStore, Verdict
 
 NOW_NS = 1_800_000_000_000_000_000
 BODY = b'{"prompt": "hello"}'
 
 
-def store() -> ReplayStore:
+def store() -> NonceStore:
     """A store that was made a minute ago."""
     now_ns = [NOW_NS - 60 * 10**9]
-    made = ReplayStore(clock=lambda: now_ns[0])
+    made = NonceStore(Freshness(), clock=lambda: now_ns[0])
     now_ns[0] = NOW_NS
     return made
 
@@ -30,8 +32,14 @@ def signed(signer, receiver, **changes):
 
 
 def verified(headers, receiver, **changes):
-    given = {"body": BODY, "method": "POST", "path": "/ask?x=1", "store": store(), "now_ns": NOW_NS} | changes
-    return auth.verify(headers, receiver=receiver, **given)
+    """The whole check, as the gate makes it: headers, signature, then the nonce store."""
+    given = {"body": BODY, "method": "POST", "path": "/ask?x=1", "store": store(), "require_receiver": True} | changes
+    required, nonces = given.pop("require_receiver"), given.pop("store")
+    claim = auth.read_claim(headers, receiver=receiver, now_ns=NOW_NS, fresh=Freshness(), require_receiver=required)
+    caller = auth.prove(claim, **given)
+    if nonces.verdicts([(caller.hotkey, caller.nonce_ns)]) != [Verdict.NEW]:
+        raise ReplayedRequest("seen")
+    return caller
 
 
 def test_the_signed_bytes_are_eight_lines():
@@ -173,9 +181,9 @@ def test_the_order_of_the_checks(validator, miner):
         verified(broken | {"X-Bittensor-Receiver": miner.ss58, "X-Bittensor-Nonce": str(NOW_NS)}, miner.ss58)
 
 
-def test_a_store_that_forgets_too_soon_is_refused(validator, miner):
-    with pytest.raises(ValueError, match="raise its retention_s"):
-        verified(signed(validator, miner.ss58), miner.ss58, store=ReplayStore(retention_s=11.0))
+def test_a_store_that_forgets_too_soon_is_refused():
+    with pytest.raises(ConfigError, match=r"retention_s=11.0: must be at least max_age_s \+ max_skew_s \(12\)"):
+        NonceStore(Freshness(retention_s=11.0))
 
 
 def test_nonces_rise_whatever_the_clock_does():

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from wirekit import client_settings, metagraph, server_settings, task
 
+from raytensor.config import Freshness
 from raytensor.types import Response
 from raytensor.wire import auth
 from raytensor.wire.auth import Key
 from raytensor.wire.client import WireClient
 from raytensor.wire.errors import AuthError
-from raytensor.wire.nonce_store import ReplayStore
 from raytensor.wire.server import WireServer
 
 HERE = Path(__file__).resolve().parent
@@ -92,14 +92,14 @@ def test_what_bittensor_11_signs_we_verify(eleven, scheme, body, bound, miner):
         nonce_ns=NOW_NS,
     )
     assert told["ss58"] == signer.ss58, "the same seed is the same hotkey"
-    now_ns = [NOW_NS - 10 * 10**9]
-    store = ReplayStore(clock=lambda: now_ns[0])
-    now_ns[0] = NOW_NS
-    where = {"method": "POST", "path": "/ask?a=b%20c&d", "receiver": miner.ss58, "now_ns": NOW_NS + 10**9}
-    caller = auth.verify(told["headers"], body, store=store, require_receiver=bound, **where)
+    headers, where = told["headers"], {"method": "POST", "path": "/ask?a=b%20c&d"}
+    claim = auth.read_claim(
+        headers, receiver=miner.ss58, now_ns=NOW_NS + 10**9, fresh=Freshness(), require_receiver=bound
+    )
+    caller = auth.prove(claim, body=body, **where)
     assert (caller.hotkey, caller.nonce_ns, caller.scheme) == (signer.ss58, NOW_NS, scheme)
     with pytest.raises(AuthError):
-        auth.verify(told["headers"], body + b"x", store=store, require_receiver=bound, **where)
+        auth.prove(claim, body=body + b"x", **where)
 
 
 @pytest.mark.parametrize("scheme", ["sr25519", "ed25519"])
@@ -138,14 +138,8 @@ def test_both_give_the_same_reasons(eleven, validator, miner):
     for headers, now_ns in cases:
         told = eleven.ask(do="verify", headers=headers, body=b"x".hex(), receiver=miner.ss58, now_ns=now_ns, **where)
         with pytest.raises(AuthError) as caught:
-            auth.verify(
-                headers,
-                b"x",
-                receiver=miner.ss58,
-                now_ns=now_ns,
-                store=ReplayStore(clock=lambda: NOW_NS - 10**11),
-                **where,
-            )
+            claim = auth.read_claim(headers, receiver=miner.ss58, now_ns=now_ns, fresh=Freshness())
+            auth.prove(claim, body=b"x", **where)
         assert type(caught.value).__name__ == told["error"], headers
         seen.add(told["error"])
     assert seen == {"MalformedAuth", "WrongReceiver", "StaleRequest", "BadSignature"}

@@ -9,10 +9,11 @@ import time
 import aiohttp
 from wirekit import Live, answer, client_settings, key, metagraph, run, server_settings, task
 
+from raytensor.config import Freshness
 from raytensor.types import Reason
 from raytensor.wire import auth, codec
 from raytensor.wire.client import WireClient
-from raytensor.wire.nonce_store import LocalReplay, ReplayStore
+from raytensor.wire.nonce_store import LocalNonces, NonceStore
 from raytensor.wire.server import WireServer
 
 
@@ -201,11 +202,11 @@ def test_nobody_is_served_before_the_subnet_is_known(validator, miner):
 
 def test_replicas_on_one_port_share_the_work_and_the_replay_store(validator, miner):
     async def check():
-        store = ReplayStore(max_skew_s=0.05)
-        first = WireServer(miner.ss58, answer, server_settings(reuse_port=True), replay=LocalReplay(store))
+        store = NonceStore(Freshness(max_skew_s=0.05))
+        first = WireServer(miner.ss58, answer, server_settings(reuse_port=True), nonces=LocalNonces(store))
         host, port = await first.start()
         settings = server_settings(reuse_port=True, port=port)
-        second = WireServer(miner.ss58, answer, settings, replay=LocalReplay(store))
+        second = WireServer(miner.ss58, answer, settings, nonces=LocalNonces(store))
         await second.start()
         for server in (first, second):
             server.update(metagraph([validator.ss58]))

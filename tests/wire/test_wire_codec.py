@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wirekit import answer, key, task
 
+from raytensor.config.wire import Bounds
 from raytensor.types import Response, Task
 from raytensor.wire import codec, tensors
 from raytensor.wire.codec import JSON, SAFETENSORS, Prompt
 from raytensor.wire.errors import PayloadError
-from raytensor.wire.settings import Bounds
 
 BOUNDS = Bounds(max_rows=64, max_tokens=128, max_top_k=64)
 V, M = key("validator").ss58, key("miner").ss58

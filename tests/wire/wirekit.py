@@ -10,11 +10,11 @@ import time
 import aiohttp
 import numpy as np
 
+from raytensor.config.wire import Client, Server
 from raytensor.types import Metagraph, Response, Task
 from raytensor.wire import auth, codec
 from raytensor.wire.auth import Key
 from raytensor.wire.server import WireServer
-from raytensor.wire.settings import Client, Server
 
 
 def key(name: str, scheme: str = "sr25519") -> Key:

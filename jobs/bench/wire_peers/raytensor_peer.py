@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 import payload as bench
 
+from raytensor.config.wire import Client, Server
 from raytensor.types import Failure, Response, Task
 from raytensor.wire.auth import Key
 from raytensor.wire.client import WireClient
 from raytensor.wire.server import WireServer
-from raytensor.wire.settings import Client, Server
 
 VALIDATOR, MINER = Key(bench.VALIDATOR_SEED), Key(bench.MINER_SEED)
 

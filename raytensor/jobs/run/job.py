@@ -35,22 +35,13 @@ examples:
   raytensor run name=demo rounds=40 resume=auto   go on with a run that ended or was stopped
   raytensor run experiment=cheats                 five honest miners beside five that cheat
   raytensor run dry_run=true                      show the resolved configuration and the resources, and stop
-
-groups (files in {conf}):
-{groups}
-
-settings:
-{settings}
-
-each of miners.profiles has:
-{profile}
 """
 
 
 def run_main(argv: Sequence[str]) -> int:
     """`raytensor run ...`: returns the exit status."""
-    if any(arg in ("-h", "--help") for arg in argv):
-        print(_help(), end="")
+    if config.asks_for_help(argv):
+        print(config.help_page("run", HELP, argv), end="")
         return 0
     cfg = config.compose("run", list(argv))
     refuse_unusable(cfg)
@@ -147,13 +138,4 @@ def _dry_run(cfg: config.RunConfig) -> str:
     )
     return f"{config.to_yaml(cfg)}\n# resources per role, on {where}:\n" + "".join(
         f"# {line}\n" for line in bill(needs(cfg, cpus)).splitlines()
-    )
-
-
-def _help() -> str:
-    return HELP.format(
-        conf=config.conf_dir(),
-        groups=config.help_of_groups(),
-        settings=config.help_of_settings(config.RunConfig),
-        profile=config.help_of_settings(config.MinerProfile),
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raytensor.config import RunConfig, hands_in_files
+from raytensor.wire.policy import check_addresses
 
 if TYPE_CHECKING:
     from raytensor.cluster import Need
@@ -95,6 +96,7 @@ def refuse_unusable(cfg: RunConfig) -> None:
     from raytensor.data import corpus
 
     corpus.refuse_missing(cfg.data)
+    check_addresses(cfg.miners.wire.policy, "miners.wire.policy")
     if any(profile.model for profile in cfg.miners.profiles):
         from raytensor.miners.model import refuse_models
 

@@ -43,22 +43,16 @@ product. Stop it as you like, by kill -9 too: `resume=auto` trains only what is 
 examples:
   raytensor sweep                                   24 small models, about five minutes on two cores
   raytensor sweep search=lr profile.hidden=128      the learning rates of a grid, for a wider model
-  raytensor sweep search=own '+search.space={{profile.lr: {{loguniform: [1e-3, 1e-2]}}, profile.layers: {{int: [1, 4]}}}}'
+  raytensor sweep search=own '+search.space={profile.lr: {loguniform: [1e-3, 1e-2]}, profile.layers: {int: [1, 4]}}'
   raytensor sweep name=s1 rank_by=incentive         ranked by what the trials would earn as miners of one subnet
   raytensor sweep name=s1 resume=auto               go on where kill -9 left it
   raytensor sweep search=pbt scheduler.kind=pbt     weak trials go on from strong ones, with changed settings
   raytensor sweep search.method=optuna              points chosen by what came out so far (needs raytensor[sweep])
   raytensor sweep dry_run=true                      the trials and the resources, and stop
 
-A distribution is {{uniform: [low, high]}}, {{loguniform: [low, high]}}, {{int: [low, high]}}, {{choice: [...]}} or
-{{grid: [...]}}. What can be varied: every setting of profile., and miners.seq_len.
+A distribution is {uniform: [low, high]}, {loguniform: [low, high]}, {int: [low, high]}, {choice: [...]} or
+{grid: [...]}. What can be varied: every setting of profile., and miners.seq_len.
 A trial is its list of overrides: the same sweep with that list tried alone gives the same numbers, bit for bit.
-
-groups (files in {conf}):
-{groups}
-
-settings:
-{settings}
 """
 # Settings that change how a sweep is carried out but not what comes out.
 MAY_CHANGE = (
@@ -78,8 +72,8 @@ MAY_CHANGE = (
 
 def sweep_main(argv: Sequence[str]) -> int:
     """`raytensor sweep ...`: returns the exit status."""
-    if any(arg in ("-h", "--help") for arg in argv):
-        print(_help(), end="")
+    if config.asks_for_help(argv):
+        print(config.help_page("sweep", HELP, argv), end="")
         return 0
     cfg = config.compose("sweep", list(argv))
     found = space.parse(cfg.search.space, space.settings_of(SweepConfig))
@@ -252,14 +246,6 @@ def _dry_run(cfg: SweepConfig, found: dict[str, space.Distribution], points: lis
             f"  a trial      {bundles[0]['CPU']:g} CPU{ranks}" + (", trained by the hosts" if len(bundles) == 1 else "")
         )
     return "\n".join(lines) + "\n"
-
-
-def _help() -> str:
-    return HELP.format(
-        conf=config.conf_dir(),
-        groups=config.help_of_groups(("cluster", "data", "search")),
-        settings=config.help_of_settings(SweepConfig),
-    )
 
 
 class _stoppable:

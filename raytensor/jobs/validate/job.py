@@ -40,26 +40,17 @@ watch.webhook_env or watch.command.
 examples:
   raytensor validate netuids=[1] hotkeys=[mywallet/myhotkey]
   raytensor validate netuids=[1,3,9] hotkeys=[cold/hot1,cold/hot2] chain.network=test validators.num_scorers=4
-  raytensor validate hotkeys=[cold/hot1] subnets='[{{netuid: 5, mechanism: {{path: mypackage.rules.Mine}}}}]'
+  raytensor validate hotkeys=[cold/hot1] subnets='[{netuid: 5, mechanism: {path: mypackage.rules.Mine}}]'
   raytensor validate netuids=[1] hotkeys=[//Alice] chain.network=ws://127.0.0.1:9944 asking.allow_local_addresses=true
   raytensor validate netuids=[1] hotkeys=[cold/hot1] dry_run=true   what would be validated, and stop
   raytensor replay runs/validator/netuid1                           the weights made again from the evidence
-
-groups (files in {conf}):
-{groups}
-
-settings:
-{settings}
-
-each of subnets has:
-{rules}
 """
 
 
 def validate_main(argv: Sequence[str]) -> int:
     """`raytensor validate ...`: returns the exit status."""
-    if any(arg in ("-h", "--help") for arg in argv):
-        print(_help(), end="")
+    if config.asks_for_help(argv):
+        print(config.help_page("validate", HELP, argv), end="")
         return 0
     shorts = {"--json": "json=true", "--dry-run": "dry_run=true"}
     cfg = config.compose("validate", [shorts.get(arg, arg) for arg in argv])
@@ -182,12 +173,3 @@ def _dry_run(cfg: ValidateConfig) -> str:
     where = cfg.cluster.address or os.environ.get("RAY_ADDRESS") or "a local Ray"
     lines += [f"# resources per role, on {where}:", *(f"# {line}" for line in bill(needs(cfg)).splitlines())]
     return "\n".join(lines) + "\n"
-
-
-def _help() -> str:
-    return HELP.format(
-        conf=config.conf_dir(),
-        groups=config.help_of_groups(["cluster", "data"]),
-        settings=config.help_of_settings(ValidateConfig),
-        rules=config.help_of_settings(config.validate.SubnetConfig),
-    )

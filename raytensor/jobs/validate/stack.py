@@ -40,7 +40,6 @@ from raytensor.validators.scorers import make_pool
 from raytensor.validators.transport import MinerTransport, Wire
 from raytensor.wire.asker import Asker
 from raytensor.wire.notary import Notary
-from raytensor.wire.settings import Bounds, Client
 
 Show = Callable[[events.Event], None]
 
@@ -210,14 +209,11 @@ class ValidatorStack:
 
     def _wire(self, notary: ray.actor.ActorHandle) -> Wire:
         cfg = self.cfg
-        given = dict(vars(cfg.asking))
-        bounds = Bounds(max_file_bytes=int(given.pop("max_file_mib") * 2**20))
-        settings = Client(**given, bounds=bounds)
         schemes = ray.get(notary.schemes.remote(), timeout=cfg.cluster.start_timeout_s)
         asker = (
             ray.remote(Asker)
             .options(num_cpus=0, max_restarts=-1, max_concurrency=256)
-            .remote(notary, schemes, settings)
+            .remote(notary, schemes, cfg.asking)
         )
         self._stack.callback(ray.kill, asker)
         wait_ready({"the asker": asker.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wirekit import answer, client_settings, metagraph, server_settings, task
 
+from raytensor.config import Freshness
 from raytensor.types import Reason, Response
 from raytensor.wire import auth, codec
 from raytensor.wire.client import WireClient
 from raytensor.wire.errors import Overloaded, ReplayedRequest
-from raytensor.wire.nonce_store import LocalReplay, ReplayStore, SharedReplay, Verdict, shared_store
+from raytensor.wire.nonce_store import LocalNonces, NonceStore, SharedNonces, Verdict, shared_store
 from raytensor.wire.server import WireServer
 
 S = 10**9
@@ -28,22 +29,26 @@ class Clock:
         return int(self.now_s * S)
 
 
-def made(clock, **more) -> ReplayStore:
+def made(clock, retention_s=60.0, **more) -> NonceStore:
     """A store that is ready at second 1000."""
     clock.now_s = 998.0
-    store = ReplayStore(**({"retention_s": 60.0, "max_skew_s": 2.0, "clock": clock} | more))
+    store = NonceStore(Freshness(retention_s=retention_s), clock=clock, **more)
     clock.now_s = 1010.0
     return store
+
+
+def accepts(store, key, nonce_ns) -> bool:
+    return store.verdicts([(key, nonce_ns)]) == [Verdict.NEW]
 
 
 def test_once_and_never_again_while_it_can_be_fresh():
     clock = Clock(0)
     store = made(clock)
-    assert store.check_and_store("a", 1009 * S)
-    assert store.check_and_store("b", 1009 * S), "another hotkey's nonce is another nonce"
-    assert store.check_and_store("a:uuid", 1009 * S)
+    assert accepts(store, "a", 1009 * S)
+    assert accepts(store, "b", 1009 * S), "another hotkey's nonce is another nonce"
+    assert accepts(store, "a:uuid", 1009 * S)
     for clock.now_s in (1010.0, 1020.0, 1068.9):
-        assert not store.check_and_store("a", 1009 * S)
+        assert not accepts(store, "a", 1009 * S)
     clock.now_s = 1071.0
     assert store.verdicts([("a", 1009 * S)]) == [Verdict.OLD], "what was forgotten is refused, not accepted again"
     assert len(store) == 0
@@ -66,7 +71,7 @@ def test_as_a_set_that_never_forgets(asked):
     for hotkey, nonce_s, later_s in asked:
         clock.now_s += later_s
         if -2.0 <= clock.now_s - nonce_s <= 10.0:
-            assert store.check_and_store(hotkey, nonce_s * S) == ((hotkey, nonce_s) not in seen)
+            assert accepts(store, hotkey, nonce_s * S) == ((hotkey, nonce_s) not in seen)
             seen.add((hotkey, nonce_s))
     assert len(store) <= len(seen)
 
@@ -79,7 +84,7 @@ def test_memory_is_bounded_and_nothing_is_forgotten_for_room():
     assert store.verdicts([("b", 1009 * S + n) for n in range(3)]) == [Verdict.NEW] * 2 + [Verdict.FULL]
     assert store.verdicts([("a", 1009 * S)]) == [Verdict.SEEN]
     clock.now_s = 1071.0
-    assert store.check_and_store("a", 1071 * S) and len(store) == 1
+    assert accepts(store, "a", 1071 * S) and len(store) == 1
 
 
 def test_many_threads_accept_a_nonce_once():
@@ -87,19 +92,19 @@ def test_many_threads_accept_a_nonce_once():
 
     store = made(Clock(0))
     with ThreadPoolExecutor(8) as threads:
-        accepted = list(threads.map(lambda n: store.check_and_store("a", 1005 * S + n % 50), range(2000)))
+        accepted = list(threads.map(lambda n: accepts(store, "a", 1005 * S + n % 50), range(2000)))
     assert sum(accepted) == 50
 
 
 def test_a_server_in_one_process_says_why():
     async def check():
         clock = Clock(0)
-        replay = LocalReplay(made(clock, max_per_hotkey=1))
-        await replay.check("a", 1009 * S)
+        nonces = LocalNonces(made(clock, max_per_hotkey=1))
+        await nonces.check("a", 1009 * S)
         with pytest.raises(ReplayedRequest):
-            await replay.check("a", 1009 * S)
+            await nonces.check("a", 1009 * S)
         with pytest.raises(Overloaded):
-            await replay.check("a", 1010 * S)
+            await nonces.check("a", 1010 * S)
 
     asyncio.run(check())
 
@@ -108,15 +113,15 @@ class Replica:
     """One replica of a miner: a server in an actor of its own, without any key."""
 
     def __init__(self, hotkey, handle, validators):
-        self._server = WireServer(hotkey, answer, server_settings(), replay=SharedReplay(handle, 60.0))
+        self._server = WireServer(hotkey, answer, server_settings(), nonces=SharedNonces(handle, 60.0))
         self._server.update(metagraph(validators))
 
     async def start(self):
         return await self._server.start()
 
-    async def replay_calls(self):
-        replay = self._server.gate.replay
-        return replay.calls, replay.checks
+    async def store_calls(self):
+        nonces = self._server.gate.nonces
+        return nonces.calls, nonces.checks
 
     async def stop(self):
         await self._server.stop()
@@ -124,8 +129,8 @@ class Replica:
 
 def test_a_replay_is_refused_on_any_replica(ray_session, validator, miner):
     ray = ray_session
-    handle = shared_store(miner.ss58, max_skew_s=0.05)
-    assert ray.get(shared_store(miner.ss58).ready_in_s.remote(), timeout=60) is not None
+    handle = shared_store(miner.ss58, Freshness(max_skew_s=0.05))
+    assert ray.get(shared_store(miner.ss58, Freshness()).ready_in_s.remote(), timeout=60) is not None
     replicas = [
         ray.remote(Replica).options(num_cpus=0.1).remote(miner.ss58, handle, [validator.ss58]) for _ in range(3)
     ]
@@ -163,7 +168,7 @@ def test_a_replay_is_refused_on_any_replica(ray_session, validator, miner):
             question = task(validator.ss58, miner.ss58)
             asked = [client.ask(question, f"127.0.0.1:{ports[0]}") for _ in range(150)]
             assert all(isinstance(outcome, Response) for outcome in await asyncio.gather(*asked))
-        calls, checks = ray.get(replicas[0].replay_calls.remote(), timeout=30)
+        calls, checks = ray.get(replicas[0].store_calls.remote(), timeout=30)
         assert checks >= 150 and calls < checks, "checks that wait together travel together"
 
         # The store dies: what can't be judged is refused; the new one refuses what the old one may have seen.

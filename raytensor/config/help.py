@@ -1,0 +1,134 @@
+"""The `--help` pages of the jobs, made from the settings dataclasses and the groups of `conf/`.
+
+In: a job, its usage text and the words beside --help. Out: text. A short page by default; `--help SECTION` shows the
+settings of a section with their defaults, `--help all` every setting. The comment above a field is its help text.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raytensor.config.behaviours import help_text
+from raytensor.config.checks import Section, type_hints
+from raytensor.config.compose import conf_dir, groups_of, schema_of
+from raytensor.config.optimizers import help_of_engines, help_of_optimizers
+from raytensor.config.overrides import find, unknown
+from raytensor.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as `--help` shows it."""
+
+    default: Any
+    comment: str
+
+
+def settings(schema: type[Section], prefix: str = "") -> dict[str, Setting]:
+    """Dotted key -> default and comment of each setting, in order, those of sections included."""
+    out: dict[str, Setting] = {}
+    for name, setting in _fields(schema).items():
+        if isinstance(setting.default, Section):
+            out.update(settings(type(setting.default), f"{prefix}{name}."))
+        else:
+            out[prefix + name] = setting
+    return out
+
+
+def asks_for_help(args: Sequence[str]) -> bool:
+    """Whether the arguments of a job ask for its help page."""
+    return any(arg in ("-h", "--help") for arg in args)
+
+
+def help_page(job: str, usage: str, args: Sequence[str]) -> str:
+    """The help page that the arguments of a job ask for. Raises `ConfigError` for a word that is no setting.
+
+    usage  what the job does, with examples.
+    args   for example ["--help"], ["--help", "miners.wire"] or ["--help", "all"].
+    """
+    schema = schema_of(job)
+    words = [arg.partition("=")[0] for arg in args if arg not in ("-h", "--help")]
+    if words:
+        return "".join(_section_page(schema, "" if word == "all" else word) for word in words)
+    groups = "\n".join(f"  {name}={'|'.join(choices)}" for name, choices in groups_of(job).items())
+    single, sections = [], []
+    for name, setting in _fields(schema).items():
+        line = f"  {name if isinstance(setting.default, Section) else f'{name}={_shown(setting.default)}':<24} "
+        (sections if isinstance(setting.default, Section) else single).append(line + _first_sentence(setting.comment))
+    return (
+        f"{usage.rstrip()}\n\ngroups (GROUP=CHOICE; files in {conf_dir()}):\n{groups}\n\nsettings:\n"
+        + "\n".join(single)
+        + f"\n\nsections (`raytensor {job} --help SECTION` shows the settings of one, `--help all` shows every setting):\n"
+        + "\n".join(sections)
+        + "\n"
+    )
+
+
+def _section_page(schema: type[Section], key: str) -> str:
+    """The settings of one section, or one setting, with defaults and comments; "" is all of the job."""
+    place = find(schema, key) if key else None
+    if key and place is None:
+        raise ConfigError(unknown(schema, key, {}))
+    hint = place.hint if place else schema
+    if typing.get_origin(hint) is list and issubclass(inner := typing.get_args(hint)[0], Section):
+        return f"each of {key}:\n" + "".join(_lines(name, one) for name, one in settings(inner).items())
+    if isinstance(hint, type) and issubclass(hint, Section):
+        return "".join(_lines(name, one) for name, one in settings(hint, f"{key}." if key else "").items())
+    parent, _, name = key.rpartition(".")
+    above = find(schema, parent).hint if parent else schema  # pyright: ignore[reportOptionalMemberAccess] (key was found)
+    found = _fields(above).get(name) if isinstance(above, type) and issubclass(above, Section) else None
+    return _lines(key, found) if found else f"{key}: free, any value\n"
+
+
+def _lines(key: str, setting: Setting) -> str:
+    return f"  {key}={_shown(setting.default)}\n      {setting.comment}\n"
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, list):
+        return "[...]" if any(isinstance(one, Section) for one in default) else f"[{', '.join(map(str, default))}]"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "null" if default is None else str(default)
+
+
+def _first_sentence(comment: str) -> str:
+    return re.split(r"(?<=[.;]) ", comment, maxsplit=1)[0].rstrip(".;") + "."
+
+
+def _fields(schema: type[Section]) -> dict[str, Setting]:
+    """Field -> its default and the comment above it, inherited ones included."""
+    comments: dict[str, str] = {}
+    for base in reversed(schema.__mro__):
+        if issubclass(base, Section):
+            comments |= _comments(base)
+    default, found = schema(), {}
+    for name, hint in type_hints(schema).items():
+        comment = comments.get(name, "")
+        if typing.get_origin(hint) is list and issubclass(typing.get_args(hint)[0], Section):
+            comment += f" Its settings: --help with the key of `{name}`."
+        found[name] = Setting(getattr(default, name), comment)
+    return found
+
+
+def _comments(schema: type[Section]) -> dict[str, str]:
+    tables = {"behaviours": help_text(), "optimizers": help_of_optimizers(), "engines": help_of_engines()}
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in inspect.getsource(schema).splitlines():
+        field_line = re.match(r"    (\w+): ", line)
+        if line.strip().startswith("#"):
+            above.append(line.strip("# "))
+        else:
+            if field_line:
+                comment = " ".join(above)
+                for name, text in tables.items():
+                    comment = comment.replace(f"{{{name}}}", text)
+                found[field_line.group(1)] = comment
+            above = []
+    return found
