@@ -120,7 +120,10 @@ def training_conflicts(cfg: Any) -> Iterator[tuple[str, str]]:
     )
     if optimizer.whole_matrices and engine.cuts:
         whole = ", ".join(name for name in parallel if not ENGINES[name].cuts)
-        yield "optimizer", f"works on whole matrices, which engine={cfg.engine} shards; use engine={whole}, or {instead}"
+        yield (
+            "optimizer",
+            f"works on whole matrices, which engine={cfg.engine} shards; use engine={whole}, or {instead}",
+        )
     torch, least = importlib.metadata.version("torch"), optimizer.least_torch
     if least and tuple(int(part) for part in torch.split(".")[:2]) < least:
         yield "optimizer", f"needs torch {least[0]}.{least[1]}, {torch} is installed; use {instead}, or a newer torch"
@@ -131,7 +134,10 @@ def training_conflicts(cfg: Any) -> Iterator[tuple[str, str]]:
     parts = cfg.ranks * cfg.accumulate
     if cfg.batch_size % parts:
         near = -(-cfg.batch_size // parts) * parts
-        yield "batch_size", f"must divide by ranks * accumulate ({cfg.ranks} * {cfg.accumulate}); use {near}, for example"
+        yield (
+            "batch_size",
+            f"must divide by ranks * accumulate ({cfg.ranks} * {cfg.accumulate}); use {near}, for example",
+        )
 
 
 def _default_profiles() -> list[MinerProfile]:
