@@ -22,7 +22,7 @@ from raytensor.telemetry import events
 from raytensor.telemetry.event_log import EventLog, read_events
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder, new_name
-from raytensor.telemetry.training import TrainingView, write_training_report
+from raytensor.telemetry.training_view import TrainingView
 
 HELP = """usage: raytensor train [group=choice] [key=value] ...
 
@@ -89,6 +89,8 @@ def play(cfg: TrainConfig, parameters: int) -> int:
             show(events.Stopped(reason=reason))
         summary = _summary(cfg, folder, reason)
         folder.write_summary(summary)
+        from raytensor.telemetry.training_report import write_training_report  # matplotlib loads after the first line
+
         write_training_report(folder.path, summary)
         print(
             f"\n{folder.path}: held-out loss {_or(summary['heldout_loss'])}, training loss {_or(summary['loss'])} nats per token"

@@ -1,4 +1,4 @@
-"""The run on the terminal: one live view, or plain lines where there is no terminal, and the final table.
+"""A run on the terminal: one live view, or plain lines where there is no terminal, and the final table.
 
 In: the run's events, in order. Out: text on standard output, never more than a screen of it at a time.
 Imports rich only, so that the first line is there at once. Knows nothing of Ray, torch or files.
@@ -6,10 +6,12 @@ Imports rich only, so that the first line is there at once. Knows nothing of Ray
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from rich.text import Text
 
 from raytensor.telemetry.events import Event, NetworkUp, Phase, RoundDone, Started, Stopped, Warned
 from raytensor.telemetry.history import History
-from raytensor.telemetry.views import final_table, live_view, round_line
+from raytensor.telemetry.views import closing_lines, final_table, live_view, round_line
 
 PLAIN_WIDTH = 120
 PLAIN_ROWS = 40  # of the final table where there is no screen to fill
@@ -29,12 +31,12 @@ class Console:
     """A context manager: `show` events while the run runs, `finish` with its summary.
 
     folder  of the run; its name is the title.
-    rounds  to play, until an event says it.
-    live    True: the live view; False: plain lines; None: live where standard output is a terminal that can.
-    past    events of earlier processes of the same run, taken in silently.
+    rounds  planned, until an event has the number.
+    live    True: the live view; False: plain lines; None: live where standard output is a terminal with cursor control.
+    past    events of earlier processes of the same run; not shown.
     out     a rich console to write to; standard output when not given.
 
-    Leaving the context gives the terminal back whatever happened; the last view stays on it after an exception.
+    Leaving the context always restores the terminal; after an exception the last view stays on it.
     Safe to call from several threads.
     """
 
@@ -51,7 +53,7 @@ class Console:
         self.history = History(past)
         self.history.rounds_planned = rounds
         if out is None:
-            if hasattr(sys.stdout, "reconfigure"):
+            if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows "?", the run goes on
             out = rich.console.Console(highlight=False)
             if not out.is_terminal:
@@ -60,7 +62,7 @@ class Console:
         self.is_live = out.is_terminal and not out.is_dumb_terminal if live is None else live
         self._lock = threading.Lock()
         self._live: Live | None = None
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     def __enter__(self) -> Console:
         if self.is_live:
@@ -78,28 +80,25 @@ class Console:
         self._stop_live(keep=kind is not None)
 
     def show(self, event: Event) -> None:
-        """Take in an event; plain mode prints a line for a phase, the network, a round, a warning and the end."""
+        """Show an event. Plain mode prints a line for a phase, the network, a round, a warning and the end."""
         with self._lock:
             self.history.apply(event)
         if isinstance(event, Warned):
             self._warn(event)
         elif not self.is_live:
-            line = self._plain(event)
-            if line:
-                self._print(Text(line))
+            line = _LINES.get(type(event))
+            if line is not None:
+                self._print(Text(line(event, self)))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """End the live view and print the final table of all neurons and the folder of the run."""
         self._stop_live(keep=False)
-        rows = max(6, self.out.height - 8) if self.out.is_terminal else PLAIN_ROWS
+        lines = closing_lines(summary)
+        taken = sum(-(-len(line.plain) // self.out.width) for line in lines)
+        rows = max(6, self.out.height - 7 - taken) if self.out.is_terminal else PLAIN_ROWS
         self.out.print(final_table(summary, self.out.width, max_rows=rows))
-        counts, chain = summary["extrinsics"], summary["chain"]
-        self._print(
-            Text(
-                f"{summary['rounds']} rounds in {summary['wall_s']:.0f} s, block {chain['last_block']}, extrinsics: "
-                f"{counts['submitted']} sent, {counts['included']} included, {counts['failed']} failed"
-            )
-        )
+        for line in lines:
+            self.out.print(line, soft_wrap=not self.out.is_terminal)
         self._print(Text(f"folder: {self.folder}"))
 
     # ------------------------------------------------------------------------------------------------------- inside
@@ -115,29 +114,28 @@ class Console:
             self._live = None
 
     def _print(self, text: Text) -> None:
-        self.out.print(text, soft_wrap=True)  # a line stays a line, for whoever greps
+        self.out.print(text, soft_wrap=True)  # one line of text stays one line, for grep
 
     def _warn(self, event: Warned) -> None:
-        """Each warning once; the view counts the others."""
-        if event.text not in self._said:
-            self._said.add(event.text)
+        """Print each warning once; the view counts the repeated ones."""
+        if event.text not in self._warned:
+            self._warned.add(event.text)
             self._print(Text(f"warning: {event.text}" + (f" ({event.fix})" if event.fix else ""), style="yellow"))
 
-    def _plain(self, event: Event) -> str | None:
-        match event:
-            case Started():
-                return f"raytensor {event.version}: run {event.name}, {event.rounds} rounds, folder {self.folder}"
-            case Phase():
-                return f"[{self.history.clock(event.t):6.1f} s] {event.text}"
-            case NetworkUp():
-                miners = sum(neuron.role == "miner" for neuron in event.neurons)
-                validators = sum(neuron.role == "validator" for neuron in event.neurons)
-                return (
-                    f"network: {event.endpoint}, netuid {event.netuid}, spec {event.spec_version}, tempo {event.tempo} blocks, "
-                    f"{miners} miners, {validators} validators"
-                )
-            case RoundDone():
-                return round_line(event, self.history)
-            case Stopped():
-                return f"stopped: {event.reason}"
-        return None
+
+def _network_line(event: NetworkUp, _: Console) -> str:
+    roles = Counter(neuron.role for neuron in event.neurons)
+    return (
+        f"network: {event.endpoint}, netuid {event.netuid}, spec {event.spec_version}, tempo {event.tempo} blocks, "
+        f"{roles['miner']} miners, {roles['validator']} validators"
+    )
+
+
+# The plain line of each event that has one.
+_LINES: dict[type[Event], Callable[[Any, Console], str]] = {
+    Started: lambda e, console: f"raytensor {e.version}: run {e.name}, {e.rounds} rounds, folder {console.folder}",
+    Phase: lambda e, console: f"[{console.history.clock(e.t):6.1f} s] {e.text}",
+    NetworkUp: _network_line,
+    RoundDone: lambda e, console: round_line(e, console.history),
+    Stopped: lambda e, _: f"stopped: {e.reason}",
+}

@@ -1,4 +1,4 @@
-"""The plots of a report: a `History` in, SVG text out, ready to stand inside an HTML page.
+"""The plots of the reports: a `History` in, SVG text out, ready to be part of an HTML page.
 
 Colours of text and lines are CSS variables of the page (--ink, --muted, --grid), so that one drawing is right in light
 and in dark. The same history gives the same bytes. Each plot is as narrow as a phone, and grows with the page.
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -28,7 +30,8 @@ VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
 COLOURS = ("#2b8cc4", "#e69f00", "#1aa179", "#d0689f", "#8f7be0", "#d55e00", "#4bb5d6", "#9a9a2e", "#8d8d8d", "#b07a55")
 MAX_LINES = 64
 MAX_POINTS = 300
-STYLE = {
+MAX_LABELS = 25  # of miners under the weight matrix
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be selected and takes the page's colours
     "font.family": "sans-serif",
     "font.size": 10,
@@ -57,23 +60,30 @@ STYLE = {
 
 
 def draw(history: History) -> dict[str, str]:
-    """All plots that the history has something for: {title: SVG}, in the order of the report."""
-    plots = {
-        "Held-out loss per miner": _losses,
+    """All plots that the history has data for: {title: SVG}, in the order of the report."""
+    plots: dict[str, Callable[[Figure, History], bool]] = {
+        "Loss per miner": _losses,
         "Incentive per miner": _incentives,
         "Pay against loss": _pay,
         "Weight matrix": _weights,
         "Blocks and extrinsics": _chain,
         "Where the time went": _time,
     }
-    out = {}
+    found = {title: drawn(title, lambda figure, plot=plot: plot(figure, history)) for title, plot in plots.items()}
+    return {title: svg for title, svg in found.items() if svg}
+
+
+def drawn(title: str, plot: Callable[[Figure], bool]) -> str:
+    """One plot as SVG text in the style of the reports; "" where `plot` returns False: it has nothing to draw."""
     with matplotlib.rc_context(STYLE):
-        for title, plot in plots.items():
-            figure = Figure(figsize=(4.1, 3.3), layout="constrained")
-            FigureCanvasSVG(figure)
-            if plot(figure, history):
-                out[title] = svg(figure, title)
-    return out
+        figure = Figure(figsize=(4.1, 3.3), layout="constrained")
+        FigureCanvasSVG(figure)
+        return _svg(figure, title) if plot(figure) else ""
+
+
+def whole_numbers(axis: Axis, bins: int = 6) -> None:
+    """Ticks at whole numbers only."""
+    axis.set_major_locator(MaxNLocator(integer=True, nbins=bins))
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -94,10 +104,10 @@ def _losses(figure: Figure, history: History) -> bool:
     if not looks:
         return False
     axes = figure.add_subplot(xlabel="round", ylabel="loss (nats per token)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(axes.xaxis)
     for row, look in looks:
-        points = _thin(history.losses(row.hotkey))
-        axes.plot(*zip(*points), marker="o" if len(points) < 25 else "", markersize=3, **look)
+        points = thinned(history.losses(row.hotkey))
+        axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 25 else "", markersize=3, **look)
     _legend(figure, looks)
     return True
 
@@ -107,8 +117,8 @@ def _incentives(figure: Figure, history: History) -> bool:
     if not history.epochs or not looks:
         return False
     axes = figure.add_subplot(xlabel="block of the epoch", ylabel="incentive (share)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    epochs = _thin(history.epochs)
+    whole_numbers(axes.xaxis)
+    epochs = thinned(history.epochs)
     for row, look in looks:
         shares = [epoch.incentive.get(row.hotkey, 0.0) for epoch in epochs]
         axes.plot(
@@ -125,20 +135,19 @@ def _incentives(figure: Figure, history: History) -> bool:
 
 
 def _pay(figure: Figure, history: History) -> bool:
-    rows = [row for row in ranked(history.rows()) if row.loss is not None and row.incentive is not None]
-    if not rows:
+    points = [
+        (row.behaviour, row.loss, row.incentive)
+        for row in ranked(history.rows())
+        if row.loss is not None and row.incentive is not None
+    ]
+    if not points:
         return False
     axes = figure.add_subplot(xlabel="loss (nats per token)", ylabel="incentive (share)")
-    behaviours = _behaviours(rows)
+    behaviours = _behaviours(behaviour for behaviour, _, _ in points)
     for behaviour in behaviours:
-        mine = [row for row in rows if row.behaviour == behaviour]
+        places = [(loss, paid) for name, loss, paid in points if name == behaviour]
         axes.scatter(
-            [row.loss for row in mine],
-            [row.incentive for row in mine],
-            s=26,
-            color=_colour(behaviour),
-            label=behaviour or "miner",
-            clip_on=False,
+            *zip(*places, strict=True), s=26, color=_colour(behaviour), label=behaviour or "miner", clip_on=False
         )
     axes.set_ylim(bottom=0)
     columns = max(1, min(6, 56 // (max(map(len, behaviours)) + 4)))
@@ -161,11 +170,11 @@ def _weights(figure: Figure, history: History) -> bool:
     )
     bar = figure.colorbar(image, ax=axes, location="top", shrink=0.6, aspect=30)
     bar.set_label("share of the validator's weights")
-    bar.outline.set_visible(False)
-    if len(miners) <= 40:
-        axes.set_xticks(
-            range(len(miners)), [names[row.hotkey] for row in miners], rotation=90 if len(miners) > 4 else 0
-        )
+    bar.ax.set_frame_on(False)
+    step = -(-len(miners) // MAX_LABELS)  # a label needs room of its own
+    shown = range(0, len(miners), step)
+    labels = [names[miners[place].hotkey] for place in shown]
+    axes.set_xticks(shown, labels, rotation=90 if len(labels) > 4 else 0, fontsize=9 if len(labels) <= 12 else 7.5)
     if len(validators) <= 16:
         axes.set_yticks(range(len(validators)), [names.get(key, short(key)) for key in validators])
     if len(miners) <= 10 and len(validators) <= 12:
@@ -189,12 +198,12 @@ def _chain(figure: Figure, history: History) -> bool:
         return False
     above, below = figure.subplots(2, 1, sharex=True)
     if history.blocks:
-        above.plot(*zip(*_thin(history.blocks)), color=COLOURS[0], drawstyle="steps-post")
+        above.plot(*zip(*thinned(history.blocks), strict=True), color=COLOURS[0], drawstyle="steps-post")
     above.set_ylabel("block")
     for column, (label, colour) in enumerate(
         (("submitted", COLOURS[8]), ("included", COLOURS[2]), ("failed", COLOURS[5])), start=1
     ):
-        points = _thin(history.extrinsics)
+        points = thinned(history.extrinsics)
         if points:
             times, counts = [point[0] for point in points], [point[column] for point in points]
             below.plot(
@@ -208,7 +217,7 @@ def _chain(figure: Figure, history: History) -> bool:
     below.set(xlabel="seconds of the run", ylabel="extrinsics")
     below.set_ylim(bottom=0)
     for axes in (above, below):
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        whole_numbers(axes.yaxis, 5)
     if history.extrinsics:
         figure.legend(loc="outside lower center", ncols=3)
     return True
@@ -219,7 +228,7 @@ def _time(figure: Figure, history: History) -> bool:
     if not rounds:
         return False
     axes = figure.add_subplot(xlabel="round", ylabel="seconds per round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(axes.xaxis)
     table = np.array([(e.train_s, e.ask_s, e.score_s, e.chain_s, e.idle_s) for e in rounds], float)
     numbers = np.array([event.round for event in rounds], float)
     per_bar = -(-len(rounds) // 60)  # a long run shows means of neighbouring rounds
@@ -229,7 +238,7 @@ def _time(figure: Figure, history: History) -> bool:
     floor = np.zeros(len(places))
     total = sum(event.wall_s for event in rounds)
     colours = (COLOURS[0], COLOURS[6], COLOURS[2], COLOURS[1], COLOURS[8])
-    for column, (part, colour) in enumerate(zip(PARTS, colours)):
+    for column, (part, colour) in enumerate(zip(PARTS, colours, strict=True)):
         share = f" {table[:, column].sum() / total:.0%}" if total > 0 else ""
         axes.bar(places, heights[:, column], bottom=floor, width=0.8 * per_bar, color=colour, label=part + share)
         floor += heights[:, column]
@@ -248,7 +257,7 @@ def _drawn(history: History) -> list[Row]:
     return sorted(rows, key=lambda row: row.uid)
 
 
-def _looks(rows: Sequence[Row]) -> list[tuple[Row, dict]]:
+def _looks(rows: Sequence[Row]) -> list[tuple[Row, dict[str, Any]]]:
     if len(rows) <= len(COLOURS):
         return [
             (row, {"color": COLOURS[n]} | ({} if row.behaviour in ("", "honest") else {"linestyle": "--"}))
@@ -257,7 +266,7 @@ def _looks(rows: Sequence[Row]) -> list[tuple[Row, dict]]:
     return [(row, {"color": _colour(row.behaviour), "alpha": 0.6, "linewidth": 1.0}) for row in rows]
 
 
-def _legend(figure: Figure, looks: Sequence[tuple[Row, dict]]) -> None:
+def _legend(figure: Figure, looks: Sequence[tuple[Row, dict[str, Any]]]) -> None:
     if len({look["color"] for _, look in looks}) == len(looks):  # every miner has a colour of its own
         entries = [
             (
@@ -268,11 +277,12 @@ def _legend(figure: Figure, looks: Sequence[tuple[Row, dict]]) -> None:
         ]
     else:
         entries = [
-            (Line2D([], [], color=_colour(name)), name or "miner") for name in _behaviours([row for row, _ in looks])
+            (Line2D([], [], color=_colour(name)), name or "miner")
+            for name in _behaviours(row.behaviour for row, _ in looks)
         ]
     longest = max(len(label) for _, label in entries)
     figure.legend(
-        *zip(*entries),
+        *zip(*entries, strict=True),
         loc="outside lower center",
         ncols=max(1, min(6, 56 // (longest + 6))),
         columnspacing=1.0,
@@ -280,15 +290,15 @@ def _legend(figure: Figure, looks: Sequence[tuple[Row, dict]]) -> None:
     )
 
 
-def _behaviours(rows: Sequence[Row]) -> list[str]:
-    return sorted({row.behaviour for row in rows}, key=lambda name: (name != "honest", name))
+def _behaviours(names: Iterable[str]) -> list[str]:
+    return sorted(set(names), key=lambda name: (name != "honest", name))
 
 
 def _colour(behaviour: str) -> str:
     return BEHAVIOURS[behaviour].colour if behaviour in BEHAVIOURS else COLOURS[9]
 
 
-def _thin(points: Sequence) -> list:
+def thinned(points: Sequence[Any]) -> list[Any]:
     """At most MAX_POINTS of them, the first and the last among them."""
     if len(points) <= MAX_POINTS:
         return list(points)
@@ -301,7 +311,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ((last - counts + last - 1) / 2.0)[inverse]
 
 
-def svg(figure: Figure, title: str) -> str:
+def _svg(figure: Figure, title: str) -> str:
     """A drawn figure as SVG text in the colours of the page; the same figure gives the same bytes."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": f"raytensor {title}"}):

@@ -6,6 +6,7 @@ Knows nothing of Ray, torch or the chain; versions are read from the installed p
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import platform
@@ -14,53 +15,50 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from raytensor import __version__
 from raytensor.telemetry.history import PARTS, History
+from raytensor.telemetry.unpaid import why_nothing_was_paid, why_unpaid
 
 PACKAGES = ("raytensor", "ray", "torch", "transformers", "tokenizers", "datasets", "numpy", "substrate-interface")
+# Parts of a run folder: how the names of their files and folders begin, and the setting that bounds them.
+DISK_PARTS = {
+    "checkpoints": (("checkpoints",), "miners.checkpoint_every"),
+    "evidence": (("evidence",), "validators.evidence_segments"),
+    "chain": (("chain", "journal", "leases"), "rounds"),
+}
+REPORTS = ("report.html", "summary.json", "neurons.csv", "rounds.csv", "mechanism.csv")  # not counted: made at the end
 
 
 def build_summary(
     history: History,
     *,
     name: str | None = None,
-    heldout: Mapping[str, float] | None = None,
+    heldout: Mapping[str, float | None] | None = None,
     machine: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
+    disk_bytes: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The summary of a run, finished or not.
 
-    name      of the run; the one of its events when not given.
-    heldout   {miner hotkey: held-out loss, nats per token} measured at the end; without it `heldout_loss` is the
-              newest moving average of the losses that the validators saw, on held-out text as well.
+    name        of the run; that of its events when not given.
+    heldout     {miner hotkey: held-out loss, nats per token}: measured at the end, on the same held-out texts for all.
     machine, versions   of the run; those of this process when not given.
+    disk_bytes  {part of the run folder: bytes}, see `disk_use`.
 
     Keys: name, rounds (played), rounds_planned, netuid, seed, wall_s, stopped (why; null while running or killed),
-    chain {endpoint, spec_version, tempo, last_block, epochs}, extrinsics {submitted, included, failed},
-    neurons [{uid, hotkey, name, role, behaviour, standing (in the mechanism's word, as "king"; "" for none), heldout_loss,
-    score, weight, incentive, dividends, emission_rao}],
-    responses, failures {reason: number}, time_s {part: seconds}, time_share {part: of the rounds' wall time},
-    machine, versions. A number that is unknown or not finite is null.
+    chain {endpoint, spec_version, tempo, last_block, epochs}, extrinsics {submitted, included, failed}, fees_rao {call: rao
+    of TAO}, unpaid (why no miner earned anything; "" when one did), neurons [the fields of `history.Row`, heldout_loss, and
+    unpaid: why a miner earned nothing], responses, failures {reason: number}, time_s {part: seconds}, time_share {part: of
+    the rounds' wall time}, disk_bytes, machine, versions. A number that is unknown or not finite is null.
+
+    `loss` is what the validators' scores say (`history.Row.loss`), `heldout_loss` what was measured at the end.
     """
-    rows = history.rows()
+    reasons = why_unpaid(history)
     neurons = []
-    for row in rows:
-        loss = heldout.get(row.hotkey, row.loss) if heldout is not None else row.loss
-        neurons.append(
-            {
-                "uid": row.uid,
-                "hotkey": row.hotkey,
-                "name": row.name,
-                "role": row.role,
-                "behaviour": row.behaviour,
-                "standing": row.standing,
-                "heldout_loss": _finite(loss),
-                "score": _finite(row.score),
-                "weight": _finite(row.weight),
-                "incentive": _finite(row.incentive),
-                "dividends": _finite(row.dividends),
-                "emission_rao": row.emission_rao,
-            }
-        )
+    for row in history.rows():
+        measured = (heldout or {}).get(row.hotkey)
+        measured = float(measured) if measured is not None and math.isfinite(measured) else None
+        neurons.append(dataclasses.asdict(row) | {"heldout_loss": measured, "unpaid": reasons.get(row.hotkey, "")})
     failures: dict[str, int] = {}
     for event in history.rounds:
         for reason, count in event.failures.items():
@@ -83,14 +81,47 @@ def build_summary(
             "epochs": len(history.epochs),
         },
         "extrinsics": history.counts(),
+        "fees_rao": dict(history.fees_rao),
+        "unpaid": why_nothing_was_paid(history),
         "neurons": neurons,
         "responses": sum(event.scored for event in history.rounds),
         "failures": failures,
         "time_s": {part: round(seconds, 3) for part, seconds in times.items()},
         "time_share": {part: round(times[part] / in_rounds, 4) if in_rounds > 0 else None for part in PARTS},
+        "disk_bytes": dict(disk_bytes or {}),
         "machine": dict(machine if machine is not None else this_machine()),
         "versions": dict(versions if versions is not None else this_versions()),
     }
+
+
+def disk_use(folder: Path) -> dict[str, int]:
+    """{part: bytes} of a run folder's files: `DISK_PARTS`, "other", and "total". The report's own files are left out."""
+    used = dict.fromkeys([*DISK_PARTS, "other"], 0)
+    for path in folder.rglob("*"):
+        top = path.relative_to(folder).parts[0]
+        if top in REPORTS or path.is_symlink() or path.is_dir():
+            continue
+        part = next((name for name, (starts, _) in DISK_PARTS.items() if top.startswith(starts)), "other")
+        try:
+            used[part] += path.stat().st_size
+        except FileNotFoundError:  # the run goes on, and it was removed meanwhile
+            continue
+    return used | {"total": sum(used.values())}
+
+
+def disk_sentence(disk_bytes: Mapping[str, int]) -> str:
+    """The disk that a run uses, largest part first, each with the setting that bounds it; "" where it is not known."""
+    if not disk_bytes.get("total"):
+        return ""
+    parts = sorted((name for name in DISK_PARTS if disk_bytes.get(name)), key=lambda name: -disk_bytes[name])
+    said = [f"{name} {_megabytes(disk_bytes[name])} ({DISK_PARTS[name][1]})" for name in parts]
+    return f"{_megabytes(disk_bytes['total'])}: " + ", ".join(
+        [*said, f"other {_megabytes(disk_bytes.get('other', 0))}"]
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB" if count >= 9.5e6 else f"{count / 1e6:.1f} MB"
 
 
 def this_machine() -> dict[str, Any]:
@@ -112,11 +143,7 @@ def this_versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    if "raytensor" not in found:  # run from a checkout that is not installed
-        from raytensor import __version__
-
-        found["raytensor"] = __version__
-    return found
+    return {"raytensor": __version__} | found  # a checkout need not be installed
 
 
 def _processor() -> str:
@@ -136,7 +163,3 @@ def _gpus() -> list[str]:
             if line.startswith("Model:"):
                 names.append(line.partition(":")[2].strip())
     return names
-
-
-def _finite(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None

@@ -1,22 +1,25 @@
-"""What the terminal shows, as rich renderables: the live view, the line of a round, the final table.
+"""What the terminal shows of a run, as rich renderables: the live view, the line of a round, the final table.
 
-In: a `History` or a summary, and the size of the screen. Out: renderables and strings; nothing is printed here.
+In: a `History` or a summary, and the size of the screen. Out: renderables and strings; prints nothing. "Loss" is what the
+validators' scores say (`history.Row.loss`); "held-out loss" is measured at the end of a run.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from raytensor.telemetry.events import RoundDone
 from raytensor.telemetry.history import History, Row, ranked
+from raytensor.telemetry.summary import disk_sentence
+from raytensor.telemetry.unpaid import unpaid_lines, why_nothing_was_paid
 
 SPARKS = "▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -27,10 +30,8 @@ CHEAT = "red"
 def sparkline(values: Sequence[float], low: float, high: float, width: int) -> str:
     """The newest `width` values as blocks, on a scale from `low` to `high`."""
     span = high - low
-    marks = [
-        SPARKS[min(7, max(0, int(8 * (value - low) / span)))] if span > 0 else SPARKS[0] for value in values[-width:]
-    ]
-    return "".join(marks)
+    steps = (int(8 * (value - low) / span) if span > 0 else 0 for value in values[-width:])
+    return "".join(SPARKS[min(7, max(0, step))] for step in steps)
 
 
 def bar(share: float, width: int) -> str:
@@ -60,7 +61,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def ends(rows: Sequence[Any], room: int) -> tuple[Sequence[Any], int, Sequence[Any]]:
-    """All rows, or the first and last of them with the number left out, in at most `room` lines, that line included."""
+    """All rows, or the first and the last with the number of those left out, in at most `room` lines with that number."""
     room = max(3, room)
     if len(rows) <= room:
         return rows, 0, ()
@@ -95,9 +96,8 @@ def _facts(history: History, now: float, width: int) -> Text:
     text.append(f"round {history.round:>4}/{history.rounds_planned:<4} ", "bold")
     text.append(bar(done, gauge), "cyan on grey23")
     eta = history.eta_s()
-    text.append(
-        f"  elapsed {minutes(history.clock(now) if history.started_at else 0.0)}, left {'about ' + minutes(eta) if eta is not None else '-'}\n"
-    )
+    left = f"about {minutes(eta)}" if eta is not None else "-"
+    text.append(f"  elapsed {minutes(history.clock(now) if history.started_at else 0.0)}, left {left}\n")
     if history.block is None or history.blocks_until_epoch is None:
         text.append("block    - \n")
     else:
@@ -105,9 +105,8 @@ def _facts(history: History, now: float, width: int) -> Text:
         text.append(f"block {history.block:>9} ", "bold")
         text.append(bar(past / history.tempo if history.tempo else 0.0, gauge), "magenta on grey23")
         text.append(f"  tempo {past}/{history.tempo}, epochs {len(history.epochs)}\n")
-    text.append(
-        f"{newest.scored_per_s if newest else 0.0:.1f} responses/s, extrinsics {counts['submitted']} sent, {counts['included']} included, "
-    )
+    text.append(f"{newest.scored_per_s if newest else 0.0:.1f} responses/s, ")
+    text.append(f"extrinsics {counts['submitted']} sent, {counts['included']} included, ")
     text.append(f"{counts['failed']} failed", "red" if counts["failed"] else "")
     if history.errors:
         text.append(f" ({_errors(history)})", "red")
@@ -170,9 +169,15 @@ def _miners(history: History, room: int, width: int) -> Table:
 
 
 def _validators(history: History, width: int) -> Text:
-    rows = sorted((row for row in history.rows() if row.role == "validator"), key=lambda row: -(row.dividends or 0.0))
-    text = Text(" dividends: ", style="dim", no_wrap=True, overflow="ellipsis")
-    text.append("  ".join(f"{row.name or short(row.hotkey)} {number(row.dividends)}" for row in rows))
+    """The validators' dividends, or why nothing was paid."""
+    text = Text(no_wrap=True, overflow="ellipsis")
+    if why := why_nothing_was_paid(history):
+        text.append(f" nothing paid yet: {why}", "yellow")
+    else:
+        rows = [row for row in history.rows() if row.role == "validator"]
+        rows.sort(key=lambda row: -(row.dividends or 0.0))
+        text.append(" dividends: ", "dim")
+        text.append("  ".join(f"{row.name or short(row.hotkey)} {number(row.dividends)}" for row in rows))
     text.truncate(width, overflow="ellipsis")
     return text
 
@@ -193,10 +198,10 @@ def round_line(event: RoundDone, history: History) -> str:
         parts.append(f"loss {losses[0]:.3f} to {losses[-1]:.3f}")
     if kings := [row for row in history.rows() if row.standing == "king"]:
         parts.append(f"king {kings[0].name or short(kings[0].hotkey)}")
-    if history.epochs:
-        best = ranked(history.rows())
-        if best:
-            parts.append(f"best paid {best[0].name or short(best[0].hotkey)} {number(best[0].incentive)}")
+    if why := why_nothing_was_paid(history):
+        parts.append(f"nothing paid yet: {why}")
+    elif history.epochs and (best := ranked(history.rows())):
+        parts.append(f"best paid {best[0].name or short(best[0].hotkey)} {number(best[0].incentive)}")
     if history.block is not None:
         parts.append(f"block {history.block}")
     parts.append(f"extrinsics {counts['submitted']} sent, {counts['included']} included, {counts['failed']} failed")
@@ -210,68 +215,79 @@ def round_line(event: RoundDone, history: History) -> str:
     return " | ".join(parts)
 
 
+# Columns of the final table: heading, heading on a narrow screen ("": left out there), alignment, least width, cell.
+Column = tuple[str, str, JustifyMethod, int, Callable[[Mapping[str, Any]], str | Text]]
+_COLUMNS: tuple[Column, ...] = (
+    ("uid", "uid", "right", 4, lambda n: str(n["uid"])),
+    ("hotkey", "hotkey", "left", 9, lambda n: short(n["hotkey"])),
+    ("role", "role", "left", 9, lambda n: n["role"]),
+    ("behaviour", "behaves", "left", 8, lambda n: Text(n["behaviour"], STYLES.get(n["behaviour"], CHEAT))),
+    ("standing", "", "left", 8, lambda n: Text(n["standing"], "bold" if n["standing"] == "king" else "")),
+    ("loss", "loss", "right", 6, lambda n: _of("miner", n, "loss")),
+    ("held-out", "", "right", 6, lambda n: _of("miner", n, "heldout_loss")),
+    ("score", "score", "right", 6, lambda n: _of("miner", n, "score")),
+    ("weight", "weight", "right", 6, lambda n: _of("miner", n, "weight", 4)),
+    ("incentive", "incent", "right", 6, lambda n: _of("miner", n, "incentive", 4)),
+    ("dividends", "divid", "right", 6, lambda n: _of("validator", n, "dividends", 4)),
+    ("paid alpha", "alpha", "right", 9,
+     lambda n: "-" if n["emission_alpha_rao"] is None else amount(n["emission_alpha_rao"])),
+)  # fmt: skip
+
+
+def _of(role: str, neuron: Mapping[str, Any], name: str, digits: int = 3) -> str:
+    return number(neuron[name], digits) if neuron["role"] == role else ""
+
+
 def final_table(summary: Mapping[str, Any], width: int, max_rows: int) -> Table:
     """All neurons of a summary: owner and validators by uid, then miners, the best paid first; fits 80 columns."""
-    wide = width >= 100
-    titles = ("held-out loss", "incentive", "dividends", "emission TAO") if wide else ("loss", "incent", "divid", "TAO")
-    table = Table(
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-        title=Text(f"{summary['name']}: all neurons"),
-        title_justify="left",
-    )
-    columns = (
-        ("uid", "right", 4),
-        ("hotkey", "left", 9),
-        ("role", "left", 9),
-        ("behaviour" if wide else "behaves", "left", 8),
-        (titles[0], "right", 6),
-        ("score", "right", 6),
-        ("weight", "right", 6),
-        (titles[1], "right", 6),
-        (titles[2], "right", 6),
-        (titles[3], "right", 9),
-    )
-    ranks = wide and any(n.get("standing") for n in summary["neurons"])
-    if ranks:
-        columns = (*columns[:4], ("standing", "left", 8), *columns[4:])
-    for title, justify, least in columns:
-        table.add_column(title, justify=justify, min_width=max(least, len(title)), no_wrap=True, overflow="ellipsis")
-
-    def add(n: Mapping[str, Any]) -> None:
-        miner = n["role"] == "miner"
-        table.add_row(
-            str(n["uid"]),
-            short(n["hotkey"]),
-            n["role"],
-            Text(n["behaviour"], STYLES.get(n["behaviour"], CHEAT)),
-            *([Text(n["standing"], "bold" if n["standing"] == "king" else "")] if ranks else []),
-            number(n["heldout_loss"]) if miner else "",
-            number(n["score"]) if miner else "",
-            number(n["weight"], 4) if miner else "",
-            number(n["incentive"], 4) if miner else "",
-            number(n["dividends"], 4) if n["role"] == "validator" else "",
-            tao(n["emission_rao"]),
-        )
-
-    others = sorted((n for n in summary["neurons"] if n["role"] != "miner"), key=lambda n: n["uid"])
-    miners = sorted(
-        (n for n in summary["neurons"] if n["role"] == "miner"),
-        key=lambda n: (-(n["incentive"] or 0.0), n["heldout_loss"] or math.inf, n["uid"]),
-    )
+    wide, neurons = width >= 100, summary["neurons"]
+    title = Text(f"{summary['name']}: all neurons")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title=title, title_justify="left")
+    ranks = any(n["standing"] for n in neurons)
+    shown = [column for column in _COLUMNS if (wide or column[1]) and (ranks or column[0] != "standing")]
+    for full, narrow, justify, least, _ in shown:
+        name = full if wide else narrow
+        table.add_column(name, justify=justify, min_width=max(least, len(name)), no_wrap=True, overflow="ellipsis")
+    others = sorted((n for n in neurons if n["role"] != "miner"), key=lambda n: n["uid"])
+    miners = [n for n in neurons if n["role"] == "miner"]
+    miners.sort(key=lambda n: (-(n["incentive"] or 0.0), n["loss"] or math.inf, n["uid"]))
     room = min(len(others), max(4, max_rows // 4))
     for group, lines in ((others, room), (miners, max_rows - room)):
         first, left_out, last = ends(group, lines)
         for neuron in first:
-            add(neuron)
+            table.add_row(*(cell(neuron) for *_, cell in shown))
         if left_out:
             table.add_row("", Text(f"… {left_out} more", "dim"))
         for neuron in last:
-            add(neuron)
+            table.add_row(*(cell(neuron) for *_, cell in shown))
     return table
 
 
-def tao(rao: int) -> str:
-    """An amount of rao in TAO, to the rao: the nine digits are exact, cut to four for the screen."""
+def closing_lines(summary: Mapping[str, Any]) -> list[Text]:
+    """What follows the final table: why nothing was paid, pay and fees, rounds and extrinsics, the disk that is used."""
+    counts, chain = summary["extrinsics"], summary["chain"]
+    lines = [Text(f"nothing was paid: {line}", "yellow") for line in unpaid_lines(summary)]
+    fees = amount(sum(summary["fees_rao"].values()))
+    lines += [
+        Text(f"paid: {paid(summary['neurons'])}; fees: {fees} TAO"),
+        Text(
+            f"{summary['rounds']} rounds in {summary['wall_s']:.0f} s, block {chain['last_block']}, extrinsics: "
+            f"{counts['submitted']} sent, {counts['included']} included, {counts['failed']} failed"
+        ),
+    ]
+    used = disk_sentence(summary["disk_bytes"])
+    return [*lines, Text(f"disk: {used}")] if used else lines
+
+
+def amount(rao: int) -> str:
+    """An amount of rao, of TAO or of alpha, in whole units: the nine digits are exact, cut to four for the screen."""
     return f"{rao // 10**9}.{rao % 10**9 // 10**5:04d}"
+
+
+def paid(neurons: Sequence[Mapping[str, Any]]) -> str:
+    """What all neurons were paid: "41.2000 alpha, worth 39.1000 TAO when it was paid"."""
+    worth = amount(sum(neuron["emission_rao"] for neuron in neurons))
+    alpha = [neuron["emission_alpha_rao"] for neuron in neurons]
+    if any(one is not None for one in alpha):
+        return f"{amount(sum(one or 0 for one in alpha))} alpha, worth {worth} TAO when it was paid"
+    return f"alpha worth {worth} TAO when it was paid"

@@ -18,11 +18,11 @@ import pytest
 import rich.console
 
 from raytensor.telemetry import events as ev
+from raytensor.telemetry import tables
 from raytensor.telemetry.console import Console
 from raytensor.telemetry.history import History
-from raytensor.telemetry.report import _page
 from raytensor.telemetry.summary import build_summary
-from raytensor.telemetry.views import bar, ends, final_table, live_view, minutes, round_line, short, sparkline, tao
+from raytensor.telemetry.views import amount, bar, ends, final_table, live_view, minutes, round_line, short, sparkline
 
 
 def rendered(renderable, width: int, height: int) -> list[str]:
@@ -41,7 +41,7 @@ def test_pieces():
     assert [bar(share, 4) for share in (0.0, 0.25, 0.28125, 1.0, 7.0)] == ["    ", "█   ", "█▏  ", "████", "████"]
     assert short("5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY") == "5Grw…utQY" and short("5Val") == "5Val"
     assert [minutes(s) for s in (None, 0.4, 65.0, 59.6, 7209.0)] == ["-", "0:00", "1:05", "1:00", "2:00:09"]
-    assert [tao(rao) for rao in (0, 99_999, 100_000, 41_000_000_001, 10**18 + 999_900_000)] == [
+    assert [amount(rao) for rao in (0, 99_999, 100_000, 41_000_000_001, 10**18 + 999_900_000)] == [
         "0.0000",
         "0.0000",
         "0.0001",
@@ -98,9 +98,8 @@ def test_where_miners_stand_is_shown_where_a_mechanism_says_it(make_events, widt
     summary = build_summary(history)
     assert [n["standing"] for n in summary["neurons"]] == ["", "", "king", "turned down", "turned down"]
     assert "king" in "\n".join(rendered(final_table(summary, 120, 40), 120, 40))
-    assert '<th class="word">standing</th>' in _page(history, summary, {}, "") and ">standing<" not in _page(
-        History(events), build_summary(History(events)), {}, ""
-    )
+    assert '<th class="word">standing</th>' in tables.miners(summary["neurons"])
+    assert ">standing<" not in tables.miners(build_summary(History(events))["neurons"])
 
 
 def test_before_anything_is_known():
@@ -139,7 +138,8 @@ def test_plain_lines_are_one_a_round_and_one_a_phase(run_events):
     assert lines[0] == "raytensor 0.1.0: run demo, 12 rounds, folder /runs/demo"
     assert lines[1] == "[   0.5 s] starting Ray (about 7 s)"
     assert lines[3] == "network: ws://127.0.0.1:40113, netuid 1, spec 318, tempo 20 blocks, 8 miners, 3 validators"
-    assert lines[5].startswith("round 1/12 | 6.1 s | 13.7 responses/s | loss 6.072 to 7.790 | best paid miner-0 ")
+    start = "round 1/12 | 6.1 s | 13.7 responses/s | loss 6.072 to 7.790 | nothing paid yet: the validators give no miner a weight"
+    assert lines[5].startswith(start) and " | best paid miner-0 0." in lines[-2]
     assert "extrinsics 17 sent, 17 included, 0 failed | no answer: silent 3" in lines[5]
     assert lines[-1] == "stopped: finished"
     assert "\x1b" not in out.file.getvalue()
@@ -161,7 +161,9 @@ def test_final_table_lists_every_neuron(run_events):
     text = out.file.getvalue()
     assert sum(line.strip()[:2].strip().isdigit() and "5" in line for line in text.splitlines() if "…" in line) == 12
     assert "12 rounds in 94 s, block 174, extrinsics: 50 sent, 50 included, 0 failed\nfolder: /runs/demo\n" in text
-    assert "10.0207" in text and "held-out loss" in text and "emission TAO" in text
+    assert "nothing was paid: miner-7: no answer has a score\n" in text
+    assert "held-out" in text and "paid alpha" in text
+    assert "paid: alpha worth 53.2999 TAO when it was paid; fees: 0.0000 TAO\n" in text
 
 
 def test_final_table_of_many_fits_a_screen(make_events):

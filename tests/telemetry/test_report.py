@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html.parser
 import json
 import re
@@ -14,13 +15,13 @@ from raytensor.errors import DataError
 from raytensor.telemetry import events as ev
 from raytensor.telemetry.event_log import EventLog
 from raytensor.telemetry.history import History
-from raytensor.telemetry.plots import MAX_LINES, _thin, draw, spearman
+from raytensor.telemetry.plots import MAX_LINES, draw, spearman, thinned
 from raytensor.telemetry.report import write_report
 from raytensor.telemetry.runfolder import RunFolder
 from raytensor.telemetry.summary import build_summary
 
 TITLES = [
-    "Held-out loss per miner",
+    "Loss per miner",
     "Incentive per miner",
     "Pay against loss",
     "Weight matrix",
@@ -99,13 +100,13 @@ def test_the_facts_and_every_neuron_are_there(tmp_path, run_events):
         "252 of 288",
         "50 sent, 50 included, 0 failed",
         "block 174, 7 epochs, tempo 20",
-        "Spearman 1.00 over 6 honest miners",
+        "Spearman 1.00 of loss and incentive over 6 honest miners",
         "no answer (silent): 36",
     ):
         assert fact in text
     assert "training 60%, asking 10%, scoring 15%, chain 10%, idle 5%" in text
     rows = sum(tag == "tr" for tag, _ in page.tags)
-    assert rows == 1 + 12
+    assert rows == (1 + 8) + (1 + 4)
     assert [attrs["aria-label"] for tag, attrs in page.tags if tag == "svg"] == TITLES
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -117,7 +118,7 @@ def test_plots_are_well_formed_and_take_the_colours_of_the_page(run_events):
     for svg in plots.values():
         assert ET.fromstring(svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)).tag.endswith("svg")
         assert "var(--ink)" in svg and "#010101" not in svg and not re.search(r'<svg[^>]* (width|height)="', svg)
-    assert plots["Held-out loss per miner"].count("miner-") == 7  # the silent one never had a loss
+    assert plots["Loss per miner"].count("miner-") == 7  # the silent one never had a loss
     assert "miner-7 (silent)" in plots["Incentive per miner"]
 
 
@@ -136,10 +137,11 @@ def test_a_killed_run_without_summary(tmp_path, run_events):
 def test_a_summary_older_than_the_events_is_not_used(tmp_path, run_events):
     folder = folder_of(tmp_path / "demo", run_events)
     summary = json.loads((folder / "summary.json").read_text())
-    (folder / "summary.json").write_text(
-        json.dumps(summary | {"rounds": 11, "extrinsics": {"submitted": 777, "included": 0, "failed": 0}})
-    )
-    assert "777" not in write_report(folder).read_text()
+    summary["neurons"][4]["heldout_loss"] = 1.375
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert ">1.375<" in write_report(folder).read_text()
+    (folder / "summary.json").write_text(json.dumps(summary | {"rounds": 11}))
+    assert ">1.375<" not in write_report(folder).read_text()
 
 
 def test_a_run_that_never_got_going(tmp_path):
@@ -177,11 +179,11 @@ def test_odd_sizes(tmp_path, make_events, miners, validators, rounds):
 
 def test_long_runs_are_thinned():
     assert (
-        _thin(list(range(1000)))[0] == 0
-        and _thin(list(range(1000)))[-1] == 999
-        and len(_thin(list(range(1000)))) == 300
+        thinned(list(range(1000)))[0] == 0
+        and thinned(list(range(1000)))[-1] == 999
+        and len(thinned(list(range(1000)))) == 300
     )
-    assert _thin([1, 2]) == [1, 2] and MAX_LINES == 64
+    assert thinned([1, 2]) == [1, 2] and MAX_LINES == 64
 
 
 def test_spearman_by_hand():
@@ -201,3 +203,66 @@ def test_the_command(tmp_path, run_events, capsys):
     (folder / "summary.json").write_text("{")
     with pytest.raises(DataError, match="summary.json: not a summary"):
         write_report(folder)
+
+
+def test_csv_files_beside_the_report_hold_exact_numbers(tmp_path, run_events):
+    folder = folder_of(tmp_path / "demo", run_events)
+    place = folder / "boards" / "round-000012"
+    place.mkdir(parents=True)
+    validators, miners = (sorted({key for key in keys}) for keys in _hotkeys(run_events))
+    for number, validator in enumerate(validators):
+        entry = {"loss": 4.25 + number, "status": "open", "fingerprint": [1.0, 2.0]}
+        (place / f"{validator}.json").write_text(json.dumps({"miners": {miners[0]: entry}}))
+    page = Page(write_report(folder).read_text())
+    neurons, rounds, own = (
+        list(csv.DictReader((folder / name).open())) for name in ("neurons.csv", "rounds.csv", "mechanism.csv")
+    )
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [(row["uid"], row["emission_rao"], row["loss"]) for row in neurons] == [
+        (str(n["uid"]), str(n["emission_rao"]), "" if n["loss"] is None else str(n["loss"])) for n in summary["neurons"]
+    ]
+    last = next(event for event in reversed(run_events) if isinstance(event, ev.RoundDone))
+    assert len(rounds) == 12 * 7 and [float(row["loss"]) for row in rounds[-7:]] == [
+        last.losses[key] for key in miners[:7]
+    ]
+    assert [(row["validator"], row["miner"], row["loss"], row["status"]) for row in own] == [
+        ("validator-0", "miner-0", "4.25", "open"),
+        ("validator-1", "miner-0", "5.25", "open"),
+        ("validator-2", "miner-0", "6.25", "open"),
+    ]
+    assert "fingerprint" not in own[0] and "The mechanism's numbers, of validator validator-0" in " ".join(page.texts)
+
+
+def _hotkeys(events):
+    neurons = next(event for event in events if isinstance(event, ev.NetworkUp)).neurons
+    return ([n.hotkey for n in neurons if n.role == role] for role in ("validator", "miner"))
+
+
+def test_fees_alpha_stake_and_the_texts_of_failures_are_shown(tmp_path):
+    neurons = (ev.NeuronInfo(0, "5M", "miner", "honest", "m"), ev.NeuronInfo(1, "5V", "validator", "", "v"))
+    call = "SubtensorModule.set_weights"
+    events = [
+        ev.Started(name="demo", rounds=1, t=1.0),
+        ev.NetworkUp(endpoint="ws://x", netuid=1, spec_version=1, tempo=2, neurons=neurons, t=2.0),
+        ev.RoundDone(round=1, rounds=1, wall_s=1.0, losses={"5M": 2.0}, values={"5M": 1.0}, t=3.0),
+        ev.WeightsMade(round=1, hotkey="5V", values={"5M": 1.0}, t=3.1),
+        ev.ReceiptSeen(call=call, signer="5V", fate="included", block=5, fee_rao=150_000_000, t=3.2),
+        ev.ReceiptSeen(call=call, signer="5V", fate="failed", error="TooFast", action="wait: x", fee_rao=50_000_000, t=3.3),
+        ev.EpochSeen(
+            block=9, incentive={"5M": 1.0}, dividends={"5V": 1.0}, emission_rao={"5M": 2_000_000_000},
+            emission_alpha_rao={"5M": 4_000_000_000}, stake_alpha_rao={"5V": 70_500_000_000}, validator_trust={"5V": 0.75},
+            alpha_price_rao=500_000_000, t=3.4,
+        ),
+        ev.Stopped(reason="finished", t=4.0),
+    ]  # fmt: skip
+    page = Page(write_report(folder_of(tmp_path / "demo", events)).read_text())
+    text = " ".join(page.texts)
+    for shown in (
+        f"0.2000 TAO ({call} 0.2000)",
+        "4.0000 alpha, worth 2.0000 TAO when it was paid",
+        "chain error TooFast: 1 (wait: x)",
+        "70.5000",
+        "0.7500",
+    ):
+        assert shown in text, shown
+    assert {"5M", "5V"} <= {attrs.get("title") for tag, attrs in page.tags if tag == "code"}

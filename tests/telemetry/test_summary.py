@@ -9,7 +9,7 @@ import pytest
 
 from raytensor.telemetry import events as ev
 from raytensor.telemetry.history import History, ranked, shares
-from raytensor.telemetry.summary import build_summary, this_machine, this_versions
+from raytensor.telemetry.summary import build_summary, disk_sentence, disk_use, this_machine, this_versions
 
 NEURONS = (
     ev.NeuronInfo(2, "M1", "miner", "honest", "miner-0"),
@@ -63,6 +63,9 @@ def small_run() -> list[ev.Event]:
         ev.EpochSeen(
             block=20,
             incentive={"M1": 0.75, "M2": 0.25},
+            validator_trust={"V1": 0.5},
+            emission_alpha_rao={"M1": 62, "M2": 20, "V1": 82},
+            stake_alpha_rao={"V1": 100, "O": 5},
             dividends={"V1": 1.0},
             emission_rao={"M1": 31, "M2": 10, "V1": 41},
             t=114.5,
@@ -72,8 +75,42 @@ def small_run() -> list[ev.Event]:
     ]
 
 
+def neuron(uid: int, hotkey: str, name: str, role: str, behaviour: str = "", **known: object) -> dict[str, object]:
+    """An entry of the summary: what is given, and null or "" for the rest."""
+    unknown = dict.fromkeys(
+        (
+            "loss",
+            "score",
+            "weight",
+            "validator_trust",
+            "emission_alpha_rao",
+            "stake_alpha_rao",
+            "weights_block",
+            "heldout_loss",
+        )
+    )
+    start = {
+        "uid": uid,
+        "hotkey": hotkey,
+        "name": name,
+        "role": role,
+        "behaviour": behaviour,
+        "standing": "",
+        "unpaid": "",
+    }
+    return start | unknown | {"incentive": 0.0, "dividends": 0.0, "emission_rao": 0} | known
+
+
 def test_every_number_of_the_summary():
-    summary = build_summary(History(small_run()), machine={"cpus": 2}, versions={"python": "3.11"})
+    receipt = ev.ReceiptSeen(call="set_weights", signer="V1", fate="included", block=12, fee_rao=7, t=113.0)
+    history = History([*small_run()[:9], receipt, *small_run()[9:]])
+    summary = build_summary(
+        history,
+        machine={"cpus": 2},
+        versions={"python": "3.11"},
+        heldout={"M1": 4.5, "M2": math.inf},
+        disk_bytes={"total": 9},
+    )
     assert summary == {
         "name": "demo",
         "rounds": 2,
@@ -84,77 +121,62 @@ def test_every_number_of_the_summary():
         "stopped": "finished",
         "chain": {"endpoint": "ws://127.0.0.1:1", "spec_version": 318, "tempo": 10, "last_block": 21, "epochs": 2},
         "extrinsics": {"submitted": 5, "included": 4, "failed": 1},
+        "fees_rao": {"set_weights": 7},
+        "unpaid": "",
         "neurons": [
-            {
-                "uid": 0,
-                "hotkey": "O",
-                "name": "owner",
-                "role": "owner",
-                "behaviour": "",
-                "standing": "",
-                "heldout_loss": None,
-                "score": None,
-                "weight": None,
-                "incentive": 0.0,
-                "dividends": 0.0,
-                "emission_rao": 0,
-            },
-            {
-                "uid": 1,
-                "hotkey": "V1",
-                "name": "validator-0",
-                "role": "validator",
-                "behaviour": "",
-                "standing": "",
-                "heldout_loss": None,
-                "score": None,
-                "weight": None,
-                "incentive": 0.0,
-                "dividends": 1.0,
-                "emission_rao": 81,
-            },
-            {
-                "uid": 2,
-                "hotkey": "M1",
-                "name": "miner-0",
-                "role": "miner",
-                "behaviour": "honest",
-                "standing": "",
-                "heldout_loss": 5.0,
-                "score": 0.75,
-                "weight": 0.75,
-                "incentive": 0.75,
-                "dividends": 0.0,
-                "emission_rao": 72,
-            },
-            {
-                "uid": 3,
-                "hotkey": "M2",
-                "name": "miner-1",
-                "role": "miner",
-                "behaviour": "silent",
-                "standing": "",
-                "heldout_loss": None,
-                "score": None,
-                "weight": 0.25,
-                "incentive": 0.25,
-                "dividends": 0.0,
-                "emission_rao": 10,
-            },
+            neuron(0, "O", "owner", "owner", stake_alpha_rao=5),
+            neuron(
+                1, "V1", "validator-0", "validator", dividends=1.0, emission_rao=81, emission_alpha_rao=82,
+                stake_alpha_rao=100, validator_trust=0.5, weights_block=12,
+            ),
+            neuron(
+                2, "M1", "miner-0", "miner", "honest", loss=5.0, heldout_loss=4.5, score=0.75, weight=0.75, incentive=0.75,
+                emission_rao=72, emission_alpha_rao=62,
+            ),
+            neuron(
+                3, "M2", "miner-1", "miner", "silent", weight=0.25, incentive=0.25, emission_rao=10, emission_alpha_rao=20
+            ),
         ],
         "responses": 2,
         "failures": {"silent": 2},
         "time_s": {"training": 6.0, "asking": 1.0, "scoring": 1.0, "chain": 1.0, "idle": 1.0, "outside": 6.0},
         "time_share": {"training": 0.6, "asking": 0.1, "scoring": 0.1, "chain": 0.1, "idle": 0.1},
+        "disk_bytes": {"total": 9},
         "machine": {"cpus": 2},
         "versions": {"python": "3.11"},
-    }
+    }  # fmt: skip
     json.dumps(summary, allow_nan=False)
 
 
-def test_heldout_losses_of_the_caller_take_precedence():
-    neurons = build_summary(History(small_run()), heldout={"M1": 4.5, "M2": math.inf})["neurons"]
-    assert [neuron["heldout_loss"] for neuron in neurons] == [None, None, 4.5, None]
+def test_loss_and_heldout_loss_are_two_numbers():
+    """`loss` is what the validators' scores say, in the view, the plots, the tables; `heldout_loss` is measured at the end."""
+    of = {
+        n["hotkey"]: (n["loss"], n["heldout_loss"])
+        for n in build_summary(History(small_run()), heldout={"M1": 4.5})["neurons"]
+    }
+    assert of == {"O": (None, None), "V1": (None, None), "M1": (5.0, 4.5), "M2": (None, None)}
+    of = {n["hotkey"]: (n["loss"], n["heldout_loss"]) for n in build_summary(History(small_run()))["neurons"]}
+    assert of["M1"] == (5.0, None)
+
+
+def test_disk_use_by_part_and_the_setting_that_bounds_it(tmp_path):
+    for name, size in (
+        ("checkpoints/round-000001/a", 30_000_000), ("evidence/v.jsonl", 1_200_000), ("chain/log", 300_000),
+        ("journal.sqlite-wal", 400_000), ("events.jsonl", 50_000), ("report.html", 999), ("neurons.csv", 999),
+    ):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+    (tmp_path / "link").symlink_to(tmp_path / "checkpoints")
+    used = disk_use(tmp_path)
+    assert used == {
+        "checkpoints": 30_000_000, "evidence": 1_200_000, "chain": 700_000, "other": 50_000, "total": 31_950_000,
+    }  # fmt: skip
+    assert disk_sentence(used) == (
+        "32 MB: checkpoints 30 MB (miners.checkpoint_every), evidence 1.2 MB (validators.evidence_segments), "
+        "chain 0.7 MB (rounds), other 0.1 MB"
+    )
+    assert disk_sentence({}) == ""
 
 
 def test_a_run_without_any_event_has_a_summary():

@@ -20,9 +20,8 @@ from raytensor.telemetry import events
 from raytensor.telemetry.console import Console
 from raytensor.telemetry.event_log import EventLog, read_events
 from raytensor.telemetry.metrics import Meters
-from raytensor.telemetry.report import write_report
 from raytensor.telemetry.runfolder import RunFolder, new_name
-from raytensor.telemetry.summary import build_summary
+from raytensor.telemetry.summary import build_summary, disk_use
 
 HELP = """usage: raytensor run [group=choice] [key=value] ...
 
@@ -83,6 +82,8 @@ def play(cfg: config.RunConfig) -> int:
                     f"report: raytensor report {folder.path}\ngo on:  raytensor run name={name} resume=auto (and the settings you gave)"
                 )
             else:
+                from raytensor.telemetry.report import write_report  # matplotlib loads after the first line
+
                 write_report(folder.path)
     return 0 if reason == "finished" else 130
 
@@ -121,7 +122,7 @@ def _rounds(
 
 
 def _sum_up(folder: RunFolder, console: Console, heldout: dict[str, float | None] | None) -> None:
-    summary = build_summary(console.history, name=folder.name, heldout=heldout)
+    summary = build_summary(console.history, name=folder.name, heldout=heldout, disk_bytes=disk_use(folder.path))
     folder.write_summary(summary)
     console.finish(summary)
 

@@ -1,145 +1,150 @@
 """report.html of a sweep: one page that needs nothing else, in the look of a run's report.
 
-In: the ranked trials. Out: the page, with learning curves and, for each setting, loss against it. The same trials give
+In: the ranked trials. Out: the page, with learning curves and, for each setting, the loss against it. The same trials give
 the same bytes, but for the seconds that they took.
 """
 
 from __future__ import annotations
 
-import html
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raytensor import config
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from raytensor import config, disk
 from raytensor.config.sweep import SweepConfig
 from raytensor.jobs.sweep.outcome import DIVERGED, FAILED, FINISHED, STOPPED, TrialOutcome, table
-from raytensor.telemetry.page import CSS
-from raytensor.telemetry.runfolder import write_text
+from raytensor.telemetry import page
+from raytensor.telemetry.plots import COLOURS, drawn, whole_numbers
 from raytensor.telemetry.views import minutes
 
 MAX_LINES = 64
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+NAMED = 5  # trials with a colour and a name of their own among the learning curves
 
 
 def write_report(
     folder: Path, cfg: SweepConfig, trials: Sequence[TrialOutcome], keys: Sequence[str], command: str, wall_s: float
 ) -> Path:
     """Write `report.html`; `trials` best first, `keys` what they varied, `command` runs the best."""
-    name, best = html.escape(folder.name), trials[0]
-    counts = {
-        status: sum(trial.status == status for trial in trials) for status in (FINISHED, STOPPED, DIVERGED, FAILED)
-    }
+    best, counts = trials[0], Counter(trial.status for trial in trials)
     facts = [
         ("best", f"trial {best.number}: {' '.join(best.overrides)}"),
         ("its held-out loss", f"{best.loss:.4f} nats per token after {best.rounds} rounds"),
         ("run it", command),
-        ("trials", ", ".join(f"{count} {status}" for status, count in counts.items() if count)),
+        (
+            "trials",
+            ", ".join(f"{counts[name]} {name}" for name in (FINISHED, STOPPED, DIVERGED, FAILED) if counts[name]),
+        ),
         ("ranked by", "held-out loss" if cfg.rank_by == "heldout_loss" else "incentive that they earn side by side"),
         ("search", f"{cfg.search.method}, {cfg.scheduler.kind}, {cfg.rounds} rounds of {cfg.profile.steps} steps"),
         ("time", f"{minutes(wall_s)}; {sum(trial.wall_s for trial in trials):.0f} s of training"),
     ]
-    figures = "\n".join(
-        f"<figure><figcaption>{html.escape(title)}</figcaption>\n{drawn}\n</figure>"
-        for title, drawn in draw(trials, keys).items()
-    )
-    definitions = "".join(
-        f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd></div>" for label, value in facts
-    )
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<title>{name} · RayTensor</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n<main>\n'
-        f"<header><h1>{name}</h1><p>{len(trials)} trials, seed {cfg.seed}.</p></header>\n<dl>{definitions}</dl>\n"
-        f'<section class="plots">\n{figures}\n</section>\n<section><h2>Trials</h2><div class="scroll">{_table(table(trials, keys))}</div></section>\n'
-        f"<details><summary>Configuration</summary><pre>{html.escape(config.to_yaml(cfg))}</pre></details>\n</main>\n</body>\n</html>\n"
-    )
-    write_text(folder / "report.html", page)
+    head, *rows = table(trials, keys)
+    parts = [
+        page.facts(facts),
+        page.plots(draw(trials, keys)),
+        page.bullets("Why nothing was paid", why_unpaid(trials)),
+        page.bullets("Failed trials", [f"trial {one.number}: {one.error}" for one in trials if one.status == FAILED]),
+        page.table("Trials", head, rows, words=("status",)),
+        page.configuration(config.to_yaml(cfg)),
+    ]
+    disk.write_text(folder / "report.html", page.page(folder.name, f"{len(trials)} trials, seed {cfg.seed}.", parts))
     return folder / "report.html"
 
 
+def why_unpaid(trials: Sequence[TrialOutcome]) -> list[str]:
+    """A line for the trials that took part in the ranking by incentive and earned nothing."""
+    nothing = [str(trial.number) for trial in trials if trial.incentive == 0.0]
+    if not nothing:
+        return []
+    why = "their scores are not above the mechanism's baseline, or too little of the validators' stake gives them a weight"
+    return [f"trials {', '.join(nothing)}: {why}"]
+
+
 def draw(trials: Sequence[TrialOutcome], keys: Sequence[str]) -> dict[str, str]:
-    """{title: SVG}: learning curves, then the loss against each setting."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    from raytensor.telemetry.plots import STYLE, svg
-
-    out = {}
-    with matplotlib.rc_context(STYLE):
-        for title, plot, key in [
-            ("Held-out loss by round", _curves, ""),
-            *((f"Held-out loss against {key}", _against, key) for key in keys),
-        ]:
-            figure = Figure(figsize=(4.1, 3.3), layout="constrained")
-            FigureCanvasSVG(figure)
-            if plot(figure, trials, key):
-                out[title] = svg(figure, title)
-    return out
+    """{title: SVG}: learning curves, then the loss against each setting, of all trials after the same round."""
+    plots = {"Held-out loss by round": drawn("Held-out loss by round", lambda figure: _curves(figure, trials))}
+    number = _common_round(trials)
+    for key in keys:
+        title = f"Held-out loss after round {number} against {key}"
+        plots[title] = drawn(title, lambda figure, key=key: _against(figure, trials, key, number))
+    return {title: svg for title, svg in plots.items() if svg}
 
 
-def _curves(figure: Any, trials: Sequence[TrialOutcome], key: str) -> bool:
-    from matplotlib.ticker import MaxNLocator
+def _common_round(trials: Sequence[TrialOutcome]) -> int:
+    """The newest round after which every trial that has a loss at all was measured; 0 for none."""
+    rounds = [set(trial.heldout) for trial in trials if trial.heldout]
+    return max(set.intersection(*rounds), default=0) if rounds else 0
 
-    from raytensor.telemetry.plots import COLOURS
 
-    seen = [trial for trial in trials if trial.heldout][:MAX_LINES]
+def _curves(figure: Figure, trials: Sequence[TrialOutcome]) -> bool:
+    seen = [trial for trial in trials if trial.heldout]
     if not seen:
         return False
-    axes = figure.add_subplot(xlabel="round", ylabel="loss (nats per token)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for place, trial in reversed(list(enumerate(seen))):
-        look = (
-            {"color": COLOURS[place], "zorder": 3}
-            if place < 5
-            else {"color": COLOURS[8], "alpha": 0.5, "linewidth": 1.0}
-        )
-        axes.plot(
-            list(trial.heldout),
-            list(trial.heldout.values()),
-            marker="o",
-            markersize=3,
-            label=f"trial {trial.number}" if place < 5 else None,
-            **look,
-        )
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=5, handlelength=1.2, columnspacing=1.0)
+    axes = figure.add_subplot(xlabel="round", ylabel="held-out loss (nats per token)")
+    whole_numbers(axes.xaxis)
+    others = {"color": COLOURS[8], "alpha": 0.5, "linewidth": 1.0}
+    for place, trial in reversed(list(enumerate(seen[:MAX_LINES]))):
+        look: dict[str, Any] = {"color": COLOURS[place], "zorder": 3} if place < NAMED else others
+        name = f"trial {trial.number}" if place < NAMED else None
+        axes.plot(list(trial.heldout), list(trial.heldout.values()), marker="o", markersize=3, label=name, **look)
+    handles, labels = (found[::-1] for found in axes.get_legend_handles_labels())
+    if len(seen) > NAMED:
+        handles += axes.plot([], [], **others)
+        labels.append(f"{min(len(seen), MAX_LINES) - NAMED} others")
+    if len(seen) > MAX_LINES:
+        handles += axes.plot([], [], linestyle="")
+        labels.append(f"{len(seen) - MAX_LINES} not drawn")
+    if len(seen) < len(trials):
+        handles += axes.plot([], [], linestyle="")
+        labels.append("no loss: trial " + ", ".join(str(trial.number) for trial in trials if not trial.heldout))
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=1.2, columnspacing=1.0)
     return True
 
 
-def _against(figure: Any, trials: Sequence[TrialOutcome], key: str) -> bool:
-    from raytensor.telemetry.plots import COLOURS
-
-    points = [
-        (dict(item.split("=", 1) for item in trial.overrides).get(key), trial)
-        for trial in trials
-        if trial.loss is not None
-    ]
-    points = [(text, trial) for text, trial in points if text is not None]
-    if not points:
+def _against(figure: Figure, trials: Sequence[TrialOutcome], key: str, number: int) -> bool:
+    """The losses after round `number` against the setting with which that round was trained."""
+    points = [(_setting(trial, key, number), trial) for trial in trials if number in trial.heldout]
+    found = [(text, trial) for text, trial in points if text is not None]
+    if not found:
         return False
-    axes = figure.add_subplot(xlabel=key, ylabel="loss (nats per token)")
+    axes = figure.add_subplot(xlabel=key, ylabel="held-out loss (nats per token)")
+    values: list[Any] = [text for text, _ in found]
     try:
-        values: list[Any] = [float(text) for text, _ in points]
+        values = [float(text) for text in values]
+    except ValueError:
+        pass  # names
+    else:
         if min(values) > 0 and max(values) > 8 * min(values):
             axes.set_xscale("log")
-    except ValueError:  # names
-        values = [text for text, _ in points]
-    for status, colour in ((FINISHED, COLOURS[0]), (STOPPED, COLOURS[8])):
+            _plain_labels(axes.xaxis, values)
+        elif all(value == int(value) for value in values):
+            whole_numbers(axes.xaxis)
+    for status, colour in ((FINISHED, COLOURS[0]), (STOPPED, COLOURS[8]), (DIVERGED, COLOURS[5]), (FAILED, COLOURS[3])):
         chosen = [
-            (value, trial.loss) for value, (_, trial) in zip(values, points, strict=True) if trial.status == status
+            (value, trial.heldout[number])
+            for value, (_, trial) in zip(values, found, strict=True)
+            if trial.status == status
         ]
         if chosen:
             axes.scatter(*zip(*chosen, strict=True), s=26, color=colour, label=status, clip_on=False)
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=4)
     return True
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
-    lines = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    return (
-        "<table><thead><tr>"
-        + "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-        + f"</tr></thead>\n<tbody>\n{lines}\n</tbody></table>"
-    )
+def _setting(trial: TrialOutcome, key: str, number: int) -> str | None:
+    """The setting with which a trial trained a round; it may have changed while it trained (PBT)."""
+    newest = [items for after, items in trial.lineage if after < number]
+    return dict(item.split("=", 1) for item in newest[-1]).get(key) if newest else None
+
+
+def _plain_labels(axis: Axis, values: Sequence[float]) -> None:
+    """0.001, not a power in math text, of which an SVG without math shows the source."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    if max(values) < 100 * min(values):  # a scale with few powers of ten: mark the values themselves
+        axis.set_ticks(sorted(set(values))[:: max(1, len(set(values)) // 5)])
