@@ -11,6 +11,7 @@
     │   ├── FateUnknown                   an extrinsic was sent and no answer came; it may be on the chain
     │   ├── ChainRefused                  the chain said no; carries the error's name and the action
     │   └── WalletError                   a key file is missing, unreadable, encrypted or of the wrong role
+    ├── MechanismError                    a mechanism's own code failed; says the error, its file and line
     ├── WireError                         a request or an answer that was turned down; its tree is in wire/errors.py
     ├── DataError                         a corpus, tokenizer or checkpoint that can't be read
     │   └── DamagedCheckpoint             it is missing, cut off or changed since it was written; an older one may be whole
@@ -94,6 +95,10 @@ class ChainRefused(ChainError):
 
 class WalletError(ChainError):
     """A key that can't be used."""
+
+
+class MechanismError(RayTensorError):
+    """The code of a mechanism raised, or returned what its contract does not allow. The text has the file and the line."""
 
 
 class WireError(RayTensorError):

@@ -27,6 +27,7 @@ class Reason(str, enum.Enum):
     CRASHED = "crashed"  # the item ended the actor that worked on it, on every actor that tried it
     ERROR = "error"  # the work raised; `detail` says what
     CANCELLED = "cancelled"  # the run stopped first
+    MECHANISM = "mechanism"  # the mechanism's own code failed on the answer; never the miner's fault
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ PURE = [
     "validators/scoreboard.py",
 ]
 # The embedded chain is an endpoint: only its launcher and its command are imported.
-DEVNET_CALLERS = {"jobs/run/network.py", "cli.py"}
+DEVNET_CALLERS = {"jobs/run/chain_start.py", "cli.py"}
 
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -15,9 +15,10 @@ from raytensor.data import assign
 from raytensor.data.text import Text, unigram
 from raytensor.mechanisms.base import Ask, Item
 from raytensor.mechanisms.collab import CollabMechanism
+from raytensor.mechanisms.collab.judge import first_model
 from raytensor.mechanisms.collab.store import Store
 from raytensor.mechanisms.evidence import Evidence, State, advance, gather
-from raytensor.miners.collaborator import Collaborator, first_model
+from raytensor.miners.collaborator import Collaborator
 from raytensor.training.recipe import Recipe
 from raytensor.types import Failure, Reason, Submission, Task
 
@@ -166,7 +167,8 @@ class Play:
         """The evidence of one window, and whose updates went into the shared model."""
         asked, answers = self.answers(victim)
         evidence = self.evidence(asked, answers)
-        chosen = self.mechanism.advance_model(self.state, evidence, answers)
+        self.mechanism.after_round(self.state, evidence, answers)
+        chosen = self.mechanism.chosen(self.state, evidence)
         self.state = advance(self.mechanism, self.state, evidence)
         self.number += 1
         return evidence, chosen

@@ -11,17 +11,14 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from raytensor.types import Failure, Reason, Score, Value
-
-if TYPE_CHECKING:
-    from raytensor.mechanisms.base import Mechanism
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one validator thinks of one subnet. Never changed; `Mechanism.reduce` makes a new one.
+    """One validator's opinion of one subnet. Never changed; `Mechanism.reduce` makes a new one.
 
     round   newest round that was reduced; -1 before the first.
     miners  by hotkey: named numbers, words or lists of numbers.
@@ -43,10 +40,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that one round of one validator says about the miners. Made by `gather`.
+    """Everything that one round of one validator shows about the miners. Made by `gather`.
 
-    results   by (hotkey, task id); a `Failure` here is the miner's own and may cost it.
-    unjudged  failures that were not the miner's: kept for the record, never counted.
+    results   sorted by (hotkey, task id); a `Failure` here is the miner's own and may lower its score.
+    unjudged  failures that were not the miner's: logged, never counted.
     gone      hotkeys that have left the subnet since the round before; their state is dropped.
     """
 
@@ -66,6 +63,14 @@ class Evidence:
         return [result for result in self.results if isinstance(result, Failure)]
 
 
+class Reducer(Protocol):
+    """The half of a mechanism that turns evidence into weights; see `base.Mechanism`."""
+
+    def reduce(self, state: State, evidence: Evidence) -> State: ...
+
+    def weights(self, state: State) -> dict[str, float]: ...
+
+
 def gather(
     netuid: int,
     validator: str,
@@ -78,16 +83,16 @@ def gather(
     """The evidence of a round, whatever the order in which results came.
 
     results   by task id.
-    answered  task ids of the questions whose answer reached the scorers. A failure after that is a fault of ours, unless
-              it says MALFORMED; so is every failure when nobody at all answered, and every CANCELLED.
+    answered  task ids of the questions whose answer reached the scorers. A failure after that is a fault of ours unless
+              it is MALFORMED; so is every failure when no miner at all answered, and every CANCELLED or MECHANISM.
     """
-    came = set(answered)
+    reached = set(answered)
 
     def ours(task_id: str) -> bool:
         failed = results[task_id]
         if not isinstance(failed, Failure) or failed.reason is Reason.MALFORMED:
             return False
-        return not came or task_id in came or failed.reason is Reason.CANCELLED
+        return not reached or task_id in reached or failed.reason in (Reason.CANCELLED, Reason.MECHANISM)
 
     order = sorted(results, key=lambda task_id: (results[task_id].hotkey, task_id))
     judged = tuple(results[task_id] for task_id in order if not ours(task_id))
@@ -95,8 +100,8 @@ def gather(
     return Evidence(netuid, validator, round, judged, unjudged, tuple(sorted(gone)))
 
 
-def advance(mechanism: Mechanism, state: State, evidence: Evidence) -> State:
-    """The state after a round: those that left are dropped, then the mechanism reduces. Pure, as replay needs it."""
+def advance(mechanism: Reducer, state: State, evidence: Evidence) -> State:
+    """The state after a round: hotkeys that left are dropped, then the mechanism reduces. Pure, as replay needs it."""
     assert evidence.round > state.round, f"round {evidence.round} after round {state.round}"
     left = dataclasses.replace(
         state, miners={hotkey: values for hotkey, values in state.miners.items() if hotkey not in set(evidence.gone)}

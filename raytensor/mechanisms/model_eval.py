@@ -33,7 +33,7 @@ from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import ConfigError, DataError
 from raytensor.mechanisms import ranking
-from raytensor.mechanisms.base import Ask, Item
+from raytensor.mechanisms.base import Ask, Item, Mechanism
 from raytensor.mechanisms.constraints import constrain
 from raytensor.mechanisms.evidence import Evidence, State
 from raytensor.mechanisms.sequential import CROWNED, OPEN, TURNED_DOWN, Duel, for_crown, for_turning_down, verdict
@@ -65,8 +65,10 @@ class Trial:
     probe_seed: str
 
 
-class ModelEvalMechanism:
-    """Checkpoints. Made as `base.Mechanism` says; its settings are `cfg.model_eval`."""
+class ModelEvalMechanism(Mechanism):
+    """Checkpoints. Constructed as `base.Mechanism` says; its settings are `cfg.model_eval`."""
+
+    asks_for_files = True
 
     def __init__(
         self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0

@@ -32,7 +32,7 @@ from raytensor import config
 from raytensor.data.text import Text
 from raytensor.mechanisms import coalition, questions
 from raytensor.mechanisms import learned_router as gate
-from raytensor.mechanisms.base import Ask, Item, Sealed
+from raytensor.mechanisms.base import Ask, Item, Mechanism, Sealed
 from raytensor.mechanisms.coalition import effective_parameters
 from raytensor.mechanisms.constraints import constrain
 from raytensor.mechanisms.evidence import Evidence, State
@@ -40,7 +40,7 @@ from raytensor.mechanisms.losses import KINDS, distributions, fault
 from raytensor.types import Failure, Reason, Response, Score, Task, Value
 
 
-class QueryMechanism:
+class QueryMechanism(Mechanism):
     """Questions about text. Made as `base.Mechanism` says; its settings are `cfg.query`."""
 
     def __init__(

@@ -32,21 +32,6 @@ LAZY_SHARE = 5  # a lazy miner does every fifth step
 SCALE = {"sign_flip": -10.0, "huge": 1e6}
 
 
-def first_model(rule: Collab, vocab_size: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """The arrays and the description that a `Store` is created with: equal for equal arguments."""
-    described = {
-        "name": rule.model,
-        "hidden": rule.hidden,
-        "layers": rule.layers,
-        "heads": rule.heads,
-        "vocab_size": vocab_size,
-        "seq_len": rule.seq_len,
-        "seed": seed,
-    }
-    model = build(ModelSpec(**described))
-    return {name: p.detach().float().numpy() for name, p in model.named_parameters()}, described
-
-
 class Collaborator:
     """The training of one identity.
 

@@ -1,10 +1,10 @@
-"""Many subnets, each validated in a thread of its own; one that fails stops alone and is tried again later.
+"""Many subnets, each validated in a thread; one that fails rests alone and is tried again later.
 
-In: what is known of each subnet's clock and metagraph (`Clock`), a way to ask, the scorers' desk. Out: rounds, faults and
-weights that are due, through callbacks, and a `Row` for each subnet at any time.
+In: each subnet's clock and metagraph (`Clock`), and a way to open its validator. Out: rounds, faults and due weights,
+through callbacks, and a `SubnetRow` for each subnet at any time.
 A subnet plays `rounds_per_tempo` rounds in a tempo. Weights of the last good round are due `margin_blocks` before the
-epoch, once an epoch; a subnet whose last round failed has none, so nothing that an error made goes on the chain.
-Waits for: nothing in `tick`. A subnet's thread that is stuck beyond its limit is left behind, and a new one is started.
+epoch, once per epoch. A subnet whose last round failed has none, so an error's weights never reach the chain.
+Waits for: nothing in `tick`. A thread that exceeds its limit is abandoned, and a new one is started.
 Knows nothing of the chain or of terminals.
 """
 
@@ -17,28 +17,48 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from raytensor.errors import RayTensorError
 from raytensor.types import Commit, Metagraph, Weights
-from raytensor.validators.round import RoundResult, SubnetValidator
-from raytensor.validators.scorer_service import ScorerService
-from raytensor.validators.transport import MinerTransport
+from raytensor.validators.round import RoundResult
 
 log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
-    """What the operator must know of a subnet now. metagraph: None while there is none that is fresh enough."""
+    """What is known of a subnet now. metagraph: None while there is none that is fresh enough. trouble: why not, or ""."""
 
-    block: int
-    tempo: int
-    next_epoch: int
-    metagraph: Metagraph | None
-    commits: Mapping[str, Commit]
-    trouble: str
+    @property
+    def block(self) -> int: ...
+    @property
+    def tempo(self) -> int: ...
+    @property
+    def next_epoch(self) -> int: ...
+    @property
+    def metagraph(self) -> Metagraph | None: ...
+    @property
+    def commits(self) -> Mapping[str, Commit]: ...
+    @property
+    def trouble(self) -> str: ...
+
+
+class Validator(Protocol):
+    """A `SubnetValidator`, as its thread uses it."""
+
+    def play(
+        self, metagraph: Metagraph, interrupted: Callable[[], bool], commits: Mapping[str, Commit] | None
+    ) -> RoundResult | None: ...
+
+    def weights(self, block: int) -> list[Weights]: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Pace:
-    """When rounds are played, when weights are due, and how long a subnet that failed rests."""
+    """When rounds are played, when weights are due, and how long a subnet that failed rests.
+
+    rounds  after which a subnet is done; None: never.
+    """
 
     rounds_per_tempo: int = 3
     margin_blocks: int = 20
@@ -57,8 +77,8 @@ class Pace:
 
 
 @dataclass
-class Row:
-    """A subnet as a person wants to see it. state: starting | waiting | asking | failed | stuck | done."""
+class SubnetRow:
+    """A subnet's status for a view. state: starting | waiting | asking | failed | stuck | done."""
 
     netuid: int
     state: str = "starting"
@@ -71,45 +91,50 @@ class Row:
 
 
 class SubnetLoop:
-    """The thread of one subnet. make: opens its state; called again after a failure, so that nothing half done stays."""
+    """The thread of one subnet.
+
+    make      opens its validator; called again after a failure, so no state of a failed round is kept.
+    on_round  is called with each round's result.
+    on_fault  is called with (netuid, cause, seconds of rest).
+    """
 
     def __init__(
         self,
         netuid: int,
-        make: Callable[[], SubnetValidator],
+        make: Callable[[], Validator],
         pace: Pace,
-        transport: MinerTransport,
-        desk: ScorerService,
         clock: Callable[[], Clock],
+        *,
+        on_round: Callable[[RoundResult], None] = lambda result: None,
+        on_fault: Callable[[int, str, float], None] = lambda netuid, cause, rest_s: None,
     ) -> None:
-        self.row = Row(netuid)
-        self._make, self._pace, self._transport, self._desk, self._clock = make, pace, transport, desk, clock
+        self.row = SubnetRow(netuid)
+        self._make, self._pace, self._clock = make, pace, clock
+        self._on_round, self._on_fault = on_round, on_fault
         self._stop = threading.Event()
         self._generation = 0
-        self._busy_since: float | None = None
+        self.busy_since: float | None = None  # monotonic time at which the present round, or the opening, began
         self._good: list[Weights] = []  # of the last good round
-        self._handed_for = 0  # epoch block for which weights were handed in
-        self._handed_rounds = 0  # rounds that were played then
-        self.on_round: Callable[[RoundResult], None] = lambda result: None
-        self.on_fault: Callable[[int, str, float], None] = lambda netuid, cause, rest_s: None
+        self._handed_for = 0  # epoch block for which weights were handed over
+        self._handed_rounds = 0  # rounds that had been played by then
 
     def start(self) -> None:
+        """Start the thread, or one that replaces it."""
         self._generation += 1
-        threading.Thread(
-            target=self._run, args=(self._generation,), name=f"subnet-{self.row.netuid}", daemon=True
-        ).start()
+        name = f"subnet-{self.row.netuid}"
+        threading.Thread(target=self._run, args=(self._generation,), name=name, daemon=True).start()
 
     def stop(self) -> None:
+        """End the thread soon; an unfinished round is abandoned."""
         self._stop.set()
 
     def due(self, clock: Clock) -> list[Weights]:
-        """The weights that are to be handed in now; each epoch's only once, and those of the last round of all."""
+        """The weights to hand over now: once per epoch, and those of the last round of all."""
         good = list(self._good)
         if not good or not clock.tempo:
             return []
-        in_margin = (
-            clock.next_epoch - clock.block <= self._pace.margin(clock.tempo) and clock.next_epoch > self._handed_for
-        )
+        blocks_left = clock.next_epoch - clock.block
+        in_margin = blocks_left <= self._pace.margin(clock.tempo) and clock.next_epoch > self._handed_for
         last = self.row.state == "done" and self._handed_rounds < self.row.rounds
         if not in_margin and not last:
             return []
@@ -118,45 +143,46 @@ class SubnetLoop:
         self._handed_rounds, self.row.handed_at_block = self.row.rounds, clock.block
         return good
 
-    def look_after(self) -> None:
-        """A thread that is stuck is left behind: what it does from now on counts for nothing."""
-        since = self._busy_since
+    def check_stuck(self) -> None:
+        """Replace a thread that exceeds its limit; the results of the old one are ignored."""
+        since = self.busy_since
         if since is not None and time.monotonic() - since > self._pace.round_limit_s:
-            self._busy_since = None
-            self._failed(f"a round was not through within {self._pace.round_limit_s:g} s")
+            self.busy_since = None
+            self._failed(f"a round did not end within {self._pace.round_limit_s:g} s")
             self.row.state = "stuck"
             self.start()
 
-    # The thread
+    # ------------------------------------------------------------------------------------------------ the thread
 
-    def _over(self, generation: int) -> bool:
+    def _ended(self, generation: int) -> bool:
         return self._stop.is_set() or generation != self._generation
 
     def _run(self, generation: int) -> None:
-        while not self._over(generation):
+        while not self._ended(generation):
             self._rest(generation)
-            validator: SubnetValidator | None = None
+            validator: Validator | None = None
             try:
-                if self._over(generation):
+                if self._ended(generation):
                     return
-                self._busy_since = time.monotonic()
+                self.busy_since = time.monotonic()
                 validator = self._make()
-                self._busy_since = None
-                self._play(generation, validator)
+                self.busy_since = None
+                self._play_rounds(generation, validator)
                 return
-            except Exception as error:  # the supervisor's edge: this subnet rests, the others go on
+            except Exception as error:  # the supervisor's edge: this subnet rests, the others continue
                 if generation != self._generation:
                     return
-                log.exception("subnet %d failed", self.row.netuid)
-                self._busy_since = None
-                self._failed(f"{type(error).__name__}: {error}")
+                ours = isinstance(error, RayTensorError)  # its text is the cause already
+                log.error("subnet %d failed: %s", self.row.netuid, error, exc_info=not ours)
+                self.busy_since = None
+                self._failed(str(error) if ours else f"{type(error).__name__}: {error}")
             finally:
                 if validator is not None:
                     validator.close()
 
-    def _play(self, generation: int, validator: SubnetValidator) -> None:
+    def _play_rounds(self, generation: int, validator: Validator) -> None:
         next_block = 0
-        while not self._over(generation):
+        while not self._ended(generation):
             clock = self._clock()
             if self._pace.rounds is not None and self.row.rounds >= self._pace.rounds:
                 self.row.state = "done"
@@ -166,23 +192,27 @@ class SubnetLoop:
                 continue
             elif clock.metagraph is not None and clock.block >= next_block:
                 next_block = clock.block + self._pace.between_rounds(clock.tempo)
-                self.row.state = "asking"
-                self._busy_since = time.monotonic()
-                result = validator.play(
-                    clock.metagraph, self._transport, self._desk, lambda: self._over(generation), clock.commits
-                )
-                if generation != self._generation:
+                if not self._play(generation, validator, clock.metagraph, clock.commits):
                     return
-                self._busy_since = None
-                if result is None:
-                    return
-                self._good = validator.weights(clock.metagraph.block)
-                self.row.last, self.row.failures, self.row.cause = result, 0, ""
-                self.row.rounds += 1
-                self.row.state = "waiting"
-                self.on_round(result)
                 continue
             self._stop.wait(0.2)
+
+    def _play(self, generation: int, validator: Validator, metagraph: Metagraph, commits: Mapping[str, Commit]) -> bool:
+        """Play one round; False when the thread is to end."""
+        self.row.state = "asking"
+        self.busy_since = time.monotonic()
+        result = validator.play(metagraph, lambda: self._ended(generation), commits)
+        if generation != self._generation:
+            return False
+        self.busy_since = None
+        if result is None:
+            return False
+        self._good = validator.weights(metagraph.block)
+        self.row.last, self.row.failures, self.row.cause = result, 0, ""
+        self.row.rounds += 1
+        self.row.state = "waiting"
+        self._on_round(result)
+        return True
 
     def _failed(self, cause: str) -> None:
         self._good = []
@@ -190,38 +220,40 @@ class SubnetLoop:
         rest_s = min(pace.backoff_most_s, pace.backoff_s * 2.0 ** min(row.failures, 30))
         row.failures += 1
         row.state, row.cause, row.retry_at = "failed", cause, time.time() + rest_s
-        self.on_fault(row.netuid, cause, rest_s)
+        self._on_fault(row.netuid, cause, rest_s)
 
     def _rest(self, generation: int) -> None:
-        while time.time() < self.row.retry_at and not self._over(generation):
+        while time.time() < self.row.retry_at and not self._ended(generation):
             self._stop.wait(min(0.5, max(0.01, self.row.retry_at - time.time())))
 
 
 class Operator:
-    """All subnets. hand_in: given the weights that are due; must not wait."""
+    """All subnets. hand_over: is called with the weights that are due; it must not block."""
 
     def __init__(
-        self, subnets: Sequence[SubnetLoop], clock_of: Callable[[int], Clock], hand_in: Callable[[list[Weights]], Any]
+        self, subnets: Sequence[SubnetLoop], clock_of: Callable[[int], Clock], hand_over: Callable[[list[Weights]], Any]
     ) -> None:
         self.subnets = list(subnets)
-        self._clock_of, self._hand_in = clock_of, hand_in
+        self._clock_of, self._hand_over = clock_of, hand_over
 
     def start(self) -> None:
+        """Start the threads of all subnets."""
         for subnet in self.subnets:
             subnet.start()
 
     def tick(self) -> list[Weights]:
-        """Look after everyone once; the weights that were handed in."""
+        """Replace stuck threads and hand over the weights that are due; returns these."""
         due: list[Weights] = []
         for subnet in self.subnets:
-            subnet.look_after()
+            subnet.check_stuck()
             due += subnet.due(self._clock_of(subnet.row.netuid))
         if due:
-            self._hand_in(due)
+            self._hand_over(due)
         return due
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SubnetRow]:
+        """The status of every subnet."""
         return [subnet.row for subnet in self.subnets]
 
     @property
@@ -230,6 +262,6 @@ class Operator:
         return all(row.state == "done" for row in self.rows)
 
     def stop(self) -> None:
-        """End the threads; a round that is not through does not count."""
+        """End the threads; unfinished rounds are abandoned."""
         for subnet in self.subnets:
             subnet.stop()

@@ -1,37 +1,59 @@
-"""One subnet, validated by any number of hotkeys: rounds of questions, evidence, scores, weights.
+"""The round: validators of one subnet ask miners, have the answers scored, and make weights.
 
-    metagraph -> questions -> miners -> scorers -> evidence log -> score boards -> weights
+    Ask -> Task -> transport -> Response | Submission | Failure -> scorers -> Score | Failure
+        -> evidence log -> score board -> weights
 
-In: a metagraph, a way to ask, the scorers' desk. Out: `RoundResult`, and `weights` for whoever hands them in.
-State is a folder of its own, a log and a board for each hotkey; a restart goes on with every miner's score.
-Waits for: the miners and the scorers, each with a time-out. Knows nothing of clocks, of the chain or of other subnets.
+In: one `Ask` for each validator, a `MinerTransport`, the scorers. Out: a `RoundResult`; evidence and boards are in `Records`.
+Every job that validates plays this round: `validate` with the wire, `run` with its own miners, and sweeps in memory.
+Waits for: the miners, each until its deadline; the scorers, at most their `patience_s` since the last result.
+Bounds: at most `MAX_WAITING_BYTES` of files wait for scorers; until then more are asked for.
+Knows nothing of clocks, of the chain or of other subnets.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from raytensor.data.text import Text
+from raytensor.errors import MechanismError
 from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.evidence import gather
-from raytensor.types import Commit, Failure, Metagraph, Promises, Score, Submission, Task, Weights
-from raytensor.validators.evidence_log import EvidenceLog, Keep, replay
-from raytensor.validators.scoreboard import ScoreBoard
-from raytensor.validators.scorer import MechanismSpec
-from raytensor.validators.scorer_service import ScorerService
-from raytensor.validators.transport import MinerTransport
+from raytensor.mechanisms.guard import Guard
+from raytensor.types import Failure, Metagraph, Reason, Score, Submission, Task
+from raytensor.validators.records import Records
+from raytensor.validators.scorer_service import Scorers, Session
+from raytensor.validators.transport import Answer, MinerTransport
 
-HELD_BYTES = 2**30  # of files of one subnet that lie with the scorers; until then more are downloaded
+MAX_WAITING_BYTES = 2**30  # of the files of one round that wait for scorers
+
+
+@dataclass(frozen=True)
+class RoundParts:
+    """What the rounds of one subnet are played with. name: of the mechanism in the scorers."""
+
+    name: str
+    mechanism: Guard
+    text: Text
+    records: Records
+    transport: MinerTransport
+    scorers: Scorers
 
 
 @dataclass(frozen=True)
 class RoundResult:
-    """What a round came to. asked, answered, scored: questions; failures: {reason: number}."""
+    """The outcome of a round.
+
+    block                    of the chain that the questions were drawn from; 0 without a chain.
+    asked, answered, scored  numbers of questions.
+    failures                 {reason: number} of questions without a usable answer: the miners' failures.
+    unscored                 {cause: number} of answers that could not be scored; no miner's fault.
+    weights                  {validator: {hotkey: weight}}; empty in a round that makes none.
+    ask_s, score_s, wall_s   seconds until the last answer, from there to the last score, and in all.
+    """
 
     netuid: int
     round: int
@@ -42,164 +64,190 @@ class RoundResult:
     scored: int
     wall_s: float
     failures: Mapping[str, int] = field(default_factory=dict)
+    unscored: Mapping[str, int] = field(default_factory=dict)
+    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    ask_s: float = 0.0
+    score_s: float = 0.0
+
+    def counts(self) -> dict[str, Any]:
+        """The fields that an event of the round has, too, by name: what was played, and how many questions ended how."""
+        names = ("netuid", "round", "block", "miners", "asked", "answered", "scored", "failures")
+        return {name: getattr(self, name) for name in names}
 
 
-class SubnetValidator:
-    """name: of the rules at the scorers' desk. hotkeys: of the validators (ss58). folder: of the state. keep: of evidence.
+class _Answers:
+    """The questions of a round, what has been answered, and what each came to."""
 
-    Raises `ConfigError` for a mechanism that can't be loaded, `DataError` for a state that can't be read.
-    """
+    def __init__(self, questions: Mapping[str, tuple[Task, Any]]) -> None:
+        self.questions = questions
+        self.results: dict[str, Score | Failure] = {}
+        self.answered: dict[str, Submission | None] = {}  # None for an answer that is no file
+        self.asked_at = self.scored_at = time.monotonic()
 
-    def __init__(
-        self,
-        name: str,
-        netuid: int,
-        hotkeys: tuple[str, ...],
-        rules: MechanismSpec,
-        text: Text,
-        folder: Path,
-        score_limit_s: float,
-        keep: Keep = Keep(),
-    ) -> None:
-        self.name, self.netuid, self.hotkeys = name, netuid, hotkeys
-        self._text, self._folder, self._score_limit_s = text, folder, score_limit_s
-        self._mechanism = rules.load()
-        self.boards: dict[str, ScoreBoard] = {}
-        self._logs: dict[str, EvidenceLog] = {}
-        try:
-            for hotkey in hotkeys:
-                self._open(hotkey, rules, keep)
-        except BaseException:
-            self.close()
-            raise
+    def of(self, validator: str) -> dict[str, Score | Failure]:
+        """The results of one validator's questions, by task id."""
+        tasks = (task for task, _ in self.questions.values() if task.validator == validator)
+        return {task.task_id: self.results[task.task_id] for task in tasks}
 
-    def _open(self, hotkey: str, rules: MechanismSpec, keep: Keep) -> None:
-        """The newest saved board, then what the log has beyond it."""
-        board = ScoreBoard(self.netuid, hotkey, self._mechanism, rules.mechanism.path)
-        log = self._logs[hotkey] = EvidenceLog(
-            self._folder / hotkey / "evidence.jsonl", self.netuid, hotkey, rules, keep
-        )
-        board.restore(self._folder / hotkey / "board.json", now=time.time())
-        if board.state.round > log.last_round:  # a log that was removed
-            log.append_state(board.state)
-        board.state = replay(log.path, state=board.state).state
-        self.boards[hotkey] = board
+    def files(self, validator: str) -> dict[str, Submission]:
+        """The files that one validator was given, by the miner's hotkey."""
+        found = ((self.questions[task_id][0], file) for task_id, file in self.answered.items() if file is not None)
+        return {task.hotkey: file for task, file in found if task.validator == validator}
 
-    @property
-    def last_round(self) -> int:
-        """The newest round that any of the hotkeys has taken in; -1 before the first."""
-        return max(board.state.round for board in self.boards.values())
+    def failures(self) -> tuple[dict[str, int], dict[str, int]]:
+        """({reason: number} of what miners failed at, {cause: number} of answers that were not scored)."""
+        theirs, ours = Counter[str](), Counter[str]()
+        for task_id, result in self.results.items():
+            if isinstance(result, Score):
+                continue
+            if task_id in self.answered and result.reason is not Reason.MALFORMED:
+                ours[result.detail or result.reason.value] += 1
+            else:
+                theirs[result.reason.value] += 1
+        return dict(theirs), dict(ours)
+
+
+class Round:
+    """Plays rounds of one subnet, one after another. parts: shared by all of them."""
+
+    def __init__(self, parts: RoundParts) -> None:
+        self.parts = parts
 
     def play(
         self,
-        metagraph: Metagraph,
-        transport: MinerTransport,
-        desk: ScorerService,
-        stopped: Callable[[], bool] = lambda: False,
-        commits: Mapping[str, Commit] | None = None,
+        asks: Sequence[Ask],
+        metagraph: Metagraph | None = None,
+        *,
+        weigh: bool = True,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> RoundResult | None:
-        """One round: ask, score, log, reduce. None when `stopped` said so first: nothing of it counts then.
+        """One round: ask, score, log, reduce, weigh.
 
-        commits  by hotkey, as of the metagraph's block; only those of earlier blocks count, for its hash draws the questions.
+        asks         one for each validator, all of one round.
+        metagraph    where miners are reached; hotkeys that have left it lose their scores. None: nobody has left.
+        weigh        whether weights are made of it.
+        interrupted  called after each answer and at least twice a second; True abandons the round.
+
+        Returns None when the round was abandoned: nothing of it is kept. Raises `MechanismError` when the mechanism fails
+        as a whole, `TimeoutError` when no scorer works.
         """
-        started, number = time.monotonic(), self.last_round + 1
-        miners = self._miners(metagraph)
-        promises = Promises(metagraph.block, metagraph.block_hash, commits or {})
+        parts, started, first = self.parts, time.monotonic(), asks[0]
         questions: dict[str, tuple[Task, Any]] = {}
-        for hotkey, board in self.boards.items():
-            ask = Ask.at(promises, self.netuid, hotkey, number, miners)
-            questions.update(
-                {task.task_id: (task, sealed) for task, sealed in self._mechanism.tasks(ask, board.state, self._text)}
-            )
-        results, answered = self._ask_and_score(questions, metagraph, transport, desk, stopped)
-        if results is None or stopped():
+        for ask in asks:
+            state = parts.records.boards[ask.validator].state
+            made = parts.mechanism.tasks(ask, state, parts.text)
+            questions.update({task.task_id: (task, sealed) for task, sealed in made})
+        answers = _Answers(questions)
+        if not self._ask_and_score(answers, metagraph, interrupted) or interrupted():
             return None
-        present = set(metagraph.hotkeys)
-        for hotkey, board in self.boards.items():
-            mine = {task_id: results[task_id] for task_id, (task, _) in questions.items() if task.validator == hotkey}
-            gone = [miner for miner in board.state.miners if miner not in present]
-            evidence = gather(self.netuid, hotkey, number, mine, answered=answered & mine.keys(), gone=gone)
-            self._logs[hotkey].append(evidence)
-            board.update(evidence)
-            self._logs[hotkey].append_weights(number, board.weights())
-            board.save(self._folder / hotkey / "board.json", saved_at=time.time())
-            self._logs[hotkey].roll(board.state, number)
-        failures = Counter(one.reason.value for one in results.values() if isinstance(one, Failure))
+        self._refuse_broken(answers)
+        self._keep(first.round, asks, answers, None if metagraph is None else set(metagraph.hotkeys))
+        weights = parts.records.weigh(first.round) if weigh else {}
+        parts.records.end_round(first.round)
+        failures, unscored = answers.failures()
         return RoundResult(
-            self.netuid,
-            number,
-            metagraph.block,
-            len(miners),
-            len(questions),
-            len(answered),
-            sum(isinstance(one, Score) for one in results.values()),
-            time.monotonic() - started,
-            dict(failures),
+            netuid=first.netuid,
+            round=first.round,
+            block=first.block,
+            miners=len(first.hotkeys),
+            asked=len(questions),
+            answered=len(answers.answered),
+            scored=sum(isinstance(result, Score) for result in answers.results.values()),
+            wall_s=time.monotonic() - started,
+            failures=failures,
+            unscored=unscored,
+            weights=weights,
+            ask_s=answers.asked_at - started,
+            score_s=answers.scored_at - answers.asked_at,
         )
 
-    def weights(self, block: int) -> list[Weights]:
-        """What each hotkey thinks now; nothing of a hotkey that thinks that nobody deserves any."""
-        made = ((hotkey, board.weights()) for hotkey, board in self.boards.items())
-        return [Weights(self.netuid, hotkey, values, made_at_block=block) for hotkey, values in made if values]
+    def _ask_and_score(self, answers: _Answers, metagraph: Metagraph | None, interrupted: Callable[[], bool]) -> bool:
+        """Answers go to the scorers as they arrive. Every question ends as one Score or one Failure.
 
-    def close(self) -> None:
-        """Close the logs."""
-        for log in self._logs.values():
-            log.close()
+        Returns False when the round was interrupted.
+        """
+        parts = self.parts
+        scoring = _Scoring(parts.scorers, parts.name, answers)
+        try:
+            for answer in parts.transport.ask([task for task, _ in answers.questions.values()], metagraph):
+                scoring.take_in(answer)
+                while scoring.waiting_bytes > MAX_WAITING_BYTES and not interrupted():
+                    scoring.wait()
+                if interrupted():
+                    return False
+            answers.asked_at = scoring.last_at = time.monotonic()
+            while len(answers.results) < len(answers.questions):
+                scoring.wait()
+                if interrupted():
+                    return False
+            answers.scored_at = time.monotonic()
+        finally:
+            scoring.session.close()
+        assert answers.results.keys() == answers.questions.keys(), "every question must end exactly once"
+        return True
 
-    # ------------------------------------------------------------------------------------------------ inside
+    def _refuse_broken(self, answers: _Answers) -> None:
+        """Raise `MechanismError` when the mechanism failed on every answer: that is a bug, not an odd answer."""
+        broken = [result for task_id in answers.answered if _is_broken(result := answers.results[task_id])]
+        if broken and len(broken) == len(answers.answered):
+            assert isinstance(broken[0], Failure)
+            raise MechanismError(broken[0].detail)
 
-    def _miners(self, metagraph: Metagraph) -> tuple[str, ...]:
-        """Whoever serves an address, and whoever has a score: to be silent costs, never to have served does not."""
-        known = {miner for board in self.boards.values() for miner in board.state.miners}
-        own = set(self.hotkeys)
-        pairs = zip(metagraph.hotkeys, metagraph.axons, strict=True)
-        return tuple(sorted(hotkey for hotkey, axon in pairs if hotkey not in own and (axon or hotkey in known)))
+    def _keep(self, number: int, asks: Sequence[Ask], answers: _Answers, present: Collection[str] | None) -> None:
+        """Each validator's board takes in its own evidence; the first one's advances the state that miners share."""
+        records, answered = self.parts.records, answers.answered.keys()
+        for place, ask in enumerate(asks):
+            mine, state = answers.of(ask.validator), records.boards[ask.validator].state
+            gone = [] if present is None else [miner for miner in state.miners if miner not in present]
+            evidence = gather(ask.netuid, ask.validator, number, mine, answered=answered & mine.keys(), gone=gone)
+            if place == 0:
+                # Before the evidence is logged: a process that is killed in between plays the round again and makes the
+                # same state once more, while a logged round without its state could not be continued.
+                self.parts.mechanism.after_round(state, evidence, answers.files(ask.validator))
+            records.append(evidence)
 
-    def _ask_and_score(
-        self,
-        questions: Mapping[str, tuple[Task, Any]],
-        metagraph: Metagraph,
-        transport: MinerTransport,
-        desk: ScorerService,
-        stopped: Callable[[], bool],
-    ) -> tuple[dict[str, Score | Failure] | None, set[str]]:
-        """Answers flow into the scorers as they come, files ahead of their turn. Every question ends as one Score or one
-        Failure."""
-        results: dict[str, Score | Failure] = {}
-        answered: set[str] = set()
-        held: dict[str, int] = {}  # bytes of the answers that are with the scorers
-        desk.open(self.name)
-        end = 0.0
 
-        def take() -> bool:
-            """Take in a result, or wait a moment for one; False when the round was stopped."""
-            nonlocal end
-            found = desk.result(self.name, min(0.5, max(0.0, end - time.monotonic())))
-            if found is not None:
-                results.setdefault(*found)
-                held.pop(found[0], None)
-                end = time.monotonic() + self._score_limit_s  # the scorers work: wait as long as results come
-            elif time.monotonic() >= end:
-                out = len(questions) - len(results)
-                raise TimeoutError(f"the scorers gave no result within {self._score_limit_s:g} s; {out} are out")
-            return not stopped()
+class _Scoring:
+    """The way of a round's answers through the scorers."""
 
-        for answer in transport.ask([task for task, _ in questions.values()], metagraph):
-            if isinstance(answer, Failure):
-                results[answer.item_id] = answer
-            else:
-                answered.add(answer.task_id)
-                desk.submit(self.name, *questions[answer.task_id], answer)
-                held[answer.task_id] = len(answer.payload) if isinstance(answer, Submission) else 0
-            end = time.monotonic() + self._score_limit_s
-            while sum(held.values()) > HELD_BYTES:
-                if not take():
-                    return None, answered
-            if stopped():
-                return None, answered
-        end = time.monotonic() + self._score_limit_s
-        while len(results) < len(questions):
-            if not take():
-                return None, answered
-        return results, answered
+    def __init__(self, scorers: Scorers, name: str, answers: _Answers) -> None:
+        self.session: Session = scorers.session(name)
+        self.last_at = time.monotonic()  # of the newest answer or result
+        self._answers, self._patience_s = answers, scorers.patience_s
+        self._sizes: dict[str, int] = {}  # bytes of the answers that wait for a score, by task id
+
+    @property
+    def waiting_bytes(self) -> int:
+        return sum(self._sizes.values())
+
+    def take_in(self, answer: Answer) -> None:
+        """Submit an answer, or keep the failure; then collect the results that are there."""
+        self.last_at = time.monotonic()
+        if isinstance(answer, Failure):
+            self._answers.results[answer.item_id] = answer
+        else:
+            file = answer if isinstance(answer, Submission) else None
+            self._answers.answered[answer.task_id] = file
+            self._sizes[answer.task_id] = len(file.payload) if file is not None else 0
+            self.session.submit(*self._answers.questions[answer.task_id], answer)
+        while self._collect(0.0):
+            pass
+
+    def wait(self) -> None:
+        """Wait at most half a second for a result. Raises `TimeoutError` when none came for too long."""
+        if not self._collect(0.5) and time.monotonic() - self.last_at >= self._patience_s:
+            out = len(self._answers.questions) - len(self._answers.results)
+            raise TimeoutError(f"the scorers gave no result within {self._patience_s:g} s; {out} are out")
+
+    def _collect(self, wait_s: float) -> bool:
+        found = self.session.result(wait_s)
+        if found is None:
+            return False
+        self._answers.results.setdefault(*found)
+        self._sizes.pop(found[0], None)
+        self.last_at = time.monotonic()
+        return True
+
+
+def _is_broken(result: Score | Failure) -> bool:
+    return isinstance(result, Failure) and result.reason is Reason.MECHANISM

@@ -1,8 +1,9 @@
-"""A scorer: turns answered questions into scores. A plain class; the pool makes actors of it.
+"""A scorer: turns answered questions into scores. Plain classes; the pool makes actors of `ScorerActor`.
 
-In: answered questions of any subnet whose rules it was made with. Out: one `Score` each, or one `Failure` when the
-answer breaks the task's bounds. Holds no state between calls, so that any scorer of a pool gives the same result.
-A mechanism that can't be loaded fails its own subnet's items only. Knows nothing of Ray.
+In: answered questions of any subnet whose mechanism it was made with. Out: one `Score` each, or one `Failure`: MALFORMED
+when the answer breaks the task's bounds, MECHANISM when the mechanism's own code failed.
+Holds no state between calls, so any scorer of a pool gives the same result. A mechanism that can't be loaded fails the
+items of its own subnet only. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from raytensor import config
+from raytensor.errors import RayTensorError, cause_of
 from raytensor.mechanisms import base
+from raytensor.mechanisms.guard import Guard
 from raytensor.pool import ForkedWorker
 from raytensor.types import Failure, Reason, Response, Score, Submission, Task
 
@@ -25,73 +28,67 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MechanismSpec:
-    """What a mechanism is made from. log_unigram float32 [vocab_size] is `Text.log_unigram`."""
+    """What a mechanism is constructed from. log_unigram float32 [vocab_size] is `Text.log_unigram`."""
 
     mechanism: config.Mechanism
     log_unigram: np.ndarray
     vocab_size: int
     deadline_s: float = 60.0
 
-    def load(self) -> base.Mechanism:
-        """Raises `ConfigError` when there is no such mechanism."""
-        return base.load(self.mechanism, self.log_unigram, self.vocab_size, deadline_s=self.deadline_s)
+    def load(self) -> Guard:
+        """The mechanism behind its checks. Raises `ConfigError` or `MechanismError` when it can't be loaded."""
+        cfg = self.mechanism
+        return Guard(base.load(cfg, self.log_unigram, self.vocab_size, deadline_s=self.deadline_s), cfg.path)
 
 
-Answered = tuple[str, Task, Any, Response | Submission]  # name of the rules, question, what was kept back, answer
+Answered = tuple[str, Task, Any, Response | Submission]  # name of the spec, question, what was kept back, answer
 
 
 class Scorer:
-    """rules by name (one name per subnet). Mechanisms, and the models in them, are loaded here, once."""
+    """specs: by name, one for each subnet. Mechanisms, and the models in them, are loaded here, once."""
 
-    def __init__(self, rules: Mapping[str, MechanismSpec]) -> None:
-        self._mechanisms: dict[str, base.Mechanism] = {}
+    def __init__(self, specs: Mapping[str, MechanismSpec]) -> None:
+        self._mechanisms: dict[str, Guard] = {}
         self._broken: dict[str, str] = {}
-        for name, one in rules.items():
+        for name, spec in specs.items():
             try:
-                self._mechanisms[name] = one.load()
-            except Exception as error:  # a subnet's own code must not stop the scorer of the others
-                log.exception("the mechanism of %r can't be loaded", name)
-                self._broken[name] = f"{one.mechanism.path} can't be loaded: {type(error).__name__}: {error}"
+                self._mechanisms[name] = spec.load()
+            except RayTensorError as error:  # the other subnets are scored
+                log.error("the mechanism of %r can't be loaded: %s", name, error)
+                self._broken[name] = f"{spec.mechanism.path} can't be loaded: {cause_of(error)}"
 
     def score_each(self, answers: Sequence[Answered]) -> Iterator[Score | Failure]:
-        """The same one after the other: whatever one of them does to this process, those before it are known."""
+        """One result after another, so that those before an answer that ends the process are kept."""
         for answer in answers:
-            try:
-                yield from self.score_all([answer])
-            except MemoryError:
-                raise
-            except Exception as error:  # the mechanism's edge: as if the answer had been alone
-                _, task, _, _ = answer
-                yield Failure(task.task_id, task.hotkey, Reason.ERROR, f"{type(error).__name__}: {error}")
+            yield from self.score_all([answer])
 
     def score_all(self, answers: Sequence[Answered]) -> list[Score | Failure]:
-        """What each answer showed; all of them are of one subnet."""
+        """A result for each answer; all of them are of one subnet."""
         names = {name for name, *_ in answers}
         assert len(names) == 1, names
         (name,) = names
-        if name in self._broken:
-            return [Failure(task.task_id, task.hotkey, Reason.ERROR, self._broken[name]) for _, task, _, _ in answers]
+        if why := self._broken.get(name):
+            return [Failure(task.task_id, task.hotkey, Reason.MECHANISM, why) for _, task, _, _ in answers]
         return self._mechanisms[name].score([base.Item(task, sealed, answer) for _, task, sealed, answer in answers])
 
 
 class ScorerActor:
     """The pool's actor.
 
-    isolate  work in a forked child (see pool/forked_worker.py), each call at most `limit_s`, one answer after the other; not
-             for rules that use a GPU, which get all answers of a call at once.
+    isolate  work in a forked child (see pool/forked_worker.py), each call at most `limit_s`, one answer after another;
+             not for mechanisms that use a GPU, which get all answers of a call at once.
     """
 
-    def __init__(self, rules: Mapping[str, MechanismSpec], isolate: bool, limit_s: float) -> None:
-        self._scorer = Scorer(rules)
+    def __init__(self, specs: Mapping[str, MechanismSpec], isolate: bool, limit_s: float) -> None:
+        self._scorer = Scorer(specs)
         self._isolated = ForkedWorker(self._scorer, limit_s) if isolate else None
 
     def ready(self) -> int:
-        """The process id; answers once the constructor is through."""
+        """The process id; returns once the constructor is through."""
         return os.getpid()
 
-    def score_all(self, payloads: Sequence[tuple[Answered]]) -> list[Score | Failure]:
-        """See `Scorer.score_all`; each payload holds one answer."""
-        answers = [answer for (answer,) in payloads]
+    def score_all(self, answers: Sequence[Answered]) -> list[Score | Failure]:
+        """See `Scorer.score_all`."""
         if self._isolated is not None:
             return self._isolated.each("score_each", answers)
         return self._scorer.score_all(answers)

@@ -1,110 +1,246 @@
-"""The scorers' desk: many subnets, each in a thread of its own, share the one pool.
+"""The scorer service: one pool of scorers that any number of rounds of any subnets share.
 
-In: answers of any subnet, from any thread. Out: each subnet's results, in its own queue. One thread owns the pool and
-does nothing else; a subnet that does not fetch its results delays nobody. A pool that has lost all of its actors is made
-again after `pause_s`; what it held fails with CRASHED, which costs no miner anything.
+In: answers of rounds, each in a `ScoringSession`. Out: one `Score` or `Failure` per answer, in the session that
+submitted it. Results of a session that was closed are discarded: pool items have unique ids, so a late result of an
+earlier round never reaches a later one.
+Answers of one subnet are packed into calls; subnets take turns. With `threaded` one thread owns the pool and a session
+that fetches no results delays no other one; without it the caller of `submit` and `result` works the pool itself.
+Waits for: nothing in `submit`; at most its time-out in `result`. Bounds: those of `Pool`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import logging
 import queue
 import threading
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import ray
 
 from raytensor import config
 from raytensor.errors import PoolExhausted
-from raytensor.pool import Pool
+from raytensor.pool import Packing, Pool
 from raytensor.types import Failure, Reason, Response, Score, Submission, Task
-from raytensor.validators.scorers import submit
+from raytensor.validators.scorer import Answered, MechanismSpec, ScorerActor
 
 log = logging.getLogger(__name__)
+
+MIB = 2**20
+# A scorer may take this much longer than its limit before the whole actor counts as hung: the child is ended first.
+GRACE_S = 10.0
+ATTEMPTS = 2  # calls that an item may take down before the pool gives it up
+RESTART_PAUSE_S = 30.0  # before a pool that has lost all of its actors is made again
 
 Result = tuple[str, Score | Failure]
 
 
-class ScorerService:
-    """make_pool: makes the pool, now and whenever it is used up. A context manager; leaving it ends the pool."""
+class Session(Protocol):
+    """Answers of one round, and their results."""
 
-    def __init__(self, make_pool: Callable[[], Pool], cfg: config.Validators, *, pause_s: float = 30.0) -> None:
-        self._make_pool, self._cfg, self._pause_s = make_pool, cfg, pause_s
+    def submit(self, task: Task, sealed: Any, answer: Response | Submission) -> None:
+        """Queue one answer."""
+
+    def result(self, timeout_s: float) -> Result | None:
+        """The next (task id, result), None if none came in time."""
+
+    def close(self) -> None:
+        """Discard what has no result yet."""
+
+
+class Scorers(Protocol):
+    """Where a round has its answers scored."""
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds without any result after which scorers that work would have given one."""
+        ...
+
+    def session(self, name: str) -> Session:
+        """A session of one round, with the mechanism of that name."""
+        ...
+
+
+def make_pool(
+    specs: Mapping[str, MechanismSpec],
+    cfg: config.Validators,
+    torch_threads: int = 1,
+    *,
+    max_replacements: int | None = None,
+) -> Pool:
+    """The pool of scorer actors. specs: by the name that `ScorerService.session` is given."""
+    isolate = cfg.gpus_per_scorer == 0 if cfg.isolate is None else cfg.isolate
+    # On a cluster that was there before us the workers know nothing of our environment. Without a GPU of its own a
+    # scorer must not see one: since Ray 2.55 an actor with num_gpus=0 sees all of them.
+    environment = {"OMP_NUM_THREADS": str(torch_threads), "TOKENIZERS_PARALLELISM": "false"}
+    if cfg.gpus_per_scorer == 0:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    actor = ray.remote(ScorerActor).options(
+        num_cpus=cfg.cpus_per_scorer,
+        num_gpus=cfg.gpus_per_scorer,
+        max_restarts=0,
+        runtime_env={"env_vars": environment},
+    )
+    shared = ray.put(dict(specs))
+    return Pool(
+        lambda: actor.remote(shared, isolate, cfg.score_limit_s),
+        "score_all",
+        cfg.num_scorers,
+        queue=cfg.scorer_queue,
+        packing=Packing(cfg.pack_items, cfg.pack_mib * MIB),
+        max_attempts=ATTEMPTS,
+        max_replacements=max_replacements,
+    )
+
+
+class ScoringSession:
+    """The answers of one round. Made by `ScorerService.session`."""
+
+    def __init__(self, service: ScorerService, name: str) -> None:
+        self.name = name
+        self.results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self.closed = False
+        self._service = service
+
+    def submit(self, task: Task, sealed: Any, answer: Response | Submission) -> None:
+        self._service.submit(self, (self.name, task, sealed, answer))
+
+    def result(self, timeout_s: float) -> Result | None:
+        return self._service.next_result(self, timeout_s)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class ScorerService:
+    """A context manager; leaving it ends the pool.
+
+    make_pool  makes the pool, now and whenever it is used up.
+    threaded   a thread owns the pool, and makes it again `restart_pause_s` after it has lost all actors: what it held
+               fails with CRASHED, which costs no miner anything. False: the caller works the pool, and gets
+               `PoolExhausted`.
+    """
+
+    def __init__(
+        self,
+        make_pool: Callable[[], Pool],
+        cfg: config.Validators,
+        *,
+        threaded: bool = True,
+        restart_pause_s: float = RESTART_PAUSE_S,
+    ) -> None:
+        self._make_pool, self._cfg, self._restart_pause_s = make_pool, cfg, restart_pause_s
         self._pool = make_pool()
-        self._inbox: queue.SimpleQueue[tuple[str, Task, Any, Response | Submission]] = queue.SimpleQueue()
-        self._results: dict[str, queue.SimpleQueue[Result]] = {}
-        self._of: dict[str, str] = {}  # task id -> name of the rules
+        self._serial = itertools.count()
+        self._inbox: queue.SimpleQueue[tuple[ScoringSession, Answered]] = queue.SimpleQueue()
+        self._sessions: dict[str, tuple[ScoringSession, Task]] = {}  # by the id of the pool's item
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="scorers-desk", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="scorers", daemon=True) if threaded else None
         self.scored = 0
         self.remade = 0
 
     def __enter__(self) -> ScorerService:
-        self._thread.start()
+        if self._thread is not None:
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=10)
+        if self._thread is not None:
+            self._thread.join(timeout=10)
         self._pool.close()
+
+    @property
+    def patience_s(self) -> float:
+        """The pool answers an item that hangs its scorers within this time, so longer silence means that none work."""
+        return ATTEMPTS * (self._cfg.score_limit_s + GRACE_S)
 
     @property
     def replaced(self) -> int:
         """Actors that were replaced in the present pool."""
         return self._pool.replaced
 
-    def open(self, name: str) -> None:
-        """Start afresh for the rules of that name: results of what an earlier round handed in are nobody's any more."""
-        self._results[name] = queue.SimpleQueue()
+    def session(self, name: str) -> ScoringSession:
+        """Begin a round with the mechanism of that name."""
+        return ScoringSession(self, name)
 
-    def submit(self, name: str, task: Task, sealed: Any, answer: Response | Submission) -> None:
-        """Hand in one answer."""
-        self._inbox.put((name, task, sealed, answer))
+    def submit(self, session: ScoringSession, answered: Answered) -> None:
+        """Queue one answer of a session."""
+        if self._thread is not None:
+            self._inbox.put((session, answered))
+        else:
+            self._to_pool(session, answered)
 
-    def result(self, name: str, timeout_s: float) -> Result | None:
-        """The next result of these rules, None if none came in time."""
+    def next_result(self, session: ScoringSession, timeout_s: float) -> Result | None:
+        """The next result of a session, None if none came in time."""
+        if self._thread is None and session.results.empty():
+            self._collect(timeout_s)
+            timeout_s = 0.0
         try:
-            return self._results[name].get(timeout=timeout_s) if timeout_s > 0 else self._results[name].get_nowait()
+            return session.results.get(timeout=timeout_s) if timeout_s > 0 else session.results.get_nowait()
         except queue.Empty:
             return None
 
-    # The thread
+    # ------------------------------------------------------------------------------------------------ the pool
+
+    def _to_pool(self, session: ScoringSession, answered: Answered) -> None:
+        name, task, _, answer = answered
+        size = len(answer.payload) if isinstance(answer, Submission) else answer.ids.nbytes + answer.probs.nbytes
+        item_id = str(next(self._serial))
+        self._sessions[item_id] = (session, task)
+        try:
+            self._pool.submit(
+                item_id,
+                *answered,
+                hotkey=task.hotkey,
+                deadline_s=self._cfg.score_limit_s + GRACE_S,
+                group=name,
+                cost=task.tokens.nbytes + size + 1,
+            )
+        except PoolExhausted as error:
+            self._deliver(item_id, Failure(item_id, task.hotkey, Reason.CRASHED, str(error)))
+            raise
+
+    def _collect(self, timeout_s: float) -> None:
+        for item_id, result in self._pool.poll(timeout_s):
+            self._deliver(item_id, result)
+
+    def _deliver(self, item_id: str, result: Score | Failure) -> None:
+        session, task = self._sessions.pop(item_id)
+        if isinstance(result, Failure):  # the pool's own failures have the id of the pool's item
+            result = dataclasses.replace(result, item_id=task.task_id)
+        else:
+            self.scored += 1
+        if not session.closed:
+            session.results.put((task.task_id, result))
+
+    # ------------------------------------------------------------------------------------------------ the thread
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                # Nothing in hand: wait for work; else look at both in turn.
+                # Without items wait for work; with items, look at new work and at results in turn.
                 self._take_in(0.2 if not len(self._pool) else 0.0)
-                for task_id, result in self._pool.poll(0.02):
-                    self._deliver(task_id, result)
+                self._collect(0.02)
             except PoolExhausted as error:
-                log.error("%s; the scorers are started again in %g s", error, self._pause_s)
-                self._again()
+                log.error("%s; the scorers are started again in %g s", error, self._restart_pause_s)
+                self._restart()
 
     def _take_in(self, wait_s: float) -> None:
         while True:
             try:
-                name, task, sealed, answer = self._inbox.get(timeout=wait_s) if wait_s else self._inbox.get_nowait()
+                session, answered = self._inbox.get(timeout=wait_s) if wait_s else self._inbox.get_nowait()
             except queue.Empty:
                 return
             wait_s = 0.0
-            self._of[task.task_id] = name
-            try:
-                submit(self._pool, name, self._cfg, task, sealed, answer)
-            except PoolExhausted as error:
-                self._deliver(task.task_id, Failure(task.task_id, task.hotkey, Reason.CRASHED, str(error)))
-                raise
+            if not session.closed:
+                self._to_pool(session, answered)
 
-    def _deliver(self, task_id: str, result: Score | Failure) -> None:
-        self.scored += isinstance(result, Score)
-        self._results[self._of.pop(task_id)].put((task_id, result))
-
-    def _again(self) -> None:
-        for task_id, result in self._pool.poll():
-            self._deliver(task_id, result)
-        end = time.monotonic() + self._pause_s
-        while not self._stop.is_set() and time.monotonic() < end:
-            self._stop.wait(0.2)
+    def _restart(self) -> None:
+        self._collect(0.0)
+        self._stop.wait(self._restart_pause_s)
         self._pool.close()
         self._pool = self._make_pool()
         self.remade += 1

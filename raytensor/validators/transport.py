@@ -1,9 +1,9 @@
-"""How questions reach miners: inside the cluster by Ray calls, or to anybody's miner by signed HTTP.
+"""How tasks reach miners: by Ray calls inside the cluster, or by signed HTTP to any miner.
 
-In: tasks, and the `Metagraph` of their subnet. Out: one answer for each task, as it comes: `Response`, `Submission` or
-`Failure`. The same task gives the same answer on both. Bounds: each task has its own deadline; no answer is waited for
-longer than the longest of them and a grace. Over the wire files are downloaded by the asker, ahead of the scorers, who
-are handed what is here already. Knows nothing of scores.
+In: tasks, and the `Metagraph` of their subnet. Out: one answer per task in completion order: `Response`, `Submission` or
+`Failure`. The same task gives the same answer on both.
+Waits for: each answer, at most the longest deadline of the tasks and `GRACE_S`. Over the wire the asker downloads files
+before the scorers need them. Knows nothing of scores.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import RayError
 
+from raytensor.errors import cause_of
 from raytensor.types import Failure, Metagraph, Reason, Response, Submission, Task
 
 Answer = Response | Submission | Failure
@@ -21,35 +22,43 @@ GRACE_S = 15.0
 
 
 class MinerTransport(Protocol):
-    """One way to ask."""
+    """One way to ask miners."""
 
-    def ask(self, tasks: Sequence[Task], metagraph: Metagraph) -> Iterator[Answer]:
-        """The answer to each task exactly once, in the order in which they come."""
+    def ask(self, tasks: Sequence[Task], metagraph: Metagraph | None) -> Iterator[Answer]:
+        """The answer to each task exactly once, in completion order."""
+        ...
+
+
+class _Miners(Protocol):
+    """What `InCluster` needs of a fleet."""
+
+    def ask(self, tasks: Sequence[Task]) -> Iterator[Answer]: ...
 
 
 class InCluster:
-    """Miners of this cluster. fleet: a `miners.fleet.Fleet`, or what else has its `ask`."""
+    """Miners of this cluster; the metagraph is not needed. fleet: a `miners.fleet.Fleet`."""
 
-    def __init__(self, fleet: Any) -> None:
+    def __init__(self, fleet: _Miners) -> None:
         self._fleet = fleet
 
-    def ask(self, tasks: Sequence[Task], metagraph: Metagraph) -> Iterator[Answer]:
+    def ask(self, tasks: Sequence[Task], metagraph: Metagraph | None) -> Iterator[Answer]:
         return self._fleet.ask(tasks)
 
 
 class Wire:
-    """Miners wherever the metagraph says that they listen. asker: handle of a `wire.asker.Asker` actor."""
+    """Miners at the addresses in the metagraph. asker: handle of a `wire.asker.Asker` actor."""
 
     def __init__(self, asker: Any) -> None:
         self._asker = asker
 
-    def ask(self, tasks: Sequence[Task], metagraph: Metagraph) -> Iterator[Answer]:
+    def ask(self, tasks: Sequence[Task], metagraph: Metagraph | None) -> Iterator[Answer]:
+        assert metagraph is not None, "the wire needs the miners' addresses"
         left = {task.task_id: task for task in tasks}
         wanted = {task.hotkey for task in tasks}
         axons = {
             hotkey: axon for hotkey, axon in zip(metagraph.hotkeys, metagraph.axons, strict=True) if hotkey in wanted
         }
-        # Not all are asked at once: each answer may take as long, counted from the one before.
+        # Not all are asked at once, so the limit counts from the answer before.
         limit_s = max((task.deadline_s for task in tasks), default=0.0) + GRACE_S
         why = ""
         answers = self._asker.ask.options(num_returns="streaming").remote(list(tasks), axons)
@@ -62,6 +71,6 @@ class Wire:
                 left.pop(answer.item_id if isinstance(answer, Failure) else answer.task_id)
                 yield answer
         except (RayError, StopIteration) as error:
-            why = f"the asking process failed: {str(error).strip().splitlines()[-1] if str(error) else type(error).__name__}"
-        for task in left.values():  # our fault, so it costs no miner anything
+            why = f"the asking process failed: {cause_of(error)}"
+        for task in left.values():  # our own fault, which gather() does not count against miners
             yield Failure(task.task_id, task.hotkey, Reason.CANCELLED, why)

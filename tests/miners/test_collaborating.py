@@ -11,9 +11,9 @@ from raytensor.data.text import prepare
 from raytensor.errors import ConfigError
 from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.collab import CollabMechanism
+from raytensor.mechanisms.collab.judge import first_model
 from raytensor.mechanisms.collab.store import Store
 from raytensor.mechanisms.evidence import State
-from raytensor.miners.collaborator import first_model
 from raytensor.miners.host import MinerHost
 from raytensor.types import Failure, Submission
 

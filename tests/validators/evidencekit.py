@@ -11,6 +11,7 @@ import numpy as np
 
 from raytensor import config
 from raytensor.mechanisms.evidence import Evidence, gather
+from raytensor.mechanisms.guard import Guard
 from raytensor.types import Failure, Reason, Score
 from raytensor.validators.evidence_log import EvidenceLog, Keep, replay
 from raytensor.validators.scoreboard import ScoreBoard
@@ -72,3 +73,8 @@ def play(
         log.roll(mine.state, number if save else -1)
     log.close()
     return mine
+
+
+def guarded(mechanism) -> Guard:
+    """A mechanism of the tests behind the checks that every job puts before it."""
+    return Guard(mechanism, f"{type(mechanism).__module__}.{type(mechanism).__name__}")

@@ -1,89 +1,116 @@
-"""Files that miners hand in: downloaded ahead of the scorers, but no more than a bound of bytes lies with them."""
+"""Files that miners submit: asked for ahead of the scorers, but no more than a bound of bytes waits for them."""
 
 from __future__ import annotations
 
 from collections import deque
-from pathlib import Path
 
 import evidencekit
 import numpy as np
 import pytest
 
+from raytensor.mechanisms.base import Ask
+from raytensor.mechanisms.evidence import State
 from raytensor.types import Failure, Reason, Score, Submission, Task
-from raytensor.validators import round as subnet
-from raytensor.validators.round import SubnetValidator
+from raytensor.validators import round as round_module
+from raytensor.validators.records import Records
+from raytensor.validators.round import Round, RoundParts
 
 SIZE = 60
 
 
+class Files:
+    """A mechanism that asks every miner for a file."""
+
+    def tasks(self, ask, state, text):
+        nothing = np.zeros((0, 0), np.int32), np.zeros(0, np.int32)
+        return [
+            (
+                Task(
+                    f"{ask.round}/{h}", ask.round, 1, ask.validator, h, *nothing, top_k=1, deadline_s=1.0, kind="file"
+                ),
+                None,
+            )
+            for h in ask.hotkeys
+        ]
+
+    def reduce(self, state, evidence):
+        miners = {score.hotkey: {"loss": 1.0} for score in evidence.scores}
+        return State(state.round, miners)
+
+    def weights(self, state):
+        return dict.fromkeys(state.miners, 1.0 / max(1, len(state.miners)))
+
+
 class Scorers:
-    """A desk that scores one answer each time a result is asked for, oldest first; `stuck`: never."""
+    """Scores one answer each time a result is waited for, oldest first; `stuck`: never."""
+
+    patience_s = 0.3
 
     def __init__(self, stuck: bool = False) -> None:
-        self.stuck, self.waiting, self.most, self.scored = stuck, deque(), 0, []
+        self.stuck, self.waiting, self.most, self.scored, self.closed = stuck, deque(), 0, [], 0
 
-    def open(self, name: str) -> None:
-        self.waiting.clear()
+    def session(self, name: str):
+        return self
 
-    def submit(self, name, task, sealed, answer) -> None:
-        self.waiting.append(answer.task_id)
+    def submit(self, task, sealed, answer) -> None:
+        self.waiting.append(task)
         self.most = max(self.most, len(self.waiting))
 
-    def result(self, name, timeout_s):
-        if self.stuck or not self.waiting:
+    def result(self, timeout_s):
+        if self.stuck or not self.waiting or not timeout_s:
             return None
-        task_id = self.waiting.popleft()
-        self.scored.append(task_id)
-        return task_id, Score(task_id, 0, 1, "v", "m", {"loss": 1.0})
+        task = self.waiting.popleft()
+        self.scored.append(task.task_id)
+        return task.task_id, Score(task.task_id, task.round, 1, task.validator, task.hotkey, {"loss": 1.0})
+
+    def close(self) -> None:
+        self.closed += 1
 
 
-class Handing:
-    """Hands in a file for each task but every fifth, whose miner is silent; counts what was taken."""
+class Submitting:
+    """Submits a file for each task but every fifth, whose miner is silent; counts what was asked for."""
 
     def __init__(self) -> None:
-        self.taken = 0
+        self.asked = 0
 
     def ask(self, tasks, metagraph):
         for n, task in enumerate(tasks):
-            self.taken += 1
+            self.asked += 1
             if n % 5 == 4:
                 yield Failure(task.task_id, task.hotkey, Reason.SILENT)
             else:
                 yield Submission(task.task_id, task.hotkey, "d", payload=b"x" * SIZE)
 
 
-@pytest.fixture
-def validator(tmp_path: Path):
-    one = SubnetValidator("1", 1, ("v",), evidencekit.RULES, None, tmp_path, score_limit_s=0.3)
-    yield one
-    one.close()
+ASK = Ask(0, 1, "v", 0, tuple(f"m{n:02d}" for n in range(20)))
 
 
-def questions(number: int) -> dict:
-    nothing = np.zeros((0, 0), np.int32), np.zeros(0, np.int32)
-    made = [Task(f"t{n}", 0, 1, "v", f"m{n}", *nothing, top_k=1, deadline_s=1.0, kind="file") for n in range(number)]
-    return {task.task_id: (task, None) for task in made}
+def parts(scorers, transport) -> RoundParts:
+    mechanism = evidencekit.guarded(Files())
+    return RoundParts("1", mechanism, None, Records.in_memory(1, ("v",), mechanism), transport, scorers)
 
 
 @pytest.mark.parametrize("limit, most", [(10_000, 16), (2 * SIZE, 3), (0, 1)])
-def test_the_bound_holds_and_every_question_ends_once(validator, monkeypatch, limit, most):
-    monkeypatch.setattr(subnet, "HELD_BYTES", limit)
-    desk, asked = Scorers(), questions(20)
-    results, answered = validator._ask_and_score(asked, None, Handing(), desk, lambda: False)
-    assert results.keys() == asked.keys() and len(answered) == 16 == len(desk.scored)
-    assert sum(isinstance(one, Failure) for one in results.values()) == 4
-    assert desk.most == most, "an answer more than the bound is taken before results are waited for"
+def test_the_bound_holds_and_every_question_ends_once(monkeypatch, limit, most):
+    monkeypatch.setattr(round_module, "MAX_WAITING_BYTES", limit)
+    scorers = Scorers()
+    result = Round(parts(scorers, Submitting())).play([ASK])
+    assert (result.asked, result.answered, result.scored, result.failures) == (20, 16, 16, {"silent": 4})
+    assert len(scorers.scored) == 16 and scorers.closed == 1
+    assert scorers.most == most, "an answer more than the bound is taken before results are waited for"
+    assert result.weights == {"v": dict.fromkeys([h for n, h in enumerate(ASK.hotkeys) if n % 5 != 4], 1 / 16)}
 
 
-def test_scorers_that_say_nothing_end_the_round(validator, monkeypatch):
-    monkeypatch.setattr(subnet, "HELD_BYTES", 2 * SIZE)
-    handing = Handing()
+def test_scorers_without_results_end_the_round(monkeypatch):
+    monkeypatch.setattr(round_module, "MAX_WAITING_BYTES", 2 * SIZE)
+    transport, scorers = Submitting(), Scorers(stuck=True)
     with pytest.raises(TimeoutError, match="the scorers gave no result within 0.3 s; 20 are out"):
-        validator._ask_and_score(questions(20), None, handing, Scorers(stuck=True), lambda: False)
-    assert handing.taken == 3, "no more is downloaded meanwhile"
+        Round(parts(scorers, transport)).play([ASK])
+    assert transport.asked == 3 and scorers.closed == 1, "no more files are asked for meanwhile"
 
 
-def test_a_stop_is_heard_while_results_are_waited_for(validator, monkeypatch):
-    monkeypatch.setattr(subnet, "HELD_BYTES", 0)
-    results, _ = validator._ask_and_score(questions(20), None, Handing(), Scorers(), lambda: True)
-    assert results is None
+def test_an_interruption_ends_the_wait_for_results(monkeypatch):
+    monkeypatch.setattr(round_module, "MAX_WAITING_BYTES", 0)
+    made = parts(Scorers(stuck=True), Submitting())
+    assert Round(made).play([ASK], interrupted=lambda: True) is None
+    assert made.records.last_round == -1, "nothing of the round is kept"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -38,7 +38,7 @@ class Rounds:
     def __init__(self, script):
         self.script, self.closed = script, False
 
-    def play(self, metagraph, transport, desk, stopped, commits):
+    def play(self, metagraph, interrupted, commits):
         step = next(self.script)
         if step == "bad":
             raise ValueError("bad round")
@@ -51,6 +51,16 @@ class Rounds:
 
     def close(self):
         self.closed = True
+
+
+class Played(NamedTuple):
+    """A subnet's thread, its clock, the validators that it opened, its rounds and its faults."""
+
+    subnet: SubnetLoop
+    clock: At
+    opened: list
+    rounds: list
+    faults: list
 
 
 def until(seen):
@@ -71,20 +81,18 @@ def play():
             opened.append(Rounds(steps))
             return opened[-1]
 
+        rounds, faults = [], []
         subnet = SubnetLoop(
             1,
             make,
             Pace(**({"margin_blocks": 5, "backoff_s": 0.01, "rounds": 10**6} | pace)),
-            None,
-            None,
             lambda: clock,
+            on_round=rounds.append,
+            on_fault=lambda netuid, cause, rest_s: faults.append((cause, rest_s)),
         )
-        subnet.rounds_seen, subnet.faults = [], []
-        subnet.on_round = subnet.rounds_seen.append
-        subnet.on_fault = lambda netuid, cause, rest_s: subnet.faults.append((cause, rest_s))
         made.append(subnet)
         subnet.start()
-        return subnet, clock, opened
+        return Played(subnet, clock, opened, rounds, faults)
 
     yield start
     for subnet in made:
@@ -92,7 +100,7 @@ def play():
 
 
 def test_weights_are_due_once_an_epoch_a_margin_before_it(play):
-    subnet, clock, _ = play(["good"] * 100, rounds=1)
+    subnet, clock, _, rounds, faults = play(["good"] * 100, rounds=1)
     handed = []
     operator = Operator([subnet], lambda netuid: clock, handed.extend)
     until(lambda: subnet.row.state == "done")
@@ -108,52 +116,52 @@ def test_weights_are_due_once_an_epoch_a_margin_before_it(play):
 
 
 def test_nothing_is_handed_in_before_the_margin_while_rounds_are_to_come(play):
-    subnet, clock, _ = play(["good"] * 10)
-    until(lambda: len(subnet.rounds_seen) == 1)
+    subnet, clock, _, rounds, faults = play(["good"] * 10)
+    until(lambda: len(rounds) == 1)
     assert [bool(subnet.due(At(block=block))) for block in (0, 10, 24, 25, 26)] == [False, False, False, True, False]
 
 
 def test_a_fault_rests_longer_each_time_and_takes_the_weights_back(play):
     gate = threading.Event()
-    subnet, clock, opened = play(["good", "bad", "bad", "bad", gate, "good"])
-    until(lambda: len(subnet.rounds_seen) == 1)
+    subnet, clock, opened, rounds, faults = play(["good", "bad", "bad", "bad", gate, "good"])
+    until(lambda: len(rounds) == 1)
     clock.block, clock.next_epoch = 26, 30  # the margin: weights of the good round would be due
-    until(lambda: len(subnet.faults) == 3)
+    until(lambda: len(faults) == 3)
     assert subnet.due(clock) == [], "what failed last has no weights"
-    assert [cause for cause, _ in subnet.faults] == ["ValueError: bad round"] * 3
-    assert [rest_s for _, rest_s in subnet.faults] == [0.01, 0.02, 0.04]
+    assert [cause for cause, _ in faults] == ["ValueError: bad round"] * 3
+    assert [rest_s for _, rest_s in faults] == [0.01, 0.02, 0.04]
     assert all(one.closed for one in opened[:3])
     gate.set()
-    until(lambda: len(subnet.rounds_seen) == 2)
+    until(lambda: len(rounds) == 2)
     assert subnet.row.failures == 0 and len(subnet.due(clock)) == 1
 
 
 def test_a_stuck_thread_is_left_behind(play):
     gate = threading.Event()
-    subnet, clock, opened = play([gate, "good", "good"], round_limit_s=0.2, rounds=1)
-    until(lambda: subnet._busy_since is not None)
+    subnet, clock, opened, rounds, faults = play([gate, "good", "good"], round_limit_s=0.2, rounds=1)
+    until(lambda: subnet.busy_since is not None)
     time.sleep(0.25)
-    subnet.look_after()
+    subnet.check_stuck()
     until(lambda: subnet.row.state == "done")  # by the thread that took its place
-    assert "not through within 0.2 s" in subnet.faults[0][0] and len(opened) == 2 and len(subnet.rounds_seen) == 1
+    assert "did not end within 0.2 s" in faults[0][0] and len(opened) == 2 and len(rounds) == 1
     gate.set()
     until(lambda: opened[0].closed)
-    assert len(subnet.rounds_seen) == 1, "what the stuck round came to counts for nothing"
+    assert len(rounds) == 1, "what the stuck round came to counts for nothing"
 
 
 def test_no_questions_without_a_fresh_metagraph(play):
-    subnet, clock, _ = play(["good"] * 10)
-    until(lambda: len(subnet.rounds_seen) == 1)
+    subnet, clock, _, rounds, faults = play(["good"] * 10)
+    until(lambda: len(rounds) == 1)
     clock.metagraph, clock.block = None, 100
     time.sleep(0.5)
-    assert len(subnet.rounds_seen) == 1
+    assert len(rounds) == 1
     clock.metagraph = Graph()
-    until(lambda: len(subnet.rounds_seen) == 2)
+    until(lambda: len(rounds) == 2)
 
 
 def test_a_subnet_that_can_not_be_read_says_so(play):
-    subnet, clock, _ = play(["good"] * 10)
-    until(lambda: len(subnet.rounds_seen) == 1)
+    subnet, clock, _, rounds, faults = play(["good"] * 10)
+    until(lambda: len(rounds) == 1)
     clock.trouble = "there is no subnet 1"
-    until(lambda: subnet.faults)
-    assert subnet.faults[0][0] == "there is no subnet 1" and subnet.row.state == "failed"
+    until(lambda: faults)
+    assert faults[0][0] == "there is no subnet 1" and subnet.row.state == "failed"

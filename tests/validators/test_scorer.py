@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from raytensor.mechanisms.evidence import State, gather
 from raytensor.types import Failure, Reason, Response, Score
 from raytensor.validators.scoreboard import ScoreBoard
 from raytensor.validators.scorer import MechanismSpec, Scorer
-from raytensor.validators.scorers import make_pool, submit
+from raytensor.validators.scorer_service import ScorerService, make_pool
 
 V = 50
 HOTKEYS = [f"m{i}" for i in range(5)]
@@ -43,6 +44,14 @@ def items(text):
             yield task, sealed, Response(task.task_id, task.hotkey, ids, probs)
 
 
+def collected(session, number: int) -> dict[str, Score | Failure]:
+    results, end = {}, time.monotonic() + 120.0
+    while len(results) < number:
+        assert time.monotonic() < end, f"{len(results)} of {number} results"
+        results.update([found] if (found := session.result(1.0)) else [])
+    return results
+
+
 def weights(results: dict[str, Score | Failure], text) -> dict[str, float]:
     board = ScoreBoard(1, "v", base.load(CFG, text.log_unigram, V), CFG.path)
     for round in range(4):
@@ -63,11 +72,11 @@ def test_weights_do_not_depend_on_the_pool(ray_session, text):
     assert {result.reason for result in expected.values() if isinstance(result, Failure)} == {Reason.MALFORMED}
     for size, seed, pack in ((1, 0, 1), (2, 1, 3), (4, 2, 16)):
         cfg = config.Validators(num_scorers=size, cpus_per_scorer=0.2, pack_items=pack)
-        pool = make_pool({"s": rules}, cfg)
-        for i in np.random.default_rng(seed).permutation(len(work)):
-            submit(pool, "s", cfg, *work[i])
-        results = dict(pool.drain(120.0))
-        pool.close()
+        with ScorerService(lambda: make_pool({"s": rules}, cfg), cfg, threaded=size > 1) as scorers:  # noqa: B023
+            session = scorers.session("s")
+            for i in np.random.default_rng(seed).permutation(len(work)):
+                session.submit(*work[i])
+            results = collected(session, len(work))
         assert results == expected and weights(results, text) == found_weights
 
 
@@ -77,5 +86,23 @@ def test_rules_that_do_not_load_fail_their_own_items_only(text):
     scorer = Scorer({"good": rules, "bad": broken})
     task, sealed, response = next(items(text))
     (failed,) = scorer.score_all([("bad", task, sealed, response)])
-    assert failed.reason is Reason.ERROR and "nobody.has.This can't be loaded" in failed.detail
+    assert failed.reason is Reason.MECHANISM and "nobody.has.This can't be loaded" in failed.detail
     assert isinstance(scorer.score_all([("good", task, sealed, response)])[0], Score)
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_results_of_a_closed_session_reach_no_later_one(ray_session, text, threaded):
+    """A round that is played again gives its tasks the same ids; results of the first try belong to nobody."""
+    cfg = config.Validators(num_scorers=1, cpus_per_scorer=0.2, pack_items=1)
+    spec = MechanismSpec(CFG, text.log_unigram, V)
+    task, sealed, right = next(items(text))
+    wrong = dataclasses.replace(right, probs=np.full_like(right.probs, np.nan))
+    with ScorerService(lambda: make_pool({"s": spec}, cfg), cfg, threaded=threaded) as scorers:
+        first = scorers.session("s")
+        first.submit(task, sealed, wrong)
+        first.close()
+        second = scorers.session("s")
+        second.submit(task, sealed, right)
+        (result,) = collected(second, 1).values()
+        assert isinstance(result, Score), "the answer of the first session is malformed"
+        assert first.result(0.0) is None and second.result(0.0) is None

@@ -1,234 +1,163 @@
-"""The one loop that wires the parts.
+"""The loop of a run: train, play the round, commit, hand over.
 
-    corpus -> Task -> Miner -> Response | Failure -> Scorer pool -> Score -> evidence log -> ScoreBoard -> Weights
-           -> Handover -> ChainWriter
+    fleet.train -> Round.play -> Handover -> chain writer
 
-Where the mechanism asks for files, miners commit to theirs: digests -> Handover -> chain -> `Promises` -> Task. What is
-asked follows from the newest block's hash, and only what was committed to before that block is asked for.
+The round is that of `validate` (validators/round.py), asked through `InCluster(fleet)` and in lockstep with training, so a
+run repeats to the bit. Questions follow from the run's seed. Where the mechanism asks for files, they follow from the
+newest block's hash instead: miners commit to the digests of their files, and only commitments of earlier blocks count.
 
-In: the parts, already started. Out: one `RoundDone` per round, through `show`; weights and commitments on the chain.
-Waits for: the miners' answers, each at most its deadline; never for the chain: at most one set of weights and one of
-commitments is on its way, and while it is, only the newest of the later ones is kept.
-Bounds: a round holds num_validators x num_miners questions; the pool holds at most that many answers.
-Knows every part; no part knows it.
+In: the parts, already started. Out: one `RoundDone` per round; weights and commitments through the hand-over.
+Waits for: the miners and the scorers, as the round does; never for the chain.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from raytensor.chain.calls import SetCommitment
-from raytensor.config import RunConfig, hands_in_files
-from raytensor.data.text import Text
+from raytensor.chain.reads.follower import Seen
+from raytensor.config import RunConfig
+from raytensor.errors import RunError
 from raytensor.jobs.handover import Handover
-from raytensor.mechanisms.base import Ask, Mechanism
-from raytensor.mechanisms.collab import CollabMechanism
-from raytensor.mechanisms.evidence import gather
+from raytensor.mechanisms.base import Ask
 from raytensor.miners.fleet import Fleet
-from raytensor.pool import Pool
 from raytensor.telemetry import events
-from raytensor.types import Failure, Promises, Score, Submission, Task, Weights
-from raytensor.validators.evidence_log import EvidenceLog
-from raytensor.validators.scoreboard import ScoreBoard
-from raytensor.validators.scorers import submit
+from raytensor.types import Promises, Weights
+from raytensor.validators.round import Round, RoundResult
 
-RULES = "run"  # the name of a run's only rules in its scorers
+SPEC = "run"  # name of a run's only mechanism in its scorers
 Show = Callable[[events.Event], None]
 
 
-@dataclass
-class RoundParts:
-    """What a round is made of."""
+class RunLoop:
+    """Plays the rounds of one subnet.
 
-    fleet: Fleet
-    scorers: Pool
-    mechanism: Mechanism
-    boards: dict[str, ScoreBoard]  # validator hotkey -> its own board
-    logs: dict[str, EvidenceLog]  # validator hotkey -> where its evidence goes before its board takes it in
-    handover: Handover
-    text: Text
-    show: Show
-
-
-class Round:
-    """Plays rounds of one subnet.
-
-    netuid   the subnet.
-    miners   hotkeys that are asked, in a fixed order.
-    block    returns the newest chain block that is known; for `Weights.made_at_block` only.
-    promises returns what miners have committed to at the newest block, None before that was read; needed where the
-             mechanism asks for files.
+    miners  hotkeys that are asked, in a fixed order.
+    files   whether the mechanism asks for files.
+    seen    returns what is known of the subnet now; its promises are needed where the mechanism asks for files.
     """
 
     def __init__(
         self,
         cfg: RunConfig,
-        parts: RoundParts,
         netuid: int,
-        miners: list[str],
-        block: Callable[[], int],
-        promises: Callable[[], Promises | None] = lambda: None,
+        miners: Sequence[str],
+        files: bool,
+        round: Round,
+        fleet: Fleet,
+        handover: Handover,
+        seen: Callable[[], Seen],
+        show: Show,
     ) -> None:
-        self.cfg = cfg
-        self.parts = parts
-        self.netuid = netuid
-        self.miners = miners
-        self._block = block
-        self._files = hands_in_files(cfg.mechanism)
-        self._promises = promises
-        self.last_weights: dict[str, dict[str, float]] = {}
+        self._cfg, self._netuid, self._miners, self._files = cfg, netuid, tuple(miners), files
+        self._round, self._fleet, self._handover, self._seen, self._show = round, fleet, handover, seen, show
+        self._warned: set[str] = set()
+        self._weights: Mapping[str, Mapping[str, float]] = {}  # the newest of each validator
 
     def play(self, number: int) -> events.RoundDone:
-        """One round: train, ask, score, weigh. Returns what happened; never raises for a miner's or the chain's fault."""
-        parts, started = self.parts, time.monotonic()
-        trained_before_s = parts.fleet.train_s
-        promises = self._promises() if self._files else None
-        parts.fleet.train(
-            number, {hotkey: commit.digest for hotkey, commit in promises.commits.items()} if promises else None
-        )
-        questions = self._questions(number, promises)
-        results, answers, asked = self._ask_and_score(questions)
-        scored = time.monotonic()
-        self._keep(number, questions, results, answers)
-        scores = [result for result in results.values() if isinstance(result, Score)]
-        failures = [result for result in results.values() if isinstance(result, Failure)]
-        if number % self.cfg.chain.weights_every == 0:
-            self._weigh(number)
+        """One round. A failure of a miner, a scorer or the chain does not raise; a bug in the mechanism does."""
+        fleet, started, trained_before_s = self._fleet, time.monotonic(), self._fleet.train_s
+        seen = self._seen()
+        promises = seen.promises if self._files else None
+        committed = {hotkey: commit.digest for hotkey, commit in promises.commits.items()} if promises else None
+        fleet.train(number, committed)
+        weigh = number % self._cfg.chain.weights_every == 0
+        try:
+            result = self._round.play(
+                self._asks(number, promises, seen), seen.metagraph, weigh=weigh, interrupted=self._poll
+            )
+        except TimeoutError as error:
+            raise RunError(
+                f"round {number}: {error}\n  fix: more CPUs, or a larger validators.score_limit_s"
+            ) from error
+        assert result is not None, "nothing interrupts a run's round"
+        played = time.monotonic()
+        if self._files:  # some hosts were asked nothing, and their training must not pile up
+            fleet.wait_trained()
         weighed = time.monotonic()
+        if weigh:
+            self._weigh(result, seen)
         self._commit(promises)
-        parts.handover.poll()
-        for incident in parts.fleet.incidents():
-            parts.show(events.Warned(text=incident, fix="the run goes on; Ray's logs say more"))
+        self._handover.poll()
+        self._warn(result)
         ended = time.monotonic()
-        # Hosts train side by side, and one may answer while another still trains: count what a host trained on average.
-        train_s = min(asked - started, (parts.fleet.train_s - trained_before_s) / parts.fleet.num_hosts)
-        ask_s = asked - started - train_s
+        # Hosts train side by side, and one may answer while another still trains: count the mean of a host's training.
+        waited_s = result.ask_s + weighed - played
+        train_s = min(waited_s, (fleet.train_s - trained_before_s) / fleet.num_hosts)
+        boards = self._round.parts.records.boards
         return events.RoundDone(
-            round=number,
-            rounds=self.cfg.rounds,
+            rounds=self._cfg.rounds,
+            **result.counts(),
             wall_s=ended - started,
             train_s=train_s,
-            ask_s=ask_s,
-            score_s=scored - asked,
+            ask_s=waited_s - train_s,
+            score_s=result.score_s,
             chain_s=ended - weighed,
-            idle_s=weighed - scored,
-            netuid=self.netuid,
-            miners=len(self.miners),
-            asked=len(questions),
-            answered=len(answers),
-            scored=len(scores),
-            failures=dict(Counter(failure.reason.value for failure in failures)),
-            losses=self._mean({v: board.state.floats("loss") for v, board in parts.boards.items()}),
-            values=self._mean(self.last_weights),
-            standings=next(iter(parts.boards.values())).state.words("status"),
+            idle_s=weighed - started - waited_s - result.score_s,
+            losses=_mean(board.state.floats("loss") for board in boards.values()),
+            values=_mean(self._weights.values()),
+            standings=next(iter(boards.values())).state.words("status"),
         )
 
-    def _questions(self, number: int, promises: Promises | None) -> dict[str, tuple[Task, Any]]:
-        parts, questions, miners = self.parts, {}, tuple(self.miners)
-        for validator, board in parts.boards.items():
-            if promises is not None:
-                ask = Ask.at(promises, self.netuid, validator, number, miners)
-            else:
-                ask = Ask(self.cfg.seed, self.netuid, validator, number, miners)
-            questions.update(
-                {task.task_id: (task, sealed) for task, sealed in parts.mechanism.tasks(ask, board.state, parts.text)}
-            )
-        return questions
+    def _asks(self, number: int, promises: Promises | None, seen: Seen) -> list[Ask]:
+        """One for each validator; a miner that has left the subnet is not asked."""
+        present = set(seen.metagraph.hotkeys if seen.metagraph is not None else self._miners)
+        miners = tuple(hotkey for hotkey in self._miners if hotkey in present)
+        validators = self._round.parts.records.boards
+        if promises is not None:
+            return [Ask.at(promises, self._netuid, validator, number, miners) for validator in validators]
+        return [Ask(self._cfg.seed, self._netuid, validator, number, miners) for validator in validators]
 
-    def _ask_and_score(
-        self, questions: dict[str, tuple[Task, Any]]
-    ) -> tuple[dict[str, Score | Failure], dict[str, Submission | None], float]:
-        """Answers flow into the scorers as they come. Every question ends as one Score or one Failure.
+    def _poll(self) -> bool:
+        """Called by the round while it waits: the hand-over goes on. Never interrupts the round."""
+        self._handover.poll()
+        return False
 
-        Also returns the files that were handed in by task id (None for an answer of another kind), and when the last
-        answer came, on the monotonic clock.
-        """
-        parts = self.parts
-        results: dict[str, Score | Failure] = {}
-        answers: dict[str, Submission | None] = {}
-        for answer in parts.fleet.ask([task for task, _ in questions.values()]):
-            if isinstance(answer, Failure):
-                results[answer.item_id] = answer
-            else:
-                answers[answer.task_id] = answer if isinstance(answer, Submission) else None
-                task, sealed = questions[answer.task_id]
-                submit(parts.scorers, RULES, self.cfg.validators, task, sealed, answer)
-            results.update(parts.scorers.poll())
-            parts.handover.poll()
-        if self._files:  # some hosts are asked nothing, and the next round's training must not pile up on this one's
-            parts.fleet.wait_trained()
-        asked = time.monotonic()
-        results.update(parts.scorers.drain(self.cfg.validators.deadline_s))
-        assert results.keys() == questions.keys(), "every question must end exactly once"
-        return results, answers, asked
-
-    def _keep(
-        self,
-        number: int,
-        questions: dict[str, tuple[Task, Any]],
-        results: dict[str, Score | Failure],
-        answers: dict[str, Submission | None],
-    ) -> None:
-        """Each validator's board takes in its own evidence of the round; the first's decides on a shared model's step."""
-        lead = next(iter(self.parts.boards))
-        for validator, board in self.parts.boards.items():
-            mine = {
-                task_id: results[task_id] for task_id, (task, _) in questions.items() if task.validator == validator
-            }
-            evidence = gather(self.netuid, validator, number, mine, answered=answers.keys() & mine.keys())
-            self.parts.logs[validator].append(evidence)
-            if validator == lead and isinstance(self.parts.mechanism, CollabMechanism):
-                handed_in = {
-                    questions[task_id][0].hotkey: answer
-                    for task_id, answer in answers.items()
-                    if task_id in mine and answer
-                }
-                self.parts.mechanism.advance_model(board.state, evidence, handed_in)
-            board.update(evidence)
-
-    # ---------------------------------------------------------------------------------------------- the chain
-
-    def _weigh(self, number: int) -> None:
-        """Newest weights win: what was not sent yet is replaced."""
+    def _weigh(self, result: RoundResult, seen: Seen) -> None:
+        """Hand over the round's weights; they replace older ones that were not sent yet."""
+        self._weights = result.weights
+        block = seen.tick.block if seen.tick is not None else 0
         newest = []
-        for validator, board in self.parts.boards.items():
-            values = board.weights()
-            self.last_weights[validator] = values
-            self.parts.logs[validator].append_weights(number, values)
-            self.parts.show(
+        for validator, values in result.weights.items():
+            self._show(
                 events.WeightsMade(
-                    netuid=self.netuid, round=number, hotkey=validator, values=values, block=self._block()
+                    netuid=self._netuid, round=result.round, hotkey=validator, values=values, block=block
                 )
             )
             if values:
-                newest.append(Weights(self.netuid, validator, values, made_at_block=self._block()))
-        self.parts.handover.hand_over(newest)
+                newest.append(Weights(self._netuid, validator, dict(values), made_at_block=block))
+        self._handover.hand_over(newest)
 
     def _commit(self, promises: Promises | None) -> None:
-        """Commit to the miners' newest files, in the miners' names, unless the chain has that already.
+        """Commit to the miners' newest files, in the miners' names, where the chain does not have that already.
 
-        An intent's id says what is promised: what is handed in twice, as after a resume, is carried out once.
+        The intent's id is made from its content, so submitting it twice, after a resume for example, has no effect.
         """
-        seen = promises.commits if promises is not None else {}
+        read = {hotkey: commit.digest for hotkey, commit in promises.commits.items()} if promises else {}
         intents = [
             SetCommitment(
-                signer=hotkey, netuid=self.netuid, text=digest, intent_id=f"commit-{self.netuid}-{hotkey}-{digest}"
+                signer=hotkey, netuid=self._netuid, text=digest, intent_id=f"commit-{self._netuid}-{hotkey}-{digest}"
             )
-            for hotkey, digest in self.parts.fleet.files.items()
-            if self.parts.handover.committed.get(hotkey) != digest
-            and (hotkey not in seen or seen[hotkey].digest != digest)
+            for hotkey, digest in self._fleet.files.items()
+            if digest not in (self._handover.committed.get(hotkey), read.get(hotkey))
         ]
-        self.parts.handover.commit(intents)
+        self._handover.commit(intents)
 
-    @staticmethod
-    def _mean(per_validator: dict[str, dict[str, float]]) -> dict[str, float]:
-        """Mean over validators of {hotkey: number}; a validator that has no number for a hotkey is left out of it."""
-        sums: dict[str, list[float]] = {}
-        for values in per_validator.values():
-            for hotkey, value in values.items():
-                sums.setdefault(hotkey, []).append(value)
-        return {hotkey: sum(values) / len(values) for hotkey, values in sums.items()}
+    def _warn(self, result: RoundResult) -> None:
+        """Show what went wrong with hosts, and each cause of an answer that was not scored once."""
+        for incident in self._fleet.incidents():
+            self._show(events.Warned(text=incident, fix="the run goes on; Ray's logs say more"))
+        for cause in result.unscored:
+            if cause not in self._warned:
+                self._warned.add(cause)
+                self._show(events.Warned(text=f"an answer was not scored: {cause}", fix="no miner is blamed for it"))
+
+
+def _mean(per_validator: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Mean over validators of {hotkey: number}; a validator that has no number for a hotkey is left out of it."""
+    numbers: dict[str, list[float]] = {}
+    for values in per_validator:
+        for hotkey, value in values.items():
+            numbers.setdefault(hotkey, []).append(value)
+    return {hotkey: sum(values) / len(values) for hotkey, values in numbers.items()}

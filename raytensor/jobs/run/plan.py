@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raytensor.config import RunConfig, hands_in_files
+from raytensor.chain.wallet import DevKey, KeyRef
+from raytensor.config import RunConfig
+from raytensor.mechanisms import base
 from raytensor.wire.policy import check_addresses
 
 if TYPE_CHECKING:
@@ -48,23 +51,31 @@ MAY_CHANGE = (
 
 @dataclass(frozen=True)
 class Identity:
-    """A neuron of the run. Keys are development keys, derived from the run's seed."""
+    """A neuron of the run: its name, its role and references of its keys."""
 
     name: str
     role: str  # owner | validator | miner
-    hotkey_uri: str
-    coldkey_uri: str
+    hotkey: KeyRef
+    coldkey: KeyRef
     behaviour: str = ""
     stake_tao: float = 0.0
 
+    @property
+    def ss58(self) -> str:
+        """Address of the hotkey."""
+        return self.hotkey.ss58
+
 
 def identities(cfg: RunConfig) -> list[Identity]:
-    """The owner, the validators and the miners of a run, in the order in which they register."""
+    """The owner, the validators and the miners of a run, in the order in which they register.
+
+    Their keys are development keys, derived from the run's seed; nothing else in a run derives keys.
+    """
     profiles = cfg.miners.profiles
 
     def make(role: str, number: int, **more: Any) -> Identity:
         uri = f"//raytensor//{cfg.seed}//{role}//{number}"
-        return Identity(f"{role}-{number}", role, f"{uri}//hot", f"{uri}//cold", **more)
+        return Identity(f"{role}-{number}", role, DevKey(f"{uri}//hot"), DevKey(f"{uri}//cold"), **more)
 
     validators = [
         make("validator", n, stake_tao=cfg.validators.stake_tao * cfg.validators.stake_ratio**n)
@@ -72,6 +83,11 @@ def identities(cfg: RunConfig) -> list[Identity]:
     ]
     miners = [make("miner", n, behaviour=profiles[n % len(profiles)].behaviour) for n in range(cfg.miners.num_miners)]
     return [make("owner", 0), *validators, *miners]
+
+
+def delegate(cfg: RunConfig) -> KeyRef:
+    """The key that is a proxy of all validators, so that their weights share an extrinsic."""
+    return DevKey(f"//raytensor//{cfg.seed}//operator")
 
 
 def needs(cfg: RunConfig, cpus: float) -> list[Need]:
@@ -101,10 +117,18 @@ def refuse_unusable(cfg: RunConfig) -> None:
         from raytensor.miners.model import refuse_models
 
         refuse_models(cfg.miners.profiles, cfg.data, cfg.miners.seq_len)
-    if hands_in_files(cfg.mechanism):
+    if base.needs(cfg.mechanism).asks_for_files:
         from raytensor.miners.submission_export import refuse_unlike
 
         refuse_unlike(cfg)
+
+
+def with_folders(cfg: RunConfig, folder: Path) -> RunConfig:
+    """`cfg` with folders of the run for what miners share: a mechanism's shared state, and submitted files."""
+    mechanism = base.with_shared_state(cfg.mechanism, str(folder / "shared"))
+    if base.needs(cfg.mechanism).asks_for_files and cfg.miners.files is None:
+        cfg = dataclasses.replace(cfg, miners=dataclasses.replace(cfg.miners, files=str(folder / "files")))
+    return dataclasses.replace(cfg, mechanism=mechanism)
 
 
 def settled(cfg: RunConfig) -> dict[str, Any]:

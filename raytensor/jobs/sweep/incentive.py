@@ -1,13 +1,15 @@
-"""What trials would earn: side by side as the miners of one subnet, questioned by validators and paid by consensus.
+"""What trials would earn as the miners of one subnet.
 
-In: trials and a way to ask their models. Out: each one's share of the incentive, by the sweep's own mechanism and by the
-chain's Yuma consensus (`raytensor.consensus`), as a run would pay them. No chain process and no time: questions, evidence,
-weights and one epoch, computed here. Pure but for the asking.
+In: trials and a way to ask their models. Out: the share of the incentive of each, as a run would pay it: a few rounds of
+validators/round.py with the sweep's mechanism, then one epoch of Yuma consensus (`raytensor.consensus`).
+No chain process, no actors and no files: all of it is computed in this process. Waits for: the trials' answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,62 +17,98 @@ from raytensor import consensus
 from raytensor.config import Validators
 from raytensor.config.sweep import SweepConfig
 from raytensor.data.text import Text
-from raytensor.mechanisms import base
-from raytensor.mechanisms.evidence import State, advance, gather
-from raytensor.types import Failure, Response, Score, Task
+from raytensor.mechanisms.base import Ask
+from raytensor.types import Failure, Metagraph, Reason, Response, Submission, Task
+from raytensor.validators.records import Records
+from raytensor.validators.round import Round, RoundParts
+from raytensor.validators.scorer import MechanismSpec, Scorer
+from raytensor.validators.scorer_service import Result
+from raytensor.validators.transport import Answer
 
-ROUNDS = 4  # of questions; the moving averages settle
+ROUNDS = 4  # after which the moving averages have settled
 NETUID = 1
+NAME = "sweep"  # of the mechanism in the scorer
 TEMPO = 360  # blocks; the chain's default
 RAO = 10**9
 
 # (number of the trial, its questions) -> its answers
-Ask = Callable[[int, Sequence[Task]], Sequence[Response]]
+AskTrial = Callable[[int, Sequence[Task]], Sequence[Response]]
 
 
-def incentives(cfg: SweepConfig, text: Text, numbers: Sequence[int], ask: Ask) -> dict[int, float]:
-    """Shares of the incentive by trial number; they sum to 1, or are all 0 when nobody deserves any."""
-    mechanism = base.load(cfg.mechanism, text.log_unigram, text.vocab_size)
-    stakes = Validators()
-    validators = [f"validator-{n}" for n in range(stakes.num_validators)]
+class _Trials:
+    """The transport to trials. numbers: of the trials by hotkey."""
+
+    def __init__(self, numbers: Mapping[str, int], ask: AskTrial) -> None:
+        self._numbers, self._ask = numbers, ask
+
+    def ask(self, tasks: Sequence[Task], metagraph: Metagraph | None) -> Iterator[Answer]:
+        """See `MinerTransport.ask`; every trial is asked once, about all of its tasks."""
+        by_trial: dict[str, list[Task]] = {}
+        for task in tasks:
+            by_trial.setdefault(task.hotkey, []).append(task)
+        for hotkey, number in self._numbers.items():
+            left = {task.task_id: task for task in by_trial.get(hotkey, [])}
+            for answer in self._ask(number, list(left.values())) if left else ():
+                del left[answer.task_id]
+                yield answer
+            for task in left.values():
+                yield Failure(task.task_id, task.hotkey, Reason.SILENT)
+
+
+class _InProcess:
+    """Scorers without actors: an answer is scored when it is submitted."""
+
+    patience_s = 0.0  # nothing is ever waited for
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def session(self, name: str) -> _InProcessSession:
+        """See `Scorers.session`."""
+        return _InProcessSession(self._scorer, name)
+
+
+class _InProcessSession:
+    def __init__(self, scorer: Scorer, name: str) -> None:
+        self._scorer, self._name = scorer, name
+        self._results: deque[Result] = deque()
+
+    def submit(self, task: Task, sealed: Any, answer: Response | Submission) -> None:
+        (result,) = self._scorer.score_all([(self._name, task, sealed, answer)])
+        self._results.append((task.task_id, result))
+
+    def result(self, timeout_s: float) -> Result | None:
+        return self._results.popleft() if self._results else None
+
+    def close(self) -> None:
+        self._results.clear()
+
+
+def incentives(cfg: SweepConfig, text: Text, numbers: Sequence[int], ask: AskTrial) -> dict[int, float]:
+    """Shares of the incentive by trial number; they sum to 1, or are all 0 when no trial deserves any."""
+    spec = MechanismSpec(cfg.mechanism, text.log_unigram, text.vocab_size)
+    mechanism, stakes = spec.load(), Validators()
+    validators = tuple(f"validator-{n}" for n in range(stakes.num_validators))
     hotkeys = {f"trial-{number:05d}": number for number in numbers}
-    states = dict.fromkeys(validators, State())
+    records = Records.in_memory(NETUID, validators, mechanism)
+    scorers = _InProcess(Scorer({NAME: spec}))
+    game = Round(RoundParts(NAME, mechanism, text, records, _Trials(hotkeys, ask), scorers))
+    weights: Mapping[str, Mapping[str, float]] = {}
     for round in range(1, ROUNDS + 1):
-        asked = {
-            validator: mechanism.tasks(
-                base.Ask(cfg.seed, NETUID, validator, round, tuple(hotkeys)), states[validator], text
-            )
-            for validator in validators
-        }
-        by_trial: dict[str, list[Task]] = {hotkey: [] for hotkey in hotkeys}
-        for questions in asked.values():
-            for task, _ in questions:
-                by_trial[task.hotkey].append(task)
-        answers = {
-            answer.task_id: answer
-            for hotkey, tasks in by_trial.items()
-            if tasks
-            for answer in ask(hotkeys[hotkey], tasks)
-        }
-        for validator, questions in asked.items():
-            items = [
-                base.Item(task, sealed, answers[task.task_id]) for task, sealed in questions if task.task_id in answers
-            ]
-            results: dict[str, Score | Failure] = {
-                item.task.task_id: found for item, found in zip(items, mechanism.score(items), strict=True)
-            }
-            evidence = gather(NETUID, validator, round, results, answered=results)
-            states[validator] = advance(mechanism, states[validator], evidence)
-    weights = [mechanism.weights(states[validator]) for validator in validators]
+        asks = [Ask(cfg.seed, NETUID, validator, round, tuple(hotkeys)) for validator in validators]
+        result = game.play(asks, weigh=round == ROUNDS)
+        assert result is not None, "nothing interrupts it"
+        weights = result.weights
     stakes_rao = [int(stakes.stake_tao * stakes.stake_ratio**n * RAO) for n in range(len(validators))]
-    shares = epoch_shares([[given.get(hotkey, 0.0) for hotkey in hotkeys] for given in weights], stakes_rao)
-    return dict(zip(hotkeys.values(), shares, strict=True))
+    rows = [[weights[validator].get(hotkey, 0.0) for hotkey in hotkeys] for validator in validators]
+    return dict(zip(hotkeys.values(), epoch_shares(rows, stakes_rao), strict=True))
 
 
 def epoch_shares(weights: Sequence[Sequence[float]], stakes_rao: Sequence[int]) -> list[float]:
-    """Shares of the incentive of one epoch: validators (uids 0 ..) of these stakes weigh the miners behind them.
+    """Shares of the incentive of one epoch. The validators have the uids from 0 on, the miners those after them.
 
-    weights  [validators][miners], any scale.
+    weights     [validators][miners], any scale.
+    stakes_rao  of the validators.
     """
     num_validators, num_miners = len(weights), len(weights[0])
     n = num_validators + num_miners

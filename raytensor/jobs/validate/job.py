@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raytensor import __version__, config
 from raytensor.config.validate import ValidateConfig
@@ -21,6 +22,9 @@ from raytensor.telemetry import events
 from raytensor.telemetry.event_log import EventLog
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder
+
+if TYPE_CHECKING:
+    from raytensor.jobs.validate.stack import ValidatorStack
 
 TICK_S = 0.2
 SAVE_EVERY_S = 5.0
@@ -109,7 +113,7 @@ def run(cfg: ValidateConfig) -> int:
             signal.signal(number, handler)
 
 
-def _loop(parts, stopping: threading.Event) -> bool:
+def _loop(parts: ValidatorStack, stopping: threading.Event) -> bool:
     """True when every subnet has its rounds, False when the job was told to stop."""
     saved_at, done_at = 0.0, 0.0
     while not stopping.wait(TICK_S):
@@ -130,9 +134,9 @@ def _loop(parts, stopping: threading.Event) -> bool:
     return False
 
 
-def _rows(parts) -> list[Shown]:
+def _rows(parts: ValidatorStack | None) -> list[Shown]:
     """A line for each subnet, for the view."""
-    if parts is None or not hasattr(parts, "operator"):
+    if parts is None:
         return []
     shown = []
     for row in parts.operator.rows:

@@ -1,8 +1,9 @@
-"""Everything that stands behind the operator: keys by reference, actors, text, subnets. Started, and ended in reverse.
+"""The parts of a `validate` job: keys by reference, actors, text, subnets. Started here, and ended in reverse.
 
 In: a `ValidateConfig` and a claimed folder. Out: an `Operator`, its `Handover`, `Watchdog` and follower.
-This process opens no key: the chain's writer and the notary do, each in an actor of its own; what miners send is read
-by the asker, which has none.
+This process opens no key: the chain writer and the notary do, each in its own actor. What miners send is read by the
+asker, which has no key.
+Waits for: the actors' constructors, each with a time-out.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -22,10 +23,11 @@ from raytensor.chain.wallet import KeyRef, WalletKey, key_ref, refuse_readable_c
 from raytensor.chain.writer.actor import writer_actor
 from raytensor.cluster import Need, wait_ready
 from raytensor.config.validate import SubnetConfig, ValidateConfig
-from raytensor.data.text import prepare
+from raytensor.data.text import Text, prepare
 from raytensor.errors import ConfigError
 from raytensor.jobs.handover import Handover
 from raytensor.jobs.validate.watch import Watchdog
+from raytensor.mechanisms import base
 from raytensor.telemetry import events
 from raytensor.telemetry.alarms import webhook
 from raytensor.telemetry.metrics import Meters
@@ -33,10 +35,10 @@ from raytensor.telemetry.runfolder import RunFolder
 from raytensor.types import Commit, Metagraph, Weights
 from raytensor.validators.evidence_log import Keep
 from raytensor.validators.operator import Operator, Pace, SubnetLoop
-from raytensor.validators.round import SubnetValidator
+from raytensor.validators.round import RoundResult
 from raytensor.validators.scorer import MechanismSpec
-from raytensor.validators.scorer_service import ScorerService
-from raytensor.validators.scorers import make_pool
+from raytensor.validators.scorer_service import ScorerService, make_pool
+from raytensor.validators.subnet import SubnetValidator
 from raytensor.validators.transport import MinerTransport, Wire
 from raytensor.wire.asker import Asker
 from raytensor.wire.notary import Notary
@@ -48,7 +50,7 @@ MANY = 10**6  # scorers that may be replaced: a validator runs for months
 
 
 def keys(cfg: ValidateConfig) -> dict[str, KeyRef]:
-    """Reference as configured -> key reference. Raises `ConfigError` or `WalletError`; opens no key that is encrypted."""
+    """Key references by the text in the configuration. Raises `ConfigError` or `WalletError`; opens no encrypted key."""
     found: dict[str, KeyRef] = {}
     for text in cfg.hotkeys:
         ref = key_ref(text, cfg.wallet_path)
@@ -65,7 +67,7 @@ def keys(cfg: ValidateConfig) -> dict[str, KeyRef]:
 
 
 def needs(cfg: ValidateConfig) -> list[Need]:
-    """What the job asks of a cluster, role by role."""
+    """The resources that the job asks of a cluster, role by role."""
     validators = cfg.validators
     return [
         Need("scorers", validators.num_scorers, validators.cpus_per_scorer, validators.gpus_per_scorer),
@@ -75,7 +77,7 @@ def needs(cfg: ValidateConfig) -> list[Need]:
 
 @dataclass(frozen=True)
 class SubnetClock:
-    """A subnet's clock as the operator wants it."""
+    """A subnet's clock, as `operator.Clock` describes it."""
 
     block: int
     tempo: int
@@ -86,7 +88,12 @@ class SubnetClock:
 
 
 class ValidatorStack:
-    """A context manager; leaving it ends everything, in reverse. transport: how miners are asked; None: over the wire."""
+    """Started by the constructor, which ends what has started when it raises; a context manager that ends all, in reverse.
+
+    transport  how miners are asked; None: over the wire.
+
+    ss58       address by hotkey reference. hotkeys_of: addresses by netuid.
+    """
 
     def __init__(
         self,
@@ -96,23 +103,41 @@ class ValidatorStack:
         meters: Meters,
         transport: MinerTransport | None = None,
     ) -> None:
-        self.cfg, self.folder, self.show, self._meters, self._transport = cfg, folder, show, meters, transport
+        self.cfg, self.folder, self.show = cfg, folder, show
         webhook(cfg.watch)  # refused before anything starts
-        self.refs = keys(cfg)
-        self.ss58 = {text: ref.ss58 for text, ref in self.refs.items()}
+        refs = keys(cfg)
+        self.ss58 = {text: ref.ss58 for text, ref in refs.items()}
         if len(set(self.ss58.values())) != len(self.ss58):
             raise ConfigError(f"hotkeys={cfg.hotkeys}: two of them are the same key")
         self.hotkeys_of = {
-            rules.netuid: tuple(self.ss58[text] for text in rules.hotkeys or cfg.hotkeys) for rules in cfg.all_subnets
+            one.netuid: tuple(self.ss58[text] for text in one.hotkeys or cfg.hotkeys) for one in cfg.all_subnets
         }
-        self._stack = ExitStack()
+        subnets = with_shared_state(cfg)
+        signers = {self.ss58[text]: ref for text, ref in refs.items()}
+        with ExitStack() as stack:
+            self._connect(stack)
+            self.follower = self._follow(stack)
+            writer = self._start_writer(stack, signers)
+            notary = self._start_notary(stack, signers)
+            self._phase("preparing the text, starting the scorers and the chain writer")
+            text = prepare(cfg.data, Path(cfg.paths.cache), self._phase)
+            specs = {
+                one.netuid: MechanismSpec(one.mechanism, text.log_unigram, text.vocab_size, cfg.validators.deadline_s)
+                for one in subnets
+            }
+            scorers = self._start_scorers(stack, specs)
+            started = {"the chain writer": writer.ready.remote(), "the notary": notary.schemes.remote()}
+            wait_ready(started, timeout_s=cfg.cluster.start_timeout_s)
+            transport = transport or self._start_asker(stack, notary)
+            state = self.folder.load_state() or {}
+            self.handover = Handover(writer, show, int(state.get("receipts", 0)))
+            self.watchdog = stack.enter_context(Watchdog(cfg.watch, self.hotkeys_of, show, meters))
+            loops = [self._subnet(netuid, spec, text, transport, scorers) for netuid, spec in specs.items()]
+            self.operator = Operator(loops, self.clock, self._hand_over)
+            stack.callback(self.operator.stop)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> ValidatorStack:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -140,61 +165,74 @@ class ValidatorStack:
         self.handover.hand_over(weights)
 
     def save(self) -> None:
-        """Keep which receipts were shown."""
+        """Save which receipts were shown."""
         self.folder.save_state({"receipts": self.handover.cursor})
 
-    # ------------------------------------------------------------------------------------------------ start
+    # ------------------------------------------------------------------------------------------------ one by one
 
-    def _start(self) -> None:
+    def _phase(self, text: str) -> None:
+        self.show(events.Phase(text=text))
+
+    def _connect(self, stack: ExitStack) -> None:
+        self._phase("starting Ray (takes about 7 s)")
+        stack.callback(cluster.disconnect)
+        cluster.connect(self.cfg.cluster)
+        cluster.check(needs(self.cfg))
+
+    @property
+    def _endpoints(self) -> list[str]:
+        return [part.strip() for part in self.cfg.chain.network.split(",") if part.strip()]
+
+    def _follow(self, stack: ExitStack) -> Follower:
         cfg = self.cfg
-        endpoints = [part.strip() for part in cfg.chain.network.split(",") if part.strip()]
-        self.show(events.Phase(text="starting Ray (takes about 7 s)"))
-        self._stack.callback(cluster.disconnect)
-        cluster.connect(cfg.cluster)
-        cluster.check(needs(cfg))
         reads = Reads(cfg.chain.refresh_blocks, cfg.watch.every_blocks, commitments="metagraph")
-        netuids = [rules.netuid for rules in cfg.all_subnets]
-        self.follower = Follower(endpoints, netuids, reads, timeout_s=cfg.chain.timeout_s, poll_s=1.0)
-        self._stack.callback(self.follower.close)
-        self.follower.start()
-        # Where the key files and this machine's endpoints are.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        signers = {self.ss58[text]: ref for text, ref in self.refs.items()}
-        delegate = key_ref(cfg.chain.delegate, cfg.wallet_path) if cfg.chain.delegate else None
+        follower = Follower(self._endpoints, list(self.hotkeys_of), reads, timeout_s=cfg.chain.timeout_s, poll_s=1.0)
+        stack.callback(follower.close)
+        follower.start()
+        return follower
+
+    def _start_writer(self, stack: ExitStack, signers: Mapping[str, KeyRef]) -> ray.actor.ActorHandle:
+        cfg = self.cfg
         writer = writer_actor(
-            endpoints,
-            signers,
+            self._endpoints,
+            dict(signers),
             self.folder.path / "journal.sqlite",
-            delegate=delegate,
+            delegate=key_ref(cfg.chain.delegate, cfg.wallet_path) if cfg.chain.delegate else None,
             timeout_s=cfg.chain.timeout_s,
             audit_path=str(self.folder.path / "audit.jsonl"),
-            options={"num_cpus": WRITER_CPUS, "scheduling_strategy": here},
+            options={"num_cpus": WRITER_CPUS, "scheduling_strategy": _here()},
         )
-        self._stack.callback(self._end_writer, writer)
-        notary = (
-            ray.remote(Notary)
-            .options(num_cpus=0, max_restarts=-1, max_concurrency=4, scheduling_strategy=here)
-            .remote(signers)
+        stack.callback(_end_writer, writer)
+        return writer
+
+    def _start_notary(self, stack: ExitStack, signers: Mapping[str, KeyRef]) -> ray.actor.ActorHandle:
+        options = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 4, "scheduling_strategy": _here()}
+        notary = ray.remote(Notary).options(**options).remote(dict(signers))
+        stack.callback(ray.kill, notary)
+        return notary
+
+    def _start_scorers(self, stack: ExitStack, specs: Mapping[int, MechanismSpec]) -> ScorerService:
+        cfg, named = self.cfg, {str(netuid): spec for netuid, spec in specs.items()}
+        return stack.enter_context(
+            ScorerService(
+                lambda: make_pool(named, cfg.validators, cfg.cluster.torch_threads, max_replacements=MANY),
+                cfg.validators,
+            )
         )
-        self._stack.callback(ray.kill, notary)
-        self.show(events.Phase(text="preparing the text, starting the scorers and the chain's writer"))
-        text = prepare(cfg.data, Path(cfg.paths.cache), lambda words: self.show(events.Phase(text=words)))
-        rules = {
-            str(one.netuid): MechanismSpec(one.mechanism, text.log_unigram, text.vocab_size, cfg.validators.deadline_s)
-            for one in cfg.all_subnets
-        }
-        desk = ScorerService(
-            lambda: make_pool(rules, cfg.validators, cfg.cluster.torch_threads, max_replacements=MANY), cfg.validators
-        )
-        self._stack.enter_context(desk)
-        wait_ready(
-            {"the chain's writer": writer.ready.remote(), "the notary": notary.schemes.remote()},
-            timeout_s=cfg.cluster.start_timeout_s,
-        )
-        transport = self._transport or self._wire(notary)
-        state = self.folder.load_state() or {}
-        self.handover = Handover(writer, self.show, int(state.get("receipts", 0)))
-        self.watchdog = self._stack.enter_context(Watchdog(cfg.watch, self.hotkeys_of, self.show, self._meters))
+
+    def _start_asker(self, stack: ExitStack, notary: ray.actor.ActorHandle) -> Wire:
+        cfg = self.cfg
+        schemes = ray.get(notary.schemes.remote(), timeout=cfg.cluster.start_timeout_s)
+        options = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 256}
+        asker = ray.remote(Asker).options(**options).remote(notary, schemes, cfg.asking)
+        stack.callback(ray.kill, asker)
+        wait_ready({"the asker": asker.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
+        return Wire(asker)
+
+    def _subnet(
+        self, netuid: int, spec: MechanismSpec, text: Text, transport: MinerTransport, scorers: ScorerService
+    ) -> SubnetLoop:
+        cfg, folder, hotkeys = self.cfg, self.folder.path / f"netuid{netuid}", self.hotkeys_of[netuid]
         pace = Pace(
             cfg.chain.rounds_per_tempo,
             cfg.chain.margin_blocks,
@@ -203,54 +241,54 @@ class ValidatorStack:
             cfg.round_limit_s,
             cfg.rounds,
         )
-        subnets = [self._subnet(one, rules[str(one.netuid)], text, pace, transport, desk) for one in cfg.all_subnets]
-        self.operator = Operator(subnets, self.clock, self._hand_over)
-        self._stack.callback(self.operator.stop)
 
-    def _wire(self, notary: ray.actor.ActorHandle) -> Wire:
-        cfg = self.cfg
-        schemes = ray.get(notary.schemes.remote(), timeout=cfg.cluster.start_timeout_s)
-        asker = (
-            ray.remote(Asker)
-            .options(num_cpus=0, max_restarts=-1, max_concurrency=256)
-            .remote(notary, schemes, cfg.asking)
-        )
-        self._stack.callback(ray.kill, asker)
-        wait_ready({"the asker": asker.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
-        return Wire(asker)
+        def make() -> SubnetValidator:
+            keep = Keep.of(cfg.validators)
+            return SubnetValidator(
+                str(netuid), netuid, hotkeys, spec, text, folder, keep, transport=transport, scorers=scorers
+            )
 
-    def _subnet(
-        self,
-        one: SubnetConfig,
-        rules: MechanismSpec,
-        text: object,
-        pace: Pace,
-        transport: MinerTransport,
-        desk: ScorerService,
-    ) -> SubnetLoop:
-        netuid, cfg = one.netuid, self.cfg
-        folder, hotkeys, keep = self.folder.path / f"netuid{netuid}", self.hotkeys_of[netuid], Keep.of(cfg.validators)
-        subnet = SubnetLoop(
+        return SubnetLoop(
             netuid,
-            lambda: SubnetValidator(
-                str(netuid), netuid, hotkeys, rules, text, folder, cfg.validators.score_limit_s, keep
-            ),
+            make,
             pace,
-            transport,
-            desk,
             lambda: self.clock(netuid),
+            on_round=self._show_round,
+            on_fault=lambda netuid, cause, rest_s: self.show(
+                events.SubnetFault(netuid=netuid, cause=cause, rest_s=rest_s)
+            ),
         )
-        subnet.on_round = lambda result: self.show(events.RoundDone(**vars(result)))
-        subnet.on_fault = lambda number, cause, rest_s: self.show(
-            events.SubnetFault(netuid=number, cause=cause, rest_s=rest_s)
-        )
-        return subnet
 
-    @staticmethod
-    def _end_writer(writer: ray.actor.ActorHandle) -> None:
-        """It gives its lease back; what is open stays in its journal."""
+    def _show_round(self, result: RoundResult) -> None:
+        self.show(events.RoundDone(**result.counts(), wall_s=result.wall_s, ask_s=result.ask_s, score_s=result.score_s))
+        for cause, number in result.unscored.items():
+            text = f"subnet {result.netuid}: {number} answers were not scored: {cause}"
+            self.show(events.Warned(text=text, fix="no miner is blamed for it"))
+
+
+def with_shared_state(cfg: ValidateConfig) -> list[SubnetConfig]:
+    """The subnets, each with the place of the state that its mechanism shares with miners.
+
+    Raises `ConfigError` for a mechanism that can't be imported, or that shares state in no place that is set.
+    """
+    found = []
+    for one in cfg.all_subnets:
         try:
-            ray.get(writer.close.remote(), timeout=10)
-        except (ray.exceptions.RayError, TimeoutError):
-            pass  # a lease of a process that is gone on this machine is free at once
-        ray.kill(writer)
+            found.append(replace(one, mechanism=base.with_shared_state(one.mechanism, None)))
+        except ConfigError as error:
+            raise ConfigError(f"subnet {one.netuid}: {error}") from error
+    return found
+
+
+def _here() -> NodeAffinitySchedulingStrategy:
+    """This node, where the key files and this machine's endpoints are."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def _end_writer(writer: ray.actor.ActorHandle) -> None:
+    """End the writer; it gives its lease back, and what is open stays in its journal."""
+    try:
+        ray.get(writer.close.remote(), timeout=10)
+    except (ray.exceptions.RayError, TimeoutError):
+        pass  # a lease of a process that is gone on this machine is free at once
+    ray.kill(writer)

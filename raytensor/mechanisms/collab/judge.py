@@ -1,7 +1,7 @@
-"""The shared model of a window, ready to judge updates with. The one part of the mechanism that needs torch.
+"""The shared model of a window in torch, and what updates do to its loss. The one part of the mechanism that needs torch.
 
-In: the folder of the shared model, windows, updates. Out: losses before and after. The model of a window is loaded once,
-and so are the losses before, which belong to no update.
+In: the folder of the shared model, windows, updates. Out: losses before and after an update; the first model.
+The model of a window, and its losses before any update, are computed once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from raytensor.config import Collab
 from raytensor.mechanisms.collab.codec import Sparse
 from raytensor.mechanisms.collab.store import Store
 from raytensor.training.delta_evaluator import DeltaEvaluator
@@ -16,6 +19,23 @@ from raytensor.training.models import ModelSpec, build
 
 if TYPE_CHECKING:
     from raytensor.mechanisms.collab.mechanism import Window
+
+
+def first_model(rule: Collab, vocab_size: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """The arrays and the description that a `Store` is created with: equal for equal arguments."""
+    spec = ModelSpec(
+        name=rule.model,
+        hidden=rule.hidden,
+        layers=rule.layers,
+        heads=rule.heads,
+        vocab_size=vocab_size,
+        seq_len=rule.seq_len,
+        seed=seed,
+    )
+    model = build(spec)
+    names = ("name", "hidden", "layers", "heads", "vocab_size", "seq_len", "seed")
+    described = {name: getattr(spec, name) for name in names}
+    return {name: p.detach().float().numpy() for name, p in model.named_parameters()}, described
 
 
 class Judge:

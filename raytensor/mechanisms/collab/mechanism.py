@@ -2,17 +2,17 @@
 
 A round is a window. A task holds the text that its miner is to train on (kind "update": tokens [H * B, T + 1], horizon
 H); the answer is a `Submission` with a compressed update of the shared model as it was before the window. The score of
-an update is how much of it, applied to that model, lowers the loss on the miner's own text and on random text, and a
-sketch by which copies are found. After the round, `advance_model` makes the shared model of the next window from the
-updates that the evidence speaks for.
+an update is by how much a part of it, applied to that model, lowers the loss on the miner's own text and on random text,
+and a sketch by which copies are found. After the round, `after_round` makes the shared model of the next window from the
+updates that the evidence favours.
 
-What is judged is a pure function of (shared model, update, texts): scorers hold no other state.
+A score is a pure function of (shared model, update, texts): scorers hold no other state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ import numpy as np
 from raytensor import config
 from raytensor.data import assign
 from raytensor.data.text import Text
-from raytensor.mechanisms.base import Ask, Item
+from raytensor.errors import ConfigError, DataError
+from raytensor.mechanisms.base import Ask, Item, Mechanism
 from raytensor.mechanisms.collab import rating
 from raytensor.mechanisms.collab.aggregate import Outer, robust_mean
 from raytensor.mechanisms.collab.codec import Codec, Sparse
@@ -32,7 +33,7 @@ from raytensor.mechanisms.evidence import Evidence, State
 from raytensor.types import Failure, Reason, Score, Submission, Task
 
 KIND = "update"
-# In a round in which most updates make random text worse, one that is this many deviations (MAD) below the median stays
+# In a round in which most updates make random text worse, an update this many deviations (MAD) below the median is left
 # out of the shared model.
 SLACK = 4.0
 MAD = 1.4826  # of a normal distribution: deviation / median absolute deviation
@@ -42,9 +43,9 @@ MAD = 1.4826  # of a normal distribution: deviation / median absolute deviation
 class Window:
     """What a validator keeps back of a task.
 
-    own     int32 [n, T + 1]: some of the miner's text. random: as many rows that no miner was given.
-    secret  decides the sketch.
-    committed_at  block at which the miner bound itself to its update; 0 where commitments are not used.
+    own           int32 [n, T + 1]: some of the miner's text. random: as many rows that no miner was given.
+    secret        seeds the sketch.
+    committed_at  block at which the miner committed to its update; 0 where commitments are not used.
     """
 
     task_id: str
@@ -56,8 +57,11 @@ class Window:
     committed_at: int = 0
 
 
-class CollabMechanism:
+class CollabMechanism(Mechanism):
     """See `Mechanism`; `cfg.collab` are the settings. The shared model lies in `cfg.collab.folder` (see `store`)."""
+
+    miner = "raytensor.miners.collaborator.CollaboratingMiner"
+    behaviours = ("wrong_data", "sign_flip", "stale", "huge", "nan")
 
     def __init__(
         self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0
@@ -69,11 +73,40 @@ class CollabMechanism:
         self._deadline_s = deadline_s
         self._judge: Any = None  # made when the first update is judged: it needs torch
 
+    @classmethod
+    def shared_state(cls, cfg: config.Mechanism, folder: str | None) -> config.Mechanism:
+        """`cfg` with the folder of the shared model: the one that is set, else the job's."""
+        if cfg.collab.folder is not None:
+            return cfg
+        if folder is None:
+            raise ConfigError(
+                "mechanism.collab.folder=null: miners train one shared model, so it needs a folder that they see\n"
+                "  fix: set mechanism.collab.folder to the folder of the subnet's shared model"
+            )
+        return replace(cfg, collab=replace(cfg.collab, folder=folder))
+
+    def start(self, seed: int, first_round: int) -> None:
+        """Create the first model where there is none; see `Mechanism.start`."""
+        from raytensor.mechanisms.collab.judge import first_model  # needs torch
+
+        folder = self._folder()
+        store = Store.create(folder, *first_model(self.rule, self._vocab_size, seed), first=first_round)
+        if store.newest() < first_round:
+            raise DataError(
+                f"the shared model in {folder} is as of round {store.newest()}, and round {first_round} comes next\n"
+                "  fix: the folder that belongs to this validator's evidence, or another name for the job"
+            )
+        store.before(first_round)
+
+    def _folder(self) -> Path:
+        assert self.rule.folder is not None, "`shared_state` sets the folder before the mechanism is constructed"
+        return Path(self.rule.folder)
+
     # ------------------------------------------------------------------------------------------------------- asking
 
     def tasks(self, ask: Ask, state: State, text: Text) -> list[tuple[Task, Window]]:
         rule, width = self.rule, self.rule.seq_len + 1
-        assert rule.folder is not None, "the folder of the shared model is set before a run starts"
+        folder = str(self._folder())
         rows = rule.inner_steps * rule.batch_size
         # Every validator gives a miner the same work, and judges all miners of a window on the same random text.
         drawn = ask.draw("collab", "random", ask.validator).integers(0, len(text.train) - width, rule.judge_rows)
@@ -100,7 +133,7 @@ class CollabMechanism:
             )
             committed = ask.commits[hotkey].block if hotkey in ask.commits else 0
             secret = f"{ask.seed}/{ask.netuid}/{ask.round}/{ask.validator}"
-            made.append((task, Window(task_id, rule.folder, ask.round, given[chosen], random, secret, committed)))
+            made.append((task, Window(task_id, folder, ask.round, given[chosen], random, secret, committed)))
         return made
 
     # ------------------------------------------------------------------------------------------------------ judging
@@ -131,7 +164,7 @@ class CollabMechanism:
         return Score(task.task_id, task.round, task.netuid, task.validator, task.hotkey, values)
 
     def _judge_of(self, sealed: Window) -> Any:
-        from raytensor.mechanisms.collab.judge import Judge
+        from raytensor.mechanisms.collab.judge import Judge  # needs torch
 
         if self._judge is None or self._judge.folder != sealed.folder:
             self._judge = Judge(sealed.folder)
@@ -159,7 +192,7 @@ class CollabMechanism:
             elif hotkey in state.miners or hotkey in found:
                 values = rating.offended(old[hotkey], offences[hotkey], self.rule.gain_ema)
             else:
-                continue  # it never handed anything in: there is nothing to take from it
+                continue  # it never submitted an update, so it has no score to lower
             kept = {name: value for name, value in miners.get(hotkey, {}).items() if isinstance(value, str)}
             miners[hotkey] = {**kept, **values}
             if hotkey in found:
@@ -201,17 +234,16 @@ class CollabMechanism:
 
     # ----------------------------------------------------------------------------------------------- the shared model
 
-    def advance_model(self, state: State, evidence: Evidence, answers: Mapping[str, Submission]) -> tuple[str, ...]:
-        """Make the shared model of the next window from the answers (by hotkey) of this one; the hotkeys that went in.
+    def after_round(self, state: State, evidence: Evidence, answers: Mapping[str, Submission]) -> None:
+        """Make the shared model of the next window from the answers of this one.
 
-        state  before this evidence was reduced. Equal arguments give the same model, bit for bit.
+        Equal arguments give the same model, bit for bit. See `Mechanism.after_round`.
         """
-        assert self.rule.folder is not None
-        store = Store(Path(self.rule.folder))
+        store = Store(self._folder())
         _, velocity = store.before(evidence.round)
-        chosen = self.chosen(state, evidence)
         updates: dict[str, Sparse] = {
-            hotkey: self.codec.decode(answers[hotkey].payload, store.layout.size) for hotkey in chosen
+            hotkey: self.codec.decode(answers[hotkey].payload, store.layout.size)
+            for hotkey in self.chosen(state, evidence)
         }
         outer = Outer(self.rule.outer_lr, self.rule.outer_momentum, store.layout.size)
         outer.velocity = velocity
@@ -219,10 +251,9 @@ class CollabMechanism:
         store.append(
             evidence.round, change, outer.velocity, checkpoint=(evidence.round + 1) % self.rule.checkpoint_every == 0
         )
-        return chosen
 
     def chosen(self, state: State, evidence: Evidence) -> tuple[str, ...]:
-        """Whose updates go into the shared model: no offence, and a gain on random text that is not far below the others'."""
+        """Miners whose updates go into the shared model: no offence, and a gain on random text not far below the others'."""
         found = {score.hotkey: score for score in evidence.scores}
         gains = {hotkey: (_gain(score, "random"), _gain(score, "own")) for hotkey, score in found.items()}
         offences = self._offences(state, evidence, found, gains)
@@ -231,7 +262,7 @@ class CollabMechanism:
             return ()
         middle = float(np.median(list(clean.values())))
         spread = MAD * float(np.median([abs(gain - middle) for gain in clean.values()]))
-        # On the same text honest updates gain or lose together. Where most gain, whoever does not is left out.
+        # On the same text honest updates gain or lose together. Where most gain, an update that does not is left out.
         least = 0.0 if middle > 0 else middle - SLACK * spread
         return tuple(sorted(hotkey for hotkey, gain in clean.items() if gain > least))
 

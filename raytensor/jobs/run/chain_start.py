@@ -1,0 +1,79 @@
+"""The chain side of a run's start: the chain process, the subnet with all neurons, and the chain writer.
+
+In: a `RunConfig`, identities with their keys. Out: a `ChainUp`, the handle of the writer. A subnet that exists already is
+found again, so that a run can be resumed.
+Waits for: the chain process, the registrations and the writer's constructor, each with a time-out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from raytensor.chain.bootstrap import Neuron, Subnet, SubnetSpec, make_subnet
+from raytensor.chain.rpc.client import ChainClient
+from raytensor.config import RunConfig
+from raytensor.devnet.launch import EmbeddedChain
+from raytensor.errors import ChainUnavailable
+from raytensor.jobs.run.plan import Identity, delegate
+
+RAO = 10**9
+START_S = 180.0  # to open the subnet and register everyone, on a chain with 12 s blocks, too
+
+
+@dataclass(frozen=True)
+class ChainUp:
+    """A chain with the run's subnet on it."""
+
+    endpoint: str
+    spec_version: int
+    subnet: Subnet
+
+
+class ChainStart:
+    """Starts the chain in a thread; `result` waits for it.
+
+    folder  of the run. phase: receives what is done now. stack: ends the chain process, if one is started.
+    """
+
+    def __init__(
+        self, cfg: RunConfig, folder: Path, neurons: Sequence[Identity], phase: Callable[[str], None], stack: ExitStack
+    ) -> None:
+        self._cfg, self._folder, self._neurons, self._phase, self._stack = cfg, folder, neurons, phase, stack
+        self._future: Future[ChainUp] = Future()
+        threading.Thread(target=self._run, name="chain-start", daemon=True).start()
+
+    def result(self) -> ChainUp:
+        """The chain once all neurons are registered. Raises what the start raised, or `ChainUnavailable` after `START_S`."""
+        try:
+            return self._future.result(timeout=START_S)
+        except FutureTimeout as error:
+            where = self._cfg.chain.endpoint or "the embedded chain"
+            raise ChainUnavailable(f"the subnet was not ready on {where} within {START_S:.0f} s") from error
+
+    def _run(self) -> None:
+        try:
+            self._future.set_result(self._start())
+        except Exception as error:  # the thread's edge: it is raised where the result is awaited
+            self._future.set_exception(error)
+
+    def _start(self) -> ChainUp:
+        cfg = self._cfg
+        endpoint = cfg.chain.endpoint or self._start_embedded()
+        neurons = [
+            Neuron(who.name, who.role, who.hotkey, who.coldkey, stake_rao=int(who.stake_tao * RAO))
+            for who in self._neurons
+        ]
+        spec = SubnetSpec(neurons=neurons, tempo=cfg.chain.tempo, delegate=delegate(cfg))
+        with ChainClient(endpoint, cfg.chain.timeout_s) as client:
+            return ChainUp(endpoint, client.spec_version, make_subnet(client, spec, progress=self._phase))
+
+    def _start_embedded(self) -> str:
+        process = EmbeddedChain(self._folder / "chain", self._cfg.chain.block_time_s, self._folder / "chain.log")
+        self._stack.callback(process.close)
+        return process.endpoint

@@ -1,0 +1,217 @@
+"""Starts the parts of a run that work on Ray: miners' hosts, scorers, records, the loop, and takes over the chain.
+
+In: a `RunConfig`, identities, the chain that is starting. Out: `Running`; each part ends with the exit stack.
+Waits for: the actors' constructors, each with a time-out. The chain starts side by side with Ray and the text.
+Importing this module takes seconds (torch, transformers), so a run does it after its first line is on the screen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raytensor import cluster
+from raytensor.chain.reads.follower import Follower, Observer, Reads
+from raytensor.chain.writer.actor import writer_actor
+from raytensor.config import RunConfig
+from raytensor.data.text import Text, prepare
+from raytensor.jobs.handover import Handover
+from raytensor.jobs.run.axons import AxonPublisher
+from raytensor.jobs.run.chain_start import ChainStart, ChainUp
+from raytensor.jobs.run.loop import SPEC, RunLoop, Show
+from raytensor.jobs.run.plan import CHAIN_ACTOR_CPUS, Identity, delegate, needs
+from raytensor.mechanisms import base
+from raytensor.miners.fleet import Fleet
+from raytensor.telemetry import events
+from raytensor.telemetry.runfolder import RunFolder
+from raytensor.validators.evidence_log import Keep
+from raytensor.validators.records import Records
+from raytensor.validators.round import Round, RoundParts
+from raytensor.validators.scorer import MechanismSpec
+from raytensor.validators.scorer_service import ScorerService, make_pool
+from raytensor.validators.transport import InCluster
+
+
+@dataclass(frozen=True)
+class Running:
+    """The parts of a run that has started."""
+
+    netuid: int
+    fleet: Fleet
+    records: Records
+    loop: RunLoop
+    handover: Handover
+    follower: Follower
+
+
+class Starter:
+    """Starts a run.
+
+    resumed_from  round whose checkpoints the run continues after; None begins anew.
+    stack         ends each part that has started.
+    """
+
+    def __init__(
+        self,
+        cfg: RunConfig,
+        folder: RunFolder,
+        neurons: Sequence[Identity],
+        resumed_from: int | None,
+        show: Show,
+        stack: ExitStack,
+    ) -> None:
+        self._cfg, self._folder, self._neurons, self._resumed_from = cfg, folder, neurons, resumed_from
+        self._show, self._stack = show, stack
+        self._files = base.needs(cfg.mechanism).asks_for_files
+        self._hotkeys = {
+            role: tuple(who.ss58 for who in neurons if who.role == role) for role in ("validator", "miner")
+        }
+
+    def start(self, chain: ChainStart) -> Running:
+        """Start everything. Raises `RayTensorError` when a part can't start."""
+        cfg = self._cfg
+        num_hosts = self._connect()
+        text = prepare(cfg.data, Path(cfg.paths.cache), self._phase)
+        self._phase("starting the miners' hosts and the scorers")
+        spec = MechanismSpec(cfg.mechanism, text.log_unigram, text.vocab_size, cfg.validators.deadline_s)
+        mechanism = spec.load()
+        mechanism.start(cfg.seed, (self._resumed_from or 0) + 1)
+        fleet = self._start_fleet(text, num_hosts)
+        scorers = self._stack.enter_context(
+            ScorerService(
+                lambda: make_pool({SPEC: spec}, cfg.validators, cfg.cluster.torch_threads),
+                cfg.validators,
+                threaded=False,
+            )
+        )
+        up = chain.result()
+        netuid = up.subnet.netuid
+        writer = self._start_writer(up.endpoint)
+        fleet.wait_ready(cfg.cluster.start_timeout_s)
+        for setback in fleet.incidents():
+            self._show(events.Warned(text=setback))
+        if cfg.miners.wire.enabled:
+            self._publish_axons(fleet, up.endpoint, netuid, writer)
+        records = Records.at_round(
+            self._folder.path,
+            netuid,
+            self._hotkeys["validator"],
+            spec,
+            mechanism,
+            Keep.of(cfg.validators),
+            after_round=self._resumed_from,
+        )
+        self._stack.callback(records.close)
+        follower = self._follow(up.endpoint, netuid)
+        cursor, _ = ray.get(writer.receipts_since.remote(None), timeout=cfg.cluster.start_timeout_s)
+        handover = Handover(writer, self._show, cursor, receipts_every_s=0.2)
+        round = Round(RoundParts(SPEC, mechanism, text, records, InCluster(fleet), scorers))
+        loop = RunLoop(
+            cfg,
+            netuid,
+            self._hotkeys["miner"],
+            self._files,
+            round,
+            fleet,
+            handover,
+            lambda: follower.seen(netuid),
+            self._show,
+        )
+        self._announce(up)
+        return Running(netuid, fleet, records, loop, handover, follower)
+
+    # ------------------------------------------------------------------------------------------------ one by one
+
+    def _phase(self, text: str) -> None:
+        self._show(events.Phase(text=text))
+
+    def _connect(self) -> int:
+        """Start or join Ray; the number of miners' hosts."""
+        started = time.monotonic()
+        self._stack.callback(cluster.disconnect)
+        local = cluster.connect(self._cfg.cluster)
+        roles = needs(self._cfg, ray.cluster_resources().get("CPU", 0.0))
+        cluster.check(roles)
+        how = "Ray started" if local else "joined the Ray cluster"
+        self._phase(f"{how} in {time.monotonic() - started:.1f} s; preparing the text")
+        return roles[0].count
+
+    def _start_fleet(self, text: Text, num_hosts: int) -> Fleet:
+        fleet = Fleet(
+            self._cfg,
+            self._hotkeys["miner"],
+            text,
+            num_hosts=num_hosts,
+            folder=self._folder.checkpoints,
+            resume_round=self._resumed_from,
+        )
+        self._stack.callback(fleet.close)
+        return fleet
+
+    def _start_writer(self, endpoint: str) -> ray.actor.ActorHandle:
+        cfg = self._cfg
+        # On the node of this process: the embedded chain listens on its loopback address only.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # Miners' keys too, where they publish something: one writer has all keys of a run.
+        roles = ("validator", "miner") if cfg.miners.wire.enabled or self._files else ("validator",)
+        writer = writer_actor(
+            endpoint,
+            {who.ss58: who.hotkey for who in self._neurons if who.role in roles},
+            self._folder.path / "journal.sqlite",
+            delegate=delegate(cfg),
+            timeout_s=cfg.chain.timeout_s,
+            inclusion_timeout_s=cfg.chain.inclusion_timeout_s,
+            options={"num_cpus": CHAIN_ACTOR_CPUS, "scheduling_strategy": here},
+        )
+        self._stack.callback(ray.kill, writer)
+        cluster.wait_ready({"the chain actor": writer.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
+        return writer
+
+    def _publish_axons(self, fleet: Fleet, endpoint: str, netuid: int, writer: ray.actor.ActorHandle) -> None:
+        limit_s = self._cfg.chain.inclusion_timeout_s + 2 * self._cfg.chain.timeout_s
+        publisher = AxonPublisher(
+            self._cfg,
+            fleet,
+            endpoint,
+            netuid,
+            self._hotkeys["miner"],
+            lambda intents: ray.get(writer.submit.remote(intents), timeout=limit_s),
+            self._phase,
+        )
+        self._stack.callback(publisher.close)
+
+    def _follow(self, endpoint: str, netuid: int) -> Follower:
+        observer = Observer(
+            on_block=lambda _, tick: self._show(events.BlockSeen(tick.block, tick.tempo, tick.blocks_until_epoch)),
+            on_epoch=lambda metagraph: self._show(events.EpochSeen.of(metagraph)),
+            on_silence=lambda cause: self._show(
+                events.Warned(text=f"the chain does not answer: {cause}", fix="it is asked again until it does")
+            ),
+        )
+        reads = Reads(commitments="block" if self._files else None)
+        follower = Follower(endpoint, [netuid], reads, observer, timeout_s=self._cfg.chain.timeout_s)
+        self._stack.callback(follower.close)
+        follower.start()
+        return follower
+
+    def _announce(self, up: ChainUp) -> None:
+        neurons = tuple(
+            events.NeuronInfo(up.subnet.uids[who.ss58], who.ss58, who.role, who.behaviour, who.name)
+            for who in self._neurons
+        )
+        self._show(
+            events.NetworkUp(
+                endpoint=up.endpoint,
+                netuid=up.subnet.netuid,
+                spec_version=up.spec_version,
+                tempo=self._cfg.chain.tempo,
+                neurons=neurons,
+                weights_every=self._cfg.chain.weights_every,
+            )
+        )
