@@ -56,10 +56,12 @@ class Work:
         )
 
     def model(self, number: int) -> Any:
-        from raytensor.miners.model import build
+        from raytensor.miners.model import spec
+        from raytensor.training import models
 
         hidden, layers, heads, vocab = SIZES[self.size]
-        return build(config.MinerProfile(hidden=hidden, layers=layers, heads=heads), vocab, self.length, number)
+        profile = config.MinerProfile(hidden=hidden, layers=layers, heads=heads)
+        return models.build(spec(profile, vocab, self.length, number))
 
 
 class Separate:

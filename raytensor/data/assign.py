@@ -12,7 +12,7 @@ import hashlib
 import numpy as np
 
 
-def generator(seed: int, *names: object) -> np.random.Generator:
+def generator(seed: int | str, *names: object) -> np.random.Generator:
     """A random generator of its own for (seed, names): equal names give equal draws, different names unrelated ones."""
     words = "\0".join([str(seed), *(f"{len(str(name))}:{name}" for name in names)])
     key = np.frombuffer(hashlib.blake2b(words.encode(), digest_size=16).digest(), dtype=np.uint64)

@@ -1,6 +1,7 @@
-"""Where miners' checkpoints lie: `<folder>/round-<n>/<hotkey>/`, and a mark when all of a host's miners are in.
+"""Paths of miners' checkpoints: `<folder>/round-<n>/<hotkey>/`, and `<hotkey>.done` beside it when it is complete.
 
-In: a folder, a round, hotkeys. Out: paths, and the newest round that is whole. Knows nothing of what is saved.
+In: a folder, a round, hotkeys. Out: paths, and the newest complete round. Bounds: `KEPT` rounds are kept. Knows
+nothing of what is saved.
 """
 
 from __future__ import annotations
@@ -10,25 +11,25 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-KEPT = 2  # rounds that stay on disk
+KEPT = 2
 
 
 def path_of(folder: Path, round: int, hotkey: str) -> Path:
     """The checkpoint folder of one miner."""
-    return folder / f"round-{round:06d}" / hotkey
+    return _at(folder, round) / hotkey
 
 
 def mark(folder: Path, round: int, hotkey: str) -> None:
-    """Say that this miner's checkpoint of this round is whole (also of a miner that has nothing to save)."""
-    done = folder / f"round-{round:06d}" / f"{hotkey}.done"
+    """Mark a miner's checkpoint of a round as complete (also for a miner that has nothing to save)."""
+    done = _at(folder, round) / f"{hotkey}.done"
     done.parent.mkdir(parents=True, exist_ok=True)
     done.touch()
 
 
 def newest(folder: Path | None, hotkeys: Iterable[str], *, up_to: int) -> int | None:
-    """The newest round, at most `up_to`, that has a whole checkpoint of every one of `hotkeys`; None when there is none.
+    """The newest round, at most `up_to`, that has a complete checkpoint of each of `hotkeys`; None when there is none.
 
-    A run that was stopped hard and went on from an older round may find later rounds of its earlier life.
+    A run that was killed and resumed from an older round may find later rounds of its earlier process; hence `up_to`.
     """
     names = list(hotkeys)
     whole = [
@@ -40,12 +41,12 @@ def newest(folder: Path | None, hotkeys: Iterable[str], *, up_to: int) -> int | 
 
 
 def older(folder: Path, round: int, hotkey: str) -> list[int]:
-    """Rounds before `round` that one miner has a checkpoint of, newest first."""
+    """Rounds before `round` with a complete checkpoint of one miner, newest first."""
     return [n for n in reversed(rounds(folder)) if n < round and (_at(folder, n) / f"{hotkey}.done").is_file()]
 
 
 def rounds(folder: Path | None) -> list[int]:
-    """Rounds that have a checkpoint folder, oldest first."""
+    """Rounds with a checkpoint folder, oldest first."""
     if folder is None or not folder.is_dir():
         return []
     found = (re.fullmatch(r"round-(\d+)", path.name) for path in folder.iterdir())

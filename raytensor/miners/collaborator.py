@@ -1,44 +1,45 @@
-"""A miner's part in collaborative training: local steps on the text it was given, and the update that it hands in.
+"""A miner's part in collaborative training: local steps on its assigned text, and the update that it submits.
 
-In: tasks of kind "update", the folder of the shared model. Out: `Submission`s; a checkpoint of what is its own (the
-optimizer's moments and the residual of what it has not sent yet). The model itself is everybody's: it is read from the
-folder at every window, so a miner that comes late, or was away, is where the others are after one read.
-A pure function of (shared model, task, its own state). Knows nothing of validators' judgements, or of the miners beside it.
+In: tasks of kind "update", the folder of the shared model. Out: `Submission`s, and a checkpoint of the miner's own
+state: the optimizer's moments and the residual of updates that were not sent yet. The shared model is read from the
+folder at every window, so a miner that joins late is up to date after one read. A pure function of (shared model,
+task, own state). Knows nothing of scores or of other miners.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.numpy import load, save
 
+from raytensor import disk
 from raytensor.config import Collab, MinerProfile, RunConfig
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import DamagedCheckpoint, DataError
 from raytensor.mechanisms.collab.codec import Codec, Feedback
 from raytensor.mechanisms.collab.store import Store
-from raytensor.miners.miner import Exam, top_tokens
+from raytensor.miners.miner import QuestionSet, top_tokens
+from raytensor.miners.submission_export import Original
 from raytensor.training import engine
 from raytensor.training.models import ModelSpec, build
 from raytensor.training.recipe import Recipe
 from raytensor.training.single_file import digest
 from raytensor.types import Submission, Task
 
-LAZY_SHARE = 5  # a lazy miner does every fifth step
+LAZY_SHARE = 5  # a lazy miner does a fifth of the steps
 SCALE = {"sign_flip": -10.0, "huge": 1e6}
 
 
 class Collaborator:
     """The training of one identity.
 
-    behaviour  honest | lazy (a fifth of the steps) | copy (hands in what another did) | wrong_data (trains on text that it
-               was not given) | random | constant (changes nothing) | sign_flip | stale (its last update again) | huge | nan
-               | silent
-    other_text draws [rows, T + 1] token ids that were not given to it; for wrong_data only.
+    behaviour   a row of `config.behaviours.BEHAVIOURS`; a lazy miner does a fifth of the steps, a constant one sends
+    zeros. other_text  draws [rows, T + 1] token ids that were not assigned to it; for wrong_data only.
     """
 
     def __init__(
@@ -60,12 +61,13 @@ class Collaborator:
         self._engine = engine.PlainEngine(build(ModelSpec(**self._store.model)), device=device, **vars(recipe))
         self._feedback = Feedback(Codec(rule.k), self._layout.size, rule.feedback)
         self._other_text = other_text
-        self._done: tuple[int, bytes] | None = None  # window and payload: the same for every validator that asks
-        self._last = b""
+        self._done: tuple[int, bytes] | None = None  # window and payload, the same for every validator
         self.loss = float("nan")  # mean training loss of the newest window, nats per token
 
     def work(self, task: Task, observed: Submission | None = None) -> Submission | None:
-        """The update of the task's window; None when there is none. observed: another miner's update; only `copy` looks."""
+        """The update of the task's window; None when there is none. observed: another miner's update, for a copying
+        miner.
+        """
         if self.behaviour == "silent" or (self.behaviour == "copy" and observed is None):
             return None
         if self._done is None or self._done[0] != task.round:
@@ -77,20 +79,19 @@ class Collaborator:
 
     def shared(self) -> engine.Engine:
         """An engine with the newest shared model, for measuring it."""
-        self._take(self._store.before(self._store.newest())[0])
+        self._set_parameters(self._store.before(self._store.newest())[0])
         return self._engine
 
     def save(self, folder: Path) -> None:
-        """Write what is the miner's own to `folder`."""
+        """Write the miner's own state to `folder`."""
         done = np.frombuffer(self._done[1] if self._done else b"", np.uint8)
         window = np.array([self._done[0] if self._done else -1], np.int64)
         own = save({"residual": self._feedback.residual, "done": done, "window": window})
         self._engine.save(folder, {"collaborator": digest(own)})
-        (folder / "collaborator.safetensors").write_bytes(own)
+        disk.write_bytes(folder / "collaborator.safetensors", own)
 
     def load(self, folder: Path) -> None:
-        """Go on from `save`, bit for bit. Raises `DamagedCheckpoint` when it is missing or damaged, `DataError` when it is of
-        another model."""
+        """Restore the state of `save`, bit for bit. Raises as `Engine.load`."""
         position = self._engine.load(folder)
         try:
             own = (folder / "collaborator.safetensors").read_bytes()
@@ -101,9 +102,8 @@ class Collaborator:
         found = load(own)
         residual, window, done = found["residual"], int(found["window"][0]), found["done"].tobytes()
         if residual.shape != (self._layout.size,):
-            raise DataError(
-                f"the checkpoint {folder} is of another model: {residual.shape} values, not {self._layout.size}"
-            )
+            why = f"{residual.shape} values, not {self._layout.size}"
+            raise DataError(f"the checkpoint {folder} is of another model: {why}")
         self._feedback.residual = residual
         self._done = (window, done) if window >= 0 else None
 
@@ -132,12 +132,12 @@ class Collaborator:
         if self.behaviour == "lazy":
             batches = batches[: max(1, len(batches) // LAZY_SHARE)]
         before, _ = self._store.before(task.round)
-        self._take(before)
+        self._set_parameters(before)
         self.loss = self._engine.train_steps(batches)
         return before - self._layout.flatten({name: p.detach().cpu().numpy() for name, p in self._parameters()})
 
-    def _take(self, vector: np.ndarray) -> None:
-        """Set the parameters; the optimizer's moments stay."""
+    def _set_parameters(self, vector: np.ndarray) -> None:
+        """Set the parameters to float32 [size]; the optimizer's moments stay."""
         arrays = self._layout.unflatten(vector)
         with torch.no_grad():
             for name, parameter in self._parameters():
@@ -155,9 +155,9 @@ class Collaborator:
 
 
 class CollaboratingMiner:
-    """A `Collaborator` where a run expects a `Miner`: it trains when it is asked, not in the round's training.
+    """A `Collaborator` in the place of a `Miner`: it trains when it is asked, not in the round's training.
 
-    Its held-out loss is that of the newest shared model, which is everybody's.
+    Its held-out loss is that of the newest shared model.
     """
 
     engine = None
@@ -183,12 +183,21 @@ class CollaboratingMiner:
         )
 
     def train(self, round: int) -> float | None:
+        """Nothing: it trains when it is asked."""
+        return None
+
+    def training_batches(self, round: int) -> list[np.ndarray]:
+        """None: its text comes with the tasks."""
+        return []
+
+    def export(self, original: Original | None = None, committed: Mapping[str, str] | None = None) -> str | None:
+        """Nothing: it submits updates, not files."""
         return None
 
     def answer(self, task: Task, observed: Submission | None = None) -> Submission | None:
         return self._own.work(task, observed)
 
-    def heldout_loss(self, questions: Exam) -> float | None:
+    def heldout_loss(self, questions: QuestionSet) -> float | None:
         if self.profile.behaviour == "silent":
             return None
         log_probs = self._own.shared().log_probs(questions.tokens, questions.lengths)

@@ -1,7 +1,8 @@
-"""A miner goes on with a text: one next-token question after the other, pieces of text as they come.
+"""Streams a miner's completion of a prompt: one next-token question per token.
 
-In: a `Prompt`, a way to ask the miner, a tokenizer. Out: pieces of text; END of the document or `max_tokens` ends them.
-Waits for: one answer per token. The draw is the prompt's own: (seed, prompt id), so a repeated prompt repeats its answer.
+In: a `Prompt`, a function that asks the miner, a tokenizer. Out: pieces of text, until the END token or `max_tokens`.
+Waits for: one answer per token. Tokens are drawn by (seed, prompt id), so a repeated prompt has the same completion.
+Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ TOP_K = 64  # candidates of a token
 async def complete(
     prompt: Prompt, ask: Callable[[Task], Awaitable[Response | Failure]], coder: Tokenizer, context: int
 ) -> AsyncIterator[str]:
-    """Pieces of text. `context`: tokens that the model sees at most.
+    """The completion in pieces. `context`: tokens that the model sees at most.
 
     Raises `RuntimeError` with the reason when the miner gives no answer.
     """
     tokens = [int(token) for token in coder.encode([prompt.text])[0]] or [END]
     draw = assign.generator(prompt.seed, "completion", prompt.prompt_id)
-    said: list[int] = []
-    told = ""
+    made: list[int] = []
+    sent = ""
     for number in range(prompt.max_tokens):
         seen = np.array([tokens[-context:]], np.int32)
         task = Task(
@@ -49,13 +50,13 @@ async def complete(
         if token == END:
             break
         tokens.append(token)
-        said.append(token)
-        text = coder.decode(said)
-        if text.endswith("\ufffd"):  # the bytes of a letter may come in several tokens
+        made.append(token)
+        text = coder.decode(made)
+        if text.endswith("\ufffd"):  # a character may be split over several tokens
             continue
-        if text != told:
-            yield text[len(told) :]
-            told = text
+        if text != sent:
+            yield text[len(sent) :]
+            sent = text
 
 
 def choose(ids: np.ndarray, probs: np.ndarray, temperature: float, draw: np.random.Generator) -> int:

@@ -1,7 +1,7 @@
-"""Turns at a model: training lets questions in between two steps.
+"""A first-in first-out lock: inference may run between two training steps.
 
-In: threads that want the model. Out: one at a time, in the order in which they asked. A lock of Python's own would let a
-training loop take it again and again while a question waits.
+In: threads that want a model. Out: one at a time, in the order in which they asked. Python's own lock is not fair: a
+training loop would acquire it again and again while a question waits. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ import threading
 from collections import deque
 
 
-class Turns:
-    """A lock, as a context manager, that is handed on first come, first served."""
+class FifoLock:
+    """A lock, as a context manager, acquired in the order of the requests."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._taken = False
+        self._locked = False
         self._waiting: deque[threading.Event] = deque()
 
     def __enter__(self) -> None:
         with self._guard:
-            if not self._taken:
-                self._taken = True
+            if not self._locked:
+                self._locked = True
                 return
-            turn = threading.Event()
-            self._waiting.append(turn)
-        turn.wait()
+            released = threading.Event()
+            self._waiting.append(released)
+        released.wait()
 
     def __exit__(self, *_: object) -> None:
         with self._guard:
             if self._waiting:
-                self._waiting.popleft().set()  # it stays taken, by the next one
+                self._waiting.popleft().set()  # it stays locked, by the next thread
             else:
-                self._taken = False
+                self._locked = False

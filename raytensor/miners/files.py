@@ -1,19 +1,18 @@
-"""Files that miners hand in: `<folder>/<hotkey>/<digest>.safetensors`, written whole, never changed.
+"""Files that miners submit: `<folder>/<hotkey>/<digest>.safetensors`, written whole, never changed.
 
-In: the bytes of a file. Out: its digest, and its path for whoever asks for that digest. A new version is a new file, so
-that what a validator was promised stays what it is. All nodes see the folder: scorers read there.
-Bound: of each hotkey the file that the chain has a commitment to and the `KEPT` newest stay. Validators ask for what is
-committed, and a version that is older than those was overtaken on the chain long ago.
-Knows nothing of what is in a file.
+In: the bytes of a file. Out: its digest, and the path of a digest. A new version is a new file, so that a committed
+file stays as it is. All nodes must see the folder, because scorers read there. Bounds: per hotkey, the file that the
+chain has a commitment to and the `KEPT` newest files are kept. Validators ask for the committed file only. Knows
+nothing of what is in a file.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
 from pathlib import Path
 
+from raytensor import disk
 from raytensor.training.single_file import digest
 
 KEPT = 3
@@ -27,33 +26,27 @@ class FileStore:
         self._folder = folder
 
     def find(self, hotkey: str, digest: str) -> Path | None:
-        """Where a file lies; None when it does not, or when `digest` is none."""
-        if not _DIGEST.fullmatch(digest):  # of a stranger's question: it must not name another place
+        """The path of a file; None when there is none, or when `digest` is not a digest."""
+        if not _DIGEST.fullmatch(digest):  # it comes from a stranger, and must not name another path
             return None
         path = self._folder / hotkey / f"{digest}.safetensors"
         return path if path.is_file() else None
 
     def put(self, hotkey: str, data: bytes) -> str:
-        """Keep a file; its digest. One that is there already becomes the newest."""
+        """Store a file and return its digest. A file that exists already becomes the newest."""
         name = digest(data)
         path = self._folder / hotkey / f"{name}.safetensors"
         if path.is_file():
             os.utime(path)
             return name
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        disk.write_bytes(path, data)
         return name
 
     def prune(self, hotkey: str, committed: str | None) -> None:
-        """Remove what nobody can ask for any more (see the bound above), and what a killed writer left."""
+        """Remove all but the kept files (see Bounds), and leftovers of a killed writer."""
         folder = self._folder / hotkey
-        for torn in folder.glob(".new-*"):
-            torn.unlink(missing_ok=True)
+        disk.remove_unfinished(folder)
         newest = sorted(folder.glob("*.safetensors"), key=lambda path: (path.stat().st_mtime_ns, path.name))
         for path in newest[:-KEPT]:
             if path.stem != committed:

@@ -1,29 +1,29 @@
-"""What miners tell Ray's metrics: training losses, questions, how long answers took.
+"""The miners' metrics in Ray: training losses, questions, latency of answers.
 
-In: numbers as they come up. Out: the miners' metrics of `telemetry.metrics`. The lane says how a question came: run (asked
-inside a run) or wire (over HTTP).
+In: numbers of one process. Out: the miners' rows of `telemetry.metrics`. The lane says how a question came: "run"
+(asked inside a run) or "wire" (over HTTP). Knows nothing of models.
 """
 
 from __future__ import annotations
 
 from raytensor.telemetry.metrics import Meters
-from raytensor.types import Failure, Response
+from raytensor.types import Failure, Response, Submission
 
 
 class Gauges:
-    """Of one process and one lane."""
+    """Metrics of one process and one lane."""
 
     def __init__(self, lane: str) -> None:
         self._lane, self._meters = lane, Meters()
 
     def trained(self, losses: list[float], tokens: int, wall_s: float) -> None:
-        """A round of training is over."""
+        """Record a round of training."""
         if losses:
             self._meters.set("raytensor_train_loss", sum(losses) / len(losses))
             self._meters.set("raytensor_train_tokens_per_s", tokens / max(wall_s, 1e-9))
 
-    def answered(self, answer: Response | Failure, elapsed_s: float) -> None:
-        """A question left, this way or that."""
+    def answered(self, answer: Response | Submission | Failure, elapsed_s: float) -> None:
+        """Record a finished question."""
         outcome = answer.reason.value if isinstance(answer, Failure) else "answered"
         self._meters.count("raytensor_answers_total", lane=self._lane, outcome=outcome)
         self._meters.observe("raytensor_answer_latency_s", elapsed_s, lane=self._lane)

@@ -1,11 +1,10 @@
-"""A miner: a hotkey, a profile, a model if its behaviour needs one, and what it does when it trains and when it is asked.
+"""A miner: a hotkey, a profile, and a model if its behaviour needs one; how it trains and how it answers.
 
-In: the train part of the text, tasks. Out: training, responses, a held-out loss, checkpoint folders.
-Knows nothing of Ray, of validators' scores, or of the miners beside it: everything it does is a pure function of
-(seed, hotkey, profile, text, rounds trained so far), bit for bit.
-
-Waits for: a question that comes while it trains waits for the step that is under way and is answered before the next
-one, with the model as it is then; answers change nothing of the training. Nothing else waits.
+In: the training part of the text, tasks. Out: losses, responses, a held-out loss, checkpoint folders.
+Waits for: a question that comes during training waits for the step under way and is answered before the next one, with
+the model as it is then. Answers do not change the training.
+Knows nothing of Ray, of scores, or of other miners: everything it does is a pure function of (seed, hotkey, profile,
+text, rounds trained so far), bit for bit.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ import numpy as np
 import torch
 
 from raytensor.config import MinerProfile, RunConfig, hands_in_files
+from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.mechanisms.losses import token_losses
-from raytensor.miners.fifo_lock import Turns
+from raytensor.miners.fifo_lock import FifoLock
 from raytensor.miners.model import make_engine
-from raytensor.miners.placement import COPYING
-from raytensor.miners.submission_export import HandIn, Original
+from raytensor.miners.submission_export import Original, SubmissionExporter
 from raytensor.training.engine import Engine
 from raytensor.training.ranks import alone
 from raytensor.types import Response, Submission, Task
 
 MAX_COMPLETIONS = 4  # each costs a forward pass per token
-LAZY_PERIOD = 10  # a lazy miner trains in every tenth round
-MODEL_BEHAVIOURS = ("honest", "lazy")
 
 
 @dataclass(frozen=True)
-class Exam:
-    """A fixed question set: contexts int32 [B, T], lengths int32 [B], targets int32 [B], `top_k` tokens named a row."""
+class QuestionSet:
+    """Fixed questions: contexts int32 [B, T], lengths int32 [B], targets int32 [B]; `top_k` tokens are asked for per
+    row.
+    """
 
     tokens: np.ndarray
     lengths: np.ndarray
@@ -49,14 +48,14 @@ class Exam:
         return float(token_losses(ids, probs, self.targets, vocab_size).mean())
 
 
-def exam(cfg: RunConfig, text: Text) -> Exam:
-    """The held-out questions that all miners of a run are measured by; drawn once by the run's seed, never by rounds."""
+def heldout_questions(cfg: RunConfig, text: Text) -> QuestionSet:
+    """The held-out questions that all miners of a run are measured on; they depend on the run's seed only."""
     rule, tokens = cfg.mechanism.query, text.heldout
     num_rows = cfg.miners.heldout_rows
     starts = assign.question_starts(cfg.seed, 0, "held-out exam", num_rows, rule.context + 1, len(tokens))
     cuts = assign.question_cuts(cfg.seed, 0, "held-out exam", "everyone", num_rows, rule.shortest, rule.context)
     contexts, targets = assign.cut_windows(tokens, starts, cuts, rule.context)
-    return Exam(contexts, cuts, targets, min(rule.top_k, text.vocab_size))
+    return QuestionSet(contexts, cuts, targets, min(rule.top_k, text.vocab_size))
 
 
 class Miner:
@@ -64,8 +63,8 @@ class Miner:
 
     hotkey   ss58 address; also the key of its randomness and of its training data.
     profile  behaviour, model and training.
-    engine   made from the profile when not given; None for behaviours that need no model.
-    turns    shared with others whose models are computed in the same place; its own when not given.
+    engine   made from the profile when None; not used by behaviours that need no model.
+    lock     held while the model computes; shared by models that are computed together. None: one of its own.
     """
 
     def __init__(
@@ -77,71 +76,79 @@ class Miner:
         *,
         device: str = "cpu",
         engine: Engine | None = None,
-        turns: Turns | None = None,
+        lock: FifoLock | None = None,
     ) -> None:
         self.hotkey = hotkey
         self.profile = profile
+        self._behaviour = BEHAVIOURS[profile.behaviour]
         self._seed = cfg.seed
         self._seq_len = cfg.miners.seq_len
         self._warmup_rounds = cfg.miners.warmup_rounds
         self._text = text
         files = hands_in_files(cfg.mechanism)
-        # A guess that is handed in as a file is a model that was never trained.
-        if engine is None and (profile.behaviour in MODEL_BEHAVIOURS or (files and profile.behaviour == "random")):
+        # A random miner submits a model that was never trained.
+        if engine is None and (self._behaviour.trains or (files and profile.behaviour == "random")):
             seed = assign.seed_of(cfg.seed, "model", hotkey)
             engine = make_engine(profile, text.vocab_size, cfg.miners.seq_len, seed, alone(device))
         self.engine = engine
-        self._turns = turns or Turns()
-        self._hand_in = (
-            HandIn(hotkey, profile, text, cfg.miners.seq_len, Path(cfg.miners.files or ""), cfg.seed) if files else None
+        self._lock = lock or FifoLock()
+        self._exporter = (
+            SubmissionExporter(hotkey, profile, text, cfg.miners.seq_len, Path(cfg.miners.files or ""), cfg.seed)
+            if files
+            else None
         )
 
     def train(self, round: int) -> float | None:
-        """The training of one round; the mean loss in nats per token, None when it did not train.
+        """Train one round. Returns the mean loss in nats per token; None when the miner does not train in this round.
 
-        A new honest miner first does `warmup_rounds` rounds' worth more; a lazy one has no such head start.
+        A new honest miner first trains `warmup_rounds` rounds more; a lazy one does not.
         """
-        losses = [self._steps(batches) for batches in self.lessons(round)]
+        losses = [self._steps(batches) for batches in self.training_batches(round)]
         return losses[-1] if losses else None
 
-    def lessons(self, round: int) -> list[np.ndarray]:
-        """What it trains on in a round: [steps, batch, seq_len + 1] token ids, several of them when it warms up, none
+    def training_batches(self, round: int) -> list[np.ndarray]:
+        """What it trains on in a round: [steps, batch, seq_len + 1] token ids; several of them when it warms up, none
         when it does not train."""
-        if (
-            self.engine is None
-            or self.profile.behaviour == "random"
-            or (self.profile.behaviour == "lazy" and round % LAZY_PERIOD)
-        ):
+        every = self._behaviour.trains_every
+        if self.engine is None or not every or round % every:
             return []
-        first = round - self._warmup_rounds if self.engine.steps == 0 and self.profile.behaviour == "honest" else round
-        return [self._batches(number) for number in range(first, round + 1)]
+        first = round - self._warmup_rounds if self.engine.steps == 0 and every == 1 else round
+        return [self.batches(number) for number in range(first, round + 1)]
 
-    def renew(self, original: Original | None = None, committed: Mapping[str, str] | None = None) -> str | None:
-        """Write the model as the file that is handed in from now on; its digest, None for nothing. See `HandIn.renew`."""
-        assert self._hand_in is not None, "the mechanism asks for no files"
-        return self._hand_in.renew(self._weights if self.engine is not None else None, original, committed)
+    def batches(self, round: int) -> np.ndarray:
+        """[steps, batch, seq_len + 1] token ids of the training part, drawn by (seed, round, hotkey)."""
+        profile, window = self.profile, self._seq_len + 1
+        num_windows = profile.steps * profile.batch_size
+        starts = assign.training_starts(self._seed, round, self.hotkey, num_windows, window, len(self._text.train))
+        tokens = self._text.train[starts[:, None] + np.arange(window)]
+        return tokens.reshape(profile.steps, profile.batch_size, window)
+
+    def export(self, original: Original | None = None, committed: Mapping[str, str] | None = None) -> str | None:
+        """Write the model as the newest file to submit. See `SubmissionExporter.export`."""
+        assert self._exporter is not None, "the mechanism asks for no files"
+        return self._exporter.export(self._weights if self.engine is not None else None, original, committed)
 
     def answer(self, task: Task, observed: Response | None = None) -> Response | Submission | None:
-        """The answer to one question; None when the miner stays silent.
+        """The answer to one question; None when the miner gives none.
 
-        observed  another miner's response to the same validator in the same round; only `copy` looks at it.
+        observed  another miner's response to the same validator in the same round, for a copying miner.
         """
         if task.kind == "file":
-            return self._hand_in.answer(task) if self._hand_in is not None else None
+            return self._exporter.answer(task) if self._exporter is not None else None
         started = time.perf_counter()
         top_k = min(task.top_k, MAX_COMPLETIONS) if task.kind == "completion" else task.top_k
         found = self._predict(task.task_id, task.tokens, task.lengths, top_k, observed)
         if found is None:
             return None
         if task.kind in ("phrase", "completion") and found[0].ndim == 2:
-            # As phrases, single tokens are the likeliest there are; only completions need be longer.
+            # Single tokens are the likeliest phrases; only completions must be longer.
             found = self._continued(task, *found) if task.kind == "completion" else (found[0][:, :, None], found[1])
         return Response(task.task_id, self.hotkey, *found, elapsed_s=time.perf_counter() - started)
 
     def _continued(self, task: Task, ids: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Completions of `task.horizon` tokens that begin with `ids` [B, K], each continued by its likeliest token.
 
-        Returns int32 [B, K, horizon] and the probabilities of the whole completions, float32 [B, K].
+        Returns int32 [B, K, horizon], and the probabilities of whole completions, float32 [B, K].
         """
         rows, count = ids.shape
         made = np.zeros((rows * count, self._seq_len + task.horizon), np.int32)
@@ -158,71 +165,64 @@ class Miner:
             made[every, ends + step] = found[0][:, 0]
             whole *= found[1][:, 0]
         phrases = np.take_along_axis(made, ends[:, None] + np.arange(task.horizon), axis=1)
-        return phrases.reshape(rows, count, task.horizon).astype(np.int32), whole.reshape(rows, count).astype(
-            np.float32
-        )
+        found = phrases.reshape(rows, count, task.horizon).astype(np.int32)
+        return found, whole.reshape(rows, count).astype(np.float32)
 
-    def heldout_loss(self, questions: Exam) -> float | None:
-        """Mean cross-entropy of its answers to `questions` in nats per token; None when it gives none of its own."""
+    def heldout_loss(self, questions: QuestionSet) -> float | None:
+        """Mean cross-entropy of its answers to `questions` in nats per token; None when it gives no answers of its
+        own.
+        """
         found = self._predict("held-out exam", questions.tokens, questions.lengths, questions.top_k, None)
         return None if found is None else questions.loss(*found, self._text.vocab_size)
 
     def checkpoint(self, folder: Path) -> None:
-        """Write the model and its optimizer to `folder`, at once or not at all; nothing for a miner without a model."""
+        """Write the model and its optimizer to `folder`, which appears at once; nothing for a miner without a model."""
         if self.engine is not None:
-            with self._turns:
+            with self._lock:
                 self.engine.save(folder)
 
     def restore(self, folder: Path) -> None:
-        """Go on from a checkpoint, bit for bit. Raises `DamagedCheckpoint` when it is missing or damaged, `DataError` when it
-        is of another model."""
+        """Restore a checkpoint, bit for bit. Raises as `Engine.load`."""
         if self.engine is not None:
             self.engine.load(folder)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         assert self.engine is not None
-        with self._turns:
+        with self._lock:
             return self.engine.weights()
 
     def _steps(self, batches: np.ndarray) -> float:
-        """One optimizer step per batch, questions let in between them; the mean loss."""
+        """One optimizer step per batch; questions may be answered in between. Returns the mean loss."""
         assert self.engine is not None
         losses = []
         for batch in batches:
-            with self._turns:
+            with self._lock:
                 losses.append(self.engine.train_steps([batch]))
         return float(np.mean(losses)) if losses else float("nan")
-
-    def _batches(self, round: int) -> np.ndarray:
-        """[steps, batch, seq_len + 1] token ids of the train part, drawn by (seed, round, hotkey)."""
-        profile, window = self.profile, self._seq_len + 1
-        num_windows = profile.steps * profile.batch_size
-        starts = assign.training_starts(self._seed, round, self.hotkey, num_windows, window, len(self._text.train))
-        tokens = self._text.train[starts[:, None] + np.arange(window)]
-        return tokens.reshape(profile.steps, profile.batch_size, window)
 
     def _predict(
         self, name: str, tokens: np.ndarray, lengths: np.ndarray, top_k: int, observed: Response | None
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """(ids int32 [B, K], probs float32 [B, K]) by the miner's behaviour."""
-        behaviour, rows = self.profile.behaviour, len(tokens)
+        rows = len(tokens)
         top_k = min(top_k, self._text.vocab_size)
+        behaviour = self.profile.behaviour
         if behaviour == "silent":
             return None
-        if behaviour in COPYING:
+        if self._behaviour.copies:
             return None if observed is None else (observed.ids, observed.probs)
         if behaviour == "random" and self.engine is None:
             draw = assign.generator(self._seed, "random answer", self.hotkey, name)
             keys = draw.random((rows, self._text.vocab_size), dtype=np.float32)
             ids = np.argpartition(keys, top_k - 1, axis=1)[:, :top_k].astype(np.int32)
             return ids, draw.dirichlet(np.ones(top_k), rows).astype(np.float32)
-        if behaviour == "constant":  # the best of its kind: the frequencies of the tokens, whatever the context
+        if behaviour == "constant":  # the best constant answer: the frequencies of the tokens
             ids, probs = top_tokens(self._text.log_unigram[None], top_k)
             return np.repeat(ids, rows, axis=0), np.repeat(probs, rows, axis=0)
         assert self.engine is not None
-        with self._turns:
+        with self._lock:
             log_probs = self.engine.log_probs(tokens, lengths)
-        # A model of its own vocabulary may know more tokens than the text has.
+        # A model with its own vocabulary may have more tokens than the text.
         return top_tokens(log_probs[:, : self._text.vocab_size], top_k)
 
 

@@ -1,34 +1,31 @@
-"""Models of miners: which model a profile means, and its engine.
+"""The model and the engine of a miner's profile.
 
-In: a `MinerProfile`, a vocabulary size, a seed. Out: a model or an engine, bit-equal for equal arguments on every rank.
+In: a `MinerProfile`, a vocabulary size, a seed. Out: a `ModelSpec` or an engine, bit-equal for equal arguments on every
+rank. Knows nothing of hotkeys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import nn
-
 from raytensor.config import Data, MinerProfile
 from raytensor.training import engine, models
-from raytensor.training.models import ModelSpec, num_parameters
+from raytensor.training.models import ModelSpec
 from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
 
-__all__ = ["build", "make_engine", "num_parameters", "refuse_models", "spec"]
-
 
 def refuse_models(profiles: Iterable[MinerProfile], data: Data, seq_len: int) -> None:
-    """Refuse named models that can't be built, before anything starts. Raises `ConfigError`."""
+    """Check that named models can be built, before anything starts. Raises `ConfigError`."""
     vocab_size = 256 if data.tokenizer == "bytes" else data.vocab_size
     for profile in {profile.model: profile for profile in profiles if profile.model}.values():
         models.refuse_unusable(spec(profile, vocab_size, seq_len, seed=0))
 
 
 def spec(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int) -> ModelSpec:
-    """The model of a profile. Without `profile.model`: a Llama (pre-norm, RoPE, SwiGLU) with tied embeddings of vocab_size
-    * hidden parameters and, per layer, 4 * hidden^2 of attention and 8 * hidden^2 of feed-forward (an inner width of 8/3
-    hidden, rounded to 16)."""
+    """The model of a profile. Without `profile.model`: a Llama (pre-norm, RoPE, SwiGLU) with tied embeddings of
+    vocab_size * hidden parameters and, per layer, 4 * hidden^2 parameters of attention and 8 * hidden^2 of
+    feed-forward (inner width 8/3 hidden, rounded to 16)."""
     return ModelSpec(
         name=profile.model,
         hidden=profile.hidden,
@@ -41,11 +38,6 @@ def spec(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int) -> Mod
     )
 
 
-def build(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int) -> nn.Module:
-    """The model of a profile, on the CPU."""
-    return models.build(spec(profile, vocab_size, seq_len, seed))
-
-
 def make_engine(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int, ranks: Ranks) -> engine.Engine:
     """The engine of a profile on this rank."""
     recipe = Recipe(
@@ -55,4 +47,4 @@ def make_engine(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int,
         precision=profile.precision,
         activation_checkpointing=profile.activation_checkpointing,
     )
-    return engine.make(profile.engine, build(profile, vocab_size, seq_len, seed), recipe, ranks)
+    return engine.make(profile.engine, models.build(spec(profile, vocab_size, seq_len, seed)), recipe, ranks)

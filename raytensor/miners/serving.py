@@ -1,10 +1,10 @@
-"""The door of a run's miners to validators elsewhere: signed HTTP for each hotkey, answered by the miner's own host.
+"""Serves a run's miners to validators elsewhere: signed HTTP for each hotkey, answered by the miner's own host.
 
-In: requests on the wire, hosts by hotkey, metagraph snapshots. Out: what the hosts answer. One actor listens for all
-hotkeys, each on a port of its own; it holds addresses only, never a private key. A question goes to the host's serving
-lane, so it waits for one training step at most, never for a round. A prompt is a question per token.
-Bounds and waits: those of the wire's server; a question at most its own deadline.
-Knows nothing of the chain: whoever starts it publishes the ports and brings the snapshots.
+In: requests on the wire, hosts by hotkey, metagraph snapshots. Out: the hosts' answers. One actor listens for all
+hotkeys, each on its own port; it holds addresses only, never a private key. A question goes to the host's "serving"
+concurrency group, so it waits for at most one training step. A prompt is one question per token. Waits for and bounds:
+those of the wire's server; a question at most its own deadline. Knows nothing of the chain: the caller publishes the
+ports and supplies the snapshots.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from raytensor.wire.server import WireServer
 
 
 class WireFrontend:
-    """`hotkeys` are served once `start` returned; `route` says who answers for them, `update` who may ask.
+    """Serves `hotkeys` once `start` has returned. `route` sets which host answers, `update` who may ask.
 
-    cfg  of the run; ports are miners.wire.port and the next ones, in the order of `hotkeys`.
+    run  settings; the ports are miners.wire.port and the next ones, in the order of `hotkeys`.
     """
 
     def __init__(self, hotkeys: Sequence[str], run: RunConfig) -> None:
         cfg = run.miners.wire
         self._context = run.miners.seq_len
-        # The cache of this node has it: the run's text was prepared here.
+        # It is in the cache of this node, where the run's text was prepared.
         key = corpus.fingerprint(run.data)
         self._coder = tokenizer.load(
             run.data.tokenizer,
@@ -59,21 +59,21 @@ class WireFrontend:
         }
 
     def route(self, hotkeys: Sequence[str], host: Any) -> None:
-        """From now on `host` (an actor with `serve`) answers for these; a replacement takes its predecessor's place."""
+        """Send questions to these hotkeys to `host` (an actor with `serve`), in place of an earlier one."""
         self._hosts.update(dict.fromkeys(hotkeys, host))
 
     async def start(self) -> dict[str, int]:
-        """Listen; the port of each hotkey. Raises `OSError` when one is taken."""
+        """Listen. Returns the port of each hotkey. Raises `OSError` when a port is in use."""
         bound = await asyncio.gather(*(server.start() for server in self._servers.values()))
         return {hotkey: port for hotkey, (_, port) in zip(self._servers, bound, strict=True)}
 
     async def update(self, metagraph: Metagraph) -> None:
-        """Serve by this snapshot of the subnet from now on."""
+        """Use this snapshot of the subnet to decide who may ask."""
         for server in self._servers.values():
             server.update(metagraph)
 
     async def counts(self) -> dict[str, int]:
-        """Refusals and answers by name, over all hotkeys."""
+        """Numbers of refusals and answers by name, over all hotkeys."""
         total: Counter[str] = Counter()
         for server in self._servers.values():
             total.update(server.gate.counts)
@@ -89,7 +89,7 @@ class WireFrontend:
     async def _ask(self, task: Task) -> Response | Failure:
         host = self._hosts.get(task.hotkey)
         if host is None:
-            return Failure(task.task_id, task.hotkey, Reason.REFUSED, "the miner is not up yet")
+            return Failure(task.task_id, task.hotkey, Reason.REFUSED, "the miner has not started yet")
         began = asyncio.get_running_loop().time()
         try:
             answer = await host.serve.options(concurrency_group="serving").remote(task)
@@ -102,5 +102,5 @@ class WireFrontend:
 
 
 def node_ip() -> str:
-    """The address of this node as the cluster knows it."""
+    """The address of this node in the cluster."""
     return ray.util.get_node_ip_address()

@@ -1,12 +1,13 @@
-"""One rank of a miner that is spread over several processes. Plain classes; the fleet makes actors of them.
+"""One rank of a miner that is spread over several processes. Plain classes; `group` makes actors of them.
 
-In: the commands of the first rank. Out: this rank's part of the work. The first rank is a `MinerHost` of one miner whose
-engine is a `Lead`: each call goes to the other ranks over the group's own sockets first, then all work on it together.
-So there is one place that orders training, questions and checkpoints, however many callers there are.
+In: the commands of the first rank. Out: this rank's part of the work. The first rank is a `MinerHost` of one miner
+whose engine is a `LeadEngine`: each call is broadcast to the other ranks over the group's own sockets, then all ranks
+execute it. So one process orders training, questions and checkpoints, however many callers there are.
 
 Waits for: all ranks when they start, at most `cluster.start_timeout_s`; then for the next command, as long as the first
-rank lives. An answer waits for the training step that is under way, and the next step for the answers before it.
-A rank that dies breaks the group: the others' next collective raises, and the fleet replaces all of them.
+rank lives. An answer waits for the training step under way, and the next step for the answers before it.
+A rank that dies breaks the group: the next collective of the others raises, and the supervisor replaces all of them.
+Knows nothing of rounds.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 import transformers
 
@@ -26,15 +28,15 @@ from raytensor.data.text import Text
 from raytensor.errors import RayTensorError
 from raytensor.miners.host import MinerHost
 from raytensor.miners.model import make_engine
-from raytensor.training import ranks
+from raytensor.training import devices, ranks
 from raytensor.training.engine import Engine
 from raytensor.training.ranks import Ranks
 
-Meeting = tuple[str, int]  # address of the first rank, where all meet
+Address = tuple[str, int]  # of the first rank, where all ranks meet
 
 
-class Lead:
-    """The engine of the first rank, in front of all of them: an `Engine` for whoever holds it."""
+class LeadEngine:
+    """An `Engine` on the first rank whose calls run on all ranks."""
 
     def __init__(self, engine: Engine, group: Ranks) -> None:
         self._engine = engine
@@ -45,21 +47,21 @@ class Lead:
         return self._engine.steps
 
     def train_steps(self, batches: Iterable[np.ndarray]) -> float:
-        return self._together("train_steps", list(batches))
+        return self._on_all("train_steps", list(batches))
 
     def log_probs(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        return self._together("log_probs", tokens, lengths)
+        return self._on_all("log_probs", tokens, lengths)
 
     def save(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
-        self._together("save", folder, position)
+        self._on_all("save", folder, position)
 
     def load(self, folder: Path) -> dict[str, Any]:
-        return self._together("load", folder)
+        return self._on_all("load", folder)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return self._together("weights")
+        return self._on_all("weights")
 
-    def _together(self, method: str, *args: Any) -> Any:
+    def _on_all(self, method: str, *args: Any) -> Any:
         self._group.broadcast((method, args))
         return getattr(self._engine, method)(*args)
 
@@ -74,49 +76,46 @@ class FirstRank(MinerHost):
         text: Text,
         folder: Path | None,
         resume_round: int | None,
-        meeting: Meeting,
+        address: Address,
     ) -> None:
         ((hotkey, profile),) = members
-        lead = Lead(*_engine(cfg, hotkey, profile, text, 0, meeting))
+        lead = LeadEngine(*_engine(cfg, hotkey, profile, text, 0, address))
         super().__init__(cfg, members, text, folder, resume_round, engines={hotkey: lead})
 
 
 class Shard:
-    """Another rank; ready when the constructor returns, which is when all ranks are."""
+    """Another rank. Ready when the constructor returns, which is when all ranks have joined."""
 
     def __init__(
-        self, cfg: RunConfig, hotkey: str, profile: MinerProfile, text: Text, rank: int, meeting: Meeting
+        self, cfg: RunConfig, hotkey: str, profile: MinerProfile, text: Text, rank: int, address: Address
     ) -> None:
-        self._engine, self._group = _engine(cfg, hotkey, profile, text, rank, meeting)
+        self._engine, self._group = _engine(cfg, hotkey, profile, text, rank, address)
 
     def ready(self) -> int:
-        """The process id; answers once the constructor is through."""
+        """The process id."""
         return os.getpid()
 
     def follow(self) -> None:
-        """Work with the first rank until it is gone; never returns otherwise."""
+        """Execute the commands of the first rank until it ends; does not return."""
         while True:
             method, args = self._group.broadcast(None)
             try:
                 getattr(self._engine, method)(*args)
             except (RayTensorError, ValueError):
-                pass  # a refusal, the same on all ranks: the first one tells it
+                pass  # a refusal, the same on all ranks; the first rank reports it
 
 
-def meeting_point() -> Meeting:
-    """An address of this node that is free; to be called where the first rank will be."""
-    import ray
-
+def rendezvous_address() -> Address:
+    """A free address of this node; called where the first rank will run."""
     return ray.util.get_node_ip_address(), ranks.free_port()
 
 
 def _engine(
-    cfg: RunConfig, hotkey: str, profile: MinerProfile, text: Text, rank: int, meeting: Meeting
+    cfg: RunConfig, hotkey: str, profile: MinerProfile, text: Text, rank: int, address: Address
 ) -> tuple[Engine, Ranks]:
     torch.set_num_threads(cfg.cluster.torch_threads)
     transformers.logging.set_verbosity_error()
-    group = ranks.join(
-        rank, profile.ranks, meeting, "cuda" if profile.gpus_per_rank else "cpu", timeout_s=cfg.cluster.start_timeout_s
-    )
+    device, limit_s = devices.name_for(profile.gpus_per_rank), cfg.cluster.start_timeout_s
+    group = ranks.join(rank, profile.ranks, address, device, timeout_s=limit_s)
     seed = assign.seed_of(cfg.seed, "model", hotkey)
     return make_engine(profile, text.vocab_size, cfg.miners.seq_len, seed, group), group

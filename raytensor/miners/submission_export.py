@@ -1,31 +1,35 @@
-"""What one miner hands in where a mechanism asks for files: its model as one safetensors file, or what its behaviour makes.
+"""Exports the file that a miner submits where a mechanism asks for files: one safetensors file per version.
 
-In: the model's weights, or what the chain shows of others. Out: digests to commit to, and the files of those digests.
-Pure but for the store: equal weights are the same file, bit for bit, on every host.
+In: the model's weights, or the commitments of others on the chain. Out: digests to commit to, and the files of those
+digests. Pure except for the store: equal weights give the same file, bit for bit, on every host.
 
-    honest, lazy  its own model        random    a model that was never trained
-    copy          another's file       constant  the frequencies of the tokens, as the smallest Llama that knows no more
-    copy_noise    another's weights with noise of a thousandth of each tensor's deviation
+    honest, lazy  its own model       random    a model that was never trained
+    copy          another's file      constant  the frequencies of the tokens, as the smallest Llama that has them
+    copy_noise    another's weights with noise of a thousandth of each tensor's standard deviation
     silent        nothing
 
-A copier takes what the chain says that its victim has committed to, as anybody could. Knows nothing of Ray or the chain.
+A copier takes the file that its victim has committed to on the chain. Knows nothing of Ray or the chain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from raytensor.config import MinerProfile, RunConfig
+from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import ConfigError
 from raytensor.miners.files import FileStore
 from raytensor.miners.model import spec
-from raytensor.miners.placement import COPYING
 from raytensor.training import models, single_file
 from raytensor.types import Submission, Task
 
@@ -34,26 +38,28 @@ NOISE = 1e-3
 Original = tuple[str, str]  # a hotkey and the digest that it has committed to
 
 
-class HandIn:
+class SubmissionExporter:
     """The files of one miner. folder: of the store; seed: of the run."""
 
     def __init__(self, hotkey: str, profile: MinerProfile, text: Text, seq_len: int, folder: Path, seed: int) -> None:
         self._hotkey, self._behaviour, self._seed = hotkey, profile.behaviour, seed
         self._text, self._seq_len = text, seq_len
         self._store = FileStore(folder)
-        self._config = models.build(spec(profile, text.vocab_size, seq_len, 0), meta=True).config
+        model: Any = models.build(spec(profile, text.vocab_size, seq_len, 0), meta=True)
+        self._config = model.config
 
-    def renew(
+    def export(
         self,
         weights: Callable[[], Mapping[str, torch.Tensor]] | None,
         original: Original | None,
         committed: Mapping[str, str] | None,
     ) -> str | None:
-        """Write the newest version; the digest to commit to, None when there is nothing to hand in.
+        """Write the newest version. Returns the digest to commit to; None when there is nothing to submit.
 
-        weights    the miner's own, when it has a model.
-        original   of whom it copies.
-        committed  by hotkey, as the chain has it; None when nobody has looked, and then nothing old is removed.
+        weights    of the miner's own model; None when it has none.
+        original   the file to copy.
+        committed  digests by hotkey, as the chain has them; None when they are unknown, and then no old file is
+        removed.
         """
         data = self._file(weights, original)
         if data is None:
@@ -64,14 +70,14 @@ class HandIn:
         return digest
 
     def answer(self, task: Task) -> Submission | None:
-        """The file that a task asks for; None when it is not here."""
+        """The file that a task asks for; None when the store does not have it."""
         path = self._store.find(self._hotkey, task.digest)
         return None if path is None else Submission(task.task_id, self._hotkey, task.digest, path=str(path))
 
     def _file(
         self, weights: Callable[[], Mapping[str, torch.Tensor]] | None, original: Original | None
     ) -> bytes | None:
-        if self._behaviour in COPYING:
+        if BEHAVIOURS[self._behaviour].copies:
             path = self._store.find(*original) if original is not None else None
             if path is None:
                 return None
@@ -81,9 +87,6 @@ class HandIn:
         return single_file.pack_weights(self._config, weights()) if weights is not None else None
 
     def _with_noise(self, path: Path) -> bytes:
-        from safetensors import safe_open
-        from safetensors.torch import save
-
         draw = assign.generator(self._seed, "copy with noise", self._hotkey, path.stem)
         with safe_open(path, framework="pt") as file:
             found, metadata = {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata()
@@ -94,13 +97,11 @@ class HandIn:
 
 
 def table(log_unigram: np.ndarray, seq_len: int) -> bytes:
-    """A Llama whose answer to everything is the frequency table `log_unigram` (float32 [V]), as a file.
+    """A Llama that always answers with the frequencies `log_unigram` (float32 [V]), as a file.
 
-    Every token has the same embedding, layers add nothing, and the norm's result (1, 1) times each row of the output
-    embedding is the token's log frequency.
+    All tokens have the same embedding and the layers add nothing. The product of the norm's result (1, 1) with each
+    row of the output embedding is the token's log frequency.
     """
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     config = LlamaConfig(
         vocab_size=len(log_unigram),
         hidden_size=2,
@@ -122,20 +123,19 @@ def table(log_unigram: np.ndarray, seq_len: int) -> bytes:
 
 
 def refuse_unlike(cfg: RunConfig) -> None:
-    """Refuse models that can't be handed in, before anything starts. Raises `ConfigError`."""
+    """Check that the models can be submitted, before anything starts. Raises `ConfigError`."""
     vocab_size = 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size
     for number, profile in enumerate(cfg.miners.profiles):
-        model, rule = (
-            models.build(spec(profile, vocab_size, cfg.miners.seq_len, 0), meta=True),
-            cfg.mechanism.model_eval,
-        )
-        count = models.num_parameters(model)
+        model: Any = models.build(spec(profile, vocab_size, cfg.miners.seq_len, 0), meta=True)
+        rule, count = cfg.mechanism.model_eval, models.num_parameters(model)
         if count > rule.max_parameters or 4 * count + single_file.MAX_HEADER_BYTES > rule.max_bytes:
             raise ConfigError(
-                f"miners.profiles[{number}]: {count} parameters; scorers build at most mechanism.model_eval.max_parameters={rule.max_parameters} "
-                f"and read at most max_bytes={rule.max_bytes}\n  fix: a smaller model, or larger bounds (4 bytes a parameter)"
+                f"miners.profiles[{number}]: {count} parameters; scorers build at most mechanism.model_eval.max_parameters="
+                f"{rule.max_parameters} and read at most max_bytes={rule.max_bytes}\n"
+                "  fix: a smaller model, or larger bounds (4 bytes a parameter)"
             )
         if why := single_file.unlike(model.config):
             raise ConfigError(
-                f"miners.profiles[{number}].model={profile.model!r} can't be handed in as a file: {why}\n  fix: a size (1M, 5M, ...) or hidden, layers and heads"
+                f"miners.profiles[{number}].model={profile.model!r} can't be submitted as a file: {why}\n"
+                "  fix: a size (1M, 5M, ...) or hidden, layers and heads"
             )

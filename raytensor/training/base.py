@@ -69,8 +69,8 @@ class BaseEngine:
         with torch.no_grad():
             for start in range(0, len(tokens), CHUNK):
                 chunk = slice(start, start + CHUNK)
-                rows = torch.from_numpy(tokens[chunk]).to(ranks.device)
-                parts.append(self._serve(rows, torch.from_numpy(last[chunk]).to(ranks.device)))
+                contexts = torch.from_numpy(tokens[chunk]).to(ranks.device)
+                parts.append(self._serve(contexts, torch.from_numpy(last[chunk]).to(ranks.device)))
             mine = torch.cat(parts)
             if ranks.size == 1:
                 return mine.cpu().numpy()

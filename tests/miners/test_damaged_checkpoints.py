@@ -45,7 +45,7 @@ def test_the_rounds_since_an_older_one_are_trained_again(text, played):  # noqa:
     cfg, members, folder, answers = played
     reasons = [flip(folder, 2, hotkey) for hotkey in ("m0", "m3")]
     again = MinerHost(cfg, members, text, folder, resume_round=2)
-    assert again.setbacks() == [f"{why}; the miner goes on from round 1" for why in reasons]
+    assert again.restore_warnings() == [f"{why}; the miner continues from round 1" for why in reasons]
     for task, answer in zip(questions(cfg, text, 2), answers, strict=True):
         found = again.answer(task)
         assert same(found, answer) if hasattr(answer, "ids") else found == answer
@@ -68,8 +68,8 @@ def test_a_fleet_of_hosts_and_ranks_says_so(ray_session, text, played):  # noqa:
     try:
         fleet.wait_ready(60.0)
         assert fleet.incidents() == [
-            f"miner host 0: {reasons[0]}; the miner goes on from round 1",
-            f"sharded miner 1: {reasons[1]}; the miner goes on from round 1",
+            f"miner host 0: {reasons[0]}; the miner continues from round 1",
+            f"sharded miner 1: {reasons[1]}; the miner continues from round 1",
         ]
         found = collect(fleet, questions(cfg, text, 2))
         for task, answer in zip(questions(cfg, text, 2), answers, strict=True):

@@ -17,8 +17,9 @@ from raytensor.data.text import Text, unigram
 from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.evidence import State
 from raytensor.mechanisms.query import QueryMechanism
-from raytensor.miners import fleet as fleet_module
+from raytensor.miners import supervisor
 from raytensor.miners.fleet import Fleet
+from raytensor.miners.host_handle import QUEUE
 from raytensor.types import Failure, Reason, Response
 
 V = 50
@@ -135,7 +136,7 @@ def test_a_killed_host_is_replaced_from_its_last_checkpoint(make, text, tmp_path
     os.kill(pids["miner host 0"], signal.SIGKILL)
     fleet.train(2)
     after = collect(fleet, tasks)
-    victim = next(hotkey for hotkey, host in fleet._host_of.items() if host.number == 0)
+    victim = next(hotkey for hotkey, host in fleet.host_of.items() if host.number == 0)
     other = "m1" if victim == "m0" else "m0"
     for task in tasks:
         if task.hotkey == victim:  # as it was at the checkpoint, bit for bit: the second round's training died with it
@@ -143,7 +144,7 @@ def test_a_killed_host_is_replaced_from_its_last_checkpoint(make, text, tmp_path
         else:
             assert task.hotkey == other and not same(after[task.task_id], before[task.task_id])
     (told,) = fleet.incidents()
-    assert "miner host 0 is replaced and goes on from the checkpoint of round 1" in told
+    assert "miner host 0 is replaced and continues from the checkpoint of round 1" in told
     fleet.train(3)
     assert not any(isinstance(answer, Failure) for answer in collect(fleet, tasks).values())
 
@@ -161,7 +162,7 @@ def test_a_host_that_dies_with_questions_in_hand_fails_those_and_answers_the_res
         task.task_id for task in tasks
     }
     failed = [answer for answer in rest if isinstance(answer, Failure)]
-    assert {answer.reason for answer in failed} <= {Reason.CRASHED} and len(failed) <= 2 * fleet_module.QUEUE
+    assert {answer.reason for answer in failed} <= {Reason.CRASHED} and len(failed) <= 2 * QUEUE
     assert isinstance(rest[-1], Response) and len(fleet.incidents()) == 1
 
 
@@ -196,16 +197,16 @@ def test_a_host_that_hangs_in_training_times_out(make, text):
 
 
 def test_a_host_that_keeps_dying_is_given_up(make, text, monkeypatch):
-    monkeypatch.setattr(fleet_module, "MAX_REPLACEMENTS", 0)
+    monkeypatch.setattr(supervisor, "MAX_REPLACEMENTS", 0)
     cfg = configuration("honest", "copy", "honest")
     fleet, pids = make(cfg, 2)
-    number = next(host.number for hotkey, host in fleet._host_of.items() if hotkey == "m0")
+    number = next(host.number for hotkey, host in fleet.host_of.items() if hotkey == "m0")
     os.kill(pids[f"miner host {number}"], signal.SIGKILL)
     for round in (1, 2):
         fleet.train(round)
         answers = collect(fleet, questions(cfg, text, round))
         assert {answers[f"1/{round}/v{v}/m0"].reason for v in (0, 1)} == {Reason.CRASHED}
-        lost = {hotkey for hotkey, host in fleet._host_of.items() if host.number == number}
+        lost = {hotkey for hotkey, host in fleet.host_of.items() if host.number == number}
         # The copier lost its victim: it has nothing to send, or was lost with it.
         assert {answers[f"1/{round}/v{v}/m1"].reason for v in (0, 1)} == {
             Reason.CRASHED if "m1" in lost else Reason.SILENT

@@ -110,7 +110,7 @@ def test_kill_9_of_any_rank(ray_session, text, tmp_path):
             np.testing.assert_array_equal(after[hotkey].ids, before[hotkey].ids)
             np.testing.assert_array_equal(after[hotkey].probs, before[hotkey].probs)
         (told,) = fleet.incidents()
-        assert "sharded miner 1 is replaced and goes on from the checkpoint of round 1: a rank is gone" in told
+        assert "sharded miner 1 is replaced and continues from the checkpoint of round 1: a rank is gone" in told
         old, pids = pids, fleet.wait_ready(60.0)
         assert gone(old["sharded miner 1"]) and pids["miner host 0"] == old["miner host 0"]
         assert resident_mib(pids["sharded miner 1"]) < memory + 100
@@ -142,7 +142,7 @@ def test_questions_are_answered_between_training_steps(ray_session, text):
     try:
         fleet.wait_ready(60.0)
         (task,) = questions(cfg, text, 1)
-        host = fleet._hosts[0]
+        host = fleet.hosts[0]
         fleet.train(1)
         served = [host.actor.serve.options(concurrency_group="serving").remote(task) for _ in range(3)]
         ready, _ = ray.wait([host.busy, *served], num_returns=3, timeout=60)

@@ -167,7 +167,7 @@ def test_what_stays_on_disk(tmp_path):
     for number in range(KEPT + 3):
         digests.append(store.put("a", f"file {number}".encode()))
         os.utime(store.find("a", digests[-1]), ns=(number, number))
-    (tmp_path / "a" / ".new-torn").write_bytes(b"half")
+    (tmp_path / "a" / ".torn.tmp").write_bytes(b"half")
     store.prune("a", digests[1])
     left = {path.stem for path in (tmp_path / "a").iterdir()}
     assert left == {digests[1], *digests[-KEPT:]}
@@ -225,7 +225,7 @@ def test_all_kinds_of_engines_and_other_hosts(ray_session, text, tmp_path):
 
 def test_models_that_can_not_be_handed_in_are_refused(tmp_path):
     cfg = configuration(tmp_path, MinerProfile(model="gpt2-1M"))
-    with pytest.raises(ConfigError, match="profiles.0..model='gpt2-1M' can't be handed in as a file: it is a gpt2"):
+    with pytest.raises(ConfigError, match="profiles.0..model='gpt2-1M' can't be submitted as a file: it is a gpt2"):
         refuse_unlike(cfg)
     cfg.miners.profiles = [MinerProfile(**SMALL)]
     cfg.mechanism.model_eval.max_parameters = 1000

@@ -16,7 +16,7 @@ from raytensor.mechanisms.evidence import State
 from raytensor.mechanisms.query import QueryMechanism
 from raytensor.miners import checkpoints
 from raytensor.miners.host import MinerHost
-from raytensor.miners.miner import Miner, exam, top_tokens
+from raytensor.miners.miner import Miner, heldout_questions, top_tokens
 from raytensor.miners.placement import num_hosts, place, victims
 from raytensor.types import Failure, Reason, Response, Score
 
@@ -62,9 +62,9 @@ def same(a: Response, b: Response) -> bool:
 
 def test_an_honest_miner_learns_and_its_answers_keep_the_bounds(text):
     found, mechanism = miner(text, steps=30), QueryMechanism(CFG.mechanism, text.log_unigram, V)
-    before = found.heldout_loss(exam(CFG, text))
+    before = found.heldout_loss(heldout_questions(CFG, text))
     losses = [found.train(round) for round in range(1, 5)]
-    after = found.heldout_loss(exam(CFG, text))
+    after = found.heldout_loss(heldout_questions(CFG, text))
     assert losses[-1] < losses[0] and after < before - 0.3 and after < mechanism.table_loss
     assert found.engine.steps == 30 * (4 + 2)  # the first round comes with the warm-up
     task, sealed = task_for(text, "a")
@@ -96,7 +96,7 @@ def test_a_lazy_miner_trains_every_tenth_round_and_does_not_warm_up(text):
 def test_a_silent_miner(text):
     found = miner(text, "silent")
     assert found.engine is None and found.train(1) is None
-    assert found.answer(task_for(text, "a")[0]) is None and found.heldout_loss(exam(CFG, text)) is None
+    assert found.answer(task_for(text, "a")[0]) is None and found.heldout_loss(heldout_questions(CFG, text)) is None
 
 
 def test_a_constant_miner_gives_the_frequency_table(text):
@@ -123,11 +123,11 @@ def test_a_copying_miner_sends_what_it_saw_under_its_own_name(text):
     task, _ = task_for(text, "b")
     response = copier.answer(task, seen)
     assert (response.hotkey, response.task_id) == ("b", task.task_id) and same(response, seen)
-    assert copier.answer(task, None) is None and copier.heldout_loss(exam(CFG, text)) is None
+    assert copier.answer(task, None) is None and copier.heldout_loss(heldout_questions(CFG, text)) is None
 
 
 def test_heldout_loss_is_the_loss_of_its_answers(text):
-    found, questions = miner(text), exam(CFG, text)
+    found, questions = miner(text), heldout_questions(CFG, text)
     log_probs = found.engine.log_probs(questions.tokens, questions.lengths)
     total = 0.0
     for row, target in zip(log_probs, questions.targets, strict=True):
@@ -139,7 +139,7 @@ def test_heldout_loss_is_the_loss_of_its_answers(text):
 
 def test_training_never_sees_a_heldout_token(text):
     marked = replace(text, train=np.where(np.arange(6_000) % 2, 1, 2).astype(np.uint16))
-    batch = miner(marked)._batches(5)
+    batch = miner(marked).batches(5)
     assert batch.shape == (3, 4, 17) and set(np.unique(batch)) == {1, 2}
 
 

@@ -11,11 +11,16 @@ import torch
 from raytensor import disk
 from raytensor.config import MinerProfile
 from raytensor.errors import DamagedCheckpoint, DataError
-from raytensor.miners.model import build, num_parameters
+from raytensor.miners.model import spec
+from raytensor.training import models
 from raytensor.training.engine import PlainEngine
 
 V = 64
 PROFILE = MinerProfile(hidden=32, layers=2, heads=2)
+
+
+def build(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int):
+    return models.build(spec(profile, vocab_size, seq_len, seed))
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +39,7 @@ def batches(number: int, steps: int = 6) -> np.ndarray:
 def test_parameters_by_hand():
     model = build(PROFILE, V, 16, 0)
     inner = 80  # 8/3 * 32 = 85.3, rounded to a multiple of 16
-    assert num_parameters(model) == V * 32 + 2 * (4 * 32 * 32 + 3 * 32 * inner + 2 * 32) + 32
+    assert models.num_parameters(model) == V * 32 + 2 * (4 * 32 * 32 + 3 * 32 * inner + 2 * 32) + 32
 
 
 def test_models_are_their_seeds_and_leave_the_global_generator_alone():

@@ -9,14 +9,20 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from raytensor.config import MinerProfile
 from raytensor.errors import DataError
-from raytensor.miners.model import build
-from raytensor.training import stacked_adamw
+from raytensor.miners.model import spec
+from raytensor.training import models, stacked_adamw
 from raytensor.training.engine import PlainEngine
 from raytensor.training.recipe import Recipe
 from raytensor.training.stacked import StackedEngine, stackable
 
 V = 64
 PROFILE = MinerProfile(hidden=32, layers=2, heads=2)
+
+
+def build(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int):
+    return models.build(spec(profile, vocab_size, seq_len, seed))
+
+
 RECIPES = [
     Recipe(lr=3e-3),
     Recipe(lr=1e-2, warmup_steps=3, weight_decay=0.0),

@@ -59,7 +59,7 @@ class AxonPublisher:
             raise ClusterError(
                 f"the miners' ports from miners.wire.port={cfg.miners.wire.port} on could not be opened on {cfg.miners.wire.host}: {_last_line(error)}\n  fix: another miners.wire.port, or 0 for free ones"
             ) from error
-        fleet.open_to(self._front)
+        fleet.serve_through(self._front)
         ip = cfg.miners.wire.ip or node_ip()
         self._stopped = threading.Event()
         self.addresses = {hotkey: f"{ip}:{port}" for hotkey, port in ports.items()}

@@ -7,6 +7,7 @@ keep when it is gone on with. Starts nothing and knows nothing of what runs.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,15 +94,18 @@ def delegate(cfg: RunConfig) -> KeyRef:
 def needs(cfg: RunConfig, cpus: float) -> list[Need]:
     """What a run asks of a cluster that has `cpus` CPUs, role by role."""
     from raytensor.cluster import Need
-    from raytensor.miners.placement import deal, is_sharded, num_hosts
+    from raytensor.miners.placement import assign_profiles, is_sharded, num_hosts
 
     validators, miners = cfg.validators, cfg.miners
     left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
-    profiles = deal(miners, [str(number) for number in range(miners.num_miners)]).values()
-    sharded = [profile for profile in profiles if is_sharded(profile)]
+    profiles = assign_profiles(miners, [str(number) for number in range(miners.num_miners)]).values()
+    sharded = Counter((p.ranks, p.cpus_per_rank, p.gpus_per_rank) for p in profiles if is_sharded(p))
     return [
         Need("miner hosts", num_hosts(miners, left), miners.cpus_per_host, miners.gpus_per_host),
-        *[Need("sharded miner", profile.ranks, profile.cpus_per_rank, profile.gpus_per_rank) for profile in sharded],
+        *[
+            Need("sharded miner" if count == 1 else f"{count} sharded miners", count * ranks, cpus_each, gpus_each)
+            for (ranks, cpus_each, gpus_each), count in sharded.items()
+        ],
         Need("scorers", validators.num_scorers, validators.cpus_per_scorer, validators.gpus_per_scorer),
         Need("chain actor", 1, CHAIN_ACTOR_CPUS),
     ]

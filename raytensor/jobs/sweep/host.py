@@ -26,9 +26,9 @@ from raytensor.jobs.sweep.store import Lineage, Store
 from raytensor.jobs.sweep.trial_data import Lessons, read_text
 from raytensor.jobs.sweep.trial_model import Pupil
 from raytensor.miners.miner import top_tokens
-from raytensor.miners.model import build, make_engine
+from raytensor.miners.model import make_engine, spec
 from raytensor.miners.placement import architecture
-from raytensor.training import ranks
+from raytensor.training import models, ranks
 from raytensor.training.engine import Engine
 from raytensor.training.recipe import Recipe
 from raytensor.training.stacked import StackedEngine, StackedMember
@@ -167,17 +167,15 @@ class TrialHost:
         stack = self._stacks.setdefault(shape, StackedEngine(device=self._device))
         profile = cfg.profile
         return stack.add(
-            build(profile, self._lessons.text.vocab_size, cfg.miners.seq_len, self._lessons.seed(cfg)),
+            models.build(spec(profile, self._lessons.text.vocab_size, cfg.miners.seq_len, self._lessons.seed(cfg))),
             Recipe(lr=profile.lr),
         )
 
     def _alone(self, cfg: SweepConfig) -> Engine:
         """An engine that can load any trial's checkpoint, stacked, sharded or neither."""
         if architecture(cfg.profile) is not None:
-            return StackedEngine(
-                [build(cfg.profile, self._lessons.text.vocab_size, cfg.miners.seq_len, self._lessons.seed(cfg))],
-                [Recipe()],
-            ).members[0]
+            found = spec(cfg.profile, self._lessons.text.vocab_size, cfg.miners.seq_len, self._lessons.seed(cfg))
+            return StackedEngine([models.build(found)], [Recipe()]).members[0]
         # Checkpoints don't depend on the engine or the number of ranks.
         profile = replace(cfg.profile, engine="plain", ranks=1, accumulate=1)
         return make_engine(
