@@ -38,12 +38,12 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def models(seeds, profile: MinerProfile = PROFILE):
+def some_models(seeds, profile: MinerProfile = PROFILE):
     return (build(profile, V, 16, seed) for seed in seeds)
 
 
 def stack(seeds=range(5), recipes=RECIPES, **more) -> StackedEngine:
-    return StackedEngine(models(seeds), recipes, **more)
+    return StackedEngine(some_models(seeds), recipes, **more)
 
 
 def batches(number: int, steps: int, rows: int = 4) -> np.ndarray:
@@ -83,12 +83,12 @@ def test_every_model_trains_as_it_would_alone():
 @pytest.mark.parametrize("hidden, rows", [(32, 4), (24, 3), (40, 1)])  # sizes that vector instructions divide, and not
 def test_neighbours_change_no_bit(hidden, rows):
     profile = MinerProfile(hidden=hidden, layers=2, heads=2)
-    together, narrow = (StackedEngine(models(range(5), profile), RECIPES, width=width) for width in (None, 2))
+    together, narrow = (StackedEngine(some_models(range(5), profile), RECIPES, width=width) for width in (None, 2))
     work = {n: batches(n, steps, rows) for n, steps in enumerate(STEPS)}
     losses, narrow_losses = together.train(work), narrow.train(work)
     answers = together.log_probs({n: question(n) for n in range(5)})
     for n in range(5):
-        alone = StackedEngine(models([n], profile), [RECIPES[n]])
+        alone = StackedEngine(some_models([n], profile), [RECIPES[n]])
         assert np.array_equal(alone.train({0: work[n]})[0], losses[n]) and np.array_equal(losses[n], narrow_losses[n])
         assert bits(alone, 0) == bits(together, n) == bits(narrow, n)
         assert np.array_equal(alone.log_probs({0: question(n)})[0], answers[n])
@@ -142,7 +142,7 @@ def test_a_new_model_leaves_and_comes_back(tmp_path):
         again.train({0: batches(1, 3)})[0], found.train({0: batches(1, 3)})[0]
     )
     with pytest.raises(DataError, match="another model"):
-        StackedEngine(models([0], MinerProfile(hidden=48, layers=2, heads=2)), [Recipe()]).load(0, tmp_path / "new")
+        StackedEngine(some_models([0], MinerProfile(hidden=48, layers=2, heads=2)), [Recipe()]).load(0, tmp_path / "new")
 
 
 def test_a_member_is_an_engine():
@@ -191,8 +191,8 @@ def test_what_can_not_be_stacked_is_refused():
     with pytest.raises(ValueError, match="model 1 .* has another shape"):
         StackedEngine([build(PROFILE, V, 16, 0), other], [Recipe(), Recipe()])
     with pytest.raises(ValueError, match="longer"):
-        StackedEngine(models([0]), [Recipe(), Recipe()])
+        StackedEngine(some_models([0]), [Recipe(), Recipe()])
     with pytest.raises(ValueError, match="sgd.*use the plain engine"):
-        StackedEngine(models([0]), [Recipe(optimizer="sgd")])
+        StackedEngine(some_models([0]), [Recipe(optimizer="sgd")])
     with pytest.raises(ValueError, match="bf16.*use the plain engine"):
-        StackedEngine(models([0]), [Recipe(precision="bf16")])
+        StackedEngine(some_models([0]), [Recipe(precision="bf16")])
