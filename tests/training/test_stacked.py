@@ -142,7 +142,9 @@ def test_a_new_model_leaves_and_comes_back(tmp_path):
         again.train({0: batches(1, 3)})[0], found.train({0: batches(1, 3)})[0]
     )
     with pytest.raises(DataError, match="another model"):
-        StackedEngine(some_models([0], MinerProfile(hidden=48, layers=2, heads=2)), [Recipe()]).load(0, tmp_path / "new")
+        StackedEngine(some_models([0], MinerProfile(hidden=48, layers=2, heads=2)), [Recipe()]).load(
+            0, tmp_path / "new"
+        )
 
 
 def test_a_member_is_an_engine():
