@@ -26,6 +26,9 @@ ROOTS = {
 }
 
 
+SEARCH_PATH = "hydra.searchpath="
+
+
 def conf_dir() -> Path:
     """The folder of the YAML groups: `conf/` of a checkout, or the copy inside an installed package."""
     here = Path(__file__).resolve().parent.parent
@@ -41,16 +44,18 @@ def schema_of(job: str) -> type[Section]:
     return getattr(importlib.import_module(module), name)
 
 
-def groups_of(job: str) -> dict[str, list[str]]:
-    """The groups that a job chooses from, in the order of its root file -> their choices."""
+def groups_of(job: str, more: Sequence[str] = ()) -> dict[str, list[str]]:
+    """The groups that a job chooses from, in the order of its root file -> their choices there and in the folders `more`."""
     names = re.findall(r"^  - (\w+): ", (conf_dir() / f"{job}.yaml").read_text(), re.MULTILINE)
-    return {name: sorted(path.stem for path in (conf_dir() / name).glob("*.yaml")) for name in names}
+    folders = [conf_dir(), *map(Path, more)]
+    return {name: sorted({file.stem for at in folders for file in (at / name).glob("*.yaml")}) for name in names}
 
 
 def compose(job: str, overrides: Sequence[str]) -> Any:
     """The checked configuration of a job (its root dataclass, see `ROOTS`).
 
-    overrides  what a user typed: "miners.num_miners=16", "experiment=cheats".
+    overrides  what a user typed: "miners.num_miners=16", "experiment=cheats"; "hydra.searchpath=[file:///folder]" adds a
+               folder with files of groups, as a sweep writes one.
 
     Raises `ConfigError` for an unknown setting, a wrong type, an unknown choice of a group or an impossible value.
     """
@@ -60,9 +65,11 @@ def compose(job: str, overrides: Sequence[str]) -> Any:
 
     schema = schema_of(job)
     others = {name: schema_of(name) for name in ROOTS if name != job}
-    choices, values = typed.split(schema, groups_of(job), overrides, others)
+    paths = [arg for arg in overrides if arg.startswith(SEARCH_PATH)]
+    groups = groups_of(job, re.findall(r"file://([^,\]'\"]+)", " ".join(paths)))
+    choices, values = typed.split(schema, groups, [arg for arg in overrides if arg not in paths], others)
     known = {name for other in (schema, *others.values()) for name in typed.type_hints(other)}
-    cfg = yaml_files.compose(conf_dir(), job, schema, choices, values, known)
+    cfg = yaml_files.compose(conf_dir(), job, schema, [*paths, *choices], values, known)
     _make_absolute(cfg)
     check(cfg)
     return cfg

@@ -234,7 +234,7 @@ def test_models_that_can_not_be_handed_in_are_refused(tmp_path):
     ):
         refuse_unlike(cfg)
     for profile, words in (
-        ("lora_rank: 2", "holds whole weights; take lora_rank=0"),
+        ("lora_rank: 2", "holds whole weights; use lora_rank=0"),
         ("behaviour: nan", "must be one of"),
     ):
         with pytest.raises(ConfigError, match=words):
