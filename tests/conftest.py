@@ -1,4 +1,4 @@
-"""What all tests share: one Ray session with CPU actors, and folders of their own."""
+"""Fixtures that all tests share: one Ray session per worker, one cache of prepared text for all workers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # models of a few thousand parameters: more threads only wait for each other
 
 import pytest
 
@@ -38,7 +41,11 @@ def ray_session():
     ray.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def cache_dir(tmp_path_factory):
-    """One cache of tokenizers and tokenized text for the whole session."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache of tokenizers and tokenized text for all workers; other processes find it in TEXT_CACHE."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "texts"
+    folder.mkdir(exist_ok=True)
+    os.environ["TEXT_CACHE"] = str(folder)
+    return folder

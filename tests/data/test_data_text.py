@@ -19,8 +19,14 @@ def equal(a: Text, b: Text) -> bool:
 
 
 @pytest.fixture(scope="module")
-def text(cache_dir):
-    return prepare(Data(), cache_dir)
+def cache(tmp_path_factory):
+    """A cache that no other test fills."""
+    return tmp_path_factory.mktemp("texts")
+
+
+@pytest.fixture(scope="module")
+def text(cache):
+    return prepare(Data(), cache)
 
 
 def coder(cfg: Data, cache) -> tokenizer.Tokenizer:
@@ -29,8 +35,8 @@ def coder(cfg: Data, cache) -> tokenizer.Tokenizer:
     )
 
 
-def test_every_document_comes_back_from_its_tokens(text, cache_dir):
-    found = coder(Data(), cache_dir)
+def test_every_document_comes_back_from_its_tokens(text, cache):
+    found = coder(Data(), cache)
     for tokens, offsets, heldout in (
         (text.train, text.train_offsets, False),
         (text.heldout, text.heldout_offsets, True),
@@ -59,19 +65,19 @@ def test_the_frequency_table(text):
     np.testing.assert_allclose(np.exp(unigram(np.array([1, 1, 3]), 4)), [1 / 7, 3 / 7, 1 / 7, 2 / 7], rtol=1e-6)
 
 
-def test_the_second_start_reads_the_cache(text, cache_dir):
+def test_the_second_start_reads_the_cache(text, cache):
     said: list[str] = []
     started = time.monotonic()
-    again = prepare(Data(), cache_dir, said.append)
+    again = prepare(Data(), cache, said.append)
     assert time.monotonic() - started < 1.0
     assert equal(text, again) and len(said) == 1
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
-def test_a_damaged_cache_is_made_again(tmp_path, text, cache_dir, damage):
-    name = next(cache_dir.glob("text-*.npz")).name
-    token_file = next(cache_dir.glob("tokenizer-*.json"))
-    raw = bytearray((cache_dir / name).read_bytes())
+def test_a_damaged_cache_is_made_again(tmp_path, text, cache, damage):
+    name = next(cache.glob("text-*.npz")).name
+    token_file = next(cache.glob("tokenizer-*.json"))
+    raw = bytearray((cache / name).read_bytes())
     if damage == "truncate":
         raw = raw[: len(raw) // 2]
     elif damage == "flip":
@@ -99,8 +105,8 @@ def test_bytes(tmp_path):
     assert tokenizer.ByteTokenizer().encode(["a\0b"])[0].tolist() == [97, 98]
 
 
-def test_a_document_that_holds_the_end_marker_does_not_end_there(cache_dir, text):
-    found = coder(Data(), cache_dir)
+def test_a_document_that_holds_the_end_marker_does_not_end_there(cache, text):
+    found = coder(Data(), cache)
     sample = f"before {tokenizer.END_TEXT} after"
     ids = found.encode([sample])[0]
     assert (ids != tokenizer.END).all() and found.decode(ids) == sample

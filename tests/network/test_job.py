@@ -92,7 +92,7 @@ def test_the_network_as_a_submitted_job(head, tmp_path):
         "cluster=laptop",
         "name=job",
         f"paths.runs={tmp_path}/runs",
-        f"paths.cache={tmp_path}/cache",
+        f"paths.cache={os.environ['TEXT_CACHE']}",
     ]
     command += [part for part in SMALL if not part.startswith(("rounds=", "cluster."))]
     done = subprocess.run([*command, "rounds=2"], cwd=checkout, env=env, capture_output=True, text=True, timeout=240)

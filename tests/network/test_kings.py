@@ -48,7 +48,7 @@ def run(runs: Path, *more: str) -> str:
         "run",
         "name=kings",
         f"paths.runs={runs}",
-        f"paths.cache={runs}/cache",
+        f"paths.cache={os.environ['TEXT_CACHE']}",
         *SMALL,
         *more,
     ]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from raytensor import cli
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.telemetry.event_log import read_events
 from raytensor.telemetry.events import EpochSeen, ReceiptSeen, RoundDone, WeightsMade
@@ -42,20 +43,13 @@ def environment() -> dict[str, str]:
     return clean | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}
 
 
+def arguments(name: str, runs: Path, *more: str) -> list[str]:
+    return ["run", f"name={name}", f"paths.runs={runs}", f"paths.cache={os.environ['TEXT_CACHE']}", *SMALL, *more]
+
+
 def start(name: str, runs: Path, *more: str) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        "-m",
-        "raytensor",
-        "run",
-        f"name={name}",
-        f"paths.runs={runs}",
-        f"paths.cache={runs}/cache",
-        *SMALL,
-        *more,
-    ]
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "raytensor", *arguments(name, runs, *more)],
         cwd=runs,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -210,7 +204,7 @@ def test_tao_is_conserved_to_the_rao(whole):
     assert after["issuance_rao"] == after["total_rao"]
 
 
-def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs):
+def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs, capsys):
     """Stopped in the middle, continued with other numbers of hosts and scorers: the same scores and weights."""
     process = start("broken", runs, "miners.num_hosts=1", "validators.num_scorers=2", "validators.cpus_per_scorer=0.2")
     lines = []
@@ -234,11 +228,10 @@ def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs):
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0, "the chain's port is still open"
 
-    refused = start("broken", runs, "miners.num_hosts=1")
-    assert "resume=auto" in finish(refused) and refused.returncode == 1
-
-    changed = start("broken", runs, "resume=auto", "mechanism.query.rows=17")
-    assert "mechanism.query.rows=17 (was 128)" in finish(changed) and changed.returncode == 1
+    assert cli.main(arguments("broken", runs, "miners.num_hosts=1")) == 1
+    assert "resume=auto" in capsys.readouterr().err
+    assert cli.main(arguments("broken", runs, "resume=auto", "mechanism.query.rows=17")) == 1
+    assert "mechanism.query.rows=17 (was 128)" in capsys.readouterr().err
 
     again = start(
         "broken",
@@ -259,9 +252,8 @@ def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs):
         assert (result.rounds, result.weights_checked, result.difference) == (4, 4, "")
 
 
-def test_dry_run_starts_nothing(runs):
-    process = start("dry", runs, "dry_run=true")
-    output = finish(process, timeout_s=30)
-    assert process.returncode == 0
+def test_dry_run_starts_nothing(runs, capsys):
+    assert cli.main(arguments("dry", runs, "dry_run=true")) == 0
+    output = capsys.readouterr().out
     assert "num_miners: 4" in output and "miner hosts  4 x 0.6 CPU" in output
     assert not (runs / "dry").exists()

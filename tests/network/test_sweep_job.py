@@ -101,7 +101,7 @@ def test_a_node_dies_and_the_sweep_goes_on(two_nodes, tmp_path):
     # The nodes have the package (PYTHONPATH). Two nodes of one machine share Ray's folder for working directories, and the
     # second one to unpack a job's takes it away under the first one's feet.
     command = [RAY, "job", "submit", "--address", address, "--", "python", str(ROOT / "jobs" / "sweep.py"), *SWEEP]
-    command += [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache"]
+    command += [f"paths.runs={tmp_path}/runs", f"paths.cache={os.environ['TEXT_CACHE']}"]
     job = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines: list[str] = []
     assert job.stdout is not None

@@ -104,7 +104,7 @@ def test_a_node_dies_and_the_training_goes_on(nodes, tmp_path):
     ]
     command += [
         f"paths.runs={tmp_path}/runs",
-        f"paths.cache={tmp_path}/cache",
+        f"paths.cache={os.environ['TEXT_CACHE']}",
         "data.tokenizer=bytes",
         "data.max_documents=300",
     ]

@@ -51,7 +51,7 @@ def start(name: str, runs: Path, *more: str) -> subprocess.Popen:
         "sweep",
         f"name={name}",
         f"paths.runs={runs}",
-        f"paths.cache={runs}/cache",
+        f"paths.cache={os.environ['TEXT_CACHE']}",
         *more,
     ]
     return subprocess.Popen(

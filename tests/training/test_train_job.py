@@ -40,7 +40,7 @@ TRAINING = {
 def settings(tmp_path, **training) -> TrainConfig:
     torch.set_num_threads(1)
     cfg = TrainConfig(data=Data(max_documents=300, tokenizer="bytes"), training=Training(**TRAINING | training))
-    cfg.paths.cache = str(tmp_path / "cache")
+    cfg.paths.cache = os.environ["TEXT_CACHE"]
     return cfg
 
 
@@ -111,7 +111,7 @@ def command(runs: Path, *more: str) -> list[str]:
         "train",
         "name=job",
         f"paths.runs={runs}",
-        f"paths.cache={runs}/cache",
+        f"paths.cache={os.environ['TEXT_CACHE']}",
         "data.tokenizer=bytes",
         "data.max_documents=300",
         "cluster.num_cpus=4",

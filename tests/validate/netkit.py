@@ -86,7 +86,7 @@ def start(
                 for hotkey, share in zip(miners[netuid], (*SHARES, -1.0))
             ],
             "validators": [key.ss58 for key in keys],
-            "cache": str(folder / "cache"),
+            "cache": os.environ["TEXT_CACHE"],
             "max_documents": MAX_DOCUMENTS,
         }
         (folder / "miners.json").write_text(json.dumps(asked))
@@ -103,4 +103,4 @@ def start(
                 intent = ServeAxon(signer=hotkey, netuid=netuid, ip="127.0.0.2", port=ports[hotkey])
                 step.add(DevKey(f"//validate//{number}//miner//{n}").open(), intent.call())
         step.run()
-    return Net(chain.endpoint, netuids, miners, keys, folder / "cache")
+    return Net(chain.endpoint, netuids, miners, keys, Path(os.environ["TEXT_CACHE"]))
