@@ -7,6 +7,7 @@ each miner. Everything is a sum over miners in a fixed order. Knows nothing of t
 from __future__ import annotations
 
 import math
+from typing import overload
 
 import numpy as np
 
@@ -15,6 +16,10 @@ N_C = 8.8e13
 ALPHA_N = 0.076
 
 
+@overload
+def effective_parameters(loss: float, entropy_floor: float, power: float) -> float: ...
+@overload
+def effective_parameters(loss: np.ndarray, entropy_floor: float, power: float) -> np.ndarray: ...
 def effective_parameters(loss: np.ndarray | float, entropy_floor: float, power: float) -> np.ndarray | float:
     """N(L)^power with N(L) = exp(ln 8.8e13 - ln(max(L, entropy_floor)) / 0.076), as the classic validator values a loss.
 
@@ -60,9 +65,8 @@ def synergy(losses: np.ndarray, entropy_floor: float, power: float, unit: float 
     alone = losses.mean(axis=1)
     together = np.stack([-np.log((p[i] + p) / 2.0 + 1e-40).mean(axis=1) for i in range(n)])
     expected = np.minimum(alone[:, None], alone[None, :])
-    gain = effective_parameters(together / unit, entropy_floor, power) - effective_parameters(
-        expected / unit, entropy_floor, power
-    )
+    better_half = effective_parameters(expected / unit, entropy_floor, power)
+    gain = effective_parameters(together / unit, entropy_floor, power) - better_half
     gain[np.arange(n), np.arange(n)] = 0.0
     return np.maximum(0.0, gain).sum(axis=1) / 2.0 / n
 

@@ -31,11 +31,27 @@ class State:
 
     def floats(self, name: str) -> dict[str, float]:
         """One number by hotkey, of the miners that have it."""
-        return {hotkey: values[name] for hotkey, values in self.miners.items() if isinstance(values.get(name), float)}
+        found = ((hotkey, values.get(name)) for hotkey, values in self.miners.items())
+        return {hotkey: value for hotkey, value in found if isinstance(value, float)}
 
     def words(self, name: str) -> dict[str, str]:
         """One word by hotkey, of the miners that have it."""
-        return {hotkey: values[name] for hotkey, values in self.miners.items() if isinstance(values.get(name), str)}
+        found = ((hotkey, values.get(name)) for hotkey, values in self.miners.items())
+        return {hotkey: value for hotkey, value in found if isinstance(value, str)}
+
+
+def number(values: Mapping[str, Value], name: str, default: float | None = None) -> float:
+    """A number of a score or of a miner's state. Raises `KeyError` where it is missing and has no default."""
+    found = values[name] if default is None else values.get(name, default)
+    assert isinstance(found, (int, float)), f"{name}={found!r} is not a number"
+    return found
+
+
+def numbers(values: Mapping[str, Value], name: str, default: tuple[float, ...] | None = None) -> tuple[float, ...]:
+    """A list of numbers of a score or of a miner's state; as `number`."""
+    found = values[name] if default is None else values.get(name, default)
+    assert isinstance(found, tuple), f"{name}={found!r} is not a list of numbers"
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +104,20 @@ def gather(
     """
     reached = set(answered)
 
-    def ours(task_id: str) -> bool:
-        failed = results[task_id]
-        if not isinstance(failed, Failure) or failed.reason is Reason.MALFORMED:
+    def ours(task_id: str, failed: Failure) -> bool:
+        if failed.reason is Reason.MALFORMED:
             return False
         return not reached or task_id in reached or failed.reason in (Reason.CANCELLED, Reason.MECHANISM)
 
-    order = sorted(results, key=lambda task_id: (results[task_id].hotkey, task_id))
-    judged = tuple(results[task_id] for task_id in order if not ours(task_id))
-    unjudged = tuple(results[task_id] for task_id in order if ours(task_id))
-    return Evidence(netuid, validator, round, judged, unjudged, tuple(sorted(gone)))
+    judged: list[Score | Failure] = []
+    unjudged: list[Failure] = []
+    for task_id in sorted(results, key=lambda task_id: (results[task_id].hotkey, task_id)):
+        result = results[task_id]
+        if isinstance(result, Failure) and ours(task_id, result):
+            unjudged.append(result)
+        else:
+            judged.append(result)
+    return Evidence(netuid, validator, round, tuple(judged), tuple(unjudged), tuple(sorted(gone)))
 
 
 def advance(mechanism: Reducer, state: State, evidence: Evidence) -> State:
@@ -128,10 +148,11 @@ def evidence_from_json(fields: Mapping[str, Any]) -> Evidence:
     """Raises ValueError, TypeError or KeyError when `fields` is not what `evidence_to_json` makes."""
     netuid, validator, round = int(fields["netuid"]), str(fields["validator"]), int(fields["round"])
     results = [_result_from_json(item, netuid, validator, round) for item in fields["results"]]
-    unjudged = [_result_from_json(item, netuid, validator, round) for item in fields["unjudged"]]
-    if not all(isinstance(item, Failure) for item in unjudged):
+    found = [_result_from_json(item, netuid, validator, round) for item in fields["unjudged"]]
+    unjudged = tuple(item for item in found if isinstance(item, Failure))
+    if len(unjudged) < len(found):
         raise ValueError("unjudged must hold failures only")
-    return Evidence(netuid, validator, round, tuple(results), tuple(unjudged), tuple(map(str, fields["gone"])))
+    return Evidence(netuid, validator, round, tuple(results), unjudged, tuple(map(str, fields["gone"])))
 
 
 def state_to_json(state: State) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raytensor.mechanisms.evidence import State
+from raytensor.mechanisms.evidence import State, numbers
 
 _MIX = 0x9E3779B97F4A7C15  # Knuth's multiplicative hashing, 2^64 / golden ratio
 
@@ -46,5 +46,5 @@ def learn(
 def best(state: State, hotkeys: Sequence[str], x: Sequence[float], count: int) -> list[str]:
     """The `count` of `hotkeys` with the highest score for a question; those never asked score as 0.5. Ties by hotkey."""
     none = (0.0,) * len(x)
-    scores = {hotkey: score(state.miners.get(hotkey, {}).get("gate", none), x) for hotkey in hotkeys}
+    scores = {hotkey: score(numbers(state.miners.get(hotkey, {}), "gate", none), x) for hotkey in hotkeys}
     return sorted(hotkeys, key=lambda hotkey: (-scores[hotkey], hotkey))[: max(0, count)]

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from raytensor.types import Response, Task
+from raytensor.types import Response, Submission, Task
 
 # A withheld token that was given no probability at all costs this much, not infinity (classic Bittensor: NaN -> 20).
 MAX_LOSS = 20.0
@@ -85,7 +85,7 @@ def distributions(ids: np.ndarray, probs: np.ndarray, vocab_size: int) -> np.nda
     return spread + np.where(named, 0.0, (_left(p) / np.maximum(1, unnamed))[:, None])
 
 
-def fault(task: Task, response: Response, vocab_size: int) -> str | None:
+def fault(task: Task, response: Response | Submission, vocab_size: int) -> str | None:
     """Why a response breaks the bounds of its task; None when it keeps them."""
     if not isinstance(response, Response):
         return f"a {type(response).__name__} is no answer to a question of kind {task.kind!r}"

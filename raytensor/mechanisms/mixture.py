@@ -25,10 +25,10 @@ def mix(responses: Sequence[Response], weights: Mapping[str, float], vocab_size:
     ordered = sorted(responses, key=lambda response: response.hotkey)
     shares = np.array([max(0.0, weights.get(response.hotkey, 0.0)) for response in ordered])
     shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(ordered), 1.0 / len(ordered))
-    return sum(
-        share * distributions(response.ids, response.probs, vocab_size)
-        for share, response in zip(shares, ordered, strict=True)
-    )
+    mixed = np.zeros((len(ordered[0].probs), vocab_size))
+    for share, response in zip(shares, ordered, strict=True):
+        mixed = mixed + share * distributions(response.ids, response.probs, vocab_size)
+    return mixed
 
 
 def likeliest(mixed: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ State of all: "king", "probe_seed" (the places of the fingerprint stay the same)
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,9 +35,9 @@ from raytensor.errors import ConfigError, DataError
 from raytensor.mechanisms import ranking
 from raytensor.mechanisms.base import Ask, Item, Mechanism
 from raytensor.mechanisms.constraints import constrain
-from raytensor.mechanisms.evidence import Evidence, State
+from raytensor.mechanisms.evidence import Evidence, State, number, numbers
 from raytensor.mechanisms.sequential import CROWNED, OPEN, TURNED_DOWN, Duel, for_crown, for_turning_down, verdict
-from raytensor.types import Failure, Reason, Score, Submission, Task, Value
+from raytensor.types import Failure, Reason, Response, Score, Submission, Task, Value
 
 KING, COPY, INVALID, MISSING = "king", "copy", "invalid", "missing"
 RANKED = (KING, OPEN, TURNED_DOWN)
@@ -144,7 +144,7 @@ class ModelEvalMechanism(Mechanism):
             elif entry["status"] in RANKED and "level" in entry:
                 settled.append(hotkey)
         if not king and settled:
-            king = [min(settled, key=lambda hotkey: (state.miners[hotkey]["level"], hotkey))]
+            king = [min(settled, key=lambda hotkey: (number(state.miners[hotkey], "level"), hotkey))]
         fresh.sort(key=lambda hotkey: (ask.commits[hotkey].block, hotkey))
         unclear.sort(
             key=lambda hotkey: (
@@ -162,7 +162,7 @@ class ModelEvalMechanism(Mechanism):
     def score(self, items: Sequence[Item]) -> list[Score | Failure]:
         return [self._score(*item) for item in items]
 
-    def _score(self, task: Task, trial: Trial, submission: Submission) -> Score | Failure:
+    def _score(self, task: Task, trial: Trial, submission: Response | Submission) -> Score | Failure:
         assert trial.task_id == task.task_id
         if (
             not isinstance(submission, Submission)
@@ -213,7 +213,7 @@ class ModelEvalMechanism(Mechanism):
         for hotkey, score in scores.items():
             entry = _entry(miners.get(hotkey), str(score.values["digest"]))
             entry |= {name: score.values[name] for name in ("block", "fingerprint")}
-            miners[hotkey] = entry | {"misses": 0.0, "loss": float(np.mean(score.values["losses"]))}
+            miners[hotkey] = entry | {"misses": 0.0, "loss": float(np.mean(numbers(score.values, "losses")))}
             common["probe_seed"] = score.values["probe_seed"]
         _mark_copies(miners, scores, rule.copy_nats)
         king = _king(miners, scores)
@@ -228,7 +228,7 @@ class ModelEvalMechanism(Mechanism):
         """A file that breaks its bounds is out; one that did not come is asked for again, `patience` times."""
         digest = failure.item_id.rpartition("/")[2]
         entry = _entry(miners.get(failure.hotkey), digest)
-        misses = float(entry["misses"]) + 1.0
+        misses = number(entry, "misses") + 1.0
         status = (
             INVALID
             if failure.reason is Reason.MALFORMED
@@ -241,13 +241,13 @@ class ModelEvalMechanism(Mechanism):
     def _duels(self, miners: dict[str, Entry], scores: dict[str, Score], king: str) -> str:
         """Every open challenger's duel goes on; returns who is king afterwards."""
         rule = self.rule
-        losses, level = scores[king].values["losses"], float(miners[king]["level"])
+        losses, level = numbers(scores[king].values, "losses"), number(miners[king], "level")
         crowned: dict[str, float] = {}
         for hotkey, score in scores.items():
             entry = miners[hotkey]
             if hotkey == king or entry["status"] != OPEN:
                 continue
-            duel = _duel(entry).after(losses, score.values["losses"], rule.dead_zone)
+            duel = _duel(entry).after(losses, numbers(score.values, "losses"), rule.dead_zone)
             found = verdict(duel, rule)
             entry.update(duel._asdict(), level=level - duel.gap, status=TURNED_DOWN if found == TURNED_DOWN else OPEN)
             if found == CROWNED:
@@ -265,12 +265,12 @@ class ModelEvalMechanism(Mechanism):
         rated = {hotkey: score for hotkey, score in scores.items() if miners[hotkey]["status"] in RANKED}
         if not rated:
             return
-        losses = {hotkey: float(np.mean(score.values["losses"])) for hotkey, score in rated.items()}
-        blocks = {hotkey: float(miners[hotkey]["block"]) for hotkey in rated}
-        now = max(float(score.values["now"]) for score in rated.values())
+        losses = {hotkey: float(np.mean(numbers(score.values, "losses"))) for hotkey, score in rated.items()}
+        blocks = {hotkey: number(miners[hotkey], "block") for hotkey in rated}
+        now = max(number(score.values, "now") for score in rated.values())
         shares = ranking.softmax(ranking.win_rates(losses, blocks, now, self.rule), self.rule.temperature)
         for hotkey in rated:
-            old = float(miners[hotkey].get("weight", shares.get(hotkey, 0.0)))
+            old = number(miners[hotkey], "weight", shares.get(hotkey, 0.0))
             miners[hotkey]["weight"] = (1.0 - self.rule.ema) * old + self.rule.ema * shares.get(hotkey, 0.0)
             miners[hotkey]["level"] = losses[hotkey]
 
@@ -279,14 +279,14 @@ class ModelEvalMechanism(Mechanism):
             hotkey: entry for hotkey, entry in state.miners.items() if entry["status"] in RANKED and "level" in entry
         }
         if self.rule.rule == "epsilon":
-            return constrain({hotkey: float(entry.get("weight", 0.0)) for hotkey, entry in ranked.items()}, self.cfg)
-        king = state.common.get("king", "")
+            return constrain({hotkey: number(entry, "weight", 0.0) for hotkey, entry in ranked.items()}, self.cfg)
+        king = str(state.common.get("king", ""))
         if king not in ranked:
             return {}
-        best = float(ranked[king]["level"])
+        best = number(ranked[king], "level")
         # An open challenger may look better than the king by chance: it is paid as the king's equal until it is clear.
-        behind = {hotkey: max(0.0, float(entry["level"]) - best) for hotkey, entry in ranked.items() if hotkey != king}
-        return constrain(ranking.graded({king: 0.0} | behind, self.rule, first=str(king)), self.cfg)
+        behind = {hotkey: max(0.0, number(entry, "level") - best) for hotkey, entry in ranked.items() if hotkey != king}
+        return constrain(ranking.graded({king: 0.0} | behind, self.rule, first=king), self.cfg)
 
 
 def _entry(old: Entry | None, digest: str) -> Entry:
@@ -299,8 +299,8 @@ def _entry(old: Entry | None, digest: str) -> Entry:
     return new | {name: value for name, value in (old or {}).items() if name.startswith("past_")}
 
 
-def _duel(entry: Entry) -> Duel:
-    return Duel(*(float(entry[name]) for name in Duel._fields))
+def _duel(entry: Mapping[str, Value]) -> Duel:
+    return Duel(*(number(entry, name) for name in Duel._fields))
 
 
 def _mark_copies(miners: dict[str, Entry], scores: dict[str, Score], copy_nats: float) -> None:

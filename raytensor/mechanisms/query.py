@@ -23,21 +23,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from raytensor import config
 from raytensor.data.text import Text
-from raytensor.mechanisms import coalition, questions
-from raytensor.mechanisms import learned_router as gate
+from raytensor.mechanisms import coalition, learned_router, questions
 from raytensor.mechanisms.base import Ask, Item, Mechanism, Sealed
 from raytensor.mechanisms.coalition import effective_parameters
 from raytensor.mechanisms.constraints import constrain
-from raytensor.mechanisms.evidence import Evidence, State
+from raytensor.mechanisms.evidence import Evidence, State, number, numbers
 from raytensor.mechanisms.losses import KINDS, distributions, fault
-from raytensor.types import Failure, Reason, Response, Score, Task, Value
+from raytensor.types import Failure, Reason, Response, Score, Submission, Task, Value
 
 
 class QueryMechanism(Mechanism):
@@ -81,12 +80,12 @@ class QueryMechanism(Mechanism):
     def score(self, items: Sequence[Item]) -> list[Score | Failure]:
         return [self._score(*item) for item in items]
 
-    def _score(self, task: Task, sealed: Sealed, response: Response) -> Score | Failure:
+    def _score(self, task: Task, sealed: Sealed, response: Response | Submission) -> Score | Failure:
         assert sealed.task_id == task.task_id
         rule, targets = self.rule, sealed.targets
         wrong = fault(task, response, self.vocab_size)
-        if wrong:
-            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, wrong)
+        if wrong or isinstance(response, Submission):
+            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, wrong or "")
         wanted = targets if rule.kind == "token" or targets.ndim == 2 else targets[:, None]
         losses = KINDS[rule.kind](response.ids, response.probs, wanted, self.vocab_size)
         own = losses[rule.shared_rows :]
@@ -130,47 +129,45 @@ class QueryMechanism(Mechanism):
             if isinstance(result, Score):
                 miners[result.hotkey] = self._averaged(miners.get(result.hotkey, {}), result)
             elif old := miners.get(result.hotkey):
-                late = {"presence": old["presence"] * (1.0 - rule.miss)}
+                late = {"presence": number(old, "presence") * (1.0 - rule.miss)}
                 if rule.value_ema:
-                    late["value"] = (1.0 - rule.value_ema) * old["value"]
+                    late["value"] = (1.0 - rule.value_ema) * number(old, "value")
                 miners[result.hotkey] = {**old, **late}
         common = dict(state.common)
         scores = evidence.scores
         if rule.unit == "byte" and scores:
             common["bytes_per_token"] = scores[-1].values["bytes_per_token"]
-        unit = common.get("bytes_per_token", 1.0)
+        unit = number(common, "bytes_per_token", 1.0)
         groups: dict[str, list[Score]] = {}
         for score in scores:
             groups.setdefault(score.group, []).append(score)
         for name, members in groups.items():
             for score, value in zip(members, self._values(miners, members, unit, compared=bool(name)), strict=True):
                 old = miners[score.hotkey]
-                paid = (
-                    value
-                    if rule.value_ema is None
-                    else (1.0 - rule.value_ema) * old.get("value", 0.0) + rule.value_ema * value
-                )
-                miners[score.hotkey] = {**old, "value": paid}
+                if rule.value_ema is not None:
+                    value = (1.0 - rule.value_ema) * number(old, "value", 0.0) + rule.value_ema * value
+                miners[score.hotkey] = {**old, "value": value}
         return replace(state, miners=miners, common=common)
 
-    def _averaged(self, old: dict[str, Value], score: Score) -> dict[str, Value]:
-        rule, newest = self.rule, score.values["loss"]
-        new = {**old, "loss": (1.0 - rule.ema) * old.get("loss", newest) + rule.ema * newest}
-        new["presence"] = (1.0 - rule.miss) * old.get("presence", 1.0) + rule.miss
+    def _averaged(self, old: Mapping[str, Value], score: Score) -> dict[str, Value]:
+        rule, newest = self.rule, number(score.values, "loss")
+        new: dict[str, Value] = {**old, "loss": (1.0 - rule.ema) * number(old, "loss", newest) + rule.ema * newest}
+        new["presence"] = (1.0 - rule.miss) * number(old, "presence", 1.0) + rule.miss
         if rule.shared_rows:
-            shared = math.fsum(score.values["shared"]) / rule.shared_rows
-            new["shared_loss"] = (1.0 - rule.ema) * old.get("shared_loss", shared) + rule.ema * shared
+            shared = math.fsum(numbers(score.values, "shared")) / rule.shared_rows
+            new["shared_loss"] = (1.0 - rule.ema) * number(old, "shared_loss", shared) + rule.ema * shared
         if "features" in score.values:
-            x = score.values["features"]
-            new["gate"] = gate.learn(old.get("gate", (0.0,) * len(x)), x, newest, rule.entropy_floor, rule.gate_lr)
+            x = numbers(score.values, "features")
+            known = numbers(old, "gate", (0.0,) * len(x))
+            new["gate"] = learned_router.learn(known, x, newest, rule.entropy_floor, rule.gate_lr)
         return new
 
     def _values(
-        self, miners: dict[str, dict[str, Value]], members: list[Score], unit: float, *, compared: bool
+        self, miners: Mapping[str, Mapping[str, Value]], members: list[Score], unit: float, *, compared: bool
     ) -> list[float]:
         """What each of a group's answers is worth now; `compared` when they have shared rows."""
         rule = self.rule
-        losses = [miners[score.hotkey]["loss"] for score in members]
+        losses = [number(miners[score.hotkey], "loss") for score in members]
         bases = [self.value_of(loss, unit) for loss in losses]
         if not compared:
             return bases
@@ -185,7 +182,7 @@ class QueryMechanism(Mechanism):
             excess = coalition.excess_divergence(cells[one_each])[np.searchsorted(one_each, stands)]
         values = []
         for i, score in enumerate(members):
-            own, shown = (self._effective(miners[score.hotkey][key], unit) for key in ("loss", "shared_loss"))
+            own, shown = (self._effective(number(miners[score.hotkey], key), unit) for key in ("loss", "shared_loss"))
             extra = float(together[i]) * min(1.0, own / shown)
             if rule.synergy_limit is not None:
                 extra = min(extra, rule.synergy_limit * bases[i])
@@ -206,7 +203,7 @@ class QueryMechanism(Mechanism):
     def weights(self, state: State) -> dict[str, float]:
         """Values as shares; without `value_ema` times the presence. Then the constraints that all mechanisms share."""
         paid = {
-            hotkey: miner["value"] * (1.0 if self.rule.value_ema else miner["presence"])
+            hotkey: number(miner, "value") * (1.0 if self.rule.value_ema else number(miner, "presence"))
             for hotkey, miner in state.miners.items()
             if "value" in miner
         }

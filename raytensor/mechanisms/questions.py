@@ -16,7 +16,7 @@ import numpy as np
 
 from raytensor import config
 from raytensor.data import assign
-from raytensor.mechanisms import learned_router as gate
+from raytensor.mechanisms import learned_router
 from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.evidence import State
 
@@ -37,9 +37,9 @@ def groups(ask: Ask, rule: config.Query, state: State, tokens: np.ndarray) -> li
     features: tuple[float, ...] = ()
     if rule.gate:  # what is asked comes first, then who knows it best
         contexts, lengths, _ = question(ask, rule, tokens, 0, "")
-        features = gate.features(contexts, lengths, rule.gate_features)
+        features = learned_router.features(contexts, lengths, rule.gate_features)
         others = [hotkey for hotkey in ask.hotkeys if hotkey not in set(hotkeys)]
-        hotkeys += gate.best(state, others, features, rule.sample - len(hotkeys))
+        hotkeys += learned_router.best(state, others, features, rule.sample - len(hotkeys))
     size = rule.group_size or max(1, len(hotkeys))
     made = []
     for number, first in enumerate(range(0, len(hotkeys), size)):

@@ -62,7 +62,7 @@ def win_rates(
     for i in competitive:
         won = 0
         for j in competitive:
-            earlier = min(i, j, key=place.get)
+            earlier = min(i, j, key=place.__getitem__)
             won += i != j and beats(i, j, epsilon(now - blocks[earlier], rule))
         found[i] = won / max(1, len(competitive) - 1) if len(competitive) > 1 else 1.0
     return found

@@ -151,7 +151,7 @@ class Feedback:
 
 def _two_levels(magnitudes: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
     """Which magnitudes belong to the upper of two levels, and both levels: Lloyd's iteration from the mean."""
-    cut = magnitudes.mean()
+    cut = low = high = magnitudes.mean()
     for _ in range(8):
         above = magnitudes > cut
         low = magnitudes[~above].mean() if not above.all() else cut

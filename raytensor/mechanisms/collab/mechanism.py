@@ -29,7 +29,7 @@ from raytensor.mechanisms.collab.codec import Codec, Sparse
 from raytensor.mechanisms.collab.likeness import copies, sketch
 from raytensor.mechanisms.collab.store import Store
 from raytensor.mechanisms.constraints import constrain
-from raytensor.mechanisms.evidence import Evidence, State
+from raytensor.mechanisms.evidence import Evidence, State, number, numbers
 from raytensor.types import Failure, Reason, Score, Submission, Task
 
 KIND = "update"
@@ -196,7 +196,7 @@ class CollabMechanism(Mechanism):
             kept = {name: value for name, value in miners.get(hotkey, {}).items() if isinstance(value, str)}
             miners[hotkey] = {**kept, **values}
             if hotkey in found:
-                seen = {"digest": found[hotkey].values["digest"], "loss": float(found[hotkey].values["random_after"])}
+                seen = {"digest": found[hotkey].values["digest"], "loss": number(found[hotkey].values, "random_after")}
                 miners[hotkey] |= seen | {"edge": rating.edge(old[hotkey], *gains[hotkey])}
         return State(state.round, miners, dict(state.common))
 
@@ -213,10 +213,10 @@ class CollabMechanism(Mechanism):
         # The author of like updates: who committed first; else whose own text its updates have fitted best so far.
         claim = {}
         for hotkey, (gain, own_gain) in gains.items():
-            block = float(found[hotkey].values["committed_at"])
+            block = number(found[hotkey].values, "committed_at")
             known = {**rating.START, **_numbers(state.miners.get(hotkey, {}))}
             claim[hotkey] = (block if block > 0 else np.inf, -rating.edge(known, gain, own_gain))
-        sketches = {hotkey: score.values["sketch"] for hotkey, score in found.items()}
+        sketches = {hotkey: numbers(score.values, "sketch") for hotkey, score in found.items()}
         for hotkey in copies(sketches, claim, self.rule.copy_cosine) if sketches else {}:
             offences.setdefault(hotkey, "copy")
         return offences
@@ -273,8 +273,8 @@ def _windows(tokens: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
 
 def _gain(score: Score, name: str) -> float:
     """Share of the loss that an update takes away; negative when it adds to it."""
-    before = float(score.values[f"{name}_before"])
-    return (before - float(score.values[f"{name}_after"])) / before
+    before = number(score.values, f"{name}_before")
+    return (before - number(score.values, f"{name}_after")) / before
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
