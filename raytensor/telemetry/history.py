@@ -231,10 +231,10 @@ class History:
         """{miner hotkey: mean share over the validators}; from the mechanism's values before any weights were made."""
         if not self.weights:
             return shares(self.rounds[-1].values) if self.rounds else {}
-        total: Counter[str] = Counter()
+        total: dict[str, float] = {}
         for row in self.weights.values():
             for hotkey, share in row.items():
-                total[hotkey] += share
+                total[hotkey] = total.get(hotkey, 0.0) + share
         return shares(total)
 
     def rows(self) -> list[Row]:

@@ -147,21 +147,18 @@ class WandbTracker:
             self._give_up("it ended by itself")
 
     def _give_up(self, what: str) -> None:
-        assert self._process is not None
+        """End the process, and the service that wandb starts, and log why with the last line of its output."""
+        process, self._process = self._process, None
+        assert process is not None and process.stdin is not None
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)  # with the service that wandb starts
+            os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        self._process.wait(timeout=5.0)
-        self._process.stdin.close()
-        self._process = None
-        said = [line for line in self._log_file.read_text(errors="replace").splitlines() if line.strip()]
-        log.warning(
-            "wandb is off, the run goes on without it: %s%s (all of it: %s)",
-            what,
-            f": {said[-1]}" if said else "",
-            self._log_file,
-        )
+        process.wait(timeout=5.0)
+        process.stdin.close()
+        printed = [line for line in self._log_file.read_text(errors="replace").splitlines() if line.strip()]
+        last = f": {printed[-1]}" if printed else ""
+        log.warning("wandb is off, the run goes on without it: %s%s (all of it: %s)", what, last, self._log_file)
 
 
 def make_tracker(cfg: TrackerConfig, folder: Path, run_name: str, config: Mapping[str, Any] | None = None) -> Tracker:

@@ -126,7 +126,7 @@ def _miners(history: History, room: int, width: int) -> Table:
     spare = width - named - 34 - 16 - taken  # what is left of the fixed columns and the gaps
     trend, gauge = max(4, min(16, spare // 2)), max(4, min(20, spare - spare // 2))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    columns = (
+    columns: tuple[tuple[str, JustifyMethod, int], ...] = (
         ("uid", "right", 4),
         ("miner", "left", named),
         ("behaviour", "left", 9),

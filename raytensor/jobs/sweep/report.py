@@ -92,7 +92,8 @@ def _curves(figure: Figure, trials: Sequence[TrialOutcome]) -> bool:
         look: dict[str, Any] = {"color": COLOURS[place], "zorder": 3} if place < NAMED else others
         name = f"trial {trial.number}" if place < NAMED else None
         axes.plot(list(trial.heldout), list(trial.heldout.values()), marker="o", markersize=3, label=name, **look)
-    handles, labels = (found[::-1] for found in axes.get_legend_handles_labels())
+    drawn_handles, names = axes.get_legend_handles_labels()
+    handles, labels = drawn_handles[::-1], names[::-1]
     if len(seen) > NAMED:
         handles += axes.plot([], [], **others)
         labels.append(f"{min(len(seen), MAX_LINES) - NAMED} others")
