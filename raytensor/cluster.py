@@ -1,6 +1,8 @@
-"""Ray start-up and shutdown, and refusals that say what was asked, what is free and what to change.
+"""Ray start-up and shutdown, what roles ask of the cluster, and refusals that say asked, free and the fix.
 
-In: the `cluster` section of the configuration. Out: a connected Ray driver, and reservations that either hold or raise.
+In: the `cluster` section of the configuration; `Need`s, one per role. Out: a connected Ray driver; reservations that
+hold, or a `ClusterError`.
+Waits for: Ray, and for actors and placement groups, each with a time-out.
 Knows nothing of miners, validators or the chain.
 """
 
@@ -8,9 +10,12 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Iterable
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,53 +23,99 @@ from ray.exceptions import GetTimeoutError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from raytensor.config import Cluster
-from raytensor.errors import ClusterError
+from raytensor.errors import ClusterError, DemandError, cause_of
+
+RESOURCES = ("CPU", "GPU")
+PROGRESS_S = 3.0  # of waiting, between two lines that say so
+SHARED_TEMP = (
+    "two Ray nodes of one machine share a folder for temporary files, and each deletes what the other uses; start each "
+    "node with a --temp-dir of its own, or submit the job without --working-dir"
+)
+# Part of an error's text at the start of Ray -> the fix.
+START_FIXES = {
+    "AF_UNIX": "set RAY_TMPDIR to a short path, as RAY_TMPDIR=/tmp: Ray's sockets are in folders below it",
+    "authentication": "export RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)",
+    "Permission denied": "set RAY_TMPDIR to a folder that this user can write",
+    "No space left": "free disk space, or set RAY_TMPDIR to a disk that has some",
+    "getcwd": SHARED_TEMP,
+}
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one role asks of the cluster: `count` bundles of `cpus` and `gpus` each."""
+    """What one role asks of the cluster: `count` processes with `cpus` and `gpus` each.
+
+    settings  names of the settings that decide it, for refusals.
+    """
 
     role: str
     count: int
     cpus: float
     gpus: float = 0.0
+    settings: str = ""
+
+    def of(self, resource: str) -> float:
+        """What one process of the role asks of "CPU" or "GPU"."""
+        return self.cpus if resource == "CPU" else self.gpus
+
+
+def address_of(cfg: Cluster) -> str | None:
+    """The cluster that will be joined; None: a local Ray is started."""
+    address = cfg.address or os.environ.get("RAY_ADDRESS")
+    # "auto": the cluster that a job was submitted to, not another one that also runs on this machine.
+    return os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+
+
+def local_resources(cfg: Cluster) -> dict[str, float]:
+    """CPUs and GPUs that a local Ray will offer."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = (
+        list(Path("/dev").glob("nvidia[0-9]*")) if chosen is None else [part for part in chosen.split(",") if part]
+    )
+    gpus = len(devices) if cfg.num_gpus is None else cfg.num_gpus
+    return {"CPU": float(cfg.num_cpus or max(2, os.cpu_count() or 1)), "GPU": float(gpus)}
 
 
 def connect(cfg: Cluster) -> bool:
     """Join the cluster that `cfg.address` or RAY_ADDRESS names, else start a local Ray; True when it was started here.
 
-    Raises `ClusterError` when the cluster can't be reached or can't be started.
+    Signal handlers of this process are the same afterwards; Ray's loggers write where the root logger does.
+    Raises `ClusterError` when the cluster can't be reached or started.
     """
-    # Quiet workers: their output belongs in Ray's log files, and usage statistics are the user's own business.
+    # Quiet workers: their output belongs in Ray's log files, and usage statistics are opt-in.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = cfg.address or os.environ.get("RAY_ADDRESS")
-    if address == "auto":  # the cluster that a job was submitted to, not another one that also runs on this machine
-        address = os.environ.get("RAY_ADDRESS", address)
     common: dict[str, Any] = {"namespace": "raytensor", "log_to_driver": False, "logging_level": logging.ERROR}
-    # Inherited by the workers of a local Ray. A CPU actor that may use all cores makes small models slower, not faster.
+    # Inherited by the workers of a local Ray. More threads than CPUs that it booked make a CPU actor slower.
     os.environ.setdefault("OMP_NUM_THREADS", str(cfg.torch_threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    address = address_of(cfg)
+    in_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if in_main else {}
     try:
         if address:
             ray.init(address=address, **common)
-            return False
-        ray.init(
-            address="local",
-            num_cpus=cfg.num_cpus or max(2, os.cpu_count() or 1),
-            num_gpus=cfg.num_gpus,
-            include_dashboard=False,
-            **common,
-        )
-        return True
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        where = f"at {address}" if address else "on this machine"
-        hint = (
-            "check that `ray start --head` runs there and that RAY_AUTH_MODE=token is exported on both sides"
-            if address
-            else "look into /tmp/ray/session_latest/logs, and check the free memory and disk"
-        )
-        raise ClusterError(f"could not reach a Ray cluster {where}: {_first_line(error)}\n  fix: {hint}") from error
+        else:
+            resources = local_resources(cfg)
+            num_cpus, num_gpus = int(resources["CPU"]), cfg.num_gpus
+            ray.init(address="local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False, **common)
+    except Exception as error:  # the edge to a foreign start-up: sockets, files, processes, the network
+        text = cause_of(error)
+        hint = next((fix for part, fix in START_FIXES.items() if part.lower() in str(error).lower()), None)
+        if address:
+            hint = (
+                hint
+                or "check that `ray start --head` runs there and that RAY_AUTH_MODE=token is exported on both sides"
+            )
+            raise ClusterError(f"could not reach a Ray cluster at {address}: {text}\n  fix: {hint}") from error
+        hint = hint or "look into /tmp/ray/session_latest/logs, and check the free memory and disk"
+        raise ClusterError(f"could not start Ray on this machine: {text}\n  fix: {hint}") from error
+    finally:
+        for number, handler in handlers.items():  # Ray replaces SIGTERM's by one that dumps stacks and exits
+            signal.signal(number, handler)
+        ray_logger = logging.getLogger("ray")
+        ray_logger.handlers.clear()
+        ray_logger.propagate = True
+    return not address
 
 
 def disconnect() -> None:
@@ -73,28 +124,46 @@ def disconnect() -> None:
         ray.shutdown()
 
 
-# The settings of `raytensor run` that decide what it needs.
-RUN_SETTINGS = (
-    "miners.num_hosts, miners.cpus_per_host, miners.gpus_per_host, ranks, cpus_per_rank and gpus_per_rank of "
-    "miners.profiles, validators.num_scorers, validators.cpus_per_scorer"
-)
+# ------------------------------------------------------------------------------------------------------------ demand
 
 
-def check(needs: Iterable[Need], settings: str = RUN_SETTINGS) -> None:
-    """Refuse what the cluster could never hold, role by role, before anything starts.
-
-    settings  what to change, by the names of the configuration.
-    """
+def totals(needs: Iterable[Need]) -> dict[str, float]:
+    """CPUs and GPUs of all roles together."""
     needs = list(needs)
-    total = ray.cluster_resources()
-    asked = {"CPU": sum(need.count * need.cpus for need in needs), "GPU": sum(need.count * need.gpus for need in needs)}
-    for resource, amount in asked.items():
+    return {resource: sum(need.count * need.of(resource) for need in needs) for resource in RESOURCES}
+
+
+def check(needs: Iterable[Need], resources: Mapping[str, float] | None = None) -> None:
+    """Refuse what the cluster could never hold, before anything starts.
+
+    resources  what there is, as `local_resources` gives it; None: asks the connected cluster, its nodes too.
+
+    Raises `DemandError` that says asked, what there is, what is free, and the settings to lower.
+    """
+    needs = [need for need in needs if need.count]
+    joined = resources is None
+    total = ray.cluster_resources() if resources is None else resources
+    free = ray.available_resources() if joined else total
+    for resource, asked in totals(needs).items():
         there = total.get(resource, 0.0)
-        if amount > there + 1e-9:
-            raise ClusterError(
-                f"the run needs {amount:g} {resource}s and the cluster has {there:g}\n{bill(needs)}\n"
-                f"  fix: fewer actors or a smaller share each ({settings}), or a larger cluster"
-            )
+        if asked > there + 1e-9:
+            what = f"the settings ask for {asked:g} {resource}s and the cluster has {there:g}"
+            _refuse(what, needs, resource, free.get(resource, 0.0))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if joined else [total]
+    for need in needs:
+        for resource in RESOURCES:
+            largest = max((node.get(resource, 0.0) for node in nodes), default=0.0)
+            if need.of(resource) > largest + 1e-9:
+                what = (
+                    f"{need.role} ask for {need.of(resource):g} {resource}s each and the largest node has {largest:g}"
+                )
+                _refuse(what, [need], resource, free.get(resource, 0.0))
+
+
+def _refuse(what: str, needs: list[Need], resource: str, free: float) -> None:
+    largest = max(needs, key=lambda need: need.count * need.of(resource))
+    lower = largest.settings or f"the number of {largest.role}"
+    raise DemandError(f"{what} ({free:g} free)\n{bill(needs)}\n  fix: lower {lower}; or take a larger cluster")
 
 
 def bill(needs: Iterable[Need]) -> str:
@@ -106,16 +175,17 @@ def bill(needs: Iterable[Need]) -> str:
 
 
 def reserve(name: str, bundles: list[dict[str, float]], *, strategy: str = "PACK", timeout_s: float) -> PlacementGroup:
-    """A placement group that is ready, or a `ClusterError` that says asked, free and total; nothing is left behind then."""
+    """A placement group that is ready. Raises `ClusterError` that says asked, free and total; nothing is left then."""
     group = placement_group(bundles, strategy=strategy, name=name)
     try:
         ray.get(group.ready(), timeout=timeout_s)
     except GetTimeoutError as error:
         remove_placement_group(group)
         free, total = ray.available_resources(), ray.cluster_resources()
-        shown = {key: f"{free.get(key, 0):g} free of {total.get(key, 0):g}" for key in ("CPU", "GPU")}
+        shown = {key: f"{free.get(key, 0):g} free of {total.get(key, 0):g}" for key in RESOURCES}
         raise ClusterError(
-            f"{name}: no room for {bundles} ({strategy}) within {timeout_s:.0f} s; CPU {shown['CPU']}, GPU {shown['GPU']}"
+            f"{name}: no room for {bundles} ({strategy}) within {timeout_s:.0f} s; CPU {shown['CPU']}, "
+            f"GPU {shown['GPU']}\n  fix: stop other jobs, ask for less, or raise cluster.start_timeout_s"
         ) from error
     return group
 
@@ -125,23 +195,37 @@ def release(group: PlacementGroup) -> None:
     remove_placement_group(group)
 
 
-def wait_ready(refs: dict[str, Any], *, timeout_s: float) -> None:
-    """Wait until named actors answered their first call; says who did not, and what the cluster has free."""
-    pending = dict(refs)
-    ready, _ = ray.wait(list(pending.values()), num_returns=len(pending), timeout=timeout_s)
-    late = [name for name, ref in pending.items() if ref not in ready]
-    if late:
-        raise ClusterError(
-            f"{', '.join(late)} did not start within {timeout_s:.0f} s; free: {ray.available_resources().get('CPU', 0):g} CPUs\n"
-            f"  fix: raise cluster.start_timeout_s, or ask for less"
-        )
+def wait_ready(
+    refs: Mapping[str, Any], *, timeout_s: float, need: Need | None = None, say: Callable[[str], None] | None = None
+) -> None:
+    """Wait until named actors answered their first call.
+
+    refs  name -> reference of that call.
+    need  what one of them asks for, and the settings that decide it.
+    say   called every few seconds with what is waited for and what is free.
+
+    Raises `ClusterError` that names the actors that are late or failed.
+    """
+    pending, end = dict(refs), time.monotonic() + timeout_s
+    while pending:
+        left = end - time.monotonic()
+        ready, _ = ray.wait(list(pending.values()), num_returns=len(pending), timeout=max(0.0, min(PROGRESS_S, left)))
+        pending = {name: ref for name, ref in pending.items() if ref not in ready}
+        if not pending:
+            break
+        free = ray.available_resources()
+        shown = ", ".join(f"{free.get(key, 0.0):g} {key}s" for key in RESOURCES if key == "CPU" or (need and need.gpus))
+        asked = f" for {need.cpus:g} CPU" + (f" + {need.gpus:g} GPU" if need.gpus else "") + " each" if need else ""
+        if left <= 0:
+            lower = f"lower {need.settings}" if need and need.settings else "ask for less"
+            raise ClusterError(
+                f"{', '.join(pending)} did not start within {timeout_s:.0f} s, waiting{asked}; free: {shown}\n"
+                f"  fix: {lower}, or raise cluster.start_timeout_s"
+            )
+        if say is not None:
+            say(f"waiting{asked} of {', '.join(pending)}; free: {shown}")
     for name, ref in refs.items():
         try:
             ray.get(ref, timeout=5)
         except ray.exceptions.RayError as error:
-            raise ClusterError(f"{name} failed to start: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return re.sub(r"^raytensor\.errors\.\w+: ", "", text.splitlines()[-1].strip()) if text else type(error).__name__
+            raise ClusterError(f"{name} failed to start: {cause_of(error)}") from error

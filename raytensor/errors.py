@@ -3,6 +3,7 @@
     RayTensorError
     ├── ConfigError (also a ValueError)   a setting that can't be used; says the value and the fix
     ├── ClusterError                      Ray can't give what was asked; says asked, free, fix
+    │   └── DemandError (also a ConfigError)  the settings ask for more than the cluster has
     ├── PoolExhausted                     no actor of a pool is left; names the last cause
     ├── WorkLost                          the process that had work in hand ended, or was ended at its limit
     ├── ChainError
@@ -46,6 +47,10 @@ class ConfigError(RayTensorError, ValueError):
 
 class ClusterError(RayTensorError):
     """Ray can't give what was asked."""
+
+
+class DemandError(ClusterError, ConfigError):
+    """The settings ask for more than the cluster has."""
 
 
 class PoolExhausted(RayTensorError):

@@ -7,7 +7,7 @@ import pytest
 from raytensor import cluster
 from raytensor.cluster import Need, check, release, reserve, wait_ready
 from raytensor.config import Cluster
-from raytensor.errors import ClusterError
+from raytensor.errors import ClusterError, DemandError
 
 
 class Slow:
@@ -21,13 +21,25 @@ class Slow:
 
 
 def test_check_refuses_more_than_the_cluster_has(ray_session):
-    check([Need("hosts", 2, 1.0), Need("chain actor", 1, 0.1)])
-    with pytest.raises(
-        ClusterError, match=r"needs 8.1 CPUs and the cluster has 4\n.*hosts +8 x 1 CPU(.|\n)*fix: fewer actors"
-    ):
-        check([Need("hosts", 8, 1.0), Need("chain actor", 1, 0.1)])
-    with pytest.raises(ClusterError, match="GPUs"):
+    chain = Need("chain actor", 1, 0.1)
+    check([Need("hosts", 2, 1.0), chain])
+    with pytest.raises(DemandError) as refused:
+        check([Need("hosts", 8, 1.0, settings="miners.num_hosts or miners.cpus_per_host"), chain])
+    assert str(refused.value) == (
+        "the settings ask for 8.1 CPUs and the cluster has 4 (4 free)\n"
+        "  hosts        8 x 1 CPU\n  chain actor  1 x 0.1 CPU\n"
+        "  fix: lower miners.num_hosts or miners.cpus_per_host; or take a larger cluster"
+    )
+    with pytest.raises(DemandError, match="ask for 128 GPUs and the cluster has 0"):
         check([Need("hosts", 2, 0.5, 64.0)])
+
+
+def test_check_counts_what_a_local_ray_will_offer():
+    offered = cluster.local_resources(Cluster(num_cpus=2, num_gpus=0))
+    assert offered == {"CPU": 2.0, "GPU": 0.0}
+    check([Need("hosts", 2, 1.0)], offered)
+    with pytest.raises(DemandError, match="ask for 128 CPUs and the cluster has 2 "):
+        check([Need("hosts", 2, 64.0)], offered)
 
 
 def test_reserve_holds_or_says_why_and_leaves_nothing(ray_session):
@@ -41,9 +53,15 @@ def test_reserve_holds_or_says_why_and_leaves_nothing(ray_session):
 
 def test_wait_ready_names_who_is_late_and_who_failed(ray_session):
     remote = ray_session.remote(num_cpus=0.1)(Slow)
-    with pytest.raises(ClusterError, match="slow-one did not start within 1 s"):
-        slow = remote.remote(600)
-        wait_ready({"slow-one": slow.ready.remote()}, timeout_s=1)
+    slow, lines = remote.remote(600), []
+    need = Need("hosts", 1, 0.1, settings="miners.cpus_per_host")
+    with pytest.raises(ClusterError) as refused:
+        wait_ready({"slow-one": slow.ready.remote()}, timeout_s=4, need=need, say=lines.append)
+    assert str(refused.value) == (
+        "slow-one did not start within 4 s, waiting for 0.1 CPU each; free: 3.9 CPUs\n"
+        "  fix: lower miners.cpus_per_host, or raise cluster.start_timeout_s"
+    )
+    assert set(lines) == {"waiting for 0.1 CPU each of slow-one; free: 3.9 CPUs"}
     ray_session.kill(slow)
     with pytest.raises(ClusterError, match="broken failed to start"):
         wait_ready({"broken": remote.remote("x").ready.remote()}, timeout_s=60)

@@ -1,14 +1,16 @@
-"""The folder of a run: claimed by one process at a time, every file in it written whole or not at all.
+"""The folder of a run: claimed by one process at a time; its files are replaced whole.
 
-In: `<paths.runs>/<name>/` and what to do about an earlier run in it. Out: the places of the run's files:
+In: `<paths.runs>/<name>/` and whether an earlier run in it is resumed. Out: the paths of the run's files:
 
-    config.yaml    the resolved configuration, secrets blotted out
+    config.yaml    the resolved configuration, secrets redacted
     events.jsonl   one event a line, appended (events.py)
+    job.log        log lines and tracebacks
     summary.json   the outcome (summary.py)
     report.html    the outcome for people (report.py)
-    state.json     where `resume` goes on; what stands in it is the caller's affair
-    checkpoints/   the caller's
-    .lock          held while a process works in the folder; holds its pid
+    state.json     what `resume` starts from; its content belongs to the job
+    checkpoints/   content belongs to the job
+    .lock          locked while a process works in the folder; holds its pid
+    .rayignore     keeps `ray job submit --working-dir` from uploading the folder
 
 Knows nothing of what a run does.
 """
@@ -18,18 +20,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from raytensor.disk import remove_unfinished, write_text
 from raytensor.errors import RunError
 from raytensor.telemetry.redact import redact
 
 
-def new_name(runs: Path, now: float | None = None) -> str:
+def new_name(runs: Path, now: float | None = None, *, job: str = "run") -> str:
     """A name for a run without one: "run-20261123-004512", with "-2" and so on where that folder exists."""
-    base = time.strftime("run-%Y%m%d-%H%M%S", time.localtime(now))
+    base = time.strftime(f"{job}-%Y%m%d-%H%M%S", time.localtime(now))
     name, number = base, 1
     while (Path(runs) / name).exists():
         number += 1
@@ -38,14 +44,15 @@ def new_name(runs: Path, now: float | None = None) -> str:
 
 
 class RunFolder:
-    """A claimed run folder; a context manager that lets go of it.
+    """A claimed run folder; a context manager that releases it.
 
-    path    `<paths.runs>/<name>`; made with its parents.
-    resume  never: a folder that holds a run is refused. auto: go on from it if there is one. must: refuse if there
-            is no saved state to go on from.
+    path    `<paths.runs>/<name>`; created with its parents.
+    resume  never: a folder that holds a run is refused. auto: a run in it is resumed. must: a folder without a saved
+            state is refused.
+    is_new  whether this object created the folder.
 
     Raises `RunError` when another process works in the folder, when `resume` forbids what is found, or when the
-    folder can't be made.
+    folder can't be created.
     """
 
     def __init__(self, path: Path | str, resume: str = "never") -> None:
@@ -60,11 +67,15 @@ class RunFolder:
         self._lock = -1
         if resume == "must" and not self.state.exists():
             raise RunError(
-                f"{self.path}: no saved state to go on from; start it with resume=auto, or check name and paths.runs"
+                f"{self.path}: no saved state to resume from; start it with resume=auto, or check name and paths.runs"
             )
+        self.is_new, parent_is_new = not self.path.exists(), not self.path.parent.exists()
+        self._created = [self.path] * self.is_new + [self.path.parent] * parent_is_new
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._claim()
+            if self.is_new:
+                (self.path / ".rayignore").write_text("*\n")
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
             self.close()
@@ -75,11 +86,9 @@ class RunFolder:
             self.close()
             name = self.path.name
             raise RunError(
-                f"{self.path}: holds a run already; take another name, or go on from it with `name={name} resume=auto`"
+                f"{self.path}: holds a run already; take another name, or resume it with `name={name} resume=auto`"
             )
-        # What a killed process left of a file that it was writing.
-        for torn in self.path.glob(".*.tmp"):
-            torn.unlink()
+        remove_unfinished(self.path)
 
     @property
     def name(self) -> str:
@@ -87,23 +96,21 @@ class RunFolder:
 
     @property
     def resuming(self) -> bool:
-        """Whether a saved state is there to go on from."""
+        """Whether there is a saved state to resume from."""
         return self.state.exists()
 
     def write_config(self, cfg: Any) -> None:
-        """Write config.yaml from a configuration dataclass or plain containers, secrets blotted out."""
-        from omegaconf import OmegaConf
-
+        """Write config.yaml from a configuration dataclass or plain containers, secrets redacted."""
         node = OmegaConf.create(cfg) if isinstance(cfg, (dict, list)) else OmegaConf.structured(cfg)
         plain = redact(OmegaConf.to_container(node, resolve=True))
         write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(plain)))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json. Raises `ValueError` for a number that is not finite: JSON has none, use None."""
+        """Write summary.json. Raises `ValueError` for a number that is not finite; write None for it."""
         write_text(self.summary, json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Replace the state that a later process goes on from; after a crash the old or the new one is there, whole."""
+        """Replace the state that a later process resumes from; after a crash the old or the new one is there, whole."""
         write_text(self.state, json.dumps(state, ensure_ascii=False, allow_nan=False) + "\n")
 
     def load_state(self) -> dict[str, Any] | None:
@@ -119,10 +126,19 @@ class RunFolder:
         return state
 
     def close(self) -> None:
-        """Let go of the folder; a second call does nothing."""
+        """Release the folder; a second call does nothing."""
         if self._lock >= 0:
             os.close(self._lock)  # closing releases the lock, as the end of the process does
             self._lock = -1
+
+    def discard(self) -> None:
+        """Release the folder and delete what this object created of it; a folder that was there before stays."""
+        self.close()
+        if self.is_new:
+            shutil.rmtree(self.path, ignore_errors=True)
+            for folder in self._created[1:]:
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -142,13 +158,3 @@ class RunFolder:
             ) from error
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file: readers see the old or the new one, and a crash leaves either, whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -6,9 +6,9 @@ import builtins
 
 import pytest
 
-from raytensor import config
+from raytensor import cluster, config
 from raytensor.config.sweep import SweepConfig
-from raytensor.errors import ClusterError, ConfigError
+from raytensor.errors import ConfigError, DemandError
 from raytensor.jobs.sweep import space, tuner
 from raytensor.jobs.sweep.job import sweep_main
 
@@ -102,14 +102,20 @@ def test_every_shipped_space_can_be_tried(search):
     points = space.points(found, cfg.search.method, cfg.search.num_trials, cfg.seed)
     asked = tuner.demand(cfg, [], points, cpus=2)
     if search == "gpus":  # one GPU and four in one sweep
-        assert [sum(b.get("GPU", 0) for b in bundles) for bundles in asked.trials] == [1, 4] and asked.hosts == 0
-        with pytest.raises(ClusterError, match="largest trial asks for 4 GPUs, and the cluster has 2\n  fix: "):
-            tuner.check_cluster(asked, {"CPU": 64.0, "GPU": 2.0})
-        tuner.check_cluster(asked, {"CPU": 64.0, "GPU": 4.0})
+        assert [sum(b.get("GPU", 0) for b in bundles) for bundles in asked.trials] == [1, 4] and asked.hosts.count == 0
+        with pytest.raises(DemandError) as refused:
+            cluster.check(asked.needs, {"CPU": 64.0, "GPU": 2.0})
+        assert str(refused.value) == (
+            "the settings ask for 4 GPUs and the cluster has 2 (2 free)\n"
+            "  a trial      1 x 0.02 CPU\n  its ranks    4 x 0.5 CPU + 1 GPU\n"
+            "  fix: lower profile.ranks, profile.cpus_per_rank or profile.gpus_per_rank, also in search.space; "
+            "or take a larger cluster"
+        )
+        cluster.check(asked.needs, {"CPU": 64.0, "GPU": 4.0})
         assert tuner.concurrency(cfg, asked, 8, {"CPU": 64.0, "GPU": 8.0}) == 8
     else:
-        assert asked.hosts == 2 and len(asked.trials) == 1
-        tuner.check_cluster(asked, {"CPU": 2.0})
+        assert asked.hosts.count == 2 and len(asked.trials) == 1
+        cluster.check(asked.needs, {"CPU": 2.0})
         assert tuner.concurrency(cfg, asked, len(points), {"CPU": 2.0}) == min(8, len(points))
 
 

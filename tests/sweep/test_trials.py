@@ -17,7 +17,7 @@ from raytensor.jobs.sweep.host import TrialHost
 from raytensor.jobs.sweep.incentive import epoch_shares, incentives
 from raytensor.jobs.sweep.rank import TrialRank
 from raytensor.jobs.sweep.store import Store, key_of
-from raytensor.jobs.sweep.trial_data import Lessons
+from raytensor.jobs.sweep.trial_data import TrialData
 
 V = 64
 BASE = [
@@ -204,9 +204,9 @@ def test_incentive_follows_the_models(text_file, tmp_path):
     for trial, rounds in trials.values():
         for round in range(1, rounds + 1):
             host.advance(trial, round)
-    lessons = Lessons(BASE, texts.load(text_file))
+    data = TrialData(BASE, texts.load(text_file))
     found = incentives(
-        lessons.settings(()), lessons.text, list(trials), lambda number, tasks: host.answer(*trials[number], tasks)
+        data.settings(()), data.text, list(trials), lambda number, tasks: host.answer(*trials[number], tasks)
     )
     assert found[1] > found[2] > found[3] == 0.0 and sum(found.values()) == pytest.approx(1.0, abs=1e-6)
 

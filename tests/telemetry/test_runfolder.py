@@ -49,14 +49,14 @@ def test_a_finished_run_is_not_written_over(tmp_path):
     with RunFolder(tmp_path / "demo") as folder:
         folder.events.write_text("")
     with pytest.raises(
-        RunError, match="holds a run already; take another name, or go on from it with `name=demo resume=auto`"
+        RunError, match="holds a run already; take another name, or resume it with `name=demo resume=auto`"
     ):
         RunFolder(tmp_path / "demo")
     RunFolder(tmp_path / "demo", resume="auto").close()
 
 
 def test_resume_must_needs_a_state(tmp_path):
-    with pytest.raises(RunError, match="no saved state to go on from"):
+    with pytest.raises(RunError, match="no saved state to resume from"):
         RunFolder(tmp_path / "demo", resume="must")
     assert not (tmp_path / "demo").exists()
     with RunFolder(tmp_path / "demo", resume="auto") as folder:
@@ -81,7 +81,7 @@ def test_half_written_files_are_swept(tmp_path):
         folder.save_state({"round": 1})
         (folder.path / ".summary.json.tmp").write_text("{")
     with RunFolder(tmp_path / "demo", resume="auto") as folder:
-        assert sorted(p.name for p in folder.path.iterdir()) == [".lock", "checkpoints", "state.json"]
+        assert sorted(p.name for p in folder.path.iterdir()) == [".lock", ".rayignore", "checkpoints", "state.json"]
 
 
 def test_a_place_that_can_not_hold_runs(tmp_path):

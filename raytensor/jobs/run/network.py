@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raytensor.config import RunConfig
-from raytensor.errors import RunError
-from raytensor.jobs.run.plan import identities, settled, with_folders
+from raytensor.jobs.run.plan import identities, with_folders
+from raytensor.jobs.session import Session
 from raytensor.telemetry import events
-from raytensor.telemetry.runfolder import RunFolder
 
 if TYPE_CHECKING:
     from raytensor.jobs.run.loop import RunLoop
@@ -28,13 +27,13 @@ class Network:
 
     first_round  that is played next.
 
-    Raises `RunError` when the folder holds a run with other settings, and `RayTensorError` from `__enter__` when a part
-    can't start; what had started is ended first.
+    Raises `RayTensorError` from `__enter__` when a part can't start; what had started is ended first.
     """
 
-    def __init__(self, cfg: RunConfig, folder: RunFolder, show: Show) -> None:
-        self.cfg, self.folder, self.show = with_folders(cfg, folder.path), folder, show
-        self._resumed_from = self._resume_round()
+    def __init__(self, cfg: RunConfig, session: Session[Any]) -> None:
+        self.folder, self.show, self._save = session.folder, session.show, session.save
+        self.cfg = with_folders(cfg, self.folder.path)
+        self._resumed_from: int | None = session.state["round"] if session.state else None
         self.first_round = (self._resumed_from or 0) + 1
         self._stack = ExitStack()
         self._running: Running | None = None
@@ -84,7 +83,7 @@ class Network:
         if not parts.fleet.checkpoint(number):
             return  # an incident says why; the checkpoint before stays the newest
         parts.records.save_round(self.folder.path, number)
-        self.folder.save_state({"round": number, "config": settled(self.cfg)})
+        self._save(round=number)
         parts.records.end_save(self.folder.path, number)
 
     # ------------------------------------------------------------------------------------------------ inside
@@ -96,21 +95,3 @@ class Network:
 
     def _phase(self, text: str) -> None:
         self.show(events.Phase(text=text))
-
-    def _resume_round(self) -> int | None:
-        """The round after which an earlier process stopped. Raises `RunError` if it had other settings."""
-        state = self.folder.load_state() if self.folder.resuming else None
-        if state is None:
-            return None
-        before, now = state["config"], settled(self.cfg)
-        differs = [
-            f"{key}={now.get(key)!r} (was {before.get(key)!r})"
-            for key in {**before, **now}
-            if before.get(key) != now.get(key)
-        ]
-        if differs:
-            raise RunError(
-                f"{self.folder.path} was begun with other settings: {', '.join(differs)}\n"
-                f"  fix: give the same settings again (config.yaml there has them), or take another name"
-            )
-        return int(state["round"])

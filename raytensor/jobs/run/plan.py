@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from raytensor.cluster import Need
 
 CHAIN_ACTOR_CPUS = 0.1
+# What decides how much a role asks for.
+HOST_SETTINGS = "miners.num_hosts, miners.cpus_per_host or miners.gpus_per_host"
+RANK_SETTINGS = "ranks, cpus_per_rank or gpus_per_rank of miners.profiles"
 # Settings that change how a run is carried out but not what it computes: they may differ when it is gone on with.
 MAY_CHANGE = (
     "rounds",
@@ -38,6 +41,7 @@ MAY_CHANGE = (
     "miners.checkpoint_every",
     "miners.wire.",
     "miners.files",
+    "mechanism.collab.folder",
     "validators.num_scorers",
     "validators.cpus_per_scorer",
     "validators.scorer_queue",
@@ -93,7 +97,8 @@ def delegate(cfg: RunConfig) -> KeyRef:
 
 def needs(cfg: RunConfig, cpus: float) -> list[Need]:
     """What a run asks of a cluster that has `cpus` CPUs, role by role."""
-    from raytensor.cluster import Need
+    from raytensor.cluster import Need  # imports Ray, after the first line
+    from raytensor.jobs.preflight import scorers_need
     from raytensor.miners.placement import assign_profiles, is_sharded, num_hosts
 
     validators, miners = cfg.validators, cfg.miners
@@ -101,12 +106,18 @@ def needs(cfg: RunConfig, cpus: float) -> list[Need]:
     profiles = assign_profiles(miners, [str(number) for number in range(miners.num_miners)]).values()
     sharded = Counter((p.ranks, p.cpus_per_rank, p.gpus_per_rank) for p in profiles if is_sharded(p))
     return [
-        Need("miner hosts", num_hosts(miners, left), miners.cpus_per_host, miners.gpus_per_host),
+        Need("miner hosts", num_hosts(miners, left), miners.cpus_per_host, miners.gpus_per_host, HOST_SETTINGS),
         *[
-            Need("sharded miner" if count == 1 else f"{count} sharded miners", count * ranks, cpus_each, gpus_each)
+            Need(
+                "sharded miner" if count == 1 else f"{count} sharded miners",
+                count * ranks,
+                cpus_each,
+                gpus_each,
+                RANK_SETTINGS,
+            )
             for (ranks, cpus_each, gpus_each), count in sharded.items()
         ],
-        Need("scorers", validators.num_scorers, validators.cpus_per_scorer, validators.gpus_per_scorer),
+        scorers_need(validators),
         Need("chain actor", 1, CHAIN_ACTOR_CPUS),
     ]
 
@@ -133,16 +144,3 @@ def with_folders(cfg: RunConfig, folder: Path) -> RunConfig:
     if base.needs(cfg.mechanism).asks_for_files and cfg.miners.files is None:
         cfg = dataclasses.replace(cfg, miners=dataclasses.replace(cfg.miners, files=str(folder / "files")))
     return dataclasses.replace(cfg, mechanism=mechanism)
-
-
-def settled(cfg: RunConfig) -> dict[str, Any]:
-    """The settings, by dotted key, that decide what a run computes: they stay as they are while it lives."""
-    return {key: value for key, value in flatten(dataclasses.asdict(cfg)).items() if not key.startswith(MAY_CHANGE)}
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with dotted keys; lists stay as they are."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -1,4 +1,4 @@
 """Sweeps: a search space over a miner's settings, tried on a cluster by Ray Tune.
 
-space -> trials (lists of overrides) -> Tune (ASHA, PBT) -> hosts and workers that train -> ranking -> best settings
+space -> trials (lists of overrides) -> Tune (ASHA, PBT) -> hosts and ranks that train -> ranking -> best settings
 """

@@ -1,8 +1,8 @@
-"""A host of small trials: models of one shape are trained together, whoever asks. A plain class; the sweep makes actors.
+"""A host of small trials: trains models of one shape together. A plain class; the sweep creates the actors.
 
-In: "one more round of this trial", from many callers at a time. Out: its result, which is on file when it returns.
-Waits for: more callers, `GRACE_S` after each one, so that trials that go in step are computed in one stack.
-Holds nothing that is not on file: a host that died is made again and brings its models back. Asking twice trains once.
+In: requests for one round of a trial, from many threads. Out: the round's result, which is on file by then.
+Waits for: further requests, `GRACE_S` after each one, so that trials at the same pace are computed in one stack.
+Everything it holds is on file: a restarted host restores its models, and a repeated request trains nothing.
 Knows nothing of Tune, and of other hosts only what is on file.
 """
 
@@ -23,8 +23,8 @@ import transformers
 
 from raytensor.config.sweep import SweepConfig
 from raytensor.jobs.sweep.store import Lineage, Store
-from raytensor.jobs.sweep.trial_data import Lessons, read_text
-from raytensor.jobs.sweep.trial_model import Pupil
+from raytensor.jobs.sweep.trial_data import TrialData, read_text
+from raytensor.jobs.sweep.trial_model import TrialModel
 from raytensor.miners.miner import top_tokens
 from raytensor.miners.model import make_engine, spec
 from raytensor.miners.placement import architecture
@@ -42,11 +42,15 @@ CALLERS = 512  # trials that one host serves at a time, at most
 class _Request:
     lineage: Lineage
     round: int
-    answers: list[Future[dict[str, Any]]] = field(default_factory=list)
+    futures: list[Future[dict[str, Any]]] = field(default_factory=list)
 
 
 class TrialHost:
-    """base: the sweep's own overrides; text: file of the sweep's text; folder: of the store. Ready when the constructor returns."""
+    """A host, ready when the constructor returns.
+
+    base    the sweep's overrides; text: file of the sweep's text; folder: of the store.
+    device  cpu | cuda; threads: torch threads.
+    """
 
     def __init__(
         self,
@@ -59,43 +63,43 @@ class TrialHost:
         keep_all: bool = False,
     ) -> None:
         transformers.logging.set_verbosity_error()
-        self._lessons = Lessons(base, read_text(text))
+        self._data = TrialData(base, read_text(text))
         self._store = Store(folder, keep_all=keep_all)
         self._device, self._threads = device, threads
         self._stacks: dict[Any, StackedEngine] = {}
-        self._pupils: dict[Lineage, Pupil] = {}
+        self._models: dict[Lineage, TrialModel[StackedMember]] = {}
         self._lock = threading.Lock()  # of the models
-        self._asked: queue.Queue[_Request] = queue.Queue()
+        self._requests: queue.Queue[_Request] = queue.Queue()
         threading.Thread(target=self._serve, name="trials", daemon=True).start()
 
     def ready(self) -> int:
-        """The process id; answers once the constructor is through."""
+        """The process id. Answers when the constructor has returned."""
         return os.getpid()
 
     def advance(self, lineage: Lineage, round: int) -> dict[str, Any]:
-        """The result of one round of a trial: from file, or after training it (and what is missing before it)."""
-        answer: Future[dict[str, Any]] = Future()
-        self._asked.put(_Request(lineage, round, [answer]))
-        return answer.result()
+        """The result of one round of a trial: from its file, or by training it and the rounds before that are missing."""
+        future: Future[dict[str, Any]] = Future()
+        self._requests.put(_Request(lineage, round, [future]))
+        return future.result()
 
     def release(self, lineage: Lineage) -> None:
-        """The trial goes no further here; its files stay."""
+        """Drop a trial's model; its files stay."""
         with self._lock:
-            pupil = self._pupils.pop(lineage, None)
-            if pupil is not None and isinstance(getattr(pupil, "engine", None), StackedMember):
-                pupil.engine.stack.drop(pupil.engine.number)
+            model = self._models.pop(lineage, None)
+            if model is not None and model.has_engine:
+                model.engine.stack.drop(model.engine.number)
 
     def answer(self, lineage: Lineage, round: int, tasks: Sequence[Task]) -> list[Response]:
-        """A trial's model as a miner that is asked, as it stood after `round`."""
+        """Answers of a trial's model, as it was after `round`, to a validator's tasks."""
         torch.set_num_threads(self._threads)
         with self._lock:
-            pupil = Pupil(self._lessons, self._store, self._alone)
-            pupil.bring(lineage, round)
+            model = TrialModel(self._data, self._store, self._alone)
+            model.advance_to(lineage, round)
             return [
                 Response(
                     task.task_id,
                     task.hotkey,
-                    *top_tokens(pupil.engine.log_probs(task.tokens, task.lengths), task.top_k),
+                    *top_tokens(model.engine.log_probs(task.tokens, task.lengths), task.top_k),
                 )
                 for task in tasks
             ]
@@ -103,96 +107,92 @@ class TrialHost:
     # ---------------------------------------------------------------------------------------------------- inside
 
     def _serve(self) -> None:
-        torch.set_num_threads(self._threads)  # counts for the thread that says it
+        torch.set_num_threads(self._threads)  # per thread
         while True:
             asked: dict[tuple[Lineage, int], _Request] = {}
-            request: _Request | None = self._asked.get()
+            request: _Request | None = self._requests.get()
             while request is not None:
                 known = asked.setdefault((request.lineage, request.round), request)
                 if known is not request:
-                    known.answers += request.answers
+                    known.futures += request.futures
                 try:
-                    request = self._asked.get(timeout=GRACE_S)
+                    request = self._requests.get(timeout=GRACE_S)
                 except queue.Empty:
                     request = None
             with self._lock:
                 self._train(list(asked.values()))
 
     def _train(self, asked: list[_Request]) -> None:
-        groups: dict[int, list[tuple[_Request, SweepConfig, Pupil]]] = {}
+        groups: dict[int, list[tuple[_Request, SweepConfig, TrialModel[StackedMember]]]] = {}
         for request in asked:
             try:
                 known = self._store.results(request.lineage).get(request.round)
                 if known is not None:
-                    _answer(request, known)
+                    _set_result(request, known)
                     continue
-                pupil = self._pupils.setdefault(request.lineage, Pupil(self._lessons, self._store, self._member))
-                cfg = pupil.bring(request.lineage, request.round - 1)
-                groups.setdefault(id(pupil.engine.stack), []).append((request, cfg, pupil))
-            except Exception as error:  # the thread's edge: the caller gets it
-                _refuse(request, error)
+                model = self._models.setdefault(request.lineage, TrialModel(self._data, self._store, self._member))
+                cfg = model.advance_to(request.lineage, request.round - 1)
+                groups.setdefault(id(model.engine.stack), []).append((request, cfg, model))
+            except Exception as error:  # the edge of the thread: raised in the caller
+                _set_error(request, error)
         for group in groups.values():
             try:
                 self._train_group(group)
             except Exception as error:  # as above
                 for request, _, _ in group:
-                    _refuse(request, error)
+                    _set_error(request, error)
 
-    def _train_group(self, group: list[tuple[_Request, SweepConfig, Pupil]]) -> None:
+    def _train_group(self, group: list[tuple[_Request, SweepConfig, TrialModel[StackedMember]]]) -> None:
         started = time.perf_counter()
         stack: StackedEngine = group[0][2].engine.stack
-        numbers = [pupil.engine.number for _, _, pupil in group]
+        numbers = [model.engine.number for _, _, model in group]
         losses = stack.train(
-            {n: self._lessons.batches(cfg, request.round) for n, (request, cfg, _) in zip(numbers, group, strict=True)}
+            {n: self._data.batches(cfg, request.round) for n, (request, cfg, _) in zip(numbers, group, strict=True)}
         )
-        exam = (self._lessons.exam_tokens, self._lessons.exam_lengths)
+        exam = (self._data.heldout_tokens, self._data.heldout_lengths)
         for start in range(0, len(group), stack.width):
             part = group[start : start + stack.width]
             answers = stack.log_probs(dict.fromkeys(numbers[start : start + stack.width], exam))
-            for request, _, pupil in part:
-                number = pupil.engine.number
-                pupil.round = request.round
+            for request, _, model in part:
+                number = model.engine.number
+                model.trained(request.round)
                 wall_s = (time.perf_counter() - started) / len(group)  # its share of the stack's time
                 result = (
-                    self._lessons.result(request.round, float(losses[number].mean()), answers[number], wall_s)
-                    | pupil.setbacks()
+                    self._data.result(request.round, float(losses[number].mean()), answers[number], wall_s)
+                    | model.setbacks()
                 )
-                pupil.engine.save(self._store.checkpoint(request.lineage, request.round))
+                model.engine.save(self._store.checkpoint(request.lineage, request.round))
                 self._store.add(request.lineage, result)
                 self._store.prune(request.lineage)
-                _answer(request, result)
+                _set_result(request, result)
 
-    def _member(self, cfg: SweepConfig) -> Engine:
+    def _member(self, cfg: SweepConfig) -> StackedMember:
         shape = (architecture(cfg.profile), cfg.miners.seq_len)
         stack = self._stacks.setdefault(shape, StackedEngine(device=self._device))
         profile = cfg.profile
         return stack.add(
-            models.build(spec(profile, self._lessons.text.vocab_size, cfg.miners.seq_len, self._lessons.seed(cfg))),
+            models.build(spec(profile, self._data.text.vocab_size, cfg.miners.seq_len, self._data.seed(cfg))),
             Recipe(lr=profile.lr),
         )
 
     def _alone(self, cfg: SweepConfig) -> Engine:
-        """An engine that can load any trial's checkpoint, stacked, sharded or neither."""
+        """An engine that loads the checkpoint of any trial: stacked, sharded or neither."""
         if architecture(cfg.profile) is not None:
-            found = spec(cfg.profile, self._lessons.text.vocab_size, cfg.miners.seq_len, self._lessons.seed(cfg))
+            found = spec(cfg.profile, self._data.text.vocab_size, cfg.miners.seq_len, self._data.seed(cfg))
             return StackedEngine([models.build(found)], [Recipe()]).members[0]
-        # Checkpoints don't depend on the engine or the number of ranks.
+        # A checkpoint does not depend on the engine or the number of ranks.
         profile = replace(cfg.profile, engine="plain", ranks=1, accumulate=1)
         return make_engine(
-            profile,
-            self._lessons.text.vocab_size,
-            cfg.miners.seq_len,
-            self._lessons.seed(cfg),
-            ranks.alone(self._device),
+            profile, self._data.text.vocab_size, cfg.miners.seq_len, self._data.seed(cfg), ranks.alone(self._device)
         )
 
 
-def _answer(request: _Request, result: dict[str, Any]) -> None:
-    for answer in request.answers:
-        answer.set_result(result)
+def _set_result(request: _Request, result: dict[str, Any]) -> None:
+    for future in request.futures:
+        future.set_result(result)
 
 
-def _refuse(request: _Request, error: Exception) -> None:
-    for answer in request.answers:
-        if not answer.done():
-            answer.set_exception(error)
+def _set_error(request: _Request, error: Exception) -> None:
+    for future in request.futures:
+        if not future.done():
+            future.set_exception(error)

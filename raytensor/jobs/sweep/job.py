@@ -2,59 +2,59 @@
 
 In: the command line. Out: an exit status and a folder:
 
-    config.yaml, state.json     the sweep; what must be equal when it goes on
+    config.yaml, events.jsonl   the settings, what happened
+    state.json                  settings that must stay equal when the sweep is resumed
     trials/                     results and newest checkpoints of every trial (store.py)
-    decisions.jsonl             what ASHA decided, in order
-    trials.csv, summary.json    the outcome, ranked
+    decisions.jsonl             ASHA's decisions, in order
+    trials.csv, summary.json    the ranked trials
     experiment/best.yaml        the best settings, for `raytensor run`
     report.html                 the outcome for people
     text.npz                    the text that all trials read
-    tune/                       Ray Tune's own
+    tune/                       written by Ray Tune
 """
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import rich.console
+
 from raytensor import config
 from raytensor.config.sweep import SweepConfig
 from raytensor.errors import RunError
+from raytensor.jobs.session import Session
 from raytensor.jobs.sweep import outcome, space
-from raytensor.telemetry.runfolder import RunFolder, new_name
+from raytensor.telemetry import events
 
 if TYPE_CHECKING:
     from raytensor.data.text import Text
     from raytensor.jobs.sweep.outcome import TrialOutcome
-    from raytensor.jobs.sweep.tuner import Demand
+    from raytensor.jobs.sweep.tuner import Demand, SweepPlan
 
 HELP = """usage: raytensor sweep [group=choice] [key=value] ...
 
-Searches good settings for a miner: trains trials with settings from a search space, stops weak ones early, ranks them,
-and writes the best as a file that `raytensor run` takes. Small models are computed together, several in each matrix
-product. Stop it as you like, by kill -9 too: `resume=auto` trains only what is missing.
+Searches for good settings of a miner: trains trials with settings from a search space, stops weak ones early, ranks
+them, and writes the best as a file that `raytensor run` takes. Small models are trained together, several in each matrix
+product. It can be stopped at any time, by kill -9 as well: `resume=auto` trains only what is missing.
 
 examples:
   raytensor sweep                                   24 small models, about five minutes on two cores
   raytensor sweep search=lr profile.hidden=128      the learning rates of a grid, for a wider model
-  raytensor sweep search=own '+search.space={profile.lr: {loguniform: [1e-3, 1e-2]}, profile.layers: {int: [1, 4]}}'
+  raytensor sweep search=own '+search.space={profile.lr: {loguniform: [1e-3, 1e-2]}, profile.layers: {int: [1, 4]}'
   raytensor sweep name=s1 rank_by=incentive         ranked by what the trials would earn as miners of one subnet
   raytensor sweep name=s1 resume=auto               go on where kill -9 left it
-  raytensor sweep search=pbt scheduler.kind=pbt     weak trials go on from strong ones, with changed settings
-  raytensor sweep search.method=optuna              points chosen by what came out so far (needs raytensor[sweep])
+  raytensor sweep search=pbt scheduler.kind=pbt     weak trials continue from strong ones, with changed settings
+  raytensor sweep search.method=optuna              points chosen by the results so far (needs raytensor[sweep])
   raytensor sweep dry_run=true                      the trials and the resources, and stop
 
 A distribution is {uniform: [low, high]}, {loguniform: [low, high]}, {int: [low, high]}, {choice: [...]} or
-{grid: [...]}. What can be varied: every setting of profile., and miners.seq_len.
-A trial is its list of overrides: the same sweep with that list tried alone gives the same numbers, bit for bit.
+{grid: [...]}. Every setting of profile. can vary, and miners.seq_len.
+A trial is defined by its overrides: tried alone in the same sweep, they give the same numbers, bit for bit.
 """
-# Settings that change how a sweep is carried out but not what comes out.
+# Settings that change how a sweep is carried out but not its results.
 MAY_CHANGE = (
     "name",
     "resume",
@@ -75,107 +75,148 @@ def sweep_main(argv: Sequence[str]) -> int:
     if config.asks_for_help(argv):
         print(config.help_page("sweep", HELP, argv), end="")
         return 0
-    cfg = config.compose("sweep", list(argv))
+    cfg: SweepConfig = config.compose("sweep", list(argv))
     found = space.parse(cfg.search.space, space.settings_of(SweepConfig))
     points = space.points(found, cfg.search.method, cfg.search.num_trials, cfg.seed)
-    base = _base(argv)
-    from raytensor.data import corpus
-    from raytensor.jobs.sweep import tuner
+    # What trials share: without what names this start of the sweep.
+    base = tuple(arg for arg in argv if not arg.startswith(("name=", "resume=", "dry_run=")))
+    from raytensor.data import corpus  # with Tune and torch below: `--help` must not wait for them
 
     corpus.refuse_missing(cfg.data)
+    from raytensor.jobs import preflight
 
-    tuner.quiet()
-    tuner.check_scheduler(cfg, found)
-    if cfg.search.method == "optuna":
-        tuner.optuna_search(cfg, 1)
-    cpus = cfg.cluster.num_cpus or max(2, os.cpu_count() or 1)
-    asked = tuner.demand(cfg, base, tuner.samples(found, points), cpus)
-    if cfg.dry_run:
-        print(_dry_run(cfg, found, points, asked), end="")
-        return 0
-    return play(cfg, base, found, points)
+    with preflight.patience("loading Ray Tune and checking the trials"):
+        from raytensor.jobs.sweep import tuner
+
+        tuner.quiet()
+        tuner.check_scheduler(cfg, found)
+        if cfg.search.method == "optuna":
+            tuner.optuna_search(cfg, 1)
+        probes = tuner.samples(found, points)
+        asked = tuner.demand(cfg, base, probes, 1.0)  # refuses trials that can't be trained
+    if not cfg.dry_run:
+        return play(cfg, base, found, points)
+    resources: list[str] = preflight.resources(
+        cfg.cluster, lambda there: tuner.demand(cfg, base, probes, there.get("CPU", 0.0)).needs
+    )
+    print(_dry_run(cfg, found, points, asked, resources), end="")
+    return 0
 
 
-def play(cfg: SweepConfig, base: Sequence[str], found: dict[str, space.Distribution], points: list[space.Point]) -> int:
+def play(
+    cfg: SweepConfig, base: tuple[str, ...], found: dict[str, space.Distribution], points: list[space.Point]
+) -> int:
     """Run a sweep to its end. Returns 0, or 130 when it was stopped."""
+    last_lines: list[str] = []
+
+    def sum_up(session: Session[SweepView], reason: str) -> None:
+        name = session.folder.name
+        again = f"stopped; go on with: raytensor sweep name={name} resume=auto (and the settings you gave)"
+        print("\n".join(last_lines) if reason == "finished" else again, flush=True)
+
+    session = Session("sweep", cfg, SweepView, resume=cfg.resume, may_change=MAY_CHANGE, rounds=cfg.rounds)
+    return session.run(lambda one: last_lines.extend(_sweep(one, base, found, points)), sum_up)
+
+
+class SweepView:
+    """Lines on the terminal: phases, results of trials, warnings."""
+
+    def __init__(self, session: Session[SweepView]) -> None:
+        self._path = session.folder.path
+        self._out = rich.console.Console(highlight=False)
+
+    def __enter__(self) -> SweepView:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        pass
+
+    def show(self, event: events.Event) -> None:
+        """Print the line of an event; an event without a line is not shown."""
+        line = ""
+        match event:
+            case events.Started():
+                line = f"sweep {event.name}: {self._path}"
+            case events.Phase():
+                line = event.text
+            case events.Warned():
+                line = f"warning: {event.text}" + (f" ({event.fix})" if event.fix else "")
+        if line:
+            self._out.print(line, markup=False, soft_wrap=True)
+
+
+def _sweep(
+    session: Session[SweepView], base: tuple[str, ...], found: dict[str, space.Distribution], points: list[space.Point]
+) -> list[str]:
+    """The work of the session: trains and ranks the trials, writes the outcome; the last lines for the terminal."""
+    import ray  # after the first line
+
     from raytensor import cluster
     from raytensor.data import text as texts
-    from raytensor.data.text import prepare
     from raytensor.jobs.sweep import tuner
 
-    started = time.monotonic()
-    name = cfg.name or new_name(Path(cfg.paths.runs)).replace("run-", "sweep-", 1)
-    with RunFolder(Path(cfg.paths.runs) / name, cfg.resume) as folder, _stoppable():
-        _same_sweep(folder, cfg)
-        folder.write_config(cfg)
-        say(f"sweep {name}: {folder.path}")
-        say("starting Ray (takes about 7 s)")
-        try:
-            cluster.connect(cfg.cluster)
-            import ray
-
-            there = ray.cluster_resources()
-            asked = tuner.demand(cfg, base, tuner.samples(found, points), there.get("CPU", 0.0))
-            tuner.check_cluster(asked, there)
-            text, place = prepare(cfg.data, Path(cfg.paths.cache), say), folder.path / "text.npz"
-            texts.save(place, text)
-            folder.save_state({"config": _settled(cfg), "trials": [space.overrides(point) for point in points]})
-            with tuner.start_hosts(cfg, base, place, folder.path / "trials", asked) as hosts:
-                trials = tuner.run_trials(cfg, base, found, points, place, folder.path, asked, hosts, say)
-                if cfg.rank_by == "incentive" and hosts:
-                    _earn(cfg, text, hosts[0], trials)
-            if cfg.rank_by == "incentive" and not hosts:  # trials had processes of their own
-                one = dataclasses.replace(asked, hosts=1)
-                with tuner.start_hosts(cfg, base, place, folder.path / "trials", one) as hosts:
-                    _earn(cfg, text, hosts[0], trials)
-        except KeyboardInterrupt:
-            say(f"stopped; go on with: raytensor sweep name={name} resume=auto (and the settings you gave)")
-            return 130
-        finally:
-            cluster.disconnect()
-        return _finish(cfg, base, folder, trials, list(found), time.monotonic() - started)
+    cfg, folder, started = session.cfg, session.folder, time.monotonic()
+    session.phase("starting Ray (takes about 7 s)")
+    session.stack.callback(cluster.disconnect)
+    cluster.connect(cfg.cluster)
+    cpus = ray.cluster_resources().get("CPU", 0.0)
+    asked = tuner.demand(cfg, base, tuner.samples(found, points), cpus)
+    cluster.check(asked.needs)
+    session.phase("preparing the text")
+    text = texts.prepare(cfg.data, Path(cfg.paths.cache), session.phase)
+    texts.save(folder.path / "text.npz", text)
+    session.save(trials=[space.overrides(point) for point in points])
+    session.begin()
+    plan = tuner.SweepPlan(cfg, base, found, points, folder.path / "text.npz", folder.path, asked)
+    session.phase("starting the hosts")
+    with tuner.start_hosts(plan, asked.hosts.count, session.phase) as hosts:
+        trials = tuner.run_trials(plan, hosts, session.phase)
+        if cfg.rank_by == "incentive" and hosts:
+            _rank_by_incentive(session, text, hosts[0], trials)
+    if cfg.rank_by == "incentive" and not hosts:  # the trials had ranks of their own
+        with tuner.start_hosts(plan, 1, session.phase) as hosts:
+            _rank_by_incentive(session, text, hosts[0], trials)
+    return _write_outcome(session, plan, trials, time.monotonic() - started)
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
+def _write_outcome(
+    session: Session[SweepView], plan: SweepPlan, trials: list[TrialOutcome], wall_s: float
+) -> list[str]:
+    """Rank the trials and write the table, the summary, the best settings and the report; the last lines to print."""
+    from raytensor.jobs.sweep.report import write_report  # draws
 
-
-def _finish(
-    cfg: SweepConfig, base: Sequence[str], folder: RunFolder, trials: list[TrialOutcome], keys: list[str], wall_s: float
-) -> int:
-    from raytensor.jobs.sweep.report import write_report
-
+    cfg, folder, keys = plan.cfg, session.folder, list(plan.space)
     ranked = outcome.ranked(trials, cfg.rank_by)
-    rows = outcome.table(ranked, keys)
-    best = ranked[0]
+    rows, best = outcome.table(ranked, keys), ranked[0]
     if best.loss is None:
+        why = best.error or "a loss that is not finite"
         raise RunError(
-            f"no trial gave a result; the first one failed with: {best.error or 'a loss that is not finite'}\n  Ray's logs say more: /tmp/ray/session_latest/logs"
+            f"no trial gave a result; the first one failed with: {why}\n"
+            f"  fix: change search.space or the profile; /tmp/ray/session_latest/logs has the workers' logs"
         )
-    command = outcome.write_best(folder.path, config.compose("sweep", [*base, *best.overrides]), best)
+    command = outcome.write_best(folder.path, config.compose("sweep", [*plan.base, *best.overrides]), best)
     outcome.write_csv(folder.path / "trials.csv", rows)
     summary = outcome.summary(ranked, name=folder.name, rank_by=cfg.rank_by, command=command, wall_s=wall_s)
     folder.write_summary(summary)
     write_report(folder.path, cfg, ranked, keys, command, wall_s)
-    say(f"\n{outcome.as_text(rows)}\n")
-    say(f"best:   trial {best.number}: {' '.join(best.overrides)}")
-    say(f"run it: {command}")
-    say(f"table, report: {folder.path / 'trials.csv'}, {folder.report}")
-    return 0
+    return [
+        f"\n{outcome.as_text(rows)}\n",
+        f"best:   trial {best.number}: {' '.join(best.overrides)}",
+        f"run it: {command}",
+        f"table, report: {folder.path / 'trials.csv'}, {folder.report}",
+    ]
 
 
-def _earn(cfg: SweepConfig, text: Text, host: Any, trials: list[TrialOutcome]) -> None:
-    """Every trial's model, as it stands, is a miner of one subnet; its share goes into the trial's outcome."""
-    import ray
+def _rank_by_incentive(session: Session[SweepView], text: Text, host: Any, trials: list[TrialOutcome]) -> None:
+    """Let the trials' models answer as the miners of one subnet, and keep the share that each would earn."""
+    import ray  # after the first line
 
     from raytensor.jobs.sweep import incentive
 
-    say("ranking by incentive: the trials answer validators side by side")
-    alive = {
-        trial.number: trial
-        for trial in trials
-        if trial.loss is not None and trial.status not in (outcome.FAILED, outcome.DIVERGED)
-    }
+    cfg: SweepConfig = session.cfg
+    session.phase("ranking by incentive: the trials answer validators side by side")
+    usable = [trial for trial in trials if trial.loss is not None]
+    alive = {trial.number: trial for trial in usable if trial.status not in (outcome.FAILED, outcome.DIVERGED)}
 
     def ask(number: int, tasks: Sequence[Any]) -> Any:
         trial = alive[number]
@@ -185,82 +226,25 @@ def _earn(cfg: SweepConfig, text: Text, host: Any, trials: list[TrialOutcome]) -
         alive[number].incentive = share
 
 
-def _base(argv: Sequence[str]) -> list[str]:
-    """The sweep's own overrides, for trials: without what names this start of it."""
-    return [arg for arg in argv if not arg.startswith(("name=", "resume=", "dry_run="))]
-
-
-def _settled(cfg: SweepConfig) -> dict[str, Any]:
-    flat = _flatten(dataclasses.asdict(cfg))
-    return {key: value for key, value in flat.items() if not key.startswith(MAY_CHANGE)}
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return flat
-
-
-def _same_sweep(folder: RunFolder, cfg: SweepConfig) -> None:
-    """Raises `RunError` when the folder's sweep was begun with other settings."""
-    state = folder.load_state() if folder.resuming else None
-    if state is None:
-        return
-    before, now = state["config"], _settled(cfg)
-    differs = [
-        f"{key}={now.get(key)!r} (was {before.get(key)!r})"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
-    ]
-    if differs:
-        raise RunError(
-            f"{folder.path} was begun with other settings: {', '.join(differs)}\n"
-            f"  fix: give the same settings again (config.yaml there has them), or take another name"
-        )
-
-
-def _dry_run(cfg: SweepConfig, found: dict[str, space.Distribution], points: list[space.Point], asked: Demand) -> str:
-    lines = [f"{key}: {d.kind} {list(d.values)}" for key, d in found.items()]
+def _dry_run(
+    cfg: SweepConfig,
+    found: dict[str, space.Distribution],
+    points: list[space.Point],
+    asked: Demand,
+    resources: list[str],
+) -> str:
     count = len(points) or cfg.search.num_trials
+    lines = [f"{key}: {d.kind} {list(d.values)}" for key, d in found.items()]
     lines += [
         "",
-        f"{count} trials ({cfg.search.method}), {cfg.rounds} rounds of {cfg.profile.steps} steps at most, scheduler {cfg.scheduler.kind}:",
+        f"{count} trials ({cfg.search.method}), {cfg.rounds} rounds of {cfg.profile.steps} steps at most, "
+        f"scheduler {cfg.scheduler.kind}:",
     ]
-    lines += [f"  trial {n}: {' '.join(space.overrides(point))}" for n, point in enumerate(points, start=1)] or [
-        "  chosen by optuna as results come"
-    ]
-    lines += [
-        "",
-        "resources:",
-        f"  hosts        {asked.hosts} x {asked.host_cpus:g} CPU"
-        + (f" + {asked.host_gpus:g} GPU" if asked.host_gpus else ""),
-    ]
-    for bundles in asked.trials:
-        ranks = (
-            ""
-            if len(bundles) == 1
-            else f" + {len(bundles) - 1} x ({', '.join(f'{amount:g} {key}' for key, amount in bundles[1].items())})"
-        )
-        lines.append(
-            f"  a trial      {bundles[0]['CPU']:g} CPU{ranks}" + (", trained by the hosts" if len(bundles) == 1 else "")
-        )
+    tried = [f"  trial {number}: {' '.join(space.overrides(point))}" for number, point in enumerate(points, start=1)]
+    lines += [*(tried or ["  chosen by optuna from the results so far"]), "", *resources]
+    for proxy, *ranks in asked.trials:
+        line = f"  a trial      {proxy['CPU']:g} CPU"
+        if ranks:
+            line += f" + {len(ranks)} x ({', '.join(f'{amount:g} {key}' for key, amount in ranks[0].items())})"
+        lines.append(line + ("" if ranks else ", trained by the hosts"))
     return "\n".join(lines) + "\n"
-
-
-class _stoppable:
-    """Ctrl-C and SIGTERM end the sweep in order, once."""
-
-    def __enter__(self) -> None:
-        stopping = threading.Event()
-
-        def stop(*_: object) -> None:
-            if not stopping.is_set():
-                stopping.set()
-                raise KeyboardInterrupt
-
-        self._before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

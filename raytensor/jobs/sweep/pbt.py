@@ -1,7 +1,8 @@
-"""Population based training whose draws a sweep that goes on repeats.
+"""Population based training with draws that a resumed sweep repeats.
 
-In: results, as Tune reports them. Out: who goes on from whom, with which changes (Jaderberg et al. 2017, arXiv 1711.09846,
-as Ray Tune has it). Tune draws from the global generators, which others in the process use as well, at times of their own.
+In: results, as Tune reports them. Out: which trial continues from which, with which changed settings (Jaderberg et al.
+2017, arXiv 1711.09846, Ray Tune's implementation). Tune draws from the global generators of random and numpy, which other
+code in the process uses as well.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from raytensor.data import assign
 
 
 class SeededPBT(PopulationBasedTraining):
-    """In step (`synch`): what is drawn after a round depends on the seed and the round alone."""
+    """Synchronous, so that draws depend on the seed and the round only, not on which trial is faster."""
 
     def __init__(self, seed: int, **settings: Any) -> None:
         super().__init__(synch=True, **settings)

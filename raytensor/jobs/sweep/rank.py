@@ -1,8 +1,8 @@
-"""One rank of a trial whose model needs processes or devices of its own. A plain class; the trial makes actors of it.
+"""One rank of a trial whose model has processes or devices of its own. A plain class; the trial creates the actors.
 
-In: "one more round", to all ranks at once. Out: its result, from the first rank; it is on file when it returns.
-Waits for: the other ranks, at most `cluster.start_timeout_s` when they meet. A rank that dies breaks the group: the
-trial fails, and Tune starts it again, from the newest checkpoint.
+In: a call per round, to all ranks at the same time. Out: the round's result, from the first rank; it is on file then.
+Waits for: the other ranks, at most `cluster.start_timeout_s` for the rendezvous. If a rank dies, the trial fails, and
+Tune restarts it from the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import transformers
 
 from raytensor.config.sweep import SweepConfig
 from raytensor.jobs.sweep.store import Lineage, Store
-from raytensor.jobs.sweep.trial_data import Lessons, read_text
-from raytensor.jobs.sweep.trial_model import Pupil
+from raytensor.jobs.sweep.trial_data import TrialData, read_text
+from raytensor.jobs.sweep.trial_model import TrialModel
 from raytensor.miners.model import make_engine
 from raytensor.training import devices, ranks
 from raytensor.training.engine import Engine
 
 
 class TrialRank:
-    """meeting: address of the first rank; None for a rank by itself. Ready when the constructor returns."""
+    """A rank, ready when the constructor returns. meeting: address of the first rank; None for a single rank."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class TrialRank:
         keep_all: bool = False,
     ) -> None:
         transformers.logging.set_verbosity_error()
-        self._lessons = Lessons(base, read_text(text))
+        self._data = TrialData(base, read_text(text))
         self._store = Store(folder, keep_all=keep_all)
-        cfg = self._lessons.of(lineage)
+        cfg = self._data.settings_of(lineage)
         torch.set_num_threads(cfg.cluster.torch_threads)
         device = devices.name_for(cfg.profile.gpus_per_rank)
         size = cfg.profile.ranks
@@ -51,25 +51,25 @@ class TrialRank:
             if meeting
             else ranks.alone(device)
         )
-        self._pupil = Pupil(self._lessons, self._store, self._engine)
+        self._model = TrialModel(self._data, self._store, self._engine)
 
     def ready(self) -> int:
-        """The process id; answers once the constructor is through, which is when all ranks are."""
+        """The process id. Answers when the constructors of all ranks have returned."""
         return os.getpid()
 
     def advance(self, lineage: Lineage, round: int) -> dict[str, Any]:
-        """The result of one round; all ranks are asked together."""
-        # What is on file is decided by one rank: another might look a moment later.
+        """The result of one round; all ranks must be called together."""
+        # One rank decides whether the result is on file: another might look a moment later.
         known = self._ranks.broadcast(self._store.results(lineage).get(round))
         if known is not None:
             return known
         started = time.perf_counter()
-        cfg = self._pupil.bring(lineage, round - 1)
-        loss = self._pupil.engine.train_steps(self._lessons.batches(cfg, round))
-        self._pupil.round = round
-        answers = self._pupil.engine.log_probs(self._lessons.exam_tokens, self._lessons.exam_lengths)
-        result = self._lessons.result(round, loss, answers, time.perf_counter() - started) | self._pupil.setbacks()
-        self._pupil.engine.save(self._store.checkpoint(lineage, round))
+        cfg = self._model.advance_to(lineage, round - 1)
+        loss = self._model.engine.train_steps(self._data.batches(cfg, round))
+        self._model.trained(round)
+        answers = self._model.engine.log_probs(self._data.heldout_tokens, self._data.heldout_lengths)
+        result = self._data.result(round, loss, answers, time.perf_counter() - started) | self._model.setbacks()
+        self._model.engine.save(self._store.checkpoint(lineage, round))
         if self._ranks.first:
             self._store.add(lineage, result)
             self._store.prune(lineage)
@@ -77,12 +77,12 @@ class TrialRank:
 
     def _engine(self, cfg: SweepConfig) -> Engine:
         return make_engine(
-            cfg.profile, self._lessons.text.vocab_size, cfg.miners.seq_len, self._lessons.seed(cfg), self._ranks
+            cfg.profile, self._data.text.vocab_size, cfg.miners.seq_len, self._data.seed(cfg), self._ranks
         )
 
 
 def meeting_point() -> tuple[str, int]:
-    """An address that is free on this node; to be called where the first rank will be."""
+    """A free address of this node; call it where the first rank will run."""
     import ray
 
     return ray.util.get_node_ip_address(), ranks.free_port()

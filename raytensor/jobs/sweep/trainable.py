@@ -1,7 +1,7 @@
-"""A trial as Ray Tune knows it: a small process that asks for rounds and reports what came of them.
+"""A trial of Ray Tune: a small process that requests rounds of training and reports their results.
 
-In: a point of the search space. Out: a result per round. A small model is trained by one of the sweep's hosts, beside
-others; any other by ranks of its own, which live in the trial's bundles and end with it.
+In: a point of the search space. Out: a result per round. A small model is trained by one of the sweep's hosts, together
+with others; any other model by ranks in the trial's own bundles, which end with the trial.
 Waits for: a round, at most `miners.round_timeout_s`.
 """
 
@@ -24,13 +24,14 @@ from raytensor.jobs.sweep.space import compose, overrides
 from raytensor.jobs.sweep.store import Lineage, key_of, read_lineage
 from raytensor.miners.placement import architecture
 
-PROXY_CPUS = 0.02  # of the process that only asks
-DIVERGED = 1e9  # held-out loss of a model that is no longer finite, where a number must stand
+PROXY_CPUS = 0.02  # of the trial's process, which does not train
+DIVERGED = 1e9  # reported for a held-out loss that is not finite: Tune needs a number
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What every trial needs to know. text: its file; hosts: actor handles; folder: of the store."""
+class TrialPlan:
+    """What all trials share. base: the sweep's overrides; text: file of the text; hosts: actor handles; folder: of the
+    store."""
 
     base: tuple[str, ...]
     text: Path
@@ -42,7 +43,7 @@ class Plan:
 
 
 def hosted(cfg: SweepConfig) -> bool:
-    """Whether a trial is trained by a host, stacked with others of its shape, on whatever device the hosts have."""
+    """Whether a trial is trained by a host, stacked with others of its shape, on the device of the hosts."""
     return architecture(cfg.profile) is not None and cfg.profile.ranks == 1 and not cfg.profile.gpus_per_rank
 
 
@@ -63,16 +64,18 @@ def trial_number(trial_id: str) -> int:
 
 
 class Trial(tune.Trainable):
-    """See above. `setup` gets the `Plan` through `tune.with_parameters`."""
+    """One trial. `setup` gets the `TrialPlan` through `tune.with_parameters`."""
 
-    def setup(self, config: dict[str, Any], plan: Plan | None = None) -> None:
+    def setup(self, config: dict[str, Any], plan: TrialPlan | None = None) -> None:
         assert plan is not None
         self._plan = plan
         self._ranks: list[Any] = []
+        self._lineage: Lineage = ()
+        self._round = 0
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Tune uses one process for many trials, which saves seconds each."""
+        """Start the next trial in this process, which saves seconds for each."""
         self._end()
         self._begin(new_config)
         return True
@@ -83,7 +86,8 @@ class Trial(tune.Trainable):
             result = ray.get(self._ask(), timeout=self._plan.timeout_s)
         except GetTimeoutError as error:
             raise RunError(
-                f"round {self._round} of {list(self._lineage[-1][1])} took more than {self._plan.timeout_s:g} s; raise miners.round_timeout_s"
+                f"round {self._round} of {list(self._lineage[-1][1])} took more than {self._plan.timeout_s:g} s; "
+                f"raise miners.round_timeout_s"
             ) from error
         loss = result["heldout_loss"]
         report = {
@@ -99,7 +103,7 @@ class Trial(tune.Trainable):
         Path(checkpoint_dir, "trial.json").write_text(json.dumps({"lineage": self._lineage, "round": self._round}))
 
     def load_checkpoint(self, checkpoint: str | Mapping[str, Any]) -> None:
-        """Go on from a trial, this one or (in population based training) another, with this one's settings."""
+        """Continue from the checkpoint of this trial or, in population based training, another; with own settings."""
         assert isinstance(checkpoint, str)
         found = json.loads(Path(checkpoint, "trial.json").read_text())
         lineage, mine = read_lineage(json.dumps(found["lineage"])), self._lineage[-1][1]
@@ -112,7 +116,7 @@ class Trial(tune.Trainable):
     # ---------------------------------------------------------------------------------------------------- inside
 
     def _begin(self, config: Mapping[str, Any]) -> None:
-        self._lineage: Lineage = ((0, tuple(overrides(config))),)
+        self._lineage = ((0, tuple(overrides(config))),)
         self._round = 0
 
     def _end(self) -> None:
@@ -134,10 +138,8 @@ class Trial(tune.Trainable):
         return first
 
     def _start_ranks(self, cfg: SweepConfig) -> list[Any]:
-        from raytensor.jobs.sweep.rank import (  # torch takes seconds and memory that a hosted trial needs not
-            TrialRank,
-            meeting_point,
-        )
+        # Imports torch, which takes seconds and memory that a hosted trial does not need.
+        from raytensor.jobs.sweep.rank import TrialRank, meeting_point
 
         group, plan, profile = ray.util.get_current_placement_group(), self._plan, cfg.profile
 

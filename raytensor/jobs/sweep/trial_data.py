@@ -1,8 +1,8 @@
-"""What a trial trains on, what it is measured by, and its settings: the same for every process that works on it.
+"""A trial's settings, its training batches and its held-out questions: equal in every process that works on it.
 
-In: the sweep's settings and text, a lineage. Out: configurations, batches, held-out losses. Pure.
-All trials of a sweep read the same text in the same order (as far as their batches allow) and start from the same seed:
-what differs between them is what the search varies.
+In: the sweep's overrides and text, a lineage. Out: configurations, batches, held-out losses. Pure.
+All trials of a sweep read the same text in the same order (as far as their batch sizes allow) and start from the same
+seed, so that they differ only in what the search varies.
 """
 
 from __future__ import annotations
@@ -24,11 +24,16 @@ from raytensor.jobs.sweep.store import Lineage
 from raytensor.mechanisms.losses import token_losses
 from raytensor.miners.miner import top_tokens
 
-NAME = "trial"  # stands where a miner's hotkey stands in a run
+NAME = "trial"  # in place of a miner's hotkey, where one seeds a draw
 
 
-class Lessons:
-    """base: the sweep's own overrides, which a trial's are added to."""
+class TrialData:
+    """Batches and questions of a sweep's trials.
+
+    base  the sweep's overrides; a trial's overrides follow them.
+
+    heldout_tokens, heldout_lengths  the contexts of the held-out questions: int32 [B, T] and [B].
+    """
 
     def __init__(self, base: Sequence[str], text: Text) -> None:
         self._base = list(base)
@@ -37,20 +42,20 @@ class Lessons:
         rule, tokens = cfg.mechanism.query, text.heldout
         draw = assign.generator(cfg.seed, "sweep exam")
         starts = draw.integers(0, len(tokens) - rule.context, cfg.miners.heldout_rows)
-        self.exam_lengths = draw.integers(rule.shortest, rule.context + 1, len(starts), dtype=np.int32)
-        self.exam_tokens, self._targets = assign.cut_windows(tokens, starts, self.exam_lengths, rule.context)
+        self.heldout_lengths = draw.integers(rule.shortest, rule.context + 1, len(starts), dtype=np.int32)
+        self.heldout_tokens, self._targets = assign.cut_windows(tokens, starts, self.heldout_lengths, rule.context)
         self._top_k = min(rule.top_k, text.vocab_size)
 
     def settings(self, overrides: Sequence[str]) -> SweepConfig:
         """The configuration of a trial. Raises `ConfigError` for settings that can't work."""
         return compose((*self._base, *overrides))
 
-    def of(self, lineage: Lineage) -> SweepConfig:
-        """The configuration that trains after a lineage's last change."""
+    def settings_of(self, lineage: Lineage) -> SweepConfig:
+        """The configuration after a lineage's last change."""
         return self.settings(lineage[-1][1])
 
     def batches(self, cfg: SweepConfig, round: int) -> np.ndarray:
-        """[steps, batch, seq_len + 1] token ids of the train part for one round."""
+        """Token ids of one round of training: [steps, batch_size, seq_len + 1]."""
         profile, window = cfg.profile, cfg.miners.seq_len + 1
         starts = assign.training_starts(
             cfg.seed, round, NAME, profile.steps * profile.batch_size, window, len(self.text.train)
@@ -58,11 +63,11 @@ class Lessons:
         return self.text.train[starts[:, None] + np.arange(window)].reshape(profile.steps, profile.batch_size, window)
 
     def seed(self, cfg: SweepConfig) -> int:
-        """Of the initial model."""
+        """Seed of the initial model."""
         return assign.seed_of(cfg.seed, "model", NAME)
 
     def result(self, round: int, train_losses: float, log_probs: np.ndarray, wall_s: float) -> dict[str, Any]:
-        """A round's result; a loss is None when the model has diverged. `log_probs`: float32 [B, V] of the exam."""
+        """A round's result. `log_probs`: float32 [B, V], of the held-out questions. A loss that is not finite is None."""
         heldout = float(token_losses(*top_tokens(log_probs, self._top_k), self._targets, self.text.vocab_size).mean())
         return {
             "round": round,
@@ -73,10 +78,10 @@ class Lessons:
 
 
 def read_text(path: Path) -> Text:
-    """The sweep's text. Raises `DataError` when this node does not see it."""
+    """The sweep's text. Raises `DataError` when this node does not see the file."""
     found = texts.load(path)
     if found is None:
-        raise DataError(f"{path} is not there; paths.runs must be a folder that all nodes see")
+        raise DataError(f"{path} does not exist on this node; set paths.runs to a folder that all nodes see")
     return found
 
 

@@ -1,11 +1,11 @@
-"""The sweep as Ray Tune runs it: hosts, the search, the scheduler, the trials.
+"""Runs a sweep with Ray Tune: hosts, search, scheduler, trials.
 
-In: a checked sweep, its points and text, on a connected Ray. Out: what became of every trial.
+In: a `SweepPlan`, on a connected Ray. Out: a `TrialOutcome` for each trial.
 Waits for: the hosts, at most `cluster.start_timeout_s`; then for Tune.
 
-A sweep that goes on begins again with the same points: results that are on file come back at once, ASHA stands by its
-decisions, and only what is missing is trained. (Tune's own `Tuner.restore` would bring back the trials as its last
-snapshot had them, seconds or minutes old, and a scheduler that has forgotten all its decisions.)
+A resumed sweep starts Tune anew with the same points: results on file are returned at once, ASHA repeats its recorded
+decisions, and only what is missing is trained. (`Tuner.restore` would restore the trials of Tune's last snapshot, which
+is seconds or minutes old, and a scheduler without its decisions.)
 """
 
 from __future__ import annotations
@@ -24,63 +24,109 @@ import numpy as np
 import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from raytensor.cluster import wait_ready
+from raytensor.cluster import RESOURCES, Need, wait_ready
 from raytensor.config.sweep import SweepConfig
-from raytensor.errors import ClusterError, ConfigError
+from raytensor.errors import ConfigError, cause_of
 from raytensor.jobs.sweep.asha import RecordedASHA
 from raytensor.jobs.sweep.host import CALLERS, TrialHost
 from raytensor.jobs.sweep.outcome import TrialOutcome, outcome_of
 from raytensor.jobs.sweep.pbt import SeededPBT
 from raytensor.jobs.sweep.space import Distribution, Point, compose, corners, overrides
 from raytensor.jobs.sweep.store import Store, read_lineage
-from raytensor.jobs.sweep.trainable import Plan, Trial, bundles, hosted, trial_number
+from raytensor.jobs.sweep.trainable import Trial, TrialPlan, bundles, hosted, trial_number
 from raytensor.miners.model import refuse_models
 from raytensor.training import devices
 
 METRIC = "heldout_loss"
 TRIALS_PER_HOST = 4  # at a time, unless max_concurrent says otherwise: a trial's process takes seconds to start
-# What a model can change while it trains.
+# Settings that may change while a model trains.
 MUTABLE = ("profile.lr", "profile.steps", "profile.batch_size")
+
+
+HOST_SETTINGS = "miners.num_hosts, miners.cpus_per_host or miners.gpus_per_host"
+RANK_SETTINGS = "profile.ranks, profile.cpus_per_rank or profile.gpus_per_rank, also in search.space"
 
 
 @dataclass(frozen=True)
 class Demand:
     """What a sweep asks of a cluster.
 
-    hosts         host actors of `host_cpus` and `host_gpus` each; 0 when no trial is of the kind that hosts train.
-    trials        bundles of every kind of trial, the largest last.
+    hosts   the host actors; their count is 0 when no trial is trained by hosts.
+    trials  bundles of each kind of trial, the largest last: its own process, then its ranks.
     """
 
-    hosts: int
-    host_cpus: float
-    host_gpus: float
+    hosts: Need
     trials: tuple[tuple[dict[str, float], ...], ...]
 
     @property
-    def largest(self) -> dict[str, float]:
-        return {key: sum(bundle.get(key, 0.0) for bundle in self.trials[-1]) for key in ("CPU", "GPU")}
+    def needs(self) -> list[Need]:
+        """The hosts beside one trial of the largest kind: the least that a sweep can run on."""
+        proxy, *ranks = self.trials[-1]
+        found = [self.hosts, Need("a trial", 1, proxy["CPU"])]
+        if ranks:
+            rank = ranks[0]
+            found.append(Need("its ranks", len(ranks), rank["CPU"], rank.get("GPU", 0.0), RANK_SETTINGS))
+        return found
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep carries out.
+
+    base    overrides of the sweep's command line, shared by all trials.
+    space   what trials vary; points: the trials, empty where the search chooses them.
+    text    file of the `Text`, on storage that all nodes see; folder: of the sweep.
+    demand  what it asks of the cluster.
+    """
+
+    cfg: SweepConfig
+    base: tuple[str, ...]
+    space: Mapping[str, Distribution]
+    points: Sequence[Point]
+    text: Path
+    folder: Path
+    demand: Demand
+
+    @property
+    def num_trials(self) -> int:
+        return len(self.points) or self.cfg.search.num_trials
+
+    @property
+    def store(self) -> Store:
+        """Results and checkpoints; population based training may resume from any checkpoint, so it keeps all."""
+        return Store(self.folder / "trials", keep_all=self.cfg.scheduler.kind == "pbt")
 
 
 def samples(space: Mapping[str, Distribution], points: Sequence[Point]) -> list[Point]:
-    """Points that stand for all that may be tried."""
+    """Points that represent everything that may be tried."""
     return list(points) or corners(space)
 
 
-def demand(cfg: SweepConfig, base: Sequence[str], probes: Sequence[Point], cpus: float) -> Demand:
-    """What the sweep asks of a cluster of `cpus` CPUs. Raises `ConfigError` for a point that can't be trained."""
+def demand(
+    cfg: SweepConfig,
+    base: Sequence[str],
+    probes: Sequence[Point],
+    cpus: float,
+    say: Callable[[str], None] = lambda text: None,
+) -> Demand:
+    """What the sweep asks of a cluster of `cpus` CPUs; `say` gets a line before every trial that is checked.
+
+    Raises `ConfigError` for a point that can't be trained.
+    """
     kinds: dict[tuple[Any, ...], tuple[dict[str, float], ...]] = {}
     any_hosted, profiles = False, []
-    for point in probes:
+    for number, point in enumerate(probes, start=1):
+        say(f"checking trial {number} of {len(probes)}")
         try:
             trial = compose((*base, *overrides(point)))
         except ConfigError as error:
+            why = str(error).replace("\n", "\n  ")
             raise ConfigError(
-                f"the trial {' '.join(overrides(point))} can't be trained:\n  "
-                + str(error).replace("\n", "\n  ")
-                + "\n  fix: change its distribution in search.space"
+                f"the trial {' '.join(overrides(point))} can't be trained:\n  {why}\n"
+                f"  fix: change its distribution in search.space"
             ) from error
         any_hosted |= hosted(trial)
         profiles.append(trial.profile)
@@ -88,73 +134,54 @@ def demand(cfg: SweepConfig, base: Sequence[str], probes: Sequence[Point], cpus:
         kinds[tuple(tuple(sorted(bundle.items())) for bundle in asked)] = asked
     refuse_models(profiles, cfg.data, cfg.miners.seq_len)
     trials = sorted(kinds.values(), key=lambda asked: [sum(b.get(key, 0.0) for b in asked) for key in ("GPU", "CPU")])
-    hosts = cfg.miners.num_hosts or max(1, int(cpus / (cfg.miners.cpus_per_host + 0.2)))
-    return Demand(hosts if any_hosted else 0, cfg.miners.cpus_per_host, cfg.miners.gpus_per_host, tuple(trials))
+    num_hosts = cfg.miners.num_hosts or max(1, int(cpus / (cfg.miners.cpus_per_host + 0.2)))
+    hosts = Need(
+        "hosts", num_hosts if any_hosted else 0, cfg.miners.cpus_per_host, cfg.miners.gpus_per_host, HOST_SETTINGS
+    )
+    return Demand(hosts, tuple(trials))
 
 
-def check_cluster(found: Demand, there: Mapping[str, float]) -> None:
-    """Refuse what the cluster could never hold. Raises `ClusterError` that says asked, there is, and the fix."""
-    for key in ("GPU", "CPU"):
-        held = found.hosts * (found.host_gpus if key == "GPU" else found.host_cpus)
-        has, asked = there.get(key, 0.0), found.largest[key]
-        if asked + held > has + 1e-9:
-            beside = f" beside the {found.hosts} hosts' {held:g}" if held else ""
-            raise ClusterError(
-                f"the largest trial asks for {asked:g} {key}s{beside}, and the cluster has {has:g}\n"
-                f"  fix: fewer profile.ranks or profile.{'gpus' if key == 'GPU' else 'cpus'}_per_rank in search.space, fewer miners.num_hosts, or a larger cluster"
-            )
-
-
-def concurrency(cfg: SweepConfig, found: Demand, num_trials: int, there: Mapping[str, float]) -> int:
+def concurrency(cfg: SweepConfig, found: Demand, num_trials: int, resources: Mapping[str, float]) -> int:
     """Trials at a time: as set, else what fits beside the hosts."""
     if cfg.max_concurrent:
         return min(cfg.max_concurrent, num_trials)
-    smallest = found.trials[0]
+    smallest, hosts = found.trials[0], found.hosts
     if len(smallest) == 1 and len(found.trials) == 1:
-        return max(1, min(num_trials, TRIALS_PER_HOST * found.hosts))
-    rooms = []
-    for key in ("CPU", "GPU"):
+        return max(1, min(num_trials, TRIALS_PER_HOST * hosts.count))
+    fitting = []
+    for key in RESOURCES:
         asked = sum(bundle.get(key, 0.0) for bundle in smallest)
-        free = there.get(key, 0.0) - found.hosts * (found.host_gpus if key == "GPU" else found.host_cpus)
-        rooms.append(free / asked if asked else math.inf)
-    return max(1, min(num_trials, int(min(rooms))))
+        free = resources.get(key, 0.0) - hosts.count * hosts.of(key)
+        fitting.append(free / asked if asked else math.inf)
+    return max(1, min(num_trials, int(min(fitting))))
 
 
-def run_trials(
-    cfg: SweepConfig,
-    base: Sequence[str],
-    space: Mapping[str, Distribution],
-    points: Sequence[Point],
-    text: Path,
-    folder: Path,
-    found: Demand,
-    hosts: Sequence[Any],
-    say: Callable[[str], None],
-) -> list[TrialOutcome]:
-    """Every trial to its end. text: file of the `Text`, on storage that all nodes see. `say` gets a line for each result."""
+def run_trials(plan: SweepPlan, hosts: Sequence[Any], say: Callable[[str], None]) -> list[TrialOutcome]:
+    """Run every trial to its end. `say` gets a line for each result."""
+    cfg, store = plan.cfg, plan.store
+    at_once = concurrency(cfg, plan.demand, plan.num_trials, ray.cluster_resources())
+    say(f"{plan.num_trials} trials, {at_once} at a time, {plan.demand.hosts.count} hosts")
     keep_all = cfg.scheduler.kind == "pbt"
-    store = Store(folder / "trials", keep_all=keep_all)
-    num_trials = len(points) or cfg.search.num_trials
-    at_once = concurrency(cfg, found, num_trials, ray.cluster_resources())
-    say(f"{num_trials} trials, {at_once} at a time, {found.hosts} hosts")
-    plan = Plan(tuple(base), text, tuple(hosts), store.folder, cfg.rounds, cfg.miners.round_timeout_s, keep_all)
+    trial_plan = TrialPlan(
+        plan.base, plan.text, tuple(hosts), store.folder, cfg.rounds, cfg.miners.round_timeout_s, keep_all
+    )
 
     def resources(point: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory(bundles(compose((*base, *overrides(point)))))
+        return tune.PlacementGroupFactory(bundles(compose((*plan.base, *overrides(point)))))
 
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(Trial, plan=plan), resources),
-        param_space={key: distribution.tune() for key, distribution in space.items()},
+        tune.with_resources(tune.with_parameters(Trial, plan=trial_plan), resources),
+        param_space={key: distribution.tune() for key, distribution in plan.space.items()},
         tune_config=tune.TuneConfig(
-            num_samples=num_trials,
+            num_samples=plan.num_trials,
             reuse_actors=True,
-            max_concurrent_trials=None if not points else at_once,
-            search_alg=_search(cfg, points, at_once),
-            scheduler=_scheduler(cfg, space, folder),
+            max_concurrent_trials=at_once if plan.points else None,
+            search_alg=_search(cfg, plan.points, at_once),
+            scheduler=_scheduler(cfg, plan.space, plan.folder),
         ),
         run_config=tune.RunConfig(
-            name=_next(folder / "tune"),
-            storage_path=str(folder / "tune"),
+            name=_next(plan.folder / "tune"),
+            storage_path=str(plan.folder / "tune"),
             verbose=0,
             callbacks=[_Lines(cfg.rounds, say)],
             failure_config=tune.FailureConfig(max_failures=cfg.max_failures),
@@ -168,27 +195,24 @@ def run_trials(
 
 
 @contextlib.contextmanager
-def start_hosts(cfg: SweepConfig, base: Sequence[str], text: Path, folder: Path, found: Demand) -> Iterator[list[Any]]:
-    """Host actors, ready; they end with the block. They hold nothing that is not on file: Ray may start one again anywhere,
-    and repeat its calls. folder: of the trials."""
-    keep_all = cfg.scheduler.kind == "pbt"
+def start_hosts(plan: SweepPlan, count: int, say: Callable[[str], None]) -> Iterator[list[Any]]:
+    """`count` host actors, ready; they end with the block. All that they hold is on file: Ray may restart one on any node
+    and repeat its calls. `say` gets a line while they wait for resources. Raises `ClusterError`."""
+    cfg, need = plan.cfg, plan.demand.hosts
     factory = ray.remote(TrialHost).options(
-        num_cpus=found.host_cpus,
-        num_gpus=found.host_gpus,
+        num_cpus=need.cpus,
+        num_gpus=need.gpus,
         max_restarts=-1,
         max_task_retries=-1,
         max_concurrency=CALLERS,
         scheduling_strategy="SPREAD",
     )
-    device = devices.name_for(found.host_gpus)
-    hosts = [
-        factory.remote(tuple(base), text, folder, device=device, threads=cfg.cluster.torch_threads, keep_all=keep_all)
-        for _ in range(found.hosts)
-    ]
+    device, keep_all = devices.name_for(need.gpus), cfg.scheduler.kind == "pbt"
+    settings = {"device": device, "threads": cfg.cluster.torch_threads, "keep_all": keep_all}
+    hosts = [factory.remote(plan.base, plan.text, plan.store.folder, **settings) for _ in range(count)]
     try:
-        wait_ready(
-            {f"host {n}": host.ready.remote() for n, host in enumerate(hosts)}, timeout_s=cfg.cluster.start_timeout_s
-        )
+        ready = {f"host {number}": host.ready.remote() for number, host in enumerate(hosts)}
+        wait_ready(ready, timeout_s=cfg.cluster.start_timeout_s, need=need, say=say)
         yield hosts
     finally:
         for host in hosts:
@@ -202,7 +226,7 @@ def _outcome(number: int, result: Any, store: Store, rounds: int) -> TrialOutcom
     )
     known = store.results(lineage)
     newest = int(metrics.get("round", max(known, default=0)))
-    error = str(result.error).strip().splitlines()[-1] if result.error else ""
+    error = cause_of(result.error) if result.error else ""
     return outcome_of(number, lineage, {n: r for n, r in known.items() if n <= newest}, rounds=rounds, error=error)
 
 
@@ -229,7 +253,6 @@ def _scheduler(cfg: SweepConfig, space: Mapping[str, Distribution], folder: Path
                 point[key] = min(max(point[key], distribution.values[0]), distribution.values[1])
         return point
 
-    # In step: who goes on from whom must not depend on who was faster.
     return SeededPBT(
         cfg.seed,
         time_attr="round",
@@ -243,11 +266,12 @@ def _scheduler(cfg: SweepConfig, space: Mapping[str, Distribution], folder: Path
 
 
 def check_scheduler(cfg: SweepConfig, space: Mapping[str, Distribution]) -> None:
-    """Raises `ConfigError` when population based training is to change what a trained model can't."""
+    """Refuse population based training of settings that can't change while a model trains. Raises `ConfigError`."""
     fixed = [key for key in space if key not in MUTABLE]
     if cfg.scheduler.kind == "pbt" and fixed:
         raise ConfigError(
-            f"search.space: {fixed[0]} can't change while a model trains; with scheduler.kind=pbt vary {', '.join(MUTABLE)}"
+            f"search.space: {fixed[0]} can't change while a model trains; with scheduler.kind=pbt vary "
+            f"{', '.join(MUTABLE)}"
         )
 
 
@@ -258,24 +282,23 @@ def _search(cfg: SweepConfig, points: Sequence[Point], at_once: int) -> Searcher
 
 
 def optuna_search(cfg: SweepConfig, at_once: int) -> Any:
-    """Raises `ConfigError` when optuna is not installed."""
+    """Tune's searcher that asks optuna for points. Raises `ConfigError` when optuna is not installed."""
     try:
-        import optuna
+        import optuna  # an optional dependency
     except ImportError as error:
         raise ConfigError(
-            "search.method=optuna: optuna is not installed\n  fix: pip install 'raytensor[sweep]', or take search.method=random"
+            "search.method=optuna: optuna is not installed\n"
+            "  fix: pip install 'raytensor[sweep]', or take search.method=random"
         ) from error
-    from ray.tune.search import ConcurrencyLimiter
-    from ray.tune.search.optuna import OptunaSearch
+    from ray.tune.search.optuna import OptunaSearch  # imports optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Tune hands it the space.
     searcher = OptunaSearch(metric=METRIC, mode="min", sampler=optuna.samplers.TPESampler(seed=cfg.seed))
     return ConcurrencyLimiter(searcher, max_concurrent=at_once)
 
 
 def _next(folder: Path) -> str:
-    """A name of its own for every time that the sweep is started."""
+    """A new name for each start of the sweep."""
     folder.mkdir(parents=True, exist_ok=True)
     return f"start-{1 + sum(path.is_dir() for path in folder.iterdir())}"
 
@@ -305,15 +328,17 @@ class _Lines(tune.Callback):
         if self._best is None or loss < self._best[0]:
             self._best = (loss, f"trial {number}")
         self._say(
-            f"trial {number:>3}  round {result['round']}/{self._rounds}  held-out {loss:.4f}  best {self._best[0]:.4f} ({self._best[1]})  {' '.join(overrides(trial.config))}"
+            f"trial {number:>3}  round {result['round']}/{self._rounds}  held-out {loss:.4f}  "
+            f"best {self._best[0]:.4f} ({self._best[1]})  {' '.join(overrides(trial.config))}"
         )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._say(f"trial {trial_number(trial.trial_id)} failed for good; tune/ has its error")
+        self._say(f"trial {trial_number(trial.trial_id)} failed and is not retried; its error is in tune/")
 
 
 def quiet() -> None:
-    """Tune writes to the terminal and loads loggers that nobody reads here."""
+    """Keep Tune off the terminal, from loading loggers that are not used, and from replacing the handler of Ctrl-C."""
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")

@@ -1,53 +1,46 @@
 """The `validate` job, from the command line to its end.
 
 In: the command line. Out: an exit status, and a folder with the state. Knows nothing of how a subnet is validated
-(validators/) or of what stands behind it (parts.py).
+(validators/) or of which actors it takes (stack.py).
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raytensor import __version__, config
 from raytensor.config.validate import ValidateConfig
-from raytensor.errors import RayTensorError
+from raytensor.jobs.session import Session
 from raytensor.jobs.validate.view import Shown, View
 from raytensor.telemetry import events
-from raytensor.telemetry.event_log import EventLog
-from raytensor.telemetry.metrics import Meters
-from raytensor.telemetry.runfolder import RunFolder
 
 if TYPE_CHECKING:
     from raytensor.jobs.validate.stack import ValidatorStack
 
 TICK_S = 0.2
 SAVE_EVERY_S = 5.0
-END_S = 60.0
+END_S = 60.0  # to wait for the chain's answers after the last round
 
 HELP = """usage: raytensor validate [--json] [group=choice] [key=value] ...
 
-Validates any number of subnets with any number of hotkeys, on one pool of scorers and one writer of the chain. It asks
-the miners that a subnet's metagraph names by signed HTTP, scores their answers, keeps every score on disk before it
-counts, and hands weights in before each epoch. It runs until Ctrl-C; the same name goes on where it stood, also after
-a crash. Only hotkeys are read, never a coldkey.
+Validates any number of subnets with any number of hotkeys, on one pool of scorers and one chain writer. It queries
+the miners of each subnet's metagraph by signed HTTP, scores their answers, writes every score to disk before it counts,
+and submits weights before each epoch. It runs until Ctrl-C. The same name resumes it, also after a crash. Only hotkeys
+are read, never a coldkey.
 
-A subnet that fails rests and is tried again; the others go on. Weights that are overdue on the chain raise an alarm in
-the view, in events.jsonl, as the Ray metrics raytensor_weights_overdue and raytensor_weights_age_tempos, and through
+A subnet that fails is retried after a pause; the others continue. Overdue weights raise an alarm in the view, in
+events.jsonl, in the Ray metrics raytensor_weights_overdue and raytensor_weights_age_tempos, and through
 watch.webhook_env or watch.command.
 
 examples:
   raytensor validate netuids=[1] hotkeys=[mywallet/myhotkey]
   raytensor validate netuids=[1,3,9] hotkeys=[cold/hot1,cold/hot2] chain.network=test validators.num_scorers=4
-  raytensor validate hotkeys=[cold/hot1] subnets='[{netuid: 5, mechanism: {path: mypackage.rules.Mine}}]'
+  raytensor validate hotkeys=[cold/hot1] subnets='[{netuid: 5, mechanism: {path: mypackage.rules.Mine}]'
   raytensor validate netuids=[1] hotkeys=[//Alice] chain.network=ws://127.0.0.1:9944 asking.allow_local_addresses=true
-  raytensor validate netuids=[1] hotkeys=[cold/hot1] dry_run=true   what would be validated, and stop
-  raytensor replay runs/validator/netuid1                           the weights made again from the evidence
+  raytensor validate netuids=[1] hotkeys=[cold/hot1] dry_run=true   check the settings, print what would run, stop
+  raytensor replay runs/validator/netuid1                           recompute the weights from the evidence
 """
 
 
@@ -66,81 +59,62 @@ def validate_main(argv: Sequence[str]) -> int:
 
 def run(cfg: ValidateConfig) -> int:
     """Validate until it is stopped, or every subnet has its rounds. Returns 0, or 130 when it was stopped."""
-    from raytensor.jobs.validate.stack import ValidatorStack
+    from raytensor.jobs.validate.stack import ValidatorStack  # imports Ray and torch
 
-    stopping = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with RunFolder(Path(cfg.paths.runs) / cfg.name, "auto") as folder, EventLog(folder.events) as log:
-            folder.write_config(cfg)
-            parts: ValidatorStack | None = None
-            view = View(f"raytensor validate {cfg.name}", lambda: _rows(parts), as_json=cfg.json)
-            lock, meters = threading.Lock(), Meters()
+    up: list[ValidatorStack] = []  # the stack, once it is up
 
-            def show(event: events.Event) -> None:
-                with lock:
-                    log.append(event)
-                view.show(event)
-                meters.record(event)
+    def work(session: Session[View]) -> None:
+        stack = session.stack.enter_context(ValidatorStack(cfg, session.folder, session.show, session.meters))
+        names = {stack.ss58[text]: text for text in cfg.hotkeys}
+        netuids = tuple(rules.netuid for rules in cfg.all_subnets)
+        session.begin()
+        network, version = cfg.chain.network, __version__
+        session.show(
+            events.ValidatorUp(name=cfg.name, network=network, netuids=netuids, hotkeys=names, version=version)
+        )
+        session.doing("")
+        up.append(stack)
+        stack.operator.start()
+        _loop(stack)
 
-            reason = "interrupted"
-            with view:
-                try:
-                    with ValidatorStack(cfg, folder, show, meters) as parts:
-                        names = {parts.ss58[text]: text for text in cfg.hotkeys}
-                        netuids = tuple(rules.netuid for rules in cfg.all_subnets)
-                        show(
-                            events.ValidatorUp(
-                                name=cfg.name,
-                                network=cfg.chain.network,
-                                netuids=netuids,
-                                hotkeys=names,
-                                version=__version__,
-                            )
-                        )
-                        parts.operator.start()
-                        if _loop(parts, stopping):
-                            reason = "finished"
-                        view.table_once()
-                except RayTensorError as error:
-                    reason = str(error)
-                    raise
-                finally:
-                    show(events.Stopped(reason=reason))
-        return 0 if reason == "finished" else 130
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def sum_up(session: Session[View], reason: str) -> None:
+        for stack in up:
+            stack.save()
+            session.view.table_once()
+        if reason != "finished" and not cfg.json:
+            print(f"go on: raytensor validate name={cfg.name} (and the settings you gave)")
+
+    def make_view(session: Session[View]) -> View:
+        return View(f"raytensor validate {cfg.name}", lambda: _rows(up[0]) if up else [], as_json=cfg.json)
+
+    return Session("validate", cfg, make_view, resume="auto", rounds=None).run(work, sum_up)
 
 
-def _loop(parts: ValidatorStack, stopping: threading.Event) -> bool:
-    """True when every subnet has its rounds, False when the job was told to stop."""
+def _loop(stack: ValidatorStack) -> None:
+    """Returns when every subnet has its rounds; a signal ends it by an exception."""
     saved_at, done_at = 0.0, 0.0
-    while not stopping.wait(TICK_S):
-        parts.operator.tick()
-        parts.handover.poll()
-        for netuid in parts.hotkeys_of:
-            parts.watchdog.look(netuid, parts.follower.seen(netuid).view, parts.handover.last_try)
-        parts.watchdog.listen(*parts.follower.silence)
+    while True:
+        stack.operator.tick()
+        stack.handover.poll()
+        for netuid in stack.hotkeys_of:
+            stack.watchdog.look(netuid, stack.follower.seen(netuid).view, stack.handover.last_try)
+        stack.watchdog.listen(*stack.follower.silence)
         if time.monotonic() - saved_at > SAVE_EVERY_S:
             saved_at = time.monotonic()
-            parts.save()
-        if parts.operator.done:
+            stack.save()
+        if stack.operator.done:
             done_at = done_at or time.monotonic()
-            # What the chain has not said by then is in the writer's journal, for whoever starts it next.
-            if parts.handover.idle or time.monotonic() - done_at > END_S:
-                parts.save()
-                return True
-    return False
+            # What the chain has not answered by then is in the writer's journal, for the next process.
+            if stack.handover.idle or time.monotonic() - done_at > END_S:
+                return
+        time.sleep(TICK_S)
 
 
-def _rows(parts: ValidatorStack | None) -> list[Shown]:
+def _rows(stack: ValidatorStack) -> list[Shown]:
     """A line for each subnet, for the view."""
-    if parts is None:
-        return []
     shown = []
-    for row in parts.operator.rows:
-        clock, last, health = parts.clock(row.netuid), row.last, parts.watchdog.of(row.netuid)
+    for row in stack.operator.rows:
+        clock, last, health = stack.clock(row.netuid), row.last, stack.watchdog.of(row.netuid)
         cause = row.cause
         if row.state == "failed" and row.retry_at > time.time():
             cause = f"again in {row.retry_at - time.time():.0f} s: {cause}"
@@ -150,7 +124,7 @@ def _rows(parts: ValidatorStack | None) -> list[Shown]:
                 block=clock.block,
                 tempo=clock.tempo,
                 blocks_left=max(0, clock.next_epoch - clock.block),
-                hotkeys=len(parts.hotkeys_of[row.netuid]),
+                hotkeys=len(stack.hotkeys_of[row.netuid]),
                 round=last.round if last else -1,
                 asked=last.asked if last else 0,
                 answered=last.answered if last else 0,
@@ -166,14 +140,13 @@ def _rows(parts: ValidatorStack | None) -> list[Shown]:
 
 
 def _dry_run(cfg: ValidateConfig) -> str:
-    from raytensor.cluster import bill
+    from raytensor.data import corpus
+    from raytensor.jobs import preflight
     from raytensor.jobs.validate.stack import keys, needs
 
-    lines = [config.to_yaml(cfg).rstrip(), "# hotkeys:"]
-    lines += [f"#   {text}  {ref.ss58}" for text, ref in keys(cfg).items()]
-    lines += ["# subnets:"]
+    corpus.refuse_missing(cfg.data)
+    lines = ["hotkeys:", *(f"  {text}  {ref.ss58}" for text, ref in keys(cfg).items()), "subnets:"]
     for rules in cfg.all_subnets:
-        lines.append(f"#   {rules.netuid}  {rules.mechanism.path}, hotkeys {', '.join(rules.hotkeys or cfg.hotkeys)}")
-    where = cfg.cluster.address or os.environ.get("RAY_ADDRESS") or "a local Ray"
-    lines += [f"# resources per role, on {where}:", *(f"# {line}" for line in bill(needs(cfg)).splitlines())]
-    return "\n".join(lines) + "\n"
+        lines.append(f"  {rules.netuid}  {rules.mechanism.path}, hotkeys {', '.join(rules.hotkeys or cfg.hotkeys)}")
+    lines += preflight.resources(cfg.cluster, lambda found: needs(cfg))
+    return config.to_yaml(cfg) + preflight.as_comments(lines)

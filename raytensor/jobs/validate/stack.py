@@ -26,6 +26,7 @@ from raytensor.config.validate import SubnetConfig, ValidateConfig
 from raytensor.data.text import Text, prepare
 from raytensor.errors import ConfigError
 from raytensor.jobs.handover import Handover
+from raytensor.jobs.preflight import scorers_need
 from raytensor.jobs.validate.watch import Watchdog
 from raytensor.mechanisms import base
 from raytensor.telemetry import events
@@ -68,11 +69,7 @@ def keys(cfg: ValidateConfig) -> dict[str, KeyRef]:
 
 def needs(cfg: ValidateConfig) -> list[Need]:
     """The resources that the job asks of a cluster, role by role."""
-    validators = cfg.validators
-    return [
-        Need("scorers", validators.num_scorers, validators.cpus_per_scorer, validators.gpus_per_scorer),
-        Need("chain writer", 1, WRITER_CPUS),
-    ]
+    return [scorers_need(cfg.validators), Need("chain writer", 1, WRITER_CPUS)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""What a job refuses before it starts, and what a dry run prints of the resources.
+
+In: a job's configuration and what its roles need. Out: nothing, or lines of text; a `ConfigError` for what the real
+run would refuse.
+Waits for: a cluster that is to be joined, at most as long as Ray does.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import ray
+
+from raytensor import cluster
+from raytensor.cluster import Need
+from raytensor.config import Cluster, Scoring
+from raytensor.errors import ClusterError, cause_of
+
+SILENT_S = 3.0
+
+
+def scorers_need(cfg: Scoring) -> Need:
+    """What the scorers ask of a cluster."""
+    settings = "validators.num_scorers, validators.cpus_per_scorer or validators.gpus_per_scorer"
+    return Need("scorers", cfg.num_scorers, cfg.cpus_per_scorer, cfg.gpus_per_scorer, settings)
+
+
+def resources(cfg: Cluster, needs: Callable[[Mapping[str, float]], Sequence[Need]]) -> list[str]:
+    """Lines that say what each role asks for, on which cluster. A cluster that is to be joined is asked what it has.
+
+    needs  what the roles ask of a cluster with these resources.
+
+    Raises `DemandError` when the cluster could never hold it.
+    """
+    address = cluster.address_of(cfg)
+    found, where = cluster.local_resources(cfg), "a local Ray"
+    if address:
+        try:
+            with patience(f"asking the cluster at {address}"):
+                cluster.connect(cfg)
+                asked = needs(found := dict(ray.cluster_resources()))
+                cluster.check(asked)
+            where = f"the cluster at {address}"
+        except ClusterError as error:
+            if isinstance(error, ValueError):  # a demand that it can't hold
+                raise
+            where = f"the cluster at {address}, which could not be asked ({cause_of(error)}); not counted"
+            return [f"resources per role, on {where}:", *cluster.bill(needs(found)).splitlines()]
+        finally:
+            cluster.disconnect()
+    else:
+        asked = needs(found)
+        cluster.check(asked, found)
+    counted = f"{found.get('CPU', 0.0):g} CPUs" + (f", {found['GPU']:g} GPUs" if found.get("GPU") else "")
+    return [f"resources per role, on {where} with {counted}:", *cluster.bill(asked).splitlines()]
+
+
+@contextmanager
+def patience(what: str) -> Iterator[None]:
+    """Say on standard error what takes long: after three seconds, then every ten."""
+    over = threading.Event()
+
+    def watch() -> None:
+        started = time.monotonic()
+        wait_s = SILENT_S
+        while not over.wait(wait_s):
+            print(f"{what} ({time.monotonic() - started:.0f} s so far)", file=sys.stderr, flush=True)
+            wait_s = 10.0
+
+    thread = threading.Thread(target=watch, name="patience", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def as_comments(lines: Sequence[str]) -> str:
+    """Lines as comments below a configuration in YAML."""
+    return "".join(f"# {line}\n" for line in lines)

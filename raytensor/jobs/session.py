@@ -1,0 +1,385 @@
+"""The shell of a long job: claims the run folder, records events, handles signals, and ends truthfully.
+
+In: a job's configuration, its view, and a function that does the work. Out: an exit status; in the run folder
+config.yaml, events.jsonl and job.log.
+The reason to stop is "failed" until the work is done. At the end, in this order: the `stopped` event is written, the
+view is closed, the job sums up (summary, hint how to resume), and what the job started is taken down.
+Waits for: the work. Bounds: an event is written in one system call; `ray job stop` allows 3 s after SIGTERM, and the
+first two steps take milliseconds.
+Knows nothing of what a job does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+import os
+import re
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Any, Generic, Protocol, TypeVar
+
+from raytensor import __version__
+from raytensor.errors import ConfigError, RayTensorError, RunError, cause_of
+from raytensor.telemetry import events
+from raytensor.telemetry.event_log import EventLog, read_events
+from raytensor.telemetry.metrics import Meters
+from raytensor.telemetry.runfolder import RunFolder, new_name
+
+QUIET_S = (3.0, 10.0, 30.0)  # of silence, after which the view says that a phase still lasts; then once a minute
+INTERRUPTED = "interrupted"
+log = logging.getLogger(__name__)
+
+# What a user can do about an error that is not ours.
+FIXES: dict[int, str] = {
+    errno.ENOSPC: "free disk space, or set paths.runs and paths.cache to a disk that has some",
+    errno.EDQUOT: "free disk space, or set paths.runs and paths.cache to a disk that has some",
+    errno.EACCES: "give this user access, or set paths.runs and paths.cache to folders that it can write",
+    errno.EROFS: "set paths.runs and paths.cache to a disk that can be written",
+    errno.EMFILE: "raise the limit of open files: ulimit -n 65536",
+    errno.ENOENT: "check that the file exists and that every node sees it",
+}
+
+
+class View(Protocol):
+    """What a job shows on the terminal."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *args: Any) -> None: ...
+    def show(self, event: events.Event) -> None: ...
+
+
+V = TypeVar("V", bound=View)
+
+
+class Session(Generic[V]):
+    """One process's work in a run folder.
+
+    job         the command: "run", "train".
+    cfg         the job's configuration; it has `name` and `paths.runs`.
+    make_view   called once with the session; makes `view`.
+    resume      never | auto | must, as `RunFolder` takes it.
+    may_change  prefixes of settings that may differ when the job is resumed; None: all may.
+    rounds      for the `started` event; None: the job writes an event of its own when it is up.
+
+    folder, view, meters  the claimed folder, the view and the metrics of this process.
+    state, past           what earlier processes saved (None: nothing), and their events.
+    stack                 what is taken down at the end, in reverse order.
+
+    Raises `ConfigError` when the folder lies in Ray's copy of a working directory, and `RunError` when the folder is in
+    use, holds another run, or was begun with other settings.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        cfg: Any,
+        make_view: Callable[[Session[V]], V],
+        *,
+        resume: str,
+        may_change: tuple[str, ...] | None = None,
+        rounds: int | None = 0,
+    ) -> None:
+        runs = Path(cfg.paths.runs)
+        refuse_working_copy(runs)
+        self.job, self.cfg = job, cfg
+        self.folder = RunFolder(runs / (cfg.name or new_name(runs, job=job)), resume)
+        self.meters, self.stack = Meters(), ExitStack()
+        self._may_change, self._rounds = may_change, rounds
+        self._events: EventLog | None = None
+        self._view_is_open = False
+        self._lock = threading.RLock()  # a signal handler may write while its own thread does
+        self._phase, self._shown_at = "", time.monotonic()
+        self._over = threading.Event()
+        self._stopped: events.Stopped | None = None
+        self._ending = False
+        try:
+            self.state = self.folder.load_state() if self.folder.resuming else None
+            self._refuse_other_settings()
+            self.past = read_events(self.folder.events) if self.folder.events.exists() else []
+            self.view = make_view(self)
+        except BaseException:
+            self.folder.discard()
+            raise
+        # Until `begin` a refusal removes the folder, so that the name stays free; never that of an earlier process.
+        self._begun = not self.folder.is_new
+
+    # ------------------------------------------------------------------------------------------------- for the work
+
+    def show(self, event: events.Event) -> None:
+        """Write an event to events.jsonl, then show it and count it. Raises `OSError` when the disk is full."""
+        with self._lock:
+            assert self._events is not None, "events are shown while the session runs"
+            self._events.append(event)
+            self._shown_at = time.monotonic()
+            if isinstance(event, events.Phase):
+                self._phase = event.text
+        if self._view_is_open:
+            self.view.show(event)
+        self.meters.record(event)
+
+    def phase(self, text: str) -> None:
+        """Say what the job does now. While nothing else is shown, the view repeats it with the seconds that passed."""
+        self.show(events.Phase(text=text))
+
+    def begin(self) -> None:
+        """The job could start: from here on the folder and its name are kept, however the job ends."""
+        self._begun = True
+
+    def doing(self, text: str) -> None:
+        """Name the phase without showing it; "": silence is normal from here on, and nothing is repeated."""
+        self._phase = text
+
+    def save(self, **state: Any) -> None:
+        """Replace the state that a later process resumes from; the settings that must stay equal are added."""
+        settled = {} if self._may_change is None else {"config": self.settled}
+        self.folder.save_state({**settled, **state})
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """Settings by dotted key that must stay equal while the run lives."""
+        flat = flatten(dataclasses.asdict(self.cfg))
+        return {key: value for key, value in flat.items() if not key.startswith(self._may_change or ())}
+
+    def blocking(self, work: Callable[[], Any]) -> Any:
+        """Run `work` in a thread and wait for it: a signal ends the wait, and libraries can't replace our handlers."""
+        result: list[Any] = []
+        failure: list[BaseException] = []
+
+        def target() -> None:
+            try:
+                result.append(work())
+            except BaseException as error:  # raised again below, in the thread that waits
+                failure.append(error)
+
+        thread = threading.Thread(target=target, name=f"{self.job}-work", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.2)
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    # ---------------------------------------------------------------------------------------------------- the run
+
+    def run(self, work: Callable[[Session[V]], Any], sum_up: Callable[[Session[V], str], None]) -> int:
+        """Do the work and end. Returns 0 when it finished, 130 when it was interrupted.
+
+        sum_up  called after the `stopped` event with "finished" or "interrupted", before anything is taken down; it
+                writes the summary and prints the last lines.
+
+        Raises `RayTensorError` in every other case: our own errors as they are, all others as a `RunError` of one line
+        that says the fix and where the traceback is.
+        """
+        reason = "failed"
+        error: RayTensorError | None = None
+        with self.folder, _JobLog(self.folder.path / "job.log"), _Signals(self._on_signal):
+            try:
+                self._open()
+                work(self)
+                reason = "finished"
+            except (KeyboardInterrupt, SystemExit) as stop:
+                # During its start Ray answers SIGTERM with SystemExit.
+                reason = INTERRUPTED if isinstance(stop, KeyboardInterrupt) or stop.code == signal.SIGTERM else "failed"
+            except Exception as caught:  # the edge of the job: whatever it was becomes one line
+                log.error("the job failed\n%s", traceback.format_exc())
+                if self._stopped is None:  # else a consequence of the interruption
+                    error = self._error_of(caught)
+                reason = INTERRUPTED if error is None else " ".join(str(error).split())
+            finally:
+                self._ending = True
+                self._over.set()
+            self._record(reason)
+            try:
+                self._close_view(show=error is None)
+                if error is None:
+                    sum_up(self, reason)
+            except Exception as caught:  # as above
+                log.error("summing up failed\n%s", traceback.format_exc())
+                error = error or self._error_of(caught)
+            finally:
+                self._take_down()
+            if error is not None and not self._begun and self._is_refusal(error):
+                self.folder.discard()
+        if error is not None:
+            raise error
+        return 0 if reason == "finished" else 130
+
+    def _open(self) -> None:
+        self._events = EventLog(self.folder.events)
+        self.view.__enter__()
+        self._view_is_open = True
+        threading.Thread(target=self._repeat_phase, name="session-phase", daemon=True).start()
+        self.folder.write_config(self.cfg)
+        if self._rounds is not None:
+            seed = self.cfg.seed
+            self.show(events.Started(name=self.folder.name, rounds=self._rounds, seed=seed, version=__version__))
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread, at any point of the work: record the end at once, then unwind."""
+        if self._ending:
+            return  # once: a second Ctrl-C must not keep the first one from taking things down
+        if self._stopped is None:
+            os.write(2, b"stopping ...\n")
+            self._record(INTERRUPTED)
+        if not _is_importing(frame):
+            raise KeyboardInterrupt
+        # An exception inside of the import machinery may leave a module locked for ever: again, a little later.
+        timer = threading.Timer(0.1, lambda: None if self._ending else os.kill(os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
+    def _record(self, reason: str) -> None:
+        """Write the `stopped` event, once; a disk that is full can't keep it."""
+        with self._lock:
+            if self._stopped is None:
+                self._stopped = events.Stopped(reason=reason)
+                try:
+                    if self._events is not None:
+                        self._events.append(self._stopped)
+                except OSError:
+                    log.error("events.jsonl can't be written: %s", reason)
+
+    def _close_view(self, *, show: bool) -> None:
+        if self._view_is_open:
+            self._view_is_open = False
+            if show and self._stopped is not None:
+                self.view.show(self._stopped)
+            self.view.__exit__(None, None, None)
+
+    def _take_down(self) -> None:
+        try:
+            self.stack.close()
+        except Exception:  # the edge of the job: its outcome is recorded, and the rest must still be closed
+            log.error("taking down failed\n%s", traceback.format_exc())
+        if self._events is not None:
+            self._events.close()
+
+    def _error_of(self, caught: Exception) -> RayTensorError:
+        return caught if isinstance(caught, RayTensorError) else foreign(caught, self.folder.path / "job.log")
+
+    def _is_refusal(self, error: RayTensorError) -> bool:
+        """An error that needs no file of the folder: it neither hides a traceback nor points at a log in it."""
+        return not isinstance(error, Foreign) and str(self.folder.path) not in str(error)
+
+    def _repeat_phase(self) -> None:
+        said = 0
+        while not self._over.wait(0.5):
+            quiet_s = time.monotonic() - self._shown_at
+            due = QUIET_S[said] if said < len(QUIET_S) else 60.0 * (said - len(QUIET_S) + 1)
+            if quiet_s < QUIET_S[0]:
+                said = 0
+            elif quiet_s >= due and self._phase and self._view_is_open:
+                said += 1
+                self.view.show(events.Phase(text=f"{self._phase} ({quiet_s:.0f} s so far)"))
+
+    def _refuse_other_settings(self) -> None:
+        if self.state is None or self._may_change is None or "config" not in self.state:
+            return
+        # A setting that is newer than the folder had its default then; one that is gone no longer matters.
+        before = flatten(dataclasses.asdict(type(self.cfg)())) | self.state["config"]
+        differs = [
+            f"{key}={value!r} (was {before.get(key)!r})"
+            for key, value in self.settled.items()
+            if _as_json(value) != before.get(key)
+        ]
+        if differs:
+            raise RunError(
+                f"{self.folder.path} was begun with other settings: {', '.join(differs)}\n"
+                f"  fix: give the same settings again (config.yaml there has them), or take another name"
+            )
+
+
+class Foreign(RunError):
+    """An error that is not ours, in one line; the traceback is in job.log."""
+
+
+def foreign(error: BaseException, job_log: Path) -> Foreign:
+    """An exception that is not ours as one line: what happened, the fix, where the traceback is."""
+    if isinstance(error, OSError) and error.strerror:
+        what = error.strerror + (f": {error.filename}" if error.filename else "")
+    else:
+        what = cause_of(error)
+        if not re.match(r"[\w.]*(Error|Exception)\b", what):
+            what = f"{type(error).__name__}: {what}"
+    if isinstance(error, UnicodeDecodeError):
+        fix = "convert the file to UTF-8"
+    elif isinstance(error, MemoryError):
+        fix = "ask for less at a time, or use a machine with more memory"
+    else:
+        number = error.errno if isinstance(error, OSError) else None
+        fix = FIXES.get(number or 0, "the settings are not at fault; report the traceback")
+    return Foreign(f"{what}; fix: {fix} (traceback: {job_log})")
+
+
+def refuse_working_copy(runs: Path) -> None:
+    """Refuse a folder in Ray's copy of a working directory, which Ray deletes after the job. Raises `ConfigError`."""
+    if any(part.startswith("_ray_pkg_") for part in runs.absolute().parts):
+        raise ConfigError(
+            f"paths.runs={str(runs)!r}: lies in Ray's copy of the working directory, which is deleted after the job\n"
+            f"  fix: set paths.runs to a folder outside of it that every node sees, as paths.runs=/shared/runs"
+        )
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys; lists stay as they are, empty dictionaries are left out."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _as_json(value: Any) -> Any:
+    return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM call `on_signal` while the context lasts; a no-op outside of the main thread."""
+
+    def __init__(self, on_signal: Callable[[int, FrameType | None], None]) -> None:
+        self._on_signal = on_signal
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._on_signal)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class _JobLog(logging.FileHandler):
+    """Python's log lines of the whole process go to a file, made with the first line, and not into the view."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def __enter__(self) -> None:
+        logging.getLogger().addHandler(self)
+        logging.captureWarnings(True)
+
+    def __exit__(self, *_: object) -> None:
+        logging.captureWarnings(False)
+        logging.getLogger().removeHandler(self)
+        self.close()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A log that can't be written, as on a full disk, must not write to the terminal instead."""
