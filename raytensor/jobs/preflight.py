@@ -36,27 +36,32 @@ def resources(cfg: Cluster, needs: Callable[[Mapping[str, float]], Sequence[Need
 
     Raises `DemandError` when the cluster could never hold it.
     """
-    address = cluster.address_of(cfg)
-    found, where = cluster.local_resources(cfg), "a local Ray"
+    address, found, where = cluster.address_of(cfg), cluster.local_resources(cfg), "a local Ray"
     if address:
+        where = f"the cluster at {address}"
         try:
-            with patience(f"asking the cluster at {address}"):
-                cluster.connect(cfg)
-                asked = needs(found := dict(ray.cluster_resources()))
-                cluster.check(asked)
-            where = f"the cluster at {address}"
+            found = _resources_of(cfg, address)
         except ClusterError as error:
-            if isinstance(error, ValueError):  # a demand that it can't hold
-                raise
-            where = f"the cluster at {address}, which could not be asked ({cause_of(error)}); not counted"
-            return [f"resources per role, on {where}:", *cluster.bill(needs(found)).splitlines()]
-        finally:
-            cluster.disconnect()
-    else:
-        asked = needs(found)
-        cluster.check(asked, found)
+            lines = cluster.bill(needs(found)).splitlines()
+            return [f"resources per role, on {where}, which was not counted ({cause_of(error)}):", *lines]
+    asked = needs(found)
+    cluster.check(asked, found)
     counted = f"{found.get('CPU', 0.0):g} CPUs" + (f", {found['GPU']:g} GPUs" if found.get("GPU") else "")
     return [f"resources per role, on {where} with {counted}:", *cluster.bill(asked).splitlines()]
+
+
+def _resources_of(cfg: Cluster, address: str) -> dict[str, float]:
+    """What a cluster has. Raises `ClusterError` when it can't be asked."""
+    if ray.is_initialized():
+        raise ClusterError("this process is connected to a Ray already")
+    if address == "auto":  # whichever cluster Ray finds on this machine
+        raise ClusterError("set RAY_ADDRESS to the cluster that is meant; `ray job submit` does")
+    with patience(f"asking the cluster at {address}"):
+        try:
+            cluster.connect(cfg)
+            return dict(ray.cluster_resources())
+        finally:
+            cluster.disconnect()
 
 
 @contextmanager
