@@ -1,10 +1,9 @@
-"""Commands that speak to a chain: wallet, transfer, stake, register, subnets, metagraph, weights.
+"""The short commands; the table in `raytensor.cli` registers them. One module each: `NAME_main(argv) -> exit status`.
 
-    options   the options that commands share, and how their values are read
-    output    tables and JSON, errors and exit statuses
-    delegation, commitments   parts of stake and weights
-    sending   plan -> confirmation -> writer -> receipt
-    wallet, transfer, stake, register, subnets, metagraph, weights   one command each: `NAME_main(argv) -> exit status`
+    options      the options that commands share, and how their values are read
+    output       tables and JSON, errors and exit statuses
+    sending      plan -> confirmation -> chain writer -> receipt
+    delegation, commitments, consensus_chain, consensus_cluster   parts of stake, weights and consensus
 
-Each command is a user of the room's parts like any other program; nothing imports them but the `raytensor` command.
+No other room imports a command.
 """

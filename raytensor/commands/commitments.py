@@ -1,7 +1,7 @@
-"""`raytensor weights commitments` and `raytensor weights reveal`: weights behind a commitment, and opening them by hand.
+"""`raytensor weights commitments` and `raytensor weights reveal`: list committed weights, and reveal them by hand.
 
-In: a hotkey, the chain, journals. Out: what is pending, who can open it and when. A timelocked commit is opened by the
-chain; a hash commit only by whoever has its salt, which the journal that made it keeps.
+In: a hotkey, the chain, journals. Out: the pending commits, when each can be revealed, and by whom. The chain reveals a
+timelocked commit; a hash commit needs its salt, which only the journal that committed it holds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from raytensor.chain.writer import beacon
 from raytensor.chain.writer.commit_book import HASH, TIMELOCKED, Commit, CommitBook
 from raytensor.chain.writer.commit_rules import epoch_after, reveal_block
 from raytensor.chain.writer.journal import Journal
+from raytensor.chain.writer.writer import ChainWriter
 from raytensor.commands import options, output, sending
 from raytensor.errors import ChainRefused, ConfigError
 
@@ -27,9 +28,10 @@ PALLET = "SubtensorModule"
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A commit of a hotkey as the chain has it. reveals_block: the first block that can open it, None if it expired.
+    """A commit of a hotkey on the chain.
 
-    known: its salt (or, for a timelocked one, its row) is in a journal that was looked at.
+    reveals_block  the first block in which it can be revealed, None if it has expired.
+    known          its salt (or, if timelocked, its row) is in one of the given journals.
     """
 
     netuid: int
@@ -47,14 +49,14 @@ class Pending:
         if self.reveals_block is None:
             return "expired"
         if self.kind == TIMELOCKED:
-            return "the chain opens it"
-        return "its writer reveals it" if self.known else "salt unknown here"
+            return "the chain reveals it"
+        return "its writer reveals it" if self.known else "salt not in these journals"
 
 
 def read_pending(
     client: ChainClient, hotkey: str, views: dict[tuple[int, int], SubnetView], head: Head, known: set[str]
 ) -> list[Pending]:
-    """All commits that the chain has of a hotkey on some subnets, at one block."""
+    """All commits of a hotkey on the chain, on some subnets, at one block."""
     places = sorted(views)
     queues = [
         (place, epoch)
@@ -86,23 +88,23 @@ def read_pending(
 
 
 def expired_commits(client: ChainClient, hotkey: str, places: list[tuple[int, int]], head: Head) -> dict:
-    """(netuid, mecid) -> ((epoch, block), ...) of the hash commits that the chain has."""
+    """(netuid, mecid) -> [(epoch, block), ...] of the hotkey's hash commits on the chain."""
     reads = [(PALLET, "WeightCommits", [storage_index(*place), hotkey]) for place in places]
     found = client.query_many(reads, head.hash) if reads else []
     return {place: [(epoch, block) for _, epoch, block, *_ in commits or ()] for place, commits in zip(places, found)}
 
 
 def subnets_of(client: ChainClient, hotkey: str, netuids: list[int] | None, head: Head) -> list[int]:
-    """The subnets asked for, or those where the hotkey is registered. Raises ConfigError for one that is not there."""
-    there = [n for n, yes in client.query_map(PALLET, "NetworksAdded", (), head.hash).items() if yes and n]
-    if unknown := sorted(set(netuids or ()) - set(there)):
+    """The given subnets, or those where the hotkey is registered. Raises ConfigError for one that does not exist."""
+    existing = [n for n, yes in client.query_map(PALLET, "NetworksAdded", (), head.hash).items() if yes and n]
+    if unknown := sorted(set(netuids or ()) - set(existing)):
         raise ConfigError(
-            f"--netuid {unknown[0]}: there is no such subnet at block {head.number} (root takes no weights)"
+            f"--netuid {unknown[0]}: there is no such subnet at block {head.number} (root accepts no weights)"
         )
     if netuids:
         return sorted(set(netuids))
-    uids = client.query_many([(PALLET, "Uids", [netuid, hotkey]) for netuid in sorted(there)], head.hash)
-    return [netuid for netuid, uid in zip(sorted(there), uids) if uid is not None]
+    uids = client.query_many([(PALLET, "Uids", [netuid, hotkey]) for netuid in sorted(existing)], head.hash)
+    return [netuid for netuid, uid in zip(sorted(existing), uids) if uid is not None]
 
 
 def views_of(client: ChainClient, netuids: list[int], head: Head) -> dict[tuple[int, int], SubnetView]:
@@ -113,7 +115,7 @@ def views_of(client: ChainClient, netuids: list[int], head: Head) -> dict[tuple[
 
 
 def known_commits(files: list[Path], hotkey: str) -> list[Commit]:
-    """The pending commits of a hotkey in some journals."""
+    """The pending commits of a hotkey in some journals. Raises ConfigError for a file that does not exist."""
     found = []
     for file in files:
         if not file.expanduser().is_file():
@@ -127,7 +129,7 @@ def known_commits(files: list[Path], hotkey: str) -> list[Commit]:
 
 
 def show(args: argparse.Namespace) -> int:
-    """`raytensor weights commitments`."""
+    """`raytensor weights commitments`. Returns the exit status."""
     hotkey = options.account(args, args.hotkey, hotkey=True)
     with ChainClient(options.network(args), args.timeout) as client:
         head = client.head()
@@ -154,16 +156,16 @@ def show(args: argparse.Namespace) -> int:
 
 
 def reveal(args: argparse.Namespace) -> int:
-    """`raytensor weights reveal`: waits until the hash commits of this key's journal are revealed."""
+    """`raytensor weights reveal`: wait until the hash commits in this key's journal are revealed."""
     key = options.hotkey_ref(args)
     with ChainClient(options.network(args), args.timeout) as client:
         file = sending.journal_file(args, client, key.ss58)
         pending = [c for c in known_commits([file] if file.exists() else [], key.ss58) if c.kind == HASH]
         if not pending:
             raise ChainRefused(
-                f"no commit in {file} waits for its reveal",
+                f"{file} has no commit to reveal",
                 name="NothingToReveal",
-                action="fix: name the --state folder in which `raytensor weights set` committed",
+                action="fix: give the --state folder of the `raytensor weights set` that committed",
             )
         head = client.head()
         views = read_views(client, {(c.row.netuid, c.row.mecid) for c in pending}, head)
@@ -193,7 +195,7 @@ def reveal(args: argparse.Namespace) -> int:
             receipt = receipts.get(row["intent_id"])
             print(f"subnet {row['netuid']}, mechanism {row['mecid']}: ", end="")
             if receipt is None:
-                print(f"not yet: it can be revealed from about block {row['reveals_block']}; --wait longer")
+                print(f"not yet: it can be revealed from about block {row['reveals_block']}; raise --wait")
             elif receipt.fate.done:
                 print(f"revealed in block {receipt.block}")
             else:
@@ -201,11 +203,11 @@ def reveal(args: argparse.Namespace) -> int:
     return 0 if len(receipts) == len(rows) and all(r.fate.done for r in receipts.values()) else 1
 
 
-def _wait(writer, intent_ids: set[str], wait_s: float) -> dict:
-    """The last receipts of these intents that are final, after at most `wait_s`."""
+def _wait(writer: ChainWriter, intent_ids: set[str], wait_s: float) -> dict:
+    """The final receipts of these intents by id, after at most `wait_s`; an intent without one is left out."""
     cursor, ended, deadline = writer.receipts_since(0, limit=10**9)[0], {}, time.monotonic() + wait_s
     while len(ended) < len(intent_ids) and time.monotonic() < deadline:
         time.sleep(0.2)
-        cursor, told = writer.receipts_since(cursor)
-        ended |= {r.intent_id: r for r in told if r.intent_id in intent_ids and r.fate.final}
+        cursor, receipts = writer.receipts_since(cursor)
+        ended |= {r.intent_id: r for r in receipts if r.intent_id in intent_ids and r.fate.final}
     return ended

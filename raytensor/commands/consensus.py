@@ -1,38 +1,44 @@
-"""The `raytensor consensus` command: check vector files, and ask what the chain would pay if something changed.
+"""`raytensor consensus`: compute what a subnet pays, check conformance vectors, write a subnet's state to a file.
 
-In: the command line. Out: text for people or JSON on stdout, and an exit status (0 equal or done, 1 a difference).
-Knows nothing of chains and clusters: who wires the command passes functions that fetch a snapshot from an endpoint
-and that run an epoch on a cluster.
+In: the command line; a snapshot from a file or a chain. Out: text for people, or JSON; exit status 1 where a vector
+differs. An epoch runs in this process or, with consensus=ray, on a Ray cluster. Nothing is sent to the chain.
+
+    consensus           what-if: an epoch as the subnet is, and with changes
+    consensus check     recorded epochs against this implementation
+    consensus snapshot  a subnet of a running chain, for --from
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Callable, Sequence
 
+from raytensor import cluster, config
+from raytensor.commands import options, output
+from raytensor.commands.consensus_chain import fetch_snapshot
 from raytensor.consensus import EpochInput, EpochOutput, epoch
+from raytensor.consensus.snapshot import Snapshot, read_snapshot, write_snapshot
+from raytensor.consensus.vectors import check_file
+from raytensor.consensus.whatif import Comparison, compare
 from raytensor.errors import ConfigError
 
-Fetch = Callable[[int, str], "object"]
-Run = Callable[[EpochInput], EpochOutput]
-
-CHECK_HELP = """\
-Runs conformance vectors: recorded epochs whose results are the chain's own, to the last bit. Prints every field that
-differs and ends with status 1 if any does.
-
+CHECK = """\
+Runs conformance vectors: recorded epochs with the chain's own results. Prints each field that differs from them by one
+bit or more, and exits with status 1 if any does.
+"""
+CHECK_EXAMPLES = """\
   raytensor consensus check tests/consensus/vectors/*.json
   raytensor consensus check network.json --reference
 """
-
-WHATIF_HELP = """\
-Answers what the chain would pay if something were different: runs the epoch of a subnet as it is and with your
-changes, to the exact rao, and prints who gains and who loses. Nothing is sent anywhere.
-
-  raytensor consensus --netuid 1 --from metagraph.parquet set.kappa=0.6
-  raytensor consensus --netuid 1 --from metagraph.parquet set.stake.5F3s…=2500alpha set.yuma3=true
-  raytensor consensus --netuid 1 --endpoint ws://127.0.0.1:9944 set.weights.5F3s…=mine.json --epochs 10
+SNAPSHOT = """\
+Writes a subnet's consensus state as it is now to a Parquet file, for `raytensor consensus --from FILE`.
+"""
+SNAPSHOT_EXAMPLES = """\
+  raytensor consensus snapshot --netuid 2 --network ws://127.0.0.1:9944 subnet2.parquet
+"""
+WHATIF = """\
+Answers what a subnet pays if something is different: runs its epoch as it is and with your changes, to the exact rao,
+and prints who gains and who loses. Without a change it prints what the next epoch pays. Nothing is sent.
 
 Changes, any number of them, applied from left to right:
 
@@ -45,26 +51,67 @@ Changes, any number of them, applied from left to right:
   set.permit.WHO=true       the validator permit
   set.last_update.WHO=BLOCK the block of its last weights
 
-WHO is a hotkey, or uid:7. Without a change the command prints what the next epoch pays.
+WHO is a hotkey, or uid:7. The weights of a new validator count from the second epoch, because the first one grants its
+permit: use --epochs.
 
-`raytensor consensus snapshot --netuid N --endpoint URL FILE` writes a subnet of a running chain to such a file.
-`raytensor consensus check FILE…` runs recorded epochs instead (see `raytensor consensus check --help`).
-
-A new validator's weights count from the second epoch on, as the chain grants the permit in the first: use --epochs.
+other actions: `raytensor consensus check --help`, `raytensor consensus snapshot --help`
+"""
+WHATIF_EXAMPLES = """\
+  raytensor consensus --netuid 1 --network ws://127.0.0.1:9944
+  raytensor consensus --netuid 1 --from metagraph.parquet set.kappa=0.6
+  raytensor consensus --netuid 1 --from metagraph.parquet set.stake.5F3s…=2500alpha set.yuma3=true
+  raytensor consensus --netuid 1 --network finney set.weights.5F3s…=mine.json --epochs 10
 """
 
+Run = Callable[[EpochInput], EpochOutput]
 
-def check_main(argv: Sequence[str]) -> int:
-    """`raytensor consensus check FILE... [--reference]`. Returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="raytensor consensus check", description=CHECK_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+
+def consensus_main(argv: Sequence[str]) -> int:
+    """`raytensor consensus [check|snapshot] ...`. Returns the exit status."""
+    actions = {"check": (_check_parser, _check), "snapshot": (_snapshot_parser, _snapshot)}
+    if argv and argv[0] in actions:
+        parser, act = actions[argv[0]]
+        return output.run(f"consensus {argv[0]}", parser(), argv[1:], act)
+    return output.run("consensus", _whatif_parser(), argv, _whatif)
+
+
+def _check_parser() -> argparse.ArgumentParser:
+    parser = options.parser("consensus check", CHECK, CHECK_EXAMPLES)
     parser.add_argument("files", nargs="+", metavar="FILE", help="vector files (format: docs/consensus.md)")
-    parser.add_argument("--reference", action="store_true", help="run the plain integer reference, not the fast path")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    args = parser.parse_args(argv)
-    from raytensor.consensus.vectors import check_file
+    parser.add_argument(
+        "--reference", action="store_true", help="run the plain integer reference, not the fast kernels"
+    )
+    options.add_output(parser)
+    return parser
 
+
+def _snapshot_parser() -> argparse.ArgumentParser:
+    parser = options.parser("consensus snapshot", SNAPSHOT, SNAPSHOT_EXAMPLES)
+    parser.add_argument("--netuid", type=options.netuid, required=True, help="the subnet")
+    parser.add_argument("file", metavar="FILE", help="the file to write; an existing one is replaced")
+    options.add_network(parser)
+    options.add_output(parser)
+    return parser
+
+
+def _whatif_parser() -> argparse.ArgumentParser:
+    parser = options.parser("consensus", WHATIF, WHATIF_EXAMPLES)
+    parser.add_argument("changes", nargs="*", metavar="CHANGE", help="set.…=…, or consensus=ray")
+    parser.add_argument("--netuid", type=options.netuid, required=True, help="the subnet")
+    parser.add_argument("--from", dest="file", metavar="FILE", help="a snapshot file, instead of a chain")
+    parser.add_argument(
+        "--epochs", type=options.count, default=1, metavar="N", help="consecutive epochs to add up (default 1)"
+    )
+    parser.add_argument(
+        "--top", type=options.count, default=20, metavar="N", help="neurons to print, largest change first (default 20)"
+    )
+    parser.add_argument("--reference", action="store_true", help="compute with the plain integer reference")
+    options.add_network(parser)
+    options.add_output(parser)
+    return parser
+
+
+def _check(args: argparse.Namespace) -> int:
     implementation = "reference" if args.reference else "fast"
     results = {}
     for path in args.files:
@@ -76,93 +123,92 @@ def check_main(argv: Sequence[str]) -> int:
                 print(f"    {difference}")
     failed = sum(bool(result["differences"]) for result in results.values())
     if args.json:
-        print(json.dumps({"implementation": implementation, "files": results, "num_differing_files": failed}))
+        output.show_json({"implementation": implementation, "files": results, "num_differing_files": failed})
     else:
         total = sum(result["compared"] for result in results.values())
         print(f"{len(results) - failed} of {len(results)} files equal ({total} values, {implementation})")
     return 1 if failed else 0
 
 
-def whatif_main(argv: Sequence[str], *, fetch: Fetch | None = None, on_cluster: Run | None = None) -> int:
-    """`raytensor consensus --netuid N ... set.…=…`. Returns the exit status.
-
-    fetch(netuid, endpoint): a `Snapshot` from a chain. on_cluster: runs one epoch on a Ray cluster (`consensus=ray`).
-    """
-    parser = argparse.ArgumentParser(
-        prog="raytensor consensus", description=WHATIF_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--netuid", type=int, required=True, help="the subnet")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--from", dest="file", metavar="FILE", help="a snapshot file (Parquet, see docs/consensus.md)")
-    source.add_argument("--endpoint", metavar="URL", help="a chain to read the subnet from, ws://… or wss://…")
-    parser.add_argument("--epochs", type=int, default=1, metavar="N", help="consecutive epochs to add up (default 1)")
-    parser.add_argument("--top", type=int, default=20, metavar="N", help="neurons to print, largest change first")
-    parser.add_argument("--reference", action="store_true", help="compute with the plain integer reference")
-    parser.add_argument("--json", action="store_true", help="one JSON object with every neuron")
-    parser.add_argument("changes", nargs="*", metavar="CHANGE", help="set.…=…, or consensus=ray")
-    args = parser.parse_args(argv)
-    if args.epochs < 1:
-        raise ConfigError(f"--epochs {args.epochs}: at least 1")
-    from raytensor.consensus.snapshot import read_snapshot
-    from raytensor.consensus.whatif import compare
-
-    changes = [change for change in args.changes if not change.startswith("consensus=")]
-    run = _runner([change for change in args.changes if change.startswith("consensus=")], args.reference, on_cluster)
-    if args.file:
-        snapshot = read_snapshot(args.file)
-    elif fetch is None:
-        raise ConfigError("--endpoint: no chain client is wired in here; export a snapshot and use --from")
+def _snapshot(args: argparse.Namespace) -> None:
+    snapshot = fetch_snapshot(args.netuid, options.network(args), timeout_s=args.timeout)
+    write_snapshot(snapshot, args.file)
+    found = {"file": args.file, "netuid": args.netuid, "num_neurons": snapshot.inputs.n, "source": snapshot.source}
+    if args.json:
+        output.show_json(found)
     else:
-        snapshot = fetch(args.netuid, args.endpoint)
+        print(f"{args.file}: subnet {args.netuid}, {snapshot.inputs.n} neurons, {snapshot.source}")
+
+
+def _whatif(args: argparse.Namespace) -> None:
+    changes = [change for change in args.changes if not change.startswith("consensus=")]
+    run = _runner([change for change in args.changes if change.startswith("consensus=")], args.reference)
+    if args.file is not None and args.network:
+        raise ConfigError("--from and --network: give one of the two")
+    if args.file is not None:
+        snapshot = read_snapshot(args.file)
+    else:
+        snapshot = fetch_snapshot(args.netuid, options.network(args), timeout_s=args.timeout)
     if snapshot.netuid != args.netuid:
         raise ConfigError(f"--netuid {args.netuid}: the snapshot is of subnet {snapshot.netuid}")
     comparison = compare(snapshot, changes, run, args.epochs)
-    print(_as_json(comparison, args) if args.json else _as_text(comparison, changes, args))
-    return 0
+    if args.json:
+        output.show_json(_as_json(comparison, args.epochs))
+    else:
+        print(_as_text(comparison, changes, args))
 
 
-def _runner(choices: list[str], reference: bool, on_cluster: Run | None) -> Run:
+def _runner(choices: list[str], reference: bool) -> Run:
     if choices[1:] or choices not in ([], ["consensus=ray"], ["consensus=local"]):
-        raise ConfigError(f"{' '.join(choices)}: choose consensus=local or consensus=ray")
+        raise ConfigError(f"{' '.join(choices)}: give consensus=local or consensus=ray")
     if choices == ["consensus=ray"]:
-        if on_cluster is None:
-            raise ConfigError("consensus=ray: no cluster is wired in here; leave it out to compute on this machine")
-        return on_cluster
+        return _on_cluster
     return lambda inputs: epoch(inputs, implementation="reference" if reference else "fast")
 
 
-def _as_json(comparison, args: argparse.Namespace) -> str:
-    snapshot = comparison.snapshot
-    return json.dumps(
-        {
-            "netuid": snapshot.netuid,
-            "mecid": snapshot.mecid,
-            "block": snapshot.inputs.block,
-            "num_epochs": args.epochs,
-            "paid_before_rao": sum(comparison.paid_before),
-            "paid_after_rao": sum(comparison.paid_after),
-            "neurons": comparison.rows(),
-        }
-    )
+def _on_cluster(inputs: EpochInput) -> EpochOutput:
+    import ray  # takes seconds, and only consensus=ray needs it
+
+    from raytensor.commands.consensus_cluster import epoch_on_cluster  # imports ray
+
+    if not ray.is_initialized():
+        cluster.connect(config.Cluster())
+    return epoch_on_cluster(inputs)
 
 
-def _as_text(comparison, changes: list[str], args: argparse.Namespace) -> str:
+def _as_json(comparison: Comparison, num_epochs: int) -> dict:
+    snapshot: Snapshot = comparison.snapshot
+    return {
+        "netuid": snapshot.netuid,
+        "mecid": snapshot.mecid,
+        "block": snapshot.inputs.block,
+        "num_epochs": num_epochs,
+        "paid_before_rao": sum(comparison.paid_before),
+        "paid_after_rao": sum(comparison.paid_after),
+        "neurons": comparison.rows(),
+    }
+
+
+def _as_text(comparison: Comparison, changes: list[str], args: argparse.Namespace) -> str:
     snapshot, rows = comparison.snapshot, comparison.rows()
     gain = sum(row["change_rao"] > 0 for row in rows)
     lose = sum(row["change_rao"] < 0 for row in rows)
     period = "the next epoch" if args.epochs == 1 else f"the next {args.epochs} epochs"
     lines = [f"subnet {snapshot.netuid} at block {snapshot.inputs.block}, {period}, {snapshot.inputs.n} neurons"]
-    lines.append(f"with {' '.join(changes)}: {gain} gain, {lose} lose" if changes else "as it stands")
+    lines.append(f"with {' '.join(changes)}: {gain} gain, {lose} lose" if changes else "without changes")
     if not changes:
         rows = sorted(rows, key=lambda row: (-row["before_rao"], row["uid"]))
-    lines.append(f"{'uid':>6}  {'hotkey':<48}  {'before (alpha)':>18}  {'after (alpha)':>18}  {'change':>18}")
-    for row in rows[: args.top]:
-        amounts = (_alpha(row["before_rao"]), _alpha(row["after_rao"]), _alpha(row["change_rao"], sign=True))
-        lines.append(f"{row['uid']:>6}  {row['hotkey']:<48}  " + "  ".join(f"{amount:>18}" for amount in amounts))
+    amounts = ("before_rao", "after_rao", "change_rao")
+    cells = [
+        (row["uid"], row["hotkey"], *(_alpha(row[name], sign=name == "change_rao") for name in amounts))
+        for row in rows[: args.top]
+    ]
+    headers = ("uid", "hotkey", "before (alpha)", "after (alpha)", "change")
+    lines.append(output.table(headers, cells, left=(1,)))
     if len(rows) > args.top:
         lines.append(f"{len(rows) - args.top} more; --top {len(rows)} shows all")
-    total = _alpha(sum(comparison.paid_before)), _alpha(sum(comparison.paid_after))
-    lines.append(f"paid in all: {total[0]} before, {total[1]} after")
+    before, after = _alpha(sum(comparison.paid_before)), _alpha(sum(comparison.paid_after))
+    lines.append(f"total paid: {before} before, {after} after")
     return "\n".join(lines)
 
 
@@ -170,11 +216,3 @@ def _alpha(rao: int, *, sign: bool = False) -> str:
     """Exact decimal alpha of an amount of rao."""
     mark = "-" if rao < 0 else "+" if sign and rao > 0 else ""
     return f"{mark}{abs(rao) // 10**9}.{abs(rao) % 10**9:09d}"
-
-
-def main(argv: Sequence[str] | None = None, *, fetch: Fetch | None = None, on_cluster: Run | None = None) -> int:
-    """`raytensor consensus ...`: `check`, or a what-if."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    if args[:1] == ["check"]:
-        return check_main(args[1:])
-    return whatif_main(args, fetch=fetch, on_cluster=on_cluster)

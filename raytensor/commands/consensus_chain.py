@@ -1,15 +1,12 @@
-"""What the chain would pay, asked of a running chain: a subnet's consensus state read from an endpoint.
+"""A subnet's consensus state, read from a running chain at one block.
 
-In: a netuid and an endpoint. Out: a `Snapshot` that `raytensor consensus` computes with; the whole command, wired to the
-chain and to Ray. Waits for: the chain's answers, 20 s each.
-The stake weights are those of the chain's own runtime API (SubnetInfoRuntimeApi.get_subnet_state), which gives whole
-rao: a fraction of a rao per neuron is lost. The emission is what has piled up since the last epoch, so the answer is
-"if the epoch ran now".
+In: a netuid and endpoints. Out: a `Snapshot`, which `raytensor consensus` computes with. Waits for: the chain's answers.
+Stake weights are those of the runtime API SubnetInfoRuntimeApi.get_subnet_state, which returns whole rao: up to one rao
+per neuron is lost. The emission is the amount pending since the last epoch, so the result is "if the epoch ran now".
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,12 +14,11 @@ import numpy as np
 from raytensor.chain.reads.metagraph import PALLET
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.codec import account_address, decode_compact
-from raytensor.commands import consensus as consensus_cli
-from raytensor.config import Cluster
-from raytensor.consensus import NO_COMMIT, EpochInput, EpochOutput, Rows, stake_weight
-from raytensor.consensus.snapshot import Snapshot, write_snapshot
+from raytensor.consensus import NO_COMMIT, EpochInput, Rows, stake_weight
+from raytensor.consensus.snapshot import Snapshot
 from raytensor.errors import ChainError
 
+# key here -> storage item per subnet
 _PER_SUBNET = {
     "tempo": "Tempo",
     "factor_milli": "ActivityCutoffFactorMilli",
@@ -43,11 +39,18 @@ _PER_SUBNET = {
     "pending_validator": "PendingValidatorEmission",
     "pending_root": "PendingRootAlphaDivs",
 }
+# keys that are fields of `EpochInput` with the same value
+_SAME_NAME = ("kappa", "bonds_penalty", "bonds_moving_average", "alpha_sigmoid_steepness")
+_SAME_NAME += ("yuma3", "liquid_alpha", "commit_reveal", "last_mechanism_step_block")
 
 
-def fetch_snapshot(netuid: int, endpoint: str, *, timeout_s: float = 20.0) -> Snapshot:
-    """The state of a subnet's first mechanism at the best block. Raises ChainError when there is no such subnet."""
-    with ChainClient(endpoint, timeout_s) as client:
+def fetch_snapshot(netuid: int, endpoints: Sequence[str] | str, *, timeout_s: float = 20.0) -> Snapshot:
+    """The state of a subnet's first mechanism at the best block.
+
+    timeout_s: limit for each answer of the node. Raises ChainError if there is no such subnet, ChainUnavailable if no
+    endpoint answers.
+    """
+    with ChainClient(endpoints, timeout_s) as client:
         head = client.head()
         state = _SubnetState(
             client.runtime_call("SubnetInfoRuntimeApi_get_subnet_state", netuid.to_bytes(2, "little"), head.hash)
@@ -66,6 +69,10 @@ def fetch_snapshot(netuid: int, endpoint: str, *, timeout_s: float = 20.0) -> Sn
             Rows.from_lists([[pair for pair in found.get(uid, ()) if pair[0] < n] for uid in range(n)])
             for found in rows
         )
+        commits = None
+        if subnet["commit_reveal"]:
+            commits = _commit_blocks(client, netuid, subnet, state.hotkeys, head.hash)
+        owner = subnet["owner_hotkey"]
         inputs = EpochInput(
             block=head.number,
             tempo=subnet["tempo"],
@@ -75,7 +82,7 @@ def fetch_snapshot(netuid: int, endpoint: str, *, timeout_s: float = 20.0) -> Sn
             stake=stake,
             stake_frac=stake_frac,
             stake_threshold=threshold,
-            owner_uid=state.hotkeys.index(subnet["owner_hotkey"]) if subnet["owner_hotkey"] in state.hotkeys else None,
+            owner_uid=state.hotkeys.index(owner) if owner in state.hotkeys else None,
             validator_permit=state.validator_permit,
             weights=weights,
             bonds=bonds,
@@ -83,65 +90,16 @@ def fetch_snapshot(netuid: int, endpoint: str, *, timeout_s: float = 20.0) -> Sn
             emission=subnet["pending_server"] + subnet["pending_validator"] + subnet["pending_root"],
             alpha_low=subnet["alpha_values"][0],
             alpha_high=subnet["alpha_values"][1],
-            commit_block=_commit_blocks(client, netuid, subnet, state.hotkeys, head.hash)
-            if subnet["commit_reveal"]
-            else None,
-            **{
-                key: subnet[key]
-                for key in (
-                    "kappa",
-                    "bonds_penalty",
-                    "bonds_moving_average",
-                    "alpha_sigmoid_steepness",
-                    "yuma3",
-                    "liquid_alpha",
-                    "commit_reveal",
-                    "last_mechanism_step_block",
-                )
-            },
+            commit_block=commits,
+            **{key: subnet[key] for key in _SAME_NAME},
         )
         return Snapshot(
             netuid, 0, tuple(state.hotkeys), tuple(state.coldkeys), inputs, f"{client.endpoint} at block {head.number}"
         )
 
 
-def main(argv: Sequence[str]) -> int:
-    """`raytensor consensus ...` with a chain to read from and a cluster to compute on. Returns the exit status."""
-    if argv[:1] == ["snapshot"]:
-        return snapshot_main(argv[1:])
-    return consensus_cli.main(argv, fetch=fetch_snapshot, on_cluster=_on_cluster)
-
-
-def snapshot_main(argv: Sequence[str]) -> int:
-    """`raytensor consensus snapshot`: a subnet's state in a file, for `--from`. Returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="raytensor consensus snapshot",
-        description="Writes a subnet's consensus state as it is now to a Parquet file, for `raytensor consensus --from FILE`.",
-        epilog="example: raytensor consensus snapshot --netuid 2 --endpoint ws://127.0.0.1:9944 subnet2.parquet",
-    )
-    parser.add_argument("--netuid", type=int, required=True, help="the subnet")
-    parser.add_argument("--endpoint", metavar="URL", required=True, help="a chain to read from, ws://… or wss://…")
-    parser.add_argument("file", metavar="FILE", help="the file to write; one that is there is replaced")
-    args = parser.parse_args(argv)
-    snapshot = fetch_snapshot(args.netuid, args.endpoint)
-    write_snapshot(snapshot, args.file)
-    print(f"{args.file}: subnet {args.netuid}, {snapshot.inputs.n} neurons, {snapshot.source}")
-    return 0
-
-
-def _on_cluster(inputs: EpochInput) -> EpochOutput:
-    import ray
-
-    from raytensor import cluster
-    from raytensor.commands.consensus_cluster import epoch_on_cluster
-
-    if not ray.is_initialized():
-        cluster.connect(Cluster())
-    return epoch_on_cluster(inputs)
-
-
 def _commit_blocks(client: ChainClient, netuid: int, subnet: dict, hotkeys: list[str], block_hash: str) -> np.ndarray:
-    """Earliest block of a live weight commit of each uid: hash commits that have not expired, and timelocked ones."""
+    """Block of each uid's earliest live weight commit: unexpired hash commits and timelocked ones. uint64 [n]."""
     earliest: dict[str, int] = {}
     for account, commits in client.query_map(PALLET, "WeightCommits", [netuid], block_hash).items():
         live = [block for _, epoch, block, _ in commits if epoch + subnet["reveal_period"] >= subnet["epoch_index"]]
@@ -163,7 +121,7 @@ class _SubnetState:
             return
         self._compact()  # netuid
         self.hotkeys, self.coldkeys = self._accounts(), self._accounts()
-        self._bools()  # active: follows from last_update
+        self._bools()  # active: computed from last_update
         self.validator_permit = self._bools()
         self._numbers()  # pruning_score
         self.last_update = self._numbers()

@@ -1,9 +1,9 @@
-"""An epoch split over a Ray cluster: each actor holds some of the miners, the driver adds up what they find.
+"""An epoch split over a Ray cluster: each actor computes some of the miners, the driver adds up the results.
 
 In: `EpochInput` on the driver, a connected Ray. Out: `EpochOutput`, the same bits as on one machine. For networks whose
-matrices are too much for one machine's cores; a small one is quicker at home. Between the three phases only vectors
-over validators and columns over miners travel. An actor that dies ends the epoch with an error: epochs have no side
-effects, so the caller may simply ask again.
+matrices need more cores than one machine has; a small network is faster on one machine. Between the three phases only
+vectors over validators and columns over miners are sent. An actor that dies fails the epoch; an epoch has no side
+effects, so the caller can run it again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from raytensor.errors import ClusterError, ConfigError
 
 
 class ShardActor:
-    """Holds one shard and runs its phases. Plain: `ray.remote` is applied where it is used."""
+    """One shard and its phases. A plain class: `epoch_on_cluster` applies `ray.remote`."""
 
     def __init__(self, shard: Any) -> None:
         self.shard = writable(shard)
@@ -32,12 +32,12 @@ class ShardActor:
 
 
 def writable(value: Any) -> Any:
-    """A copy with arrays of its own. Ray hands out read-only ones, for which every kernel would be compiled again."""
+    """A copy whose arrays are writable. Ray returns read-only ones, for which each kernel would be compiled again."""
     if isinstance(value, np.ndarray):
         return value if value.flags.writeable else value.copy()
     if isinstance(value, tuple):
         return tuple(writable(item) for item in value)
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{field.name: writable(getattr(value, field.name)) for field in fields(value)})
     return value
 
@@ -45,10 +45,11 @@ def writable(value: Any) -> Any:
 def epoch_on_cluster(
     inputs: EpochInput, *, num_actors: int | None = None, cpus_per_actor: float = 1.0, timeout_s: float = 600.0
 ) -> EpochOutput:
-    """One epoch on `num_actors` actors (default: one for each free CPU), each with a part of the miners.
+    """One epoch on `num_actors` actors (default: one per free CPU), each with a part of the miners.
 
-    timeout_s: for each phase. ClusterError says which phase was waited for. Liquid alpha over rows that don't ascend
-    needs whole rows (see `kernels.sparse`) and is computed by the driver alone.
+    timeout_s: limit for each phase. Raises ClusterError with the phase if it takes longer or an actor dies, and
+    ConfigError for `num_actors` below 1. Liquid alpha over rows that are not ascending needs whole rows (see
+    `kernels.sparse`): the driver computes it alone.
     """
     if num_actors is None:
         num_actors = max(1, int(ray.available_resources().get("CPU", 1.0) / cpus_per_actor))
@@ -78,4 +79,4 @@ def epoch_on_cluster(
         return plan.run(actors, mapper)
     finally:
         for handle in actors:
-            ray.kill(handle)
+            ray.kill(handle)  # pyright: ignore[reportArgumentType]  # ray declares a proxy, kill a handle

@@ -1,12 +1,13 @@
-"""`raytensor stake take` and `raytensor stake children`: what a delegate keeps, and whom its stake stands for.
+"""`raytensor stake take` and `raytensor stake children`: a delegate's take, and its child hotkeys.
 
-In: a hotkey, a share or children. Out: what the chain has now, or the order that changes it. Shares are exact: a take is
-u16 (65535 = 100 %), a child's share is u64. Changes are limited by the chain in number and in time.
+In: a hotkey, a share or children. Out: the chain's present value, or the order that changes it. Shares are exact: a take
+is a u16 (65535 is 100 %), a child's share a u64. The chain limits how often both change.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from fractions import Fraction
 
 from raytensor.chain.calls import DecreaseTake, IncreaseTake, SetChildren
@@ -16,25 +17,43 @@ from raytensor.errors import ChainRefused, ConfigError
 
 PALLET = "SubtensorModule"
 U16, U64 = 2**16 - 1, 2**64 - 1
+TAKE_EXAMPLES = """\
+  raytensor stake take --hotkey 5F...                           show it
+  raytensor stake take 9% -w alice -H validator --dry-run
+"""
+CHILDREN_EXAMPLES = """\
+  raytensor stake children --netuid 2 --hotkey 5F...            show them
+  raytensor stake children --netuid 2 -w alice -H validator 5G...=0.25 5H...=0.5
+  raytensor stake children --netuid 2 -w alice -H validator --none
+"""
 
 
 def add_parsers(actions: argparse._SubParsersAction) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """The parsers of the two actions."""
-    takes = options.subparser(actions, "take", "show or change the share of others' rewards that a hotkey keeps")
-    takes.add_argument("share", metavar="SHARE", nargs="?", type=options.share, help="as 9%% or 0.09; none: show it")
-    childs = options.subparser(
-        actions, "children", "show or set the hotkeys for which shares of a hotkey's stake stand"
+    takes = options.subparser(
+        actions, "take", "show or change the share of nominators' rewards that a hotkey keeps", TAKE_EXAMPLES
     )
-    childs.add_argument("children", metavar="HOTKEY=SHARE", nargs="*", help="all of them, at most 5; none: show them")
-    childs.add_argument("--netuid", type=options.netuid, required=True)
-    childs.add_argument("--none", action="store_true", help="set no children")
+    takes.add_argument(
+        "share", metavar="SHARE", nargs="?", type=options.share, help="as 9%% or 0.09 (default: show it)"
+    )
+    childs = options.subparser(
+        actions,
+        "children",
+        "show or set the child hotkeys, to which a hotkey delegates shares of its stake",
+        CHILDREN_EXAMPLES,
+    )
+    text = "the complete list, at most 5 (default: show the present ones)"
+    childs.add_argument("children", metavar="HOTKEY=SHARE", nargs="*", help=text)
+    childs.add_argument("--netuid", type=options.netuid, required=True, help="the subnet")
+    childs.add_argument("--none", action="store_true", help="remove all children")
     for one in (takes, childs):
-        one.add_argument("--hotkey", metavar="NAME|ADDRESS", help="the hotkey (default: the wallet's)")
+        options.add_hotkey(one)
         options.add_sending(one)
     return takes, childs
 
 
 def take(args: argparse.Namespace) -> int:
+    """`raytensor stake take`. Returns the exit status."""
     hotkey = options.account(args, args.hotkey, hotkey=True)
     with ChainClient(options.network(args), args.timeout) as client:
         names = ("Delegates", "MinDelegateTake", "MaxDelegateTake")
@@ -53,7 +72,8 @@ def take(args: argparse.Namespace) -> int:
             return status
         if asked == now or not least <= asked <= most:
             name = "DelegateTakeTooHigh" if asked > most else "DelegateTakeTooLow"
-            message = f"a take of {asked / U16:.4%}: it is {now / U16:.4%}, and {least / U16:.2%} to {most / U16:.2%} is allowed"
+            allowed = f"{least / U16:.2%} to {most / U16:.2%} is allowed"
+            message = f"the take can't be changed to {asked / U16:.4%}: it is {now / U16:.4%}, and {allowed}"
             raise ChainRefused(message, name=name, action="fix: choose another share")
         kind = IncreaseTake if asked > now else DecreaseTake
         intent = kind(signer=key.ss58, intent_id=sending.order_id(args), hotkey=hotkey, take=asked)
@@ -62,6 +82,7 @@ def take(args: argparse.Namespace) -> int:
 
 
 def children(args: argparse.Namespace) -> int:
+    """`raytensor stake children`. Returns the exit status."""
     hotkey = options.account(args, args.hotkey, hotkey=True)
     if args.none and args.children:
         raise ConfigError("--none and children: give one of the two")
@@ -72,7 +93,7 @@ def children(args: argparse.Namespace) -> int:
             return _show(args, hotkey, now, pending, from_block)
         key, asked = options.coldkey_ref(args), tuple(_child(args, text) for text in args.children)
         if sum(share for share, _ in asked) > U64 or len({child for _, child in asked}) != len(asked):
-            raise ConfigError("shares of the children add up to at most 1, and each child is named once")
+            raise ConfigError("the shares of the children must add up to at most 1, and each child must be named once")
         if (status := sending.resume(args, client, key, hotkey=hotkey, netuid=args.netuid, children=asked)) is not None:
             return status
         intent = SetChildren(
@@ -83,7 +104,7 @@ def children(args: argparse.Namespace) -> int:
             "hotkey": hotkey,
             "children_now": _text(now),
             "children_then": _text(asked),
-            "from": "the first epoch after the chain's cooldown (PendingChildKeyCooldown)",
+            "from": "the first epoch after the cooldown (PendingChildKeyCooldown)",
         }
         return sending.send(
             args, client, intent, key, f"set {len(asked)} children of {hotkey}, subnet {args.netuid}", effect
@@ -106,12 +127,9 @@ def _show(args: argparse.Namespace, hotkey: str, now: tuple, pending: tuple, fro
 
 def _child(args: argparse.Namespace, text: str) -> tuple[int, str]:
     name, equals, share = text.partition("=")
-    try:
-        part = Fraction(share)
-    except (ValueError, ZeroDivisionError):
-        part = Fraction(-1)
+    part = Fraction(share) if re.fullmatch(r"[01]?\.?\d{1,20}", share, re.ASCII) else Fraction(0)
     if not equals or not 0 < part <= 1:
-        raise ConfigError(f"{text!r}: write HOTKEY=SHARE, a share over 0 and at most 1, as 0.25")
+        raise ConfigError(f"{text!r}: give HOTKEY=SHARE, a share above 0 and of at most 1, as 0.25")
     return int(part * U64), options.account(args, name, hotkey=True)
 
 

@@ -24,15 +24,15 @@ SORTS = {
     "updated": "last_update",
 }
 ABOUT = """\
-Shows the neurons of a subnet, all read at one block. Incentive, dividends and emission are those of the last epoch;
-stake, weights and the block of the last weights are live. Updated: blocks since the last weights.
+Lists the neurons of a subnet, all read at one block. Incentive, dividends and emission are those of the last epoch;
+stake, weights and the block of the last weights are current. Updated: blocks since the last weights.
 """
 EXAMPLES = """\
   raytensor metagraph 1
   raytensor metagraph 1 --sort incentive --top 10
   raytensor metagraph 1 --out metagraph.parquet      every column and all weights
-  raytensor metagraph 1 --follow history             a file for each epoch, until Ctrl-C
-  raytensor metagraph 1 --history history            what such a folder holds
+  raytensor metagraph 1 --follow history             one file per epoch, until Ctrl-C
+  raytensor metagraph 1 --history history            list the epochs in such a folder
   raytensor metagraph 1 --json | jq '.neurons[] | select(.validator_permit)'
 """
 
@@ -40,28 +40,23 @@ EXAMPLES = """\
 def metagraph_main(argv: Sequence[str]) -> int:
     """`raytensor metagraph NETUID`. Returns the exit status."""
     parser = options.parser("metagraph", ABOUT, EXAMPLES)
-    parser.add_argument("netuid", metavar="NETUID", type=options.netuid)
-    parser.add_argument(
-        "--mechanism", type=options.netuid, default=0, metavar="N", help="incentive mechanism (default 0)"
-    )
-    parser.add_argument(
-        "--sort", choices=SORTS, default="uid", help="uid upwards, anything else downwards (default uid)"
-    )
-    parser.add_argument("--top", type=int, metavar="N", help="only the first N")
+    parser.add_argument("netuid", metavar="NETUID", type=options.netuid, help="the subnet")
+    parser.add_argument("--mechanism", type=options.mecid, default=0, metavar="N", help="its mechanism (default 0)")
+    text = "uid in ascending order, any other in descending order (default uid)"
+    parser.add_argument("--sort", choices=SORTS, default="uid", help=text)
+    parser.add_argument("--top", type=options.count, metavar="N", help="only the first N")
     parser.add_argument("--out", metavar="FILE.parquet", help="write a Parquet file, print no table")
-    parser.add_argument(
-        "--follow", metavar="FOLDER", help="write a Parquet file for each epoch, until Ctrl-C or --epochs"
-    )
-    parser.add_argument("--epochs", type=int, metavar="N", help="with --follow: end after N files")
-    parser.add_argument("--history", metavar="FOLDER", help="show the epochs that --follow has written; asks no chain")
+    text = "write a Parquet file for each epoch, until Ctrl-C or --epochs"
+    parser.add_argument("--follow", metavar="FOLDER", help=text)
+    parser.add_argument("--epochs", type=options.count, metavar="N", help="with --follow: end after N files")
+    text = "list the epochs that --follow has written; reads no chain"
+    parser.add_argument("--history", metavar="FOLDER", help=text)
     options.add_output(parser)
     options.add_network(parser)
     return output.run("metagraph", parser, argv, _metagraph)
 
 
 def _metagraph(args: argparse.Namespace) -> None:
-    if args.top is not None and args.top < 1:
-        raise ConfigError(f"--top {args.top}: at least 1")
     if args.history is not None:
         return _show_history(args)
     if args.follow is not None:
@@ -78,7 +73,7 @@ def _metagraph(args: argparse.Namespace) -> None:
         "block_hash": graph.block_hash,
         "tempo": graph.tempo,
         "last_epoch_block": graph.last_epoch_block,
-        "next_epoch_block": graph.next_epoch_block,
+        "next_epoch_block": graph.next_epoch_block if graph.netuid else None,  # the root subnet has no epochs
         "alpha_price_rao": graph.alpha_price_rao,
         "num_neurons": len(graph.hotkeys),
     }
@@ -91,7 +86,7 @@ def _metagraph(args: argparse.Namespace) -> None:
         return
     print(
         f"subnet {graph.netuid} at block {graph.block}: {len(graph.hotkeys)} neurons, next epoch in "
-        f"{graph.next_epoch_block - graph.block} blocks"
+        f"{output.blocks_until(head['next_epoch_block'], graph.block)} blocks"
     )
     if args.out is not None:
         print(f"written to {args.out}")
@@ -156,12 +151,10 @@ def _show_history(args: argparse.Namespace) -> None:
 
 
 def _follow(args: argparse.Namespace) -> None:
-    """Write a file per epoch until Ctrl-C or `--epochs`. A chain that does not answer is reported once and asked again."""
-    if args.epochs is not None and args.epochs < 1:
-        raise ConfigError(f"--epochs {args.epochs}: at least 1")
+    """Write a file per epoch until Ctrl-C or `--epochs`. A chain that does not answer is reported once and read again."""
     folder = Path(args.follow).expanduser()
     where = folder_of(folder, args.netuid, args.mechanism)
-    print(f"a file for each epoch of subnet {args.netuid} in {where}; Ctrl-C ends")
+    print(f"writing a file per epoch of subnet {args.netuid} to {where}; Ctrl-C stops")
     follower = Follower(options.network(args), [args.netuid], Reads(mecid=args.mechanism), timeout_s=args.timeout)
     follower.start()
     newest, count, reported, started = -1, 0, "", time.monotonic()

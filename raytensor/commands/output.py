@@ -1,7 +1,8 @@
-"""What the chain's commands print, and the status they end with.
+"""What the short commands print, and the status that they end with.
 
-In: a command's function, rows, amounts. Out: text for people, or one JSON object on standard output whose keys stay as
-they are; errors as name, message and what to do, on standard error (with --json: {"error": ...} on standard output).
+In: a command's function, rows, amounts. Out: text for people, or one JSON object on standard output whose keys are
+stable. An error is one line on standard error and, where there is one, a second line with what to do (with --json:
+{"error": {"name", "message", "action"}} on standard output).
 Exit status: 0 done, 1 failed, 2 a mistake in the command line, 130 stopped. Knows nothing of chains.
 """
 
@@ -13,36 +14,46 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from raytensor.errors import ChainRefused, ConfigError, RayTensorError
+from raytensor.errors import ChainRefused, ConfigError, RayTensorError, WireError
 
 RAO = 10**9
 
 
 def run(command: str, parser: argparse.ArgumentParser, argv: Sequence[str], act: Callable[..., int | None]) -> int:
-    """Parses, acts, prints what went wrong. `act` gets the arguments and returns a status (None: 0)."""
+    """Parse the arguments and call `act` with them; it returns an exit status (None: 0). Errors are printed."""
     try:
         args = parser.parse_args(list(argv))
-    except SystemExit as end:  # argparse has printed its help or its complaint
+    except SystemExit as end:  # argparse has printed its help or an error
         return end.code if isinstance(end.code, int) else 2
     try:
         return act(args) or 0
     except RayTensorError as error:
-        fail(command, args.json, error)
-        return 2 if isinstance(error, ConfigError) else 1
+        print_error(command, error, as_json=args.json)
+        return exit_status(error)
     except KeyboardInterrupt:
-        print(f"raytensor {command}: stopped; what was sent is in the journal", file=sys.stderr)
+        print(f"raytensor {command}: stopped; extrinsics that were sent are in the journal", file=sys.stderr)
         return 130
 
 
-def fail(command: str, as_json: bool, error: RayTensorError) -> None:
-    """Prints an error: its name, its message, what to do."""
-    name = (error.name if isinstance(error, ChainRefused) else "") or type(error).__name__
-    action = error.action if isinstance(error, ChainRefused) else ""
+def exit_status(error: RayTensorError) -> int:
+    """2 for a mistake in the command line or the configuration, else 1."""
+    return 2 if isinstance(error, ConfigError) else 1
+
+
+def print_error(command: str, error: RayTensorError, *, as_json: bool = False) -> None:
+    """Print an error: "raytensor COMMAND: message", with the name of a chain error, and a line with what to do."""
+    name, action = "", ""
+    if isinstance(error, ChainRefused):
+        name, action = error.name, error.action
+    elif isinstance(error, WireError) and error.fix:
+        action = f"fix: {error.fix}"
+    message = str(error)
     if as_json:
-        show_json({"error": {"name": name, "message": str(error), "action": action or None}})
+        found = {"name": name or type(error).__name__, "message": message, "action": action or None}
+        show_json({"error": found})
         return
-    print(f"raytensor {command}: {name}: {error}", file=sys.stderr)
-    if action and action not in str(error):
+    print(f"raytensor {command}: {message}" + (f" ({name})" if name not in message else ""), file=sys.stderr)
+    if action and action not in message:
         print(f"  {action}", file=sys.stderr)
 
 
@@ -58,7 +69,7 @@ def tao(rao: int) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[int] = (0,)) -> str:
-    """Columns as wide as they must be; those in `left` are flush left, the others flush right."""
+    """Aligned columns as text; those in `left` are flush left, the others flush right."""
     cells = [[str(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(len(row[place]) for row in cells) for place in range(len(headers))]
     lines = [
@@ -68,6 +79,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequen
     return "\n".join(lines)
 
 
+def blocks_until(block: int | None, head: int) -> str:
+    """Blocks from the head to a later block, "-" where there is none."""
+    return "-" if block is None or block < head else str(block - head)
+
+
 def short(address: str) -> str:
-    """An address for a table: its ends."""
+    """The first and last six letters of an address, for a table."""
     return f"{address[:6]}…{address[-6:]}" if len(address) > 16 else address

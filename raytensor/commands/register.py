@@ -1,4 +1,4 @@
-"""`raytensor register`: register a hotkey on a subnet, at a price that can't surprise."""
+"""`raytensor register`: register a hotkey on a subnet, at no more than a given price."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from raytensor.commands import options, output, sending
 from raytensor.errors import ChainRefused
 
 PALLET = "SubtensorModule"
-ROOM = 1.05  # over today's price, for registrations that come in between (each makes it 1.26 times dearer)
+MARGIN = 1.05  # above the current price; each registration raises the price by a factor of 1.26
 ABOUT = """\
-Registers a hotkey on a subnet. The coldkey pays the subnet's registration price (burn), which rises with every
-registration and falls with time; it is gone even if the hotkey is pruned later. The price is capped: by --max-burn, or
-at 5 % over what it is now.
+Registers a hotkey on a subnet. The coldkey pays the subnet's registration price (burn), which rises with each
+registration and falls with time. The price is not paid back, even if the hotkey is pruned later. It is limited by
+--max-burn, or to 5 % above the current price.
 """
 EXAMPLES = """\
   raytensor register --netuid 2 -w alice -H miner1 --dry-run
@@ -28,9 +28,9 @@ EXAMPLES = """\
 def register_main(argv: Sequence[str]) -> int:
     """`raytensor register --netuid N`. Returns the exit status."""
     parser = options.parser("register", ABOUT, EXAMPLES)
-    parser.add_argument("--netuid", type=options.netuid, required=True)
-    parser.add_argument("--hotkey", metavar="NAME|ADDRESS", help="the hotkey (default: the wallet's)")
-    parser.add_argument("--max-burn", type=options.tao, metavar="TAO", help="the most to pay")
+    parser.add_argument("--netuid", type=options.netuid, required=True, help="the subnet; 0 is root")
+    options.add_hotkey(parser)
+    parser.add_argument("--max-burn", type=options.tao, metavar="TAO", help="the highest price to pay (default: +5 %%)")
     options.add_output(parser)
     options.add_sending(parser)
     options.add_network(parser)
@@ -47,7 +47,7 @@ def _register(args: argparse.Namespace) -> int:
             return status
         uid = client.query(PALLET, "Uids", [args.netuid, hotkey])
         if uid is not None:
-            message = f"{hotkey} is registered on subnet {args.netuid} already, as uid {uid}"
+            message = f"{hotkey} is already registered on subnet {args.netuid}, as uid {uid}"
             raise ChainRefused(
                 message, name="HotKeyAlreadyRegisteredInSubNet", action="give up: there is nothing to do"
             )
@@ -56,7 +56,7 @@ def _register(args: argparse.Namespace) -> int:
             intent = RootRegister(signer=signer, intent_id=intent_id, hotkey=hotkey)
             return sending.send(args, client, intent, key, f"register {hotkey} on the root network", effect)
         burn = burn_price(client, args.netuid)
-        most = args.max_burn if args.max_burn is not None else round(burn * ROOM)
+        most = args.max_burn if args.max_burn is not None else round(burn * MARGIN)
         effect |= {"price_rao": burn, "price_at_most_rao": most}
         intent = RegisterLimit(signer=signer, intent_id=intent_id, netuid=args.netuid, hotkey=hotkey, limit_price=most)
         if burn > most:
@@ -64,7 +64,9 @@ def _register(args: argparse.Namespace) -> int:
                 f"registering on subnet {args.netuid} costs {output.tao(burn)} TAO, over --max-burn {output.tao(most)}"
             )
             raise ChainRefused(
-                message, name="RegistrationPriceLimitExceeded", action="wait: until it falls, or pay more"
+                message,
+                name="RegistrationPriceLimitExceeded",
+                action="wait: until the price falls, or raise --max-burn",
             )
         sending.afford(client, intent)
         what = f"register {hotkey} on subnet {args.netuid} for {output.tao(burn)} TAO"

@@ -6,11 +6,11 @@ status 0 or 1.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from raytensor.arguments import Parser, integer
 from raytensor.errors import ConfigError
 from raytensor.validators.evidence_log import Replay, replay
 from raytensor.validators.segments import log_of
@@ -18,7 +18,7 @@ from raytensor.validators.segments import log_of
 DESCRIPTION = """Reduces the rounds of an evidence log again, with the mechanism and the settings that the log names, and
 compares the weights with those that were made then, over all segments of the log. Equal means equal to the bit. The
 exit status is 1 when they differ; the first difference is told."""
-EXAMPLES = """examples:
+EXAMPLES = """\
   raytensor replay runs/demo/evidence                    every log of a run
   raytensor replay validator/netuid2/5F.../evidence.jsonl --until 40
   raytensor replay runs/demo/evidence --json             one object a log, weights included
@@ -30,14 +30,9 @@ OTHERS = ("events.jsonl", "audit.jsonl")  # what else lies in a job's folder
 
 def replay_main(argv: Sequence[str]) -> int:
     """`raytensor replay ...`: returns the exit status."""
-    parser = argparse.ArgumentParser(
-        "raytensor replay",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("raytensor replay", description=DESCRIPTION, examples=EXAMPLES)
     parser.add_argument("log", type=Path, help="an evidence log, or a folder in which logs (*.jsonl) are looked for")
-    parser.add_argument("--until", type=int, metavar="ROUND", help="stop after this round")
+    parser.add_argument("--until", type=integer(0), metavar="ROUND", help="stop after this round")
     parser.add_argument("--json", action="store_true", help="print one JSON object a log instead of text")
     args = parser.parse_args(argv)
     logs = (

@@ -1,9 +1,9 @@
-"""From an intent to its receipt, for a person: fee and effect, confirmation, the writer, what became of it.
+"""From an intent to its receipt, for a command: fee and effect, confirmation, the chain writer, the outcome.
 
-In: an intent, the reference of its key, the effect in words and numbers. Out: the exit status, after the receipt was
-printed. Money moves only with --yes or a yes typed at a terminal; where standard input is none, nobody is asked.
-The journal of each (chain, signer) lies in the state folder: an order whose fate is not known yet keeps the next one
-back, so that a second try never pays twice. One command per journal at a time. The key is opened after the yes.
+In: an intent, the reference of its key, the effect in words and numbers. Out: the exit status; the receipt is printed.
+Nothing is sent without --yes or a yes typed at a terminal, and the key is opened after that.
+The state folder holds one journal per (chain, signer), used by one command at a time. While the fate of an order is
+unknown, the next order is refused, so that a second attempt never pays twice.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from raytensor.commands.output import show_json, tao
 from raytensor.errors import ChainRefused, ConfigError, FateUnknown
 from raytensor.types import Fate, Receipt
 
-# A person at the keyboard (or --yes) is the permission; a policy file limits even that.
+# The user's confirmation is the permission; a policy file limits it further.
 PERMISSIVE = Policy(transfers=True, unstaking=True, proxies=True)
 
 
 def order_id(args: argparse.Namespace) -> str:
-    """The intent's id: --id, or one of its own."""
+    """The intent's id: --id, or a random one."""
     if args.id is None:
         return uuid.uuid4().hex
     if not re.fullmatch(r"[\w.:-]{1,100}", args.id, re.ASCII):
-        raise ConfigError(f"--id {args.id!r}: 1 to 100 letters, digits and .:-_")
+        raise ConfigError(f"--id {args.id!r}: give 1 to 100 letters, digits and .:-_")
     return args.id
 
 
 def send(args: argparse.Namespace, client: ChainClient, intent: Intent, key: KeyRef, what: str, effect: dict) -> int:
-    """Shows the plan; with --dry-run that is all. Else confirms, sends, waits and prints the receipt.
+    """Print the plan; unless --dry-run, ask for confirmation, send, wait and print the receipt.
 
-    what: the order in one line; effect: more of it, by stable names (amounts end in _rao and are shown in TAO).
+    what: the order in one line. effect: its effect by stable names; amounts end in _rao and are printed in TAO.
     """
     plan = _plan(client, intent, what, effect)
     if not args.json:
@@ -61,13 +61,13 @@ def send(args: argparse.Namespace, client: ChainClient, intent: Intent, key: Key
         return 0
     if intent.moves:
         confirm(args, "Send it?")
-    return _tell(args, plan, deliver(args, client, intent, key))
+    return _print_outcome(args, plan, submit(args, client, intent, key))
 
 
 def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: Any) -> int | None:
-    """Where --id names an order that was carried out or may have been: its receipt is printed, and the status returned.
+    """Finish the earlier order that --id names: print its receipt, return the exit status. None if there is none.
 
-    given: fields of the order as the command line has them. Raises ConfigError if the known order has others.
+    given: the fields of the order on the command line. Raises ConfigError if they differ from the earlier order's.
     """
     file = journal_file(args, client, key.ss58)
     if args.id is None or args.dry_run or not file.exists():
@@ -80,13 +80,13 @@ def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: 
     if known is None:
         return None
     if any(getattr(known, name, None) != value for name, value in given.items()):
-        raise ConfigError(f"--id {args.id} is the name of another order ({known.name}): choose a new one")
+        raise ConfigError(f"--id {args.id} is the id of another order ({known.name}): choose a new one")
     if receipt is not None and receipt.fate.final and not receipt.fate.done:
-        return None  # it had no effect: it may be tried anew
-    return _tell(args, None, deliver(args, client, known, key))
+        return None  # it had no effect, so it is sent again
+    return _print_outcome(args, None, submit(args, client, known, key))
 
 
-def _tell(args: argparse.Namespace, plan: dict | None, receipt: Receipt) -> int:
+def _print_outcome(args: argparse.Namespace, plan: dict | None, receipt: Receipt) -> int:
     if args.json:
         show_json({"plan": plan, "receipt": {**dataclasses.asdict(receipt), "fate": receipt.fate.value}})
     else:
@@ -95,7 +95,7 @@ def _tell(args: argparse.Namespace, plan: dict | None, receipt: Receipt) -> int:
 
 
 def afford(client: ChainClient, intent: Intent) -> None:
-    """Raises ChainRefused if the signer's balance does not cover what the intent spends, its fee and the deposit."""
+    """Raise ChainRefused if the signer's balance does not cover the spent amount, the fee and the existential deposit."""
     need = (spend(client, intent) or 0) + fee(client, intent)
     free = client.balance(intent.signer)
     deposit = client.constant("Balances", "ExistentialDeposit")
@@ -105,18 +105,18 @@ def afford(client: ChainClient, intent: Intent) -> None:
 
 
 def confirm(args: argparse.Namespace, question: str) -> None:
-    """Returns if the answer is yes. Raises ConfigError where nobody can be asked, ChainRefused for a no."""
+    """Return if the user confirms. Raises ConfigError without a terminal, ChainRefused for another answer than yes."""
     if args.yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigError("standard input is no terminal, so nobody can be asked: add --yes to send, or --dry-run")
+        raise ConfigError("standard input is no terminal: add --yes to send without a question, or --dry-run")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise ChainRefused("nothing was sent: the answer was no", name="NotConfirmed")
+        raise ChainRefused("nothing was sent: the order was not confirmed", name="NotConfirmed")
 
 
-def deliver(args: argparse.Namespace, client: ChainClient, intent: Intent, key: KeyRef) -> Receipt:
-    """The receipt of the intent, after at most --wait seconds."""
+def submit(args: argparse.Namespace, client: ChainClient, intent: Intent, key: KeyRef) -> Receipt:
+    """Send the intent through the chain writer. Returns its receipt, after at most --wait seconds."""
     file = journal_file(args, client, intent.signer)
     with writer(args, file, intent.signer, key) as one:
         _check_journal(file, intent)
@@ -125,10 +125,10 @@ def deliver(args: argparse.Namespace, client: ChainClient, intent: Intent, key: 
 
 @contextlib.contextmanager
 def writer(args: argparse.Namespace, file: Path, signer: str, key: KeyRef) -> Iterator[ChainWriter]:
-    """The writer of one key on this program's journal."""
+    """A chain writer for one key, on its journal in the state folder."""
     path = args.policy or os.environ.get(POLICY_ENV)
     policy = read_policy(path) if path else PERMISSIVE
-    with _alone(file):
+    with _locked(file):
         made = ChainWriter(
             network(args),
             {signer: key},
@@ -153,25 +153,19 @@ def journal_file(args: argparse.Namespace, client: ChainClient, signer: str) -> 
 
 def show_receipt(receipt: Receipt) -> None:
     if receipt.fate.done or receipt.fate is Fate.COMMITTED:
-        did = {Fate.COMMITTED: "committed", Fate.REVEALED: "revealed"}.get(receipt.fate, "done")
-        print(f"{did} in block {receipt.block}, fee {tao(receipt.fee_rao)} TAO")
+        word = {Fate.COMMITTED: "committed", Fate.REVEALED: "revealed"}.get(receipt.fate, "done")
+        print(f"{word} in block {receipt.block}, fee {tao(receipt.fee_rao)} TAO")
         print(f"extrinsic {receipt.extrinsic_hash}")
         if receipt.fate is Fate.COMMITTED:
-            print(
-                f"the weights count once they are revealed, about block {receipt.until}: see raytensor weights commitments"
-            )
+            print(f"the weights take effect when they are revealed, at about block {receipt.until}")
+            print("`raytensor weights commitments` lists pending commits")
         return
-    words = {
-        Fate.FAILED: "failed",
-        Fate.NOT_SENT: "not sent",
-        Fate.UNKNOWN: "sent, and no block has it yet",
-        Fate.HELD: "held",
-    }
-    print(f"{words[receipt.fate]}: {receipt.error}", file=sys.stderr)
+    words = {Fate.NOT_SENT: "not sent", Fate.UNKNOWN: "sent, but not in a block yet"}
+    print(f"{words.get(receipt.fate, receipt.fate.value)}: {receipt.error}", file=sys.stderr)
     if receipt.action:
         print(f"  {receipt.action}", file=sys.stderr)
     if receipt.fate is Fate.UNKNOWN:
-        print(f"  to look again: the same command with --id {receipt.intent_id}", file=sys.stderr)
+        print(f"  run the same command with --id {receipt.intent_id} to look again", file=sys.stderr)
 
 
 def _plan(client: ChainClient, intent: Intent, what: str, effect: dict) -> dict[str, Any]:
@@ -197,28 +191,30 @@ def _show_plan(plan: dict[str, Any]) -> None:
 
 
 def _check_journal(file: Path, intent: Intent) -> None:
-    """Nothing new is sent while the fate of something earlier is open, unless it is this very order."""
+    """Raise FateUnknown while the fate of another earlier extrinsic is unknown."""
     journal = Journal(file)
     try:
         for extrinsic in journal.open_extrinsics():
             if intent.intent_id not in extrinsic.intent_ids:
                 raise FateUnknown(
-                    f"an earlier order of {extrinsic.signer} has no known fate yet (extrinsic {extrinsic.hash}, valid "
-                    f"until block {extrinsic.death}): run this again after that block"
+                    f"the fate of an earlier order of {extrinsic.signer} is unknown (extrinsic {extrinsic.hash}, valid "
+                    f"until block {extrinsic.death}): run this command again after that block"
                 )
     finally:
         journal.close()
 
 
 @contextlib.contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Holds a journal for this process."""
+def _locked(file: Path) -> Iterator[None]:
+    """Lock a journal for this process. Raises ChainRefused if another one has it."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(f"{file}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ChainRefused(
-                f"another command is sending for this key ({file})", name="KeyInUse", action="wait: until it is done"
+                f"another command is sending for this key ({file})",
+                name="KeyInUse",
+                action="wait: until that command has ended",
             ) from error
         yield

@@ -31,8 +31,8 @@ _FIELDS = {
     "pending_epoch_block": "PendingEpochAt",
 }
 ABOUT = """\
-Lists the subnets with what a newcomer wants to know: how full they are, what registering costs, what alpha costs,
-whether weights are committed and revealed, when the next epoch is. `raytensor metagraph` shows one subnet's neurons.
+Lists the subnets: registered neurons, price of a registration, price of alpha, whether weights are committed and
+revealed, blocks until the next epoch. `raytensor metagraph` lists the neurons of one subnet.
 """
 EXAMPLES = """\
   raytensor subnets
@@ -44,7 +44,7 @@ EXAMPLES = """\
 def subnets_main(argv: Sequence[str]) -> int:
     """`raytensor subnets [NETUID ...]`. Returns the exit status."""
     parser = options.parser("subnets", ABOUT, EXAMPLES)
-    parser.add_argument("netuids", metavar="NETUID", type=options.netuid, nargs="*", help="only these")
+    parser.add_argument("netuids", metavar="NETUID", type=options.netuid, nargs="*", help="only these subnets")
     options.add_output(parser)
     options.add_network(parser)
     return output.run("subnets", parser, argv, _subnets)
@@ -63,8 +63,9 @@ def _subnets(args: argparse.Namespace) -> None:
         rows = []
         for netuid in netuids:
             row = {"netuid": netuid, **{key: next(values) for key in fields}, "alpha_price_rao": price.get(netuid, 0)}
-            last, pending = row.get("last_epoch_block") or 0, row.pop("pending_epoch_block", 0) or 0
-            row["next_epoch_block"] = next_epoch(last, row["tempo"], pending)
+            last, pending = row.get("last_epoch_block"), row.pop("pending_epoch_block", 0) or 0
+            has_epochs = netuid != 0 and last is not None  # the root subnet has no epochs
+            row["next_epoch_block"] = next_epoch(last, row["tempo"], pending) if has_epochs else None
             rows.append(row)
     if args.json:
         output.show_json({"block": head.number, "subnets": rows})
@@ -74,7 +75,7 @@ def _subnets(args: argparse.Namespace) -> None:
             r["netuid"],
             f"{r['neurons']}/{r['max_neurons']}",
             r["tempo"],
-            r["next_epoch_block"] - head.number,
+            output.blocks_until(r["next_epoch_block"], head.number),
             output.tao(r["alpha_price_rao"]),
             output.tao(r["burn_rao"]),
             "yes" if r["commit_reveal"] else "no",
@@ -84,15 +85,5 @@ def _subnets(args: argparse.Namespace) -> None:
         for r in rows
     ]
     print(f"block {head.number}")
-    headers = (
-        "netuid",
-        "neurons",
-        "tempo",
-        "epoch in",
-        "alpha, TAO",
-        "register, TAO",
-        "commit-reveal",
-        "started",
-        "owner",
-    )
-    print(output.table(headers, cells, left=(8,)))
+    headers = ("netuid", "neurons", "tempo", "epoch in", "alpha, TAO", "register, TAO", "commit-reveal", "started")
+    print(output.table((*headers, "owner"), cells, left=(8,)))

@@ -10,13 +10,14 @@ from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import options, output, sending
 
 ABOUT = """\
-Sends TAO from a wallet's coldkey. The sender's account stays alive: the existential deposit of 500 rao can't be sent.
+Sends TAO from a wallet's coldkey. The existential deposit of 500 rao stays in the sender's account and can't be sent.
 
-Amounts are exact decimals of TAO; 1 TAO is 10^9 rao. A transfer can't be taken back: try it with --dry-run first.
+Amounts are exact decimals of TAO; 1 TAO is 10^9 rao. A transfer can't be undone: try it with --dry-run first.
 """
 EXAMPLES = """\
-  raytensor transfer 5F... 1.25 -w alice --dry-run     what it would cost and leave; sends nothing
+  raytensor transfer 5F... 1.25 -w alice --dry-run     shows the fee and the balances; sends nothing
   raytensor transfer 5F... 1.25 -w alice               asks, then sends
+  raytensor transfer bob 1.25 -w alice                 to the coldkey of the wallet bob
   raytensor transfer 5F... 1.25 --yes --id invoice-7   for scripts: run twice, it is paid once
   raytensor transfer 5F... 1 -w //Alice -n local --yes on a development chain
 """
@@ -25,7 +26,7 @@ EXAMPLES = """\
 def transfer_main(argv: Sequence[str]) -> int:
     """`raytensor transfer DEST AMOUNT`. Returns the exit status."""
     parser = options.parser("transfer", ABOUT, EXAMPLES)
-    parser.add_argument("dest", metavar="DEST", help="address (ss58) that gets the TAO")
+    parser.add_argument("dest", metavar="DEST", help="the receiver: an ss58 address, WALLET or WALLET/HOTKEY")
     parser.add_argument("amount", metavar="AMOUNT", type=options.tao, help="TAO, at most nine decimals")
     options.add_output(parser)
     options.add_sending(parser)

@@ -1,8 +1,8 @@
-"""`raytensor wallet`: make, list, show, restore keys; balance; sign and verify.
+"""`raytensor wallet`: create, list, show and restore keys; balance; sign and verify.
 
-In: the command line. Out: key files of Bittensor's format, text or JSON, an exit status. A secret is printed once only:
-the phrase of a new key, on a terminal; where there is no terminal it goes to a file of its own (--phrase-file). Phrases
-and passwords are read from files or from a terminal without echo, never from the command line.
+In: the command line. Out: key files in Bittensor's format, text or JSON, an exit status. The phrase of a new key is the
+only secret that is printed, once and on a terminal only; without a terminal it is written to --phrase-file. Phrases and
+passwords are read from files or from a terminal without echo, never from the command line.
 """
 
 from __future__ import annotations
@@ -34,18 +34,17 @@ from raytensor.commands import options, output
 from raytensor.errors import ConfigError, WalletError
 
 ABOUT = """\
-Bittensor wallets: key files as bittensor and btcli have them, under ~/.bittensor/wallets/<wallet>/.
+Manages Bittensor wallets: the key files of bittensor and btcli, under ~/.bittensor/wallets/<wallet>/.
 
 A wallet has one coldkey, which owns the funds, and hotkeys, which mine and validate. Keep the coldkey off the machines
 that mine and validate: they need the hotkey only.
 """
 EXAMPLES = """\
   raytensor wallet create -w alice               a coldkey (asks for a password) and the hotkey "default"
-  raytensor wallet create -w alice -H miner2 --hotkey-only
   raytensor wallet list
   raytensor wallet balance -w alice --network test
-  raytensor wallet sign -w alice "a message"     with the hotkey; --coldkey for the coldkey
-  raytensor wallet verify "a message" --ss58 5F... --signature 0x...
+
+`raytensor wallet ACTION --help` has examples of each action.
 """
 
 
@@ -58,80 +57,77 @@ def _parser() -> argparse.ArgumentParser:
     parser = options.parser("wallet", ABOUT, EXAMPLES)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
 
-    create = options.subparser(
-        actions, "create", "make new keys", "  raytensor wallet create -w w1 --password-file pw --phrase-file phrase\n"
+    def action(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
+        return options.subparser(
+            actions, name, text, "".join(f"  raytensor wallet {name} {one}".rstrip() + "\n" for one in examples)
+        )
+
+    create = action(
+        "create", "create new keys", "-w w1 --password-file pw --phrase-file phrase", "-w w1 -H miner2 --hotkey-only"
     )
-    regen = options.subparser(
-        actions,
+    regen = action(
         "regen",
         "restore a key from its phrase or seed, or a coldkey's public file from its address",
-        "  raytensor wallet regen -w w1                       asks for the phrase, without showing it\n"
-        "  raytensor wallet regen -w w1 --key hotkey --phrase-file phrase\n"
-        "  raytensor wallet regen -w w1 --ss58 5F...          coldkeypub.txt only: to watch, not to sign\n",
+        "-w w1                       asks for the phrase, without echo",
+        "-w w1 --key hotkey --phrase-file phrase",
+        "-w w1 --ss58 5F...          coldkeypub.txt only: can read balances, can't sign",
     )
     for one in (create, regen):
         one.add_argument("--no-password", action="store_true", help="do not encrypt the coldkey")
-        one.add_argument("--encrypt-hotkey", action="store_true", help="encrypt the hotkey too (usually it is plain)")
-        one.add_argument(
-            "--overwrite", action="store_true", help="replace key files that exist: what they hold is lost"
-        )
+        one.add_argument("--encrypt-hotkey", action="store_true", help="encrypt the hotkey too (default: plain)")
+        one.add_argument("--overwrite", action="store_true", help="replace existing key files; the old keys are lost")
     which = create.add_mutually_exclusive_group()
-    which.add_argument("--hotkey-only", action="store_true", help="make no coldkey")
-    which.add_argument("--coldkey-only", action="store_true", help="make no hotkey")
-    create.add_argument("--words", type=int, choices=(12, 15, 18, 21, 24), default=12, help="length of the phrases")
+    which.add_argument("--hotkey-only", action="store_true", help="create no coldkey")
+    which.add_argument("--coldkey-only", action="store_true", help="create no hotkey")
     create.add_argument(
-        "--phrase-file", metavar="FILE", help="write the new phrases there (mode 600), do not show them"
+        "--words", type=int, choices=(12, 15, 18, 21, 24), default=12, help="words of a phrase (default 12)"
     )
-    regen.add_argument("--key", choices=("coldkey", "hotkey"), default="coldkey")
+    text = "write the new phrases to this file (mode 600) instead of showing them"
+    create.add_argument("--phrase-file", metavar="FILE", help=text)
+    regen.add_argument("--key", choices=("coldkey", "hotkey"), default="coldkey", help="(default coldkey)")
     regen.add_argument("--phrase-file", metavar="FILE", help="file whose first line is the phrase or the 0x seed")
-    regen.add_argument("--ss58", metavar="ADDRESS", help="write the coldkey's public file only")
+    regen.add_argument("--ss58", metavar=options.ACCOUNT, help="write the coldkey's public file only")
 
-    listing = options.subparser(actions, "list", "list wallets and hotkeys with their addresses")
-    show = options.subparser(actions, "show", "show a wallet's addresses and how its files are kept; no secrets")
-    balance = options.subparser(
-        actions,
-        "balance",
-        "show free TAO and stake of a coldkey",
-        "  raytensor wallet balance -w alice\n  raytensor wallet balance --ss58 5F... --json\n",
+    listing = action("list", "list wallets and hotkeys with their addresses", "", "--wallet.path /mnt/keys --json")
+    show = action("show", "show a wallet's addresses, encryption and file modes; no secrets", "-w alice")
+    balance = action(
+        "balance", "show the free TAO and the stake of a coldkey", "-w alice --network test", "--ss58 5F... --json"
     )
-    balance.add_argument("--ss58", metavar="ADDRESS", help="of this address, not of the wallet")
-    sign = options.subparser(actions, "sign", "sign a message (its UTF-8 bytes) with the hotkey or coldkey")
-    sign.add_argument("message")
-    sign.add_argument("--coldkey", action="store_true", help="with the coldkey")
-    verify = options.subparser(actions, "verify", "verify a signature; status 0 if it is good, 1 if not")
-    verify.add_argument("message")
-    verify.add_argument("--ss58", required=True, metavar="ADDRESS", help="who is said to have signed")
-    verify.add_argument("--signature", required=True, metavar="HEX")
+    balance.add_argument("--ss58", metavar=options.ACCOUNT, help="the account (default: the wallet's coldkey)")
+    sign = action("sign", "sign a message (its UTF-8 bytes)", '-w alice "a message"', '-w alice --coldkey "a message"')
+    sign.add_argument("message", help="the text to sign")
+    sign.add_argument("--coldkey", action="store_true", help="sign with the coldkey (default: with the hotkey)")
+    verify = action(
+        "verify",
+        "verify a signature; exit status 0 if it is valid, 1 if not",
+        '"a message" --ss58 5F... --signature 0x...',
+    )
+    verify.add_argument("message", help="the text that was signed")
+    verify.add_argument("--ss58", required=True, metavar=options.ACCOUNT, help="the signer")
+    verify.add_argument("--signature", required=True, metavar="HEX", help="64 bytes in hexadecimal digits")
 
     options.add_network(balance)
-    for one, act in (
-        (create, _create),
-        (regen, _regen),
-        (listing, _list),
-        (show, _show),
-        (balance, _balance),
-        (sign, _sign),
-        (verify, _verify),
-    ):
+    acts = {create: _create, regen: _regen, listing: _list, show: _show, balance: _balance}
+    for one, act in {**acts, sign: _sign, verify: _verify}.items():
         options.add_wallet(one)
         options.add_output(one)
         one.set_defaults(act=act)
     return parser
 
 
-# Making and restoring keys
+# Creating and restoring keys
 
 
 def _create(args: argparse.Namespace) -> None:
     refs = []
     if not args.hotkey_only:
-        refs.append(("coldkey", _real(options.coldkey_ref(args))))
+        refs.append(("coldkey", _wallet_key(options.coldkey_ref(args))))
     if not args.coldkey_only:
-        refs.append(("hotkey", _real(options.hotkey_ref(args))))
+        refs.append(("hotkey", _wallet_key(options.hotkey_ref(args))))
     shown = sys.stdout.isatty() and not args.json
     if args.phrase_file is None and not shown:
-        raise ConfigError("a new phrase is shown on a terminal only, and this is none: give --phrase-file FILE")
-    _refuse_existing(args, [ref for _, ref in refs])
+        raise ConfigError("standard output is no terminal, so the new phrase can't be shown: give --phrase-file FILE")
+    _refuse_existing(args, [ref.file for _, ref in refs])
     passwords = {kind: _new_password(args, kind) for kind, _ in refs}
     phrases = {kind: new_phrase(args.words) for kind, _ in refs}
     if args.phrase_file is not None:
@@ -147,27 +143,26 @@ def _create(args: argparse.Namespace) -> None:
     for kind, facts in made.items():
         print(f"{kind:<8} {facts['ss58']}  {facts['file']}{'' if facts['encrypted'] else '  (not encrypted)'}")
     if args.phrase_file is None:
-        print("\nWrite these phrases down and keep them where nobody finds them. They are not shown again:")
+        print("\nWrite these phrases down and keep them secret. They are not shown again:")
         for kind, _ in refs:
             print(f"  {kind:<8} {phrases[kind]}")
 
 
 def _regen(args: argparse.Namespace) -> None:
     cold = args.key == "coldkey"
-    ref = _real(options.coldkey_ref(args) if cold else options.hotkey_ref(args))
+    ref = _wallet_key(options.coldkey_ref(args) if cold else options.hotkey_ref(args))
     if args.ss58 is not None:
         if not cold:
-            raise ConfigError("--ss58 restores a coldkey's public file: leave --key hotkey out")
+            raise ConfigError("--ss58 writes a coldkey's public file: omit --key hotkey")
         address = options.account(args, args.ss58, hotkey=False)
         file = ref.folder / "coldkeypub.txt"
         public = bittensor_core.serialized_keypair_to_keyfile_data(bittensor_core.Keypair(ss58_address=address))
-        if file.exists() and not args.overwrite:
-            raise WalletError(f"{file} exists: a key is never replaced unless told to (--overwrite)")
+        _refuse_existing(args, [file])
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file.write_bytes(public)
         encrypted = False
     else:
-        _refuse_existing(args, [ref])
+        _refuse_existing(args, [ref.file])
         pair = keypair_from(_known_phrase(args))
         password = _new_password(args, args.key)
         file, address = write_key(ref, pair, password=password, overwrite=args.overwrite), pair.ss58_address
@@ -180,7 +175,7 @@ def _regen(args: argparse.Namespace) -> None:
 
 
 def _known_phrase(args: argparse.Namespace) -> str:
-    """The first line of --phrase-file, or the key's own line in a file that `create` wrote; else what is typed."""
+    """The phrase from --phrase-file (its first line, or the key's line if `create` wrote it), else from the terminal."""
     if args.phrase_file is None:
         return _ask("phrase or 0x seed: ", "--phrase-file FILE").strip()
     lines = secret_lines(args.phrase_file)
@@ -190,20 +185,20 @@ def _known_phrase(args: argparse.Namespace) -> str:
     return (named[args.key] if named else lines[0]).strip()
 
 
-def _real(ref: WalletKey | DevKey) -> WalletKey:
+def _wallet_key(ref: WalletKey | DevKey) -> WalletKey:
     if isinstance(ref, DevKey):
-        raise ConfigError(f"{ref.uri} is a development key: it has no files; name a wallet by -w")
+        raise ConfigError(f"{ref.uri} is a development key, which has no files: give a wallet, -w NAME")
     return ref
 
 
-def _refuse_existing(args: argparse.Namespace, refs: list[WalletKey]) -> None:
-    for ref in refs:
-        if ref.file.exists() and not args.overwrite:
-            raise WalletError(f"{ref.file} exists: a key is never replaced unless told to (--overwrite)")
+def _refuse_existing(args: argparse.Namespace, files: list[Path]) -> None:
+    for file in files:
+        if file.exists() and not args.overwrite:
+            raise WalletError(f"{file} exists: --overwrite replaces it, and the old key is lost")
 
 
 def _new_password(args: argparse.Namespace, kind: str) -> str | None:
-    """The password of a key that is about to be written, None for a plain file."""
+    """The password of a new key, None for an unencrypted file."""
     if kind == "hotkey" and not args.encrypt_hotkey or kind == "coldkey" and args.no_password:
         return None
     if args.password_file is not None:
@@ -215,14 +210,14 @@ def _new_password(args: argparse.Namespace, kind: str) -> str | None:
     instead = "--password-file FILE, or --no-password" if kind == "coldkey" else "--password-file FILE"
     password = _ask(f"password for the new {kind}: ", instead)
     if not password or password != _ask("again: ", instead):
-        raise ConfigError("the passwords are empty or not the same: nothing was written")
+        raise ConfigError("the passwords are empty or differ: nothing was written")
     return password
 
 
 def _ask(prompt: str, instead: str) -> str:
     """A secret typed at the terminal, without echo."""
     if not sys.stdin.isatty():
-        raise ConfigError(f"standard input is no terminal, so nobody can be asked: give {instead}")
+        raise ConfigError(f"standard input is no terminal: give {instead}")
     return getpass.getpass(prompt)
 
 
@@ -234,7 +229,7 @@ def _write_new(file: Path, text: str) -> None:
         raise ConfigError(f"--phrase-file {file}: {error.strerror}") from error
 
 
-# Looking
+# Reading
 
 
 def _names(path: str) -> dict[str, list[str]]:
@@ -255,7 +250,7 @@ def _natural(path: Path) -> list:
 
 
 def _address(ref: WalletKey) -> str | None:
-    """None for an encrypted key without a public file, and for what is no key."""
+    """The address; None for an encrypted key without a public file, and for a file that holds no key."""
     file = ref.folder / "coldkeypub.txt" if ref.hotkey is None else ref.file
     file = file if file.exists() else ref.file
     try:
@@ -281,7 +276,7 @@ def _list(args: argparse.Namespace) -> None:
         output.show_json({"path": str(Path(path).expanduser()), "wallets": wallets})
         return
     if not wallets:
-        print(f"no wallets in {Path(path).expanduser()}: `raytensor wallet create` makes one")
+        print(f"no wallets in {Path(path).expanduser()}: `raytensor wallet create` creates one")
     for wallet in wallets:
         print(f"{wallet['name']:<20} {wallet['ss58'] or '-'}")
         for hot in wallet["hotkeys"]:
@@ -289,22 +284,22 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _show(args: argparse.Namespace) -> None:
-    cold = _real(options.coldkey_ref(args))
+    cold = _wallet_key(options.coldkey_ref(args))
     if not cold.folder.is_dir():
-        raise WalletError(f"there is no wallet {cold.folder}: `raytensor wallet list` shows those that there are")
+        raise WalletError(f"there is no wallet {cold.folder}: `raytensor wallet list` lists the wallets")
     refs = [("coldkey", cold)]
     refs += [(f"hotkeys/{hot}", WalletKey(cold.wallet, hot, cold.path)) for hot in _names(cold.path)[cold.wallet]]
     keys = []
     for name, ref in refs:
-        there = ref.file.exists()
-        data = ref.file.read_bytes() if there and os.access(ref.file, os.R_OK) else b""
+        exists = ref.file.exists()
+        data = ref.file.read_bytes() if exists and os.access(ref.file, os.R_OK) else b""
         keys.append(
             {
                 "key": name,
                 "ss58": _address(ref),
-                "file": str(ref.file) if there else None,
+                "file": str(ref.file) if exists else None,
                 "encrypted": bittensor_core.keyfile_data_is_encrypted(data) if data else None,
-                "mode": f"{stat.S_IMODE(ref.file.stat().st_mode):o}" if there else None,
+                "mode": f"{stat.S_IMODE(ref.file.stat().st_mode):o}" if exists else None,
             }
         )
     if args.json:
@@ -323,20 +318,13 @@ def _balance(args: argparse.Namespace) -> None:
         held, price = stakes(client, address), prices(client)
     worth = sum(one.alpha_rao * price.get(one.netuid, 0) // output.RAO for one in held)
     if args.json:
-        output.show_json(
-            {
-                "ss58": address,
-                "block": head.number,
-                "free_rao": free,
-                "staked_value_rao": worth,
-                "total_rao": free + worth,
-            }
-        )
+        amounts = {"free_rao": free, "staked_value_rao": worth, "total_rao": free + worth}
+        output.show_json({"ss58": address, "block": head.number, **amounts})
         return
     print(f"{address} at block {head.number}")
     rows = [
         ("free", output.tao(free)),
-        ("staked, at today's prices", output.tao(worth)),
+        ("stake, at present prices", output.tao(worth)),
         ("total", output.tao(free + worth)),
     ]
     print(output.table(("", "TAO"), rows))
@@ -359,15 +347,14 @@ def _verify(args: argparse.Namespace) -> int:
     try:
         signature = bytes.fromhex(args.signature.removeprefix("0x"))
     except ValueError:
-        raise ConfigError("--signature: write hexadecimal digits, with or without 0x") from None
+        raise ConfigError("--signature: give hexadecimal digits, with or without 0x") from None
     try:
-        good = len(signature) == 64 and bittensor_core.Keypair(ss58_address=address).verify(
-            args.message.encode(), signature
-        )
+        public = bittensor_core.Keypair(ss58_address=address)
+        valid = len(signature) == 64 and bool(public.verify(args.message.encode(), signature))
     except ValueError:
-        good = False
+        valid = False
     if args.json:
-        output.show_json({"ss58": address, "valid": bool(good)})
+        output.show_json({"ss58": address, "valid": valid})
     else:
-        print("the signature is good" if good else "the signature is not of this address and message")
-    return 0 if good else 1
+        print("the signature is valid" if valid else "the signature is not valid for this address and message")
+    return 0 if valid else 1

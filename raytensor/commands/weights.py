@@ -1,4 +1,4 @@
-"""`raytensor weights`: whether a validator's weights are in time; setting and revealing them by hand."""
+"""`raytensor weights`: the age of a validator's weights; set, commit and reveal weights by hand."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from raytensor.arguments import integer, number
 from raytensor.chain.calls import SetWeights
 from raytensor.chain.reads.preflight import Refusal, check_weights, read_views
 from raytensor.chain.reads.watchdog import OVERDUE_TEMPOS, Health, LastTry, judge
@@ -22,21 +23,19 @@ from raytensor.errors import ChainRefused, ConfigError
 
 PALLET = "SubtensorModule"
 ABOUT = """\
-Weights are a validator's opinion of a subnet's miners. Without new ones it earns nothing, and nobody tells it: `status`
-does, with the cause, and ends with status 1 if any are overdue, so that a cron job can raise the alarm.
+Weights are a validator's ratings of a subnet's miners. A validator whose weights are too old earns nothing. `status`
+prints their age, with the cause if they are overdue, and then exits with status 1, so that a cron job can raise an alarm.
 
-On a subnet with commit-reveal weights are committed first and count only once they are revealed, in a later epoch and in
-no other. Timelocked commits are opened by the chain itself. A hash commit is opened with its salt, by the journal that
-made it: a running writer does that of its own accord, `raytensor weights reveal` does it for `raytensor weights set`.
+On a subnet with commit-reveal, weights are committed first and take effect when they are revealed, in one given later
+epoch. The chain reveals a timelocked commit itself. A hash commit is revealed with its salt, from the journal that
+committed it: a running chain writer does that for its own commits, `raytensor weights reveal` for those of `set`.
 """
 EXAMPLES = """\
   raytensor weights status -w alice -H validator            all subnets where the hotkey is registered
-  raytensor weights status --hotkey 5F... --netuid 1 --json
-  raytensor weights status --hotkey 5F... --journal runs/my/chain.db    with what the writer's journal says of it
   raytensor weights set --netuid 2 -w alice -H validator 5F...=0.7 uid:4=0.3 --dry-run
-  raytensor weights set --netuid 2 -w alice -H validator --file weights.json     {"5F...": 0.7, ...}
-  raytensor weights commitments --hotkey 5F...              pending commits, and when they are revealed
-  raytensor weights reveal -w alice -H validator --wait 4000     wait for the epoch, reveal what `set` committed
+  raytensor weights commitments --hotkey 5F...
+
+`raytensor weights ACTION --help` has examples of each action.
 """
 
 
@@ -44,47 +43,59 @@ def weights_main(argv: Sequence[str]) -> int:
     """`raytensor weights ACTION ...`. Returns the exit status."""
     parser = options.parser("weights", ABOUT, EXAMPLES)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    status = options.subparser(
-        actions, "status", "show age, permit, commit-reveal and next block of weights, by subnet"
+
+    def action(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
+        return options.subparser(
+            actions, name, text, "".join(f"  raytensor weights {name} {one}\n" for one in examples)
+        )
+
+    status = action(
+        "status",
+        "show age, permit, commit-reveal and next block of weights, by subnet",
+        "--hotkey 5F... --netuid 1 --json",
+        "--hotkey 5F... --journal runs/my/chain.db    with the last attempt in a writer's journal",
     )
-    status.add_argument("--hotkey", metavar="NAME|ADDRESS", help="the validator's hotkey (default: the wallet's)")
-    status.add_argument("--netuid", type=options.netuid, action="append", help="only this subnet; may be repeated")
     status.add_argument(
-        "--journal", metavar="FILE", action="append", default=[], help="a writer's journal, for the cause"
+        "--overdue",
+        type=number(above=0, maximum=10_000),
+        default=OVERDUE_TEMPOS,
+        metavar="TEMPOS",
+        help=f"age from which weights are overdue (default {OVERDUE_TEMPOS:g})",
     )
-    status.add_argument(
-        "--overdue", type=float, default=OVERDUE_TEMPOS, metavar="TEMPOS", help="how old weights may become (default 3)"
+    set_ = action(
+        "set",
+        "set weights on one subnet, signed by the hotkey; free of fees",
+        "--netuid 2 -w alice -H validator 5F...=0.7 uid:4=0.3 --dry-run",
+        '--netuid 2 -w alice -H validator --file weights.json     {"5F...": 0.7, ...}',
     )
-    set_ = options.subparser(actions, "set", "set weights on one subnet, signed by the hotkey; costs nothing")
-    set_.add_argument(
-        "values", metavar="HOTKEY=WEIGHT", nargs="*", help="any scale; uid:7=0.5 names the hotkey of uid 7"
-    )
+    text = "weights of any scale; uid:7=0.5 means the hotkey of uid 7"
+    set_.add_argument("values", metavar="HOTKEY=WEIGHT", nargs="*", help=text)
     set_.add_argument("--file", metavar="FILE", help='JSON object {"hotkey or uid:N": weight}')
-    set_.add_argument("--netuid", type=options.netuid, required=True)
-    set_.add_argument("--mechanism", type=options.netuid, default=0, metavar="N", help="default 0")
-    set_.add_argument("--version-key", type=int, default=0, metavar="N", help="if newer than the subnet's own")
-    set_.add_argument(
-        "--commit-by",
-        choices=(HASH, TIMELOCKED),
-        help="where the subnet has commit-reveal (default: timelocked if the chain's beacon lives, else hash)",
-    )
-    options.add_sending(set_)
-    pending = options.subparser(actions, "commitments", "list commits that are not revealed yet, and when they can be")
-    pending.add_argument("--hotkey", metavar="NAME|ADDRESS", help="the validator's hotkey (default: the wallet's)")
-    pending.add_argument("--netuid", type=options.netuid, action="append", help="only this subnet; may be repeated")
-    pending.add_argument(
-        "--journal", metavar="FILE", action="append", default=[], help="a writer's journal: has it the salts?"
+    set_.add_argument("--netuid", type=options.netuid, required=True, help="the subnet")
+    set_.add_argument("--mechanism", type=options.mecid, default=0, metavar="N", help="its mechanism (default 0)")
+    text = "version of the weights; the chain refuses one below the subnet's (default 0: the subnet's)"
+    set_.add_argument("--version-key", type=integer(0, 2**64 - 1), default=0, metavar="N", help=text)
+    text = "with commit-reveal only (default: timelocked if the chain's drand beacon is live, else hash)"
+    set_.add_argument("--commit-by", choices=(HASH, TIMELOCKED), help=text)
+    pending = action(
+        "commitments",
+        "list commits that are not revealed yet, and when they can be",
+        "--hotkey 5F...",
+        "-w alice --json",
     )
     for one in (status, pending):
-        one.add_argument(
-            "--state",
-            metavar="DIR",
-            help="folder of this program's own journals (default: RAYTENSOR_HOME, else ~/.raytensor)",
-        )
-    reveal = options.subparser(
-        actions, "reveal", "wait for the reveal epoch of what `weights set` committed, and reveal it"
+        options.add_hotkey(one)
+        one.add_argument("--netuid", type=options.netuid, action="append", help="only this subnet; may be repeated")
+        text = "the journal of a chain writer; may be repeated"
+        one.add_argument("--journal", metavar="FILE", action="append", default=[], help=text)
+        options.add_state(one)
+    reveal = action(
+        "reveal",
+        "wait for the reveal epoch of the commits of `weights set`, and reveal them",
+        "-w alice -H validator --wait 4000",
     )
-    options.add_sending(reveal)
+    for one in (set_, reveal):
+        options.add_sending(one)
     for one, act in ((status, _status), (set_, _set), (pending, commitments.show), (reveal, commitments.reveal)):
         options.add_output(one)
         options.add_network(one)
@@ -94,8 +105,6 @@ def weights_main(argv: Sequence[str]) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    if args.overdue <= 0:
-        raise ConfigError(f"--overdue {args.overdue}: give tempos, more than 0")
     hotkey = options.account(args, args.hotkey, hotkey=True)
     with ChainClient(options.network(args), args.timeout) as client:
         own = sending.journal_file(args, client, hotkey)
@@ -112,9 +121,8 @@ def _status(args: argparse.Namespace) -> int:
         for place in sorted(views)
     ]
     if args.json:
-        output.show_json(
-            {"hotkey": hotkey, "block": head.number, "weights": [dataclasses.asdict(one) for one in found]}
-        )
+        rows = [dataclasses.asdict(one) for one in found]
+        output.show_json({"hotkey": hotkey, "block": head.number, "weights": rows})
     else:
         _show(hotkey, head.number, found)
     return 1 if any(one.overdue for one in found) else 0
@@ -123,7 +131,7 @@ def _status(args: argparse.Namespace) -> int:
 def _show(hotkey: str, block: int, found: list[Health]) -> None:
     print(f"{hotkey} at block {block}")
     if not found:
-        print("registered on no subnet")
+        print("not registered on any subnet")
         return
     cells = [
         (
@@ -148,8 +156,9 @@ def _show(hotkey: str, block: int, found: list[Health]) -> None:
 
 
 def _last_tries(files: list[str], hotkey: str) -> dict[tuple[int, int], LastTry]:
-    """The newest weights of the hotkey in some journals, by (netuid, mecid)."""
-    now, found = time.time(), {}
+    """The newest attempt of the hotkey to set weights, in some journals, by (netuid, mecid)."""
+    now = time.time()
+    found: dict[tuple[int, int], LastTry] = {}
     for name in files:
         if not Path(name).expanduser().is_file():
             raise ConfigError(f"--journal {name}: there is no such file")
@@ -157,13 +166,20 @@ def _last_tries(files: list[str], hotkey: str) -> dict[tuple[int, int], LastTry]
         try:
             unrevealed = CommitBook(journal).unrevealed_since(hotkey)
             for intent, at, receipt in journal.latest(hotkey, SetWeights.name):
-                known = found.get((intent.netuid, intent.mecid))
-                if known is None or known.age_s > now - at:
-                    facts = (receipt.fate, receipt.block, receipt.error, receipt.action) if receipt else ()
-                    first, count = unrevealed.get((intent.netuid, intent.mecid), (now, 0))
-                    found[intent.netuid, intent.mecid] = LastTry(
-                        max(0.0, now - at), *facts, unrevealed=count, unrevealed_s=max(0.0, now - first)
-                    )
+                assert isinstance(intent, SetWeights)
+                place = (intent.netuid, intent.mecid)
+                if place in found and found[place].age_s <= now - at:
+                    continue
+                first, count = unrevealed.get(place, (now, 0))
+                found[place] = LastTry(
+                    max(0.0, now - at),
+                    fate=receipt.fate if receipt else None,
+                    block=receipt.block if receipt else None,
+                    error=receipt.error if receipt else None,
+                    action=receipt.action if receipt else None,
+                    unrevealed=count,
+                    unrevealed_s=max(0.0, now - first),
+                )
         finally:
             journal.close()
     return found
@@ -181,7 +197,7 @@ def _set(args: argparse.Namespace) -> int:
             if hotkey not in view.uid_of:
                 raise ConfigError(f"{name} is not on subnet {args.netuid} at block {view.block}")
             if hotkey in values:
-                raise ConfigError(f"{name} is given twice")
+                raise ConfigError(f"{name} is given twice: give each hotkey once")
             values[hotkey] = weight
         intent = SetWeights(
             signer=signer,
@@ -196,9 +212,8 @@ def _set(args: argparse.Namespace) -> int:
             return status
         row = check_weights(intent, view)
         if isinstance(row, Refusal):
-            raise ChainRefused(
-                f"subnet {args.netuid} takes no weights of {signer} now", name=row.name, action=row.action
-            )
+            message = f"subnet {args.netuid} accepts no weights of {signer} now"
+            raise ChainRefused(message, name=row.name, action=row.action)
         effect = {
             "netuid": row.netuid,
             "mechanism": row.mecid,
@@ -223,27 +238,25 @@ def _given(args: argparse.Namespace) -> dict[str, float]:
         except OSError as error:
             raise ConfigError(f"--file {args.file}: {error.strerror}") from error
         except ValueError as error:
-            raise ConfigError(f"--file {args.file} is no JSON: {error}") from error
+            raise ConfigError(f"--file {args.file}: not JSON ({error})") from error
         if not isinstance(found, list) or not all(isinstance(pair, tuple) for pair in found):
-            raise ConfigError(f'--file {args.file}: write one JSON object {{"hotkey or uid:N": weight}}')
+            raise ConfigError(f'--file {args.file}: give one JSON object {{"hotkey or uid:N": weight}}')
         pairs += found
     for text in args.values:
         name, equals, weight = text.partition("=")
         if not equals:
-            raise ConfigError(f"{text!r}: write HOTKEY=WEIGHT or uid:N=WEIGHT")
+            raise ConfigError(f"{text!r}: give HOTKEY=WEIGHT or uid:N=WEIGHT")
         pairs.append((name, weight))
     if not pairs:
-        raise ConfigError("no weights were given: write HOTKEY=WEIGHT, or --file")
+        raise ConfigError("there are no weights: give HOTKEY=WEIGHT, or --file")
     weights = {}
     for name, weight in pairs:
         if name.startswith("uid:") and not name[4:].isdecimal():
-            raise ConfigError(f"{name!r}: write uid:N with the number of a uid")
+            raise ConfigError(f"{name!r}: give uid:N with the number of a uid")
         try:
-            weights[name] = float(weight) if not isinstance(weight, (bool, list)) else -1.0
-        except (TypeError, ValueError):
-            weights[name] = -1.0
-        if not 0 <= weights[name] < float("inf"):
-            raise ConfigError(f"{name}={weight}: a weight is a number, at least 0")
+            weights[name] = number(minimum=0)(str(weight))
+        except argparse.ArgumentTypeError as error:
+            raise ConfigError(f"the weight of {name}: {error}") from error
     if len(weights) != len(pairs):
-        raise ConfigError("a name is given twice")
+        raise ConfigError("a hotkey is given twice: give each one once")
     return weights

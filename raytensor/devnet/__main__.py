@@ -2,7 +2,7 @@
 
 import sys
 
-from raytensor.devnet.cli import main
+from raytensor.devnet.cli import devnet_main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(devnet_main(sys.argv[1:]))

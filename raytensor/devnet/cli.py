@@ -15,25 +15,26 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from raytensor.arguments import Parser, integer
 from raytensor.errors import ConfigError, RayTensorError
 
 DEFAULT_BLOCK_TIME = "12"
-HELP = """\
+ABOUT = """\
 A Bittensor chain on this machine: Subtensor's pallets, calls, storage and RPC in one process on one loopback port.
 The accounts //Alice (sudo), //Bob and //Charlie own 1,000,000 TAO each; //Dave, //Eve and //Ferdie own 2,000 each.
 """
 EXAMPLES = """\
-examples:
-  raytensor devnet                              12 s blocks on ws://127.0.0.1:9944, kept in memory only
+  raytensor devnet                              12 s blocks on ws://127.0.0.1:9944, kept in memory
   raytensor devnet --block-time 0.25            fast blocks
-  raytensor devnet --block-time instant         a block for each extrinsic, at once
-  raytensor devnet --block-time manual          a block per request: RPC dev_newBlock [{"count": 1}]
-  raytensor devnet --finality-lag 3             can drop its last blocks: RPC dev_rollBack [{"count": 2, "keep": false}]
-  raytensor devnet --state ~/chain              store the chain; the same command continues it
-  raytensor devnet --port 0                     a free port, printed in the first line
+  raytensor devnet --block-time instant         a block for every extrinsic, at once
+  raytensor devnet --block-time manual          a block when you ask: RPC dev_newBlock [{"count": 1}]
+  raytensor devnet --finality-lag 3             may lose its last blocks: RPC dev_rollBack [{"count": 2, "keep": false}]
+  raytensor devnet --state ~/chain              keeps the chain there; the same command continues at its last block
+  raytensor devnet --port 0                     a free port; the first line printed names it
 
 connect:
   btcli subnets list --network ws://127.0.0.1:9944
@@ -41,38 +42,27 @@ connect:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        "raytensor devnet", description=HELP, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("--port", type=int, default=9944, help="loopback port; 0 chooses a free one (default 9944)")
+def parser() -> Parser:
+    """The parser of `raytensor devnet`."""
+    made = Parser("raytensor devnet", description=ABOUT, examples=EXAMPLES)
     made.add_argument(
-        "--block-time",
-        metavar="SECONDS|instant|manual",
-        help="when blocks are sealed (default 12, or that of the state)",
+        "--port", type=integer(0, 65535), default=9944, help="loopback port; 0 takes a free one (default 9944)"
     )
     made.add_argument(
-        "--finality-lag",
-        type=int,
-        default=0,
-        metavar="N",
-        help="blocks between the best and the finalized one (default 0)",
+        "--block-time", metavar="SECONDS|instant|manual", help="when blocks are made (default 12, or that of --state)"
     )
-    made.add_argument("--state", type=Path, metavar="DIR", help="store the chain in this folder; default: memory only")
-    made.add_argument(
-        "--history",
-        type=int,
-        default=4096,
-        metavar="BLOCKS",
-        help="number of past blocks whose state is readable (default 4096)",
-    )
+    text = "blocks between the best and the finalized one (default 0)"
+    made.add_argument("--finality-lag", type=integer(0, 10**6), default=0, metavar="N", help=text)
+    made.add_argument("--state", type=Path, metavar="DIR", help="keep the chain in this folder (default: in memory)")
+    text = "blocks whose state can be read (default 4096)"
+    made.add_argument("--history", type=integer(16, 10**9), default=4096, metavar="BLOCKS", help=text)
     made.add_argument("--quiet", action="store_true", help="no progress on standard error")
     made.add_argument("--exit-with-stdin", action="store_true", help="stop when standard input ends")
     return made
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the node until it is stopped. Returns the exit code."""
+def devnet_main(argv: Sequence[str]) -> int:
+    """`raytensor devnet`: run the node until a signal. Returns the exit status."""
     options = parser().parse_args(argv)
     try:
         return asyncio.run(_serve(options))
@@ -95,11 +85,6 @@ def block_time(text: str) -> tuple[int, float | None, bool]:
 
 
 async def _serve(options: argparse.Namespace) -> int:
-    for name, lowest in (("finality_lag", 0), ("history", 16), ("port", 0)):
-        if getattr(options, name) < lowest:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)}: give at least {lowest}")
-    if options.port > 65535:
-        raise ConfigError(f"--port {options.port}: ports end at 65535; 0 chooses a free one")
     slot_ms, interval_s, instant = block_time(options.block_time or DEFAULT_BLOCK_TIME)
     # Imported once the arguments are checked, so that --help and mistakes are answered at once.
     from raytensor.devnet.author import Author

@@ -7,7 +7,6 @@ The same folder gives the same bytes. Knows nothing of Ray, torch or the chain.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections import Counter
@@ -53,20 +52,6 @@ def write_report(folder: Path | str) -> Path:
     target = folder / "report.html"
     disk.write_text(target, page.page(str(summary["name"]), _sentence(history, summary), parts, _made_with(summary)))
     return target
-
-
-def report_main(argv: Sequence[str]) -> int:
-    """`raytensor report FOLDER...`: write the reports again. Returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="raytensor report",
-        description="Write report.html of a run folder again, from its events, with neurons.csv, rounds.csv and mechanism.csv "
-        "beside it. Works for a run that is running or was killed, too.",
-        epilog="example: raytensor report runs/demo",
-    )
-    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="a run folder, <paths.runs>/<name>")
-    for folder in parser.parse_args(list(argv)).folders:
-        print(write_report(folder))
-    return 0
 
 
 def _summary(folder: Path, history: History) -> Mapping[str, Any]:

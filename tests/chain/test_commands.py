@@ -26,6 +26,7 @@ from raytensor.commands.subnets import subnets_main
 from raytensor.commands.transfer import transfer_main
 from raytensor.commands.wallet import wallet_main
 from raytensor.commands.weights import weights_main
+from raytensor.errors import ConfigError
 
 RAO = 10**9
 OWNER, VALIDATOR, MINER = (DevKey(f"//cmd//{role}//hot") for role in ("owner", "validator", "miner"))
@@ -107,13 +108,15 @@ def test_shares_of_a_price():
 
 
 def test_the_network_is_named_as_bittensors_users_do(monkeypatch):
-    parser = options.parser("x", "x")
+    parser = options.parser("x", "x", "")
     options.add_network(parser)
     asked = lambda *argv: options.network(parser.parse_args(argv))  # noqa: E731
     assert asked() == ["finney"] and asked("--network", "test") == ["test"]
     assert asked("-n", "ws://a:1, ws://b:2") == ["ws://a:1", "ws://b:2"]
     monkeypatch.setenv("BT_NETWORK", "test")
-    assert asked() == ["test"] and asked("--subtensor.network", "local") == ["local"]
+    for name in ("--network", "--endpoint", "--subtensor.network", "--subtensor.chain_endpoint"):
+        assert asked() == ["test"] and asked(name, "local") == ["local"]
+    assert "--endpoint" not in parser.format_help()
     monkeypatch.setenv("BT_CHAIN_ENDPOINT", "ws://c:3")
     with pytest.raises(ValueError, match="unset one"):
         asked()
@@ -127,8 +130,37 @@ def test_every_command_teaches(capsys):
         told = capsys.readouterr().out
         assert "examples:" in told and f"raytensor {name}" in told
         assert main([name, "--no-such-option"]) == 2
-    for argv in (["stake", "add", "--help"], ["wallet", "regen", "--help"], ["weights", "set", "--help"]):
-        assert main(argv) == 0
+    for command, names in (
+        ("wallet", "create regen list show balance sign verify"),
+        ("stake", "add remove move swap transfer unstake-all list take children"),
+        ("weights", "status set commitments reveal"),
+    ):
+        for name in names.split():
+            assert main([command, name, "--help"]) == 0
+            assert f"examples:\n  raytensor {command} {name}" in capsys.readouterr().out
+
+
+# Accounts
+
+
+def test_an_address_is_also_the_name_of_a_key(tmp_path, ask):
+    for name in ("alice", "bob"):
+        ask(wallet_main, "create", "-w", name, "-H", "h1", "--no-password", "--phrase-file", tmp_path / name)
+    args = options.parser("x", "x", "")
+    options.add_wallet(args)
+    args = args.parse_args(["-w", "alice"])
+    path = str(tmp_path / "wallets")
+    bob, hot = WalletKey("bob", None, path).ss58, WalletKey("bob", "h1", path).ss58
+    assert options.account(args, "bob", hotkey=False) == bob
+    assert options.account(args, "bob/h1", hotkey=False) == options.account(args, "bob/h1", hotkey=True) == hot
+    assert options.account(args, "h1", hotkey=True) == WalletKey("alice", "h1", path).ss58
+    assert options.account(args, "//Alice", hotkey=False) == DevKey("//Alice").ss58
+    assert options.account(args, bob, hotkey=True) == bob
+    raw = bittensor_core.ss58_decode(bob)
+    wrong = [f"0x{bytes(raw).hex()}00", f"0x{bytes(raw).hex()}", bittensor_core.ss58_encode(bytes(raw), 0)]
+    for text in (*wrong, bob[:-1] + "x", "carol", "bob/h2", "../bob", "bob/", "/h1", ""):
+        with pytest.raises(ConfigError):
+            options.account(args, text, hotkey=False)
 
 
 # Wallets
@@ -158,7 +190,7 @@ def test_a_wallet_is_made_listed_shown_and_restored(tmp_path, capsys, ask, monke
     ]
 
     assert wallet_main(["create", *map(str, args), "--phrase-file", str(tmp_path / "p2")]) == 1
-    assert "never replaced" in capsys.readouterr().err and not (tmp_path / "p2").exists()
+    assert "--overwrite replaces it" in capsys.readouterr().err and not (tmp_path / "p2").exists()
     for kind, address in (("coldkey", cold.ss58), ("hotkey", hot)):
         again = ["-w", "w2", "--key", kind, "--phrase-file", tmp_path / "phrase", "--no-password"]
         status, back = ask(wallet_main, "regen", *again)
@@ -355,6 +387,11 @@ def test_subnets_and_metagraph(node, subnet, ask, capsys, tmp_path):
     assert row["owner"] == COLD["owner"].ss58 and row["next_epoch_block"] > told["block"]
     assert ask(subnets_main, "998", "-n", node)[0] == 1
     assert subnets_main(["-n", node]) == 0 and "neurons" in capsys.readouterr().out
+    assert ask(subnets_main, "0", "-n", node)[1]["subnets"][0]["next_epoch_block"] is None  # root has no epochs
+    assert subnets_main(["0", "-n", node]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[3] == "-"
+    assert metagraph_main(["0", "-n", node]) == 0
+    assert "next epoch in - blocks" in capsys.readouterr().out
     status, told = ask(metagraph_main, subnet.netuid, "-n", node, "--sort", "stake", "--top", "1")
     assert [n["hotkey"] for n in told["neurons"]] == [VALIDATOR.ss58] and told["num_neurons"] >= 3
     out = tmp_path / "graph.parquet"

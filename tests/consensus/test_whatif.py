@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from networks import random_network
 
-from raytensor.commands.consensus import main
+from raytensor.commands.consensus import consensus_main
 from raytensor.consensus import Rows, epoch, epoch_with_mechanisms, epochs, split_emissions
 from raytensor.consensus.snapshot import SCALARS, Snapshot, read_snapshot, write_snapshot
 from raytensor.consensus.whatif import apply_changes, compare, read_weights
@@ -202,44 +202,42 @@ def test_the_comparison_is_two_epochs(snapshot):
 
 
 def test_the_command_prints_who_gains(file, capsys):
-    assert main(["--netuid", "3", "--from", file, "set.kappa=65535", "--top", "4"]) == 0
+    assert consensus_main(["--netuid", "3", "--from", file, "set.kappa=65535", "--top", "4"]) == 0
     text = capsys.readouterr().out
     assert "gain" in text and "lose" in text and "5Hot" in text
-    assert main(["--netuid", "3", "--from", file, "--epochs", "2", "--json"]) == 0
+    assert consensus_main(["--netuid", "3", "--from", file, "--epochs", "2", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["paid_before_rao"] == answer["paid_after_rao"] > 0 and answer["num_epochs"] == 2
 
 
-def test_the_command_uses_what_it_is_given(file, snapshot, capsys):
-    asked = []
-    fetch = lambda netuid, endpoint: asked.append((netuid, endpoint)) or snapshot  # noqa: E731
-    on_cluster = lambda inputs: asked.append("ray") or epoch(inputs)  # noqa: E731
-    arguments = ["--netuid", "3", "--endpoint", "ws://127.0.0.1:1", "consensus=ray"]
-    assert main(arguments, fetch=fetch, on_cluster=on_cluster) == 0
-    assert asked == [(3, "ws://127.0.0.1:1"), "ray", "ray"]
-    capsys.readouterr()
-    for argv, match in [
-        (["--netuid", "4", "--from", file], "subnet 3"),
-        (["--netuid", "3", "--endpoint", "ws://x"], "no chain client"),
-        (["--netuid", "3", "--from", file, "consensus=ray"], "no cluster"),
-        (["--netuid", "3", "--from", file, "consensus=gpu"], "choose consensus=local"),
-        (["--netuid", "3", "--from", file, "--epochs", "0"], "at least 1"),
-    ]:
-        with pytest.raises(ConfigError, match=match):
-            main(argv)
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--netuid", "4", "--from", "FILE"], "the snapshot is of subnet 3"),
+        (["--netuid", "3", "--from", "FILE", "--network", "ws://127.0.0.1:1"], "--from and --network"),
+        (["--netuid", "3", "--from", "FILE", "consensus=gpu"], "give consensus=local or consensus=ray"),
+        (["--netuid", "3", "--from", "FILE", "--epochs", "0"], "--epochs: '0': give a whole number from 1"),
+        (["--netuid", "3", "--from", "FILE", "--top", "nan"], "--top: 'nan': give a whole number from 1"),
+        (["--netuid", "-1", "--from", "FILE"], "--netuid: '-1': give a whole number from 0 to 65535"),
+        (["--netuid", "3", "--form", "FILE"], "no option --form; did you mean --from?"),
+    ],
+)
+def test_mistakes_in_the_command_line_are_refused_with_the_fix(file, capsys, argv, message):
+    assert consensus_main([file if text == "FILE" else text for text in argv]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_check_ends_with_1_where_something_differs(tmp_path, capsys):
     good = str(VECTORS / "random_00.json")
-    assert main(["check", good, str(VECTORS / "math.json")]) == 0
+    assert consensus_main(["check", good, str(VECTORS / "math.json")]) == 0
     assert "2 of 2 files equal" in capsys.readouterr().out
     content = json.loads((VECTORS / "random_00.json").read_text())
     content["steps"][0]["expect"]["emission"][0] += 1
     bad = tmp_path / "bad.json"
     bad.write_text(json.dumps(content))
     for flags in ([], ["--reference"]):
-        assert main(["check", good, str(bad), *flags]) == 1
+        assert consensus_main(["check", good, str(bad), *flags]) == 1
         text = capsys.readouterr().out
         assert "step 0: expect.emission[0]: expected 500000001, got 500000000" in text and "1 of 2 files" in text
-    assert main(["check", str(bad), "--json"]) == 1
+    assert consensus_main(["check", str(bad), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["num_differing_files"] == 1

@@ -13,7 +13,8 @@ from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import Call
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
-from raytensor.commands.consensus_chain import fetch_snapshot, main
+from raytensor.commands.consensus import consensus_main
+from raytensor.commands.consensus_chain import fetch_snapshot
 from raytensor.consensus import epoch
 from raytensor.errors import ChainError
 
@@ -91,7 +92,7 @@ def test_what_if_is_what_the_next_epoch_pays(chain, capsys):
         inputs = fetch_snapshot(netuid, client.endpoint).inputs
         predicted = epoch(inputs, implementation="fast")
         assert epoch(inputs, implementation="reference").incentive.tolist() == predicted.incentive.tolist()
-        assert main(["--netuid", str(netuid), "--endpoint", client.endpoint, "--json"]) == 0
+        assert consensus_main(["--netuid", str(netuid), "--endpoint", client.endpoint, "--json"]) == 0
         said = json.loads(capsys.readouterr().out)
         run_to_epoch(client, netuid)
         for name, expected in (
@@ -111,7 +112,9 @@ def test_a_change_moves_pay(chain, capsys):
     client.rpc("dev_newBlock", [{"count": 10}])  # something must have piled up since the last epoch
     best = NEURONS[3].hotkey.ss58
     poor = NEURONS[2].hotkey.ss58
-    assert main(["--netuid", str(netuid), "--endpoint", client.endpoint, "--json", f"set.stake.{poor}=0"]) == 0
+    assert (
+        consensus_main(["--netuid", str(netuid), "--endpoint", client.endpoint, "--json", f"set.stake.{poor}=0"]) == 0
+    )
     rows = {row["hotkey"]: row for row in json.loads(capsys.readouterr().out)["neurons"]}
     assert rows[poor]["change_rao"] < 0 < rows[best]["change_rao"]
 
@@ -120,11 +123,11 @@ def test_a_snapshot_file_answers_as_the_chain_does(chain, capsys, tmp_path):
     client, netuid = chain
     client.rpc("dev_newBlock", [{"count": 3}])
     file = str(tmp_path / "subnet.parquet")
-    assert main(["snapshot", "--netuid", str(netuid), "--endpoint", client.endpoint, file]) == 0
+    assert consensus_main(["snapshot", "--netuid", str(netuid), "--endpoint", client.endpoint, file]) == 0
     assert f"subnet {netuid}, 6 neurons" in capsys.readouterr().out
     outputs = []
     for source in (["--endpoint", client.endpoint], ["--from", file]):
-        assert main(["--netuid", str(netuid), *source, "--json", "set.kappa=65535"]) == 0
+        assert consensus_main(["--netuid", str(netuid), *source, "--json", "set.kappa=65535"]) == 0
         outputs.append(json.loads(capsys.readouterr().out))
     assert outputs[0] == outputs[1]
 
@@ -134,7 +137,7 @@ def test_consensus_on_ray_gives_the_same(chain, capsys, ray_session):
     client.rpc("dev_newBlock", [{"count": 3}])
     outputs = []
     for where in ("consensus=local", "consensus=ray"):
-        assert main(["--netuid", str(netuid), "--endpoint", client.endpoint, "--json", where]) == 0
+        assert consensus_main(["--netuid", str(netuid), "--endpoint", client.endpoint, "--json", where]) == 0
         outputs.append(json.loads(capsys.readouterr().out))
     assert outputs[0] == outputs[1] and outputs[0]["paid_before_rao"] > 0
 
