@@ -1,6 +1,6 @@
 """A subnet's consensus state, read from a running chain at one block.
 
-In: a netuid and endpoints. Out: a `Snapshot`, which `raytensor consensus` computes with. Waits for: the chain's answers.
+In: a netuid and endpoints. Out: a `Snapshot` for `raytensor consensus`. Waits for: the chain's answers.
 Stake weights are those of the runtime API SubnetInfoRuntimeApi.get_subnet_state, which returns whole rao: up to one rao
 per neuron is lost. The emission is the amount pending since the last epoch, so the result is "if the epoch ran now".
 """

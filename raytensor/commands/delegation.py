@@ -1,7 +1,7 @@
 """`raytensor stake take` and `raytensor stake children`: a delegate's take, and its child hotkeys.
 
-In: a hotkey, a share or children. Out: the chain's present value, or the order that changes it. Shares are exact: a take
-is a u16 (65535 is 100 %), a child's share a u64. The chain limits how often both change.
+In: a hotkey, a share or children. Out: the chain's present value, or the order that changes it. Shares are exact:
+a take is a u16 (65535 is 100 %), a child's share a u64. The chain limits how often both change.
 """
 
 from __future__ import annotations

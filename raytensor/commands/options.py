@@ -1,8 +1,9 @@
 """The options that commands share, and how their values are read.
 
-In: an argparse parser, environment variables (BT_* and RAYTENSOR_*). Out: endpoints, key references, addresses, integers
-of rao. An option has one name in all commands; Bittensor's spellings (--wallet-name, --subtensor.network) are accepted
-too. Amounts are read digit by digit, never as floats. Raises ConfigError or argparse's errors; opens no connection.
+In: an argparse parser, environment variables (BT_* and RAYTENSOR_*). Out: endpoints, key references, addresses,
+amounts in rao. An option has one name in all commands; Bittensor's spellings (--wallet-name, --subtensor.network) are
+accepted too. Amounts are read digit by digit, never as floats. Raises ConfigError or argparse's errors; opens no
+connection.
 """
 
 from __future__ import annotations

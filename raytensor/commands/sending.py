@@ -95,7 +95,7 @@ def _print_outcome(args: argparse.Namespace, plan: dict | None, receipt: Receipt
 
 
 def afford(client: ChainClient, intent: Intent) -> None:
-    """Raise ChainRefused if the signer's balance does not cover the spent amount, the fee and the existential deposit."""
+    """Raise ChainRefused if the signer's balance does not cover the amount, the fee and the deposit."""
     need = (spend(client, intent) or 0) + fee(client, intent)
     free = client.balance(intent.signer)
     deposit = client.constant("Balances", "ExistentialDeposit")

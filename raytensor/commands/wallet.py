@@ -175,7 +175,7 @@ def _regen(args: argparse.Namespace) -> None:
 
 
 def _known_phrase(args: argparse.Namespace) -> str:
-    """The phrase from --phrase-file (its first line, or the key's line if `create` wrote it), else from the terminal."""
+    """The phrase in --phrase-file (its first line, or the key's line if `create` wrote it), or typed."""
     if args.phrase_file is None:
         return _ask("phrase or 0x seed: ", "--phrase-file FILE").strip()
     lines = secret_lines(args.phrase_file)

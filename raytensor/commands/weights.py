@@ -24,7 +24,7 @@ from raytensor.errors import ChainRefused, ConfigError
 PALLET = "SubtensorModule"
 ABOUT = """\
 Weights are a validator's ratings of a subnet's miners. A validator whose weights are too old earns nothing. `status`
-prints their age, with the cause if they are overdue, and then exits with status 1, so that a cron job can raise an alarm.
+prints their age. If any are overdue it prints the cause and exits with status 1, so that a cron job can raise an alarm.
 
 On a subnet with commit-reveal, weights are committed first and take effect when they are revealed, in one given later
 epoch. The chain reveals a timelocked commit itself. A hash commit is revealed with its salt, from the journal that

@@ -6,11 +6,16 @@ import json
 from contextlib import ExitStack
 
 import netkit
+import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
-from raytensor import cli
+from raytensor import cli, config
 from raytensor.chain.wallet import DevKey
-from raytensor.commands.query import ProcessSigner
+from raytensor.commands.query_miners import pick
+from raytensor.commands.request_signer import ProcessSigner
+from raytensor.telemetry.event_log import EventLog
+from raytensor.telemetry.events import NetworkUp, Stopped
 from raytensor.wire.errors import MalformedAuth
 
 STRANGER = DevKey("//Bob")
@@ -22,7 +27,7 @@ def net(tmp_path_factory):
         yield netkit.start(tmp_path_factory.mktemp("net"), stack, subnets=1)
 
 
-def ask(net, capsys, *more: str, key: DevKey | None = None) -> tuple[int, str, str]:
+def ask(net, capsys, *more: str, key: DevKey | None = None, local: bool = True) -> tuple[int, str, str]:
     who = (key or net.validators[0]).uri
     status = cli.main(
         [
@@ -33,7 +38,7 @@ def ask(net, capsys, *more: str, key: DevKey | None = None) -> tuple[int, str, s
             net.endpoint,
             "--wallet.hotkey",
             who,
-            "--allow-local",
+            *(["--allow-local"] if local else []),
             "--prompt",
             "Return the li",
             *more,
@@ -75,12 +80,52 @@ def test_refusals_say_who_and_why(net, capsys):
     assert "Refused" in err and "127.0.0.2" in err
     status, _, err = ask(net, capsys, "--stream", key=STRANGER)
     assert status == 1 and "Refused" in err
+    silent = net.miners[net.netuids[0]][2]
+    status, _, err = ask(net, capsys, "--stream", "--miner", silent)
+    assert status == 1 and f"{silent} at 127.0.0.2" in err
+    assert "answers no prompts, only tasks (404): ask it without --stream" in err
     status, _, err = ask(net, capsys, "--miner", "99")
     assert status == 2 and "--miner 99: is not on subnet" in err
     status, _, err = ask(net, capsys, "--tokens", "0")
-    assert status == 2
+    assert status == 2 and "--tokens: '0': give a whole number from 1 to 65536" in err
     status, _, err = ask(net, capsys, "--netuid", "1")
     assert status == 1 and ("nobody serves" in err or "no subnet 1" in err)
+
+
+def test_advice_names_options_of_this_command(net, capsys):
+    status, _, err = ask(net, capsys, local=False)
+    assert status == 1 and "(--allow-local asks such addresses)" in err and "allow_local_addresses" not in err
+
+
+def test_a_small_temperature_takes_the_likeliest_token(net, capsys):
+    best = net.miners[net.netuids[0]][0]
+    answers = [
+        json.loads(ask(net, capsys, "--tokens", "4", "--json", "--miner", best, "--temperature", text)[1])
+        for text in ("0", "0.001", "5e-324")
+    ]
+    assert answers[0]["mixed"] == answers[1]["mixed"] == answers[2]["mixed"]
+
+
+def test_a_token_is_drawn_with_the_power_of_its_probability():
+    distribution = np.array([0.0, 0.2, 0.5, 0.3])
+    for temperature in (0.0, 5e-324, 1e-9, 0.001):
+        assert pick(distribution, temperature, np.random.default_rng(1)) == 2
+    for temperature in (1.0, 2.0, 100.0):
+        expected = distribution ** (1 / temperature) * (distribution > 0)
+        counts = np.bincount([pick(distribution, temperature, np.random.default_rng(n)) for n in range(4000)])
+        assert counts[0] == 0
+        assert np.allclose(counts / 4000, expected / expected.sum(), atol=0.03)
+
+
+def test_a_run_that_has_ended_is_named_instead_of_an_endpoint(tmp_path, capsys):
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.append(NetworkUp("ws://127.0.0.1:9", 2, 1, 10, ()))
+        log.append(Stopped("finished"))
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config.RunConfig)))
+    who = ["--wallet.hotkey", "//Alice", "--prompt", "x"]
+    assert cli.main(["query", "--run", str(tmp_path), *who]) == 1
+    err = capsys.readouterr().err
+    assert "the run has ended (finished), and its chain at ws://127.0.0.1:9 with it" in err and "20 s" not in err
 
 
 def test_the_key_signs_elsewhere_and_requests_only(net):
