@@ -151,7 +151,7 @@ def _show_history(args: argparse.Namespace) -> None:
 
 
 def _follow(args: argparse.Namespace) -> None:
-    """Write a file per epoch until Ctrl-C or `--epochs`. A chain that does not answer is reported once and read again."""
+    """Write a file per epoch until Ctrl-C or `--epochs`. A chain that does not answer is reported once."""
     folder = Path(args.follow).expanduser()
     where = folder_of(folder, args.netuid, args.mechanism)
     print(f"writing a file per epoch of subnet {args.netuid} to {where}; Ctrl-C stops")
