@@ -12,7 +12,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 
@@ -27,7 +27,9 @@ class Parser(argparse.ArgumentParser):
         settings.setdefault("epilog", f"examples:\n{examples}" if examples else None)
         super().__init__(prog, allow_abbrev=False, **settings)
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # argparse's stub has two overloads
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         """As `ArgumentParser.parse_known_args`, but unknown arguments are an error (exit status 2)."""
         given = list(sys.argv[1:] if args is None else args)
         for text in given:
@@ -99,4 +101,5 @@ def _span(minimum: float | None, maximum: float | None, above: float | None) -> 
     if minimum is not None and maximum is not None:
         return f" from {minimum} to {maximum}"
     parts = [(minimum, "of at least"), (above, "above"), (maximum, "of at most")]
-    return " " + " and ".join(f"{words} {limit}" for limit, words in parts if limit is not None)
+    found = [f"{words} {limit}" for limit, words in parts if limit is not None]
+    return f" {' and '.join(found)}" if found else ""

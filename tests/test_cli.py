@@ -117,7 +117,7 @@ def test_every_numeric_option_has_a_range(argv, value, capsys):
 def test_no_option_is_a_bare_int_or_float():
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+            if isinstance(node, ast.Call):
                 for keyword in node.keywords:
                     bare = keyword.arg == "type" and isinstance(keyword.value, ast.Name)
                     assert not (bare and keyword.value.id in ("int", "float")), f"{path}:{node.lineno}"

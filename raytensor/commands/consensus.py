@@ -134,10 +134,7 @@ def _snapshot(args: argparse.Namespace) -> None:
     snapshot = fetch_snapshot(args.netuid, options.network(args), timeout_s=args.timeout)
     write_snapshot(snapshot, args.file)
     found = {"file": args.file, "netuid": args.netuid, "num_neurons": snapshot.inputs.n, "source": snapshot.source}
-    if args.json:
-        output.show_json(found)
-    else:
-        print(f"{args.file}: subnet {args.netuid}, {snapshot.inputs.n} neurons, {snapshot.source}")
+    output.show(args, found, f"{args.file}: subnet {args.netuid}, {snapshot.inputs.n} neurons, {snapshot.source}")
 
 
 def _whatif(args: argparse.Namespace) -> None:
@@ -152,10 +149,7 @@ def _whatif(args: argparse.Namespace) -> None:
     if snapshot.netuid != args.netuid:
         raise ConfigError(f"--netuid {args.netuid}: the snapshot is of subnet {snapshot.netuid}")
     comparison = compare(snapshot, changes, run, args.epochs)
-    if args.json:
-        output.show_json(_as_json(comparison, args.epochs))
-    else:
-        print(_as_text(comparison, changes, args))
+    output.show(args, _as_json(comparison, args.epochs), _as_text(comparison, changes, args))
 
 
 def _runner(choices: list[str], reference: bool) -> Run:

@@ -69,7 +69,7 @@ def fetch_snapshot(netuid: int, endpoints: Sequence[str] | str, *, timeout_s: fl
             Rows.from_lists([[pair for pair in found.get(uid, ()) if pair[0] < n] for uid in range(n)])
             for found in rows
         )
-        commits = None
+        commits = np.full(n, NO_COMMIT, np.uint64)
         if subnet["commit_reveal"]:
             commits = _commit_blocks(client, netuid, subnet, state.hotkeys, head.hash)
         owner = subnet["owner_hotkey"]

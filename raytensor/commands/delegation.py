@@ -17,31 +17,18 @@ from raytensor.errors import ChainRefused, ConfigError
 
 PALLET = "SubtensorModule"
 U16, U64 = 2**16 - 1, 2**64 - 1
-TAKE_EXAMPLES = """\
-  raytensor stake take --hotkey 5F...                           show it
-  raytensor stake take 9% -w alice -H validator --dry-run
-"""
-CHILDREN_EXAMPLES = """\
-  raytensor stake children --netuid 2 --hotkey 5F...            show them
-  raytensor stake children --netuid 2 -w alice -H validator 5G...=0.25 5H...=0.5
-  raytensor stake children --netuid 2 -w alice -H validator --none
-"""
 
 
 def add_parsers(actions: argparse._SubParsersAction) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """The parsers of the two actions."""
-    takes = options.subparser(
-        actions, "take", "show or change the share of nominators' rewards that a hotkey keeps", TAKE_EXAMPLES
-    )
+    text = "show or change the share of nominators' rewards that a hotkey keeps"
+    takes = options.action(actions, "stake", "take", text, "--hotkey 5F...", "9% -w alice -H validator --dry-run")
     takes.add_argument(
         "share", metavar="SHARE", nargs="?", type=options.share, help="as 9%% or 0.09 (default: show it)"
     )
-    childs = options.subparser(
-        actions,
-        "children",
-        "show or set the child hotkeys, to which a hotkey delegates shares of its stake",
-        CHILDREN_EXAMPLES,
-    )
+    text = "show or set the child hotkeys, to which a hotkey delegates shares of its stake"
+    examples = ("--hotkey 5F...", "-w alice -H validator 5G...=0.25 5H...=0.5", "-w alice -H validator --none")
+    childs = options.action(actions, "stake", "children", text, *(f"--netuid 2 {one}" for one in examples))
     text = "the complete list, at most 5 (default: show the present ones)"
     childs.add_argument("children", metavar="HOTKEY=SHARE", nargs="*", help=text)
     childs.add_argument("--netuid", type=options.netuid, required=True, help="the subnet")
@@ -62,10 +49,9 @@ def take(args: argparse.Namespace) -> int:
         )
         if args.share is None:
             shown = {"hotkey": hotkey, "take": now, "min_take": least, "max_take": most}
-            if args.json:
-                output.show_json(shown)
-            else:
-                print(f"{hotkey} keeps {now / U16:.4%} (from {least / U16:.2%} to {most / U16:.2%} is allowed)")
+            output.show(
+                args, shown, f"{hotkey} keeps {now / U16:.4%} (from {least / U16:.2%} to {most / U16:.2%} is allowed)"
+            )
             return 0
         key, asked = options.coldkey_ref(args), args.share * U16 // options.MILLION
         if (status := sending.resume(args, client, key, hotkey=hotkey, take=asked)) is not None:

@@ -23,6 +23,8 @@ SORTS = {
     "emission": "emission_alpha_rao",
     "updated": "last_update",
 }
+COLUMNS = ("stake_alpha_rao", "validator_permit", "active", "last_update", "block_at_registration", "incentive")
+COLUMNS += ("dividends", "consensus", "validator_trust", "emission_alpha_rao")
 ABOUT = """\
 Lists the neurons of a subnet, all read at one block. Incentive, dividends and emission are those of the last epoch;
 stake, weights and the block of the last weights are current. Updated: blocks since the last weights.
@@ -185,26 +187,9 @@ def _follow(args: argparse.Namespace) -> None:
 
 
 def _rows(graph: Metagraph) -> list[dict]:
-    columns = (
-        "stake_alpha_rao",
-        "validator_permit",
-        "active",
-        "last_update",
-        "block_at_registration",
-        "incentive",
-        "dividends",
-        "consensus",
-        "validator_trust",
-        "emission_alpha_rao",
-    )
-    plain = {name: getattr(graph, name).tolist() for name in columns}
+    plain = {name: getattr(graph, name).tolist() for name in COLUMNS}
+    keys = zip(graph.hotkeys, graph.coldkeys, graph.axons)
     return [
-        {
-            "uid": uid,
-            "hotkey": hotkey,
-            "coldkey": graph.coldkeys[uid],
-            "axon": graph.axons[uid],
-            **{name: values[uid] for name, values in plain.items()},
-        }
-        for uid, hotkey in enumerate(graph.hotkeys)
+        {"uid": uid, "hotkey": hotkey, "coldkey": coldkey, "axon": axon, **{name: plain[name][uid] for name in COLUMNS}}
+        for uid, (hotkey, coldkey, axon) in enumerate(keys)
     ]

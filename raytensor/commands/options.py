@@ -40,9 +40,19 @@ def parser(command: str, description: str, examples: str) -> Parser:
     return Parser(f"raytensor {command}", description=description, examples=examples)
 
 
-def subparser(actions: argparse._SubParsersAction, name: str, text: str, examples: str) -> argparse.ArgumentParser:
-    """The parser of one action of a command."""
-    return actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", examples=examples)
+def action(
+    to: argparse._SubParsersAction, command: str, name: str, text: str, *examples: str
+) -> argparse.ArgumentParser:
+    """The parser of one action of a command; each example is what follows "raytensor COMMAND NAME"."""
+    lines = "".join(f"  raytensor {command} {name} {one}".rstrip() + "\n" for one in examples)
+    return to.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", examples=lines)
+
+
+def add_chain_and_wallet(to: argparse.ArgumentParser) -> None:
+    """--json, and the groups chain and wallet."""
+    add_output(to)
+    add_network(to)
+    add_wallet(to)
 
 
 def add_output(to: argparse.ArgumentParser) -> None:

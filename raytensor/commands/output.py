@@ -57,6 +57,14 @@ def print_error(command: str, error: RayTensorError, *, as_json: bool = False) -
         print(f"  {action}", file=sys.stderr)
 
 
+def show(args: argparse.Namespace, value: Any, text: str) -> None:
+    """Print the value as JSON (--json), or the text."""
+    if args.json:
+        show_json(value)
+    else:
+        print(text)
+
+
 def show_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 

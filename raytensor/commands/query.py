@@ -94,9 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--deadline", type=options.seconds, default=20.0, metavar="SECONDS", help="limit for each answer (default 20)")
     add("--protocol", choices=PROTOCOLS, default="btauth", help="wire protocol of the miners (default btauth)")
     add("--allow-local", action="store_true", help="also ask addresses of private networks (implied by --run)")
-    options.add_output(parser)
-    options.add_network(parser)
-    options.add_wallet(parser)
+    options.add_chain_and_wallet(parser)
     return parser
 
 

@@ -31,10 +31,8 @@ def register_main(argv: Sequence[str]) -> int:
     parser.add_argument("--netuid", type=options.netuid, required=True, help="the subnet; 0 is root")
     options.add_hotkey(parser)
     parser.add_argument("--max-burn", type=options.tao, metavar="TAO", help="the highest price to pay (default: +5 %%)")
-    options.add_output(parser)
     options.add_sending(parser)
-    options.add_network(parser)
-    options.add_wallet(parser)
+    options.add_chain_and_wallet(parser)
     return output.run("register", parser, argv, _register)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,9 +48,7 @@ def stake_main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = options.parser("stake", ABOUT, EXAMPLES)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-
-    def action(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
-        return options.subparser(actions, name, text, "".join(f"  raytensor stake {name} {one}\n" for one in examples))
+    action = functools.partial(options.action, actions, "stake")
 
     add = action(
         "add",
@@ -108,9 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     acts = {add: _add, remove: _remove, move: _move, swap: _swap, transfer: _transfer, everything: _unstake_all}
     acts |= {takes: delegation.take, childs: delegation.children, listing: _list}
     for one, act in acts.items():
-        options.add_output(one)
-        options.add_network(one)
-        options.add_wallet(one)
+        options.add_chain_and_wallet(one)
         one.set_defaults(act=act)
     return parser
 

@@ -64,8 +64,8 @@ def _subnets(args: argparse.Namespace) -> None:
         for netuid in netuids:
             row = {"netuid": netuid, **{key: next(values) for key in fields}, "alpha_price_rao": price.get(netuid, 0)}
             last, pending = row.get("last_epoch_block"), row.pop("pending_epoch_block", 0) or 0
-            has_epochs = netuid != 0 and last is not None  # the root subnet has no epochs
-            row["next_epoch_block"] = next_epoch(last, row["tempo"], pending) if has_epochs else None
+            known = netuid != 0 and last is not None  # the root subnet has no epochs
+            row["next_epoch_block"] = next_epoch(last or 0, row["tempo"], pending) if known else None
             rows.append(row)
     if args.json:
         output.show_json({"block": head.number, "subnets": rows})

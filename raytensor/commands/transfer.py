@@ -28,10 +28,8 @@ def transfer_main(argv: Sequence[str]) -> int:
     parser = options.parser("transfer", ABOUT, EXAMPLES)
     parser.add_argument("dest", metavar="DEST", help="the receiver: an ss58 address, WALLET or WALLET/HOTKEY")
     parser.add_argument("amount", metavar="AMOUNT", type=options.tao, help="TAO, at most nine decimals")
-    options.add_output(parser)
     options.add_sending(parser)
-    options.add_network(parser)
-    options.add_wallet(parser)
+    options.add_chain_and_wallet(parser)
     return output.run("transfer", parser, argv, _transfer)
 
 

@@ -8,6 +8,7 @@ passwords are read from files or from a terminal without echo, never from the co
 from __future__ import annotations
 
 import argparse
+import functools
 import getpass
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import bittensor_core
 
+from raytensor.arguments import integer
 from raytensor.chain.reads.quotes import prices, stakes
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import (
@@ -56,11 +58,7 @@ def wallet_main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = options.parser("wallet", ABOUT, EXAMPLES)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-
-    def action(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
-        return options.subparser(
-            actions, name, text, "".join(f"  raytensor wallet {name} {one}".rstrip() + "\n" for one in examples)
-        )
+    action = functools.partial(options.action, actions, "wallet")
 
     create = action(
         "create", "create new keys", "-w w1 --password-file pw --phrase-file phrase", "-w w1 -H miner2 --hotkey-only"
@@ -80,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--hotkey-only", action="store_true", help="create no coldkey")
     which.add_argument("--coldkey-only", action="store_true", help="create no hotkey")
     create.add_argument(
-        "--words", type=int, choices=(12, 15, 18, 21, 24), default=12, help="words of a phrase (default 12)"
+        "--words", type=integer(12, 24), choices=(12, 15, 18, 21, 24), default=12, help="words of a phrase (default 12)"
     )
     text = "write the new phrases to this file (mode 600) instead of showing them"
     create.add_argument("--phrase-file", metavar="FILE", help=text)
@@ -97,11 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     sign = action("sign", "sign a message (its UTF-8 bytes)", '-w alice "a message"', '-w alice --coldkey "a message"')
     sign.add_argument("message", help="the text to sign")
     sign.add_argument("--coldkey", action="store_true", help="sign with the coldkey (default: with the hotkey)")
-    verify = action(
-        "verify",
-        "verify a signature; exit status 0 if it is valid, 1 if not",
-        '"a message" --ss58 5F... --signature 0x...',
-    )
+    text = "verify a signature; exit status 0 if it is valid, 1 if not"
+    verify = action("verify", text, '"a message" --ss58 5F... --signature 0x...')
     verify.add_argument("message", help="the text that was signed")
     verify.add_argument("--ss58", required=True, metavar=options.ACCOUNT, help="the signer")
     verify.add_argument("--signature", required=True, metavar="HEX", help="64 bytes in hexadecimal digits")
@@ -168,10 +163,7 @@ def _regen(args: argparse.Namespace) -> None:
         file, address = write_key(ref, pair, password=password, overwrite=args.overwrite), pair.ss58_address
         encrypted = password is not None
     made = {"ss58": address, "file": str(file), "encrypted": encrypted}
-    if args.json:
-        output.show_json({"restored": made})
-    else:
-        print(f"{address}  {file}")
+    output.show(args, {"restored": made}, f"{address}  {file}")
 
 
 def _known_phrase(args: argparse.Namespace) -> str:
@@ -322,12 +314,8 @@ def _balance(args: argparse.Namespace) -> None:
         output.show_json({"ss58": address, "block": head.number, **amounts})
         return
     print(f"{address} at block {head.number}")
-    rows = [
-        ("free", output.tao(free)),
-        ("stake, at present prices", output.tao(worth)),
-        ("total", output.tao(free + worth)),
-    ]
-    print(output.table(("", "TAO"), rows))
+    shown = {"free": free, "stake, at present prices": worth, "total": free + worth}
+    print(output.table(("", "TAO"), [(name, output.tao(rao)) for name, rao in shown.items()]))
 
 
 # Signing
@@ -336,10 +324,7 @@ def _balance(args: argparse.Namespace) -> None:
 def _sign(args: argparse.Namespace) -> None:
     signer = (options.coldkey_ref(args) if args.coldkey else options.hotkey_ref(args)).open()
     signature = "0x" + signer.sign(args.message.encode()).hex()
-    if args.json:
-        output.show_json({"ss58": signer.ss58, "signature": signature})
-    else:
-        print(f"{signer.ss58}\n{signature}")
+    output.show(args, {"ss58": signer.ss58, "signature": signature}, f"{signer.ss58}\n{signature}")
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -353,8 +338,6 @@ def _verify(args: argparse.Namespace) -> int:
         valid = len(signature) == 64 and bool(public.verify(args.message.encode(), signature))
     except ValueError:
         valid = False
-    if args.json:
-        output.show_json({"ss58": address, "valid": valid})
-    else:
-        print("the signature is valid" if valid else "the signature is not valid for this address and message")
+    text = "the signature is valid" if valid else "the signature is not valid for this address and message"
+    output.show(args, {"ss58": address, "valid": valid}, text)
     return 0 if valid else 1

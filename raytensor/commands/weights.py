@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -43,12 +44,7 @@ def weights_main(argv: Sequence[str]) -> int:
     """`raytensor weights ACTION ...`. Returns the exit status."""
     parser = options.parser("weights", ABOUT, EXAMPLES)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-
-    def action(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
-        return options.subparser(
-            actions, name, text, "".join(f"  raytensor weights {name} {one}\n" for one in examples)
-        )
-
+    action = functools.partial(options.action, actions, "weights")
     status = action(
         "status",
         "show age, permit, commit-reveal and next block of weights, by subnet",
@@ -97,9 +93,7 @@ def weights_main(argv: Sequence[str]) -> int:
     for one in (set_, reveal):
         options.add_sending(one)
     for one, act in ((status, _status), (set_, _set), (pending, commitments.show), (reveal, commitments.reveal)):
-        options.add_output(one)
-        options.add_network(one)
-        options.add_wallet(one)
+        options.add_chain_and_wallet(one)
         one.set_defaults(act=act)
     return output.run("weights", parser, argv, lambda args: args.act(args))
 

@@ -1,7 +1,7 @@
 """Yuma consensus, equal to the chain to the last unit.
 
 In: `EpochInput`, the state of one mechanism of one subnet at one block. Out: `EpochOutput`, what the chain stores and
-pays. Pure: arrays in, arrays out; knows nothing of Ray, of a chain's transport or of where the arrays came from.
+pays. Pure: arrays in, arrays out. Knows nothing of Ray, of a chain's transport or of the origin of the arrays.
 
     EpochInput -> epoch -> EpochOutput;   epochs: several in a row;   epoch_with_mechanisms: a subnet of several
 """
@@ -39,14 +39,15 @@ __all__ = [
 def epoch(inputs: EpochInput, *, implementation: str = "fast", threads: int | None = None) -> EpochOutput:
     """One epoch, as `epoch_mechanism` (pallets/subtensor, run_epoch.rs) computes it.
 
-    implementation: "fast", or "reference" for the plain integer text of the pallet. Both give the same bits.
-    threads: cores for the fast one; None takes those of this process where the network is large enough.
+    implementation: "fast" (compiled kernels) or "reference" (plain integers, in the order of the pallet). Both give
+    the same bits. threads: cores for "fast"; None takes all of this process if the network is large enough.
+    Raises ConfigError for another implementation or fewer than 1 thread.
     """
     if implementation not in ("fast", "reference"):
         raise ConfigError(f'implementation: "{implementation}"; choose "fast" or "reference"')
     if implementation == "reference":
         return epoch_reference(inputs)
-    from raytensor.consensus.fast import epoch_fast  # the compiler takes a second to load; the reference does without
+    from raytensor.consensus.fast import epoch_fast  # the compiler takes a second to load
 
     return epoch_fast(inputs, threads=threads)
 
@@ -62,8 +63,8 @@ def epochs(
 ) -> list[EpochOutput]:
     """`num_epochs` consecutive epochs, a tempo apart; permits and bonds carry over as on the chain.
 
-    resubmit: validators keep setting the same weights, so that nobody turns inactive. between(input, number): changes
-    the input of epoch `number` (from 1) before it runs, for example to set other weights.
+    resubmit: validators set the same weights in each epoch, so that none becomes inactive. between(input, number):
+    returns the input of epoch `number` (from 1), for example with other weights. Raises ConfigError.
     """
 
     def run(state: EpochInput) -> EpochOutput:
@@ -75,13 +76,13 @@ def epochs(
 def epoch_with_mechanisms(
     mechanisms: Sequence[EpochInput], *, implementation: str = "fast", threads: int | None = None
 ) -> SubnetOutput:
-    """One epoch of a subnet: one input per mechanism, each with its part of the emission (see `split_emissions`)."""
+    """One epoch of a subnet: an input per mechanism, with its part of the emission (see `split_emissions`)."""
     outputs = [epoch(inputs, implementation=implementation, threads=threads) for inputs in mechanisms]
     return combine_mechanisms(mechanisms, outputs)
 
 
 def load_kernels() -> None:
-    """Load or compile the fast path now, so that no epoch waits for it: tens of seconds once, then about one."""
-    from raytensor.consensus import fast
+    """Load or compile the kernels now, so that no epoch waits for them: tens of seconds once, then about one."""
+    from raytensor.consensus import fast  # the compiler takes a second to load
 
     fast.load_kernels()

@@ -1,12 +1,14 @@
-"""Weights and bonds of a network where nearly every pair is stored: one matrix, the miners down, the validators across.
+"""Weights and bonds as one matrix [miners, validators], for networks where nearly every pair is stored.
 
-In: arrays, or `Rows`. Out: `DenseRows`, and back. The layout that the fast epoch works on directly: 2 bytes a pair
-instead of 6, and no conversion. Knows nothing of what the numbers mean.
+In: arrays, or `Rows`. Out: `DenseRows`, and back. The fast epoch works on this layout without a conversion; it takes 2
+bytes per pair instead of 6. Knows nothing of the meaning of the numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +19,12 @@ _FIELDS = ("n", "validators", "miners", "values", "zeros")
 
 
 def _checked(rows: DenseRows, name: str) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The fields of `rows` in their dtypes; ConfigError where they don't describe a matrix."""
+    """The fields of `rows` in their dtypes. Raises ConfigError if they don't describe a matrix."""
     across = unsigned(f"{name}.validators", rows.validators, np.uint32)
     down = unsigned(f"{name}.miners", rows.miners, np.uint32)
     for field, uids in (("validators", across), ("miners", down)):
         if np.any(uids[1:] <= uids[:-1]):
-            raise ConfigError(f"{name}.{field}: uids have to ascend")
+            raise ConfigError(f"{name}.{field}: uids must ascend")
         if len(uids) and uids[-1] >= rows.n:
             raise ConfigError(f"{name}.{field}: uid {uids[-1]} in a network of {rows.n}")
     matrix = np.asarray(rows.values)
@@ -33,7 +35,7 @@ def _checked(rows: DenseRows, name: str) -> tuple[int, np.ndarray, np.ndarray, n
     zeros = unsigned(f"{name}.zeros", rows.zeros, np.uint64).astype(np.int64)
     if len(zeros):
         if zeros[-1] >= matrix.size or np.any(zeros[1:] <= zeros[:-1]):
-            raise ConfigError(f"{name}.zeros: positions have to ascend and to be below {matrix.size}")
+            raise ConfigError(f"{name}.zeros: positions must ascend and be below {matrix.size}")
         if np.any(matrix.reshape(-1)[zeros]):
             raise ConfigError(f"{name}.zeros: names a value that is not 0")
     return int(rows.n), across, down, np.require(matrix, np.uint16, ["C", "W"]), zeros
@@ -41,11 +43,13 @@ def _checked(rows: DenseRows, name: str) -> tuple[int, np.ndarray, np.ndarray, n
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseRows:
-    """Rows of `validators` over `miners`, of a network of n uids; every other row is empty.
+    """The rows of V validators over M miners, in a network of n uids; every other row is empty.
 
     validators  uint32 [V], miners uint32 [M]: ascending uids.
     values      uint16 [M, V]. A value above 0 is an entry.
-    zeros       int64: ascending flat positions (m * V + v) of entries that are 0; a 0 elsewhere is no entry.
+    zeros       int64: ascending flat positions (m * V + v) of entries whose value is 0; any other 0 is not an entry.
+
+    Raises ConfigError for arrays that don't describe a matrix.
     """
 
     n: int
@@ -64,7 +68,7 @@ class DenseRows:
     def trusted(
         cls, n: int, validators: np.ndarray, miners: np.ndarray, values: np.ndarray, zeros: np.ndarray
     ) -> DenseRows:
-        """DenseRows from arrays of ours, which are not checked again."""
+        """DenseRows from arrays that are already checked."""
         rows = object.__new__(cls)
         for name, value in zip(_FIELDS, (n, validators, miners, values, zeros), strict=True):
             object.__setattr__(rows, name, value)
@@ -72,22 +76,22 @@ class DenseRows:
 
     @classmethod
     def checked(
-        cls, n: int, validators: object, miners: object, values: object, zeros: object = (), *, name: str = "rows"
+        cls, n: int, validators: Any, miners: Any, values: Any, zeros: Any = (), *, name: str = "rows"
     ) -> DenseRows:
-        """DenseRows from arrays or lists. ConfigError, with the field's name, if they don't describe a matrix."""
+        """DenseRows from arrays or lists. Raises ConfigError, with `name`, if they don't describe a matrix."""
         return cls.trusted(*_checked(cls.trusted(n, validators, miners, values, zeros), name))
 
     @classmethod
     def from_rows(cls, rows: Rows, validators: np.ndarray, miners: np.ndarray) -> DenseRows:
-        """The same entries as a matrix, which forgets their order. validators and miners have to cover every entry."""
-        from raytensor.consensus.kernels import layout  # loads the compiler
+        """The same entries as a matrix, without their order. `validators` and `miners` must cover every entry."""
+        from raytensor.consensus.kernels import layout  # loads the compiler, which takes a second
 
         values, zeros = layout.to_dense(rows.indptr, rows.uids, rows.values, validators, miners, rows.ascending)
         return cls.trusted(rows.n, validators, miners, values, zeros)
 
     def to_rows(self) -> Rows:
         """The same entries as `Rows`."""
-        from raytensor.consensus.kernels import layout  # loads the compiler
+        from raytensor.consensus.kernels import layout  # loads the compiler, which takes a second
 
         return Rows.trusted(*layout.to_sparse(self.n, self.validators, self.miners, self.values, self.zeros))
 
@@ -107,7 +111,7 @@ class DenseRows:
     def row(self, uid: int) -> list[tuple[int, int]]:
         return self.to_rows().row(uid)
 
-    def replace_row(self, uid: int, row: object, *, name: str = "rows") -> Rows:
+    def replace_row(self, uid: int, row: Iterable[tuple[int, int]], *, name: str = "rows") -> Rows:
         return self.to_rows().replace_row(uid, row, name=name)
 
     def without_column(self, uid: int) -> Rows:

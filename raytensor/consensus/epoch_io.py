@@ -1,6 +1,6 @@
-"""What an epoch consumes and produces: one mechanism of one subnet at one block.
+"""The input and the output of an epoch: one mechanism of one subnet at one block.
 
-In: the chain's storage values, checked here, each refused by its name where it is malformed.
+In: the chain's storage values; a malformed one raises a ConfigError with its name.
 Out: `EpochInput` and `EpochOutput`. Field names are the chain's. Knows nothing of how an epoch is computed.
 """
 
@@ -63,15 +63,18 @@ _RANGES = {
 class EpochInput:
     """The state that `epoch_mechanism` (run_epoch.rs) reads. Vectors have length n and are indexed by uid.
 
-    stake, stake_frac  the stake weight as an I64F64: whole rao (below 2^63) and the fraction in units of 2^-64.
-    validator_permit   as stored by the previous epoch; it masks this one.
+    stake, stake_frac  uint64: the stake weight as an I64F64, whole rao (below 2^63) and fraction in units of 2^-64.
+    last_update, block_at_registration   uint64: blocks.
+    validator_permit   bool, as stored by the previous epoch; this epoch counts weights of permit holders only.
     weights, bonds     rows as stored.
-    activity_cutoff    blocks, as the chain derives it from tempo and factor.
+    activity_cutoff    blocks, which the chain derives from tempo and factor.
     kappa, bonds_penalty, alpha_low, alpha_high   u16, 65535 means 1.
     bonds_moving_average   millionths. alpha_sigmoid_steepness: hundredths.
-    commit_block       earliest block of a live weight commit of each uid, NO_COMMIT for none; read only when
-                       `commit_reveal` is on.
-    emission           rao of alpha to share out.
+    commit_block       uint64: block of the earliest live weight commit of each uid, or NO_COMMIT; read only if
+                       `commit_reveal` is set.
+    emission           rao of alpha to distribute.
+
+    Raises ConfigError, with the name of the field, for a value of the wrong type, shape or range.
     """
 
     block: int
@@ -85,7 +88,7 @@ class EpochInput:
     bonds: Rows | DenseRows
     max_validators: int
     emission: int
-    stake_frac: np.ndarray | None = None
+    stake_frac: np.ndarray = None  # pyright: ignore[reportAssignmentType]  # None becomes zeros
     stake_threshold: int = 0
     owner_uid: int | None = None
     kappa: int = 32767
@@ -97,7 +100,7 @@ class EpochInput:
     yuma3: bool = False
     liquid_alpha: bool = False
     commit_reveal: bool = False
-    commit_block: np.ndarray | None = None
+    commit_block: np.ndarray = None  # pyright: ignore[reportAssignmentType]  # None becomes NO_COMMIT
     last_mechanism_step_block: int = 0
 
     def __post_init__(self) -> None:
@@ -148,11 +151,13 @@ def stake_from_bits(bits: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def stake_weight(alpha_rao: Sequence[int], tao_rao: Sequence[int], tao_weight: int) -> tuple[np.ndarray, np.ndarray]:
+def stake_weight(
+    alpha_rao: Sequence[int] | np.ndarray, tao_rao: Sequence[int] | np.ndarray, tao_weight: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(stake, stake_frac) of alpha + tao * tao_weight / (2^64 - 1).
 
-    alpha_rao, tao_rao: u64, inherited through child keys. tao_weight: the u64 that the chain stores. The ratio is
-    rounded as the pallet does it (`get_tao_weight`: an U96F32, truncated; `get_stake_weights_for_network`).
+    alpha_rao, tao_rao: u64, after the transfers between parent and child keys. tao_weight: the u64 that the chain
+    stores. Rounded as in the pallet (`get_tao_weight`: an U96F32, truncated; `get_stake_weights_for_network`).
     """
     ratio = (_whole("tao_weight", tao_weight, 0, _U64) << 32) // _U64
     alpha = unsigned("alpha_rao", alpha_rao, np.uint64).tolist()
@@ -165,7 +170,7 @@ def stake_weight(alpha_rao: Sequence[int], tao_rao: Sequence[int], tao_weight: i
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawColumns:
-    """The same columns before they became u16: int64 bits of I32F32 (value x 2^32), length n."""
+    """The columns of an epoch before the conversion to u16: int64 bits of I32F32 (value x 2^32), length n."""
 
     stake_weight: np.ndarray
     active_stake: np.ndarray
@@ -179,10 +184,11 @@ class RawColumns:
 class EpochOutput:
     """What the chain stores and pays after an epoch. Vectors have length n and are indexed by uid.
 
-    uint16: incentive, dividends, consensus, validator_trust, stake_weight (65535 means 1).
-    validator_permit, active: bool; the permit is the new one.
-    uint64 rao: server_emission (miners), validator_emission, emission (both together, rounded by itself).
-    bonds: rows to store, in the layout of the input's bonds; only new permit holders have entries.
+    incentive, dividends, consensus, validator_trust, stake_weight   uint16, 65535 means 1.
+    validator_permit, active   bool; the permit is the one for the next epoch.
+    server_emission, validator_emission, emission   uint64 rao: paid to miners, to validators, and both together
+               (rounded separately).
+    bonds      rows to store, in the layout of the input's bonds; only new permit holders have entries.
     """
 
     incentive: np.ndarray

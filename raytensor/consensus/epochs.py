@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raytensor.consensus.dense_rows import DenseRows
-from raytensor.consensus.epoch_io import EpochInput, EpochOutput, sum_u64
+from raytensor.consensus.epoch_io import EpochInput, EpochOutput
 from raytensor.consensus.rows import unsigned
 from raytensor.errors import ConfigError
 
@@ -20,10 +20,10 @@ _U64 = 2**64 - 1
 
 
 def following(inputs: EpochInput, output: EpochOutput, *, resubmit: bool = False) -> EpochInput:
-    """The input of the next epoch, one tempo later, if nobody does anything.
+    """The input of the next epoch, one tempo later, if no neuron changes anything.
 
-    The chain itself carries over permits and bonds and remembers when it stepped. resubmit: everyone who has weights
-    sets the same ones again in time (`last_update` moves along); without it they all turn inactive at last.
+    Permits, bonds and the block of this epoch carry over. resubmit: each validator with weights sets the same weights
+    again (`last_update` advances by a tempo); without it, all become inactive in the end.
     """
     period = max(inputs.tempo, 1)
     last_update = inputs.last_update
@@ -48,7 +48,7 @@ def run_epochs(
     resubmit: bool = False,
     between: Callable[[EpochInput, int], EpochInput] | None = None,
 ) -> list[EpochOutput]:
-    """`num_epochs` consecutive epochs. between(input, number): may change each input but the first."""
+    """`num_epochs` consecutive epochs. between(input, number): changes each input but the first. Raises ConfigError."""
     if num_epochs < 1:
         raise ConfigError(f"num_epochs: {num_epochs}; run at least 1")
     outputs: list[EpochOutput] = []
@@ -63,7 +63,8 @@ def run_epochs(
 def split_emissions(emission: int, mechanism_count: int, split: Sequence[int] | None = None) -> list[int]:
     """Rao for each mechanism (`split_emissions`, subnets/mechanism.rs): by u16 shares of 65535, or evenly.
 
-    What the division drops goes to mechanism 0. Missing shares are 0, surplus ones are ignored.
+    The remainder of the division goes to mechanism 0. Missing shares are 0, surplus ones are ignored. Raises
+    ConfigError for fewer than 1 mechanism.
     """
     if mechanism_count < 1:
         raise ConfigError(f"mechanism_count: {mechanism_count}; a subnet has at least 1")
@@ -78,7 +79,7 @@ def split_emissions(emission: int, mechanism_count: int, split: Sequence[int] | 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SubnetOutput:
-    """What the chain stores per subnet and pays, over all mechanisms. Length n, indexed by uid, as in `EpochOutput`.
+    """What the chain stores and pays per subnet, over all mechanisms. Fields as in `EpochOutput`, length n.
 
     Incentive and bonds are stored per mechanism: `mechanisms` holds each one's own output.
     """
@@ -96,11 +97,11 @@ class SubnetOutput:
 
 
 def combine_mechanisms(mechanisms: Sequence[EpochInput], outputs: Sequence[EpochOutput]) -> SubnetOutput:
-    """The fold of `epoch_with_mechanisms` (subnets/mechanism.rs), in the order of the mechanisms.
+    """Combine the mechanisms of a subnet in their order, as `epoch_with_mechanisms` (subnets/mechanism.rs) does.
 
-    A column is the sum of each mechanism's weighted by its part of the emission (U64F64, truncated after every term);
-    the amounts paid add up; flags are or-ed. The stored `emission` is weighted as well, though it is an amount
-    already: that is what the chain does.
+    A column is the sum of the mechanisms' columns, weighted by their parts of the emission (U64F64, truncated after
+    each term); paid amounts are added; flags are or-ed. The stored `emission` is weighted too, although it is an
+    amount: that is what the chain does. Raises ConfigError for mechanisms of different sizes.
     """
     if not mechanisms or len({inputs.n for inputs in mechanisms}) != 1:
         raise ConfigError(f"mechanisms: sizes {[inputs.n for inputs in mechanisms]}; all describe one subnet")
@@ -128,8 +129,3 @@ def combine_mechanisms(mechanisms: Sequence[EpochInput], outputs: Sequence[Epoch
         emission=weighted("emission", _U64, np.uint64),
         mechanisms=tuple(outputs),
     )
-
-
-def total_paid(output: EpochOutput | SubnetOutput) -> int:
-    """Rao paid to miners and validators together; the roundings keep it a little below the emission."""
-    return sum_u64(output.server_emission) + sum_u64(output.validator_emission)

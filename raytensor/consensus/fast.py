@@ -1,8 +1,8 @@
-"""The fast epoch: the same bits as the reference, from compiled kernels on one or more cores.
+"""The fast epoch: compiled kernels on one or more cores, with the same bits as the reference.
 
-In: `EpochInput`. Out: `EpochOutput`. Chooses the dense or the sparse kernels and the number of threads. What lies
-outside the kernels' exact range (a bonds_moving_average above 10^6, which the chain's setter refuses too) goes to the
-reference. Knows nothing of Ray.
+In: `EpochInput`. Out: `EpochOutput`. Chooses the dense or the sparse kernels and the number of threads. The reference
+computes inputs outside the kernels' exact range (a bonds_moving_average above 10^6, which the chain refuses to set).
+Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import numpy as np
 from raytensor.consensus.dense_rows import DenseRows
 from raytensor.consensus.epoch_io import EpochInput, EpochOutput, RawColumns
 from raytensor.consensus.kernels import whole
-from raytensor.consensus.plan import Plan, clock, in_turn, matrices, numbers
+from raytensor.consensus.plan import Mapper, Plan, clock, in_turn, matrices, numbers
 from raytensor.consensus.reference import epoch_reference
 from raytensor.consensus.rows import Rows
 from raytensor.errors import ConfigError
 
-# A thread is worth its start only above this many pairs.
+# Pairs per thread from which another thread is faster.
 PAIRS_PER_THREAD = 65_536
 
 
 def epoch_fast(inputs: EpochInput, *, threads: int | None = None) -> EpochOutput:
-    """One epoch. threads: cores to use; None takes those of this process where the network is large enough."""
+    """One epoch. threads: cores to use; None takes all of this process if the network is large enough."""
     if inputs.bonds_moving_average > 10**6:
         return epoch_reference(inputs)
     layout = matrices(inputs)
@@ -46,14 +46,11 @@ def epoch_fast(inputs: EpochInput, *, threads: int | None = None) -> EpochOutput
 
 
 def load_kernels() -> None:
-    """Load every kernel, or compile it where it is not on disk yet: afterwards no epoch waits for the compiler.
-
-    About a second from disk, some tens of seconds the first time on a machine.
-    """
+    """Load all kernels from disk, or compile them: about one second, or tens of seconds the first time."""
     for ascending in (True, False):
         row = [(0, 1), (1, 2)] if ascending else [(1, 2), (0, 1)]
         rows = Rows.from_lists([row, row])
-        columns = {name: np.array([1, 1], np.uint64) for name in ("last_update", "stake")}
+        ones = np.array([1, 1], np.uint64)
         inputs = EpochInput(
             block=1,
             tempo=1,
@@ -66,7 +63,8 @@ def load_kernels() -> None:
             emission=1,
             yuma3=True,
             liquid_alpha=True,
-            **columns,
+            last_update=ones,
+            stake=ones,
         )
         for threads in (1, 2):
             epoch_fast(inputs, threads=threads)
@@ -105,8 +103,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _in_threads(pool: ThreadPoolExecutor):
-    """A mapper for `Plan.run`: each shard in a thread. The kernels release the interpreter."""
+def _in_threads(pool: ThreadPoolExecutor) -> Mapper:
+    """A mapper for `Plan.run`: one thread per shard. The kernels release the interpreter lock."""
 
     def run(shards: Sequence, phase: str, arguments: Sequence[tuple]) -> list:
         futures = [pool.submit(getattr(shard, phase), *args) for shard, args in zip(shards, arguments, strict=True)]

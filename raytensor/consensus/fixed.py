@@ -1,10 +1,10 @@
-"""The chain's fixed-point numbers, as Python integers of raw bits.
+"""The chain's fixed-point arithmetic on Python integers.
 
-In: integers that hold the raw bits of an `I32F32` (value x 2^32, kept in an i64) unless a name says otherwise.
-Out: the same, rounded exactly as the crate `substrate-fixed` rounds. Knows nothing of networks.
+In: integers with the raw bits of an `I32F32` (value x 2^32 in an i64), unless a name says otherwise.
+Out: the same, rounded exactly as in the crate `substrate-fixed`. Knows nothing of networks.
 
-Roundings: a product is floored (an arithmetic shift, also for negatives); a quotient is truncated towards zero;
-a conversion to an integer drops the fraction; whatever leaves the range saturates, except `safe_div`, which gives 0.
+Rounding: products are floored (an arithmetic shift, also for negatives); quotients are truncated towards zero;
+conversion to an integer drops the fraction; results out of range saturate, except in `safe_div`, which returns 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ E = 11_674_931_200  # e as the crate's I9F23 constant holds it, widened: exp(1) 
 
 
 def saturate(bits: int) -> int:
-    """The nearest value that an I32F32 can hold."""
+    """The nearest value in the range of an I32F32."""
     return MAX if bits > MAX else MIN if bits < MIN else bits
 
 
@@ -50,7 +50,7 @@ def div(a: int, b: int) -> int:
 
 
 def safe_div(a: int, b: int) -> int:
-    """`safe_div` of the chain's safe-math: 0 when b is 0 and when the quotient leaves the range."""
+    """`safe_div` of the chain's safe-math: 0 if b is 0 or the quotient is out of range."""
     if b == 0:
         return 0
     bits = _quotient(a, b, 32)
@@ -76,7 +76,7 @@ def from_int(value: int) -> int:
 
 
 def u16_proportion_to_fixed(value: int) -> int:
-    """value / 65535: 65535 gives exactly 1, 32767 a little less than a half."""
+    """value / 65535: 65535 gives exactly 1, 32767 less than a half."""
     return safe_div(from_int(value), from_int(U16_MAX))
 
 
@@ -97,10 +97,10 @@ def round_half_away(bits: int) -> int:
 
 
 def exp(x: int) -> int | None:
-    """e^x as `transcendental::exp` computes it: a Taylor series of 30 further terms (2 to 31), each the floored
-    product with x, then the truncated quotient by its index; negative x through 1 / e^|x|.
+    """e^x as `transcendental::exp` computes it: a Taylor series with terms up to index 31.
 
-    None where the crate reports an overflow. The series is too short near 20: that error is part of the result.
+    Each term is the floored product of the last one with x, divided by its index and truncated; a negative x gives
+    1 / e^|x|. None if the crate reports an overflow. Near 20 the series is too short; its error is part of the result.
     """
     if x == 0:
         return ONE

@@ -1,12 +1,14 @@
-"""The functions of the pallet's `epoch/math.rs` that an epoch uses, one by one and under their own names.
+"""The functions of the pallet's `epoch/math.rs` that an epoch uses, under the same names.
 
 In: vectors as lists of I32F32 bits, sparse matrices as lists of rows of (uid, bits) in stored order.
-Out: new vectors and matrices, exact to the last bit. Slow and plain on purpose: this is the text to read next to the
-chain's source. Knows nothing of subnets, storage or numpy. Where the chain's sum would overflow (a row of more than
-32,768 full weights), the sum is the exact integer; where it saturates (columns), it saturates here too.
+Out: new vectors and matrices, exact to the last bit. Slow and simple, to be read beside the chain's source. Knows
+nothing of subnets, storage or numpy. Where a sum of the chain overflows (a row of more than 32,768 full weights), the
+sum here is the exact integer; where it saturates (columns), it saturates here too.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from raytensor.consensus.fixed import (
     MAX,
@@ -25,10 +27,11 @@ from raytensor.consensus.fixed import (
 
 Vector = list[int]
 Sparse = list[list[tuple[int, int]]]
+Mask = Callable[[int, int], bool]
 
 
 def is_topk(vector: Vector, k: int) -> list[bool]:
-    """True for the k largest. An ascending stable sort loses its first n - k: among equals the lower uid loses."""
+    """True for the k largest, by a stable ascending sort: of equal values, the one with the higher uid is taken."""
     n = len(vector)
     result = [True] * n
     if n >= k:
@@ -63,16 +66,16 @@ def mask_rows_sparse(mask: list[bool], matrix: Sparse) -> Sparse:
 
 
 def mask_diag_sparse(matrix: Sparse, except_index: int | None = None) -> Sparse:
-    """Without the diagonal (`mask_diag_sparse`), but for one uid's (`mask_diag_sparse_except_index`)."""
+    """Without the diagonal (`mask_diag_sparse`), except for one uid (`mask_diag_sparse_except_index`)."""
     return [[(j, v) for j, v in row if i != j or i == except_index] for i, row in enumerate(matrix)]
 
 
-def vec_mask_sparse_matrix(matrix: Sparse, first: Vector, second: Vector, mask) -> Sparse:
+def vec_mask_sparse_matrix(matrix: Sparse, first: Vector, second: Vector, mask: Mask) -> Sparse:
     """Without the entries (i, j) for which mask(first[i], second[j]) is true."""
     return [[(j, v) for j, v in row if not mask(first[i], second[j])] for i, row in enumerate(matrix)]
 
 
-def scalar_vec_mask_sparse_matrix(matrix: Sparse, scalar: int, vector: Vector, mask) -> Sparse:
+def scalar_vec_mask_sparse_matrix(matrix: Sparse, scalar: int, vector: Vector, mask: Mask) -> Sparse:
     """Without the entries (i, j) for which mask(scalar, vector[j]) is true."""
     return [[(j, v) for j, v in row if not mask(scalar, vector[j])] for row in matrix]
 
@@ -154,7 +157,7 @@ def vec_mul(a: Vector, b: Vector) -> Vector:
 
 
 def col_clip_sparse(matrix: Sparse, threshold: Vector) -> Sparse:
-    """min(value, threshold of the column); an entry that is clipped to 0 or less disappears, a stored 0 stays."""
+    """min(value, threshold of the column); an entry clipped to 0 or less is removed, a stored 0 stays."""
     result = []
     for row in matrix:
         result.append([(j, min(v, threshold[j])) for j, v in row if v <= threshold[j] or threshold[j] > 0])
@@ -189,7 +192,7 @@ def weighted_median(stake: Vector, score: Vector, partition: list[int], minority
 def weighted_median_col_sparse(stake: Vector, score: Sparse, columns: int, majority: int) -> Vector:
     """Each column's weighted median over the rows of positive stake; an absent entry scores 0.
 
-    The stake is normalised once more here, so its sum is usually a few units below 1.
+    The stake is normalised again here, so its sum is usually a few units below 1.
     """
     rows = [i for i, s in enumerate(stake) if s > 0]
     use_stake = normalize([stake[i] for i in rows])
@@ -229,7 +232,7 @@ def mat_ema_sparse(new: Sparse, old: Sparse, alpha: int) -> Sparse:
 def mat_ema_alpha_sparse(new: Sparse, old: Sparse, alpha: list[Vector]) -> Sparse:
     """min(1, (1 - alpha_ij) * old_ij + alpha_ij * new_ij) for the entries of `new` alone, in their order.
 
-    An old entry without a new one is gone at once. alpha: one dense row per row of `new`.
+    An old entry without a new one is removed. alpha: one dense row per row of `new`.
     """
     result = []
     for new_row, old_row, row_alpha in zip(new, old, alpha, strict=True):
@@ -240,7 +243,7 @@ def mat_ema_alpha_sparse(new: Sparse, old: Sparse, alpha: list[Vector]) -> Spars
 
 
 def clamp_value(value: int, low: int, high: int) -> int:
-    """min with high first, then max with low: low wins when the two are the wrong way round."""
+    """min with high, then max with low: the result is low if low is above high."""
     return max(min(value, high), low)
 
 
@@ -261,7 +264,7 @@ def sigmoid_safe(value: int, rho: int, kappa: int) -> int:
 
 
 def vec_max_upscale_to_u16(vector: Vector) -> list[int]:
-    """Scaled so that the largest becomes 65535. Two formulas, divided at 32768, that round differently."""
+    """Scaled so that the largest becomes 65535. Above and up to 32768 two formulas round differently."""
     if not vector or max(vector) == 0:
         return [to_unsigned(mul(v, from_int(U16_MAX)), 16) for v in vector]
     largest = max(vector)
@@ -272,7 +275,7 @@ def vec_max_upscale_to_u16(vector: Vector) -> list[int]:
 
 
 def vec_u16_max_upscale_to_u16(vector: list[int]) -> list[int]:
-    """What `set_weights` does to the weights it is given, before it stores them."""
+    """The scaling of `set_weights` before it stores weights."""
     return vec_max_upscale_to_u16([from_int(v) for v in vector])
 
 

@@ -1,7 +1,7 @@
-"""One epoch laid out for the kernels: the columns prepared, the miners cut into shards, the phases run over them.
+"""One epoch for the kernels: prepares the columns, splits the miners into shards, runs the phases over the shards.
 
-In: `EpochInput`. Out: shards for any number of workers, and from their results `EpochOutput`. The workers may be a
-loop, threads or actors elsewhere: `Plan.run` takes a mapper. Knows nothing of what runs them.
+In: `EpochInput`. Out: shards for any number of workers and, from their results, `EpochOutput`. `Plan.run` takes a
+mapper, which runs the shards in a loop, in threads or in actors. Knows nothing of the workers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raytensor.consensus.reference import bonds_alpha
 from raytensor.consensus.rows import Rows
 from raytensor.consensus.sharded import DenseShard, Electorate, SparseShard
 
-# Below this share of stored pairs the sparse kernels are quicker; they cost a few times more for each stored pair.
+# Share of stored pairs from which the dense kernels are faster; the sparse ones cost more per stored pair.
 DENSE_FROM = 0.12
 _ALL_SEEN = np.zeros(0, np.bool_)
 
@@ -30,17 +30,17 @@ Mapper = Callable[[Sequence, str, Sequence[tuple]], list]
 
 
 def in_turn(shards: Sequence, phase: str, arguments: Sequence[tuple]) -> list:
-    """A mapper: one shard after the other."""
+    """A mapper that runs one shard after the other."""
     return [getattr(shard, phase)(*args) for shard, args in zip(shards, arguments, strict=True)]
 
 
 def matrices(inputs: EpochInput) -> tuple[DenseRows, DenseRows] | None:
-    """Weights and bonds as matrices over the same uids, or None where stored rows are the better layout."""
+    """Weights and bonds as matrices over the same uids, or None if stored rows are the faster layout."""
     weights, bonds = inputs.weights, inputs.bonds
     if isinstance(weights, DenseRows) and isinstance(bonds, DenseRows) and weights.covers(bonds):
         return weights, bonds
     weights, bonds = _as_rows(weights), _as_rows(bonds)
-    # the cursor of liquid alpha needs the stored order, which a matrix doesn't keep
+    # the cursor of liquid alpha needs the stored order, which a matrix does not keep
     ordered = (weights.ascending and bonds.ascending) or not (inputs.yuma3 and inputs.liquid_alpha)
     used_rows, used_columns = np.zeros(inputs.n, np.bool_), np.zeros(inputs.n, np.bool_)
     for rows in (weights, bonds):
@@ -57,7 +57,7 @@ def _as_rows(rows: Rows | DenseRows) -> Rows:
 
 
 def clock(inputs: EpochInput) -> np.ndarray:
-    """uint64 [block, activity_cutoff, stake_threshold, last_tempo, emission]: what may need all 64 bits."""
+    """uint64 [block, activity_cutoff, stake_threshold, last_tempo, emission]: the scalars that may need 64 bits."""
     step = inputs.last_mechanism_step_block
     last_tempo = min(step + 1, NO_COMMIT) if step else max(inputs.block - inputs.tempo, 0)
     return np.array(
@@ -97,7 +97,7 @@ def _numbers(owner, max_validators, kappa, yuma3, liquid, penalty, alpha, alpha_
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """One epoch, dense (weights and bonds are matrices over the same uids) or sparse (both are rows)."""
+    """One epoch: dense (weights and bonds are `DenseRows` over the same uids) or sparse (both are `Rows`)."""
 
     inputs: EpochInput
     dense: bool
@@ -111,7 +111,7 @@ class Plan:
 
     @classmethod
     def of(cls, inputs: EpochInput, dense: tuple[DenseRows, DenseRows] | None) -> Plan:
-        """dense: what `matrices` gave."""
+        """dense: the result of `matrices`."""
         times = clock(inputs)
         (owner, max_validators, kappa), rates = numbers(inputs)
         commit = inputs.commit_block if inputs.commit_reveal else inputs.commit_block[:0]
@@ -130,7 +130,7 @@ class Plan:
         keep = new_permit.astype(np.uint16) * np.uint16(65535)
         vectors = {"bound": bound, "active_stake": active_share, "voting": voting, "keep": keep}
         if dense:
-            vectors = {name: vector[weights.validators] for name, vector in vectors.items()}
+            vectors = {name: vector[dense[0].validators] for name, vector in vectors.items()}
         voters = Electorate(
             **vectors,
             absent_votes=int(voting.sum()) - int(vectors["voting"].sum()),
@@ -142,7 +142,7 @@ class Plan:
 
     @property
     def has_cursor_effects(self) -> bool:
-        """Whether the order inside rows matters: liquid alpha over rows that don't ascend (see `kernels.sparse`)."""
+        """Whether the order inside rows matters: liquid alpha over unordered rows (see `kernels.sparse`)."""
         return bool(self.electorate.rates[1]) and not (self.weights.ascending and self.bonds.ascending)
 
     def shards(self, count: int) -> list[DenseShard] | list[SparseShard]:
@@ -150,40 +150,40 @@ class Plan:
         owner = -1 if self.inputs.owner_uid is None else self.inputs.owner_uid
         e = self.electorate
         if self.dense:
-            miners, validators = self.weights.miners, self.weights.validators
-            own = layout.own_position(miners, validators, owner)
-            registered = self.inputs.block_at_registration[miners]
-            edges = [len(miners) * k // count for k in range(count + 1)]
-            arrays = (self.weights.values, self.bonds.values, self.weights.zeros, registered, own)
+            w, b = self._dense_rows()
+            own = layout.own_position(w.miners, w.validators, owner)
+            registered = self.inputs.block_at_registration[w.miners]
+            edges = [len(w.miners) * k // count for k in range(count + 1)]
+            arrays = (w.values, b.values, w.zeros, registered, own)
             return [DenseShard(lo, hi, *arrays, e) for lo, hi in zip(edges, edges[1:])]
-        registered, w, b = self.inputs.block_at_registration, self.weights, self.bonds
+        registered, (w, b) = self.inputs.block_at_registration, self._stored_rows()
         weights = (w.values, *sparse.by_miner(w.indptr, w.uids, registered, e.bound, owner))
         since = np.full(b.n, e.last_tempo)
-        held = (b.values, *sparse.by_miner(b.indptr, b.uids, registered, since, sparse.EVERY))
-        seen = sparse.seen_entries(b.indptr, b.uids, held[1], held[3]) if self.has_cursor_effects else _ALL_SEEN
-        work = weights[1] + held[1]
+        bonds = (b.values, *sparse.by_miner(b.indptr, b.uids, registered, since, sparse.EVERY))
+        seen = sparse.seen_entries(b.indptr, b.uids, bonds[1], bonds[3]) if self.has_cursor_effects else _ALL_SEEN
+        work = weights[1] + bonds[1]
         targets = [int(work[-1]) * k // count for k in range(1, count)]
         edges = [0, *np.searchsorted(work, targets).tolist(), w.n]
-        return [SparseShard(lo, hi, weights, held, seen, e) for lo, hi in zip(edges, edges[1:])]
+        return [SparseShard(lo, hi, weights, bonds, seen, e) for lo, hi in zip(edges, edges[1:])]
 
     def run(self, shards: Sequence, mapper: Mapper) -> EpochOutput:
-        """All phases over the shards, which cover the miners in order."""
-        sums = sum(mapper(shards, "row_sums", [()] * len(shards)))
+        """Run all phases over the shards, which cover the miners in order."""
+        sums = np.sum(mapper(shards, "row_sums", [()] * len(shards)), axis=0)
         parts = mapper(shards, "consensus", [(sums,)] * len(shards))
         agreed = np.concatenate([part[0] for part in parts])
         incentive = stake.normalised(np.concatenate([part[1] for part in parts]))
-        trust = sum(part[2] for part in parts)
+        trust = np.sum([part[2] for part in parts], axis=0)
 
         e = self.electorate
         liquid_now = bool(e.rates[1]) and bool(agreed.any())
         seen = _ALL_SEEN
         if liquid_now and self.has_cursor_effects:
-            w, (_, start, row, place) = self.weights, shards[0].weights
+            (w, _), (_, start, row, place) = self._stored_rows(), shards[0].weights
             seen = sparse.seen_weights(w.indptr, w.uids, w.values, start, row, place, sums, agreed, e.rates[3])
         edges = np.cumsum([0, *(len(part[0]) for part in parts)]).tolist()
         slices = [slice(lo, hi) for lo, hi in zip(edges, edges[1:])]
         ends = mapper(shards, "bonds", [(sums, agreed[s], incentive[s], liquid_now, seen) for s in slices])
-        earned = sum(end[0] for end in ends)
+        earned = np.sum([end[0] for end in ends], axis=0)
         if e.rates[0]:
             earned = stake.products(earned, e.active_stake)
         bonds = self._stored_bonds(ends, edges, liquid_now)
@@ -194,13 +194,14 @@ class Plan:
             values = ends[0][1] if len(ends) == 1 else np.concatenate([end[1] for end in ends])
             size = values.shape[1]
             zeros = np.concatenate([end[2] + lo * size for end, lo in zip(ends, edges)])
-            stored = self.bonds.like(values, zeros)
+            stored = self._dense_rows()[1].like(values, zeros)
             return stored if isinstance(self.inputs.bonds, DenseRows) else stored.to_rows()
         miner = np.concatenate([end[1] + lo for end, lo in zip(ends, edges)])
         others = [np.concatenate([end[k] for end in ends]) for k in (2, 3, 4)]
-        # liquid alpha keeps the weights' order, but for blended weights, which the chain sorts
-        by_place = liquid_now and not self.weights.ascending and int(self.electorate.rates[3]) != column.BLENDED
-        rows = sparse.to_rows(self.inputs.n, miner, *others, len(self.weights.uids), by_place)
+        weights, _ = self._stored_rows()
+        # liquid alpha keeps the order of the weights, except for blended weights, which the chain sorts
+        by_place = liquid_now and not weights.ascending and int(self.electorate.rates[3]) != column.BLENDED
+        rows = sparse.to_rows(self.inputs.n, miner, *others, len(weights.uids), by_place)
         return Rows.trusted(*rows, ascending=not by_place)
 
     def _output(
@@ -212,8 +213,9 @@ class Plan:
         bonds: Rows | DenseRows,
     ) -> EpochOutput:
         if self.dense:
-            agreed, incentive = (self._spread(values, self.weights.miners) for values in (agreed, incentive))
-            trust, dividends = (self._spread(values, self.weights.validators) for values in (trust, dividends))
+            w, _ = self._dense_rows()
+            agreed, incentive = (self._spread(values, w.miners) for values in (agreed, incentive))
+            trust, dividends = (self._spread(values, w.validators) for values in (trust, dividends))
         raw = RawColumns(self.stake, self.active_stake, agreed, trust, incentive, dividends)
         emission = np.uint64(self.inputs.emission)
         columns, rao = stake.finish(emission, self.stake, self.active_stake, agreed, trust, incentive, dividends)
@@ -227,6 +229,14 @@ class Plan:
             bonds=bonds,
             raw=raw,
         )
+
+    def _dense_rows(self) -> tuple[DenseRows, DenseRows]:
+        assert isinstance(self.weights, DenseRows) and isinstance(self.bonds, DenseRows)
+        return self.weights, self.bonds
+
+    def _stored_rows(self) -> tuple[Rows, Rows]:
+        assert isinstance(self.weights, Rows) and isinstance(self.bonds, Rows)
+        return self.weights, self.bonds
 
     def _spread(self, values: np.ndarray, uids: np.ndarray) -> np.ndarray:
         result = np.zeros(self.inputs.n, np.int64)

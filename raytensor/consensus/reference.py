@@ -1,7 +1,7 @@
 """The epoch in plain integers, in the order of the pallet's `epoch_mechanism` (pallets/subtensor, run_epoch.rs).
 
-In: `EpochInput`. Out: `EpochOutput`, equal to the chain to the last bit. Slow: it defines what the fast path has to
-equal. Knows nothing of several mechanisms or several epochs.
+In: `EpochInput`. Out: `EpochOutput`, equal to the chain to the last bit. Slow; the fast epoch is tested against it.
+Knows nothing of several mechanisms or several epochs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
         filtered = [safe_div64(s, stake_sum) for s in filtered]
     stake = [fixed64_to_fixed32(s) for s in filtered]
 
-    # Validator permits: the stored ones mask this epoch, the new ones are stored
+    # Validator permits: the stored ones apply to this epoch, the new ones to the next
     permits = inputs.validator_permit.tolist()
     new_permits = pm.is_topk_nonzero(stake, inputs.max_validators)
     if owner is not None:
@@ -98,13 +98,14 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
     validator = pm.normalize_using_sum(dividends, emission_sum)
     both = pm.normalize(combined)
     if emission_sum == 0:
-        # nobody earned anything: stake alone decides
+        # without incentive and dividends, stake decides
         validator = both = active_stake if any(active_stake) else stake
 
     stored_bonds = [
         [(j, fixed_proportion_to_u16(b)) for j, b in row] if permit else []
         for row, permit in zip(ema_bonds, new_permits, strict=True)
     ]
+    raw = (stake, active_stake, consensus, validator_trust, incentive, dividends)
     return EpochOutput(
         incentive=_u16(incentive),
         dividends=_u16(dividends),
@@ -117,12 +118,7 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
         validator_emission=_rao(validator, inputs.emission),
         emission=_rao(both, inputs.emission),
         bonds=Rows.from_lists(stored_bonds, name="bonds"),
-        raw=RawColumns(
-            *(
-                np.array(column, dtype=np.int64)
-                for column in (stake, active_stake, consensus, validator_trust, incentive, dividends)
-            )
-        ),
+        raw=RawColumns(*(np.array(column, dtype=np.int64) for column in raw)),
     )
 
 
@@ -133,7 +129,7 @@ def bonds_alpha(inputs: EpochInput) -> int:
 
 
 def compute_bonds_sparse(inputs: EpochInput, weights: pm.Sparse, bonds: pm.Sparse, consensus: pm.Vector) -> pm.Sparse:
-    """The bonds of Yuma 3: a moving average of the weights, at one rate or at each pair's own (liquid alpha)."""
+    """The bonds of Yuma 3: a moving average of the weights, at one rate or at a rate per pair (liquid alpha)."""
     if inputs.liquid_alpha and any(consensus):
         return pm.mat_ema_alpha_sparse(weights, bonds, liquid_alpha_values_sparse(inputs, weights, bonds, consensus))
     return pm.mat_ema_sparse(weights, bonds, bonds_alpha(inputs))
@@ -142,10 +138,10 @@ def compute_bonds_sparse(inputs: EpochInput, weights: pm.Sparse, bonds: pm.Spars
 def liquid_alpha_values_sparse(
     inputs: EpochInput, weights: pm.Sparse, bonds: pm.Sparse, consensus: pm.Vector
 ) -> list[pm.Vector]:
-    """`compute_liquid_alpha_values_sparse`: alpha of every pair.
+    """`compute_liquid_alpha_values_sparse`: alpha of each pair, a dense row per validator.
 
-    The chain walks each row with a cursor that only moves forward, so it takes an entry that stands after a larger
-    uid for 0. That matters for rows in another order than ascending.
+    The chain reads each row with a cursor that only moves forward, so it reads an entry after a larger uid as 0. That
+    changes the result for rows that are not ascending.
     """
     steepness = from_int(inputs.alpha_sigmoid_steepness)
     low, high = u16_proportion_to_fixed(inputs.alpha_low), u16_proportion_to_fixed(inputs.alpha_high)

@@ -1,13 +1,14 @@
-"""Weights and bonds as the chain stores them: for each uid a list of (uid, u16), in stored order, zeros included.
+"""Weights and bonds as the chain stores them: a list of (uid, u16) per uid, in stored order, zeros included.
 
-In: lists, dictionaries or arrays. Out: `Rows`, a checked compressed sparse row matrix.
-Knows nothing of what the numbers mean.
+In: lists, dictionaries or arrays. Out: `Rows`, a checked compressed sparse row (CSR) matrix.
+Knows nothing of the meaning of the numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,16 +16,16 @@ from raytensor.errors import ConfigError
 
 
 def unsigned(name: str, values: object, dtype: type, length: int | None = None) -> np.ndarray:
-    """`values` as a contiguous vector of an unsigned dtype, refused by name where it doesn't fit exactly."""
+    """`values` as a contiguous vector of an unsigned dtype. Raises ConfigError, with `name`, if one does not fit."""
     array = np.asarray(values)
     if array.dtype.kind == "f" and not isinstance(values, np.ndarray):
-        array = np.array(values, dtype=object)  # a list with an integer beyond 2^63 must not go through float
+        array = np.array(values, dtype=object)  # integers of 2^63 and more must not become floats
     if array.ndim != 1:
-        raise ConfigError(f"{name}: {array.ndim} dimensions; give a flat list of integers")
+        raise ConfigError(f"{name}: {array.ndim} dimensions; give a one-dimensional list of integers")
     if length is not None and len(array) != length:
         raise ConfigError(f"{name}: {len(array)} values; this network has {length}")
     if array.dtype == dtype:
-        # a read-only array would have the kernels compiled once more
+        # a read-only array would compile the kernels again
         return np.ascontiguousarray(array) if array.flags.writeable else array.copy()
     limit = np.iinfo(dtype).max
     if array.dtype.kind in "iu":
@@ -41,16 +42,16 @@ def unsigned(name: str, values: object, dtype: type, length: int | None = None) 
 
 
 def _checked(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """The fields of `rows` in their dtypes; ConfigError where they don't describe a matrix."""
+    """The fields of `rows` in their dtypes. Raises ConfigError if they don't describe a matrix."""
     pointers = unsigned(f"{name}.indptr", rows.indptr, np.uint64).astype(np.int64)
     columns = unsigned(f"{name}.uids", rows.uids, np.uint32)
     entries = unsigned(f"{name}.values", rows.values, np.uint16)
     if len(pointers) == 0 or pointers[0] != 0 or np.any(np.diff(pointers) < 0):
-        raise ConfigError(f"{name}.indptr: has to start at 0 and never to fall")
+        raise ConfigError(f"{name}.indptr: must start at 0 and must not decrease")
     if pointers[-1] != len(columns) or len(columns) != len(entries):
         raise ConfigError(
             f"{name}: indptr ends at {pointers[-1]}, uids has {len(columns)} and values {len(entries)} entries;"
-            " the three have to agree"
+            " the three must be equal"
         )
     n = len(pointers) - 1
     if len(columns) and int(columns.max()) >= n:
@@ -68,19 +69,19 @@ def _checked(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """n rows of (uid, value) entries, compressed.
+    """n rows of (uid, value) entries in CSR form. Raises ConfigError for arrays that don't describe a matrix.
 
-    indptr  int64 [n + 1]: row i is the slice indptr[i]:indptr[i + 1] of the other two.
-    uids    uint32 [entries]: the column of each entry, below n, at most once per row. The chain's uids are u16;
-            wider ones are this project's extension for larger networks.
-    values  uint16 [entries]. A zero is an entry; an absent uid is not.
-    ascending  whether every row's uids ascend, as they do unless a validator submitted them otherwise.
+    indptr     int64 [n + 1]: row i is the slice indptr[i]:indptr[i + 1] of `uids` and `values`.
+    uids       uint32 [entries]: the column of each entry, below n, at most once per row. The chain's uids are u16;
+               uint32 is an extension for larger networks.
+    values     uint16 [entries]. A stored zero is an entry; a missing uid is not.
+    ascending  whether the uids of each row ascend, as they do unless a validator submitted another order. Computed.
     """
 
     indptr: np.ndarray
     uids: np.ndarray
     values: np.ndarray
-    ascending: bool = True  # worked out from the entries, whatever is given
+    ascending: bool = True  # a given value is ignored
 
     def __post_init__(self) -> None:
         for name, value in zip(("indptr", "uids", "values", "ascending"), _checked(self, "rows"), strict=True):
@@ -92,20 +93,20 @@ class Rows:
 
     @classmethod
     def trusted(cls, indptr: np.ndarray, uids: np.ndarray, values: np.ndarray, ascending: bool = True) -> Rows:
-        """Rows from arrays of ours, which are not checked again."""
+        """Rows from arrays that are already checked."""
         rows = object.__new__(cls)
         for name, value in zip(("indptr", "uids", "values", "ascending"), (indptr, uids, values, ascending)):
             object.__setattr__(rows, name, value)
         return rows
 
     @classmethod
-    def checked(cls, indptr: object, uids: object, values: object, *, name: str = "rows") -> Rows:
-        """Rows from three arrays or lists. ConfigError, with the field's name, if they don't describe a matrix."""
+    def checked(cls, indptr: Any, uids: Any, values: Any, *, name: str = "rows") -> Rows:
+        """Rows from three arrays or lists. Raises ConfigError, with `name`, if they don't describe a matrix."""
         return cls.trusted(*_checked(cls.trusted(indptr, uids, values), name))
 
     @classmethod
     def from_lists(cls, rows: Sequence[Iterable[tuple[int, int]]], *, name: str = "rows") -> Rows:
-        """Rows from one list of (uid, value) for each uid."""
+        """Rows from one list of (uid, value) per uid. Raises ConfigError, with `name`."""
         listed = [[tuple(entry) for entry in row] for row in rows]
         indptr = np.zeros(len(listed) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in listed], out=indptr[1:])
@@ -116,7 +117,7 @@ class Rows:
 
     @classmethod
     def from_dict(cls, n: int, rows: Mapping[int, Iterable[tuple[int, int]]], *, name: str = "rows") -> Rows:
-        """Rows from {uid: [(uid, value), ...]}; a uid that is not named has an empty row."""
+        """Rows from {uid: [(uid, value), ...]}; the row of any other uid is empty. Raises ConfigError, with `name`."""
         for uid in rows:
             if not 0 <= uid < n:
                 raise ConfigError(f"{name}: row of uid {uid} in a network of {n}")
@@ -136,13 +137,13 @@ class Rows:
         return [self.row(uid) for uid in range(self.n)]
 
     def replace_row(self, uid: int, row: Iterable[tuple[int, int]], *, name: str = "rows") -> Rows:
-        """The same rows with one of them exchanged."""
+        """A copy with one row replaced. Raises ConfigError, with `name`."""
         rows = self.to_lists()
         rows[uid] = list(row)
         return Rows.from_lists(rows, name=name)
 
     def without_column(self, uid: int) -> Rows:
-        """Every entry towards one uid removed: what `do_reset_bonds` (run_epoch.rs) does to the stored bonds."""
+        """A copy without the entries of one column, as `do_reset_bonds` (run_epoch.rs) does with the stored bonds."""
         keep = self.uids != uid
         kept = np.concatenate([[0], np.cumsum(keep)])
         return Rows.trusted(kept[self.indptr], self.uids[keep], self.values[keep], self.ascending)

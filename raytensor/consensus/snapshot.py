@@ -1,6 +1,6 @@
 """A subnet's consensus state in one Parquet file: a row per neuron, hyperparameters in the file's metadata.
 
-In: `Snapshot`. Out: a file, and back, without loss. Columns: uid uint32 (0 to n - 1 in order), hotkey, coldkey string,
+In: `Snapshot`. Out: a file, and back without loss. Columns: uid uint32 (0 to n - 1 in order), hotkey, coldkey string,
 stake_rao, stake_frac uint64, validator_permit bool, last_update, block_at_registration uint64, commit_block uint64
 (null without a live commit), and for weights and bonds two lists each in stored order: weight_uids, bond_uids
 list<uint32>, weight_values, bond_values list<uint16>. Metadata: key "raytensor.consensus", a JSON object of `FORMAT`,
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,24 +25,17 @@ from raytensor.errors import ConfigError, DataError
 
 FORMAT = 1
 KEY = b"raytensor.consensus"
-_VECTORS = {
-    "last_update",
-    "block_at_registration",
-    "stake",
-    "stake_frac",
-    "validator_permit",
-    "commit_block",
-    "weights",
-    "bonds",
-}
+_SAME_NAME = ("stake_frac", "validator_permit", "last_update", "block_at_registration")  # columns named as fields
+_VECTORS = {*_SAME_NAME, "stake", "commit_block", "weights", "bonds"}
 SCALARS = tuple(field.name for field in fields(EpochInput) if field.name not in _VECTORS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """One mechanism of one subnet at one block, with its names.
+    """One mechanism of one subnet at one block, with the keys of its neurons.
 
-    hotkeys, coldkeys: ss58 (or any distinct names), one per uid. source: where it comes from, for people.
+    hotkeys, coldkeys: ss58 (or any names; hotkeys are distinct), one per uid. source: the origin, for people.
+    Raises ConfigError for names that don't fit the inputs.
     """
 
     netuid: int
@@ -56,10 +50,10 @@ class Snapshot:
             if len(getattr(self, name)) != self.inputs.n:
                 raise ConfigError(f"{name}: {len(getattr(self, name))} names; this network has {self.inputs.n}")
         if len(set(self.hotkeys)) != len(self.hotkeys):
-            raise ConfigError("hotkeys: one of them stands twice")
+            raise ConfigError("hotkeys: one of them is listed twice")
 
     def uid(self, who: str) -> int:
-        """The uid of a hotkey, or of "uid:7". ConfigError where there is none."""
+        """The uid of a hotkey, or of "uid:7". Raises ConfigError for a name that is not in the snapshot."""
         number = who.removeprefix("uid:")
         if number != who and number.isdigit() and int(number) < self.inputs.n:
             return int(number)
@@ -70,7 +64,7 @@ class Snapshot:
 
 
 def write_snapshot(snapshot: Snapshot, path: str | Path) -> None:
-    """Write the file; a file that is there is replaced."""
+    """Write the file; an existing file is replaced."""
     inputs = snapshot.inputs
     meta = {"format": FORMAT, "netuid": snapshot.netuid, "mecid": snapshot.mecid, "source": snapshot.source}
     meta |= {name: getattr(inputs, name) for name in SCALARS}
@@ -95,7 +89,7 @@ def write_snapshot(snapshot: Snapshot, path: str | Path) -> None:
 
 
 def read_snapshot(path: str | Path) -> Snapshot:
-    """Read a file that `write_snapshot` or the chain room wrote. DataError where it is another or a broken one."""
+    """Read a file of `write_snapshot`. Raises DataError for any other or a damaged file."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
@@ -105,23 +99,21 @@ def read_snapshot(path: str | Path) -> Snapshot:
         raise DataError(f'{path}: no "{KEY.decode()}" metadata, so it is not a consensus snapshot')
     meta = json.loads(raw)
     if meta.pop("format", None) != FORMAT:
-        raise DataError(f"{path}: another format than {FORMAT}; write it again with this version")
+        raise DataError(f"{path}: its format is not {FORMAT}; write it again with this version")
     try:
         names = {name: meta.pop(name) for name in ("netuid", "mecid", "source")}
+        vectors: dict[str, Any] = {name: _numbers(table, name) for name in _SAME_NAME}
         inputs = EpochInput(
             **meta,
             stake=_numbers(table, "stake_rao"),
-            stake_frac=_numbers(table, "stake_frac"),
-            validator_permit=_numbers(table, "validator_permit"),
-            last_update=_numbers(table, "last_update"),
-            block_at_registration=_numbers(table, "block_at_registration"),
+            **vectors,
             commit_block=_numbers(table, "commit_block", NO_COMMIT),
             weights=_rows(table, "weight"),
             bonds=_rows(table, "bond"),
         )
         hotkeys, coldkeys = (tuple(table.column(name).to_pylist()) for name in ("hotkey", "coldkey"))
         if _numbers(table, "uid").tolist() != list(range(table.num_rows)):
-            raise DataError(f"{path}: uid has to run from 0 in order")
+            raise DataError(f"{path}: the column uid must count from 0")
         return Snapshot(hotkeys=hotkeys, coldkeys=coldkeys, inputs=inputs, **names)
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: missing or unknown field {error}") from error

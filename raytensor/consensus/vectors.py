@@ -1,9 +1,9 @@
-"""Conformance vectors: runs a file of recorded epochs and names every field that differs.
+"""Conformance vectors: runs a file of recorded epochs and lists each field that differs.
 
 In: a JSON file. `init` is the state of a network; each of `steps` changes it (`set`, in the order of `Network.apply`),
-runs one epoch and records what the chain gave (`expect`, `expect_full_sparse`). Files of `cases` record calls of the
-pallet's maths functions instead. Out: a list of differences, empty where all is equal. Tolerance 0, but for fields
-that the chain's own test compares within one.
+runs one epoch and records the chain's result (`expect`, `expect_full_sparse`). Files of `cases` record calls of the
+pallet's maths functions instead. Out: a list of differences. The tolerance is 0, except for fields that the chain's own
+test compares with a tolerance.
 """
 
 from __future__ import annotations
@@ -15,42 +15,23 @@ from pathlib import Path
 
 import numpy as np
 
+from raytensor.consensus.dense_rows import DenseRows
 from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput, EpochOutput, stake_from_bits
 from raytensor.consensus.rows import Rows
 from raytensor.consensus.vectors_math import check_cases
 from raytensor.errors import DataError
 
-_COLUMNS = {
-    "consensus": "consensus",
-    "incentive": "incentive",
-    "dividends": "dividends",
-    "validator_trust": "validator_trust",
-    "stake_weight": "stake_weight",
-    "emission": "emission",
-    "server_emission": "server_emission",
-    "validator_emission": "validator_emission",
-    "permit": "validator_permit",
-    "active": "active",
-}
-
-_CHANGES = {
-    "block",
-    "hyper",
-    "replace_uid",
-    "stake",
-    "stake_is_I64F64_bits",
-    "weight_blocks",
-    "weight_diag",
-    "weights",
-    "last_update",
-    "block_at_registration",
-    "commits",
-    "reset_bonds_of",
-}
+# name in a vector -> field of `EpochOutput`
+_COLUMNS = {name: name for name in ("consensus", "incentive", "dividends", "validator_trust", "stake_weight", "active")}
+_COLUMNS |= {name: name for name in ("emission", "server_emission", "validator_emission")}
+_COLUMNS["permit"] = "validator_permit"
+# names that a `set` may have
+_CHANGES = {"block", "hyper", "replace_uid", "stake", "stake_is_I64F64_bits", "weights", "weight_blocks", "weight_diag"}
+_CHANGES |= {"last_update", "block_at_registration", "commits", "reset_bonds_of"}
 
 
 class Network:
-    """The changing state of one vector file."""
+    """The state of the network of one vector file."""
 
     def __init__(self, init: dict, bits_given: bool = False) -> None:
         self.n: int = init["n"]
@@ -63,13 +44,15 @@ class Network:
         self.last_update = list(init["last_update"])
         self.registered = list(init["block_at_registration"])
         self.weights: dict[int, list] = {int(uid): row for uid, row in init["weights"].items()}
-        self.bonds = Rows.from_dict(self.n, {int(uid): row for uid, row in init["bonds"].items()}, name="bonds")
+        self.bonds: Rows | DenseRows = Rows.from_dict(
+            self.n, {int(uid): row for uid, row in init["bonds"].items()}, name="bonds"
+        )
         self.commits = {int(uid): block for uid, block in init["commits"].items()}
 
     def apply(self, change: dict) -> None:
-        """One step's `set`."""
+        """Apply the `set` of one step. Raises DataError for an unknown change."""
         if unknown := change.keys() - _CHANGES:
-            raise DataError(f"the vector sets {', '.join(sorted(unknown))}, which this version can't apply")
+            raise DataError(f"the vector sets {', '.join(sorted(unknown))}, which this version does not support")
         self.block = change.get("block", self.block)
         self.hyper.update(change.get("hyper", {}))
         self.bits_given = change.get("stake_is_I64F64_bits", self.bits_given)
@@ -98,7 +81,7 @@ class Network:
         return stake if self.bits_given else stake << 64
 
     def _replace(self, uid: int, block: int) -> None:
-        """A new neuron takes the uid: its rows go, others' weights on it become explicit zeros."""
+        """A new neuron takes the uid: its rows are removed, other validators' weights for it become stored zeros."""
         self.weights.pop(uid, None)
         self.bonds = self.bonds.replace_row(uid, [], name="bonds")
         self.permit[uid] = False
@@ -112,7 +95,7 @@ class Network:
             commit_block[uid] = block
         return EpochInput(
             block=self.block,
-            # the pallet reads the first n only, and its own test stores more on purpose
+            # the pallet reads the first n only; its own test stores more
             last_update=np.array(self.last_update[: self.n], np.uint64),
             block_at_registration=np.array(self.registered, np.uint64),
             stake=stake,
@@ -129,7 +112,7 @@ class Network:
 def check_file(path: str | Path, run: Callable[[EpochInput], EpochOutput]) -> tuple[int, list[str]]:
     """(number of values compared, differences) of one vector file.
 
-    run: the epoch to test. DataError where the file is no vector file.
+    run: the epoch to test. Raises DataError for a file that is not a vector file.
     """
     try:
         content = json.loads(Path(path).read_text())
@@ -155,14 +138,14 @@ def check_file(path: str | Path, run: Callable[[EpochInput], EpochOutput]) -> tu
     return compared, differences
 
 
-def bonds_sha256(bonds: Rows) -> str:
-    """Hash of [[uid, [[j, value], ...]], ...] as compact JSON, over all uids, empty rows included."""
+def bonds_sha256(bonds: Rows | DenseRows) -> str:
+    """SHA-256 of [[uid, [[j, value], ...]], ...] as compact JSON, with all uids, empty rows included."""
     listed = [[uid, [list(entry) for entry in row]] for uid, row in enumerate(bonds.to_lists())]
     return hashlib.sha256(json.dumps(listed, separators=(",", ":")).encode()).hexdigest()
 
 
-def _comparisons(expect: dict, result: EpochOutput, previous: Rows) -> Iterator[tuple[str, object, object]]:
-    """(what, expected, got) of everything that one `expect` says."""
+def _comparisons(expect: dict, result: EpochOutput, previous: Rows | DenseRows) -> Iterator[tuple[str, object, object]]:
+    """(name, expected, got) of each value in one `expect`. Raises DataError for an unknown name."""
     bonds = [dict(row) for row in result.bonds.to_lists()]
     before = [dict(row) for row in previous.to_lists()]
 
@@ -208,5 +191,4 @@ def _comparisons(expect: dict, result: EpochOutput, previous: Rows) -> Iterator[
                 got = float(result.dividends[uid]) / 65535
                 yield f"{key}[{uid}]~{share}", True, abs(got - share) <= expect["atol"]
         elif key not in ("atol", "bonds_prop_unchecked", "trace_approx"):
-            # silence here would look like agreement
-            raise DataError(f'the vector expects "{key}", which this version does not know how to compare')
+            raise DataError(f'the vector expects "{key}", which this version can not compare')

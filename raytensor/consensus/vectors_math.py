@@ -1,7 +1,7 @@
-"""Conformance vectors of the pallet's maths functions, replayed on `pallet_math`.
+"""Conformance vectors of the pallet's maths functions, run on `pallet_math`.
 
-In: `cases`, each a function's name, its arguments (raw I32F32 bits) and its result. Out: the differences.
-Where the chain's test has a dense twin of a function, its matrices become sparse ones with every entry stored.
+In: `cases`, each with a function's name, its arguments (raw I32F32 bits) and its result. Out: the differences.
+The matrices of the pallet's dense functions become sparse ones with each entry stored.
 """
 
 from __future__ import annotations
@@ -96,13 +96,13 @@ FUNCTIONS: dict[str, Callable] = {
 
 
 def check_cases(cases: list[dict]) -> tuple[int, list[str]]:
-    """(number of cases, differences). `ref_exact` is the exact result where the chain's test allows a tolerance."""
+    """(number of cases, differences). `ref_exact` is the exact result if the chain's test allows a tolerance."""
     differences = []
     for number, case in enumerate(cases):
         wanted = case["expected"] if case["ref_exact"] is None else case["ref_exact"]
         function = FUNCTIONS.get(case["fn"])
         if function is None:
-            differences.append(f"case {number}: {case['fn']}: no such function here")
+            differences.append(f"case {number}: {case['fn']}: unknown function")
             continue
         got = _listed(function(*case["args"]))
         if got != wanted:

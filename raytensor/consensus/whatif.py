@@ -1,7 +1,7 @@
-"""What would the chain pay if: changes to a snapshot, and who gains and who loses by them.
+"""What-if: the epochs of a subnet as it is and with changes, compared per neuron.
 
-In: a `Snapshot` and changes as a person writes them ("set.kappa=0.6"). Out: two inputs' epochs, compared neuron by
-neuron. Pure, but for the weights file that a change may name. Knows nothing of the command line.
+In: a `Snapshot` and changes as text ("set.kappa=0.6"). Out: a `Comparison`. Pure, except that a change may name a
+weights file. Knows nothing of the command line.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ PER_NEURON = ("stake", "weights", "permit", "last_update")
 def apply_changes(snapshot: Snapshot, changes: Sequence[str]) -> EpochInput:
     """The snapshot's input with each change applied, in order.
 
-    A change is `set.FIELD=VALUE` or `set.FIELD.WHO=VALUE`, see `raytensor consensus --help`. ConfigError names a
-    change that can't be understood and what to write instead.
+    A change is `set.FIELD=VALUE` or `set.FIELD.WHO=VALUE`, see `raytensor consensus --help`. Raises ConfigError with
+    the change and what to write instead.
     """
     inputs = snapshot.inputs
     for change in changes:
@@ -44,7 +44,7 @@ def apply_changes(snapshot: Snapshot, changes: Sequence[str]) -> EpochInput:
         elif who is not None and field in PER_NEURON:
             inputs = _set_neuron(change, snapshot, inputs, field, snapshot.uid(who), value)
         elif field in PER_NEURON:
-            raise ConfigError(f'"{change}": whose? write set.{field}.HOTKEY=…, or set.{field}.uid:7=…')
+            raise ConfigError(f'"{change}": write the neuron too, as set.{field}.HOTKEY=…, or set.{field}.uid:7=…')
         else:
             fields = f"{', '.join(SCALARS)}, and per hotkey {', '.join(PER_NEURON)}"
             raise ConfigError(f'"{change}": no field "{field}"; there are {fields}')
@@ -79,9 +79,12 @@ def _set_neuron(change: str, snapshot: Snapshot, inputs: EpochInput, field: str,
             raise ConfigError(f'"{change}": write a block number')
         return replace(inputs, last_update=_with(inputs.last_update, uid, _u64(change, int(value))))
     alpha = re.fullmatch(r"(\d+)(?:\.(\d{1,9}))?alpha", value)
-    if amount is None and alpha is None:
+    if amount is not None:
+        rao = int(value)
+    elif alpha is not None:
+        rao = int(alpha[1]) * 10**9 + int((alpha[2] or "").ljust(9, "0"))
+    else:
         raise ConfigError(f'"{change}": write rao, as in 2500000000, or alpha with its name, as in 2.5alpha')
-    rao = int(value) if amount else int(alpha[1]) * 10**9 + int((alpha[2] or "").ljust(9, "0"))
     return replace(
         inputs, stake=_with(inputs.stake, uid, _u64(change, rao)), stake_frac=_with(inputs.stake_frac, uid, 0)
     )
@@ -100,7 +103,7 @@ def _u64(change: str, value: int) -> int:
 
 
 def set_weights(inputs: EpochInput, uid: int, row: Sequence[tuple[int, int]]) -> EpochInput:
-    """As if the validator had set these weights (uid, u16) in this very block, and had no commit waiting."""
+    """The inputs as if the validator had set these weights (uid, u16) in this block, without a pending commit."""
     return replace(
         inputs,
         weights=inputs.weights.replace_row(uid, row, name="weights"),
@@ -110,9 +113,9 @@ def set_weights(inputs: EpochInput, uid: int, row: Sequence[tuple[int, int]]) ->
 
 
 def read_weights(path: str | Path, snapshot: Snapshot) -> list[tuple[int, int]]:
-    """A validator's row from a JSON file {"hotkey or uid:7": weight, ...}, weights of any scale from 0.
+    """A validator's row from a JSON file {"hotkey or uid:7": weight, ...}; weights of any scale, at least 0.
 
-    Scaled to u16 so that the largest becomes 65535, as clients and the chain's `set_weights` do.
+    Scaled to u16 so that the largest becomes 65535, as clients and the chain's `set_weights` do. Raises ConfigError.
     """
     try:
         content = json.loads(Path(path).read_text())
@@ -122,10 +125,10 @@ def read_weights(path: str | Path, snapshot: Snapshot) -> list[tuple[int, int]]:
         raise ConfigError(f'{path}: write {{"hotkey": weight, ...}}')
     for who, weight in content.items():
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
-            raise ConfigError(f'{path}: weight {weight!r} of "{who}"; a weight is a number from 0')
+            raise ConfigError(f'{path}: weight {weight!r} of "{who}"; a weight is a number of at least 0')
     largest = max(content.values())
     if largest == 0:
-        raise ConfigError(f"{path}: every weight is 0; the chain would store nothing that counts")
+        raise ConfigError(f"{path}: each weight is 0; give at least one above 0")
     uids = [snapshot.uid(who) for who in content]
     scaled = [round(weight / largest * 65535) for weight in content.values()]
     stored = vec_max_upscale_to_u16([from_int(weight) for weight in scaled])
@@ -134,7 +137,7 @@ def read_weights(path: str | Path, snapshot: Snapshot) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """Rao paid to each neuron before and after the changes (int64 [n], miners' and validators' part together)."""
+    """The epochs before and after the changes. paid_before, paid_after: rao per uid, as miner and validator."""
 
     snapshot: Snapshot
     before: list[EpochOutput]
@@ -149,8 +152,9 @@ class Comparison:
         return _paid(self.after)
 
     def rows(self) -> list[dict]:
-        """One dictionary per neuron, by the size of its change; the u16 columns are those of the last epoch."""
-        last_before, last_after = self.before[-1], self.after[-1]
+        """One dictionary per neuron, largest change first; the u16 columns are those of the last epoch."""
+        lasts = (self.before[-1], self.after[-1])
+        columns = ("incentive", "dividends", "validator_trust", "validator_permit")
         rows = [
             {
                 "uid": uid,
@@ -158,10 +162,7 @@ class Comparison:
                 "before_rao": before,
                 "after_rao": after,
                 "change_rao": after - before,
-                "incentive": [int(last_before.incentive[uid]), int(last_after.incentive[uid])],
-                "dividends": [int(last_before.dividends[uid]), int(last_after.dividends[uid])],
-                "validator_trust": [int(last_before.validator_trust[uid]), int(last_after.validator_trust[uid])],
-                "validator_permit": [bool(last_before.validator_permit[uid]), bool(last_after.validator_permit[uid])],
+                **{name: [getattr(last, name)[uid].item() for last in lasts] for name in columns},
             }
             for uid, (hotkey, before, after) in enumerate(
                 zip(self.snapshot.hotkeys, self.paid_before, self.paid_after, strict=True)
@@ -178,7 +179,7 @@ def _paid(outputs: list[EpochOutput]) -> list[int]:
 def compare(
     snapshot: Snapshot, changes: Sequence[str], run: Callable[[EpochInput], EpochOutput], num_epochs: int = 1
 ) -> Comparison:
-    """Run the snapshot as it is and with the changes, over `num_epochs` epochs in which everyone keeps its weights."""
+    """Run the snapshot as it is and with the changes, over `num_epochs` epochs. Validators keep their weights."""
     changed = apply_changes(snapshot, changes)
     before = run_epochs(snapshot.inputs, num_epochs, run, resubmit=num_epochs > 1)
     return Comparison(snapshot, before, run_epochs(changed, num_epochs, run, resubmit=num_epochs > 1))

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raytensor.arguments import Parser, integer
+from raytensor.arguments import Parser, integer, number
 from raytensor.errors import ConfigError, RayTensorError
 
 DEFAULT_BLOCK_TIME = "12"
@@ -74,11 +74,9 @@ def block_time(text: str) -> tuple[int, float | None, bool]:
     if text in ("instant", "manual"):
         return 12_000, None, text == "instant"
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.05 <= seconds <= 3600:
-        raise ConfigError(f"--block-time: {text!r}: give seconds between 0.05 and 3600, or instant, or manual")
+        seconds = number(0.05, 3600)(text)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"--block-time: {error}, or instant, or manual") from None
     return round(seconds * 1000), seconds, False
 
 
@@ -146,8 +144,8 @@ async def _until_stopped(author: Any, watch_stdin: bool) -> None:
     """Wait for a signal, the end of standard input, or a block that could not be sealed (raises its cause)."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stopped.set)
     if watch_stdin:
         # A thread, since the event loop cannot wait for files or /dev/null. It reads the descriptor itself: the lock of
         # Python's buffer must not be held when the interpreter ends.

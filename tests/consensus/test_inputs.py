@@ -91,7 +91,7 @@ def test_matrices_are_checked():
     good = np.ones((2, 1), np.uint16)
     for arguments, match in [
         ((3, [0], [1, 3], good), "miners: uid 3"),
-        ((3, [0], [2, 1], good), "miners: uids have to ascend"),
+        ((3, [0], [2, 1], good), "miners: uids must ascend"),
         ((3, [0, 1], [1, 2], good), "values: shape"),
         ((3, [0], [1, 2], np.array([[1], [-1]])), "values: -1"),
         ((3, [0], [1, 2], good, [1]), "zeros: names a value that is not 0"),

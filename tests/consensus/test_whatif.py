@@ -163,7 +163,7 @@ def test_changes_reach_the_input(snapshot, tmp_path):
         ("set.kappa=70000", "kappa: 70000 is outside"),
         ("set.kappa=1.5", "kappa: 98302 is outside"),
         ("set.yuma3=1", "true or false"),
-        ("set.stake=1", "whose"),
+        ("set.stake=1", "write the neuron too"),
         ("set.stake.nobody=1", 'no neuron "nobody"'),
         ("set.stake.uid:99999=1", "no neuron"),
         ("set.stake.5Hot1=1.5", "alpha with its name"),
@@ -181,9 +181,9 @@ def test_a_wrong_weights_file_is_refused(snapshot, tmp_path):
     path = tmp_path / "w.json"
     for content, match in [
         ("[]", "write"),
-        ('{"5Hot1": -1}', "number from 0"),
-        ('{"5Hot1": 0}', "every weight is 0"),
-        ('{"5Hot1": NaN}', "number from 0"),
+        ('{"5Hot1": -1}', "number of at least 0"),
+        ('{"5Hot1": 0}', "each weight is 0"),
+        ('{"5Hot1": NaN}', "number of at least 0"),
         ('{"no": 1}', "no neuron"),
     ]:
         path.write_text(content)

@@ -1,7 +1,7 @@
-"""The chain's roundings on machine integers, in a form that compiles to vector instructions.
+"""The chain's rounding on machine integers, in a form that compiles to vector instructions.
 
-In and out: int64 bits of I32F32 from 0 to 1 (2^32) unless said otherwise. Each function says the range in which it
-equals `fixed.py`; inside an epoch the values never leave it. Knows nothing of networks.
+In and out: int64 bits of I32F32 from 0 to 1 (2^32), unless said otherwise. Each function states the range in which it
+equals `fixed.py`; the values of an epoch stay in that range. Knows nothing of networks.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _UP = 1.0 + 2.0**-50
 
 @part
 def mul(a, b):
-    """floor(a * b / 2^32) for 0 <= a, b <= 2^32. Only 1 * 1 overflows, to 0: the last term puts it back."""
+    """floor(a * b / 2^32) for 0 <= a, b <= 2^32. Only 1 * 1 overflows, to 0; the last term corrects that."""
     return np.int64((np.uint64(a) * np.uint64(b)) >> _SHIFT) + (a & b & ONE)
 
 
 @part
 def inverse(b):
-    """The factor for `ratio`: 2^32 / b, a little too large; 0 for b = 0, where the chain divides nothing."""
+    """The factor for `ratio`: 2^32 / b, rounded up; 0 for b = 0, where the chain does not divide."""
     return ONE / b * _UP if b > 0 else 0.0
 
 

@@ -21,9 +21,9 @@ RAW, CLIPPED, BLENDED = 0, 1, 2
 def median(score, stake, m, total, kappa):
     """The weighted median of m scores of positive stake: the smallest score v with stake(score > v) < kappa.
 
-    total: the sum of stake. Equals the pallet's pivot search. kappa 0: the largest score, as nothing is below 0.
-    Closes in on the value by turns at the middle and where the stake should lie, and moves the ends to scores that
-    occur, so it ends after about log2(m) rounds.
+    total: the sum of stake. Equals the pallet's pivot search. kappa 0: the largest score, because no stake is below 0.
+    The search alternates between bisection and interpolation by stake and moves its bounds to existing scores, so it
+    takes about log2(m) rounds.
     """
     if m == 0:
         return np.int64(0)
@@ -38,7 +38,7 @@ def median(score, stake, m, total, kappa):
     # the stake above `low` is not below kappa, the stake above `high` is
     low -= 1
     above_low, above_high = total, np.int64(0)
-    # a guess costs a division, which pays where a round is long
+    # interpolation costs a division, which is worth it for long rounds
     guessing = m >= 128
     while True:
         middle = (low + high) >> 1
@@ -75,7 +75,7 @@ def rank(score, active_stake, m, consensus, trust):
 
 @part
 def weights_for_bonds(score, m, consensus, mode, penalty):
-    """Turns weights into the weights that bonds see, in place. A weight that is clipped away is 0."""
+    """Replace weights by the weights for bonds (`interpolate_sparse`), in place. A clipped weight may be 0."""
     if mode == CLIPPED:
         for i in range(m):
             score[i] = min(score[i], consensus)
@@ -88,8 +88,8 @@ def weights_for_bonds(score, m, consensus, mode, penalty):
 def yuma1(weight, active_stake, bond, m, alpha, incentive, ema, work, earned):
     """Bonds of Yuma 1 and 2: the column-normalised moving average of stake-weighted weights.
 
-    weight is used up. Writes the average into `ema` (positive: an entry), the share of the column's largest into
-    `work`; adds what each validator earns from this miner to `earned`.
+    Overwrites weight. Writes the average into `ema` (positive: an entry) and its ratio to the column's largest into
+    `work`; adds the earnings of each validator from this miner to `earned`.
     """
     weight_sum, bond_sum = np.int64(0), np.int64(0)
     for i in range(m):
@@ -128,8 +128,8 @@ def yuma3(weight, bond, m, alpha, ema):
 def yuma3_liquid(weight, bond, entry, seen_weight, seen_bond, m, consensus, limits, ema, alpha, held, lanes):
     """Bonds of Yuma 3 with liquid alpha: each pair at its own rate, only where a weight is stored.
 
-    entry [m] bool: pairs with a stored weight. seen_weight, seen_bond [m] bool: what the chain's cursor sees of rows
-    that don't ascend. limits, lanes: see `liquid_alphas`. alpha, held: work space. Returns the column's sum.
+    entry [m] bool: pairs with a stored weight. seen_weight, seen_bond [m] bool: the entries that the chain's cursor
+    sees in unordered rows. limits, lanes: see `liquid_alphas`. alpha, held: work space. Returns the column's sum.
     """
     for i in range(m):
         held[i] = from_u16(bond[i])
@@ -154,7 +154,7 @@ def earn(ema, ema_sum, m, incentive, earned):
 
 @part
 def store(value, ema, m, keep, stored):
-    """Bonds as stored (u16) for new permit holders (keep [m]: 65535 or 0); returns how many entries are stored as 0."""
+    """Write bonds as stored (u16); keep [m]: 65535 for new permit holders, else 0. Returns how many are stored as 0."""
     zeros = 0
     for i in range(m):
         count = to_u16(value[i]) & keep[i]

@@ -1,14 +1,14 @@
-"""The epoch's matrix phases where nearly every pair is stored: matrices [miners, validators] of u16.
+"""The epoch's matrix phases for networks where nearly every pair is stored: matrices [miners, validators] of u16.
 
-In: weights and bonds, a row per miner with the validators side by side, and the validators' columns. Out: per miner
-its consensus and rank, per validator its trust and earnings, and the bonds to store. Every phase works on the miners
-lo..hi alone, so that cores and machines can share a network: what they have to exchange are vectors over validators
-and the total rank. Exact whatever the split, since integer sums don't depend on order.
+In: weights and bonds, a row per miner, and the validators' columns. Out: consensus and rank per miner, trust and
+earnings per validator, and the bonds to store. Each phase works on the miners lo..hi only, so that cores and machines
+can share a network; they exchange vectors over validators and the total rank. Integer sums do not depend on their
+order, so each split gives the same result.
 
 Phases: `row_sums` -> (sum over shards) -> `consensus` -> (sum of ranks) -> `bonds` -> (sum over shards).
 
 Common arguments: registered uint64 [miners]; bound uint64 [validators]: a weight counts if the miner registered before
-it; own int32 [miners]: position of the miner among the validators if its weight on itself doesn't count, else -1;
+it; own int32 [miners]: position of the miner among the validators if its weight for itself does not count, else -1;
 zeros int64: sorted flat positions (miner * validators + validator) of weights that are stored as 0.
 """
 
@@ -24,7 +24,7 @@ from raytensor.consensus.kernels.liquid import LANES
 
 @part
 def _oldest(bound):
-    """The registration block below which every permitted validator's weight counts. Others have bound 0."""
+    """The registration block below which the weight of each validator with a permit counts. Others have bound 0."""
     oldest = np.uint64(0xFFFFFFFFFFFFFFFF)
     for i in range(bound.size):
         if bound[i] > np.uint64(0):
@@ -39,7 +39,7 @@ def row_sums(weights, lo, hi, registered, bound, own):
     sums, narrow = np.zeros(size, np.int64), np.zeros(size, np.uint32)
     oldest = _oldest(bound)
     for begin in range(lo, hi, 65536):
-        # so many u16 fit a 32-bit sum, of which twice as many fit a vector register
+        # 65536 values of u16 fit a 32-bit sum; a vector register holds twice as many of these
         for j in range(begin, min(begin + 65536, hi)):
             if registered[j] < oldest:
                 for i in range(size):
@@ -71,7 +71,7 @@ def factors(sums):
 
 @part
 def _scores(weights, j, registered, bound, oldest, own, factor, score):
-    """The weights of miner j, each divided by its row's sum; 0 where a weight doesn't count."""
+    """The weights of miner j, each divided by its row's sum; 0 if a weight does not count."""
     for i in range(bound.size):
         score[i] = share(weights[j, i], factor[i])
     if registered[j] >= oldest:
@@ -85,8 +85,8 @@ def _scores(weights, j, registered, bound, oldest, own, factor, score):
 def consensus(weights, lo, hi, registered, bound, own, sums, voting, absent_votes, active_stake, kappa):
     """Consensus and rank (int64 [hi - lo]) of the miners lo..hi and their part of the trust (int64 [validators]).
 
-    voting: stake as the median counts it, 0 for validators without active stake. absent_votes: such stake of
-    validators that the matrix doesn't hold; they score 0.
+    voting: the stake that the median uses, 0 for validators without active stake. absent_votes: this stake of
+    validators outside the matrix; they score 0.
     """
     size = bound.size
     factor = factors(sums)
@@ -136,7 +136,7 @@ def bonds(
 
     held: bonds as stored, u16 like weights. agreed, incentive: int64 [hi - lo]. rates: see `sharded.Electorate`.
     keep: u16 [validators], 65535 for new permit holders, else 0.
-    Returns earned (int64 [validators]), stored (u16 [hi - lo, validators]) and the flat positions in it of entries
+    Returns earnings (int64 [validators]), stored (u16 [hi - lo, validators]) and the flat positions in it of entries
     that are stored as 0.
     """
     size = bound.size
@@ -158,7 +158,7 @@ def bonds(
     for j in range(lo, hi):
         c, earning = agreed[j - lo], incentive[j - lo]
         _scores(weights, j, registered, bound, oldest, own, factor, score)
-        # copies, as a view of a row costs more to make than a short row to copy
+        # a copy: creating a view of a row takes longer than copying a short row
         if last_tempo <= registered[j]:
             bond[:] = 0
         else:

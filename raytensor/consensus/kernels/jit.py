@@ -1,10 +1,10 @@
-"""Compiles the kernels and keeps the result on disk.
+"""Compiles the kernels and caches the result on disk.
 
-In: Python functions over numpy arrays. Out: machine code, that releases the interpreter while it runs.
+In: Python functions over numpy arrays. Out: machine code that releases the interpreter lock.
 
-The kept code lies under `NUMBA_CACHE_DIR`, or else under `$XDG_CACHE_HOME/raytensor` or `~/.cache/raytensor`, in a
-folder named after the text of all kernels: an edit or an upgrade never meets old code, and a read-only installation
-works. Where no folder can be written the kernels are compiled again in each process.
+The cache is in `NUMBA_CACHE_DIR`, else `$XDG_CACHE_HOME/raytensor`, else `~/.cache/raytensor`, in a folder named after
+the hash of all kernels' source, so that an edit or an upgrade never uses old code and a read-only installation works.
+If no folder can be written, each process compiles the kernels again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numba
 
@@ -37,17 +38,17 @@ CACHE_DIR = _cache_dir()
 
 
 def kernel(function: Callable) -> Callable:
-    """A compiled entry point, kept on disk. Compiled for each combination of argument types when first called."""
+    """A compiled entry point, cached on disk. It is compiled per combination of argument types, at the first call."""
     if CACHE_DIR is None:
         return numba.njit(nogil=True, error_model="numpy")(function)
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = CACHE_DIR
+    config: Any = numba.config  # pyright: ignore[reportPrivateImportUsage]  # numba's only way to set the folder
+    before, config.CACHE_DIR = config.CACHE_DIR, CACHE_DIR
     try:
         return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 def part(function: Callable) -> Callable:
-    """A compiled function that only kernels call; it is kept as a part of them."""
+    """A compiled function that only kernels call; it is cached as a part of them."""
     return numba.njit(nogil=True, error_model="numpy")(function)

@@ -1,4 +1,4 @@
-"""Between the two layouts: compressed rows, and matrices [miners, validators].
+"""Converts between the two layouts: compressed rows, and matrices [miners, validators].
 
 In and out: plain arrays, see `rows.Rows` and `dense_rows.DenseRows`.
 """
@@ -14,7 +14,7 @@ BLOCK = 64  # miners: 64 rows of some hundred validators fit the first-level cac
 
 @kernel
 def occupied(indptr, uids, used_rows, used_columns):
-    """Marks the rows that have entries and the columns that they name (bool [n] each, in place)."""
+    """Mark the rows that have entries and the columns of these entries (bool [n] each, in place)."""
     for i in range(indptr.size - 1):
         if indptr[i + 1] > indptr[i]:
             used_rows[i] = True
@@ -36,7 +36,7 @@ def to_dense(indptr, uids, values, validators, miners, ascending):
         cursor[v] = indptr[validators[v]]
         for p in range(cursor[v], indptr[validators[v] + 1]):
             num_zeros += values[p] == 0
-    # a few miners at a time: their part of the matrix stays in the cache while every validator writes to it
+    # blocks of miners: their part of the matrix stays in the cache while each validator writes to it
     step = BLOCK if ascending else max(miners.size, 1)
     for end in range(step, miners.size + step, step):
         for v in range(size):
@@ -92,7 +92,7 @@ def to_sparse(n, validators, miners, values, zeros):
 
 @kernel
 def own_position(miners, validators, owner):
-    """For each miner that is also a validator its position among the validators, else -1; -1 for the owner too."""
+    """The position of each miner among the validators; -1 if it is not one, or is the owner."""
     own = np.full(miners.size, -1, np.int32)
     v = 0
     for m in range(miners.size):

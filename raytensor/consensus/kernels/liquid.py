@@ -1,7 +1,7 @@
-"""Liquid alpha: the rate at which one validator's bond to one miner moves.
+"""Liquid alpha: the rate of the moving average of one validator's bond to one miner.
 
 In: weights, bonds and consensus of a column (int64 bits of I32F32). Out: alpha of each pair. The exponential is the
-chain's own truncated series, term by term (`fixed.exp`), on many pairs at a time.
+chain's truncated series, term by term (`fixed.exp`), for many pairs at a time.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from raytensor.consensus.kernels.arithmetic import ONE
 from raytensor.consensus.kernels.jit import part
 
 HALF = ONE >> 1
-LIMIT = 20 << 32  # exp_safe clamps here
-SMALL = 12 << 32  # up to here a term stays below 2^51, and its quotient by the index can be taken in float
+LIMIT = 20 << 32  # exp_safe clamps to this
+SMALL = 12 << 32  # up to here a term is below 2^51, so that its quotient by the index is exact in float
 E = 11_674_931_200  # the crate's constant: exp(1) is not the series
 LANES = 64
 _LOW = np.uint64(0xFFFFFFFF)
@@ -56,7 +56,7 @@ def _reciprocal(x):
 
 @part
 def _exp_large(operand):
-    """The series for arguments beyond `SMALL`, whose terms need integer division."""
+    """The series for arguments above `SMALL`, whose terms need integer division."""
     result, term = operand + ONE, operand
     for i in range(2, 32):
         term = _term(term, operand) // i
@@ -98,8 +98,8 @@ def _finish(x, series, low, width):
 def liquid_alphas(weight, bond, entry, seen_weight, seen_bond, m, consensus, limits, alpha, lanes):
     """alpha [m] for the pairs of `entry`. limits: int64 [low, high, slope, alpha at difference 0].
 
-    lanes: int64 [5, LANES] work space. Pairs whose difference is 0 (a weight from the bond up to the consensus) need
-    no exponential of their own.
+    lanes: int64 [5, LANES] work space. Pairs with difference 0 (a weight from the bond up to the consensus) share one
+    exponential.
     """
     low, high, slope, resting = limits[0], limits[1], limits[2], limits[3]
     width = high - low

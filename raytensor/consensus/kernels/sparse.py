@@ -1,8 +1,8 @@
-"""The epoch's matrix phases where few pairs are stored: compressed rows in, compressed rows out.
+"""The epoch's matrix phases for networks where few pairs are stored: compressed rows in, compressed rows out.
 
-The same phases as `dense`, over the same columns: each miner's entries are gathered into short vectors, and
-`column` does the rest. `by_miner` turns the stored rows into columns once; the phases then read the columns lo..hi
-alone. Rows may stand in any order: what the chain's cursor makes of that is computed here (`seen_weights`).
+The same phases as `dense`, over the same columns: each miner's entries are gathered into short vectors for `column`.
+`by_miner` converts the stored rows to columns once; the phases read the columns lo..hi only. Rows may be in any order;
+`seen_entries` and `seen_weights` compute the effect of that order on the chain's cursor.
 
 A column form is (start int64 [n + 1], row int32 [entries], place int64 [entries]): the entries of miner j are
 start[j]:start[j + 1], by ascending validator; place is an entry's position in the stored rows.
@@ -85,7 +85,7 @@ def consensus(values, start, row, place, lo, hi, sums, voting, active_stake, kap
                 voted += voting[i]
                 voters += 1
         if voters < num_voters:
-            # all others score 0: one entry with their stake
+            # the other voters score 0: one entry with their stake
             score[voters] = 0
             votes[voters] = all_votes - voted
             voters += 1
@@ -107,9 +107,9 @@ def consensus(values, start, row, place, lo, hi, sums, voting, active_stake, kap
 
 @kernel
 def seen_entries(indptr, uids, start, place):
-    """Which stored entries a cursor sees that only moves forward: those after no larger uid. bool [entries].
+    """The stored entries that a cursor sees that only moves forward: those after no larger uid. bool [entries].
 
-    Only the entries of the column form exist for the cursor.
+    The cursor reads the entries of the column form only.
     """
     exists = np.zeros(uids.size, np.bool_)
     for k in range(start[start.size - 1]):
@@ -131,7 +131,7 @@ def _seen(indptr, uids, exists):
 
 @kernel
 def seen_weights(indptr, uids, values, start, row, place, sums, agreed, mode):
-    """`seen_entries` of the weights for bonds, after the consensus: a weight that is clipped away doesn't exist."""
+    """`seen_entries` of the weights for bonds, after the consensus: a weight clipped to nothing does not exist."""
     factor = factors(sums)
     exists = np.zeros(uids.size, np.bool_)
     for j in range(start.size - 1):
@@ -139,7 +139,7 @@ def seen_weights(indptr, uids, values, start, row, place, sums, agreed, mode):
             p = place[k]
             gone = mode == column.CLIPPED and agreed[j] == 0 and share(values[p], factor[row[k]]) > 0
             exists[p] = not gone
-    # blended weights are rebuilt by ascending uid: the cursor sees all
+    # blended weights are stored by ascending uid, so the cursor sees all
     return exists if mode == column.BLENDED else _seen(indptr, uids, exists)
 
 
@@ -147,9 +147,9 @@ def seen_weights(indptr, uids, values, start, row, place, sums, agreed, mode):
 def bonds(weights, held, lo, hi, sums, active_stake, agreed, incentive, rates, keep, seen_w, seen_b):
     """As `dense.bonds`, for the columns lo..hi.
 
-    weights, held: (values u16, start, row, place). seen_w, seen_b: bool per stored entry, or empty where liquid
-    alpha's cursor sees all. Returns earned (int64 [n]) and the entries to store, by miner: miner (from lo), validator
-    (int32), count (u16) and the position of its weight in the stored rows, or -1.
+    weights, held (bonds): (values u16, start, row, place). seen_w, seen_b: bool per stored entry, or empty if the
+    cursor of liquid alpha sees all. Returns earnings (int64 [n]) and the entries to store, by miner: miner (from lo),
+    validator (int32), value (u16) and the position of its weight in the stored rows, or -1.
     """
     weight_values, w_start, w_row, w_place = weights
     bond_values, b_start, b_row, b_place = held

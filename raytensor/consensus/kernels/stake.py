@@ -1,7 +1,7 @@
-"""Before and after the matrices: who counts and for how much, and who is paid what.
+"""Before and after the matrix phases: stake and permits, and the stored and paid columns.
 
 In: the chain's columns. Out: normalised stake, permits, active stake; then u16 columns and rao.
-O(n), exact for any stake that an I64F64 holds.
+O(n), exact for any stake in the range of an I64F64.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _share64(high, low, sum_high, sum_low):
 
 @part
 def _normalised_stake(counted, stake, frac, result):
-    """Stake divided by its sum, the rest 0: `inplace_normalize_64`, then the floor to an I32F32."""
+    """Counted stake divided by its sum, else 0: `inplace_normalize_64`, then the floor to an I32F32."""
     high, low = _ZERO, _ZERO
     for i in range(stake.size):
         if counted[i]:
@@ -128,7 +128,7 @@ def finish(emission, stake, active_stake, consensus, trust, incentive, dividends
     rao = np.empty((3, n), np.uint64)
     total = incentive.sum() + dividends.sum()
     factor = inverse(total)
-    # nobody earned anything: stake alone decides
+    # without incentive and dividends, stake decides
     fallback = active_stake if active_stake.sum() > 0 else stake
     for i in range(n):
         columns[0, i] = to_u16(incentive[i])

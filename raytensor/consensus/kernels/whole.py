@@ -1,7 +1,7 @@
-"""A whole dense epoch in one call, for a network that one core computes: entering compiled code costs microseconds,
-as much as a small network's epoch takes.
+"""A whole dense epoch in one call, for a network that one core computes.
 
-In: the chain's columns and the matrices. Out: everything that `fast.Plan` gets from the phases one by one.
+Entering compiled code takes microseconds, as long as the epoch of a small network.
+In: the chain's columns and the matrices. Out: the results that `plan.Plan` collects from the separate phases.
 """
 
 from __future__ import annotations
@@ -56,25 +56,10 @@ def epoch(
     )
     incentive = normalised(ranks)
     now = rates.copy()
-    # liquid alpha rests in an epoch without any consensus (`compute_bonds_sparse`)
+    # liquid alpha is off in an epoch without consensus (`compute_bonds_sparse`)
     now[1] = rates[1] != 0 and agreed.any()
-    earned, stored, stored_zeros = dense.bonds(
-        weights,
-        held,
-        zeros,
-        0,
-        num_miners,
-        registered_here,
-        bound_here,
-        own,
-        sums,
-        stake_here,
-        agreed,
-        incentive,
-        clock[3],
-        now,
-        keep,
-    )
+    here = (weights, held, zeros, 0, num_miners, registered_here, bound_here, own)
+    earned, stored, stored_zeros = dense.bonds(*here, sums, stake_here, agreed, incentive, clock[3], now, keep)
     dividends = normalised(products(earned, stake_here) if rates[0] else earned)
 
     flags = np.empty((2, n), np.bool_)
