@@ -46,12 +46,14 @@ HIDDEN = {
     "chain.rpc": "codec transport events connection",
     "chain.reads": "metagraph_api",
     "chain.writer": "beacon commit_book commit_rules commits lease limits orders outbox pipeline policy_check thread",
-    "mechanisms": "questions coalition evidence",
-    "miners": "checkpoints fifo_lock gauges files shard stacks collaborator completion placement submission_export",
-    "validators": "scorers scorer segments forward",
+    "mechanisms": "questions coalition evidence guard collab.store collab.codec collab.rating",
+    "miners": "checkpoints fifo_lock gauges files group host host_handle shard stacks supervisor collaborator"
+    " completion placement submission_export",
+    "validators": "scorer segments forward records subnet",
     "wire": "asker codec deadline dialect dialects axon_v10 epistula gate nonce_store tensors endpoints",
     "training": "base causal ranks single_file stacked_adamw stacked_llama torch_engine zero delta_evaluator",
-    "telemetry": "console history views page plots redact wandb_child training summary metrics alarms",
+    "telemetry": "console history views page plots redact wandb_child training_report training_view tables unpaid"
+    " summary metrics alarms",
     "data": "stdlib packed",
     "config": "checks help overrides yaml_files",
 }
@@ -96,7 +98,7 @@ def described_fields(docstring: str) -> dict[str, str]:
     for line in docstring.splitlines():
         if match := re.match(r"(\w+(?:, \w+)*) {2,}(\S.*)$", line):
             names = match[1].split(", ")
-            found |= {name: match[2] for name in names}
+            found |= dict.fromkeys(names, match[2])
         elif re.match(r" {6,}\S", line):
             found |= {name: f"{found[name]} {line.strip()}" for name in names}
         else:
