@@ -21,7 +21,7 @@ from raytensor.config.collab import Collab
 from raytensor.config.compose import compose, conf_dir, to_yaml
 from raytensor.config.groups import Chain, Cluster, Data, MinerProfile, Miners, Paths, Scoring, Tracker, Validators
 from raytensor.config.help import Setting, asks_for_help, help_page, settings
-from raytensor.config.mechanisms import Mechanism, ModelEval, Query, collaborates, hands_in_files
+from raytensor.config.mechanisms import Mechanism, ModelEval, Query
 from raytensor.config.run import RunConfig
 from raytensor.config.wire import AccessPolicy, AnswerBounds, Bounds, Client, Freshness, MinersWire, Server
 
@@ -51,10 +51,8 @@ __all__ = [
     "Validators",
     "asks_for_help",
     "check",
-    "collaborates",
     "compose",
     "conf_dir",
-    "hands_in_files",
     "help_page",
     "settings",
     "to_yaml",

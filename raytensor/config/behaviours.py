@@ -52,12 +52,6 @@ _WHERE = {
 }
 
 
-def available(*, collab: bool, files: bool) -> list[str]:
-    """Names of the behaviours in a mechanism that trains a shared model (`collab`) or asks for files (`files`)."""
-    wanted = {"", "collab" if collab else "", "files" if files else ""}
-    return [name for name, behaviour in BEHAVIOURS.items() if behaviour.mechanism in wanted]
-
-
 def help_text() -> str:
     """All behaviours with their help, for the setting `behaviour`."""
     parts = []

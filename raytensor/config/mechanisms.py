@@ -177,17 +177,3 @@ class Mechanism(Section):
     collab: Collab = field(default_factory=Collab)
     # Settings of a mechanism of your own, by name: mechanism.options.NAME=VALUE.
     options: dict[str, Any] = field(default_factory=dict)
-
-
-def collaborates(mechanism: Mechanism) -> bool:
-    """Whether miners train one shared model together, rather than models of their own."""
-    return mechanism.path.startswith("raytensor.mechanisms.collab.")
-
-
-def hands_in_files(mechanism: Mechanism) -> bool:
-    """Whether miners commit to checkpoints and hand them in."""
-    return (
-        mechanism.files
-        if mechanism.files is not None
-        else mechanism.path.startswith("raytensor.mechanisms.model_eval.")
-    )

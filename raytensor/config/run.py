@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from raytensor.config.behaviours import BEHAVIOURS, available
+from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.config.checks import list_of
 from raytensor.config.groups import Chain, Job, MinerProfile, Miners, Tracker, Validators
-from raytensor.config.mechanisms import Mechanism, collaborates, hands_in_files
+from raytensor.config.mechanisms import Mechanism
 
 
 @dataclass
@@ -31,32 +31,23 @@ class RunConfig(Job):
         total = self.miners.num_miners + self.validators.num_validators + 1
         if total > 4096:
             yield "miners.num_miners", f"makes {total} neurons with the validators and the owner; a subnet holds 4096"
-        files, together = hands_in_files(self.mechanism), collaborates(self.mechanism)
-        if files and together:
-            yield "mechanism.files", "must be false or null where miners train a shared model: they submit updates"
         yield from seq_len_conflicts(self.mechanism, self.miners.seq_len)
         for number, profile in enumerate(self.miners.profiles):
-            for key, why in _profile_conflicts(profile, files=files, together=together):
+            for key, why in _profile_conflicts(profile):
                 yield f"miners.profiles[{number}].{key}", why
 
 
 def seq_len_conflicts(mechanism: Mechanism, seq_len: int) -> Iterator[tuple[str, str]]:
-    """Contexts and sequences that are longer than the models of the job's miners see."""
+    """Contexts that are longer than the models of the job's miners see."""
     why = f"must be at most miners.seq_len ({seq_len}), the longest text that the models see"
     if mechanism.query.context > seq_len:
         yield "mechanism.query.context", why
-    if mechanism.path.startswith("raytensor.mechanisms.model_eval.") and mechanism.model_eval.seq_len > seq_len:
-        yield "mechanism.model_eval.seq_len", why
 
 
-def _profile_conflicts(profile: MinerProfile, *, files: bool, together: bool) -> Iterator[tuple[str, str]]:
-    """What a profile can't be under the run's mechanism: one of submitted files, or of a model trained together."""
-    known = available(collab=together, files=files)
-    if profile.behaviour not in known:
-        yield "behaviour", list_of(tuple(known))
-    if together and (profile.engine != "plain" or profile.ranks > 1):
-        yield "engine", "mechanism=collab trains the shared model in one process a miner; use engine=plain and ranks=1"
-    if files and profile.lora_rank:
-        yield "lora_rank", "a submitted file holds whole weights; use lora_rank=0"
-    if not BEHAVIOURS[profile.behaviour].trains and (profile.ranks > 1 or profile.gpus_per_rank):
+def _profile_conflicts(profile: MinerProfile) -> Iterator[tuple[str, str]]:
+    """What a profile can't be under any mechanism; `jobs.run.plan` checks it under the run's own."""
+    known = BEHAVIOURS.get(profile.behaviour)
+    if known is None:
+        yield "behaviour", list_of(tuple(BEHAVIOURS))
+    elif not known.trains and (profile.ranks > 1 or profile.gpus_per_rank):
         yield "behaviour", "has no model, so it uses neither ranks nor GPUs; use ranks=1 and gpus_per_rank=0"

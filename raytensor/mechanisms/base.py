@@ -13,6 +13,7 @@ Knows nothing of Ray or of the chain.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import sys
@@ -99,8 +100,10 @@ class Mechanism(Protocol):
     asks_for_files: ClassVar[bool] = False
     # Dotted path of the class that miners of a run are made of; "" for raytensor.miners.miner.Miner.
     miner: ClassVar[str] = ""
-    # Behaviours of miners that only this mechanism knows, beside those that all miners have.
+    # Behaviours (of raytensor.config.behaviours) that its miners have beside those of all mechanisms.
     behaviours: ClassVar[tuple[str, ...]] = ()
+    # Setting with the tokens of its longest sequence, which miners' models must see: "model_eval.seq_len", for example.
+    longest_sequence: ClassVar[str] = ""
 
     @classmethod
     def shared_state(cls, cfg: config.Mechanism, folder: str | None) -> config.Mechanism:
@@ -156,15 +159,16 @@ class Needs:
     asks_for_files: bool = False
     miner: str = ""
     behaviours: tuple[str, ...] = ()
+    longest_sequence: str = ""
 
 
 def needs(cfg: config.Mechanism) -> Needs:
     """The declarations of the mechanism that `cfg.path` names. Imports its module; raises `ConfigError` if it can't."""
     found = load_class(cfg.path)
-    default = Mechanism
-    files = getattr(found, "asks_for_files", default.asks_for_files) if cfg.files is None else cfg.files
-    behaviours = tuple(getattr(found, "behaviours", default.behaviours))
-    return Needs(bool(files), getattr(found, "miner", default.miner), behaviours)
+    declared = {field.name: getattr(found, field.name, field.default) for field in dataclasses.fields(Needs)}
+    if cfg.files is not None:
+        declared["asks_for_files"] = cfg.files
+    return Needs(**declared)
 
 
 def with_shared_state(cfg: config.Mechanism, folder: str | None) -> config.Mechanism:
@@ -187,8 +191,8 @@ def load(cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, dea
         raise MechanismError(fault_of(error, cfg.path, "could not be constructed")) from error
 
 
-def load_class(path: str) -> type[Any]:
-    """The class of a dotted path; packages in the current folder are found, too.
+def load_class(path: str, key: str = "mechanism.path") -> type[Any]:
+    """The class of a dotted path; packages in the current folder are found, too. key: of the setting, for messages.
 
     Raises `ConfigError` when there is no such class, or its module raises when it is imported.
     """
@@ -200,13 +204,13 @@ def load_class(path: str) -> type[Any]:
         found = getattr(importlib.import_module(module), name) if module else None
     except ImportError as error:
         fix = f"install the package, or start from the folder that holds it (now {folder})"
-        raise ConfigError(f"mechanism.path={path!r}: {error}\n  fix: {fix}") from error
+        raise ConfigError(f"{key}={path!r}: {error}\n  fix: {fix}") from error
     except AttributeError as error:
-        raise ConfigError(f"mechanism.path={path!r}: {error}") from error
+        raise ConfigError(f"{key}={path!r}: {error}") from error
     except Exception as error:  # the edge of the mechanism's code
-        raise ConfigError(f"mechanism.path={path!r}: {fault_of(error, path, 'could not be imported')}") from error
+        raise ConfigError(f"{key}={path!r}: {fault_of(error, path, 'could not be imported')}") from error
     if not isinstance(found, type):
-        raise ConfigError(f"mechanism.path={path!r}: must be the dotted path of a class, as package.module.Class")
+        raise ConfigError(f"{key}={path!r}: must be the dotted path of a class, as package.module.Class")
     return found
 
 

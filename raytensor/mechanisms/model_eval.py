@@ -69,6 +69,7 @@ class ModelEvalMechanism(Mechanism):
     """Checkpoints. Constructed as `base.Mechanism` says; its settings are `cfg.model_eval`."""
 
     asks_for_files = True
+    longest_sequence = "model_eval.seq_len"
 
     def __init__(
         self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0

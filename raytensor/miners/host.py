@@ -20,8 +20,9 @@ import numpy as np
 import torch
 import transformers
 
-from raytensor.config import MinerProfile, RunConfig, collaborates, hands_in_files
+from raytensor.config import MinerProfile, RunConfig
 from raytensor.data.text import Text
+from raytensor.mechanisms import base
 from raytensor.miners import checkpoints
 from raytensor.miners.collaborator import CollaboratingMiner
 from raytensor.miners.fifo_lock import FifoLock
@@ -74,19 +75,21 @@ class MinerHost:
     ) -> None:
         torch.set_num_threads(cfg.cluster.torch_threads)
         transformers.logging.set_verbosity_error()
+        declared = base.needs(cfg.mechanism)
         self._folder = folder
         self._heldout = heldout_questions(cfg, text)
         self._seq_len = cfg.miners.seq_len
-        self._commit_every = cfg.miners.commit_every if hands_in_files(cfg.mechanism) else 0
+        self._commit_every = cfg.miners.commit_every if declared.asks_for_files else 0
         self._gauges = Gauges("run")
         self._vocab_size = text.vocab_size
         self._stack_lock = FifoLock()  # of all stacked models, which are computed together
         self._miners: dict[str, Miner | CollaboratingMiner] = {}
         device = devices.name_for(cfg.miners.gpus_per_host)
         stacked: Mapping[str, StackedMember] = {}
-        if collaborates(cfg.mechanism):
+        if declared.miner:
+            miner_class = base.load_class(declared.miner, "the mechanism's miner")
             for hotkey, profile in members:
-                self._miners[hotkey] = CollaboratingMiner(hotkey, profile, cfg, text, device=device)
+                self._miners[hotkey] = miner_class(hotkey, profile, cfg, text, device=device)
         else:
             if stacks(cfg, device) and not engines:
                 stacked = make_members(cfg, members, text.vocab_size, device)

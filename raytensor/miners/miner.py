@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raytensor.config import MinerProfile, RunConfig, hands_in_files
+from raytensor.config import MinerProfile, RunConfig
 from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.data import assign
 from raytensor.data.text import Text
+from raytensor.mechanisms import base
 from raytensor.mechanisms.losses import token_losses
 from raytensor.miners.fifo_lock import FifoLock
 from raytensor.miners.model import make_engine
@@ -85,7 +86,7 @@ class Miner:
         self._seq_len = cfg.miners.seq_len
         self._warmup_rounds = cfg.miners.warmup_rounds
         self._text = text
-        files = hands_in_files(cfg.mechanism)
+        files = base.needs(cfg.mechanism).asks_for_files
         # A random miner submits a model that was never trained.
         if engine is None and (self._behaviour.trains or (files and profile.behaviour == "random")):
             seed = assign.seed_of(cfg.seed, "model", hotkey)

@@ -15,6 +15,7 @@ import itertools
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ from raytensor import config
 from raytensor.errors import PoolExhausted
 from raytensor.pool import Packing, Pool
 from raytensor.types import Failure, Reason, Response, Score, Submission, Task
-from raytensor.validators.scorer import Answered, MechanismSpec, ScorerActor
+from raytensor.validators.scorer import Answered, MechanismSpec, Scorer, ScorerActor
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,37 @@ def make_pool(
         max_attempts=ATTEMPTS,
         max_replacements=max_replacements,
     )
+
+
+class InProcessScorers:
+    """Scorers without actors: an answer is scored in this process when it is submitted."""
+
+    patience_s = 0.0  # a result never has to be waited for
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def session(self, name: str) -> InProcessSession:
+        """See `Scorers.session`."""
+        return InProcessSession(self._scorer, name)
+
+
+class InProcessSession:
+    """A session of `InProcessScorers`."""
+
+    def __init__(self, scorer: Scorer, name: str) -> None:
+        self._scorer, self._name = scorer, name
+        self._results: deque[Result] = deque()
+
+    def submit(self, task: Task, sealed: Any, answer: Response | Submission) -> None:
+        (result,) = self._scorer.score_all([(self._name, task, sealed, answer)])
+        self._results.append((task.task_id, result))
+
+    def result(self, timeout_s: float) -> Result | None:
+        return self._results.popleft() if self._results else None
+
+    def close(self) -> None:
+        self._results.clear()
 
 
 class ScoringSession:

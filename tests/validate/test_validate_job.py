@@ -138,7 +138,8 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
 
     faults = first.events("subnet_fault")
     assert {fault["netuid"] for fault in faults} == {bad} and faults[1]["rest_s"] == 2 * faults[0]["rest_s"]
-    assert "the author of these rules made a mistake" in faults[0]["cause"]
+    assert "RuntimeError: the author of these rules made a mistake (" in faults[0]["cause"]
+    assert "faulty_rules.py, line 12, in reduce)" in faults[0]["cause"]
     late = [event for event in first.events("weights_overdue") if event["overdue"] and event["netuid"] == bad]
     assert {event["hotkey"] for event in late} == {key.ss58 for key in net.validators} and late[0]["age_tempos"] > 2
     assert told_first["text"] in {event["sentence"] for event in first.events("weights_overdue")}

@@ -9,11 +9,16 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raytensor.chain.wallet import DevKey, KeyRef
 from raytensor.config import RunConfig
+from raytensor.config.behaviours import BEHAVIOURS
+from raytensor.config.checks import list_of
+from raytensor.data import corpus
+from raytensor.errors import ConfigError
 from raytensor.mechanisms import base
 from raytensor.wire.policy import check_addresses
 
@@ -123,19 +128,53 @@ def needs(cfg: RunConfig, cpus: float) -> list[Need]:
 
 
 def refuse_unusable(cfg: RunConfig) -> None:
-    """Refuse data and models that are not there or can't be handed in, before there is a folder. Raises `ConfigError`."""
-    from raytensor.data import corpus
-
+    """Refuse what can't work before there is a folder: a mechanism that can't be imported or that does not fit the miners,
+    data and models that are missing or can't be submitted. Raises `ConfigError`."""
+    declared = base.needs(cfg.mechanism)
+    _refuse_unfit(cfg, declared)
     corpus.refuse_missing(cfg.data)
     check_addresses(cfg.miners.wire.policy, "miners.wire.policy")
     if any(profile.model for profile in cfg.miners.profiles):
-        from raytensor.miners.model import refuse_models
+        from raytensor.miners.model import refuse_models  # imports torch, which takes seconds
 
         refuse_models(cfg.miners.profiles, cfg.data, cfg.miners.seq_len)
-    if base.needs(cfg.mechanism).asks_for_files:
-        from raytensor.miners.submission_export import refuse_unlike
+    if declared.asks_for_files:
+        from raytensor.miners.submission_export import refuse_unlike  # as above
 
         refuse_unlike(cfg)
+
+
+def _refuse_unfit(cfg: RunConfig, declared: base.Needs) -> None:
+    """Refuse miners that do not fit what the mechanism declares. Raises `ConfigError` with all mistakes."""
+    mistakes, files, seq_len = [], declared.asks_for_files, cfg.miners.seq_len
+    if files and declared.miner:
+        mistakes.append(
+            "mechanism.files=True: must be false or null where miners train a shared model: they submit updates"
+        )
+    longest = attrgetter(declared.longest_sequence)(cfg.mechanism) if declared.longest_sequence else 0
+    if longest > seq_len:
+        why = f"must be at most miners.seq_len ({seq_len}), the longest text that the models see"
+        mistakes.append(f"mechanism.{declared.longest_sequence}={longest}: {why}")
+    known = tuple(name for name in BEHAVIOURS if fits(name, declared))
+    for number, profile in enumerate(cfg.miners.profiles):
+        where = f"miners.profiles[{number}]"
+        if profile.behaviour not in known:
+            mistakes.append(f"{where}.behaviour={profile.behaviour!r}: {list_of(known)}")
+        if declared.miner and (profile.engine != "plain" or profile.ranks > 1):
+            why = f"{cfg.mechanism.path} trains in one process per miner; use engine=plain and ranks=1"
+            mistakes.append(f"{where}.engine={profile.engine!r}: {why}")
+        if files and profile.lora_rank:
+            mistakes.append(
+                f"{where}.lora_rank={profile.lora_rank}: a submitted file holds whole weights; use lora_rank=0"
+            )
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def fits(behaviour: str, declared: base.Needs) -> bool:
+    """Whether miners have a behaviour under a mechanism that declares these needs."""
+    where = BEHAVIOURS[behaviour].mechanism
+    return not where or behaviour in declared.behaviours or (where == "files" and declared.asks_for_files)
 
 
 def with_folders(cfg: RunConfig, folder: Path) -> RunConfig:

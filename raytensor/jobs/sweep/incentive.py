@@ -7,9 +7,7 @@ No chain process, no actors and no files: all of it is computed in this process.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -18,11 +16,11 @@ from raytensor.config import Validators
 from raytensor.config.sweep import SweepConfig
 from raytensor.data.text import Text
 from raytensor.mechanisms.base import Ask
-from raytensor.types import Failure, Metagraph, Reason, Response, Submission, Task
+from raytensor.types import Failure, Metagraph, Reason, Response, Task
 from raytensor.validators.records import Records
 from raytensor.validators.round import Round, RoundParts
 from raytensor.validators.scorer import MechanismSpec, Scorer
-from raytensor.validators.scorer_service import Result
+from raytensor.validators.scorer_service import InProcessScorers
 from raytensor.validators.transport import Answer
 
 ROUNDS = 4  # after which the moving averages have settled
@@ -55,35 +53,6 @@ class _Trials:
                 yield Failure(task.task_id, task.hotkey, Reason.SILENT)
 
 
-class _InProcess:
-    """Scorers without actors: an answer is scored when it is submitted."""
-
-    patience_s = 0.0  # nothing is ever waited for
-
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
-
-    def session(self, name: str) -> _InProcessSession:
-        """See `Scorers.session`."""
-        return _InProcessSession(self._scorer, name)
-
-
-class _InProcessSession:
-    def __init__(self, scorer: Scorer, name: str) -> None:
-        self._scorer, self._name = scorer, name
-        self._results: deque[Result] = deque()
-
-    def submit(self, task: Task, sealed: Any, answer: Response | Submission) -> None:
-        (result,) = self._scorer.score_all([(self._name, task, sealed, answer)])
-        self._results.append((task.task_id, result))
-
-    def result(self, timeout_s: float) -> Result | None:
-        return self._results.popleft() if self._results else None
-
-    def close(self) -> None:
-        self._results.clear()
-
-
 def incentives(cfg: SweepConfig, text: Text, numbers: Sequence[int], ask: AskTrial) -> dict[int, float]:
     """Shares of the incentive by trial number; they sum to 1, or are all 0 when no trial deserves any."""
     spec = MechanismSpec(cfg.mechanism, text.log_unigram, text.vocab_size)
@@ -91,7 +60,7 @@ def incentives(cfg: SweepConfig, text: Text, numbers: Sequence[int], ask: AskTri
     validators = tuple(f"validator-{n}" for n in range(stakes.num_validators))
     hotkeys = {f"trial-{number:05d}": number for number in numbers}
     records = Records.in_memory(NETUID, validators, mechanism)
-    scorers = _InProcess(Scorer({NAME: spec}))
+    scorers = InProcessScorers(Scorer({NAME: spec}))
     game = Round(RoundParts(NAME, mechanism, text, records, _Trials(hotkeys, ask), scorers))
     weights: Mapping[str, Mapping[str, float]] = {}
     for round in range(1, ROUNDS + 1):

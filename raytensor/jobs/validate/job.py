@@ -142,8 +142,9 @@ def _rows(stack: ValidatorStack) -> list[Shown]:
 def _dry_run(cfg: ValidateConfig) -> str:
     from raytensor.data import corpus
     from raytensor.jobs import preflight
-    from raytensor.jobs.validate.stack import keys, needs
+    from raytensor.jobs.validate.stack import keys, needs, with_shared_state
 
+    with_shared_state(cfg)  # imports the mechanisms
     corpus.refuse_missing(cfg.data)
     lines = ["hotkeys:", *(f"  {text}  {ref.ss58}" for text, ref in keys(cfg).items()), "subnets:"]
     for rules in cfg.all_subnets:
