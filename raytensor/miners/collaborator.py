@@ -64,9 +64,7 @@ class Collaborator:
         self.loss = float("nan")  # mean training loss of the newest window, nats per token
 
     def work(self, task: Task, observed: Submission | None = None) -> Submission | None:
-        """The update of the task's window; None when there is none. observed: another miner's update, for a copying
-        miner.
-        """
+        """The update of the task's window; None when there is none. observed: what a copying miner copies."""
         if self.behaviour == "silent" or (self.behaviour == "copy" and observed is None):
             return None
         if self._done is None or self._done[0] != task.round:
@@ -172,14 +170,8 @@ class CollaboratingMiner:
         self.hotkey = hotkey
         self.profile = profile
         self._vocab_size = text.vocab_size
-        self._own = Collaborator(
-            hotkey,
-            profile.behaviour,
-            rule,
-            Recipe(optimizer=profile.optimizer, lr=profile.lr),
-            device=device,
-            other_text=other,
-        )
+        recipe = Recipe(optimizer=profile.optimizer, lr=profile.lr)
+        self._own = Collaborator(hotkey, profile.behaviour, rule, recipe, device=device, other_text=other)
 
     def train(self, round: int) -> float | None:
         """Nothing: it trains when it is asked."""

@@ -32,17 +32,9 @@ async def complete(
     sent = ""
     for number in range(prompt.max_tokens):
         seen = np.array([tokens[-context:]], np.int32)
-        task = Task(
-            f"{prompt.prompt_id}/{number}",
-            0,
-            prompt.netuid,
-            prompt.validator,
-            prompt.hotkey,
-            seen,
-            np.array([seen.shape[1]], np.int32),
-            min(TOP_K, coder.vocab_size),
-            prompt.deadline_s,
-        )
+        lengths, top_k = np.array([seen.shape[1]], np.int32), min(TOP_K, coder.vocab_size)
+        who = (prompt.netuid, prompt.validator, prompt.hotkey)
+        task = Task(f"{prompt.prompt_id}/{number}", 0, *who, seen, lengths, top_k, prompt.deadline_s)
         answer = await ask(task)
         if isinstance(answer, Failure):
             raise RuntimeError(answer.detail or answer.reason.value)

@@ -101,7 +101,7 @@ class Fleet(supervisor.Supervisor):
                 self._replace(late, "hung")
             for ref in ready:
                 if ref in exits:
-                    self._lose_group(exits[ref], _failure_of(exits[ref]))
+                    self._lose_group(exits[ref])
                 else:
                     self._finish_busy(busy[ref])
 
@@ -138,9 +138,7 @@ class Fleet(supervisor.Supervisor):
         return found
 
     def checkpoint(self, round: int) -> bool:
-        """Write a checkpoint of every miner and wait for it. False when a host could not; `incidents` has the
-        reason.
-        """
+        """Write a checkpoint of every miner and wait for it. False when a host failed; `incidents` has the reason."""
         if self._folder is None:
             return False
         complete = len(self._call_all("checkpoint", round)) == len(self.hosts)
@@ -171,7 +169,7 @@ class Fleet(supervisor.Supervisor):
         for ref in ready:
             host = refs[ref]
             if host.group is not None and ref in host.group.exits:
-                done += self._lose_group(host, _failure_of(host))
+                done += self._lose_group(host)
             elif ref is host.busy:
                 self._finish_busy(host)
             elif ref in host.in_flight:
@@ -207,8 +205,3 @@ class Fleet(supervisor.Supervisor):
             return done
         task, _ = host.in_flight.pop(ref)
         return [Done(task, answer, None if isinstance(answer, Failure) else ref)]
-
-
-def _failure_of(host: HostHandle) -> str:
-    assert host.group is not None
-    return host.group.failure() or "a rank is gone"

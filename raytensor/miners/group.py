@@ -78,7 +78,8 @@ def start(
     address: Any = ray.remote(rendezvous_address).options(**at(0) | nothing).remote()
     first = ray.remote(**LANES)(FirstRank).options(**at(0)).remote(cfg, [member], text, folder, resume_round, address)
     # `follow` does not return, so `ready` has a concurrency group of its own.
-    shard = ray.remote(max_restarts=0, concurrency_groups={"beside": 1})(Shard)
+    options: dict[str, Any] = {"max_restarts": 0, "concurrency_groups": {"beside": 1}}
+    shard = ray.remote(**options)(Shard)
     others = [
         shard.options(**at(rank)).remote(cfg, hotkey, profile, text, rank, address) for rank in range(1, profile.ranks)
     ]

@@ -21,6 +21,7 @@ import torch
 import transformers
 
 from raytensor.config import MinerProfile, RunConfig
+from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.mechanisms import base
 from raytensor.miners import checkpoints
@@ -28,11 +29,13 @@ from raytensor.miners.collaborator import CollaboratingMiner
 from raytensor.miners.fifo_lock import FifoLock
 from raytensor.miners.gauges import Gauges
 from raytensor.miners.miner import Miner, heldout_questions, top_tokens
-from raytensor.miners.stacks import make_members, stacks
+from raytensor.miners.model import spec
+from raytensor.miners.placement import architecture
 from raytensor.miners.submission_export import Original
-from raytensor.training import devices
+from raytensor.training import devices, models
 from raytensor.training.checkpoint import load_newest
 from raytensor.training.engine import Engine
+from raytensor.training.recipe import Recipe
 from raytensor.training.stacked import StackedEngine, StackedMember
 from raytensor.types import Failure, Reason, Response, Submission, Task
 
@@ -91,8 +94,8 @@ class MinerHost:
             for hotkey, profile in members:
                 self._miners[hotkey] = miner_class(hotkey, profile, cfg, text, device=device)
         else:
-            if stacks(cfg, device) and not engines:
-                stacked = make_members(cfg, members, text.vocab_size, device)
+            if not engines and (device == "cpu" if cfg.miners.stacked is None else cfg.miners.stacked):
+                stacked = _stack(cfg, members, text.vocab_size, device)
             own = {**stacked, **(engines or {})}
             for hotkey, profile in members:
                 lock = self._stack_lock if hotkey in stacked else None
@@ -219,3 +222,21 @@ class MinerHost:
             hotkey: float(np.mean(losses[number][-len(batches[number][-1]) :])) if number in losses else None
             for number, hotkey in enumerate(hotkeys)
         }
+
+
+def _stack(
+    cfg: RunConfig, members: Sequence[tuple[str, MinerProfile]], vocab_size: int, device: str
+) -> dict[str, StackedMember]:
+    """Engines of the stackable miners by hotkey; those of one architecture share a stack.
+
+    Whether a miner is stacked depends on its own profile only, so that its bits do not depend on the number of hosts.
+    """
+    stacks: dict[tuple[int, int, int], StackedEngine] = {}
+    found: dict[str, StackedMember] = {}
+    for hotkey, profile in members:
+        if (shape := architecture(profile)) is not None:
+            seed = assign.seed_of(cfg.seed, "model", hotkey)
+            model = models.build(spec(profile, vocab_size, cfg.miners.seq_len, seed))
+            stack = stacks.setdefault(shape, StackedEngine(device=device))
+            found[hotkey] = stack.add(model, Recipe(lr=profile.lr))
+    return found

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from raytensor.config import MinerProfile, RunConfig
 from raytensor.config.behaviours import BEHAVIOURS
@@ -35,9 +35,7 @@ MAX_COMPLETIONS = 4  # each costs a forward pass per token
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """Fixed questions: contexts int32 [B, T], lengths int32 [B], targets int32 [B]; `top_k` tokens are asked for per
-    row.
-    """
+    """Fixed questions: contexts int32 [B, T], lengths int32 [B], targets int32 [B]; `top_k` tokens named per row."""
 
     tokens: np.ndarray
     lengths: np.ndarray
@@ -93,11 +91,9 @@ class Miner:
             engine = make_engine(profile, text.vocab_size, cfg.miners.seq_len, seed, alone(device))
         self.engine = engine
         self._lock = lock or FifoLock()
-        self._exporter = (
-            SubmissionExporter(hotkey, profile, text, cfg.miners.seq_len, Path(cfg.miners.files or ""), cfg.seed)
-            if files
-            else None
-        )
+        folder = Path(cfg.miners.files or "")
+        exporter = SubmissionExporter(hotkey, profile, text, self._seq_len, folder, cfg.seed) if files else None
+        self._exporter = exporter
 
     def train(self, round: int) -> float | None:
         """Train one round. Returns the mean loss in nats per token; None when the miner does not train in this round.
@@ -170,9 +166,7 @@ class Miner:
         return found, whole.reshape(rows, count).astype(np.float32)
 
     def heldout_loss(self, questions: QuestionSet) -> float | None:
-        """Mean cross-entropy of its answers to `questions` in nats per token; None when it gives no answers of its
-        own.
-        """
+        """Mean cross-entropy of its answers in nats per token; None when it gives no answers of its own."""
         found = self._predict("held-out exam", questions.tokens, questions.lengths, questions.top_k, None)
         return None if found is None else questions.loss(*found, self._text.vocab_size)
 
@@ -187,7 +181,7 @@ class Miner:
         if self.engine is not None:
             self.engine.load(folder)
 
-    def _weights(self) -> dict[str, torch.Tensor]:
+    def _weights(self) -> dict[str, Tensor]:
         assert self.engine is not None
         with self._lock:
             return self.engine.weights()

@@ -40,11 +40,5 @@ def spec(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int) -> Mod
 
 def make_engine(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int, ranks: Ranks) -> engine.Engine:
     """The engine of a profile on this rank."""
-    recipe = Recipe(
-        optimizer=profile.optimizer,
-        lr=profile.lr,
-        accumulate=profile.accumulate,
-        precision=profile.precision,
-        activation_checkpointing=profile.activation_checkpointing,
-    )
-    return engine.make(profile.engine, models.build(spec(profile, vocab_size, seq_len, seed)), recipe, ranks)
+    model = models.build(spec(profile, vocab_size, seq_len, seed))
+    return engine.make(profile.engine, model, Recipe.of(profile), ranks)

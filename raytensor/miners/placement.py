@@ -39,9 +39,7 @@ def work(profile: MinerProfile) -> float:
 
 
 def place(profiles: Mapping[str, MinerProfile], hosts: int) -> list[list[tuple[str, MinerProfile]]]:
-    """Members of each host: the costliest miner first, each to the host with the least work so far; no host is
-    empty.
-    """
+    """Members of each host, none empty: the costliest miner first, each to the host with the least work so far."""
     assert (hosts >= 1) == bool(profiles) and hosts <= len(profiles)
     members: list[list[tuple[str, MinerProfile]]] = [[] for _ in range(hosts)]
     load = [0.0] * hosts

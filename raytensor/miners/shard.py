@@ -21,6 +21,7 @@ import numpy as np
 import ray
 import torch
 import transformers
+from torch import Tensor
 
 from raytensor.config import MinerProfile, RunConfig
 from raytensor.data import assign
@@ -58,7 +59,7 @@ class LeadEngine:
     def load(self, folder: Path) -> dict[str, Any]:
         return self._on_all("load", folder)
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         return self._on_all("weights")
 
     def _on_all(self, method: str, *args: Any) -> Any:

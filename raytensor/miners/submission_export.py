@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch import Tensor
+from transformers import LlamaForCausalLM
 
 from raytensor.config import MinerProfile, RunConfig
 from raytensor.config.behaviours import BEHAVIOURS
@@ -50,7 +51,7 @@ class SubmissionExporter:
 
     def export(
         self,
-        weights: Callable[[], Mapping[str, torch.Tensor]] | None,
+        weights: Callable[[], Mapping[str, Tensor]] | None,
         original: Original | None,
         committed: Mapping[str, str] | None,
     ) -> str | None:
@@ -74,9 +75,7 @@ class SubmissionExporter:
         path = self._store.find(self._hotkey, task.digest)
         return None if path is None else Submission(task.task_id, self._hotkey, task.digest, path=str(path))
 
-    def _file(
-        self, weights: Callable[[], Mapping[str, torch.Tensor]] | None, original: Original | None
-    ) -> bytes | None:
+    def _file(self, weights: Callable[[], Mapping[str, Tensor]] | None, original: Original | None) -> bytes | None:
         if BEHAVIOURS[self._behaviour].copies:
             path = self._store.find(*original) if original is not None else None
             if path is None:
@@ -102,19 +101,8 @@ def table(log_unigram: np.ndarray, seq_len: int) -> bytes:
     All tokens have the same embedding and the layers add nothing. The product of the norm's result (1, 1) with each
     row of the output embedding is the token's log frequency.
     """
-    config = LlamaConfig(
-        vocab_size=len(log_unigram),
-        hidden_size=2,
-        intermediate_size=1,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        num_key_value_heads=1,
-        max_position_embeddings=seq_len,
-        tie_word_embeddings=False,
-        use_cache=False,
-        bos_token_id=None,
-        eos_token_id=0,
-    )
+    shape = dict(zip(single_file.SHAPE, (len(log_unigram), 2, 1, 1, 1, 1, seq_len)))
+    config = single_file.llama(shape | {"tie_word_embeddings": False})
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in LlamaForCausalLM(config).state_dict().items()}
     weights = {name: torch.zeros(shape) if "_proj" in name else torch.ones(shape) for name, shape in shapes.items()}
@@ -130,8 +118,9 @@ def refuse_unlike(cfg: RunConfig) -> None:
         rule, count = cfg.mechanism.model_eval, models.num_parameters(model)
         if count > rule.max_parameters or 4 * count + single_file.MAX_HEADER_BYTES > rule.max_bytes:
             raise ConfigError(
-                f"miners.profiles[{number}]: {count} parameters; scorers build at most mechanism.model_eval.max_parameters="
-                f"{rule.max_parameters} and read at most max_bytes={rule.max_bytes}\n"
+                f"miners.profiles[{number}]: {count} parameters; scorers build at most "
+                f"mechanism.model_eval.max_parameters={rule.max_parameters} "
+                f"and read at most max_bytes={rule.max_bytes}\n"
                 "  fix: a smaller model, or larger bounds (4 bytes a parameter)"
             )
         if why := single_file.unlike(model.config):

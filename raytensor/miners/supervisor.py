@@ -102,12 +102,13 @@ class Supervisor:
     def _check_groups(self) -> None:
         """Replace groups that have lost a rank."""
         for host in self.hosts:
-            if host.group is not None and (cause := host.group.failure()):
-                self._lose_group(host, cause)
+            if host.group is not None and host.group.failure():
+                self._lose_group(host)
 
-    def _lose_group(self, host: HostHandle, cause: str) -> list[Done]:
-        """The ranks of a sharded miner are out of step: questions that it was answering fail."""
-        done: list[Done] = []
+    def _lose_group(self, host: HostHandle, cause: str | None = None) -> list[Done]:
+        """Replace a group whose ranks are out of step; the questions that it was answering fail."""
+        assert host.group is not None
+        done, cause = [], cause or host.group.failure() or "a rank is gone"
         if host.busy is not None:
             host.requeue()
         else:

@@ -166,9 +166,7 @@ def _receive(pipe: int, end: float | None) -> bytes:
 
 
 def _read(pipe: int, size: int, end: float | None) -> bytes:
-    """Exactly `size` bytes. Raises `TimeoutError` at `end` (monotonic seconds) and `EOFError` when the pipe is
-    closed.
-    """
+    """Exactly `size` bytes. Raises `TimeoutError` at `end` (monotonic seconds), `EOFError` at the pipe's end."""
     data = bytearray()
     waiter = select.poll()
     waiter.register(pipe, select.POLLIN)

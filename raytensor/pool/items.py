@@ -85,9 +85,7 @@ class Queue:
         return items
 
     def halve(self, items: list[Item]) -> None:
-        """Return the items of a call that ran out of memory; later calls of its group carry at most half of its
-        cost.
-        """
+        """Return the items of a call that ran out of memory. Later calls of its group carry at most half its cost."""
         assert len(items) > 1
         self._max_cost[items[0].group] = sum(item.cost for item in items) / 2
         self.push_front(items)

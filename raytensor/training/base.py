@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from raytensor.training import checkpoint, devices
 from raytensor.training.causal import Causal
@@ -44,7 +44,7 @@ class BaseEngine:
 
     def train_steps(self, batches: Iterable[np.ndarray]) -> float:
         self.model.train()
-        losses: list[torch.Tensor] = []
+        losses: list[Tensor] = []
         for batch in batches:
             mine = torch.from_numpy(self.ranks.mine(batch).astype(np.int64)).to(self.ranks.device, non_blocking=True)
             if len(mine) % self.recipe.accumulate:
@@ -99,7 +99,7 @@ class BaseEngine:
         self.steps = found.steps
         return found.position
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         found = {}
         for name in self._shapes:
             values = self._read(name)
@@ -115,7 +115,7 @@ class BaseEngine:
 
     # --------------------------------------------------------------------------------------------- of each engine
 
-    def _backward(self, tokens: torch.Tensor, *, last: bool) -> torch.Tensor:
+    def _backward(self, tokens: Tensor, *, last: bool) -> Tensor:
         """The loss of one part of a rank's rows; adds its gradient. `last`: it is the last part of the step."""
         raise NotImplementedError
 
@@ -123,14 +123,14 @@ class BaseEngine:
         """Clip the gradient, take the optimizer step at this learning rate, and reset the gradient."""
         raise NotImplementedError
 
-    def _serve(self, tokens: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    def _serve(self, tokens: Tensor, last: Tensor) -> Tensor:
         """`Causal.forward` with `last`, without a gradient."""
         raise NotImplementedError
 
-    def _read(self, name: str) -> dict[str, torch.Tensor]:
+    def _read(self, name: str) -> dict[str, Tensor]:
         """One parameter ("param") and its moments, if any: whole, float32, on the CPU. All ranks call it."""
         raise NotImplementedError
 
-    def _write(self, name: str, values: dict[str, torch.Tensor], steps: int) -> None:
+    def _write(self, name: str, values: dict[str, Tensor], steps: int) -> None:
         """Restore one parameter and its moments after `steps` steps. All ranks call it."""
         raise NotImplementedError

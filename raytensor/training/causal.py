@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Causal(nn.Module):
@@ -20,7 +20,7 @@ class Causal(nn.Module):
         super().__init__()
         self.model: Any = model
 
-    def forward(self, tokens: torch.Tensor, last: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, tokens: Tensor, last: Tensor | None = None) -> Tensor:
         """Mean loss in nats per token of tokens [B, T + 1]; with `last`, log-probabilities: float32 [B, V].
 
         last  int64 [B]: the position in tokens [B, T] whose next token is predicted. Attention is causal and padding is

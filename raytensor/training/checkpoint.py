@@ -26,6 +26,7 @@ import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from raytensor import disk
 from raytensor.config.optimizers import MOMENTS
@@ -44,7 +45,7 @@ def save(
     folder: Path,
     ranks: Ranks,
     shapes: Shapes,
-    read: Callable[[str], dict[str, torch.Tensor]],
+    read: Callable[[str], dict[str, Tensor]],
     *,
     steps: int,
     strategy: str,
@@ -61,8 +62,8 @@ def save(
     owners = _owners(shapes, ranks.size)
     with ExitStack() as stack:
         new = ranks.broadcast(stack.enter_context(disk.new_folder(folder)) if ranks.first else None)
-        parameters: dict[str, torch.Tensor] = {}
-        others: dict[str, torch.Tensor] = _random_states(ranks)
+        parameters: dict[str, Tensor] = {}
+        others: dict[str, Tensor] = _random_states(ranks)
         for name in shapes:
             values = read(name)
             if owners[name] == ranks.rank:
@@ -134,7 +135,7 @@ class Reader:
         if missing:
             raise self._damage(f"the parameter {missing[0]} is in none of its files")
 
-    def __getitem__(self, name: str) -> dict[str, torch.Tensor]:
+    def __getitem__(self, name: str) -> dict[str, Tensor]:
         """ "param" and the moments of one parameter, whole, in float32."""
         found = {"param": self._where[name].get_tensor(name)}
         for key in MOMENT_NAMES:
@@ -214,7 +215,7 @@ def _file(kind: str, ranks: Ranks) -> str:
     return f"{kind}{part}.safetensors"
 
 
-def _random_states(ranks: Ranks) -> dict[str, torch.Tensor]:
+def _random_states(ranks: Ranks) -> dict[str, Tensor]:
     return {f"random.{ranks.rank}.{kind}": state for kind, state in devices.random_states(ranks.device).items()}
 
 

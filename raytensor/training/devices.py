@@ -8,6 +8,7 @@ device of a process is always number 0 to it.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 GPU_BACKEND = "cpu:gloo,cuda:nccl"  # gloo for objects beside NCCL
 
@@ -47,7 +48,7 @@ def backend(device: torch.device) -> str:
     return GPU_BACKEND if is_gpu(device) else "gloo"
 
 
-def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+def random_states(device: torch.device) -> dict[str, Tensor]:
     """States of torch's random generators, by kind of device: "cpu", and "cuda" on a GPU."""
     states = {"cpu": torch.get_rng_state()}
     if is_gpu(device):
@@ -55,7 +56,7 @@ def random_states(device: torch.device) -> dict[str, torch.Tensor]:
     return states
 
 
-def restore_random_state(kind: str, state: torch.Tensor, device: torch.device) -> None:
+def restore_random_state(kind: str, state: Tensor, device: torch.device) -> None:
     """Set one of the generators of `random_states`; a GPU's state is ignored on a CPU."""
     if kind == "cpu":
         torch.set_rng_state(state)

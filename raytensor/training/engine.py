@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raytensor.config.optimizers import ENGINES
 from raytensor.training.base import CHUNK
@@ -51,9 +50,7 @@ class Engine(Protocol):
         ...
 
     def save(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
-        """Write the whole state to `folder`, which appears at once. `position`: JSON of the caller's, stored with
-        it.
-        """
+        """Write the whole state to `folder`, which appears at once, and the caller's `position` (JSON) with it."""
         ...
 
     def load(self, folder: Path) -> dict[str, Any]:
@@ -64,7 +61,7 @@ class Engine(Protocol):
         """
         ...
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         """The trained parameters by the model's names, whole, float32, on the CPU. Empty on all ranks but the first."""
         ...
 

@@ -96,7 +96,7 @@ def run(
     stream = PackedStream(cfg.data, coder, seq_len=training.seq_len, batch_size=training.batch_size)
     model = models.build(spec)
     flops = models.flops_per_token(model, training.seq_len)
-    recipe = recipe_of(cfg)
+    recipe = Recipe.of(training, total_steps=training.steps)
     engine = engines.make(training.engine, model, recipe, ranks)
     points = folder / "checkpoints"
     try:
@@ -136,25 +136,6 @@ def run(
     if ranks.first:
         models.export(spec, weights, folder / "export", getattr(coder, "to_json", lambda: None)())
     ranks.gather(None)
-
-
-def recipe_of(cfg: TrainConfig) -> Recipe:
-    """The recipe of a configuration."""
-    training = cfg.training
-    return Recipe(
-        optimizer=training.optimizer,
-        lr=training.lr,
-        warmup_steps=training.warmup_steps,
-        schedule=training.schedule,
-        total_steps=training.steps,
-        min_lr_share=training.min_lr_share,
-        weight_decay=training.weight_decay,
-        clip=training.clip,
-        accumulate=training.accumulate,
-        precision=training.precision,
-        activation_checkpointing=training.activation_checkpointing,
-        compile=training.compile,
-    )
 
 
 def _resume(

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
 from raytensor import disk
@@ -142,9 +142,7 @@ def flops_per_token(model: nn.Module, seq_len: int) -> float:
     return 6.0 * params + 12.0 * config.num_hidden_layers * config.hidden_size * seq_len
 
 
-def export(
-    spec: ModelSpec, weights: Mapping[str, torch.Tensor], folder: Path, tokenizer_json: str | None = None
-) -> None:
+def export(spec: ModelSpec, weights: Mapping[str, Tensor], folder: Path, tokenizer_json: str | None = None) -> None:
     """Write a folder that `AutoModelForCausalLM.from_pretrained` opens: config.json and safetensors, adapters merged.
 
     weights  of the trained parameters: `Engine.weights` of the first rank.

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from raytensor.training import devices
 
@@ -63,7 +64,7 @@ class Ranks:
         dist.all_gather_object(found, value, group=self.control)
         return found
 
-    def mean(self, value: torch.Tensor) -> torch.Tensor:
+    def mean(self, value: Tensor) -> Tensor:
         """The mean over ranks of a tensor, on every rank. All ranks must call it."""
         if self.size > 1:
             dist.all_reduce(value)

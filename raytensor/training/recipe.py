@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -50,6 +50,12 @@ class Recipe:
     precision: str = "fp32"
     activation_checkpointing: bool = False
     compile: bool | None = None
+
+    @classmethod
+    def of(cls, settings: Any, **more: Any) -> Recipe:
+        """The recipe of a settings dataclass (`Training`, `MinerProfile`): its fields of equal names, and `more`."""
+        names = {item.name for item in fields(cls)} & {item.name for item in fields(settings)}
+        return cls(**{name: getattr(settings, name) for name in names}, **more)
 
     def rate(self, step: int) -> float:
         """Learning rate of optimizer step `step`, counted from 1: linear warm-up, then the schedule."""

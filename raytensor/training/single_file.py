@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raytensor.errors import DataError
@@ -45,10 +45,8 @@ def pack(model: nn.Module) -> bytes:
     return pack_weights(model.config, model.state_dict())
 
 
-def pack_weights(config: Any, weights: Mapping[str, torch.Tensor]) -> bytes:
-    """The weights of a Llama, by their names in transformers, as a file. Raises `DataError` if `unlike` has a
-    reason.
-    """
+def pack_weights(config: Any, weights: Mapping[str, Tensor]) -> bytes:
+    """Weights of a Llama, by their names in transformers, as a file. Raises `DataError` if `unlike` has a reason."""
     if why := unlike(config):
         raise DataError(f"the model can't be submitted as one file: {why}")
     shape = _shape_of(config)
@@ -64,7 +62,7 @@ def unlike(config: Any) -> str | None:
     """
     if config.model_type != "llama":
         return f"it is a {config.model_type}, and files hold Llamas"
-    opened = _llama(_shape_of(config))
+    opened = llama(_shape_of(config))
     for name in ("hidden_act", "rms_norm_eps", "attention_bias", "mlp_bias", "head_dim", "rope_parameters"):
         mine, default = getattr(config, name, None), getattr(opened, name, None)
         if mine != default:
@@ -139,7 +137,7 @@ def _empty(shape: Mapping[str, int], max_parameters: int) -> Any:
     if count > max_parameters:
         raise DataError(f"the model has {count} parameters; at most {max_parameters} are built")
     with torch.device("meta"):
-        return LlamaForCausalLM(_llama(shape))
+        return LlamaForCausalLM(llama(shape))
 
 
 def _shape_of(config: Any) -> dict[str, int]:
@@ -148,12 +146,13 @@ def _shape_of(config: Any) -> dict[str, int]:
     }
 
 
-def _llama(shape: Mapping[str, int]) -> Any:
+def llama(shape: Mapping[str, int]) -> LlamaConfig:
+    """The configuration of a shape."""
     settings: dict[str, Any] = dict(shape)
     return LlamaConfig(**settings, use_cache=False, bos_token_id=None, eos_token_id=0)
 
 
-def _tensors(data: bytes, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+def _tensors(data: bytes, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     try:
         tensors = load(data)
     except (SafetensorError, KeyError, ValueError) as error:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raytensor.config.optimizers import MOMENTS, OPTIMIZERS
 from raytensor.training import checkpoint, devices, stacked_adamw
@@ -56,7 +56,7 @@ class StackedEngine:
         self._llama: StackedLlama | None = None  # made for the shape of the first model
         self.recipes: list[Recipe] = []
         self.steps: list[int] = []  # optimizer steps taken so far
-        self._state: list[torch.Tensor | None] = []  # [3, P] each: parameters, first and second moments
+        self._state: list[Tensor | None] = []  # [3, P] each: parameters, first and second moments
         self._moments = torch.zeros(2, 0, 0)
         for model, recipe in zip(models, recipes, strict=True):
             self.add(model, recipe)
@@ -79,10 +79,8 @@ class StackedEngine:
         """One more model; its number is the next."""
         plain = recipe.accumulate == 1 and recipe.precision == "fp32" and not recipe.activation_checkpointing
         if not (plain and OPTIMIZERS[recipe.optimizer].stackable):
-            raise ValueError(
-                f"{recipe}: stacked models train with adamw in fp32, without accumulation or activation checkpointing; "
-                "use the plain engine"
-            )
+            limits = "with adamw in fp32, without accumulation or activation checkpointing"
+            raise ValueError(f"{recipe}: stacked models train {limits}; use the plain engine")
         shape = Shape.of(model)
         if shape is None or (self._llama is not None and self._llama.shape != shape):
             why = "no plain Llama" if shape is None else "it has another shape"
@@ -103,22 +101,18 @@ class StackedEngine:
         self._state[number] = None
 
     def train(self, work: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """One optimizer step per batch, integers [S, B, T + 1] by model. Returns losses by model: float32 [S], nats
-        per token.
-        """
+        """One optimizer step per batch, integers [S, B, T + 1] by model. Returns losses in nats, float32 [S]."""
         found: dict[int, np.ndarray] = {number: np.zeros(0, np.float32) for number in work}
-        for group in self._groups(
-            {number: batches.shape[1:] for number, batches in work.items() if len(batches)}, lambda n: -len(work[n])
-        ):
+        shapes = {number: batches.shape[1:] for number, batches in work.items() if len(batches)}
+        for group in self._groups(shapes, lambda number: -len(work[number])):
             found.update(self._train_group(group, [work[number] for number in group]))
         return found
 
     def log_probs(self, questions: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> dict[int, np.ndarray]:
-        """float32 [B, V] by model: log-probabilities after each context (int32 [B, T], padded on the right; int32
-        [B]).
-        """
+        """float32 [B, V] by model: log-probabilities after contexts (int32 [B, T], padded on the right; int32 [B])."""
         found: dict[int, np.ndarray] = {}
-        for group in self._groups({number: tokens.shape for number, (tokens, _) in questions.items()}, lambda n: n):
+        shapes = {number: tokens.shape for number, (tokens, _) in questions.items()}
+        for group in self._groups(shapes, lambda number: number):
             self._enter(group, moments=False)
             tokens = self._to_device(np.stack([questions[number][0] for number in group]))
             lengths = self._to_device(np.stack([questions[number][1] for number in group]))
@@ -129,7 +123,7 @@ class StackedEngine:
             found.update(zip(group, torch.cat(parts, dim=1).numpy(), strict=True))
         return found
 
-    def weights(self, number: int) -> dict[str, torch.Tensor]:
+    def weights(self, number: int) -> dict[str, Tensor]:
         """The parameters of one model by the model's own names, float32, on the CPU."""
         return {name: values["param"] for name, values in self._named(number).items()}
 
@@ -164,9 +158,8 @@ class StackedEngine:
     def _groups(self, shapes: Mapping[int, tuple[int, ...]], order: Any) -> Iterable[list[int]]:
         """Groups of at most `width` models whose work has one shape, sorted by `order`."""
         for shape in sorted(set(shapes.values())):
-            numbers = sorted(
-                (number for number, other in shapes.items() if other == shape), key=lambda n: (order(n), n)
-            )
+            equal = [number for number, other in shapes.items() if other == shape]
+            numbers = sorted(equal, key=lambda number: (order(number), number))
             for start in range(0, len(numbers), self.width):
                 yield numbers[start : start + self.width]
 
@@ -207,12 +200,12 @@ class StackedEngine:
             if moments:
                 self._moments[:, place] = state[1:]
 
-    def _of(self, number: int) -> torch.Tensor:
+    def _of(self, number: int) -> Tensor:
         state = self._state[number]
         assert state is not None, f"model {number} was dropped"
         return state
 
-    def _named(self, number: int) -> dict[str, dict[str, torch.Tensor]]:
+    def _named(self, number: int) -> dict[str, dict[str, Tensor]]:
         """Parameter and, after the first step, moments by name, on the CPU."""
         state = self._of(number).cpu()
         keys = KEYS if self.steps[number] else KEYS[:1]
@@ -221,7 +214,7 @@ class StackedEngine:
             for name, at, size in _places(self.llama.shape)
         }
 
-    def _to_device(self, numbers: np.ndarray) -> torch.Tensor:
+    def _to_device(self, numbers: np.ndarray) -> Tensor:
         return torch.from_numpy(numbers.astype(np.int64)).to(self._device)
 
 
@@ -249,7 +242,7 @@ class StackedMember:
     def load(self, folder: Path) -> dict[str, Any]:
         return self.stack.load(self.number, folder)
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         return self.stack.weights(self.number)
 
 

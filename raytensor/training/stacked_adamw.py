@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.optim.adamw import adamw
 
 from raytensor.training.recipe import Recipe
@@ -19,9 +20,9 @@ EPS = 1e-8  # torch's default
 
 
 def step(
-    rows: torch.Tensor,
-    grads: torch.Tensor,
-    moments: torch.Tensor,
+    rows: Tensor,
+    grads: Tensor,
+    moments: Tensor,
     recipes: Sequence[Recipe],
     counts: Sequence[int],
     num_decayed: int,
@@ -42,12 +43,7 @@ def step(
 
 
 def _one_by_one(
-    rows: torch.Tensor,
-    grads: torch.Tensor,
-    moments: torch.Tensor,
-    recipes: Sequence[Recipe],
-    counts: Sequence[int],
-    num_decayed: int,
+    rows: Tensor, grads: Tensor, moments: Tensor, recipes: Sequence[Recipe], counts: Sequence[int], num_decayed: int
 ) -> None:
     for place, (recipe, count) in enumerate(zip(recipes, counts, strict=True)):
         for part, decay in ((slice(0, num_decayed), recipe.weight_decay), (slice(num_decayed, None), 0.0)):
@@ -70,20 +66,14 @@ def _one_by_one(
 
 
 def _together(
-    rows: torch.Tensor,
-    grads: torch.Tensor,
-    moments: torch.Tensor,
-    recipes: Sequence[Recipe],
-    counts: Sequence[int],
-    num_decayed: int,
+    rows: Tensor, grads: Tensor, moments: Tensor, recipes: Sequence[Recipe], counts: Sequence[int], num_decayed: int
 ) -> None:
     settings = [
         (r.rate(n), r.weight_decay, *r.betas, 1.0 - r.betas[0] ** n, (1.0 - r.betas[1] ** n) ** 0.5)
         for r, n in zip(recipes, counts, strict=True)
     ]
-    rate, decay, beta1, beta2, correct1, correct2 = torch.tensor(settings, dtype=torch.float32, device=rows.device).T[
-        ..., None
-    ]
+    columns = torch.tensor(settings, dtype=torch.float32, device=rows.device).T[..., None]
+    rate, decay, beta1, beta2, correct1, correct2 = columns
     first, second = moments
     first.lerp_(grads, 1.0 - beta1)
     second.mul_(beta2).addcmul_(grads * (1.0 - beta2), grads)

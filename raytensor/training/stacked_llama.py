@@ -16,18 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-LAYER = (
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-)
+LAYER = (*(f"self_attn.{part}_proj" for part in "qkvo"), *(f"mlp.{part}_proj" for part in ("gate", "up", "down")))
 KEPT_BUFFERS = 4  # shapes of batches or questions whose buffers are kept
 
 
@@ -90,10 +82,10 @@ class Shape:
 class _Weights:
     """Views of rows [C, P] as matrices. q, k, v and gate, up are adjacent, so that one product computes all of them."""
 
-    def __init__(self, rows: torch.Tensor, shape: Shape) -> None:
+    def __init__(self, rows: Tensor, shape: Shape) -> None:
         h, i, at = shape.hidden, shape.inner, 0
 
-        def view(*size: int) -> torch.Tensor:
+        def view(*size: int) -> Tensor:
             nonlocal at
             num = torch.Size(size).numel()
             at += num
@@ -115,28 +107,16 @@ class _Buffers:
         self.length = length
         self.train = train
 
-        def buffer(*size: int) -> torch.Tensor:
+        def buffer(*size: int) -> Tensor:
             return torch.empty(models, n, *size, device=device)
 
-        def layer() -> dict[str, torch.Tensor]:
-            return {
-                "n1": buffer(h),
-                "r1": buffer(1),
-                "h1": buffer(h),
-                "qkv": buffer(3 * h),
-                "rotated": buffer(2 * h),
-                "n2": buffer(h),
-                "r2": buffer(1),
-                "h2": buffer(h),
-                "wide": buffer(2 * i),
-                "gated": buffer(i),
-                "inner": buffer(i),
-            }
+        def layer() -> dict[str, Tensor]:
+            sizes = {"n1": h, "r1": 1, "h1": h, "qkv": 3 * h, "rotated": 2 * h, "n2": h, "r2": 1, "h2": h}
+            return {name: buffer(size) for name, size in (sizes | {"wide": 2 * i, "gated": i, "inner": i}).items()}
 
         # Without a backward pass all layers share one set of buffers.
-        self.layers: list[dict[str, Any]] = (
-            [layer() for _ in range(shape.layers)] if train else [layer()] * shape.layers
-        )
+        self.layers: list[dict[str, Any]] = [layer() for _ in range(shape.layers if train else 1)]
+        self.layers *= 1 if train else shape.layers
         self.x, self.n, self.r, self.h = buffer(h), buffer(h), buffer(1), buffer(h)
         position = torch.arange(length, device=device, dtype=torch.float32)
         angles = position[:, None] * torch.tensor(shape.inv_freq, device=device)
@@ -150,9 +130,7 @@ class _Buffers:
     def of(self, models: int) -> _Buffers:
         """The same buffers for the first `models` models only."""
         view = object.__new__(_Buffers)
-        view.__dict__.update(
-            {key: v[:models] if isinstance(v, torch.Tensor) else v for key, v in self.__dict__.items()}
-        )
+        view.__dict__.update({key: v[:models] if isinstance(v, Tensor) else v for key, v in self.__dict__.items()})
         view.layers = [{key: value[:models] for key, value in layer.items()} for layer in self.layers]
         view.cos, view.sin = self.cos, self.sin
         return view
@@ -181,7 +159,7 @@ class StackedLlama:
             self._views.clear()
 
     @torch.no_grad()
-    def loss_and_grads(self, tokens: torch.Tensor) -> torch.Tensor:
+    def loss_and_grads(self, tokens: Tensor) -> Tensor:
         """Mean loss in nats per token, float32 [C], of tokens int64 [C, B, T + 1]; writes gradients to `grads[:C]`."""
         models, sequences, length = tokens.shape
         length -= 1
@@ -201,10 +179,8 @@ class StackedLlama:
         return loss
 
     @torch.no_grad()
-    def log_probs(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """float32 [C, B, V]: log-probabilities after each context (int64 [C, B, T], padded on the right; lengths [C,
-        B]).
-        """
+    def log_probs(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """float32 [C, B, V]: log-probabilities after contexts (int64 [C, B, T], padded on the right; [C, B])."""
         models, sequences, length = tokens.shape
         b = self._room(models, sequences, length, train=False)
         weights, _ = self._view(models)
@@ -215,7 +191,7 @@ class StackedLlama:
 
     # ------------------------------------------------------------------------------------------------ arithmetic
 
-    def _forward(self, weights: _Weights, b: _Buffers, ids: torch.Tensor) -> None:
+    def _forward(self, weights: _Weights, b: _Buffers, ids: Tensor) -> None:
         x, inner = b.x, self.shape.inner
         embed = weights.embed
         if embed.is_contiguous():
@@ -234,16 +210,13 @@ class StackedLlama:
             x.baddbmm_(saved["inner"], down.mT)
         self._norm(x, weights.norm, b.n, b.r, b.h)
 
-    def _backward(
-        self, weights: _Weights, grads: _Weights, b: _Buffers, dlogits: torch.Tensor, ids: torch.Tensor
-    ) -> None:
+    def _backward(self, weights: _Weights, grads: _Weights, b: _Buffers, dlogits: Tensor, ids: Tensor) -> None:
         dx, dh, inner = b.dx, b.dh, self.shape.inner
         torch.bmm(dlogits.mT, b.h, out=grads.embed)
         torch.bmm(dlogits, weights.embed, out=dh)
         self._norm_backward(dh, weights.norm, b.n, b.r, grads.norm, b, dx, first=True)
-        for (qkv, out, wide, down), (dqkv, dout, dwide, ddown), (gain1, gain2), (dgain1, dgain2), saved in reversed(
-            list(zip(weights.layers, grads.layers, weights.norms, grads.norms, b.layers, strict=True))
-        ):
+        layers = list(zip(weights.layers, grads.layers, weights.norms, grads.norms, b.layers, strict=True))
+        for (qkv, out, wide, down), (dqkv, dout, dwide, ddown), (gain1, gain2), (dgain1, dgain2), saved in layers[::-1]:
             torch.bmm(dx.mT, saved["inner"], out=ddown)
             dinner = torch.bmm(dx, down, out=b.dinner)
             torch.mul(dinner, saved["gated"], out=b.dwide[..., inner:])
@@ -261,7 +234,7 @@ class StackedLlama:
             self._norm_backward(dh, gain1, saved["n1"], saved["r1"], dgain1, b, dx)
         grads.embed.scatter_add_(1, ids[..., None].expand(-1, -1, self.shape.hidden), dx)
 
-    def _norm(self, x: torch.Tensor, gain: torch.Tensor, n: torch.Tensor, r: torch.Tensor, h: torch.Tensor) -> None:
+    def _norm(self, x: Tensor, gain: Tensor, n: Tensor, r: Tensor, h: Tensor) -> None:
         """RMSNorm (Zhang and Sennrich 2019): r = (mean x^2 + eps)^-1/2, n = r x, h = gain n."""
         torch.mul(x, x, out=n)
         torch.mean(n, dim=-1, keepdim=True, out=r).add_(self.shape.eps).rsqrt_()
@@ -270,15 +243,7 @@ class StackedLlama:
 
     @staticmethod
     def _norm_backward(
-        dh: torch.Tensor,
-        gain: torch.Tensor,
-        n: torch.Tensor,
-        r: torch.Tensor,
-        dgain: torch.Tensor,
-        b: _Buffers,
-        dx: torch.Tensor,
-        *,
-        first: bool = False,
+        dh: Tensor, gain: Tensor, n: Tensor, r: Tensor, dgain: Tensor, b: _Buffers, dx: Tensor, *, first: bool = False
     ) -> None:
         """dgain = sum dh n; dx += r (gain dh - n mean(gain dh n)). Overwrites `dh`."""
         torch.mul(dh, n, out=b.t)
@@ -292,7 +257,7 @@ class StackedLlama:
         else:
             dx.addcmul_(dh, r)
 
-    def _attend(self, saved: dict[str, Any], b: _Buffers) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    def _attend(self, saved: dict[str, Any], b: _Buffers) -> tuple[Tensor, tuple[Tensor, ...]]:
         """RoPE (Su et al. 2021, rotated halves) and causal attention, for the heads of all models in one call."""
         length, heads = b.length, self.shape.heads
         qkv = saved["qkv"].view(-1, length, 3 * heads, self.shape.hidden // heads)
@@ -306,18 +271,14 @@ class StackedLlama:
         with torch.set_grad_enabled(train):
             return scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v)
 
-    def _attend_backward(
-        self, attention: torch.Tensor, inputs: tuple[torch.Tensor, ...], da: torch.Tensor, b: _Buffers
-    ) -> None:
+    def _attend_backward(self, attention: Tensor, inputs: tuple[Tensor, ...], da: Tensor, b: _Buffers) -> None:
         length, heads = b.length, self.shape.heads
         da = da.view(-1, length, heads, self.shape.hidden // heads).transpose(1, 2)
         dq, dk, dv = torch.autograd.grad(attention, inputs, da)
         dqkv = b.dqkv.view(-1, length, 3 * heads, da.shape[-1])
         for part, grad in enumerate((dq, dk)):
-            (low, high), (new_low, new_high) = (
-                grad.transpose(1, 2).chunk(2, -1),
-                dqkv[:, :, part * heads : (part + 1) * heads].chunk(2, -1),
-            )
+            low, high = grad.transpose(1, 2).chunk(2, -1)
+            new_low, new_high = dqkv[:, :, part * heads : (part + 1) * heads].chunk(2, -1)
             torch.mul(low, b.cos, out=new_low).addcmul_(high, b.sin)
             torch.mul(high, b.cos, out=new_high).addcmul_(low, b.sin, value=-1.0)
         dqkv[:, :, 2 * heads :].copy_(dv.transpose(1, 2))
@@ -342,6 +303,6 @@ class StackedLlama:
         return self._views[models]
 
 
-def _flat(heads: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _flat(heads: Tensor, like: Tensor) -> Tensor:
     """[C * B, heads, T, D] as [C, N, H]."""
     return heads.transpose(1, 2).reshape(like.shape)

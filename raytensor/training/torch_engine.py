@@ -10,7 +10,7 @@ import contextlib
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -69,7 +69,7 @@ class TorchEngine(BaseEngine):
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self.strategy == "fsdp2" else super()._autocast()
 
-    def _backward(self, tokens: torch.Tensor, *, last: bool) -> torch.Tensor:
+    def _backward(self, tokens: Tensor, *, last: bool) -> Tensor:
         if self.strategy == "fsdp2":
             self._module.set_requires_gradient_sync(last)
         unsynced = self.strategy == "ddp" and not last
@@ -87,14 +87,14 @@ class TorchEngine(BaseEngine):
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    def _serve(self, tokens: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    def _serve(self, tokens: Tensor, last: Tensor) -> Tensor:
         with self._autocast():
             found = self._causal(tokens, last)
         if self.strategy == "fsdp2":
             self._module.reshard()  # a later load must not find gathered weights
         return found
 
-    def _read(self, name: str) -> dict[str, torch.Tensor]:
+    def _read(self, name: str) -> dict[str, Tensor]:
         parameter = self._parameters[name]
         optimizer = self._optimizer_of[parameter]
         state = optimizer.state.get(parameter, {})
@@ -102,7 +102,7 @@ class TorchEngine(BaseEngine):
         values = {"param": parameter.detach(), **kept}
         return {key: _whole(value).float().cpu() for key, value in values.items()}
 
-    def _write(self, name: str, values: dict[str, torch.Tensor], steps: int) -> None:
+    def _write(self, name: str, values: dict[str, Tensor], steps: int) -> None:
         parameter = self._parameters[name]
         parameter.copy_(_like(values["param"], parameter))
         optimizer = self._optimizer_of[parameter]
@@ -115,12 +115,12 @@ class TorchEngine(BaseEngine):
             optimizer.state.pop(parameter, None)
 
 
-def _whole(value: torch.Tensor) -> torch.Tensor:
+def _whole(value: Tensor) -> Tensor:
     full = getattr(value, "full_tensor", None)
     return full() if full is not None else value
 
 
-def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
     """A tensor of a checkpoint on the device of the parameter, and sharded like it."""
     if not isinstance(parameter, DTensor):
         return value.to(parameter.device, parameter.dtype, copy=True)

@@ -13,7 +13,7 @@ import os
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raytensor.config.optimizers import OPTIMIZERS
 from raytensor.errors import ConfigError, cause_of
@@ -58,7 +58,7 @@ class ZeroEngine(BaseEngine):
             dist_init_required=False,
         )
 
-    def _backward(self, tokens: torch.Tensor, *, last: bool) -> torch.Tensor:
+    def _backward(self, tokens: Tensor, *, last: bool) -> Tensor:
         self._engine.set_gradient_accumulation_boundary(last)
         loss = self._engine(tokens)
         self._engine.backward(loss)  # divides by gradient_accumulation_steps
@@ -69,10 +69,10 @@ class ZeroEngine(BaseEngine):
             group["lr"] = rate
         self._engine.step()
 
-    def _serve(self, tokens: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    def _serve(self, tokens: Tensor, last: Tensor) -> Tensor:
         return self._engine(tokens, last)
 
-    def _read(self, name: str) -> dict[str, torch.Tensor]:
+    def _read(self, name: str) -> dict[str, Tensor]:
         # Imported where used: see `_deepspeed`.
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
@@ -85,7 +85,7 @@ class ZeroEngine(BaseEngine):
         assert len(whole) == len(values), f"DeepSpeed has no {sorted(values.keys() - whole.keys())} of {name}"
         return {key: value.view(self._shapes[name]).float().cpu() for key, value in whole.items()}
 
-    def _write(self, name: str, values: dict[str, torch.Tensor], steps: int) -> None:
+    def _write(self, name: str, values: dict[str, Tensor], steps: int) -> None:
         # Imported where used: see `_deepspeed`.
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
@@ -97,7 +97,7 @@ class ZeroEngine(BaseEngine):
                 safe_set_full_optimizer_state(parameter, values[key].to(self.ranks.device), key)
         self._set_working_copy(parameter, values["param"])
 
-    def _set_working_copy(self, parameter: Any, value: torch.Tensor) -> None:
+    def _set_working_copy(self, parameter: Any, value: Tensor) -> None:
         """Set the weights that the forward pass reads; the optimizer's masters are separate tensors."""
         value = value.to(self.ranks.device, parameter.dtype)
         if parameter.data.shape == value.shape:  # stage 3 keeps small parameters gathered, besides their part
@@ -125,10 +125,8 @@ class ZeroEngine(BaseEngine):
                 states[flat]["step"] = torch.tensor(float(steps), device=self.ranks.device)
         self._link_states()
 
-    def _flat_masters(self) -> list[torch.Tensor]:
-        """This rank's part of the float32 weights: one flat tensor per group. Each stage of DeepSpeed has its own name
-        for it.
-        """
+    def _flat_masters(self) -> list[Tensor]:
+        """This rank's part of the float32 weights: one flat tensor per group, named differently in each stage."""
         names = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
         return next(getattr(self._engine.optimizer, name) for name in names if hasattr(self._engine.optimizer, name))
 
