@@ -1,4 +1,4 @@
-"""Configuration: every shipped file composes, settings stay as typed, and every mistake is refused with value and fix."""
+"""Configuration: shipped files compose, settings stay as typed, mistakes are refused with value and fix."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """Signed and verified questions per second between two processes, beside other wires with the same payload.
 
-    python jobs/bench/wire.py [--bittensor10-python PATH] [--taowire-python PATH] [--seconds 5] [--rounds 3] [--workers 32]
+    python jobs/bench/wire.py [--bittensor10-python PATH] [--taowire-python PATH]
+                              [--seconds 5] [--rounds 3] [--workers 32]
 
-Each wire runs a server process and a client process on loopback, one after the other, round after round in turn, so
-that a load on the machine falls on all alike. Every request is signed anew and fully verified; every answer is compared
-with what the miner meant. Shown are the medians over the rounds: questions per second, and the processor time that the
-two processes spent per question, which a busy machine changes little. Wires without an interpreter are named as not run.
+Each wire runs a server process and a client process on loopback, in turn in each round, so that other load on the
+machine affects all alike. Every request is signed anew and verified; every answer is compared with that of the miner.
+The table shows medians over the rounds: questions per second, and CPU time of both processes per question, which
+depends little on other load. Wires without an interpreter are listed as not run.
 """
 
 from __future__ import annotations
@@ -135,7 +136,8 @@ def main() -> None:
                 continue
             rate, cpu_ms = statistics.median(wire.rates), statistics.median(wire.cpu_ms)
             print(
-                f"{wire.name:30}{rate:12.0f}{min(wire.rates):8.0f}{max(wire.rates):8.0f}{cpu_ms:13.2f}{wire.failed:8}  {wire.why}"
+                f"{wire.name:30}{rate:12.0f}{min(wire.rates):8.0f}{max(wire.rates):8.0f}"
+                f"{cpu_ms:13.2f}{wire.failed:8}  {wire.why}"
             )
         rate, cpu_ms = statistics.median(ours.rates), statistics.median(ours.cpu_ms)
         goals.append(
@@ -173,7 +175,8 @@ def main() -> None:
                     "ok": True,
                 }
             )
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    load, python = os.getloadavg()[0], platform.python_version()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}, Python {python}"
     print()
     print(json.dumps({"bench": "wire", "machine": machine, "goals": goals}))
 

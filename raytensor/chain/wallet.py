@@ -39,6 +39,7 @@ class Signer:
         self.ss58: str = keypair.ss58_address
         self.public_key = bytes(keypair.public_key)
         self.crypto_type = int(keypair.crypto_type)
+        self.blocking = False  # signs in this process, see `raytensor.wire.auth.Signer`
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes of signature over the message."""

@@ -39,6 +39,7 @@ from raytensor.data import corpus, tokenizer
 from raytensor.errors import ChainUnavailable, ConfigError
 from raytensor.telemetry.event_log import read_events
 from raytensor.telemetry.events import NetworkUp, Stopped
+from raytensor.telemetry.redact import redacted_keys
 from raytensor.types import Metagraph
 from raytensor.wire.client import WireClient
 
@@ -223,6 +224,11 @@ def _run_folder(folder: str) -> RunFolder:
     if not up:
         raise ConfigError(f"--run {folder}: its network has not started yet")
     cfg = OmegaConf.load(path / "config.yaml")
+    if keys := redacted_keys({"network": up[-1].endpoint, "data": OmegaConf.to_container(cfg.data)}):
+        raise ConfigError(
+            f"--run {folder}: {', '.join(keys)} is redacted in its files and can't be read back\n"
+            "  fix: leave out --run; give --network, --netuid and --tokenizer"
+        )
     data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Data), cfg.data))
     assert isinstance(data, config.Data)
     last = events[-1]

@@ -24,36 +24,3 @@ from raytensor.config.help import Setting, asks_for_help, help_page, settings
 from raytensor.config.mechanisms import Mechanism, ModelEval, Query
 from raytensor.config.run import RunConfig
 from raytensor.config.wire import AccessPolicy, AnswerBounds, Bounds, Client, Freshness, MinersWire, Server
-
-__all__ = [
-    "AccessPolicy",
-    "AnswerBounds",
-    "Bounds",
-    "Chain",
-    "Client",
-    "Cluster",
-    "Collab",
-    "Data",
-    "Freshness",
-    "Mechanism",
-    "MinerProfile",
-    "Miners",
-    "MinersWire",
-    "ModelEval",
-    "Paths",
-    "Query",
-    "RunConfig",
-    "Scoring",
-    "Section",
-    "Server",
-    "Setting",
-    "Tracker",
-    "Validators",
-    "asks_for_help",
-    "check",
-    "compose",
-    "conf_dir",
-    "help_page",
-    "settings",
-    "to_yaml",
-]

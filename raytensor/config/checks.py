@@ -16,9 +16,9 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from raytensor.errors import ConfigError
 
@@ -71,7 +71,7 @@ class Allowed:
 
 
 def setting(default: Any = dataclasses.MISSING, *, make: Callable[[], Any] | None = None, **allowed: Any) -> Any:
-    """A field of a settings dataclass with its default (or `make`, which makes one) and what it allows (see `Allowed`)."""
+    """A field of a settings dataclass: its default (or `make`, which makes one) and what it allows (see `Allowed`)."""
     metadata = {"allowed": Allowed(**allowed)}
     if make is not None:
         return dataclasses.field(default_factory=make, metadata=metadata)
@@ -124,6 +124,11 @@ def without_null(hint: Any) -> tuple[Any, bool]:
     return hint, False
 
 
+def is_section(hint: Any) -> TypeGuard[type[Section]]:
+    """Whether a type is a settings dataclass."""
+    return isinstance(hint, type) and issubclass(hint, Section)
+
+
 def value_at(section: Any, key: str) -> Any:
     """The value of a dotted key like "miners.profiles[0].lr"."""
     value = section
@@ -132,7 +137,7 @@ def value_at(section: Any, key: str) -> Any:
     return value
 
 
-def list_of(words: tuple[str, ...]) -> str:
+def list_of(words: Sequence[str]) -> str:
     """The choices as a sentence without its subject: "must be a, b or c"."""
     if len(words) > 4:
         return f"must be one of {', '.join(words)}"
@@ -146,7 +151,7 @@ def _of_value(key: str, value: Any, hint: Any, allows: Allowed) -> list[str]:
     if isinstance(value, Section):
         return mistakes(value, f"{key}.")
     if typing.get_origin(kind) is list and isinstance(value, list):
-        (inner,) = typing.get_args(kind)
+        inner = typing.get_args(kind)[0]
         return [line for place, one in enumerate(value) for line in _of_value(f"{key}[{place}]", one, inner, allows)]
     if typing.get_origin(kind) is dict and isinstance(value, dict):
         return [line for name, one in value.items() for line in _of_free(f"{key}.{name}", one)]

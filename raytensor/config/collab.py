@@ -24,8 +24,8 @@ class Collab(Section):
     batch_size: int = 16
     # Tokens of a sequence; at most miners.seq_len.
     seq_len: int = setting(32, least=8, most=65536)
-    # Values that are sent per chunk of 4,096, at two bits each; 0 sends all of them uncompressed (float32). Small values need
-    # many rounds: 512 for short runs, 64 from a thousand rounds on.
+    # Values that are sent per chunk of 4,096, at two bits each; 0 sends all of them uncompressed (float32). Small
+    # values need many rounds: 512 for short runs, 64 from a thousand rounds on.
     k: int = setting(512, least=0, most=4096)
     # Share of the values not sent that is kept for the next update (error feedback).
     feedback: float = setting(0.95, least=0, most=1)
@@ -37,11 +37,13 @@ class Collab(Section):
     peer_cap: float = setting(0.25, above=0, most=1)
     # Share of an update that is applied when it is evaluated.
     judge_share: float = 0.5
-    # Sequences on which an update is evaluated: so many of the miner's own text, and as many of text assigned to nobody.
+    # Sequences on which an update is evaluated: so many of the miner's own text, and as many of text assigned to
+    # nobody.
     judge_rows: int = 64
     # Weight of the newest gain in the moving average of a miner.
     gain_ema: float = setting(0.1, above=0, most=1)
-    # Bonus of the miner with the best rating, as a share of what its gain is worth; others get it in proportion to theirs.
+    # Bonus of the miner with the best rating, as a share of what its gain is worth; others get it in proportion to
+    # theirs.
     rating_bonus: float = setting(1.0, least=0)
     # Cosine similarity above which two updates of a round count as the same work.
     copy_cosine: float = setting(0.75, above=0, most=1)

@@ -1,7 +1,7 @@
 """How the configuration of a job is composed and printed.
 
-In: the name of the job and what a user typed. Out: a checked configuration of plain dataclasses. Hydra composes the YAML
-files of `conf/` (`yaml_files`), the settings that were typed come last (`overrides`), then everything is checked.
+In: the name of the job and what a user typed. Out: a checked configuration of plain dataclasses. Hydra composes the
+YAML files of `conf/` (`yaml_files`), the settings that were typed come last (`overrides`), then everything is checked.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def schema_of(job: str) -> type[Section]:
 
 
 def groups_of(job: str, more: Sequence[str] = ()) -> dict[str, list[str]]:
-    """The groups that a job chooses from, in the order of its root file -> their choices there and in the folders `more`."""
+    """Group -> its choices, in the order of the root file of a job; `more`: further folders with files of groups."""
     names = re.findall(r"^  - (\w+): ", (conf_dir() / f"{job}.yaml").read_text(), re.MULTILINE)
     folders = [conf_dir(), *map(Path, more)]
     return {name: sorted({file.stem for at in folders for file in (at / name).glob("*.yaml")}) for name in names}
@@ -54,8 +54,8 @@ def groups_of(job: str, more: Sequence[str] = ()) -> dict[str, list[str]]:
 def compose(job: str, overrides: Sequence[str]) -> Any:
     """The checked configuration of a job (its root dataclass, see `ROOTS`).
 
-    overrides  what a user typed: "miners.num_miners=16", "experiment=cheats"; "hydra.searchpath=[file:///folder]" adds a
-               folder with files of groups, as a sweep writes one.
+    overrides  what a user typed: "miners.num_miners=16", "experiment=cheats"; "hydra.searchpath=[file:///folder]" adds
+               a folder with files of groups, such as a sweep writes.
 
     Raises `ConfigError` for an unknown setting, a wrong type, an unknown choice of a group or an impossible value.
     """

@@ -160,8 +160,8 @@ class Miners(Section):
     num_miners: int = 8
     # Host actors that share the miners; null uses as many as fit beside the other actors, at most one per miner.
     num_hosts: int | None = None
-    # CPUs that each host actor reserves. It is a reservation, not a limit: two hosts, a scorer and the chain writer fit on
-    # 2 cores.
+    # CPUs that each host actor reserves. It is a reservation, not a limit: two hosts, a scorer and the chain writer fit
+    # on 2 cores.
     cpus_per_host: float = 0.6
     # GPUs that each host actor reserves (a fraction shares a device).
     gpus_per_host: float = setting(0.0, least=0)
@@ -171,8 +171,8 @@ class Miners(Section):
     warmup_rounds: int = setting(2, least=0)
     # Held-out texts on which the held-out loss of each miner is measured, the same for all.
     heldout_rows: int = 1024
-    # Compute the models of one shape on a host together, several in each matrix product. The results of a miner are equal to
-    # the bit with or without others beside it. null: on CPUs.
+    # Compute the models of one shape on a host together, several in each matrix product. The results of a miner are
+    # equal to the bit with or without others beside it. null: on CPUs.
     stacked: bool | None = None
     # Seconds that a host may take to train all its miners for one round.
     train_timeout_s: float = 300.0
@@ -209,15 +209,15 @@ class Scoring(Section):
     gpus_per_scorer: float = setting(0.0, least=0)
     # Calls in flight per scorer, the running one included.
     scorer_queue: int = 2
-    # Largest number of responses that one call scores; a call that runs out of memory is split in half. Isolated scorers
-    # score them one after another, so that a crash loses no result of the responses before it.
+    # Largest number of responses that one call scores; a call that runs out of memory is split in half. Isolated
+    # scorers score them one after another, so that a crash loses no result of the responses before it.
     pack_items: int = 16
     # Largest size of one call in MiB of questions and responses.
     pack_mib: float = 64.0
     # Seconds that one call of a scorer may take; a longer one is ended and retried once on another scorer.
     score_limit_s: float = 60.0
-    # Score in a process that the scorer forks, so that a crash costs milliseconds and nothing is loaded again; null: where
-    # the scorer has no GPU.
+    # Score in a process that the scorer forks, so that a crash costs milliseconds and nothing is loaded again; null:
+    # where the scorer has no GPU.
     isolate: bool | None = None
     # Seconds that one miner may take for one question.
     deadline_s: float = 60.0
@@ -225,7 +225,8 @@ class Scoring(Section):
     evidence_mib: float = 64.0
     # Number of rounds after which a segment is closed; null: by size only.
     evidence_rounds: int | None = None
-    # Closed segments to keep of each evidence log; null keeps all. Segments after the newest saved state are always kept.
+    # Closed segments to keep of each evidence log; null keeps all. Segments after the newest saved state are always
+    # kept.
     evidence_segments: int | None = 16
 
     def conflicts(self) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raytensor.config.behaviours import help_text
-from raytensor.config.checks import Section, type_hints
+from raytensor.config.checks import Section, is_section, type_hints
 from raytensor.config.compose import conf_dir, groups_of, schema_of
 from raytensor.config.optimizers import help_of_engines, help_of_optimizers
 from raytensor.config.overrides import find, unknown
@@ -63,7 +63,7 @@ def help_page(job: str, usage: str, args: Sequence[str]) -> str:
     return (
         f"{usage.rstrip()}\n\ngroups (GROUP=CHOICE; files in {conf_dir()}):\n{groups}\n\nsettings:\n"
         + "\n".join(single)
-        + f"\n\nsections (`raytensor {job} --help SECTION` shows the settings of one, `--help all` shows every setting):\n"
+        + f"\n\nsections (`raytensor {job} --help SECTION` shows one with its settings, `--help all` shows all):\n"
         + "\n".join(sections)
         + "\n"
     )
@@ -75,13 +75,13 @@ def _section_page(schema: type[Section], key: str) -> str:
     if key and place is None:
         raise ConfigError(unknown(schema, key, {}))
     hint = place.hint if place else schema
-    if typing.get_origin(hint) is list and issubclass(inner := typing.get_args(hint)[0], Section):
+    if typing.get_origin(hint) is list and is_section(inner := typing.get_args(hint)[0]):
         return f"each of {key}:\n" + "".join(_lines(name, one) for name, one in settings(inner).items())
-    if isinstance(hint, type) and issubclass(hint, Section):
+    if is_section(hint):
         return "".join(_lines(name, one) for name, one in settings(hint, f"{key}." if key else "").items())
     parent, _, name = key.rpartition(".")
     above = find(schema, parent).hint if parent else schema  # pyright: ignore[reportOptionalMemberAccess] (key was found)
-    found = _fields(above).get(name) if isinstance(above, type) and issubclass(above, Section) else None
+    found = _fields(above).get(name) if is_section(above) else None
     return _lines(key, found) if found else f"{key}: free, any value\n"
 
 
@@ -110,7 +110,7 @@ def _fields(schema: type[Section]) -> dict[str, Setting]:
     default, found = schema(), {}
     for name, hint in type_hints(schema).items():
         comment = comments.get(name, "")
-        if typing.get_origin(hint) is list and issubclass(typing.get_args(hint)[0], Section):
+        if typing.get_origin(hint) is list and is_section(typing.get_args(hint)[0]):
             comment += f" Its settings: --help with the key of `{name}`."
         found[name] = Setting(getattr(default, name), comment)
     return found

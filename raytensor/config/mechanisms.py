@@ -42,8 +42,8 @@ class Query(Section):
     ema: float = setting(0.35, above=0, most=1)
     # Share of its presence that a miner loses with each question it does not answer; 0.1 in classic Bittensor.
     miss: float = setting(0.1, above=0, most=1)
-    # Weight of the newest value in the moving average that is paid, where no answer counts as 0 (classic: 0.1); null pays
-    # the newest value times the presence.
+    # Weight of the newest value in the moving average that is paid, where no answer counts as 0 (classic: 0.1); null
+    # pays the newest value times the presence.
     value_ema: float | None = setting(None, above=0, most=1)
     # Exponent on the effective number of parameters; 0.5 in classic Bittensor.
     power: float = 0.5
@@ -57,7 +57,8 @@ class Query(Section):
     baseline: bool = True
     # Exponent of the synergy of pairs of miners (classic: 0.5); 0 pays no synergy.
     synergy_power: float = setting(0.0, least=0)
-    # Largest synergy of a miner, as a multiple of what its own loss is worth; null sets no limit, as in classic Bittensor.
+    # Largest synergy of a miner, as a multiple of what its own loss is worth; null sets no limit, as in classic
+    # Bittensor.
     synergy_limit: float | None = setting(1.0, least=0)
     # Share of its value that a miner loses per unit of excess divergence from the average answer (classic: 0.02).
     divergence_penalty: float = setting(0.0, least=0)
@@ -127,8 +128,8 @@ class ModelEval(Section):
     challengers: int = 16
     # Secret places of the held-out text where the probabilities of all models are compared, to find copies.
     probes: int = setting(32, least=0)
-    # Models whose log-probabilities there differ by less than this (nats, root mean square) are copies: the later one is
-    # paid nothing.
+    # Models whose log-probabilities there differ by less than this (nats, root mean square) are copies: the later one
+    # is paid nothing.
     copy_nats: float = setting(0.05, least=0)
     # Models that share most of the weight.
     top: int = 20
@@ -164,7 +165,8 @@ class Mechanism(Section):
     path: str = setting("raytensor.mechanisms.query.QueryMechanism", form=DOTTED_PATH)
     # Share of the miners, lowest first, that get no weight at all; 0.1 in classic Bittensor.
     exclude_quantile: float = setting(0.0, least=0, below=1)
-    # Largest weight of one miner, as a share of all; 0.015 in classic Bittensor. The excess is distributed to the others.
+    # Largest weight of one miner, as a share of all; 0.015 in classic Bittensor. The excess is distributed to the
+    # others.
     max_weight: float = setting(1.0, above=0, most=1)
     # Whether the miners of a run submit checkpoints and commit to them on the chain (tasks of kind "file"); null: for
     # raytensor.mechanisms.model_eval. Set it for a mechanism of your own that asks for files.

@@ -1,7 +1,8 @@
 """Settings as typed on the command line: "key=value" -> a value of the type that the schema declares.
 
-In: arguments. Out: group choices for Hydra, and (key, value) pairs. A text setting stays exactly as typed (`name=1e3` is the
-text 1e3); lists are [a, b], dictionaries {key: value}; quotes ('...' or "...") keep commas, brackets and `null` as text.
+In: arguments. Out: group choices for Hydra, and (key, value) pairs. A text setting stays exactly as typed (`name=1e3`
+is the text 1e3); lists are [a, b], dictionaries {key: value}; quotes ('...' or "...") keep commas, brackets and `null`
+as text.
 Raises `ConfigError`, which names the very field and says what to type.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raytensor.config.checks import Allowed, Section, allowed, type_hints, without_null
+from raytensor.config.checks import Allowed, Section, allowed, is_section, type_hints, without_null
 from raytensor.errors import ConfigError
 
 # Settings of earlier versions -> what replaces them.
@@ -38,7 +39,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a key points to: the declared type, what the field allows, and the part of the key inside a free dictionary."""
+    """Where a key points to: the declared type, what the field allows, and the keys inside a free dictionary."""
 
     hint: Any
     allows: Allowed
@@ -77,7 +78,7 @@ def find(schema: type[Section], key: str) -> Place | None:
     parts = re.findall(r"[^.\[\]]+", key)
     for number, part in enumerate(parts):
         kind, _ = without_null(hint)
-        if isinstance(kind, type) and issubclass(kind, Section):
+        if is_section(kind):
             fields = {item.name: item for item in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
             if part not in fields:
                 return None
@@ -97,7 +98,7 @@ def keys_of(schema: type[Section], prefix: str = "") -> list[str]:
     found = []
     for name, hint in type_hints(schema).items():
         found.append(prefix + name)
-        if isinstance(hint, type) and issubclass(hint, Section):
+        if is_section(hint):
             found += keys_of(hint, f"{prefix}{name}.")
     return found
 
@@ -136,7 +137,7 @@ def convert(tree: Any, hint: Any, key: str, allows: Allowed) -> Any:
         if not nullable:
             raise ConfigError(f"{key}=null: must have a value")
         return None
-    if isinstance(kind, type) and issubclass(kind, Section):
+    if is_section(kind):
         return _section(tree, kind, key)
     if typing.get_origin(kind) is list:
         if not isinstance(tree, list):
@@ -167,7 +168,7 @@ def _section(tree: Any, kind: type[Section], key: str) -> dict[str, Any]:
     return {name: convert(one, hints[name], f"{key}.{name}", allowed(fields[name])) for name, one in tree.items()}
 
 
-def _scalar(word: Word, kind: type, key: str) -> int | float | bool:
+def _scalar(word: Word, kind: Any, key: str) -> int | float | bool:
     text = word.text
     if kind is bool:
         if text.lower() not in _TRUE + _FALSE:
@@ -229,8 +230,8 @@ class _Reader:
     def error(self, why: str) -> ConfigError:
         return ConfigError(
             f"{self._key}={self._text}: {why}\n"
-            f"  fix: lists are [a, b], dictionaries {{key: value}}; quote a text that holds brackets or commas, and all of it "
-            f"for the shell: \"{self._key}=[{{name: 'a[1], b'}}]\""
+            "  fix: lists are [a, b], dictionaries {key: value}; quote a text with brackets or commas, and it all for "
+            f"""the shell: "{self._key}=[{{name: 'a[1], b'}}]\""""
         )
 
     def _items(self, close: str) -> list[Any]:

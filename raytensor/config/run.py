@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from raytensor.config.behaviours import BEHAVIOURS
-from raytensor.config.checks import list_of
 from raytensor.config.groups import Chain, Job, MinerProfile, Miners, Tracker, Validators
 from raytensor.config.mechanisms import Mechanism
 
@@ -46,8 +45,5 @@ def seq_len_conflicts(mechanism: Mechanism, seq_len: int) -> Iterator[tuple[str,
 
 def _profile_conflicts(profile: MinerProfile) -> Iterator[tuple[str, str]]:
     """What a profile can't be under any mechanism; `jobs.run.plan` checks it under the run's own."""
-    known = BEHAVIOURS.get(profile.behaviour)
-    if known is None:
-        yield "behaviour", list_of(tuple(BEHAVIOURS))
-    elif not known.trains and (profile.ranks > 1 or profile.gpus_per_rank):
+    if not BEHAVIOURS[profile.behaviour].trains and (profile.ranks > 1 or profile.gpus_per_rank):
         yield "behaviour", "has no model, so it uses neither ranks nor GPUs; use ranks=1 and gpus_per_rank=0"

@@ -35,8 +35,8 @@ class Lab(Section):
 
 @dataclass
 class Search(Section):
-    # What trials vary: dotted settings of this job -> {uniform: [low, high]}, {loguniform: [low, high]}, {int: [low, high]},
-    # {choice: [...]} or {grid: [...]}.
+    # What trials vary: dotted settings of this job -> {uniform: [low, high]}, {loguniform: [low, high]}, {int: [low,
+    # high]}, {choice: [...]} or {grid: [...]}.
     space: dict[str, Any] = setting(make=dict, dotted=True)
     # random | grid (every combination; all keys are choices or grids) | optuna (needs raytensor[sweep])
     method: str = setting("random", choices=("random", "grid", "optuna"))
@@ -46,7 +46,8 @@ class Search(Section):
 
 @dataclass
 class Scheduler(Section):
-    # asha stops weak trials early; pbt lets weak trials continue from strong ones with changed settings; none trains all.
+    # asha stops weak trials early; pbt lets weak trials continue from strong ones with changed settings; none trains
+    # all.
     kind: str = setting("asha", choices=("asha", "pbt", "none"))
     # Rounds before the first decision (asha), or between two changes (pbt).
     grace: int = 1

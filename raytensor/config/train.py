@@ -12,8 +12,8 @@ from raytensor.config.optimizers import ENGINES, OPTIMIZERS
 
 @dataclass
 class Training(Section):
-    # Model: a size (1M 5M 20M 124M 350M 1.2B 8B: a Llama), gpt2-SIZE, qwen2-SIZE, a folder in the format of transformers,
-    # or a hub name.
+    # Model: a size (1M 5M 20M 124M 350M 1.2B 8B: a Llama), gpt2-SIZE, qwen2-SIZE, a folder in the format of
+    # transformers, or a hub name.
     model: str = setting("1M", path="model")
     # Use the weights of a folder or hub model; false uses its shape with random weights.
     pretrained: bool = True
@@ -43,8 +43,8 @@ class Training(Section):
     engine: str = setting("plain", choices=tuple(ENGINES))
     # Processes that train together (Ray Train workers).
     ranks: int = 1
-    # Elastic training: continue with as few ranks as this when a node is lost, and add ranks again when there is room; null
-    # is not elastic.
+    # Elastic training: continue with as few ranks as this when a node is lost, and add ranks again when there is room;
+    # null is not elastic.
     min_ranks: int | None = None
     # CPUs that each rank reserves.
     cpus_per_rank: float = 0.5

@@ -37,7 +37,8 @@ class ValidatorChain(Section):
     rounds_per_tempo: int = 3
     # Blocks between metagraph refreshes; an epoch always refreshes.
     refresh_blocks: int = 25
-    # Age in seconds above which a metagraph is too old to decide by: no questions are asked until the chain answers again.
+    # Age in seconds above which a metagraph is too old to decide by: no questions are asked until the chain answers
+    # again.
     max_metagraph_age_s: float = 600.0
 
 

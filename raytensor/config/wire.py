@@ -1,7 +1,7 @@
 """Settings of signed HTTP between validators and miners: of a server (a miner's axon) and of a client (a validator).
 
-In: nothing. Out: plain dataclasses with every default. They are the sections `miners.wire` and `asking` of the jobs, and
-the settings that `raytensor.wire` takes. Knows nothing of aiohttp or Ray.
+In: nothing. Out: plain dataclasses with every default. They are the sections `miners.wire` and `asking` of the jobs,
+and the settings that `raytensor.wire` takes. Knows nothing of aiohttp or Ray.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class AnswerBounds(Section):
 
     # Largest body of an answer in bytes.
     max_answer_bytes: int = 16 * 2**20
-    # Largest submitted file in bytes (a task of kind "file"); a mechanism may read less (mechanism.model_eval.max_bytes).
+    # Largest submitted file in bytes (a task of kind "file"); a mechanism may read less
+    # (mechanism.model_eval.max_bytes).
     max_file_bytes: int = 2**28
 
 

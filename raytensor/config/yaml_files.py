@@ -1,7 +1,8 @@
 """The YAML files of `conf/`, composed by Hydra onto the schema of a job.
 
-In: a job's schema, group choices and typed settings. Out: the job's root dataclass, not yet checked. Of a file that several
-jobs share, a section that this job does not have is left out. Raises `ConfigError` for a file that does not fit the schema.
+In: a job's schema, group choices and typed settings. Out: the job's root dataclass, not yet checked. Of a file that
+several jobs share, a section that this job does not have is left out. Raises `ConfigError` for a file that does not fit
+the schema.
 """
 
 from __future__ import annotations

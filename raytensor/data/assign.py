@@ -1,8 +1,8 @@
-"""Who gets which text when: pure functions of a seed and names, in any process, in any order, the same.
+"""Which text each miner trains on and is asked about: pure functions of a seed and names, equal in every process.
 
-In: the run's seed, a round, a hotkey or a validator, the length of a token array. Out: positions in it.
-Each draw has a Philox generator (Salmon et al. 2011) of its own, keyed by a hash of what it is for, so that no draw
-depends on how many came before it. Knows nothing of models and scores.
+In: the seed of the run, a round, a hotkey or a validator, the length of a token array. Out: positions in it.
+Each draw has its own Philox generator (Salmon et al. 2011), keyed by a hash of its purpose, so that no draw depends on
+the draws before it. Knows nothing of models and scores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def generator(seed: int | str, *names: object) -> np.random.Generator:
-    """A random generator of its own for (seed, names): equal names give equal draws, different names unrelated ones."""
+    """The random generator of (seed, names): equal names give equal draws, other names independent ones."""
     words = "\0".join([str(seed), *(f"{len(str(name))}:{name}" for name in names)])
     key = np.frombuffer(hashlib.blake2b(words.encode(), digest_size=16).digest(), dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
@@ -33,7 +33,7 @@ def training_starts(seed: int, round: int, hotkey: str, num_windows: int, window
 def question_starts(
     seed: int, round: int, validator: str, num_windows: int, window: int, num_tokens: int
 ) -> np.ndarray:
-    """int64 [num_windows]: where the held-out windows start that `validator` asks all miners about in `round`."""
+    """int64 [num_windows]: starts of the held-out windows that `validator` asks all miners about in `round`."""
     assert 0 < window <= num_tokens, (window, num_tokens)
     return generator(seed, "ask", round, validator).integers(0, num_tokens - window + 1, num_windows)
 
@@ -41,9 +41,9 @@ def question_starts(
 def question_cuts(
     seed: int, round: int, validator: str, hotkey: str, num_windows: int, shortest: int, longest: int
 ) -> np.ndarray:
-    """int32 [num_windows] in shortest .. longest: how many tokens of each window `hotkey` is shown; the next is withheld.
+    """int32 [num_windows] in shortest .. longest: how many tokens of each window `hotkey` sees; the next is withheld.
 
-    Every miner has cuts of its own: what one answers about a window does not fit the question of another.
+    The cuts differ per miner, so the answer of one miner about a window does not fit the question of another.
     """
     assert 1 <= shortest <= longest, (shortest, longest)
     return generator(seed, "cut", round, validator, hotkey).integers(shortest, longest + 1, num_windows, dtype=np.int32)
@@ -62,8 +62,8 @@ def cut_windows(
 
     tokens [N], starts int64 [B], cuts int32 [B] (1 .. longest; starts + cuts + horizon <= N, one less with holes).
     holes   int [B]: index, 0 .. cuts, of a token of each window that is left out; None leaves out none.
-    Returns contexts int32 [B, longest], where row i holds tokens[starts[i] : starts[i] + cuts[i]] (without the one that is
-    left out, and one more instead) padded with 0 on the right, and targets int32 [B], the token after each context;
+    Returns contexts int32 [B, longest], where row i holds tokens[starts[i] : starts[i] + cuts[i]] (without the one that
+    is left out, and one more instead) padded with 0 on the right, and targets int32 [B], the token after each context;
     [B, horizon] when horizon is above 1.
     """
     columns = np.arange(longest)

@@ -1,21 +1,22 @@
-"""Documents as a stream of `datasets`, and the side of the split that each belongs to.
+"""Documents as a stream of `datasets`, and the part of the split (train or held out) that each belongs to.
 
-In: the `data` section of the configuration. Out: an `IterableDataset` with one column `text`; a document is held out
-or not by a hash of its content, so that the two sides never overlap and equal documents fall on the same side, whatever
-the order, the number of files or the machine. Knows nothing of tokens.
+In: the `data` section of the configuration. Out: an `IterableDataset` with one column `text`. A hash of its content
+decides whether a document is held out: the two parts never overlap, and equal documents are in the same part,
+independent of order, number of files and machine. Knows nothing of tokens.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raytensor.config import Data
 from raytensor.data.stdlib import stdlib_documents, stdlib_fingerprint
-from raytensor.errors import ConfigError, DataError
+from raytensor.errors import ConfigError, DataError, cause_of
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -30,7 +31,7 @@ def is_heldout(text: str, share: float) -> bool:
 
 
 def documents(cfg: Data, *, heldout: bool) -> Iterator[str]:
-    """One side of the corpus, streamed, without empty documents.
+    """One part of the corpus, streamed, without empty documents.
 
     Raises `ConfigError` for files or a column that don't exist, `DataError` for a source that can't be read.
     """
@@ -42,7 +43,7 @@ def documents(cfg: Data, *, heldout: bool) -> Iterator[str]:
             if isinstance(text, str) and text.strip() and is_heldout(text, cfg.heldout_share) == heldout:
                 yield text
     except (DatasetsError, OSError) as error:
-        raise DataError(f"data.source={cfg.source!r} can't be read: {error}") from error
+        raise DataError(f"data.source={cfg.source!r} can't be read: {_cause(error)}") from error
 
 
 def stream(cfg: Data) -> IterableDataset:
@@ -65,18 +66,10 @@ def stream(cfg: Data) -> IterableDataset:
 
 
 def fingerprint(cfg: Data) -> str:
-    """A hash of the settings and of what the source holds, without reading it: file names, sizes and times for local
-    files, the interpreter for the embedded corpus, only the name for a hub dataset."""
-    settings = [
-        cfg.source,
-        cfg.subset,
-        cfg.split,
-        cfg.column,
-        cfg.max_documents,
-        cfg.heldout_share,
-        cfg.tokenizer,
-        cfg.vocab_size,
-    ]
+    """A hash of the settings and of the source, without reading its text: names, sizes and times of local files, the
+    interpreter for the embedded corpus, only the name of a hub dataset."""
+    settings: list[object] = [cfg.source, cfg.subset, cfg.split, cfg.column, cfg.max_documents, cfg.heldout_share]
+    settings += [cfg.tokenizer, cfg.vocab_size]
     if cfg.source == "stdlib":
         settings.append(stdlib_fingerprint())
     elif cfg.source in LOCAL:
@@ -86,7 +79,7 @@ def fingerprint(cfg: Data) -> str:
 
 
 def refuse_missing(cfg: Data) -> None:
-    """Raises `ConfigError` for local files that are not there; to be called before anything starts."""
+    """Raises `ConfigError` for local files that do not exist. Called before anything starts."""
     if cfg.source in LOCAL:
         local_files(cfg)
 
@@ -95,7 +88,8 @@ def local_files(cfg: Data) -> list[str]:
     """Absolute paths of a local source, sorted. Raises `ConfigError` when there are none."""
     if not cfg.files:
         raise ConfigError(
-            f"data.files is not set: data.source={cfg.source!r} reads local files; add data.files=FOLDER or data.files='FOLDER/*'"
+            f"data.files is not set: data.source={cfg.source!r} reads local files; "
+            "add data.files=FOLDER or data.files='FOLDER/*'"
         )
     path = Path(cfg.files).expanduser()
     if path.is_dir():
@@ -120,17 +114,30 @@ def _stdlib_rows() -> Iterator[dict[str, str]]:
 
 def _load(cfg: Data) -> IterableDataset:
     import datasets
+    from datasets.exceptions import DatasetsError
 
-    options: dict[str, object] = {"split": cfg.split, "streaming": True}
+    options: dict[str, Any] = {"split": cfg.split, "streaming": True}
     if cfg.source in LOCAL:
         options["data_files"] = {cfg.split: local_files(cfg)}
         if cfg.source == "text":
-            options["sample_by"] = "paragraph"  # a line is no document, and one large file must fall on both sides
+            options["sample_by"] = "paragraph"  # a line is no document, and one large file must be in both parts
     try:
         return datasets.load_dataset(cfg.source, cfg.subset, **options)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (OSError, ValueError, DatasetsError) as error:
         raise DataError(
-            f"data.source={cfg.source!r} can't be loaded: {first}\n"
+            f"data.source={cfg.source!r} can't be loaded: {_cause(error)}\n"
             f"  fix: check the name, data.subset, data.split and the network; data.source=stdlib needs none of them"
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    """Why a source can't be read, in one line; an error of the operating system with the file."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return cause_of(error)
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the working directory of this process was deleted"
+    return f"{error.strerror} (no file is named; is the disk of the cache or of Ray's temporary files full?)"

@@ -1,10 +1,10 @@
-"""Training text as a stream of packed batches that can be gone on with exactly.
+"""Training text as a stream of packed batches that resumes exactly.
 
-In: the `data` section, a tokenizer. Out: int32 [B, T + 1] batches: documents of the train part one after another, each
-ended by token 0, cut into rows without padding; the source is read again from the start when it is through.
-The order is the source's own: a shuffle buffer could not be resumed exactly. Equal settings give equal batches in every
-process, so each rank reads the whole stream and takes its share of the rows.
-Bounds: at most `DOCUMENTS` encoded documents are held. Knows nothing of models and ranks.
+In: the `data` section, a tokenizer. Out: int32 [B, T + 1] batches: the documents of the training part in sequence, each
+followed by token 0, cut into rows without padding; at its end the source is read again from the start. Documents keep
+the order of the source: a shuffle buffer could not be resumed exactly. Equal settings give equal batches in every
+process, so each rank reads the whole stream and uses its share of the rows.
+Bounds: at most `DOCUMENTS` encoded documents in memory. Knows nothing of models and ranks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DOCUMENTS = 32  # encoded together
 
 
 class PackedStream:
-    """`batch` gives the next batch; `state` and `restore` carry the exact position, as JSON.
+    """`batch` returns the next batch; `state` and `restore` save and restore the exact position, as JSON.
 
     Raises `DataError` when the train part holds no text at all.
     """
@@ -52,7 +52,7 @@ class PackedStream:
         return tokens[:need].reshape(self._shape)
 
     def state(self) -> dict[str, Any]:
-        """Where the stream stands: after the batches so far, before the next one."""
+        """The position of the stream, before the next batch."""
         return {
             "source": self._source.state_dict(),
             "waiting": base64.b64encode(self._waiting.tobytes()).decode(),
@@ -65,7 +65,8 @@ class PackedStream:
         """Go on where a state was taken. Raises `DataError` when it was taken from another corpus."""
         if state["corpus"] != corpus.fingerprint(self._cfg):
             raise DataError(
-                "the position is one of another corpus (its files, settings or tokenizer changed); start anew, or give the same data again"
+                "the saved position belongs to another corpus (its files, settings or tokenizer changed)\n"
+                "  fix: use the same data, or start a new run"
             )
         self._source = corpus.stream(self._cfg)
         self._source.load_state_dict(state["source"])

@@ -1,9 +1,9 @@
-"""The embedded corpus: real English that is on every machine that has Python.
+"""The embedded corpus: the English documentation that every installation of Python carries.
 
-In: nothing but the interpreter's own library folder. Out: its documentation topics, module documentation and
-docstrings, one document each, in a fixed order. Knows nothing of splits and tokens.
+In: the library folder of the interpreter. Out: its documentation topics, module documentation and docstrings, one
+document each, in a fixed order. Knows nothing of splits and tokens.
 
-Sources are parsed, never imported: some modules of the library act when they are imported.
+Sources are parsed, never imported: importing some modules of the library has side effects.
 """
 
 from __future__ import annotations
@@ -18,37 +18,33 @@ from pathlib import Path
 
 from raytensor.errors import DataError
 
-MIN_CHARS = 40  # shorter docstrings ("See above.") teach a model nothing
+MIN_CHARS = 40  # shorter docstrings, such as "See above.", are left out
 # Not documentation: third-party packages, tests, data, and generated code tables.
-SKIPPED_FOLDERS = {
-    "site-packages",
-    "dist-packages",
-    "test",
-    "tests",
-    "__pycache__",
-    "pydoc_data",
-    "encodings",
-    "lib-dynload",
-}
+SKIPPED_FOLDERS = set("site-packages dist-packages test tests __pycache__ pydoc_data encodings lib-dynload".split())
 
 
 @functools.lru_cache(maxsize=1)
 def stdlib_documents() -> tuple[str, ...]:
     """All documents, about 2 MB; the order depends on the Python version only.
 
-    Raises `DataError` when this Python carries no library sources (a frozen or zipped interpreter).
+    Raises `DataError` when this Python has no library sources (a frozen or zipped interpreter), or one can't be read.
     """
     folder = Path(sysconfig.get_paths()["stdlib"])
-    found = (*_topics(folder / "pydoc_data" / "topics.py"), *_docstrings(folder))
-    if not found:
+    try:
+        found = (*_topics(folder / "pydoc_data" / "topics.py"), *_docstrings(folder))
+        cause = "" if found else "there are none"
+    except OSError as error:
+        found, cause = (), f"{error.filename}: {error.strerror}"
+    if cause:
         raise DataError(
-            f"this Python has no library sources under {folder}\n  fix: data.source=text data.files=FOLDER with texts of your own"
+            f"data.source=stdlib: the sources of Python's library under {folder} can't be read: {cause}\n"
+            "  fix: data.source=text data.files=FOLDER with texts of your own"
         )
     return found
 
 
 def stdlib_fingerprint() -> str:
-    """Changes when the library's text may have changed: the interpreter's version and library folder."""
+    """The version and the library folder of the interpreter: equal only where the text is equal."""
     return f"{sys.implementation.cache_tag} {sys.version} {sysconfig.get_paths()['stdlib']}"
 
 

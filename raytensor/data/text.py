@@ -1,14 +1,13 @@
-"""The corpus as token arrays: one train part, one held-out part, and the frequency table of the train part.
+"""The corpus as token arrays: a training part, a held-out part, and the frequency table of the training part.
 
-In: the `data` section and a cache folder. Out: a frozen `Text`, put once into the object store and read by every
-actor without a copy. Waits for: the corpus (seconds the first time; the cache makes later starts instant).
+In: the `data` section and a cache folder. Out: a frozen `Text`, put into the object store once and read by every
+actor without a copy. Waits for: the corpus (seconds the first time; later starts read the cache).
 Knows nothing of miners or rounds.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -16,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from raytensor import disk
 from raytensor.config import Data
 from raytensor.data import corpus, tokenizer
 from raytensor.errors import DataError
 
 FORMAT = 1  # raise it when what is cached changes
 CHUNK = 512  # documents that are encoded together
-MIN_TOKENS = 2048  # of each part; less can neither teach nor test
+MIN_TOKENS = 2048  # of each part; fewer are not enough to train or to measure on
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Text:
 
     train, heldout                  uint16 [N] (int32 when the vocabulary needs it).
     train_offsets, heldout_offsets  int64 [D + 1]: document i is tokens offsets[i]:offsets[i + 1].
-    log_unigram                     float32 [vocab_size]: log frequencies of the train part, one added to each count.
+    log_unigram                     float32 [vocab_size]: log frequencies of the training part, one added to each count.
     vocab_size                      token ids lie in 0 .. vocab_size - 1.
     bytes_per_token                 bytes of UTF-8 text per token: nats/byte = nats/token / bytes_per_token.
     """
@@ -48,7 +48,8 @@ class Text:
 def prepare(cfg: Data, cache_dir: str | Path, progress: Callable[[str], None] = lambda line: None) -> Text:
     """The text of a configuration, from the cache if it was prepared before.
 
-    progress  is told what is being done, a line each.
+    progress  called with a line for each step.
+
     Raises `ConfigError` for files or a column that don't exist, `DataError` for a source that can't be read or is
     too small.
     """
@@ -66,7 +67,7 @@ def prepare(cfg: Data, cache_dir: str | Path, progress: Callable[[str], None] = 
 
 
 def unigram(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
-    """float32 [vocab_size] log-probabilities of each token, by add-one counts."""
+    """float32 [vocab_size]: log-probability of each token, by add-one counts."""
     counts = np.bincount(tokens, minlength=vocab_size).astype(np.float64) + 1.0
     return np.log(counts / counts.sum()).astype(np.float32)
 
@@ -78,11 +79,11 @@ def _build(cfg: Data, cache: Path, key: str, progress: Callable[[str], None]) ->
     dtype = np.dtype(np.uint16 if coder.vocab_size <= 65536 else np.int32)
     train, train_offsets, train_bytes = _encode(corpus.documents(cfg, heldout=False), coder, dtype)
     heldout, heldout_offsets, heldout_bytes = _encode(corpus.documents(cfg, heldout=True), coder, dtype)
-    for name, tokens in (("train", train), ("held-out", heldout)):
+    for name, tokens, offsets in (("train", train, train_offsets), ("held-out", heldout, heldout_offsets)):
         if tokens.size < MIN_TOKENS:
             raise DataError(
-                f"the {name} part of data.source={cfg.source!r} has {tokens.size} tokens in "
-                f"{len(train_offsets if name == 'train' else heldout_offsets) - 1} documents; at least {MIN_TOKENS} are needed\n"
+                f"the {name} part of data.source={cfg.source!r} has {tokens.size} tokens in {len(offsets) - 1} "
+                f"documents; at least {MIN_TOKENS} are needed\n"
                 f"  fix: more text, or another data.heldout_share (now {cfg.heldout_share})"
             )
     return Text(
@@ -102,19 +103,19 @@ def _encode(texts: Iterable[str], coder: tokenizer.Tokenizer, dtype: np.dtype) -
     pieces: list[np.ndarray] = []
     lengths: list[int] = []
     num_bytes = 0
-    waiting: list[str] = []
+    batch: list[str] = []
 
     def flush() -> None:
         nonlocal num_bytes
-        for text, ids in zip(waiting, coder.encode(waiting), strict=True):
+        for text, ids in zip(batch, coder.encode(batch), strict=True):
             pieces.extend((ids.astype(dtype), end))
             lengths.append(ids.size + 1)
             num_bytes += len(text.encode("utf-8", "replace"))
-        waiting.clear()
+        batch.clear()
 
     for text in texts:
-        waiting.append(text)
-        if len(waiting) == CHUNK:
+        batch.append(text)
+        if len(batch) == CHUNK:
             flush()
     flush()
     tokens = np.concatenate(pieces) if pieces else np.zeros(0, dtype)
@@ -122,7 +123,7 @@ def _encode(texts: Iterable[str], coder: tokenizer.Tokenizer, dtype: np.dtype) -
 
 
 def load(path: Path) -> Text | None:
-    """A saved `Text`; None when missing or damaged (a zip checks its members' CRCs)."""
+    """A saved `Text`; None when it is missing or damaged (the zip format has a checksum of each array)."""
     try:
         with np.load(path, allow_pickle=False) as found:
             values = {field.name: found[field.name] for field in fields(Text)}
@@ -134,9 +135,8 @@ def load(path: Path) -> Text | None:
 
 
 def save(path: Path, text: Text) -> None:
-    """Write a `Text`. Atomic: a reader sees the old file, the new one or none."""
+    """Write a `Text`; see `disk.write_bytes`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "wb") as file:
-        np.savez(file, **{field.name: getattr(text, field.name) for field in fields(Text)})
-    os.replace(name, path)
+    file = io.BytesIO()
+    np.savez(file, **{field.name: getattr(text, field.name) for field in fields(Text)})
+    disk.write_bytes(path, file.getvalue())

@@ -1,19 +1,19 @@
 """Text to token ids: byte-pair encoding trained on the training part, or plain bytes.
 
 In: the training part's text (never the held-out part's). Out: a `Tokenizer`, cached as one JSON file.
-Id 0 ends a document on both; it never comes from a document's own text. Knows nothing of models.
+Id 0 ends a document in both; the text of a document never encodes to it. Knows nothing of models.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from raytensor import disk
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HubTokenizer
@@ -27,9 +27,11 @@ class Tokenizer(Protocol):
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """int32 ids of each text, without the end of document."""
+        ...
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some ids; ends of documents are left out."""
+        ...
 
 
 class ByteTokenizer:
@@ -49,7 +51,7 @@ class BpeTokenizer:
     """Byte-level byte-pair encoding (Sennrich et al. 2016, on bytes as in GPT-2): every text can be encoded."""
 
     def __init__(self, inner: HubTokenizer) -> None:
-        # A document that holds the text of the end marker must not end there.
+        # A document that contains the text of the end marker must not end there.
         inner.encode_special_tokens = True
         self._inner = inner
         self.vocab_size = inner.get_vocab_size()
@@ -68,9 +70,9 @@ class BpeTokenizer:
 
 
 def load(kind: str, vocab_size: int, key: str, train: Callable[[], Iterable[str]], cache: Path) -> Tokenizer:
-    """The tokenizer `kind` ("bpe" or "bytes"), from `cache` if it was trained before, else trained on `train()`.
+    """The tokenizer `kind` ("bpe" or "bytes"): from `cache` if it was trained before, else trained on `train()`.
 
-    key  stands for the corpus and the split. A cached file that is damaged is trained again.
+    key  identifies the corpus and the split. A damaged file in the cache is replaced.
     """
     if kind == "bytes":
         return ByteTokenizer()
@@ -83,6 +85,7 @@ def load(kind: str, vocab_size: int, key: str, train: Callable[[], Iterable[str]
 
 
 def _train(texts: Iterable[str], vocab_size: int) -> HubTokenizer:
+    # Workers that read tokens import this module and never train or read a tokenizer.
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     inner = Tokenizer(models.BPE())
@@ -98,8 +101,8 @@ def _train(texts: Iterable[str], vocab_size: int) -> HubTokenizer:
 
 
 def _read(path: Path, vocab_size: int) -> HubTokenizer | None:
-    """A cached tokenizer: the hash of the body on the first line, then the body; None when missing or damaged."""
-    from tokenizers import Tokenizer
+    """A cached tokenizer (the hash of the body on the first line, then the body); None when missing or damaged."""
+    from tokenizers import Tokenizer  # as in `_train`
 
     try:
         digest, _, body = path.read_text(encoding="utf-8").partition("\n")
@@ -112,12 +115,8 @@ def _read(path: Path, vocab_size: int) -> HubTokenizer | None:
 
 
 def _write(path: Path, body: str) -> None:
-    """Atomic: a reader sees the old file, the new one or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(f"{_digest(body)}\n{body}")
-    os.replace(name, path)
+    disk.write_text(path, f"{_digest(body)}\n{body}")
 
 
 def _digest(body: str) -> str:

@@ -1,8 +1,8 @@
-"""Blots out what looks like a secret before it is written to a file or sent to a tracker.
+"""Redacts what looks like a secret before text is written to a file, shown, or sent to a tracker.
 
-In: text, or the plain containers of a configuration. Out: the same with secrets replaced by `[redacted]`.
-A last line of defence: settings name files and environment variables, never secrets. Imports the standard library
-only.
+In: text, or the plain containers of a configuration. Out: the same with secrets replaced by `[redacted]`. A second line
+of defence: settings name files and environment variables, never secrets. A redacted copy is never an input: what reads
+settings back asks `redacted_keys` first. Imports the standard library only.
 """
 
 from __future__ import annotations
@@ -19,28 +19,33 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _SECRET_VALUES = (
+    # Private keys and seeds; a part of a path (a file that is named by its hash) is none.
+    re.compile(r"(?<![\w/])(0x)?([0-9a-fA-F]{128}|[0-9a-fA-F]{64})(?![\w/])"),
     re.compile(
-        r"\b(0x)?[0-9a-fA-F]{128}\b|\b(0x)?[0-9a-fA-F]{64}\b|\b[0-9a-f]{40}\b"
-    ),  # private keys, seeds, wandb keys
-    re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16})\b"),
+        r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|"
+        r"xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|wandb_v\d_\w{20,})\b"
+    ),
     re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}"),  # a signed web token
     re.compile(r"^(?:[a-z]{3,8} ){11}(?:(?:[a-z]{3,8} ){3}){0,4}[a-z]{3,8}$"),  # 12, 15, 18, 21 or 24 words
 )
+# 40 hex digits are a key of wandb, or the hash of a commit: a key only where the words before say so.
+_NAMED_KEY = re.compile(r"((?:key|token|secret|password)\W{1,3})[0-9a-f]{40}\b", re.IGNORECASE)
 _URL_LOGIN = re.compile(r"(\w+://)[^/\s@]+@")
 _URL_QUERY = re.compile(r"([?&][^=&\s]*(?:key|token|secret|password|auth)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
+_NODE_KEY = re.compile(r"(wss?://[^\s?]*?/)[\w-]{24,}(?=[/?\s]|$)")  # key of a node provider, as part of the path
 
 
 def redact_text(text: str) -> str:
-    """One string: logins and keys inside addresses, and whatever has the shape of a key or a phrase."""
-    text = _URL_LOGIN.sub(rf"\1{REDACTED}@", text)
-    text = _URL_QUERY.sub(rf"\1{REDACTED}", text)
+    """A text without the logins and keys of URLs, and without parts that have the form of a key or a mnemonic."""
+    for pattern in (_URL_LOGIN, _URL_QUERY, _NODE_KEY, _NAMED_KEY):
+        text = pattern.sub(rf"\1{REDACTED}" + ("@" if pattern is _URL_LOGIN else ""), text)
     for pattern in _SECRET_VALUES:
         text = pattern.sub(REDACTED, text)
     return text
 
 
 def redact(value: Any, name: str = "") -> Any:
-    """Plain containers (dict, list, scalars), by the names of their keys and the shape of their strings."""
+    """Plain containers (dict, list, scalars), by the names of their keys and the form of their texts."""
     if isinstance(value, dict):
         return {key: redact(item, str(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -48,3 +53,12 @@ def redact(value: Any, name: str = "") -> Any:
     if isinstance(value, str):
         return REDACTED if value and _SECRET_NAME.search(name) else redact_text(value)
     return value
+
+
+def redacted_keys(value: Any, key: str = "") -> list[str]:
+    """Dotted keys of the texts in plain containers that were redacted: they can't be read back as settings."""
+    if isinstance(value, dict):
+        return [found for name, item in value.items() for found in redacted_keys(item, f"{key}.{name}".lstrip("."))]
+    if isinstance(value, (list, tuple)):
+        return [found for place, item in enumerate(value) for found in redacted_keys(item, f"{key}[{place}]")]
+    return [key] if isinstance(value, str) and REDACTED in value else []

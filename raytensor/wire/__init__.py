@@ -4,6 +4,6 @@
     server:  bytes -> size -> header shape -> receiver -> freshness -> signature -> admission -> replay -> limits
              -> decode -> handler
 
-Everything that arrives is a stranger's until its signature is checked, and stays bytes until it was decoded within
-bounds. A server needs its own address (ss58) and no private key; a client signs each try with a new nonce.
+What arrives is untrusted: it stays bytes until its signature is checked, and is decoded within bounds. A server needs
+the ss58 address of its hotkey and no private key; a client signs each attempt with a new nonce.
 """

@@ -1,16 +1,20 @@
-"""The wire behind an ASGI server: Ray Serve's proxy, or uvicorn.
+"""The wire behind an ASGI server: the proxy of Ray Serve, or uvicorn.
 
-In: ASGI 3 messages. Out: replies of the `Gate`. Connections, header limits and their time-outs are the ASGI server's
-own; everything from the size of the body on is the gate's, as with `WireServer`. Knows nothing of Ray.
+In: ASGI 3 messages. Out: replies of the `Gate`. The ASGI server owns connections, header limits and their time-outs;
+the gate checks everything else, as with `WireServer`. Knows nothing of Ray.
 
-With Ray Serve, `@serve.ingress` takes a function that makes the app in each replica, so that every replica has a gate
-of its own and all of them the hotkey's one replay store:
+With Ray Serve, `@serve.ingress` takes a function that makes the app in each replica: each replica has its own gate, and
+all share the nonce store of the hotkey:
+
+    def app():
+        nonces = SharedNonces(shared_store(hotkey, settings.freshness), settings.freshness.retention_s)
+        return AsgiApp(Gate(hotkey, ask, settings, nonces=nonces))
 
     @serve.deployment(num_replicas=4)
-    @serve.ingress(lambda: AsgiApp(Gate(hotkey, ask, settings, nonces=SharedNonces(shared_store(hotkey, fresh), fresh.retention_s))))
+    @serve.ingress(app)
     class Miner: ...
 
-Behind a proxy every request comes from the proxy's address; an address that a header names is not believed.
+Behind a proxy all requests have the address of the proxy; addresses in headers are not trusted.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class AsgiApp:
-    """An ASGI application around a gate. `stream_pause_s` bounds how long a caller may leave an answer unread."""
+    """An ASGI application around a gate. `stream_pause_s`: seconds that a caller may leave an answer unread."""
 
     def __init__(self, gate: Gate, stream_pause_s: float = 30.0) -> None:
         self.gate = gate
@@ -40,14 +44,14 @@ class AsgiApp:
             return
         if scope["type"] != "http":
             return
-        await self._until_ready()  # not every server runs the lifespan
+        await self._until_ready()  # some servers do not run the lifespan protocol
 
         async def read_body(most: int) -> bytes:
             parts, size, more = [], 0, True
             while more:
                 message = await receive()
                 if message["type"] != "http.request":
-                    raise PayloadError("the caller hung up")
+                    raise PayloadError("the caller closed the connection")
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > most:
@@ -75,7 +79,7 @@ class AsgiApp:
             await self._send(send, {"type": "http.response.body", "body": b""})
         except TimeoutError:
             self.gate.counts["unread"] += 1
-            raise ConnectionResetError("the caller does not read its answer") from None
+            raise ConnectionResetError("the caller does not read the answer") from None
         finally:
             if not isinstance(reply.body, bytes):
                 await reply.body.aclose()

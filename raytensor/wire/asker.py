@@ -1,7 +1,7 @@
-"""Asks miners over the wire, in a process that holds no key. A plain class; an actor where it is used.
+"""Asks miners over signed HTTP, in a process without keys. A plain class; an actor where it is used.
 
-In: tasks of any of its validators, and where their miners listen. Out: each task's answer as it comes. This is the only
-process of a validator that reads what miners send; signatures come from a `Notary`.
+In: tasks of its validators, and the addresses of their miners. Out: the answer to each task as it arrives. This is the
+only process of a validator that parses what miners send; a `Notary` signs for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Answer = Response | Submission | Failure
 
 
 class Asker:
-    """notary: handle of the `Notary` actor; schemes: hotkey -> crypto_type, of the keys that it holds."""
+    """notary: handle of the `Notary` actor; schemes: hotkey -> crypto_type of each key that it holds."""
 
     def __init__(self, notary: Any, schemes: Mapping[str, int], settings: Client) -> None:
         self._signers = {hotkey: RemoteSigner(notary, hotkey, scheme) for hotkey, scheme in schemes.items()}
@@ -27,32 +27,32 @@ class Asker:
         self._clients: dict[str, WireClient] = {}
 
     async def ready(self) -> bool:
-        """Answers once the constructor is through."""
+        """Returns when the constructor has finished."""
         return True
 
     async def ask(self, tasks: Sequence[Task], axons: Mapping[str, str]) -> AsyncIterator[Answer]:
-        """The answer to each of `tasks` once, as they come. axons: miner's hotkey -> "ip:port"."""
+        """One answer to each of `tasks`, as they arrive. axons: hotkey of a miner -> "ip:port"."""
         by_validator: dict[str, list[Task]] = {}
         for task in tasks:
             by_validator.setdefault(task.validator, []).append(task)
         queue: asyncio.Queue[Answer | None] = asyncio.Queue()
 
-        async def of(validator: str, mine: list[Task]) -> None:
-            left = {task.task_id: task for task in mine}
+        async def ask_of(validator: str, mine: list[Task]) -> None:
+            unanswered = {task.task_id: task for task in mine}
             try:
                 client = await self._client(validator)
                 async for answer in client.ask_each(mine, axons):
-                    left.pop(answer.item_id if isinstance(answer, Failure) else answer.task_id)
+                    unanswered.pop(answer.item_id if isinstance(answer, Failure) else answer.task_id)
                     await queue.put(answer)
-            except Exception as error:  # whatever it was, each task still has its one answer
-                for task in left.values():
+            except Exception as error:  # the edge of this actor: each task gets its one answer, whatever failed
+                for task in unanswered.values():
                     await queue.put(
                         Failure(task.task_id, task.hotkey, Reason.CANCELLED, f"{type(error).__name__}: {error}")
                     )
             finally:
                 await queue.put(None)
 
-        running = [asyncio.create_task(of(validator, mine)) for validator, mine in by_validator.items()]
+        running = [asyncio.create_task(ask_of(validator, mine)) for validator, mine in by_validator.items()]
         try:
             ended = 0
             while ended < len(running):
@@ -67,7 +67,7 @@ class Asker:
             await asyncio.gather(*running, return_exceptions=True)
 
     async def _client(self, validator: str) -> WireClient:
-        """The validator's client; connections are kept from round to round."""
+        """The client of a validator; its connections stay open between rounds."""
         if validator not in self._clients:
             client = WireClient(self._signers[validator], self._settings)
             await client.__aenter__()

@@ -1,14 +1,15 @@
-"""btauth/1: proof that hotkey X sent exactly these bytes to hotkey Y, a moment ago.
+"""btauth/1: proof that hotkey X sent exactly these bytes to hotkey Y, and when.
 
-In: headers, the raw body, the clock. Out: a `Caller`, or an `AuthError` that says why not.
-Pure functions: no clock, no store, no network of their own. Knows nothing of bodies beyond their bytes.
+In: headers, the raw body, the time. Out: a `Caller`, or an `AuthError` with the reason.
+Pure functions: they read no clock, no store and no network. Knows nothing of bodies beyond their bytes.
 
 Headers (X-Bittensor-...): Version "1", Hotkey (ss58), Receiver (ss58), Nonce (decimal nanoseconds), Signature (0x hex),
 Crypto (only when the scheme is not sr25519). Signed bytes: eight lines joined by "\\n", as `payload` builds them.
 The same bytes as bittensor 11's `bittensor.http_auth`; each accepts what the other signs.
 
-A check has two halves, since most of it needs no body: `read_claim` (header shape, receiver, freshness) before the
-body is read, `prove` (signature under the declared scheme only) after. The replay store comes last (`verify`).
+The check has two steps, since most of it needs no body: `read_claim` (header shape, receiver, freshness) before the
+body is read, and `prove` (signature under the declared scheme only) after. The nonce store comes last (`Gate`), so that
+only the owner of a key can use up its nonces.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-import ed25519_zebra
-import sr25519
+import ed25519_zebra as _ed25519
+import sr25519 as _sr25519
 
 from raytensor.chain import ss58
 from raytensor.config.wire import Freshness
 from raytensor.wire.errors import BadSignature, MalformedAuth, StaleRequest, WrongReceiver
 
+sr25519: Any = _sr25519  # native modules without type declarations
+ed25519: Any = _ed25519
 PROTOCOL = "btauth/1"
 VERSION = "1"
 SCHEMES = {1: "sr25519", 0: "ed25519"}  # by `crypto_type`, as wallets number them
@@ -37,16 +40,22 @@ _SIGNATURE = re.compile(r"(?:0x)?[0-9a-fA-F]{128}")
 
 
 class Signer(Protocol):
-    """What signs: a key in this process, or something that asks another process to sign."""
+    """A key in this process, or a proxy of one in another process.
+
+    blocking  whether `sign` waits for another process; it is then called in a thread.
+    """
 
     ss58: str
     crypto_type: int  # 1 sr25519, 0 ed25519
+    blocking: bool
 
     def sign(self, message: bytes) -> bytes: ...
 
 
 class Key:
-    """A private key in this process, from a seed of 32 bytes. Can't be pickled or printed."""
+    """A private key in this process, from a seed of 32 bytes. It can't be pickled or printed."""
+
+    blocking = False
 
     def __init__(self, seed: bytes, scheme: str = "sr25519") -> None:
         if len(seed) != 32 or scheme not in SCHEMES.values():
@@ -55,7 +64,7 @@ class Key:
         if scheme == "sr25519":
             public, self._secret = sr25519.pair_from_seed(seed)
         else:
-            self._secret, public = ed25519_zebra.ed_from_seed(seed)
+            self._secret, public = ed25519.ed_from_seed(seed)
         self._public = bytes(public)
         self.ss58 = ss58.encode(self._public)
 
@@ -63,7 +72,7 @@ class Key:
         """64 bytes of signature over the message."""
         if self.crypto_type == 1:
             return sr25519.sign((self._public, self._secret), message)
-        return ed25519_zebra.ed_sign(self._secret, message)
+        return ed25519.ed_sign(self._secret, message)
 
     def __repr__(self) -> str:
         return f"Key({self.ss58})"
@@ -74,7 +83,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What the headers say, in good shape and fresh, but not yet proved."""
+    """What the headers claim: well-formed and fresh, but not proved."""
 
     hotkey: str
     public_key: bytes
@@ -82,8 +91,8 @@ class Claim:
     nonce_ns: int
     receiver: str | None
     signature: bytes
-    unique: str = ""  # beside the nonce, what tells two requests of one hotkey apart (protocols with coarse clocks)
-    body_hash: str = ""  # of protocols that sign a hash which they name in a header
+    unique: str = ""  # distinguishes requests with the same nonce, in protocols with coarse clocks
+    body_hash: str = ""  # in protocols that sign a hash from a header
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +105,10 @@ class Caller:
 
 
 class NonceSource:
-    """Nonces of one process: now in nanoseconds, each greater than the one before.
+    """Nonces of one process: the time in nanoseconds, strictly increasing.
 
     The last ten bits are random per process, so that two processes that sign with one hotkey in the same microsecond
-    do not make the same nonce.
+    use different nonces.
     """
 
     def __init__(self, clock: Callable[[], int]) -> None:
@@ -124,7 +133,7 @@ def payload(
 
 
 def sign(signer: Signer, *, method: str, path: str, body: bytes, receiver: str | None, nonce_ns: int) -> dict[str, str]:
-    """The headers that prove a request. Every try needs a new nonce."""
+    """The headers that prove a request. Each attempt needs a new nonce."""
     scheme = SCHEMES[signer.crypto_type]
     message = payload(
         scheme=scheme, method=method, path=path, body=body, nonce_ns=nonce_ns, sender=signer.ss58, receiver=receiver
@@ -145,7 +154,7 @@ def sign(signer: Signer, *, method: str, path: str, body: bytes, receiver: str |
 def read_claim(
     headers: Mapping[str, str], *, receiver: str, now_ns: int, fresh: Freshness, require_receiver: bool = True
 ) -> Claim:
-    """The first half: header shape, then receiver, then freshness. `receiver` is the hotkey that serves.
+    """The first step: header shape, then receiver, then freshness. `receiver` is the hotkey of the server.
 
     Raises MalformedAuth, WrongReceiver or StaleRequest.
     """
@@ -173,7 +182,7 @@ def read_claim(
 
 
 def prove(claim: Claim, *, method: str, path: str, body: bytes) -> Caller:
-    """The second half: the signature, under the declared scheme only. Raises BadSignature."""
+    """The second step: the signature, under the declared scheme only. Raises BadSignature."""
     message = payload(
         scheme=claim.scheme,
         method=method,
@@ -187,42 +196,42 @@ def prove(claim: Claim, *, method: str, path: str, body: bytes) -> Caller:
     return Caller(claim.hotkey, claim.nonce_ns, claim.scheme)
 
 
-# ------------------------------------------------------------------------------- checks that other protocols share
+# ------------------------------------------------------------------------------- checks shared by all protocols
 
 
 def public_key_of(address: str) -> bytes:
-    """The public key of a claimed hotkey; MalformedAuth if that is no ss58 address."""
+    """The public key of a claimed hotkey. Raises MalformedAuth unless it is an ss58 address."""
     try:
         return ss58.decode(address)
     except ValueError as error:
-        raise MalformedAuth(f"the claimed hotkey is no address: {error}") from None
+        raise MalformedAuth(f"the claimed hotkey is not an address: {error}") from None
 
 
 def decimal(text: str, name: str) -> int:
-    """A header that holds a decimal number of at most 20 digits; MalformedAuth otherwise."""
+    """A header with a decimal number of at most 20 digits. Raises MalformedAuth."""
     if not _DECIMAL.fullmatch(text):
         raise MalformedAuth(f"{name} must be a decimal number")
     return int(text)
 
 
 def signature_of(text: str, name: str) -> bytes:
-    """A header that holds a signature of 64 bytes in hex; MalformedAuth otherwise."""
+    """A header with a signature of 64 bytes in hex. Raises MalformedAuth."""
     if not _SIGNATURE.fullmatch(text):
         raise MalformedAuth(f"{name} must be 64 bytes in hex")
     return bytes.fromhex(text.removeprefix("0x"))
 
 
 def check_receiver(named: str | None, receiver: str, required: bool) -> None:
-    """WrongReceiver unless the request was signed for the hotkey that serves."""
+    """Raises WrongReceiver unless the request was signed for the hotkey of the server."""
     if named is None:
         if required:
-            raise WrongReceiver("the request was signed for no receiver, and this server wants to be named")
+            raise WrongReceiver("the request was signed for no receiver, and this server requires one")
     elif named != receiver:
         raise WrongReceiver("the request was signed for another hotkey")
 
 
 def check_fresh(nonce_ns: int, now_ns: int, max_age_s: float, max_skew_s: float) -> None:
-    """StaleRequest unless the nonce is at most `max_age_s` old and `max_skew_s` ahead."""
+    """Raises StaleRequest unless the nonce is at most `max_age_s` old and `max_skew_s` ahead."""
     age_s = (now_ns - nonce_ns) / 1e9
     if age_s > max_age_s:
         raise StaleRequest(f"the request is older than {max_age_s:g} s")
@@ -231,11 +240,11 @@ def check_fresh(nonce_ns: int, now_ns: int, max_age_s: float, max_skew_s: float)
 
 
 def check_signature(claim: Claim, message: bytes) -> None:
-    """BadSignature unless the claimed key signed the message under the declared scheme."""
-    check = sr25519.verify if claim.scheme == "sr25519" else ed25519_zebra.ed_verify
+    """Raises BadSignature unless the claimed key signed the message under the declared scheme."""
+    check = sr25519.verify if claim.scheme == "sr25519" else ed25519.ed_verify
     try:
         valid = check(claim.signature, message, claim.public_key)
-    except ValueError:  # 64 bytes that are no signature of this scheme, or 32 that are no point
+    except ValueError:  # 64 bytes that are not a signature of this scheme, or 32 that are not a point
         valid = False
     if not valid:
         raise BadSignature("the signature does not fit the claimed hotkey and these bytes")

@@ -1,6 +1,6 @@
-"""The protocol of bittensor 10's axon and dendrite, as a dialect of the wire.
+"""The protocol of the axon and dendrite of bittensor 10, as a dialect of the wire.
 
-A v10 validator asks ours with the synapse below, and our client asks a v10 axon that attached it:
+A v10 validator asks a RayTensor miner with this synapse, and the client asks v10 axons that attached it:
 
     class NextToken(bittensor.Synapse):
         required_hash_fields: ClassVar[tuple[str, ...]] = (
@@ -13,9 +13,9 @@ Request: POST /NextToken, the synapse as JSON, headers bt_header_dendrite_* (non
 bt_header_axon_hotkey, computed_body_hash. Signed text: "{nonce}.{dendrite hotkey}.{axon hotkey}.{uuid}.{body hash}",
 sr25519; body hash: sha3-256 of the joined sha3-256 of str(field) for each field above.
 
-Stricter than v10 where v10 was open: a missing signature is refused; the body hash is always of all fields and always
-made again from the body; nonces are unique, and remembered by the store that all replicas share; the window may grow
-with the caller's time-out as in v10, but never beyond what the store remembers.
+Stricter than v10: a missing signature is refused; the body hash covers all fields and is always recomputed from the
+body; nonces are unique and kept in the store that all replicas share; the time-out of the caller extends the window, as
+in v10, but never beyond the retention of the store.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 from raytensor.config.wire import Bounds, Freshness
 from raytensor.errors import WireError
-from raytensor.types import Response, Task
+from raytensor.types import Response, Submission, Task
 from raytensor.wire import auth, codec, errors, tensors
 from raytensor.wire.auth import Caller, Claim, Signer
 from raytensor.wire.dialect import ASK, Dialect, Draft
@@ -38,8 +38,8 @@ from raytensor.wire.errors import BadSignature, MalformedAuth, PayloadError
 
 SYNAPSE = "NextToken"
 FIELDS = ("task_id", "round", "netuid", "tokens", "lengths", "top_k", "deadline_s")
-VERSION = 10_005_000  # of bittensor, as its headers count: 10.5.0
-WINDOW_S = 4.0  # bittensor.utils.axon_utils.ALLOWED_DELTA; the caller's time-out is added
+VERSION = 10_005_000  # bittensor 10.5.0, in the notation of its headers
+WINDOW_S = 4.0  # bittensor.utils.axon_utils.ALLOWED_DELTA; the time-out of the caller is added
 
 
 class AxonV10(Dialect):
@@ -86,7 +86,7 @@ class AxonV10(Dialect):
         fields = tensors.load_object(body, "the body")
         values = {name: fields.get(name) for name in FIELDS}
         if isinstance(values["deadline_s"], int):
-            values["deadline_s"] = float(values["deadline_s"])  # the synapse's field is a float, and so it was hashed
+            values["deadline_s"] = float(values["deadline_s"])  # a float field of the synapse, hashed as such
         if _body_hash(values) != claim.body_hash:
             raise BadSignature("the body does not fit the hash that was signed")
         assert claim.receiver is not None
@@ -94,7 +94,7 @@ class AxonV10(Dialect):
         return codec.task_from(values, bounds)
 
     def encode_response(
-        self, claim: Claim, headers: Mapping[str, str], task: Task, response: Response
+        self, claim: Claim, headers: Mapping[str, str], task: Task, response: Response | Submission
     ) -> tuple[dict[str, str], bytes]:
         if not isinstance(response, Response):
             raise PayloadError(f"the synapse {SYNAPSE} carries no file")
@@ -116,7 +116,7 @@ class AxonV10(Dialect):
         return Draft(f"/{SYNAPSE}", json.dumps(synapse).encode(), codec.JSON, task.deadline_s, _body_hash(synapse))
 
     def sign(self, signer: Signer, draft: Draft, receiver: str, nonce_ns: int) -> dict[str, str]:
-        # A v10 axon wants rising nonces per uuid: with a uuid of its own, a request may overtake another.
+        # A v10 axon requires increasing nonces per uuid; with a new uuid each, requests may arrive in any order.
         unique = str(uuid.uuid4())
         signature = signer.sign(_message(nonce_ns, signer.ss58, receiver, unique, draft.body_hash))
         headers = {
@@ -135,7 +135,7 @@ class AxonV10(Dialect):
     def decode_response(self, headers: Mapping[str, str], body: bytes, task: Task) -> Response:
         fields = tensors.load_object(body, "the answer")
         if fields.get("ids") is None or fields.get("probs") is None:
-            raise PayloadError("the answer names no ids and probs")
+            raise PayloadError("the answer has no ids and probs")
         fields = {name: fields.get(name) for name in ("task_id", "ids", "probs", "elapsed_s")}
         fields |= {"message": "response/1", "hotkey": task.hotkey}
         return codec.response_from(fields, task)
@@ -169,7 +169,7 @@ def _message(nonce_ns: int, sender: str, receiver: str, unique: str, body_hash: 
 
 
 def _timeout_s(headers: Mapping[str, str]) -> float:
-    """The time-out that the caller says it waits; 0 if that is no number."""
+    """The time-out that the caller states; 0 if it is not a number."""
     try:
         timeout_s = float(headers.get("timeout", "0"))
     except ValueError:
@@ -178,7 +178,7 @@ def _timeout_s(headers: Mapping[str, str]) -> float:
 
 
 def _reply_headers(status: int, message: str, hotkey: str = "") -> dict[str, str]:
-    """What a dendrite reads its status from."""
+    """The headers from which a dendrite reads the status."""
     headers = {
         "Content-Type": codec.JSON,
         "name": SYNAPSE,
@@ -189,7 +189,7 @@ def _reply_headers(status: int, message: str, hotkey: str = "") -> dict[str, str
 
 
 def _placeholders() -> dict[str, str]:
-    """An axon builds the synapse from headers before it reads the body; each required field needs an empty value."""
+    """An empty value of each required field: a v10 axon builds the synapse from headers before it reads the body."""
     empty = {"task_id": "", "round": 0, "netuid": 0, "tokens": [], "lengths": [], "top_k": 0, "deadline_s": 0.0}
     return {
         f"bt_header_input_obj_{name}": base64.b64encode(json.dumps(empty[name]).encode()).decode() for name in FIELDS

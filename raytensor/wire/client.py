@@ -1,10 +1,11 @@
-"""Asks miners of other operators over the wire.
+"""Asks miners of other operators over signed HTTP.
 
-In: tasks, and a `Metagraph` that says where their miners listen. Out: one `Response` or `Failure` per task, always.
-Bounds: `max_in_flight` questions on their way, `max_answer_bytes` of an answer are read, each question within its own
-deadline; stragglers are cut by the adaptive deadline once a quorum has answered. Everything a miner says is a
-stranger's text: never followed (no redirects, no cookies, no compression), never longer than its bound.
-Knows nothing of scores or of the chain. The key only signs; it may live in another process.
+In: tasks, and a `Metagraph` with the addresses of their miners. Out: one `Response`, `Submission` or `Failure` per
+task.
+Bounds: `max_in_flight` questions, `max_answer_bytes` of an answer, each question within its own deadline; the adaptive
+deadline cancels slow questions once a quorum has answered. Answers are untrusted: no redirects, no cookies, no
+compression, no more bytes than the bound.
+Knows nothing of scores or of the chain. The key only signs; it may be in another process.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from raytensor.wire.errors import Declined, PayloadError, TooLarge
 
 
 class WireClient:
-    """A validator or client that asks with one hotkey. Use it as `async with`, in one event loop.
+    """Asks with one hotkey. An `async with` context manager, for one event loop.
 
-    signer  the caller's hotkey.
+    signer  the hotkey of the caller.
     clock   wall time in nanoseconds.
     """
 
@@ -86,7 +87,7 @@ class WireClient:
             return Failure(task.task_id, task.hotkey, Reason.TIMEOUT, f"no answer within {task.deadline_s:g} s")
 
     async def ask_all(self, tasks: Sequence[Task], metagraph: Metagraph) -> list[Response | Submission | Failure]:
-        """All questions, many at once; the outcomes in the order of the tasks. See `ask_each`."""
+        """All questions concurrently; the outcomes in the order of the tasks. See `ask_each`."""
         axons = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
         found = {_task_id(outcome): outcome async for outcome in self.ask_each(tasks, axons)}
         return [found[task.task_id] for task in tasks]
@@ -94,16 +95,16 @@ class WireClient:
     async def ask_each(
         self, tasks: Sequence[Task], axons: Mapping[str, str]
     ) -> AsyncIterator[Response | Submission | Failure]:
-        """All questions, many at once; each outcome as it comes.
+        """All questions concurrently; each outcome as it arrives.
 
         axons  hotkey -> the address that the miner published.
 
-        A question counts from when it is sent. Those that take longer than the adaptive deadline are given up.
+        The time of a question counts from when it is sent. Questions above the adaptive deadline are cancelled.
         """
         settings = self._settings
         running: dict[asyncio.Task[Response | Submission | Failure], tuple[Task, float]] = {}
         answered_s: list[float] = []
-        cut: list[asyncio.Task[Response | Submission | Failure]] = []
+        cancelled: list[asyncio.Task[Response | Submission | Failure]] = []
         todo = list(reversed(tasks))
         try:
             while todo or running:
@@ -136,24 +137,24 @@ class WireClient:
                     for question, (task, sent_s) in list(running.items()):
                         if now_s - sent_s >= limit_s:
                             question.cancel()
-                            cut.append(question)
+                            cancelled.append(question)
                             del running[question]
                             detail = f"no answer within {limit_s:.3g} s (median + {settings.deadline_mads:g} MAD)"
                             yield Failure(task.task_id, task.hotkey, Reason.TIMEOUT, detail)
         finally:
             for question in running:
                 question.cancel()
-            await asyncio.gather(*running, *cut, return_exceptions=True)
+            await asyncio.gather(*running, *cancelled, return_exceptions=True)
 
     async def complete(self, prompt: Prompt, axon: str) -> AsyncIterator[str]:
-        """The answer to a prompt, piece by piece. Raises WireError when the miner declines, fails or breaks off."""
+        """The answer to a prompt, piece by piece. Raises WireError when the miner declines, fails or disconnects."""
         host, port = endpoint(axon, allow_local=self._settings.allow_local_addresses)
         draft = Draft(COMPLETE, codec.encode_prompt(prompt), codec.JSON, prompt.deadline_s)
         most = self._settings.bounds.max_answer_bytes
         end_s = time.monotonic() + prompt.deadline_s
         answer = None
         try:
-            # One time-out per wait, not one around all: while a piece is with our caller, nothing of ours may be cut.
+            # One time-out per wait: time that our caller spends on a piece does not count.
             answer = await asyncio.wait_for(self._post(draft, prompt.hotkey, url(host, port)), prompt.deadline_s)
             if answer.status != 200:
                 body = await asyncio.wait_for(_read(answer, MAX_ERROR_BYTES), end_s - time.monotonic())
@@ -168,9 +169,9 @@ class WireClient:
                 if piece is None:
                     return
                 yield piece
-            raise PayloadError("the answer broke off")
+            raise PayloadError("the answer ended early")
         except TimeoutError:
-            raise Declined(f"no end within {prompt.deadline_s:g} s", failure=Reason.TIMEOUT) from None
+            raise Declined(f"the answer did not end within {prompt.deadline_s:g} s", failure=Reason.TIMEOUT) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a line longer than aiohttp's buffer
             raise Declined(f"the connection failed: {type(error).__name__}", failure=Reason.ERROR) from None
         finally:
@@ -202,7 +203,7 @@ class WireClient:
 
     async def _post(self, draft: Draft, receiver: str, base: str) -> aiohttp.ClientResponse:
         assert self._session is not None, "use the client as `async with`"
-        if getattr(self._signer, "blocking", False):  # another process signs
+        if self._signer.blocking:
             headers = await asyncio.to_thread(self._dialect.sign, self._signer, draft, receiver, self._nonces())
         else:
             headers = self._dialect.sign(self._signer, draft, receiver, self._nonces())
@@ -249,5 +250,5 @@ def _piece(line: bytes) -> str | None:
         return message["text"]
     if isinstance(message, dict) and message.get("done") is True:
         return None
-    told = str(message.get("reason", ""))[:300] if isinstance(message, dict) else ""
-    raise Declined(told or "the answer holds a line that is no piece of text", failure=Reason.ERROR)
+    reason = str(message.get("reason", ""))[:300] if isinstance(message, dict) else ""
+    raise Declined(reason or "the answer has a line that is not a piece of text", failure=Reason.ERROR)

@@ -1,16 +1,15 @@
-"""Messages <-> bytes: `Task`, `Response` and `Prompt` as safetensors or JSON, a `Submission` as the file that it is.
+"""Messages <-> bytes: `Task`, `Response` and `Prompt` as safetensors or JSON, a `Submission` as the file itself.
 
-In: bytes of a stranger, with bounds; or a message. Out: a message whose shapes, types and sizes fit; or bytes. Both
-formats give bit-equal arrays. Never pickle. A body that is no message gives `PayloadError` with the reason.
-Knows nothing of HTTP, signatures or who may ask. Whether an answer's numbers are any good (finite, a distribution) is
-for the mechanism to judge, as it does inside a cluster; here only sizes, types and identities count.
+In: untrusted bytes and their bounds; or a message. Out: a message with checked shapes, types and sizes; or bytes. Both
+formats give arrays that are equal to the bit. Never pickle. A body that is not a message raises `PayloadError`.
+Knows nothing of HTTP, signatures or permissions. Only sizes, types and identities are checked here; whether the numbers
+of an answer are valid (finite, a distribution) is checked by the mechanism, as inside a cluster.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,27 +26,27 @@ CONTENT_TYPES = {"safetensors": SAFETENSORS, "json": JSON}
 NDJSON = "application/x-ndjson"
 FILE = "application/octet-stream"
 
-# Kinds of questions about tokens, and the dimensions of `Response.ids` that answer each. Other kinds may have no rows.
+# Kinds of token questions -> dimensions of `Response.ids` in their answers. Questions of other kinds may have no rows.
 _TOKEN_KINDS = {"token": 2, "phrase": 3, "completion": 3}
 
-_MAX_TEXT = 256  # letters of an id or an address: an id may hold two addresses and a digest
+_MAX_TEXT = 256  # characters of an id or an address: an id may hold two addresses and a digest
 _INT32 = 2**31 - 1
 _FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question in words, of a client to one miner. The answer is a stream of pieces of text.
+    """A question as text, from a client to one miner. The answer is a stream of pieces of text.
 
-    max_tokens   tokens of the answer at most.
-    temperature  0 takes the likeliest token each time.
+    max_tokens   largest number of tokens of the answer.
+    temperature  0 always selects the most probable token.
     seed         of the sampling.
     """
 
     prompt_id: str
     netuid: int
     validator: str  # hotkey of the caller (ss58)
-    hotkey: str  # hotkey of the miner that is asked (ss58)
+    hotkey: str  # hotkey of the miner (ss58)
     text: str
     max_tokens: int = 128
     temperature: float = 0.0
@@ -119,7 +118,7 @@ def task_from(fields: dict[str, Any], bounds: Bounds) -> Task:
 
 
 def submission_from(body: bytes, task: Task) -> Submission:
-    """The file that answers a task. Its digest is made here, of what came: whoever committed to another is found out."""
+    """The file that answers a task, with the digest of the received bytes."""
     digest = hashlib.blake2b(body, digest_size=32).hexdigest()
     return Submission(task.task_id, task.hotkey, digest, payload=body)
 
@@ -131,7 +130,7 @@ def encode_response(response: Response, content_type: str) -> bytes:
 
 
 def decode_response(body: bytes, content_type: str, task: Task) -> Response | Submission:
-    """The answer to `task` from its body. Raises PayloadError, also if it answers another question."""
+    """The answer to `task` from its body. Raises PayloadError, also for the answer to another question."""
     if content_type == FILE and task.kind not in _TOKEN_KINDS:
         return submission_from(body, task)
     if content_type == SAFETENSORS:
@@ -190,17 +189,17 @@ def _encode(message: str, fields: dict[str, Any], arrays: dict[str, np.ndarray],
         texts = {name: value if isinstance(value, str) else repr(value) for name, value in fields.items()}
         return tensors.dumps(arrays, {"message": message, **texts})
     assert content_type == JSON, content_type
-    # A float32 is exact as a Python float, and JSON keeps a Python float's every bit.
+    # A float32 is exact as a Python float, and JSON keeps every bit of a Python float.
     return _json({"message": message, **fields, **{name: array.tolist() for name, array in arrays.items()}})
 
 
-class _Written(str):
-    """A field of a safetensors header, where every value is text."""
+class _HeaderText(str):
+    """A value of a safetensors header, where all values are text."""
 
 
 def _unpack(body: bytes, kinds: dict[str, tuple[str, int]]) -> dict[str, Any]:
     arrays, texts = tensors.loads(body, kinds)
-    return {name: _Written(value) for name, value in texts.items()} | arrays
+    return {name: _HeaderText(value) for name, value in texts.items()} | arrays
 
 
 def _json_object(body: bytes, content_type: str) -> dict[str, Any]:
@@ -213,28 +212,29 @@ def _json(value: dict[str, Any]) -> bytes:
     try:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     except ValueError:
-        raise PayloadError("JSON can't carry NaN or infinities") from None
+        raise PayloadError("JSON has no NaN and no infinities") from None
 
 
 def _check_message(fields: dict[str, Any], message: str) -> None:
     if fields.get("message") != message:
-        raise PayloadError(f"the body is no {message}")
+        raise PayloadError(f"the body is not a {message}")
 
 
 def array(fields: dict[str, Any], name: str, dtype: str, ndim: int, max_rows: int, max_columns: int = 0) -> np.ndarray:
-    """A field as an array: JSON lists with their sizes and every number checked, or an array that already is one."""
+    """A field as an array: an array as it is, or JSON lists after a check of their sizes and of every number."""
     value = fields.get(name)
     if isinstance(value, np.ndarray):
         return value
-    if value == []:  # no rows, of whatever width: where some are needed, the caller says so
+    if value == []:  # no rows: refused by the caller where some are needed
         return np.zeros((0,) * ndim, np.int32 if dtype == "I32" else np.float32)
     most = max_rows if ndim == 1 else max_columns
     rows = [value] if ndim == 1 else value
     if not isinstance(rows, list) or not 1 <= len(rows) <= max_rows:
         raise PayloadError(f"{name}: must be a list of 1 to {max_rows}")
-    kinds = {int} if dtype == "I32" else {int, float}  # bool is an int to Python, but its type is bool
+    kinds = {int} if dtype == "I32" else {int, float}  # by `type`, as bool is a subclass of int
+    width = len(rows[0]) if isinstance(rows[0], list) else 0
     for row in rows:
-        if not isinstance(row, list) or len(row) > most or len(row) != len(rows[0]):
+        if not isinstance(row, list) or len(row) > most or len(row) != width:
             raise PayloadError(f"{name}: every row must be a list, all of one length up to {most}")
         if not kinds.issuperset(map(type, row)):
             raise PayloadError(f"{name}: must hold {'whole ' if dtype == 'I32' else ''}numbers only")
@@ -257,20 +257,20 @@ def phrases(fields: dict[str, Any], name: str, max_rows: int, max_phrases: int, 
         raise PayloadError(f"{name}: must be a list of 1 to {max_rows}")
     rows = [array({name: row}, name, "I32", 2, max_phrases, max_length) for row in value]
     if len({row.shape for row in rows}) != 1:
-        raise PayloadError(f"{name}: every row must hold as many phrases, all of one length")
+        raise PayloadError(f"{name}: every row must hold the same number of phrases, all of one length")
     return np.stack(rows)
 
 
 def _text(fields: dict[str, Any], name: str, most: int = _MAX_TEXT) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not 1 <= len(value) <= most:
-        raise PayloadError(f"{name}: must be text of 1 to {most} letters")
+        raise PayloadError(f"{name}: must be text of 1 to {most} characters")
     return str(value)
 
 
 def _whole(fields: dict[str, Any], name: str, least: int, most: int) -> int:
     value = fields.get(name)
-    if isinstance(value, _Written) and value.isascii() and value.isdigit() and len(value) < 20:
+    if isinstance(value, _HeaderText) and value.isascii() and value.isdigit() and len(value) < 20:
         value = int(value)
     if type(value) is not int or not least <= value <= most:
         raise PayloadError(f"{name}: must be a whole number from {least} to {most}")
@@ -278,12 +278,12 @@ def _whole(fields: dict[str, Any], name: str, least: int, most: int) -> int:
 
 
 def _seconds(fields: dict[str, Any], name: str, least: float = 1e-6, most: float = 86400.0) -> float:
-    value = fields.get(name)
-    if isinstance(value, _Written) and len(value) < 40:
+    value: Any = fields.get(name)
+    if isinstance(value, _HeaderText) and len(value) < 40:
         try:
             value = float(value)
         except ValueError:
-            value = None
-    if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
-        raise PayloadError(f"{name}: must be a number from {least:g} to {most:g}")
-    return float(value)
+            pass
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most:  # never so for NaN
+        return float(value)
+    raise PayloadError(f"{name}: must be a number from {least:g} to {most:g}")

@@ -1,6 +1,6 @@
-"""The adaptive deadline: how long to wait for the last answers, by how long the others took.
+"""The adaptive deadline: how long to wait for the last answers, from the times of the others.
 
-In: seconds that each answer took, and how many are still out. Out: seconds, or None while it is too early to say.
+In: seconds that each answer took, and the number of open questions. Out: seconds, or None before the quorum.
 Pure. Knows nothing of HTTP.
 """
 
@@ -14,16 +14,16 @@ import numpy as np
 def adaptive_deadline_s(
     done_s: Sequence[float], num_open: int, *, mads: float, quorum: float, least_s: float
 ) -> float | None:
-    """median + mads * MAD of the times of all questions, the open ones counted as later than every answer.
+    """median + mads * MAD of the times of all questions, where open ones count as later than every answer.
 
     done_s    seconds that each answer took.
     num_open  questions without an answer so far.
-    quorum    share of all questions that must have an answer first; above a half.
-    least_s   the deadline is never below this.
+    quorum    share of all questions that must have an answer first; above 0.5.
+    least_s   lower limit of the deadline.
 
-    Counting the open ones (as infinite) keeps the median where it will be when all have answered; the median of the
-    answers alone would fall to the fast ones. With more than half of them in, median and median absolute deviation are
-    finite whatever the others will do. None before the quorum.
+    With the open questions counted as infinite, the median does not depend on when they are answered; the median of the
+    answers alone would favour the fast ones. Above half of the answers, the median and the median absolute deviation
+    (MAD) are finite. None before the quorum.
     """
     total = len(done_s) + num_open
     if total == 0 or mads <= 0 or len(done_s) < quorum * total:

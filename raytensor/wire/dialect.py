@@ -1,8 +1,8 @@
-"""How one protocol says who asks and what: the seam between the wire and its protocols.
+"""The seam between the wire and its protocols: how a protocol writes the caller and the message of a request.
 
-A `Dialect` has two halves. A server reads a claim from headers, proves it, decodes the task, encodes the answer or the
-refusal. A client turns a task into a request and an answer's bytes into a `Response`. `BtAuth` is our own protocol;
-others are adapters beside it (epistula, axon_v10), and behave the same: nothing unsigned is ever decoded.
+In a server, a `Dialect` reads a claim from headers, proves it, decodes the task, and encodes the answer or the refusal.
+In a client it makes a request of a task and a `Response` of the bytes of an answer. Protocols: btauth (`dialects.py`),
+Epistula, axon_v10. In all of them nothing is decoded before its signature is checked.
 Knows nothing of sockets, policies or stores.
 """
 
@@ -26,26 +26,26 @@ MAX_ERROR_BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A request before it is signed: the signature is made anew for each try."""
+    """A request before it is signed; each attempt is signed anew."""
 
     path: str
     body: bytes
     content_type: str
     timeout_s: float = 0.0
-    body_hash: str = ""  # of protocols that sign a hash of their own
+    body_hash: str = ""  # in protocols that sign a hash from a header
 
 
 class Dialect:
-    """What is common: /ask and /complete, our bodies, our errors. Protocols override what differs."""
+    """The common part: the paths /ask and /complete, bodies and errors. Protocols override what differs."""
 
     name = ""
-    # A header (lower case) that only requests of this protocol carry.
+    # A header (lower case) that only requests of this protocol have.
     mark = ""
 
     # ---- server
 
     def speaks(self, headers: Mapping[str, str], path: str) -> bool:
-        """Whether a request is meant in this protocol."""
+        """Whether a request uses this protocol."""
         return self.mark in headers
 
     def route(self, path: str) -> str | None:
@@ -53,19 +53,19 @@ class Dialect:
         return path if path in (ASK, COMPLETE) else None
 
     def read(self, headers: Mapping[str, str], receiver: str, now_ns: int, fresh: Freshness) -> Claim:
-        """Header shape, receiver, freshness; raises an `AuthError`. Needs no body."""
+        """Check header shape, receiver and freshness, without the body. Raises an `AuthError`."""
         raise NotImplementedError
 
     def prove(self, claim: Claim, *, method: str, target: str, body: bytes) -> Caller:
-        """The signature; raises BadSignature."""
+        """Check the signature. Raises BadSignature."""
         raise NotImplementedError
 
     def decode_task(self, claim: Claim, headers: Mapping[str, str], body: bytes, bounds: Bounds) -> Task:
-        """The task of a proved request; raises PayloadError."""
+        """The task of a proved request. Raises PayloadError."""
         return codec.decode_task(body, media_type(headers), bounds)
 
     def decode_prompt(self, headers: Mapping[str, str], body: bytes, bounds: Bounds) -> Prompt:
-        """The prompt of a proved request; raises PayloadError."""
+        """The prompt of a proved request. Raises PayloadError."""
         if media_type(headers) != codec.JSON:
             raise errors.PayloadError(f"the content type must be {codec.JSON}")
         return codec.decode_prompt(body, bounds)
@@ -73,7 +73,7 @@ class Dialect:
     def encode_response(
         self, claim: Claim, headers: Mapping[str, str], task: Task, response: Response | Submission
     ) -> tuple[dict[str, str], bytes]:
-        """Headers and body of an answer, in the format of the question; a file goes as it is."""
+        """Headers and body of an answer, in the format of the question; a file is sent as it is."""
         if isinstance(response, Submission):
             return {"Content-Type": codec.FILE}, response.payload
         content_type = media_type(headers)
@@ -86,21 +86,21 @@ class Dialect:
     # ---- client
 
     def draft(self, task: Task, body_format: str) -> Draft:
-        """A task as a request that is not signed yet; raises PayloadError for one that the protocol can't carry."""
+        """A task as an unsigned request. Raises PayloadError for a task that the protocol can't carry."""
         content_type = codec.CONTENT_TYPES[body_format]
         return Draft(ASK, codec.encode_task(task, content_type), content_type, task.deadline_s)
 
     def sign(self, signer: Signer, draft: Draft, receiver: str, nonce_ns: int) -> dict[str, str]:
-        """The headers that prove a request; every try needs a new nonce."""
+        """The headers that prove a request; each attempt needs a new nonce."""
         raise NotImplementedError
 
     def decode_response(self, headers: Mapping[str, str], body: bytes, task: Task) -> Response | Submission:
-        """The answer to a task; raises PayloadError."""
+        """The answer to a task. Raises PayloadError."""
         return codec.decode_response(body, media_type(headers), task)
 
     def decode_error(self, status: int, body: bytes) -> tuple[Reason, str]:
-        """Why a miner turned a question down: the reason of the `Failure` that the validator notes, and the text."""
-        name, text, fix, failure = _told(body)
+        """Why a miner refused a question: the reason of the `Failure`, and its text."""
+        name, text, fix, failure = _error_fields(body)
         detail = f"{status} {name or 'by HTTP'}" + (f": {text}" if text else "") + (f" ({fix})" if fix else "")
         if failure in list(Reason):
             return Reason(failure), detail
@@ -114,15 +114,15 @@ def media_type(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _told(body: bytes) -> tuple[str, str, str, str]:
-    """Name, reason, fix and failure of an error's body: a stranger's text, so only short and printable."""
+def _error_fields(body: bytes) -> tuple[str, str, str, str]:
+    """Name, reason, fix and failure of an error; untrusted text, so cut to 300 printable characters each."""
     try:
         message = json.loads(body) if len(body) <= MAX_ERROR_BYTES else None
     except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict):
         return "", "", "", ""
-    message.setdefault("reason", message.get("message", ""))  # as axons of version 10 say it
+    message.setdefault("reason", message.get("message", ""))  # the key of v10 axons
     words = (message.get(key, "") for key in ("error", "reason", "fix", "failure"))
     parts = ["".join(c for c in word[:300] if c.isprintable()) if isinstance(word, str) else "" for word in words]
     return parts[0], parts[1], parts[2], parts[3]

@@ -1,4 +1,4 @@
-"""The protocols of the wire by the names that settings use, and btauth/1, the protocol of RayTensor and bittensor 11."""
+"""The protocols of the wire by name, and btauth/1, the protocol of RayTensor and bittensor 11."""
 
 from __future__ import annotations
 

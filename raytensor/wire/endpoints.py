@@ -1,7 +1,7 @@
-"""Published addresses of miners, checked before anything is sent there.
+"""Published addresses of miners, checked before anything is sent to them.
 
-In: "ip:port" as the chain has it, written by a stranger. Out: host and port, or the reason why not. Names are not
-resolved: only addresses count. Knows nothing of HTTP.
+In: "ip:port" as the chain has it, untrusted. Out: host and port, or the reason of the refusal. Only IP addresses are
+accepted; names are not resolved. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from raytensor.errors import WireError
 
 
 class BadEndpoint(WireError):
-    """A published address that is not asked."""
+    """A published address to which nothing is sent."""
 
 
 def endpoint(axon: str, *, allow_local: bool) -> tuple[str, int]:
     """Host and port of a published address ("203.0.113.7:8091", "[2001:db8::1]:8091").
 
-    allow_local  also addresses of this machine and of private networks.
+    allow_local  accept addresses of this machine and of private networks as well.
 
-    Raises BadEndpoint: none published, unreadable, unspecified, multicast, reserved, or local without the switch.
+    Raises BadEndpoint for an address that is missing, unreadable, unspecified, multicast, or local without
+    `allow_local`.
     """
     if not axon:
         raise BadEndpoint("the miner has published no address")
@@ -28,18 +29,18 @@ def endpoint(axon: str, *, allow_local: bool) -> tuple[str, int]:
     try:
         ip = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        raise BadEndpoint("the miner published something that is no IP address") from None
+        raise BadEndpoint("the miner published a text that is not an IP address") from None
     if not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text) <= 65535):
         raise BadEndpoint("the miner published a port outside of 1 to 65535")
     seen = ip
-    if isinstance(ip, ipaddress.IPv6Address):  # an IPv4 address in an IPv6 coat leads where the IPv4 address leads
+    if isinstance(ip, ipaddress.IPv6Address):  # embedded IPv4 addresses are checked as IPv4
         seen = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or ip
     if seen.is_unspecified or seen.is_multicast or str(seen) == "255.255.255.255":
-        raise BadEndpoint(f"{ip} is no address of one machine")
+        raise BadEndpoint(f"{ip} is not the address of a single machine")
     if not allow_local and not seen.is_global:
         raise BadEndpoint(
             f"{ip} is an address of this machine or of a private network",
-            fix="allow_local_addresses=true asks such addresses, for local networks",
+            fix="for local networks: allow_local_addresses=true",
         )
     return str(ip), int(port_text)
 

@@ -1,9 +1,9 @@
-"""Epistula 2, the signed headers that several subnets use, as a dialect of the wire.
+"""Epistula 2, signed headers that several subnets use, as a dialect of the wire.
 
 Headers: Epistula-Version "2", -Timestamp (milliseconds), -Uuid, -Signed-By, -Signed-For, -Request-Signature (0x hex).
 Signed text: "{sha256 of the body, hex}.{uuid}.{timestamp}.{signed for}", sr25519. Paths and bodies are those of the
-wire, since Epistula says nothing about them. Fail-closed: a request that names no receiver is refused, and the uuid
-counts as a nonce, so that no request is answered twice. The optional Epistula-Secret-Signature headers are not made.
+wire, since Epistula defines none. Fail-closed: a request without a receiver is refused, and the uuid is part of the
+nonce, so that no request is answered twice. The optional Epistula-Secret-Signature headers are not sent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UUID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 class Epistula(Dialect):
-    """Requests signed as Epistula 2 says."""
+    """Requests signed by Epistula 2."""
 
     name = "epistula"
     mark = "epistula-version"

@@ -1,24 +1,24 @@
-"""Why a request or an answer was turned down.
+"""The errors of requests and answers on the wire.
 
     WireError (raytensor.errors)      status  meaning
     ├── AuthError                        401
-    │   ├── MalformedAuth                401  an authentication header is missing or can't be read
+    │   ├── MalformedAuth                401  an authentication header is missing or unreadable
     │   ├── WrongReceiver                401  signed for another hotkey, or for none
-    │   ├── StaleRequest                 401  the nonce is outside of the freshness window
-    │   ├── BadSignature                 401  the signature does not fit the claimed hotkey and these bytes
+    │   ├── StaleRequest                 401  the nonce is outside the freshness window
+    │   ├── BadSignature                 401  the signature does not match the claimed hotkey and bytes
     │   └── ReplayedRequest              401  this nonce was already accepted
     ├── PayloadError                     400  the body is not a message within the bounds
-    ├── TooLarge                         413  more bytes than are read
+    ├── TooLarge                         413  the body is larger than the bound
     ├── TooSlow                          408  the sender or the handler took too long
     ├── NotFound                         404  no such path
-    ├── Refused                          403  the policy does not serve this caller
-    ├── RateLimited                      429  a caller or an address asks too often
-    ├── Overloaded                       503  nothing wrong with the request; come back later
-    ├── Declined                         422  the miner gave no answer; carries the `Reason` of its `Failure`
+    ├── Refused                          403  the access policy refuses this caller
+    ├── RateLimited                      429  a caller or an address is over its rate limit
+    ├── Overloaded                       503  the server is busy; the request may be sent again later
+    ├── Declined                         422  the miner declined; has the `Reason` of its `Failure`
     └── Broken                           500  the handler raised
 
 On the wire an error is JSON: {"error": class name, "reason": text, "fix": text}, `Declined` also "failure".
-Reasons never repeat a signature, a body or anything the server keeps to itself, so a stranger may read them.
+Reasons contain no signature, no body and nothing internal to the server, so any caller may read them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class AuthError(WireError):
 
 
 class MalformedAuth(AuthError):
-    """An authentication header is missing or can't be read."""
+    """An authentication header is missing or unreadable."""
 
     fix = "sign the request with btauth/1: X-Bittensor-Version, -Hotkey, -Receiver, -Nonce and -Signature"
 
@@ -48,13 +48,13 @@ class WrongReceiver(AuthError):
 
 
 class StaleRequest(AuthError):
-    """The nonce is outside of the freshness window."""
+    """The nonce is outside the freshness window."""
 
-    fix = "set the clock by NTP and sign each try with the present time in nanoseconds"
+    fix = "synchronize the clock by NTP, and sign each attempt with the current time in nanoseconds"
 
 
 class BadSignature(AuthError):
-    """The signature does not fit the claimed hotkey and these bytes."""
+    """The signature does not match the claimed hotkey and bytes."""
 
     fix = "sign the method, the path as sent and the raw body as sent, with the key of the claimed hotkey"
 
@@ -62,7 +62,7 @@ class BadSignature(AuthError):
 class ReplayedRequest(AuthError):
     """This nonce was already accepted from this hotkey."""
 
-    fix = "sign each try with a new nonce"
+    fix = "sign each attempt with a new nonce"
 
 
 class PayloadError(WireError):
@@ -72,7 +72,7 @@ class PayloadError(WireError):
 
 
 class TooLarge(WireError):
-    """More bytes than are read."""
+    """The body is larger than the bound."""
 
     status = 413
     fix = "send fewer or shorter rows"
@@ -91,13 +91,13 @@ class NotFound(WireError):
 
 
 class Refused(WireError):
-    """The policy does not serve this caller."""
+    """The access policy refuses this caller."""
 
     status = 403
 
 
 class RateLimited(WireError):
-    """A caller or an address asks too often. `retry_after_s`: seconds until there is a token again."""
+    """A caller or an address is over its rate limit. `retry_after_s`: seconds until the next request is allowed."""
 
     status = 429
 
@@ -107,14 +107,14 @@ class RateLimited(WireError):
 
 
 class Overloaded(WireError):
-    """Nothing is wrong with the request, but it can't be served now."""
+    """The server is busy; the request may be sent again later."""
 
     status = 503
     fix = "try again later, or ask another miner"
 
 
 class Declined(WireError):
-    """The miner gave no answer. `failure`: the reason of its `Failure`."""
+    """The miner declined. `failure`: the reason of its `Failure`."""
 
     status = 422
 

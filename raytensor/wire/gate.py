@@ -1,15 +1,15 @@
-"""What every request passes on its way to the miner, whatever server carries it.
+"""The checks of every request before it reaches the miner, independent of the server that carries it.
 
-In: method, target, headers, the sender's address and a way to read the body. Out: a `Reply`. The order, cheap checks
-first, so that a stranger costs little:
+In: method, target, headers, the address of the sender and a function that reads the body. Out: a `Reply`. Cheap checks
+come first, so that unknown callers cost little:
 
-    address limit -> size -> header shape -> receiver -> freshness -> body -> signature -> admission -> replay
+    address limit -> size -> header shape -> receiver -> freshness -> body -> signature -> admission -> nonce
     -> caller limit -> decode -> handler
 
-Admission (registered, permit, stake, lists) comes before the replay store, so that strangers with keys of their own
-can't fill it; the caller's limit after it, so that sending a caller's requests again can't use the limit up.
-Bounds: `max_concurrent` questions in the handler, `max_queued` before it; the rest is refused (Overloaded).
-Waits: for the body and for the handler, each with a time-out. Needs the served hotkey's address, never its key.
+Admission (registered, permit, stake, lists) comes before the nonce store, so that keys that are not admitted can't fill
+it; the limit of the caller comes after it, so that replayed requests do not count against the limit.
+Bounds: `max_concurrent` questions in the handler, `max_queued` before it; more are refused (Overloaded).
+Waits for: the body and the handler, each with a time-out. Needs the address of the served hotkey, never its key.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from raytensor.wire.codec import Prompt
 from raytensor.wire.dialect import ASK, Dialect
 from raytensor.wire.dialects import DIALECTS
 from raytensor.wire.nonce_store import LocalNonces, NonceCheck, NonceStore
-from raytensor.wire.policy import CallerPolicy
+from raytensor.wire.policy import AccessControl
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ Complete = Callable[[Prompt], AsyncIterator[str]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as some server received it.
+    """A request as a server received it.
 
     target     path and query as sent.
     headers    names in lower case.
@@ -59,7 +59,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer. A stream's pieces are to be sent as they come."""
+    """An answer. The pieces of a stream are sent as they arrive."""
 
     status: int
     headers: dict[str, str]
@@ -69,15 +69,15 @@ class Reply:
 class Gate:
     """All checks of one served hotkey in one process.
 
-    hotkey    ss58 of the miner that serves; its private key is not needed here and should not be readable.
+    hotkey    ss58 of the miner; its private key is not needed here and should not be readable.
     ask       answers a task; returns a `Failure` to decline.
-    complete  answers a prompt piece by piece; None serves no prompts.
-    nonces    the store that all replicas of the hotkey share (`SharedNonces`); default: one of this process alone.
+    complete  answers a prompt piece by piece; None refuses prompts.
+    nonces    the store that all replicas of the hotkey share (`SharedNonces`); None: a store of this process.
     clock     wall time in nanoseconds.
 
-    counts    what became of the requests so far: "ok" or the name of the error -> number.
+    counts    outcomes of the requests so far: "ok" or the name of the error -> number.
 
-    The first protocol of the settings also judges requests that no protocol claims.
+    A request that no protocol claims is handled by the first protocol of the settings.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Gate:
                 f"{fresh.max_age_s + fresh.max_skew_s:g} s: raise its retention_s"
             )
         self.hotkey = hotkey
-        self.policy = CallerPolicy(settings.policy)
+        self.policy = AccessControl(settings.policy)
         self.nonces = nonces
         self.counts: Counter[str] = Counter()
         self._ask = ask
@@ -108,19 +108,19 @@ class Gate:
         self._settings = settings
         self._dialects = [DIALECTS[name]() for name in settings.protocols]
         self._clock = clock
-        self._hands = asyncio.Semaphore(settings.max_concurrent)
-        self._held = 0  # in the handler or waiting for it
+        self._slots = asyncio.Semaphore(settings.max_concurrent)
+        self.in_flight = 0  # in the handler or waiting for it
 
     def update(self, metagraph: Metagraph) -> None:
-        """Serve by this snapshot of the subnet from now on; until the first one only the allow list is served."""
+        """Use this snapshot of the subnet from now on; before the first one only the allow list is served."""
         self.policy.update(metagraph, self._clock() / 1e9)
 
     async def wait_until_ready(self) -> None:
-        """Returns when requests that are signed from now on can be told from replayed ones."""
+        """Returns when the nonce store accepts requests that are signed from now on."""
         await asyncio.sleep(await self.nonces.ready_in_s() + 0.002)  # some protocols sign whole milliseconds
 
     async def handle(self, request: Request) -> Reply:
-        """The reply to one request; never raises for anything that a stranger sent."""
+        """The reply to one request; never raises because of its content."""
         path = request.target.partition("?")[0]
         dialect = next((d for d in self._dialects if d.speaks(request.headers, path)), self._dialects[0])
         try:
@@ -142,13 +142,13 @@ class Gate:
             return Reply(200, {"Content-Type": codec.JSON}, b'{"ok": true}')
         route = dialect.route(path)
         if route is None or request.method != "POST" or (route != ASK and self._complete is None):
-            raise errors.NotFound("there is nothing here", fix=f"POST to {ASK}")
+            raise errors.NotFound("this path does not exist", fix=f"POST to {ASK}")
         most = settings.bounds.max_body_bytes
         length = headers.get("content-length", "0")
         if len(length) > 20 or not (length.isascii() and length.isdigit()) or int(length) > most:
             raise errors.TooLarge(f"the body says {length[:20]} bytes; at most {most} are read")
         if headers.get("content-encoding", "identity") != "identity":
-            raise errors.PayloadError("compressed bodies are not read", fix="send the body as it is")
+            raise errors.PayloadError("compressed bodies are not read", fix="send the body uncompressed")
 
         claim = dialect.read(headers, self.hotkey, now_ns, settings.freshness)
         try:
@@ -172,8 +172,8 @@ class Gate:
             try:
                 reply_headers, data = dialect.encode_response(claim, headers, task, response)
             except (errors.PayloadError, ValueError) as error:  # ValueError: NaN in JSON
-                log.error("the answer to task %s can't be sent: %s", task.task_id, error)
-                raise errors.Broken("the miner made an answer that can't be sent") from error
+                log.error("the answer to task %s can't be encoded: %s", task.task_id, error)
+                raise errors.Broken("the answer of the miner can't be encoded") from error
             return Reply(200, reply_headers, data)
         prompt = dialect.decode_prompt(headers, body, settings.bounds)
         self._check_names(prompt.validator, prompt.hotkey, prompt.netuid, caller.hotkey)
@@ -183,7 +183,7 @@ class Gate:
         if validator != caller:
             raise errors.PayloadError("the message names another validator than the one that signed the request")
         if hotkey != self.hotkey:
-            raise errors.PayloadError("the message asks another miner than the one that serves this address")
+            raise errors.PayloadError("the message asks another miner than the one at this address")
         if self.policy.netuid not in (None, netuid):
             raise errors.PayloadError(
                 f"the message is about subnet {netuid}; this miner serves subnet {self.policy.netuid}"
@@ -192,7 +192,7 @@ class Gate:
     # ---- handlers
 
     async def _load(self, submission: Submission) -> Submission:
-        """A submission with its file's bytes, read off the event loop."""
+        """A submission with the bytes of its file, read in a thread."""
         path, most = Path(submission.path), self._settings.bounds.max_file_bytes
         try:
             if path.stat().st_size > most:
@@ -207,37 +207,37 @@ class Gate:
         limit_s = min(task.deadline_s, self._settings.answer_timeout_s)
         try:
             async with asyncio.timeout(limit_s):
-                await self._take_hand()
+                await self._acquire_slot()
                 try:
                     outcome = await self._ask(task)
                 finally:
-                    self._drop_hand()
+                    self._release_slot()
         except TimeoutError:
-            raise errors.TooSlow(f"the miner had no answer within {limit_s:g} s") from None
+            raise errors.TooSlow(f"the miner did not answer within {limit_s:g} s") from None
         except WireError:
             raise
-        except Exception as error:  # the handler is the user's: its fault must not stop the server
+        except Exception as error:  # user code: its errors must not stop the server
             log.exception("the answer to task %s failed", task.task_id)
             raise errors.Broken("the miner failed while it answered") from error
         if isinstance(outcome, Failure):
-            raise errors.Declined(outcome.detail or "the miner gives no answer", failure=outcome.reason)
+            raise errors.Declined(outcome.detail or "the miner declined", failure=outcome.reason)
         return outcome
 
     async def _stream(self, prompt: Prompt) -> AsyncGenerator[bytes, None]:
-        """Waits for a free hand, then returns the lines; the hand is free again when they end."""
+        """Waits for a free place, then returns the lines; their end releases the place."""
         assert self._complete is not None
         limit_s = min(prompt.deadline_s, self._settings.answer_timeout_s)
         try:
             async with asyncio.timeout(limit_s):
-                await self._take_hand()
+                await self._acquire_slot()
         except TimeoutError:
-            raise errors.TooSlow(f"the miner had no room within {limit_s:g} s") from None
+            raise errors.TooSlow(f"the miner had no free place within {limit_s:g} s") from None
         lines = self._lines(self._complete(prompt), prompt, limit_s)
-        await anext(lines)  # now it has begun, and closing it frees the hand
+        await anext(lines)  # started: closing the generator now releases the place
         return lines
 
     async def _lines(self, pieces: AsyncIterator[str], prompt: Prompt, limit_s: float) -> AsyncGenerator[bytes, None]:
-        """Nothing at first; {"text": ...} per piece; at last {"done": true} or {"error": ...}."""
+        """An empty line first; {"text": ...} per piece; {"done": true} or {"error": ...} last."""
         loop = asyncio.get_running_loop()
         end_s = loop.time() + limit_s
         try:
@@ -252,23 +252,23 @@ class Gate:
                 yield json.dumps({"text": piece}).encode() + b"\n"
         except TimeoutError:
             yield errors.to_json(errors.TooSlow("the miner did not finish in time")) + b"\n"
-        except Exception:  # the handler is the user's: its fault must not stop the server
+        except Exception:  # user code: its errors must not stop the server
             log.exception("the completion of prompt %s failed", prompt.prompt_id)
             self.counts["Broken"] += 1
             yield errors.to_json(errors.Broken("the miner failed while it answered")) + b"\n"
         finally:
-            self._drop_hand()
+            self._release_slot()
 
-    async def _take_hand(self) -> None:
-        if self._held >= self._settings.max_concurrent + self._settings.max_queued:
-            raise errors.Overloaded(f"{self._held} questions are in hand or waiting")
-        self._held += 1
+    async def _acquire_slot(self) -> None:
+        if self.in_flight >= self._settings.max_concurrent + self._settings.max_queued:
+            raise errors.Overloaded(f"{self.in_flight} questions are being answered or waiting")
+        self.in_flight += 1
         try:
-            await self._hands.acquire()
+            await self._slots.acquire()
         except asyncio.CancelledError:
-            self._held -= 1
+            self.in_flight -= 1
             raise
 
-    def _drop_hand(self) -> None:
-        self._held -= 1
-        self._hands.release()
+    def _release_slot(self) -> None:
+        self.in_flight -= 1
+        self._slots.release()

@@ -1,14 +1,14 @@
-"""Nonces that were accepted, remembered until they can't be fresh any more.
+"""Accepted nonces, remembered until they are no longer fresh, so that no request is answered twice.
 
-In: (hotkey, nonce) of requests whose signature was checked. Out: a `Verdict`. One `NonceStore` serves all replicas of
-a hotkey, in a Ray actor of its own (`shared_store`); each replica reaches it through a `SharedNonces`, which sends what
-gathered while its last call was under way as one call, so that the store never limits the replicas.
-Bounds: a nonce is kept for `retention_s` after its own time; `max_entries` in all and `max_per_hotkey` of one hotkey,
-and what does not fit is refused, never forgotten. Knows nothing of HTTP or signatures.
+In: (hotkey, nonce) of requests whose signature was checked. Out: a `Verdict`. One `NonceStore` serves all replicas of a
+hotkey, in its own Ray actor (`shared_store`); each replica calls it through a `SharedNonces`, which batches the
+requests that arrive while a call is in flight, so that the store never limits the replicas.
+Bounds: a nonce is kept for `retention_s` after its timestamp; `max_entries` in total and `max_per_hotkey` of one
+hotkey. At a limit new nonces are refused; none is forgotten. Knows nothing of HTTP or signatures.
 
-A nonce is a time, so the store needs no timers: nonces lie in slices of one second, and a slice is dropped as a whole.
-A store remembers nothing from before it was made (a restart); until `ready_ns` it refuses every nonce that another
-life of it could have accepted.
+A nonce is a timestamp, so the store needs no timers: nonces are kept in slices of one second, and a slice is dropped as
+a whole. After a restart a store has no memory; until `ready_ns` it refuses every nonce that it could have accepted
+before.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ NAMESPACE = "raytensor"
 
 
 class Verdict(str, enum.Enum):
-    """What the store says about one nonce."""
+    """Whether a nonce is accepted."""
 
     NEW = "new"
     SEEN = "seen"
-    OLD = "old"  # from before this store was made, or from a slice it has dropped
-    FULL = "full"  # no room; nothing is forgotten to make some
+    OLD = "old"  # from before the store started, or from a slice that was dropped
+    FULL = "full"  # the store is full
 
 
 class NonceStore:
-    """Plain class; a Ray actor where replicas share it.
+    """A plain class; a Ray actor where replicas share it.
 
     fresh           how long a nonce is kept after its timestamp, and how far ahead of the clock it may be.
-    max_entries     nonces kept in all; about 150 bytes each.
-    max_per_hotkey  nonces kept of one hotkey, so that one caller can't use up the room of the others.
+    max_entries     nonces in total; about 150 bytes each.
+    max_per_hotkey  nonces of one hotkey, so that one caller can't fill the store.
     clock           wall time in nanoseconds.
     """
 
@@ -71,9 +71,9 @@ class NonceStore:
         return self._size
 
     def verdicts(self, pairs: Sequence[tuple[str, int]]) -> list[Verdict]:
-        """One verdict per (hotkey, nonce), in order; the new ones are now stored.
+        """One verdict per (hotkey, nonce), in order; the new ones are stored.
 
-        A key may be "hotkey:more" where a protocol needs more than the nonce to tell two requests apart.
+        A key may be "hotkey:more" where a protocol needs more than the nonce to distinguish two requests.
         """
         with self._lock:
             oldest = (self._clock() - self._retention_ns) // _SLICE_NS  # the oldest slice that is kept
@@ -81,21 +81,21 @@ class NonceStore:
             return [self._judge(key, nonce_ns, oldest) for key, nonce_ns in pairs]
 
     def ready_in_s(self) -> float:
-        """Seconds until requests that are signed then can be judged; 0 when that is now."""
+        """Seconds until the store accepts requests that are signed from then on; 0 if it does now."""
         return max(0.0, (self.ready_ns - self._clock()) / 1e9)
 
     def _judge(self, key: str, nonce_ns: int, oldest: int) -> Verdict:
         if nonce_ns <= self.ready_ns or nonce_ns // _SLICE_NS < oldest:
             return Verdict.OLD
-        held = self._slices.get(nonce_ns // _SLICE_NS)
-        if held is not None and (key, nonce_ns) in held:
+        nonces = self._slices.get(nonce_ns // _SLICE_NS)
+        if nonces is not None and (key, nonce_ns) in nonces:
             return Verdict.SEEN
         hotkey = key.partition(":")[0]
         if self._size >= self._max_entries or self._per_hotkey[hotkey] >= self._max_per_hotkey:
             return Verdict.FULL
-        if held is None:
-            held = self._slices[nonce_ns // _SLICE_NS] = set()
-        held.add((key, nonce_ns))
+        if nonces is None:
+            nonces = self._slices[nonce_ns // _SLICE_NS] = set()
+        nonces.add((key, nonce_ns))
         self._per_hotkey[hotkey] += 1
         self._size += 1
         return Verdict.NEW
@@ -111,7 +111,7 @@ class NonceStore:
 
 
 class NonceCheck(Protocol):
-    """What a server asks: returns when the nonce is new, raises when it is not."""
+    """The nonce store as a server calls it: `check` returns when the nonce is new and raises otherwise."""
 
     retention_s: float
 
@@ -121,7 +121,7 @@ class NonceCheck(Protocol):
 
 
 class LocalNonces:
-    """The store in the server's own process: for a hotkey that is served by one process."""
+    """A store in the process of the server: for a hotkey that one process serves."""
 
     def __init__(self, store: NonceStore) -> None:
         self._store = store
@@ -136,27 +136,27 @@ class LocalNonces:
 
 
 class SharedNonces:
-    """The store in a Ray actor that all replicas of a hotkey share.
+    """A store in a Ray actor that all replicas of a hotkey share.
 
-    handle     of an actor of `NonceStore`.
-    timeout_s  how long a request waits for the store; a request that can't be judged is refused (Overloaded).
-    max_waiting  requests that wait for a verdict at most.
+    handle      of the `NonceStore` actor.
+    timeout_s   time-out of a call to the store; the requests of a failed call are refused (Overloaded).
+    max_queued  bound on the requests that wait for a verdict.
     """
 
-    def __init__(self, handle: Any, retention_s: float, timeout_s: float = 2.0, max_waiting: int = 10_000) -> None:
+    def __init__(self, handle: Any, retention_s: float, timeout_s: float = 2.0, max_queued: int = 10_000) -> None:
         self._handle = handle
         self.retention_s = retention_s
         self._timeout_s = timeout_s
-        self._max_waiting = max_waiting
+        self._max_queued = max_queued
         self._waiting: list[tuple[tuple[str, int], asyncio.Future[Verdict]]] = []
         self._sender: asyncio.Task[None] | None = None
-        self.calls = 0  # sent to the store so far
-        self.checks = 0  # verdicts asked for so far
+        self.calls = 0  # calls to the store so far
+        self.checks = 0  # verdicts requested so far
 
     async def check(self, key: str, nonce_ns: int) -> None:
         """Returns if the nonce is new; raises ReplayedRequest, StaleRequest or Overloaded if not."""
-        if len(self._waiting) >= self._max_waiting:
-            raise Overloaded("too many requests wait for the replay store")
+        if len(self._waiting) >= self._max_queued:
+            raise Overloaded("too many requests wait for the nonce store")
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._waiting.append(((key, nonce_ns), future))
         self.checks += 1
@@ -168,7 +168,7 @@ class SharedNonces:
         return await asyncio.wait_for(self._handle.ready_in_s.remote(), self._timeout_s)
 
     async def _send(self) -> None:
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError  # as in `shared_store`
 
         while self._waiting:
             batch, self._waiting = self._waiting, []
@@ -179,7 +179,7 @@ class SharedNonces:
             except (RayError, TimeoutError) as error:
                 for _, future in batch:
                     if not future.done():
-                        future.set_exception(Overloaded(f"the replay store does not answer ({type(error).__name__})"))
+                        future.set_exception(Overloaded(f"the nonce store does not answer ({type(error).__name__})"))
                 continue
             for (_, future), verdict in zip(batch, verdicts, strict=True):
                 if not future.done():
@@ -187,11 +187,11 @@ class SharedNonces:
 
 
 def shared_store(hotkey: str, fresh: Freshness, num_cpus: float = 0.0) -> Any:
-    """The handle of the one store actor of a hotkey in this cluster, made if there is none yet. Needs Ray.
+    """The handle of the store actor of a hotkey in this cluster; started if there is none. Needs Ray.
 
-    Its life is the job's: it ends with the driver that made it. A restarted one refuses what it can't judge.
+    It ends with the driver that started it. A restarted store refuses requests from before its start.
     """
-    import ray
+    import ray  # optional: a server in one process needs none
 
     actor = ray.remote(NonceStore).options(
         name=f"replay-{hotkey}", namespace=NAMESPACE, get_if_exists=True, num_cpus=num_cpus, max_restarts=-1
@@ -203,6 +203,6 @@ def _raise_for(verdict: Verdict) -> None:
     if verdict is Verdict.SEEN:
         raise ReplayedRequest("this nonce was already accepted from this hotkey")
     if verdict is Verdict.OLD:
-        raise StaleRequest("the request was signed before this server could tell it from a replayed one")
+        raise StaleRequest("the request was signed before this server could distinguish it from a replay")
     if verdict is Verdict.FULL:
-        raise Overloaded("the replay store has no room for another nonce of this hotkey")
+        raise Overloaded("the nonce store has no room for another nonce of this hotkey")

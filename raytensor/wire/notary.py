@@ -1,9 +1,9 @@
 """Signs requests for processes that must not hold a key.
 
-In: references of hotkeys, and the texts of requests. Out: signatures. A process that reads what strangers send asks the
-`Notary` (an actor that reads nothing else) through a `RemoteSigner`. The notary signs nothing but requests of the wire's
-protocols: whoever takes over the asking process can ask in the hotkey's name while it lasts, but gets neither the key
-nor a signature under an extrinsic.
+In: references of hotkeys, and the texts of requests. Out: signatures. A process that parses untrusted answers signs
+through a `RemoteSigner`, which calls the `Notary`, an actor that reads nothing else. The notary signs only requests of
+the wire's protocols: an attacker in the asking process can send requests as the hotkey while the process lives, but
+gets neither the key nor a signature under an extrinsic.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ class Notary:
         self._signers: dict[str, Signer] = {hotkey: key.open() for hotkey, key in keys.items()}
 
     def schemes(self) -> dict[str, int]:
-        """Hotkey -> crypto_type, of every key that is held."""
+        """Hotkey -> crypto_type of each key."""
         return {hotkey: signer.crypto_type for hotkey, signer in self._signers.items()}
 
     def sign(self, hotkey: str, message: bytes) -> bytes:
-        """64 bytes of signature. Raises MalformedAuth for a text that is no request, KeyError for another's hotkey."""
+        """64 bytes of signature. Raises MalformedAuth for other messages, KeyError for an unknown hotkey."""
         if not _REQUESTS.fullmatch(message.decode("ascii", "replace")):
-            raise MalformedAuth("the notary signs requests of the wire only")
+            raise MalformedAuth("the notary signs only requests of the wire")
         return self._signers[hotkey].sign(message)
 
 
 class RemoteSigner:
-    """A `Signer` whose key lies with a notary. notary: handle of the actor; blocks, so call it in a thread."""
+    """A `Signer` whose key is in a notary. notary: handle of the actor. `sign` blocks, so call it in a thread."""
 
     blocking = True
 

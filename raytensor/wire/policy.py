@@ -1,12 +1,12 @@
-"""Which callers a server answers, and how often.
+"""Access control of a server: which callers are answered, and how often.
 
-In: a `Metagraph` snapshot now and then, a proved hotkey, an address, the time. Out: nothing, or `Refused`,
-`RateLimited` with the reason. Pure: the clock is an argument, nothing waits. Fail-closed: without a metagraph, or with
-one that is too old, only the allow list is served. Knows nothing of HTTP or signatures.
+In: `Metagraph` snapshots, a proved hotkey, an address, the time. Out: nothing, or `Refused` or `RateLimited` with the
+reason. Pure: the time is an argument, nothing waits. Fail-closed: without a metagraph, or with one that is too old,
+only the allow list is served. Knows nothing of HTTP or signatures.
 
-    address (before anything is read) -> admit (after the signature) -> spend (after the replay check)
+    address (before anything is read) -> admit (after the signature) -> spend (after the nonce check)
 
-`spend` comes after the replay check, so that nobody can use up a caller's limit by sending its requests again.
+`spend` comes after the nonce check, so that replayed requests do not count against the limit of a caller.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from raytensor.wire.errors import RateLimited, Refused
 class Buckets:
     """Token buckets by key: `rate` tokens per second each, at most `burst`.
 
-    At most `max_keys` are remembered. The one that was used longest ago goes first: it is the fullest of all that
-    were emptied alike, so forgetting it gives the least away.
+    At most `max_keys` are kept. The least recently used is dropped first: dropping a bucket refills it, and it is the
+    nearest to full.
     """
 
     def __init__(self, rate: float, burst: float, max_keys: int) -> None:
         self._rate = rate
         self._burst = burst
         self._max_keys = max_keys
-        self._held: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key -> (tokens, at which second)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key -> (tokens, time in seconds)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._buckets)
 
-    def take(self, key: str, now_s: float) -> float:
-        """0 if a token was there and is taken; else the seconds until there is one."""
-        tokens, then_s = self._held.pop(key, (self._burst, now_s))
+    def spend(self, key: str, now_s: float) -> float:
+        """Use one token. Returns 0, or the seconds until there is one."""
+        tokens, then_s = self._buckets.pop(key, (self._burst, now_s))
         tokens = min(self._burst, tokens + max(0.0, now_s - then_s) * self._rate)
         wait_s = 0.0 if tokens >= 1.0 else (1.0 - tokens) / self._rate
-        self._held[key] = (tokens - 1.0 if wait_s == 0.0 else tokens, now_s)
-        if len(self._held) > self._max_keys:
-            self._held.popitem(last=False)
+        self._buckets[key] = (tokens - 1.0 if wait_s == 0.0 else tokens, now_s)
+        if len(self._buckets) > self._max_keys:
+            self._buckets.popitem(last=False)
         return wait_s
 
 
-class CallerPolicy:
-    """The policy of one served hotkey on one subnet, in one replica."""
+class AccessControl:
+    """The access policy of one served hotkey on one subnet, in one replica."""
 
     def __init__(self, settings: AccessPolicy) -> None:
         check_addresses(settings)
@@ -64,31 +64,31 @@ class CallerPolicy:
         self._updated_s: float | None = None
 
     def update(self, metagraph: Metagraph, now_s: float) -> None:
-        """Decide by this snapshot from now on. `now_s`: when it was read from the chain."""
+        """Use this snapshot from now on. `now_s`: the time at which it was read from the chain."""
         permits, stakes = metagraph.validator_permit.tolist(), metagraph.stake_alpha_rao.tolist()
         self._neurons = dict(zip(metagraph.hotkeys, zip(permits, stakes, strict=True), strict=True))
         self.netuid = metagraph.netuid
         self._updated_s = now_s
 
     def address(self, address: str, now_s: float) -> None:
-        """Before anything is read: Refused for a denied network, RateLimited for one that asks too often."""
+        """Before anything is read. Raises Refused for a denied network, RateLimited for an address over its limit."""
         try:
             ip = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
-            raise Refused("the request comes from no IP address") from None
+            raise Refused("the request does not come from an IP address") from None
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
         if any(ip in network for network in self._deny_networks):
-            raise Refused("this server does not serve your network")
+            raise Refused("this server refuses your network")
         group = str(ip) if ip.version == 4 else str(ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
-        wait_s = self._addresses.take(group, now_s)
+        wait_s = self._addresses.spend(group, now_s)
         if wait_s > 0:
             raise RateLimited(
                 f"your address sends more than {self._settings.address_rate:g} requests/s", retry_after_s=wait_s
             )
 
     def admit(self, hotkey: str, now_s: float) -> None:
-        """Refused, with the reason, unless the caller is one that is served."""
+        """Raises Refused, with the reason, unless the caller is served."""
         settings = self._settings
         if hotkey in self._deny:
             raise Refused("your hotkey is on this server's deny list", fix="ask the operator")
@@ -109,19 +109,19 @@ class CallerPolicy:
         if settings.require_permit and not permit:
             raise Refused(
                 f"your hotkey has no validator permit on subnet {self.netuid}",
-                fix="more stake; permits are given at the subnet's next epoch",
+                fix="get more stake; the next epoch of the subnet assigns permits",
             )
         least_rao = settings.min_stake_alpha_rao
         if stake_rao < least_rao:
             raise Refused(
                 f"your hotkey has {stake_rao / 1e9:.9g} alpha on subnet {self.netuid}; "
-                f"this server serves from {least_rao / 1e9:.9g} on",
+                f"this server requires {least_rao / 1e9:.9g}",
                 fix=f"stake {(least_rao - stake_rao) / 1e9:.9g} alpha more",
             )
 
     def spend(self, hotkey: str, now_s: float) -> None:
-        """One request of a caller that was admitted: RateLimited if it asks too often."""
-        wait_s = self._hotkeys.take(hotkey, now_s)
+        """Count one request of an admitted caller. Raises RateLimited for a caller over its limit."""
+        wait_s = self._hotkeys.spend(hotkey, now_s)
         if wait_s > 0:
             raise RateLimited(
                 f"your hotkey sends more than {self._settings.hotkey_rate:g} requests/s", retry_after_s=wait_s
@@ -129,7 +129,7 @@ class CallerPolicy:
 
 
 def check_addresses(settings: AccessPolicy, prefix: str = "policy") -> None:
-    """Raises `ConfigError` for a hotkey on the lists that is not an ss58 address; `prefix` is the key of the section."""
+    """Raises `ConfigError` for a hotkey on the lists that is not an ss58 address. `prefix`: key of the section."""
     for key, addresses in (("allow", settings.allow), ("deny", settings.deny)):
         for place, address in enumerate(addresses):
             try:

@@ -1,9 +1,10 @@
-"""The HTTP server of a miner: one process, inside a Ray actor or on its own.
+"""The HTTP server of a miner: one process, inside a Ray actor or standalone.
 
-In: connections. Out: replies of the `Gate`, errors as JSON. This file knows sockets, headers and bytes; who is let in
-and what is answered is the gate's. Replicas on one machine share a port with `reuse_port`, and a hotkey's replicas
-share one replay store wherever they run.
-Bounds: connections in all and per address; seconds for the headers, for the body, for a reader that does not read.
+In: connections. Out: replies of the `Gate`, errors as JSON. This module handles sockets, headers and bytes; the gate
+decides who is answered, and with what. Replicas on one machine share a port with `reuse_port`, and the replicas of a
+hotkey share one nonce store wherever they run.
+Bounds: connections in total and per address; seconds for the headers, for the body, and for a caller to read its
+answer.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class WireServer:
-    """Serves one hotkey.
+    """Serves one hotkey. Arguments: see `Gate`.
 
-    Arguments as those of `Gate`. `await start()` listens, `update(metagraph)` tells whom to serve, `await stop()` ends.
-    Until the first update only the allow list is served.
+    `await start()` listens, `update(metagraph)` sets which callers are served, `await stop()` ends. Before the first
+    update only the allow list is served.
     """
 
     def __init__(
@@ -50,13 +51,13 @@ class WireServer:
         self._addresses: Counter[str] = Counter()  # open connections by address
 
     async def start(self) -> tuple[str, int]:
-        """Listens, and returns the host and port when requests that are signed from now on can be judged."""
+        """Listens. Returns the host and port when requests that are signed from now on are accepted."""
         assert self._listener is None, "already started"
         settings, loop = self._settings, asyncio.get_running_loop()
         await self.gate.wait_until_ready()
-        self._web = web.Server(self._handle, handler_cancellation=True)
+        self._web = web_server = web.Server(self._handle, handler_cancellation=True)
         self._listener = await loop.create_server(
-            lambda: _Connection(self, self._web, loop),
+            lambda: _Connection(web_server, settings, self._addresses, self.gate.counts),
             settings.host,
             settings.port,
             reuse_port=settings.reuse_port or None,
@@ -66,7 +67,7 @@ class WireServer:
         return host, port
 
     async def stop(self, timeout_s: float = 5.0) -> None:
-        """Closes the port, gives requests in hand `timeout_s` to end, then cuts them off."""
+        """Closes the port, waits up to `timeout_s` for requests in flight, then cancels them."""
         if self._listener is None or self._web is None:
             return
         self._listener.close()
@@ -75,7 +76,7 @@ class WireServer:
         self._listener = self._web = None
 
     def update(self, metagraph: Metagraph) -> None:
-        """Serve by this snapshot of the subnet from now on."""
+        """Use this snapshot of the subnet from now on."""
         self.gate.update(metagraph)
 
     async def __aenter__(self) -> WireServer:
@@ -103,16 +104,18 @@ class WireServer:
 
     async def _send(self, request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
         pause_s = self._settings.stream_pause_s
+        if isinstance(reply.body, bytes):
+            response: web.StreamResponse = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+        else:
+            response = web.StreamResponse(status=reply.status, headers=reply.headers)
         try:
             if isinstance(reply.body, bytes):
-                response: web.StreamResponse = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
-                if reply.status in (408, 413):  # the body is still on its way: there is no next request to read
+                if reply.status in (408, 413):  # the rest of the body is unread, so no request can follow it
                     response.force_close()
                 async with asyncio.timeout(pause_s):
                     await response.prepare(request)
                     await response.write_eof()
                 return response
-            response = web.StreamResponse(status=reply.status, headers=reply.headers)
             async with asyncio.timeout(pause_s):
                 await response.prepare(request)
             async for piece in reply.body:
@@ -121,7 +124,7 @@ class WireServer:
             await response.write_eof()
             return response
         except (TimeoutError, ConnectionError):
-            self.gate.counts["unread"] += 1  # the caller does not read its answer: nothing can be told to it
+            self.gate.counts["unread"] += 1  # the caller does not read its answer
             request.protocol.force_close()
             return response
         finally:
@@ -144,26 +147,25 @@ async def _read(request: web.BaseRequest, most: int) -> bytes:
 
 
 class _Connection(web.RequestHandler):
-    """One connection, counted, with a time limit for the headers of each request (aiohttp has none)."""
+    """One connection, counted, with a time-out for the headers of each request (aiohttp has none)."""
 
-    def __init__(self, server: WireServer, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
-        settings = server._settings
+    def __init__(self, manager: web.Server, settings: Server, addresses: Counter[str], counts: Counter[str]) -> None:
         super().__init__(
             manager,
-            loop=loop,
+            loop=asyncio.get_running_loop(),
             keepalive_timeout=settings.keepalive_s,
-            access_log=None,
-            auto_decompress=False,  # a small body must not become a large one
-            lingering_time=1.0,  # so that a sender of too much gets to read why
+            access_log=None,  # pyright: ignore[reportArgumentType] (aiohttp's own default where logging is off)
+            auto_decompress=False,  # no decompression: a small body can't become a large one
+            lingering_time=1.0,  # time for the sender of a large body to read the error
             max_headers=64,
         )
-        self._server = server
+        self._settings, self._addresses, self._counts = settings, addresses, counts
         self._header_timer: asyncio.TimerHandle | None = None
         self._handling = False
         self._address = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        settings, addresses = self._server._settings, self._server._addresses
+        settings, addresses = self._settings, self._addresses
         peer = transport.get_extra_info("peername")
         self._address = peer[0] if peer else ""
         addresses[self._address] += 1
@@ -172,14 +174,14 @@ class _Connection(web.RequestHandler):
             addresses.total() > settings.max_connections
             or addresses[self._address] > settings.max_connections_per_address
         ):
-            self._server.gate.counts["connections"] += 1
+            self._counts["connections"] += 1
             self._refuse(errors.Overloaded("too many open connections"))
             return
         self._watch_headers()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.headers_are_in()
-        addresses = self._server._addresses
+        addresses = self._addresses
         addresses[self._address] -= 1
         if not addresses[self._address]:
             del addresses[self._address]
@@ -191,21 +193,21 @@ class _Connection(web.RequestHandler):
         super().data_received(data)
 
     def headers_are_in(self) -> None:
-        """A request begins: its headers are complete."""
+        """The headers of a request are complete."""
         self._handling = True
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
 
     def is_idle(self) -> None:
-        """A request ended; the next byte starts the clock for the next headers."""
+        """A request ended; the next byte starts the time-out of the next headers."""
         self._handling = False
 
     def handle_error(self, request, status=500, exc=None, message=None) -> web.StreamResponse:
-        """Bytes that are no HTTP, told as every other error."""
+        """Bytes that are not HTTP, answered like every other error."""
         self.headers_are_in()
         name = "malformed" if status < 500 else "internal"
-        self._server.gate.counts[name] += 1
+        self._counts[name] += 1
         if status >= 500:
             log.error("a request failed in the server", exc_info=exc)
         error: WireError = errors.PayloadError("the request does not follow HTTP")
@@ -216,17 +218,17 @@ class _Connection(web.RequestHandler):
         return response
 
     def _watch_headers(self) -> None:
-        timeout_s = self._server._settings.header_timeout_s
+        timeout_s = self._settings.header_timeout_s
         self._header_timer = asyncio.get_running_loop().call_later(timeout_s, self._headers_are_late)
 
     def _headers_are_late(self) -> None:
         self._header_timer = None
-        self._server.gate.counts["TooSlow"] += 1
-        timeout_s = self._server._settings.header_timeout_s
+        self._counts["TooSlow"] += 1
+        timeout_s = self._settings.header_timeout_s
         self._refuse(errors.TooSlow(f"the headers did not arrive within {timeout_s:g} s"))
 
     def _refuse(self, error: WireError) -> None:
-        """Answers before there is a request, and closes."""
+        """Send an error before there is a request, and close."""
         if self.transport is not None:
             body = errors.to_json(error)
             head = f"HTTP/1.1 {error.status} {type(error).__name__}\r\nContent-Type: application/json\r\n"

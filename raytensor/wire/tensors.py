@@ -1,7 +1,7 @@
-"""The safetensors container, read within bounds and written.
+"""The safetensors container: reading within bounds, and writing.
 
-In: bytes of a stranger and the arrays that they may hold. Out: numpy arrays (views on the bytes, read-only) and the
-metadata. Nothing is made whose size was not checked first, and no code can travel. Knows nothing of messages.
+In: untrusted bytes, and the arrays that they may hold. Out: numpy arrays (views on the bytes, read-only) and the
+metadata. Sizes are checked before anything is allocated, and the format carries no code. Knows nothing of messages.
 
 Format (from the safetensors specification): 8 bytes little-endian N; N bytes of JSON, {name: {"dtype", "shape",
 "data_offsets"}} and "__metadata__" (text to text); then the arrays, packed, little-endian, row-major. The header may
@@ -33,7 +33,7 @@ def dumps(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> byte
     for name, array in arrays.items():
         dtype = array.dtype.newbyteorder("<")
         if dtype not in _NAMES:
-            raise PayloadError(f"{name}: {array.dtype} does not travel, only int32 and float32")
+            raise PayloadError(f"{name}: {array.dtype} can't be sent, only int32 and float32")
         data = np.ascontiguousarray(array, dtype=dtype).tobytes()
         header[name] = {
             "dtype": _NAMES[dtype],
@@ -43,7 +43,7 @@ def dumps(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> byte
         parts.append(data)
         offset += len(data)
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # so that the arrays are aligned
+    text += b" " * (-len(text) % 8)  # aligns the arrays
     return b"".join((struct.pack("<Q", len(text)), text, *parts))
 
 
@@ -52,8 +52,8 @@ def loads(data: bytes, expected: Mapping[str, tuple[str, int]]) -> tuple[dict[st
 
     expected  {name: (dtype "I32" | "F32", number of dimensions)}: exactly these must be there.
 
-    Raises PayloadError if the file is anything else: a header that is too long or no JSON, unknown or missing arrays,
-    holes, overlaps, or bytes left over.
+    Raises PayloadError for a header that is too long or not JSON, unknown or missing arrays, gaps, overlaps, or bytes
+    after the last array.
     """
     if len(data) < 8:
         raise PayloadError(f"a safetensors body has 8 bytes or more, not {len(data)}")
@@ -78,14 +78,14 @@ def loads(data: bytes, expected: Mapping[str, tuple[str, int]]) -> tuple[dict[st
             raise PayloadError(f"{name}: the shape {shape} does not fit its bytes")
         spans.append((begin, end))
         array = np.frombuffer(data, dtype, math.prod(shape), start + begin).reshape(shape)
-        arrays[name] = np.require(array, dtype.newbyteorder("="), "A")  # a copy only if the sender did not align it
+        arrays[name] = np.require(array, dtype.newbyteorder("="), "A")  # copies only unaligned arrays
     position = 0
     for begin, end in sorted(spans):
         if begin != position:
-            raise PayloadError("the safetensors arrays overlap or leave holes")
+            raise PayloadError("the safetensors arrays overlap or leave gaps")
         position = end
     if position != len(data) - start:
-        raise PayloadError("the safetensors body has bytes that belong to no array")
+        raise PayloadError("the safetensors body has bytes after its last array")
     return arrays, metadata
 
 
@@ -101,29 +101,29 @@ def _entry(name: str, entry: Any, dtype: str, ndim: int) -> tuple[tuple[int, ...
 
 
 def _sizes(value: Any, count: int) -> bool:
-    """Whether this is a list of `count` sizes below 2^40 (bool is an int to Python, but no size)."""
+    """Whether this is a list of `count` sizes below 2^40 (`type` rather than isinstance: bool is a subclass of int)."""
     return isinstance(value, list) and len(value) == count and all(type(v) is int and 0 <= v < 2**40 for v in value)
 
 
 def load_object(text: bytes, what: str) -> dict[str, Any]:
-    """A JSON object from bytes whose number was bounded by the caller. Raises PayloadError.
+    """A JSON object from bytes; the caller bounds their number. Raises PayloadError.
 
-    NaN and the infinities are no JSON; a key that stands twice means two readers could see two messages.
+    NaN, infinities and duplicate keys are refused; of duplicate keys, two readers could use different ones.
     """
 
     def no_constant(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} is not JSON")
 
     def no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise ValueError("a key stands twice")
+            raise ValueError("a key is duplicated")
         return found
 
     try:
         value = json.loads(text, parse_constant=no_constant, object_pairs_hook=no_doubles)
-    except (ValueError, RecursionError) as error:  # ValueError covers bad UTF-8 and numbers of thousands of digits
-        raise PayloadError(f"{what} is no JSON ({type(error).__name__})") from None
+    except (ValueError, RecursionError) as error:  # ValueError includes bad UTF-8 and very long numbers
+        raise PayloadError(f"{what} is not JSON ({type(error).__name__})") from None
     if not isinstance(value, dict):
         raise PayloadError(f"{what} must be a JSON object")
     return value

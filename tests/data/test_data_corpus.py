@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raytensor.config import Data
-from raytensor.data import corpus
+from raytensor.data import corpus, stdlib
 from raytensor.data.stdlib import stdlib_documents
 from raytensor.errors import ConfigError, DataError
 
@@ -106,3 +106,28 @@ def test_a_wrong_setting_is_refused_with_the_fix(tmp_path, settings, words):
 def test_a_hub_name_without_a_network_says_what_to_do():
     with pytest.raises(DataError, match="data.source=stdlib needs none of them"):
         list(corpus.documents(Data(source="raytensor/no-such-dataset"), heldout=False))
+
+
+def test_a_deleted_working_directory_is_named(tmp_path, monkeypatch):
+    """The operating system's error then has no file name: "[Errno 2] No such file or directory"."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(DataError) as caught:
+        list(corpus.documents(Data(), heldout=False))
+    assert str(caught.value) == "data.source='stdlib' can't be read: the working directory of this process was deleted"
+
+
+def test_a_library_that_can_not_be_read_names_file_and_fix(tmp_path, monkeypatch):
+    (tmp_path / "a.py").symlink_to("a.py")  # a loop: even root can't read it
+    monkeypatch.setattr(stdlib.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    stdlib.stdlib_documents.cache_clear()
+    try:
+        with pytest.raises(DataError, match=rf"{tmp_path}/a.py: Too many levels.*\n  fix: data.source=text"):
+            stdlib.stdlib_documents()
+        (tmp_path / "a.py").unlink()
+        with pytest.raises(DataError, match=f"under {tmp_path} can't be read: there are none"):
+            stdlib.stdlib_documents()
+    finally:
+        stdlib.stdlib_documents.cache_clear()

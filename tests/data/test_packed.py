@@ -1,4 +1,4 @@
-"""Packed batches: whole documents of the train part in order, never a held-out token, exact resume in another process."""
+"""Packed batches: documents of the training part in order, no held-out token, exact resume in another process."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def test_the_embedded_corpus_goes_on_in_another_process(tmp_path):
         first.batch()
     (tmp_path / "state.json").write_text(json.dumps(first.state()))
     script = (
-        "import json, sys; from raytensor.config import Data; from raytensor.data.packed import PackedStream; from raytensor.data.tokenizer import ByteTokenizer\n"
+        "import json, sys; from raytensor.config import Data; from raytensor.data.packed import PackedStream\n"
+        "from raytensor.data.tokenizer import ByteTokenizer\n"
         "found = PackedStream(Data(max_documents=300, tokenizer='bytes'), ByteTokenizer(), seq_len=31, batch_size=4)\n"
         "found.restore(json.load(open(sys.argv[1]))); print(json.dumps([found.batch().tolist() for _ in range(20)]))"
     )

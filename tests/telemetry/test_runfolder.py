@@ -13,7 +13,7 @@ import yaml
 
 from raytensor.config import compose
 from raytensor.errors import RunError
-from raytensor.telemetry.redact import redact, redact_text
+from raytensor.telemetry.redact import redact, redact_text, redacted_keys
 from raytensor.telemetry.runfolder import RunFolder, new_name
 
 
@@ -150,8 +150,10 @@ def test_secrets_are_blotted_out_of_the_configuration(tmp_path):
     [
         "0x" + "ab" * 32,
         "cd" * 64,
-        "f" * 40,
         "hf_" + "A" * 30,
+        "sk-proj-" + "a1B2" * 6,
+        "github_pat_" + "A1" * 20,
+        "wandb_v1_" + "aB3" * 12,
         "legal winner thank year wave sausage worth useful legal winner thank yellow",
         "legal winner thank year wave sausage worth useful legal winner thank year wave sausage worth",
     ],
@@ -168,7 +170,24 @@ def test_the_shape_of_a_secret_is_enough(secret):
         "raytensor.mechanisms.query.QueryMechanism",
         "/data/*.txt",
         "a plain sentence of english words",
+        "~/.cache/huggingface/hub/datasets--a--b/snapshots/" + "0123456789" * 4 + "/a.txt",
+        "/hub/blobs/" + "ab" * 32,
+        "f" * 40,
+        "https://host/datasets/" + "f" * 40,
     ],
 )
 def test_plain_settings_are_left_alone(text):
-    assert redact_text(text) == text
+    assert redact_text(text) == text == redact({"data": {"files": text}})["data"]["files"]
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("WANDB_API_KEY=" + "f" * 40, "WANDB_API_KEY=[redacted]"),
+        ("the key: " + "f" * 40, "the key: [redacted]"),
+        ("wss://node.example/v1/" + "0a1b" * 8, "wss://node.example/v1/[redacted]"),
+        ("wss://user:pw@node.example/x?api_key=abc", "wss://[redacted]@node.example/x?api_key=[redacted]"),
+    ],
+)
+def test_keys_are_found_by_the_words_around_them(text, shown):
+    assert redact_text(text) == shown and redacted_keys({"a": [1, {"b": shown}], "c": "d"}) == ["a[1].b"]

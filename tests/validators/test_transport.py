@@ -137,7 +137,7 @@ def test_the_notary_signs_requests_and_nothing_else():
     asked = []
 
     class Spy:
-        ss58, crypto_type = VALIDATOR.ss58, 1
+        ss58, crypto_type, blocking = VALIDATOR.ss58, 1, False
 
         def sign(self, message):
             asked.append(message)

@@ -1,6 +1,7 @@
 """bittensor 11's http_auth, asked line by line: runs in a Python that has bittensor 11, imports nothing of ours.
 
-In, as JSON lines: {"do": "sign" | "verify", ...}. Out: {"headers": ...} | {"caller": ..., "nonce": ...} | {"error": ...}.
+In, as JSON lines: {"do": "sign" | "verify", ...}.
+Out: {"headers": ...} | {"caller": ..., "nonce": ...} | {"error": ...}.
 """
 
 import json

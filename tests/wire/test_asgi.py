@@ -88,7 +88,7 @@ def test_under_uvicorn(validator, miner):
         port = free_port()
         async with under_uvicorn(AsgiApp(gate), port):
             await honest_and_not(validator, miner, port)
-        assert gate.counts["ok"] == 5 and gate._held == 0
+        assert gate.counts["ok"] == 5 and gate.in_flight == 0
 
     asyncio.run(asyncio.wait_for(check(), 60))
 

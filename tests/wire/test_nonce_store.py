@@ -1,4 +1,4 @@
-"""The replay store: a nonce counts once, in one process and over all replicas of a hotkey."""
+"""The nonce store: a nonce counts once, in one process and over all replicas of a hotkey."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def test_nobody_is_served_before_the_subnet_is_known(validator, miner):
     run(check())
 
 
-def test_replicas_on_one_port_share_the_work_and_the_replay_store(validator, miner):
+def test_replicas_on_one_port_share_the_work_and_the_nonce_store(validator, miner):
     async def check():
         store = NonceStore(Freshness(max_skew_s=0.05))
         first = WireServer(miner.ss58, answer, server_settings(reuse_port=True), nonces=LocalNonces(store))

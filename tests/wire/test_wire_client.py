@@ -27,17 +27,17 @@ from raytensor.wire.server import WireServer
     "axon, words",
     [
         ("", "no address"),
-        ("example.com:80", "no IP address"),
-        ("1.2.3.4", "no IP address"),
+        ("example.com:80", "not an IP address"),
+        ("1.2.3.4", "not an IP address"),
         ("8.8.8.8:0", "port"),
         ("8.8.8.8:65536", "port"),
         ("8.8.8.8:x", "port"),
         ("8.8.8.8:", "port"),
-        ("0.0.0.0:80", "no address of one"),
-        ("224.0.0.1:80", "no address of one"),
-        ("255.255.255.255:80", "no address of one"),
-        ("[::]:80", "no address of one"),
-        ("[ff02::1]:80", "no address of one"),
+        ("0.0.0.0:80", "not the address of a single"),
+        ("224.0.0.1:80", "not the address of a single"),
+        ("255.255.255.255:80", "not the address of a single"),
+        ("[::]:80", "not the address of a single"),
+        ("[ff02::1]:80", "not the address of a single"),
         ("127.0.0.1:80", "this machine"),
         ("[::1]:80", "this machine"),
         ("10.0.0.1:80", "private"),
@@ -47,8 +47,8 @@ from raytensor.wire.server import WireServer
         ("[fe80::1]:80", "private"),
         ("[2002:7f00:1::]:80", "private"),
         ("100.64.0.1:80", "private"),
-        ("[::ffff:0.0.0.0]:80", "no address of one"),
-        ("user@8.8.8.8:80", "no IP"),
+        ("[::ffff:0.0.0.0]:80", "not the address of a single"),
+        ("user@8.8.8.8:80", "not an IP"),
     ],
 )
 def test_addresses_that_are_not_asked(axon, words):
@@ -205,8 +205,8 @@ def http(body, status="200 OK", content_type="application/json", more=""):
 @pytest.mark.parametrize(
     "sent, reason, words",
     [
-        (http(b"nonsense"), Reason.MALFORMED, "no JSON"),
-        (http(b"{}", more="Content-Encoding: gzip\r\n"), Reason.MALFORMED, "no response/1"),
+        (http(b"nonsense"), Reason.MALFORMED, "not JSON"),
+        (http(b"{}", more="Content-Encoding: gzip\r\n"), Reason.MALFORMED, "not a response/1"),
         (http(b"", "302 Found", more="Location: http://127.0.0.1:1/\r\n"), Reason.ERROR, "302 by HTTP$"),
         (
             http(json.dumps({"error": "Refused", "reason": "no\x1b[31m" * 999, "fix": 7}).encode(), "403 X"),

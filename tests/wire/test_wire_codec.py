@@ -96,7 +96,7 @@ def test_json_can_not_carry_nan():
     broken = dataclasses.replace(response, probs=np.full_like(response.probs, np.nan))
     with pytest.raises(PayloadError, match="NaN"):
         codec.encode_response(broken, JSON)
-    with pytest.raises(PayloadError, match="float64 does not travel"):
+    with pytest.raises(PayloadError, match="float64 can't be sent"):
         codec.encode_response(dataclasses.replace(response, probs=response.probs.astype(np.float64)), SAFETENSORS)
 
 
@@ -221,17 +221,17 @@ def repacked(**changes):
         (repacked(tokens={"shape": [-2, -3]}), SAFETENSORS, "needs a shape"),
         (repacked(tokens={"shape": [True, 6]}), SAFETENSORS, "needs a shape"),
         (repacked(tokens={"data_offsets": [0, 10**9]}), SAFETENSORS, "does not fit its bytes"),
-        (repacked(lengths={"data_offsets": [0, 8]}), SAFETENSORS, "overlap or leave holes"),
+        (repacked(lengths={"data_offsets": [0, 8]}), SAFETENSORS, "overlap or leave gaps"),
         (repacked(tokens={"dtype": "F64"}), SAFETENSORS, "dtype must be I32"),
         (repacked(more={"dtype": "I32", "shape": [0], "data_offsets": [32, 32]}), SAFETENSORS, "exactly the arrays"),
-        (repacked() + b"tail", SAFETENSORS, "belong to no array"),
+        (repacked() + b"tail", SAFETENSORS, "bytes after its last array"),
         (struct.pack("<Q", 2**63) + b"{}", SAFETENSORS, "header says"),
         (b"[" * 100_000, JSON, "RecursionError|no JSON"),
-        (b'{"round": ' + b"9" * 5000 + b"}", JSON, "no JSON"),
-        (b'{"message": "task/1", "message": "task/1"}', JSON, "no JSON"),
-        (b'{"message": "task/1", "deadline_s": NaN}', JSON, "no JSON"),
+        (b'{"round": ' + b"9" * 5000 + b"}", JSON, "not JSON"),
+        (b'{"message": "task/1", "message": "task/1"}', JSON, "not JSON"),
+        (b'{"message": "task/1", "deadline_s": NaN}', JSON, "not JSON"),
         (b"[]", JSON, "must be a JSON object"),
-        (b"\x80\x04\x95", JSON, "no JSON"),
+        (b"\x80\x04\x95", JSON, "not JSON"),
     ],
     ids=str,
 )

@@ -78,7 +78,7 @@ async def answer(question: Task) -> Response:
 
 
 def server_settings(**changes) -> Server:
-    """On a free loopback port, ready at once: no clock skew is allowed, so the replay store need not wait for it."""
+    """On a free loopback port, with next to no clock skew, so that the nonce store is ready at once."""
     settings = Server(host="127.0.0.1", port=0)
     settings.freshness.max_skew_s = 0.05
     settings.policy.address_rate = settings.policy.address_burst = 1e6

@@ -43,7 +43,7 @@ product. It can be stopped at any time, by kill -9 as well: `resume=auto` trains
 examples:
   raytensor sweep                                   24 small models, about five minutes on two cores
   raytensor sweep search=lr profile.hidden=128      the learning rates of a grid, for a wider model
-  raytensor sweep search=own '+search.space={profile.lr: {loguniform: [1e-3, 1e-2]}, profile.layers: {int: [1, 4]}'
+  raytensor sweep search=own 'search.space={profile.lr: {loguniform: [1e-3, 1e-2]}, profile.layers: {int: [1, 4]}}'
   raytensor sweep name=s1 rank_by=incentive         ranked by what the trials would earn as miners of one subnet
   raytensor sweep name=s1 resume=auto               go on where kill -9 left it
   raytensor sweep search=pbt scheduler.kind=pbt     weak trials continue from strong ones, with changed settings
