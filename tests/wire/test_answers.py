@@ -178,7 +178,9 @@ def test_an_answer_that_can_not_be_sent_is_the_miners_fault(protocol, validator,
         async with Live(validator, miner, ask, server_settings(protocols=[protocol])) as live:
             async with WireClient(validator, client_settings(protocol=protocol, body="json")) as client:
                 outcome = await client.ask(task(validator.ss58, miner.ss58), live.axon)
-                assert outcome.reason is Reason.ERROR and "500" in outcome.detail and "can't be encoded" in outcome.detail
+                assert (
+                    outcome.reason is Reason.ERROR and "500" in outcome.detail and "can't be encoded" in outcome.detail
+                )
 
     run(check())
 
