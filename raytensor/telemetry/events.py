@@ -312,23 +312,7 @@ class TrainStep(Event):
     heldout: float | None = None
 
 
+_NAMES = list(globals().values())
 KINDS: dict[str, type[Event]] = {
-    cls.kind: cls
-    for cls in (
-        Started,
-        Phase,
-        Warned,
-        Stopped,
-        NetworkUp,
-        ValidatorUp,
-        RoundDone,
-        SubnetFault,
-        WeightsMade,
-        ReceiptSeen,
-        WeightsOverdue,
-        BlockSeen,
-        EpochSeen,
-        Extrinsics,
-        TrainStep,
-    )
+    cls.kind: cls for cls in _NAMES if isinstance(cls, type) and issubclass(cls, Event) and cls is not Event
 }

@@ -13,21 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raytensor.telemetry.events import (
-    BlockSeen,
-    EpochSeen,
-    Event,
-    Extrinsics,
-    NetworkUp,
-    NeuronInfo,
-    Phase,
-    ReceiptSeen,
-    RoundDone,
-    Started,
-    Stopped,
-    Warned,
-    WeightsMade,
-)
+from raytensor.telemetry import events
+from raytensor.telemetry.events import EpochSeen, Event, NeuronInfo, RoundDone, Warned
 
 PARTS = ("training", "asking", "scoring", "chain", "idle")  # of a round's wall time
 COUNTING = ("included", "revealed")  # fates of weights that consensus goes by
@@ -79,10 +66,9 @@ class History:
     fees_rao    {call: fees paid, rao of TAO}.
     """
 
-    def __init__(self, events: Iterable[Event] = ()) -> None:
+    def __init__(self, past: Iterable[Event] = ()) -> None:
         self.name = ""
         self.seed = 0
-        self.version = ""
         self.rounds_planned = 0
         self.phase = ""
         self.endpoint = ""
@@ -114,7 +100,7 @@ class History:
         self._newest_at = 0.0
         self._before_s = 0.0  # seconds that earlier processes worked
         self._counts_before = (0, 0, 0)
-        for event in events:
+        for event in past:
             self.apply(event)
 
     # ---------------------------------------------------------------------------------------------------- the fold
@@ -123,25 +109,25 @@ class History:
         """Add the next event."""
         if self.started_at is None:
             self.started_at = self._session_at = self._newest_at = event.t
-        if isinstance(event, Started):
+        if isinstance(event, events.Started):
             self._started(event)
         self._newest_at = max(self._newest_at, event.t)
         change = _CHANGES.get(type(event))
         if change is not None:
             change(self, event)
 
-    def _started(self, event: Started) -> None:
+    def _started(self, event: events.Started) -> None:
         self._before_s = self.clock(self._newest_at)
         self._session_at = self._newest_at = event.t
         self._counts_before = self.extrinsics[-1][1:] if self.extrinsics else (0, 0, 0)
         self.sessions += 1
-        self.name, self.seed, self.version, self.rounds_planned = event.name, event.seed, event.version, event.rounds
+        self.name, self.seed, self.rounds_planned = event.name, event.seed, event.rounds
         self.stopped = None
 
-    def _phase(self, event: Phase) -> None:
+    def _phase(self, event: events.Phase) -> None:
         self.phase = event.text
 
-    def _network_up(self, event: NetworkUp) -> None:
+    def _network_up(self, event: events.NetworkUp) -> None:
         self.endpoint, self.netuid, self.spec_version = event.endpoint, event.netuid, event.spec_version
         self.tempo, self.weights_every = event.tempo, event.weights_every
         self.neurons = {neuron.hotkey: neuron for neuron in event.neurons}
@@ -153,10 +139,10 @@ class History:
         self.rounds.append(event)
         self._loss.update({key: x for key, x in event.losses.items() if x is not None and math.isfinite(x)})
 
-    def _weights_made(self, event: WeightsMade) -> None:
+    def _weights_made(self, event: events.WeightsMade) -> None:
         self.weights[event.hotkey] = shares(event.values)
 
-    def _receipt_seen(self, event: ReceiptSeen) -> None:
+    def _receipt_seen(self, event: events.ReceiptSeen) -> None:
         self.receipts[event.call, event.fate] += 1
         self.fees_rao[event.call] += event.fee_rao
         if event.error:
@@ -166,7 +152,7 @@ class History:
             first, newest = self.weights_set.get(event.signer, (event.block, event.block))
             self.weights_set[event.signer] = min(first, event.block), max(newest, event.block)
 
-    def _block_seen(self, event: BlockSeen) -> None:
+    def _block_seen(self, event: events.BlockSeen) -> None:
         self.block, self.tempo, self.blocks_until_epoch = event.block, event.tempo, event.blocks_until_epoch
         self.blocks.append((self.clock(event.t), event.block))
 
@@ -176,7 +162,7 @@ class History:
             self._paid.update({key: int(amount) for key, amount in event.emission_rao.items()})
             self._paid_alpha.update({key: int(amount) for key, amount in event.emission_alpha_rao.items()})
 
-    def _extrinsics(self, event: Extrinsics) -> None:
+    def _extrinsics(self, event: events.Extrinsics) -> None:
         submitted, included, failed = self._counts_before
         now = submitted + event.submitted, included + event.included, failed + event.failed
         self.extrinsics.append((self.clock(event.t), *now))
@@ -184,7 +170,7 @@ class History:
     def _warned(self, event: Warned) -> None:
         self.warnings.append(event)
 
-    def _stopped(self, event: Stopped) -> None:
+    def _stopped(self, event: events.Stopped) -> None:
         self.stopped = event.reason
 
     # ---------------------------------------------------------------------------------------------------- readings
@@ -211,7 +197,7 @@ class History:
         return max(0, self.rounds_planned - self.round) * sum(newest) / len(newest)
 
     def counts(self) -> dict[str, int]:
-        """Extrinsics submitted, included and failed, over all processes of the run."""
+        """events.Extrinsics submitted, included and failed, over all processes of the run."""
         submitted, included, failed = self.extrinsics[-1][1:] if self.extrinsics else (0, 0, 0)
         return {"submitted": submitted, "included": included, "failed": failed}
 
@@ -268,16 +254,16 @@ class History:
 
 
 _CHANGES: dict[type[Event], Callable[[History, Any], None]] = {
-    Phase: History._phase,
-    NetworkUp: History._network_up,
+    events.Phase: History._phase,
+    events.NetworkUp: History._network_up,
     RoundDone: History._round_done,
-    WeightsMade: History._weights_made,
-    ReceiptSeen: History._receipt_seen,
-    BlockSeen: History._block_seen,
+    events.WeightsMade: History._weights_made,
+    events.ReceiptSeen: History._receipt_seen,
+    events.BlockSeen: History._block_seen,
     EpochSeen: History._epoch_seen,
-    Extrinsics: History._extrinsics,
+    events.Extrinsics: History._extrinsics,
     Warned: History._warned,
-    Stopped: History._stopped,
+    events.Stopped: History._stopped,
 }
 
 

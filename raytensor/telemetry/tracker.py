@@ -1,9 +1,9 @@
-"""Trackers: where a run's numbers go beside its own folder: nowhere, or wandb.
+"""Trackers: send a run's numbers to wandb, or nowhere.
 
-In: numbers by name, with a step that never falls. Out: a tracker's own files or service. A tracker that hangs, fails
-or has no network never delays or stops a run: wandb lives in a process of its own (`wandb_child.py`) that is fed
-without waiting, and is ended when it takes too long. What went wrong is logged once.
-Knows nothing of rounds; `round_metrics` says which numbers of a `History` are worth a line.
+In: numbers by name, with a step that never decreases. Out: a tracker's own files or service. A tracker that hangs, fails
+or has no network never delays or stops a run: wandb runs in a child process (`wandb_child.py`) that is fed without
+waiting and is killed when it takes too long. A failure is logged once.
+Bounds: `MAX_PENDING_BYTES` for a child that does not read. `round_metrics` chooses the numbers of a `History`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from raytensor.telemetry.redact import redact
 
 log = logging.getLogger(__name__)
 
-MAX_PENDING_BYTES = 1 << 20  # what waits for a tracker that does not read; beyond it lines are dropped
+MAX_PENDING_BYTES = 1 << 20  # queued for a tracker that does not read; beyond it lines are dropped
 MAX_NAMED_MINERS = 64  # above it only the quantiles of the miners are tracked
 
 
 class Tracker(Protocol):
-    """What a run asks of a tracker. Neither method raises or waits longer than it says."""
+    """The interface of a tracker. Neither method raises, or waits longer than it says."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Hand over numbers; returns at once. Steps never fall; the numbers of one step are merged."""
+        """Log numbers; returns at once. Steps never decrease; the numbers of one step are merged."""
 
     def finish(self, timeout_s: float = 5.0) -> None:
-        """Wait for what was handed over, at most `timeout_s` seconds; a second call does nothing."""
+        """Wait until all is written, at most `timeout_s` seconds; a second call does nothing."""
 
 
 class NoTracker:
@@ -54,12 +54,12 @@ class NoTracker:
 
 
 class WandbTracker:
-    """Feeds wandb through a process of its own.
+    """Feeds wandb through a child process.
 
     cfg       project and mode (offline | online | disabled).
-    folder    of the run; wandb writes to `<folder>/wandb/`, its complaints go to `<folder>/wandb.log`.
+    folder    of the run; wandb writes to `<folder>/wandb/`, its output goes to `<folder>/wandb.log`.
     run_name  name of the run at wandb.
-    config    plain containers, shown beside the run; secrets are blotted out first.
+    config    plain containers, shown beside the run; secrets are redacted first.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class WandbTracker:
                     stdin=subprocess.PIPE,
                     stdout=errors,
                     stderr=errors,
-                    # Ctrl-C is for the run, which then tells the tracker to finish.
+                    # Ctrl-C stops the run, which then finishes the tracker.
                     start_new_session=True,
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 )
@@ -85,23 +85,12 @@ class WandbTracker:
             return
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
-        self._send(
-            {
-                "project": cfg.project,
-                "mode": cfg.mode,
-                "name": run_name,
-                "dir": str(folder),
-                "config": redact(dict(config or {})),
-            }
-        )
+        head = {"project": cfg.project, "mode": cfg.mode, "name": run_name, "dir": str(folder)}
+        self._send(head | {"config": redact(dict(config or {}))})
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        self._send(
-            {
-                "metrics": {key: float(value) for key, value in metrics.items() if math.isfinite(value)},
-                "step": int(step),
-            }
-        )
+        finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+        self._send({"metrics": finite, "step": int(step)})
 
     def finish(self, timeout_s: float = 5.0) -> None:
         process = self._process
@@ -136,7 +125,7 @@ class WandbTracker:
         self._push()
 
     def _push(self) -> None:
-        """Write what the pipe takes now."""
+        """Write as much as the pipe accepts now."""
         assert self._process is not None and self._process.stdin is not None
         try:
             while self._pending:
@@ -144,7 +133,7 @@ class WandbTracker:
         except BlockingIOError:
             pass
         except BrokenPipeError:
-            self._give_up("it ended by itself")
+            self._give_up("its process ended")
 
     def _give_up(self, what: str) -> None:
         """End the process, and the service that wandb starts, and log why with the last line of its output."""
@@ -162,7 +151,7 @@ class WandbTracker:
 
 
 def make_tracker(cfg: TrackerConfig, folder: Path, run_name: str, config: Mapping[str, Any] | None = None) -> Tracker:
-    """The tracker that a configuration names. Going online without a key is answered by staying offline."""
+    """The tracker that a configuration names; online without a key it stays offline and warns."""
     if cfg.kind == "none":
         return NoTracker()
     assert cfg.kind == "wandb", cfg.kind
@@ -179,8 +168,8 @@ def round_metrics(history: History) -> dict[str, float]:
     newest, counts = history.rounds[-1], history.counts()
     out: dict[str, float | None] = {
         "round/wall_s": newest.wall_s,
-        "round/scored": newest.scored,
-        "round/scored_per_s": newest.scored_per_s,
+        "round/responses": newest.scored,
+        "round/responses_per_s": newest.scored_per_s,
         "round/failures": sum(newest.failures.values()),
         "time/training_s": newest.train_s,
         "time/asking_s": newest.ask_s,

@@ -1,8 +1,8 @@
-"""The process that speaks to wandb for a run: `python -m raytensor.telemetry.wandb_child`.
+"""The child process that runs wandb for a tracker: `python -m raytensor.telemetry.wandb_child`.
 
 In: lines of JSON on standard input: first {project, mode, name, dir, config}, then {metrics, step} each; the end of
-the input ends the wandb run. Out: wandb's own files under `dir`. Errors are not caught: the status and the traceback
-on standard error tell the parent, and no run depends on this process.
+the input ends the wandb run. Out: wandb's own files under `dir`. Catches no errors: the parent reads the exit status and
+the traceback on standard error, and no run depends on this process.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import os
 import sys
 import threading
 
-FINISH_S = 60.0  # after the end of the input; a run that was killed must not leave this process waiting for a network
+FINISH_S = 60.0  # after the end of the input: without a network it must not outlive a killed run for long
 
 
 def main() -> None:
     head = json.loads(sys.stdin.readline())
-    import wandb
+    import wandb  # an optional package
 
     settings = wandb.Settings(
         console="off",
@@ -30,14 +30,7 @@ def main() -> None:
         x_disable_machine_info=True,
         x_save_requirements=False,
     )
-    run = wandb.init(
-        project=head["project"],
-        name=head["name"],
-        dir=head["dir"],
-        mode=head["mode"],
-        config=head["config"],
-        settings=settings,
-    )
+    run = wandb.init(settings=settings, **head)  # project, name, dir, mode, config
     for line in sys.stdin:
         body = json.loads(line)
         run.log(body["metrics"], step=body["step"])
