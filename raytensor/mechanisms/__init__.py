@@ -1,1 +1,1 @@
-"""Incentive mechanisms: what validators ask, how answers are scored, how scores become weights. Pure: no Ray, no torch."""
+"""Incentive mechanisms: questions, scores of answers, weights from scores. Pure: no Ray, no torch."""

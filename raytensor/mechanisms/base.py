@@ -5,9 +5,10 @@
     reduce(state, evidence) -> state                                   one round's evidence, in a fixed order
     weights(state)          -> {hotkey: weight}
 
-These four are pure: equal arguments give equal results, in any process, in any order. Everything random comes from `Ask`.
-The evidence of a round is on disk before it is reduced, so replaying the log gives the same weights to the bit.
-What a mechanism needs beside them it declares on its class (see `Mechanism`); a job reads the declarations with `needs`.
+These four are pure: equal arguments give equal results, in any process, in any order. Everything random comes from
+`Ask`. The evidence of a round is on disk before it is reduced, so replaying the log gives the same weights to the bit.
+What a mechanism needs beside them it declares on its class (see `Mechanism`); a job reads the declarations with
+`needs`.
 Knows nothing of Ray or of the chain.
 """
 
@@ -52,7 +53,7 @@ class Ask:
 
     @classmethod
     def at(cls, promises: Promises, netuid: int, validator: str, round: int, hotkeys: tuple[str, ...]) -> Ask:
-        """Drawn from a block's hash. Only commitments of earlier blocks count: their authors could not know the hash."""
+        """Drawn from a block's hash. Only commitments of earlier blocks count: nobody knew the hash then."""
         before = {hotkey: commit for hotkey, commit in promises.commits.items() if commit.block < promises.block}
         return cls(promises.block_hash, netuid, validator, round, hotkeys, before, promises.block)
 
@@ -128,10 +129,10 @@ class Mechanism(Protocol):
     def score(self, items: Sequence[Item]) -> list[Score | Failure]:
         """What each response showed, in the order of `items`.
 
-        Called with any part of a round's items in any order, in any process: the result for an item never depends on the
-        items beside it, to the bit. A `Failure` with MALFORMED when a response breaks the task's bounds; never raises
-        for it. Numbers that are needed to compare responses with each other (probabilities of the truth, fingerprints)
-        go into the Score; `reduce` compares them.
+        Called with any part of a round's items in any order, in any process: the result for an item never depends on
+        the items beside it, to the bit. A `Failure` with MALFORMED when a response breaks the task's bounds; never
+        raises for it. Numbers that are needed to compare responses with each other (probabilities of the truth,
+        fingerprints) go into the Score; `reduce` compares them.
         """
         ...
 
@@ -145,7 +146,7 @@ class Mechanism(Protocol):
         ...
 
     def after_round(self, state: State, evidence: Evidence, answers: Mapping[str, Submission]) -> None:
-        """Advance the shared state. Called once a round, with the evidence of the first validator, before it is reduced.
+        """Advance the shared state. Called once a round, before the evidence of the first validator is reduced.
 
         state    before this evidence was reduced.
         answers  files and updates by hotkey, of the answers in this evidence.

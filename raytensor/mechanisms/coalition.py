@@ -1,4 +1,4 @@
-"""What answers to one question are worth together: duplicates, pairwise synergy, divergence. Pure numpy.
+"""The joint value of answers to one question: duplicates, pairwise synergy, divergence. Pure numpy.
 
 In: per-row losses and distributions of the miners of one group, on rows that all of them were asked. Out: a number for
 each miner. Everything is a sum over miners in a fixed order. Knows nothing of tasks and state.
@@ -21,7 +21,7 @@ def effective_parameters(loss: float, entropy_floor: float, power: float) -> flo
 @overload
 def effective_parameters(loss: np.ndarray, entropy_floor: float, power: float) -> np.ndarray: ...
 def effective_parameters(loss: np.ndarray | float, entropy_floor: float, power: float) -> np.ndarray | float:
-    """N(L)^power with N(L) = exp(ln 8.8e13 - ln(max(L, entropy_floor)) / 0.076), as the classic validator values a loss.
+    """N(L)^power with N(L) = exp(ln 8.8e13 - ln(max(L, entropy_floor)) / 0.076), as in the classic validator.
 
     The scaling law of Kaplan et al. solved for N: the parameters of a large model that would reach `loss`. Source:
     opentensor/bittensor v4.0.1, core_validator, `shapley_base` (floor 1.69 nats per token, power 0.5).
@@ -32,11 +32,11 @@ def effective_parameters(loss: np.ndarray | float, entropy_floor: float, power: 
 
 
 def representatives(losses: np.ndarray, rank: np.ndarray, tolerance: float) -> np.ndarray:
-    """int64 [n]: for each miner, the one that stands for all who gave the same answers; itself when nobody did.
+    """int64 [n]: for each miner, the representative of those with the same answers; itself when there is none.
 
-    losses     float64 [n, rows]. Two miners are duplicates when their losses differ by at most `tolerance` nats a row on
-               average; so are two that share a duplicate.
-    rank       float64 [n]: of duplicates the one with the lowest rank (then the lowest index) stands for the rest.
+    losses     float64 [n, rows]. Two miners are duplicates when their losses differ by at most `tolerance` nats a row
+               on average, and when they share a duplicate.
+    rank       float64 [n]: the duplicate with the lowest rank (then the lowest index) represents the others.
     """
     component = np.arange(len(losses))
     for i in range(len(losses)):
@@ -50,7 +50,7 @@ def representatives(losses: np.ndarray, rank: np.ndarray, tolerance: float) -> n
 
 
 def synergy(losses: np.ndarray, entropy_floor: float, power: float, unit: float = 1.0) -> np.ndarray:
-    """float64 [n]: each miner's half of what pairs reach beyond their better half, summed and divided by n.
+    """float64 [n]: each miner's half of the value that pairs gain over their better member, summed and divided by n.
 
     losses  float64 [n, rows], nats. The pair's answer is the mean of both probabilities:
             L_ij = mean_r -ln((exp(-l_ir) + exp(-l_jr)) / 2 + 1e-40), against min(L_i, L_j);
@@ -72,7 +72,7 @@ def synergy(losses: np.ndarray, entropy_floor: float, power: float, unit: float 
 
 
 def excess_divergence(distributions: np.ndarray) -> np.ndarray:
-    """float64 [n] in 0 .. 10: how far each miner's answers stand out from the average answer of the group.
+    """float64 [n] in 0 .. 10: how far each miner's answers differ from the average answer of the group.
 
     distributions  float64 [n, rows, cells], each row summing to 1. h = Hellinger distance from the mean over miners,
                    averaged over rows; excess = clamp(((h - (mean + std)) / std)^3, 0, 10), std with n - 1.

@@ -1,4 +1,4 @@
-"""Constraints on weights that all mechanisms share: who is left out, and the largest share of one miner. Pure."""
+"""Constraints on weights that all mechanisms share: exclusion of the lowest, and a largest share. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from raytensor import config
 
 
 def normalise(values: Mapping[str, float]) -> dict[str, float]:
-    """Values >= 0 by hotkey as shares that sum to 1; empty when nobody has any."""
+    """Values >= 0 by hotkey as shares that sum to 1; empty when all are 0."""
     assert all(value >= 0 for value in values.values())
     total = math.fsum(values.values())
     return {hotkey: value / total for hotkey, value in values.items()} if total > 0 else {}
 
 
 def constrain(values: Mapping[str, float], cfg: config.Mechanism) -> dict[str, float]:
-    """Shares of values >= 0: those below the `exclude_quantile` of the values get 0, nobody more than `max_weight`."""
+    """Shares of values >= 0: below the `exclude_quantile` of the values 0, none above `max_weight`."""
     kept = dict(values)
     if cfg.exclude_quantile > 0 and kept:
         threshold = float(np.quantile(list(kept.values()), cfg.exclude_quantile))
@@ -27,11 +27,10 @@ def constrain(values: Mapping[str, float], cfg: config.Mechanism) -> dict[str, f
 
 
 def cap(shares: Mapping[str, float], limit: float) -> dict[str, float]:
-    """Shares (sum 1) of which none is above `limit`; what is cut off goes to the others in proportion to their own.
+    """Shares (sum 1) of which none is above `limit`; the excess goes to the others in proportion to their shares.
 
-    When the paid miners are too few for the limit (fewer than 1 / limit), each gets the same: the smallest largest share
-    there is. The fixed point of classic Bittensor's `normalize_max_weight` (opentensor/bittensor v4.0.1,
-    utils/weight_utils.py), found exactly.
+    With fewer than 1 / limit paid miners the limit can't hold, and each gets the same share. The fixed point of classic
+    Bittensor's `normalize_max_weight` (opentensor/bittensor v4.0.1, utils/weight_utils.py), found exactly.
     """
     paid = {hotkey: share for hotkey, share in shares.items() if share > 0}
     if not paid or max(paid.values()) <= limit:

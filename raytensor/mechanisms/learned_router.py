@@ -1,9 +1,9 @@
-"""Whom to ask: a small gate that learns which miner answers which question well. Pure.
+"""A learned router: chooses the miners to ask, by how well they answered similar questions. Pure.
 
-In: questions, and how well each miner answered. Out: hotkeys. One logistic unit per hotkey on hashed token counts of the
+In: questions, and the losses of answers. Out: hotkeys. One logistic unit per hotkey on hashed token counts of the
 question, trained on classic Bittensor's routing target exp(-max(0, L - floor)) (opentensor/bittensor v4.0.1,
 core_validator, `textcausallmnext`; the gates of v2.1, a sparsely gated mixture of experts, were linear too).
-Its weights live in `State.miners` by hotkey, under "gate". Knows nothing of how it is asked for.
+Its weights are stored in `State.miners` by hotkey, under "gate".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def features(tokens: np.ndarray, lengths: np.ndarray, size: int) -> tuple[float,
 
 
 def score(weights: Sequence[float], x: Sequence[float]) -> float:
-    """What a miner's answer to a question with features `x` is expected to be worth, 0 to 1."""
+    """Expected value, 0 to 1, of a miner's answer to a question with features `x`."""
     return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, math.fsum(w * f for w, f in zip(weights, x, strict=True))))))
 
 
@@ -44,7 +44,7 @@ def learn(
 
 
 def best(state: State, hotkeys: Sequence[str], x: Sequence[float], count: int) -> list[str]:
-    """The `count` of `hotkeys` with the highest score for a question; those never asked score as 0.5. Ties by hotkey."""
+    """The `count` hotkeys with the highest scores for a question, ties by hotkey. Unknown ones score 0.5."""
     none = (0.0,) * len(x)
     scores = {hotkey: score(numbers(state.miners.get(hotkey, {}), "gate", none), x) for hotkey in hotkeys}
     return sorted(hotkeys, key=lambda hotkey: (-scores[hotkey], hotkey))[: max(0, count)]

@@ -1,8 +1,8 @@
-"""Cross-entropy of answers, and the checks that an answer must pass first.
+"""Cross-entropy of answers, and the checks that an answer must pass before it is scored.
 
-In: arrays of one `Response`. Out: nats, or why the answer can't be used. Knows nothing of weights.
+In: arrays of one `Response`. Out: losses in nats, or why the answer is malformed. Knows nothing of weights.
 
-    token       the token that follows: named tokens have their probability, the rest share what is left over.
+    token       the token that follows: named tokens have their probability, the others share the remainder evenly.
     phrase      classic Bittensor: the phrases that the withheld text begins with have their probabilities together.
     completion  the whole withheld text: the answer is a mixture of its continuations.
 """
@@ -15,18 +15,18 @@ import numpy as np
 
 from raytensor.types import Response, Submission, Task
 
-# A withheld token that was given no probability at all costs this much, not infinity (classic Bittensor: NaN -> 20).
+# Loss of a target without any probability, instead of infinity (classic Bittensor: NaN -> 20).
 MAX_LOSS = 20.0
 # Probabilities are float32: a row of K of them may sum to this much above 1.
 SUM_SLACK = 1e-4
-# Each token of a named completion is taken to be another, any one, with this probability: what is partly right counts.
+# Probability that a token of a named completion is replaced by any token, so that partly right completions count.
 SLIP = 0.2
 
 
 def token_losses(ids: np.ndarray, probs: np.ndarray, targets: np.ndarray, vocab_size: int) -> np.ndarray:
     """float64 [B]: -ln of the probability that each row gave to its target, at most `MAX_LOSS`.
 
-    ids int32 [B, K], probs float32 [B, K], targets int32 [B]. What a row leaves over of 1 is spread evenly over the
+    ids int32 [B, K], probs float32 [B, K], targets int32 [B]. The remainder to 1 is spread evenly over the
     vocab_size - K tokens that it does not name (the floor).
     """
     p = probs.astype(np.float64)
@@ -72,9 +72,9 @@ KINDS = {"token": token_losses, "phrase": phrase_losses, "completion": completio
 
 
 def distributions(ids: np.ndarray, probs: np.ndarray, vocab_size: int) -> np.ndarray:
-    """float64 [B, V]: the next-token distribution that an answer stands for; of phrases, that of their first token.
+    """float64 [B, V]: the next-token distribution of an answer; for phrases, of their first token.
 
-    ids int32 [B, K] or [B, K, L]. What is left over goes evenly to the tokens that are not named.
+    ids int32 [B, K] or [B, K, L]. The remainder goes evenly to the tokens that are not named.
     """
     p, first = probs.astype(np.float64), ids if ids.ndim == 2 else ids[:, :, 0]
     spread = np.zeros((len(p), vocab_size))
@@ -86,7 +86,7 @@ def distributions(ids: np.ndarray, probs: np.ndarray, vocab_size: int) -> np.nda
 
 
 def fault(task: Task, response: Response | Submission, vocab_size: int) -> str | None:
-    """Why a response breaks the bounds of its task; None when it keeps them."""
+    """Why a response breaks the bounds of its task; None when it does not."""
     if not isinstance(response, Response):
         return f"a {type(response).__name__} is no answer to a question of kind {task.kind!r}"
     ids, probs = response.ids, response.probs
@@ -114,7 +114,7 @@ def fault(task: Task, response: Response | Submission, vocab_size: int) -> str |
 
 
 def _words(task: Task, ids: np.ndarray, vocab_size: int) -> str | None:
-    """What is wrong with the tokens or phrases that an answer names."""
+    """What is wrong with the named tokens or phrases; None when nothing is."""
     if ids.max() >= vocab_size or ids.min() < (0 if task.kind == "token" else -1):
         return f"an id lies outside 0 .. {vocab_size - 1}"
     if ids.ndim == 2:
@@ -122,7 +122,8 @@ def _words(task: Task, ids: np.ndarray, vocab_size: int) -> str | None:
     if not 1 <= ids.shape[2] <= task.horizon or (
         task.kind == "completion" and (ids.shape[2] != task.horizon or (ids < 0).any())
     ):
-        return f"a phrase has {ids.shape[2]} tokens; {task.horizon} {'are asked for' if task.kind == 'completion' else 'at most'}"
+        bound = "are asked for" if task.kind == "completion" else "at most"
+        return f"a phrase has {ids.shape[2]} tokens; {task.horizon} {bound}"
     if (ids[:, :, 0] < 0).any() or ((ids[:, :, 1:] >= 0) & (ids[:, :, :-1] < 0)).any():
         return "a phrase is empty or has a gap"
     if ids.shape[2] == 1:
@@ -135,5 +136,5 @@ def _words(task: Task, ids: np.ndarray, vocab_size: int) -> str | None:
 
 
 def _left(p: np.ndarray) -> np.ndarray:
-    """float64 [B]: what the named probabilities leave over of 1."""
+    """float64 [B]: the remainder of the named probabilities to 1."""
     return np.maximum(0.0, 1.0 - p.sum(axis=1))

@@ -1,7 +1,7 @@
-"""The network's best answer to one question: several miners' answers mixed by their weights. Pure numpy.
+"""The network's answer to one question: the miners' answers averaged by their weights. Pure numpy.
 
 In: responses to one `Task`, a weight for each miner. Out: one distribution per row, and its likeliest tokens.
-Knows nothing of how weights came about or of who asked.
+Knows nothing of how weights are made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from raytensor.types import Response
 def mix(responses: Sequence[Response], weights: Mapping[str, float], vocab_size: int) -> np.ndarray:
     """float64 [B, V]: next-token distributions, sum over miners of weight * distribution, weights as shares.
 
-    weights  by hotkey, >= 0; one that is missing counts as 0. When all of them are 0, everyone counts the same.
+    weights  by hotkey, >= 0; a missing one counts as 0. When all are 0, all miners count the same.
     Raises ValueError when there is no response.
     """
     if not responses:

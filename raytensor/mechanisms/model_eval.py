@@ -1,21 +1,21 @@
-"""The model_eval mechanism: miners hand in checkpoints, the best one is king, challengers must beat it.
+"""The model_eval mechanism: miners submit checkpoints; the best is king, and challengers must beat it.
 
-In: commits, held-out text, submitted files, evidence. Out: who is asked for a file, evidence, state, weights. Pure: the
-forward pass is loaded by `model_eval.forward`, in scorers only.
+In: commitments, held-out text, submitted files, evidence. Out: requests for files, evidence, state, weights. Pure: the
+forward pass is the class that `model_eval.forward` names, loaded in scorers only.
 
-A miner commits to a file's digest; the sequences of a round are drawn from what nobody could know at the commit. In each
-round the king and the challengers that are still open are evaluated on the same sequences: one pass of the king for all of
-them. `sequential` decides when a duel is clear; `ranking` makes weights. Copies are found before anything is rated: by
+A miner commits to a file's digest; the sequences of a round are drawn from a block hash that was unknown at the commit.
+Each round evaluates the king and the open challengers on the same sequences: one pass of the king serves all of them.
+`sequential` decides when a duel is clear; `ranking` makes weights. Copies are found before anything is rated: by
 digest, and by the probabilities that models give to the same tokens at secret places of the text (noise, permuted heads
-and rescaled norms hardly move those); of two such models the later commit is paid nothing and never crowned. A miner that
-commits anew keeps what is known of its file before: whoever hands in that one later is a copy still, and what copied a
-miner is no evidence against its newer files.
+and rescaled norms hardly move those); of two such models the later commit is paid nothing and never crowned. When a
+miner commits to another file, the fingerprint of the old one is kept: resubmitting an abandoned file still counts as
+copying, and copies of it are no evidence against the miner's newer files.
 
 Evidence of one file: "losses" (nats per token, by sequence), "fingerprint", "digest", "block" of the commit, "now".
-State of a miner: "digest", "status" (king, open, turned down, copy, invalid, missing), "block", "fingerprint", the duel's
-sums, "level" (nats per token above the first king; lower is better), "loss" (nats per token of the newest sequences),
-"misses"; "past_digest", "past_block", "past_fingerprint" of its file before; "of", whom a copy copied; with `epsilon`
-also "weight".
+State of a miner: "digest", "status" (king, open, turned down, copy, invalid, missing), "block", "fingerprint", the
+duel's sums, "level" (nats per token above the first king; lower is better), "loss" (nats per token of the newest
+sequences), "misses"; "past_digest", "past_block", "past_fingerprint" of its file before; "of", whom a copy copied; with
+`epsilon` also "weight".
 State of all: "king", "probe_seed" (the places of the fingerprint stay the same).
 """
 
@@ -43,14 +43,14 @@ KING, COPY, INVALID, MISSING = "king", "copy", "invalid", "missing"
 RANKED = (KING, OPEN, TURNED_DOWN)
 FREQUENT = 3  # tokens compared at each probe beside the one that follows: the most frequent of the text
 
-PRINT = ("digest", "block", "fingerprint")  # by which a file is known again
+PRINT = ("digest", "block", "fingerprint")  # by which a file is recognised
 
 Entry = dict[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is kept back of a request for a file: the file that was committed to, and what it is evaluated on.
+    """The validator's part of a request for a file: the committed file, and the data that it is evaluated on.
 
     sequences int32 [N, T]; probes int32 [P, T]; probe_tokens int32 [P, K]; now: block of the round.
     """
@@ -125,10 +125,10 @@ class ModelEvalMechanism(Mechanism):
         return made
 
     def _asked(self, ask: Ask, state: State) -> list[str]:
-        """The king and the challengers whose turn it is; nobody when there is nothing to decide.
+        """The king and the challengers of this round; empty when there is nothing to decide.
 
-        A king that commits anew leaves the throne and is a challenger: the best of those that stay where they are is asked
-        in its place, so that the newcomers are measured by a model whose level is known.
+        A king that commits to another file becomes a challenger: the best of the other ranked miners is asked in its
+        place, so that challengers are measured against a model whose level is known.
         """
         rule = self.rule
         fresh, unclear, king, settled = [], [], [], []
@@ -226,7 +226,7 @@ class ModelEvalMechanism(Mechanism):
         return replace(state, miners=miners, common=common)
 
     def _failed(self, miners: dict[str, Entry], failure: Failure) -> None:
-        """A file that breaks its bounds is out; one that did not come is asked for again, `patience` times."""
+        """A file that breaks its bounds is invalid; a missing one is asked for again, up to `patience` times."""
         digest = failure.item_id.rpartition("/")[2]
         entry = _entry(miners.get(failure.hotkey), digest)
         misses = number(entry, "misses") + 1.0
@@ -240,7 +240,7 @@ class ModelEvalMechanism(Mechanism):
         miners[failure.hotkey] = entry | {"misses": misses, "status": status}
 
     def _duels(self, miners: dict[str, Entry], scores: dict[str, Score], king: str) -> str:
-        """Every open challenger's duel goes on; returns who is king afterwards."""
+        """Continue the duel of every open challenger. Returns the king afterwards."""
         rule = self.rule
         losses, level = numbers(scores[king].values, "losses"), number(miners[king], "level")
         crowned: dict[str, float] = {}
@@ -257,7 +257,7 @@ class ModelEvalMechanism(Mechanism):
             return king
         new = max(crowned, key=lambda hotkey: (crowned[hotkey], hotkey))
         miners[king]["status"], miners[new]["status"] = TURNED_DOWN, KING
-        for entry in miners.values():  # what was seen against the old king says nothing about the new one
+        for entry in miners.values():  # sums against the old king are no evidence against the new one
             if entry["status"] == OPEN:
                 entry.update(Duel()._asdict())
         return new
@@ -285,13 +285,13 @@ class ModelEvalMechanism(Mechanism):
         if king not in ranked:
             return {}
         best = number(ranked[king], "level")
-        # An open challenger may look better than the king by chance: it is paid as the king's equal until it is clear.
+        # An open challenger may look better than the king by chance: until its duel is decided it is paid as an equal.
         behind = {hotkey: max(0.0, number(entry, "level") - best) for hotkey, entry in ranked.items() if hotkey != king}
         return constrain(ranking.graded({king: 0.0} | behind, self.rule, first=king), self.cfg)
 
 
 def _entry(old: Entry | None, digest: str) -> Entry:
-    """A miner's entry: what it was while it is the same file, else a new one."""
+    """A miner's entry for a file: the old entry if the file is the same, else a new one."""
     if old is not None and old["digest"] == digest:
         return dict(old)
     new = {"digest": digest, "status": OPEN, "misses": 0.0, **Duel()._asdict()}
@@ -325,7 +325,7 @@ def _mark_copies(miners: dict[str, Entry], scores: dict[str, Score], copy_nats: 
     for i, (_, hotkey, digest, _, is_newest) in enumerate(files):
         if i == 0 or not is_newest:
             continue
-        # Against everyone who was earlier when this file is new, against the new ones when it is not.
+        # A file scored in this round is compared with all earlier ones, another only with those scored in this round.
         others = (j for j in range(i) if files[j][1] != hotkey and miners[files[j][1]].get("of") != hotkey)
         earlier = [j for j in others if hotkey in scores or files[j][1] in scores]
         if not earlier:
@@ -335,13 +335,13 @@ def _mark_copies(miners: dict[str, Entry], scores: dict[str, Score], copy_nats: 
         if same:
             first, newest = same[0][1], same[0][4]
             miners[hotkey] |= {"status": COPY, "of": miners[first].get("of", first)}
-            if "level" in miners[hotkey] and newest:  # a copy may have come here before its original did
+            if "level" in miners[hotkey] and newest:  # a copy may have been scored before its original
                 miners[first].setdefault("level", miners[hotkey]["level"])
 
 
 def _king(miners: dict[str, Entry], scores: dict[str, Score]) -> str:
-    """The king; when the throne is vacant the best by level, one of this round if there is one, and before anyone has a
-    level the earliest commit. "" for none."""
+    """The king; without one the best by level, of this round's if there are any; before any miner has a level, the
+    earliest commit. "" for none."""
     known = [hotkey for hotkey, entry in miners.items() if entry["status"] in RANKED and "fingerprint" in entry]
     kings = [hotkey for hotkey in known if miners[hotkey]["status"] == KING]
     if kings:

@@ -1,11 +1,11 @@
-"""The query mechanism: what follows a text? Next tokens, phrases or completions, as in classic Bittensor.
+"""The query mechanism: miners predict the next tokens, phrases or completion of a text, as in classic Bittensor.
 
 In: held-out text, responses, evidence. Out: questions, scores, state, weights. Pure numpy.
-`questions` says who is asked what, `losses` what an answer costs, `coalition` what answers are worth together.
+`questions` makes the questions, `losses` scores single answers, `coalition` values answers together.
 
-With `control_variate` a loss is corrected for the luck of the draw: the loss of the train part's frequency table on the
-same targets is subtracted and the table's expected loss added (the expectation stays, about half of the variance goes).
-The table itself as an answer thus scores its own entropy exactly, every time; with `baseline` it is paid nothing.
+With `control_variate` the loss of the train part's frequency table on the same targets is subtracted and the table's
+expected loss added: the expectation is unchanged, the variance about halved. The table itself as an answer thus always
+scores exactly its entropy; with `baseline` it is paid nothing.
 
 Evidence of one answer: "loss" (own rows, nats per token), and on shared rows "shared" (loss of each) and "cells" (its
 distributions over parts of the vocabulary).
@@ -15,8 +15,8 @@ State of a miner: "loss" and "shared_loss" (moving averages), "presence" (moving
     base  = N(loss)^p, with `baseline` max(0, N(loss)^p - N(table)^p)
     value = (base + min(synergy * bears, synergy_limit * base)) / (1 + penalty * excess)
 
-where bears = min(1, N(loss)^p / N(shared_loss)^p): what was answered on shared rows counts no more than the miner's own
-rows bear out, so another's answers are worth nothing to who repeats them.
+where bears = min(1, N(loss)^p / N(shared_loss)^p): answers on shared rows count no more than the miner's
+own rows support, so repeating another's answers is worth nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class QueryMechanism(Mechanism):
         self.vocab_size = vocab_size
         self._deadline_s = deadline_s
         self._table_losses = -log_unigram.astype(np.float64)
-        # Entropy of the table: its expected loss on text like the train part. Nothing context-free does better.
+        # Entropy of the table: its expected loss on text like the train part, the least without context.
         self.table_loss = float(np.sum(np.exp(-self._table_losses) * self._table_losses))
 
     def tasks(self, ask: Ask, state: State, text: Text) -> list[tuple[Task, Sealed]]:
@@ -104,9 +104,9 @@ class QueryMechanism(Mechanism):
         return Score(task.task_id, task.round, task.netuid, task.validator, task.hotkey, values, sealed.group)
 
     def _cells(self, response: Response, group: str) -> np.ndarray:
-        """float64 [shared_rows, cells]: an answer's distributions, summed over parts of the vocabulary.
+        """float64 [shared_rows, cells]: an answer's distributions, summed over random parts of the vocabulary.
 
-        Which token lies in which part is drawn for each group. Merging tokens can only make distances smaller.
+        The parts are drawn for each group. Merging tokens can only make distances smaller.
         """
         rule = self.rule
         spread = distributions(response.ids[: rule.shared_rows], response.probs[: rule.shared_rows], self.vocab_size)
@@ -117,11 +117,12 @@ class QueryMechanism(Mechanism):
         return np.stack([np.bincount(part, weights=row, minlength=rule.divergence_cells) for row in spread])
 
     def reduce(self, state: State, evidence: Evidence) -> State:
-        """Averages first, then what each group's answers are worth together, then values.
+        """Moving averages first, then the joint value of each group's answers, then values.
 
-        loss <- (1 - ema) loss + ema newest, the first loss starts it; presence <- (1 - miss) presence + miss [answered],
-        the first answer starts it at 1. With `value_ema`, value <- (1 - value_ema) value + value_ema (newest, or 0 when
-        silent), from 0: opentensor/bittensor v4.0.1, `neuron_stats_update`, the keys that end in "!".
+        loss <- (1 - ema) loss + ema newest, the first loss starts it; presence <- (1 - miss) presence + miss
+        [answered], the first answer starts it at 1. With `value_ema`, value <- (1 - value_ema) value + value_ema
+        (newest, or 0 when silent), from 0: opentensor/bittensor v4.0.1, `neuron_stats_update`, the keys that end in
+        "!".
         """
         rule = self.rule
         miners = dict(state.miners)
@@ -165,7 +166,7 @@ class QueryMechanism(Mechanism):
     def _values(
         self, miners: Mapping[str, Mapping[str, Value]], members: list[Score], unit: float, *, compared: bool
     ) -> list[float]:
-        """What each of a group's answers is worth now; `compared` when they have shared rows."""
+        """The value of each answer of a group; `compared` when they have shared rows."""
         rule = self.rule
         losses = [number(miners[score.hotkey], "loss") for score in members]
         bases = [self.value_of(loss, unit) for loss in losses]
@@ -190,7 +191,7 @@ class QueryMechanism(Mechanism):
         return values
 
     def value_of(self, loss: float, bytes_per_token: float = 1.0) -> float:
-        """What a loss (nats per token) is worth by itself: effective parameters^p, with `baseline` beyond the table's."""
+        """The value of a loss (nats per token): effective parameters^p, with `baseline` less the table's."""
         value = self._effective(loss, bytes_per_token)
         return max(0.0, value - self._effective(self.table_loss, bytes_per_token)) if self.rule.baseline else value
 

@@ -1,10 +1,10 @@
-"""Who is asked what in one round of the query mechanism: whom, in which groups, about which texts. Pure.
+"""The questions of one round of the query mechanism: which miners, in which groups, about which texts. Pure.
 
 In: an `Ask`, the `query` section, held-out tokens. Out: hotkeys in groups; contexts and what follows them.
 
-Questions are private: all miners of a group get the same windows of held-out text, each cut at places of its own, so that
-one miner's answer does not fit another's question. Only the first `shared_rows` rows are the same for all of a group.
-What follows never leaves the validator.
+Questions are private: all miners of a group get the same windows of held-out text, each cut at different places, so
+that one miner's answer does not fit another's question. Only the first `shared_rows` rows are the same for all of a
+group. The targets never leave the validator.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from raytensor.mechanisms.evidence import State
 
 @dataclass(frozen=True)
 class Group:
-    """Miners that are asked together. name "" when nobody is compared; features () without a gate."""
+    """Miners that are asked together. name: "" when answers are not compared; features: () without a router."""
 
     number: int
     name: str
@@ -32,10 +32,10 @@ class Group:
 
 
 def groups(ask: Ask, rule: config.Query, state: State, tokens: np.ndarray) -> list[Group]:
-    """The groups of one round. Without a sample that is everyone; with one, each is asked once before anyone is again."""
+    """The groups of one round: all miners, or a sample; every miner is sampled once before any is sampled again."""
     hotkeys = _asked(ask, rule, rule.sample // 2 if rule.gate else rule.sample)
     features: tuple[float, ...] = ()
-    if rule.gate:  # what is asked comes first, then who knows it best
+    if rule.gate:  # the router needs the question before it can choose miners
         contexts, lengths, _ = question(ask, rule, tokens, 0, "")
         features = learned_router.features(contexts, lengths, rule.gate_features)
         others = [hotkey for hotkey in ask.hotkeys if hotkey not in set(hotkeys)]
@@ -52,7 +52,7 @@ def question(
     ask: Ask, rule: config.Query, tokens: np.ndarray, group: int, hotkey: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(contexts int32 [B, T], lengths int32 [B], targets int32 [B] or [B, horizon]) of one miner of a group."""
-    number = 0 if rule.gate else group  # with a gate, all of a round are asked about the text that it was chosen by
+    number = 0 if rule.gate else group  # with a router all miners of a round get the text that it chose by
     windows, own = ask.draw("query", "windows", ask.validator, number), ask.draw("query", "cuts", ask.validator, hotkey)
     span = rule.context + rule.horizon + int(rule.prune)
     starts = windows.integers(0, len(tokens) - span + 1, rule.rows)
@@ -61,7 +61,7 @@ def question(
     cuts = np.concatenate([draw.integers(rule.shortest, rule.context + 1, n, dtype=np.int32) for draw, n in sizes])
     holes = None
     if rule.prune:
-        # Inside the context: without its first token it would only start later, without its last one end earlier.
+        # Strictly inside the context: removing an end token would only shorten it.
         lowest = np.maximum(1, cuts - (rule.prune_within or rule.context))
         parts = ((windows, slice(shared)), (own, slice(shared, None)))
         holes = np.concatenate([draw.integers(lowest[rows], cuts[rows]) for draw, rows in parts])

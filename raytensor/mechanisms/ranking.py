@@ -1,6 +1,6 @@
 """From a ranking of models to weights: graded shares, and the epsilon win-rate rule of subnet 9. Pure.
 
-In: losses or gaps by hotkey, who was earlier. Out: shares by hotkey. Knows nothing of how losses were measured.
+In: losses or gaps by hotkey, and blocks of commitments. Out: shares by hotkey. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from raytensor.mechanisms.constraints import normalise
 def graded(behind: Mapping[str, float], rule: config.ModelEval, *, first: str) -> dict[str, float]:
     """Shares (sum 1) by nats per token behind the king (>= 0), best first; `first` is the king, before its equals.
 
-    The first `top` share 1 - `reserve` on a straight ramp from `ramp` to 1, the next `reserve_top` the rest, each half of
-    the one before (one-covenant/templar's weights); each times exp(-behind / quality_nats), so that the tail of a short
-    list is not paid for being there.
+    The first `top` share 1 - `reserve` on a straight ramp from `ramp` to 1, the next `reserve_top` the rest, each half
+    of the one before (one-covenant/templar's weights); each times exp(-behind / quality_nats), so that in a
+    short list the last ones are paid by quality, not by place.
     """
     order = sorted(behind, key=lambda hotkey: (behind[hotkey], hotkey != first, hotkey))
     most, rest = order[: rule.top], order[rule.top : rule.top + rule.reserve_top]
@@ -43,8 +43,8 @@ def win_rates(
     """Share of the other competitive models that each competitive one beats; the rest are not in it.
 
     i beats j when its loss is below j's, where the earlier of both has its loss lowered by (1 - epsilon(its age)).
-    Competitive is who would beat every earlier model at the last, smallest epsilon. Equal blocks: the first hotkey counts
-    as earlier. Source: taoverse, model/competition (`compute_wins`, `LinearDecay`), macrocosm-os/pretraining.
+    Competitive is who would beat every earlier model at the last, smallest epsilon. Equal blocks: the first hotkey
+    counts as earlier. Source: taoverse, model/competition (`compute_wins`, `LinearDecay`), macrocosm-os/pretraining.
     """
     order = sorted(losses, key=lambda hotkey: (blocks[hotkey], hotkey))
     place = {hotkey: i for i, hotkey in enumerate(order)}

@@ -1,17 +1,17 @@
-"""Is a challenger better than the king? A paired test that stops as soon as it is clear. Pure.
+"""A sequential paired test: is a challenger better than the king? Stops as soon as the answer is clear. Pure.
 
-In: per-sequence losses of both on the same sequences. Out: sums that grow from round to round, and a verdict.
+In: per-sequence losses of both on the same sequences. Out: sums that are updated each round, and a verdict.
 With d = king - challenger on one sequence (nats per token), two e-values are kept, products of likelihood ratios whose
-mean is at most 1 as long as what they speak against is true:
+mean is at most 1 while the hypothesis is true:
 
     against "better by `margin` at most"            a challenger is crowned when it reaches 1 / alpha;
     against "better by twice the margin, or more"   it is turned down when it reaches 1 / beta.
 
-By Ville's inequality (1939) neither is ever reached wrongly with a greater chance than alpha and beta, however often one
-looks. Each is the mean of two: Wald's ratio of the two margins (1945), the fastest at the margin, and a mixture over all
-effects with a half-normal prior on the gap in standard deviations (Robbins 1970), which is clear within few sequences
-when the gap is wide. A test of 25,000 sequences at once, as bootstraps need them, is not called for. Differences of many
-tokens are taken for normal and their variance for the one seen, which is why nothing is decided on less than 64.
+By Ville's inequality (1939) the chance that a threshold is ever reached wrongly is at most alpha and beta, however
+often the test is read. Each is the mean of two: Wald's ratio of the two margins (1945), the fastest at the margin, and
+a mixture over all effects with a half-normal prior on the gap in standard deviations (Robbins 1970), which is clear
+within few sequences when the gap is wide. Differences are assumed normal with the observed variance, so nothing is
+decided on fewer than 64 sequences.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _log_e(duel: Duel, null: float, step: float) -> float:
 
 
 def _log_normal(x: float) -> float:
-    """ln of the standard normal distribution function; by its asymptote (Mills' ratio) where it is too small for a float."""
+    """ln of the standard normal distribution function; its asymptote (Mills' ratio) where it underflows."""
     return (
         math.log(0.5 * math.erfc(-x / math.sqrt(2.0)))
         if x > -20.0

@@ -1,6 +1,7 @@
 """Delivers alarms to a webhook and to a command, in the background.
 
-In: an alarm's sentence and facts, and the place that it is about. Out: a POST of JSON, a run of a command; both redacted.
+In: an alarm's sentence and facts, and the place that it is about. Out: a POST of JSON, a run of a command; both
+redacted.
 Bounds: each channel has a thread and queues at most one alarm of each place, the newest, which replaces an older one. A
 delivery that fails is retried after each of `PAUSES_S`; after the last retry the queue is dropped and counted as lost.
 Knows nothing of what an alarm means.
@@ -186,7 +187,7 @@ def _run_command(command: Sequence[str], facts: Facts, limit_s: float) -> None:
 
 
 def webhook(cfg: Watch) -> str:
-    """The webhook's address, "" for none. Raises `ConfigError` when the variable is not set or holds no http address."""
+    """The webhook's address, "" for none. Raises `ConfigError` when the variable holds no http address."""
     if cfg.webhook_env is None:
         return ""
     url = os.environ.get(cfg.webhook_env, "")

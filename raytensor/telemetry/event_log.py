@@ -103,16 +103,17 @@ def read_events(path: Path) -> list[Event]:
     Raises `DataError` when the file is missing or another line of it is no event.
     """
     found: list[Event] = []
-    number = 0
     try:
         for number, line in disk.whole_lines(Path(path)):
-            event = from_line(line)
+            try:
+                event = from_line(line)
+            except ValueError as error:
+                fix = "remove the line to read the rest"
+                raise DataError(f"{path}, line {number}: not an event ({error}); {fix}") from error
             if event is not None:
                 found.append(event)
     except OSError as error:
         raise DataError(f"{path}: no events to read ({error.strerror}); name the folder of a run") from error
-    except ValueError as error:
-        raise DataError(f"{path}, line {number}: not an event ({error}); remove the line to read the rest") from error
     return found
 
 

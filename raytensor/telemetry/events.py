@@ -102,7 +102,7 @@ class NetworkUp(Event):
 
 @dataclass(frozen=True, slots=True)
 class ValidatorUp(Event):
-    """`validate`: keys, scorers and chain are ready. hotkeys: {ss58: reference}. Credentials in `network` are redacted."""
+    """`validate`: keys, scorers and chain are ready. hotkeys: {ss58: reference}. `network` is redacted."""
 
     kind: ClassVar[str] = "validator_up"
     name: str
@@ -240,7 +240,7 @@ class EpochSeen(Event):
 
     incentive, dividends, validator_trust   {hotkey: share in 0..1}.
     emission_rao         {hotkey: value of what this epoch paid, in rao of TAO at the price of that block}.
-    emission_alpha_rao   {hotkey: what this epoch paid, in rao of alpha}; empty in logs that do not have it, as the next.
+    emission_alpha_rao   {hotkey: what this epoch paid, in rao of alpha}. As the fields below not in old logs.
     stake_alpha_rao      {hotkey: stake on this subnet, in rao of alpha}.
     alpha_price_rao      rao of TAO for 10^9 rao of alpha.
     """

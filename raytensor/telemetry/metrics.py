@@ -19,7 +19,7 @@ BOUNDS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """kind: gauge | counter | histogram. text: its description, with the unit. tags: all of them are given each time."""
+    """kind: gauge | counter | histogram. text: description with the unit. tags: each value must have all."""
 
     kind: str
     text: str
@@ -37,9 +37,9 @@ METRICS: dict[str, Metric] = {
     "raytensor_receipts_total": Metric(COUNTER, "Receipts of calls, by outcome.", ("netuid", "call", "fate")),
     "raytensor_fees_rao_total": Metric(COUNTER, "Fees paid for calls, rao of TAO.", ("netuid",)),
     # A validator's weights (`raytensor validate`)
-    "raytensor_weights_age_tempos": Metric(GAUGE, "Age of a subnet's oldest weights of our hotkeys, tempos.", ("netuid",)),
+    "raytensor_weights_age_tempos": Metric(GAUGE, "Tempos since our oldest weights on a subnet.", ("netuid",)),
     "raytensor_weights_overdue": Metric(GAUGE, "Hotkeys of a subnet whose weights are overdue.", ("netuid",)),
-    "raytensor_blocks_since_update": Metric(GAUGE, "Age of a subnet's oldest weights of our hotkeys, blocks.", ("netuid",)),
+    "raytensor_blocks_since_update": Metric(GAUGE, "Blocks since our oldest weights on a subnet.", ("netuid",)),
     "raytensor_chain_silence_s": Metric(GAUGE, "Seconds since the chain answered; until it does, ages do not change."),
     "raytensor_alarms_lost_total": Metric(COUNTER, "Alarms that could not be delivered, by channel.", ("way",)),
     # Miners (of a run, on the wire, or of `raytensor train`)

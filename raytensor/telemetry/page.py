@@ -1,7 +1,7 @@
 """The frame of every report: one HTML page that needs nothing else, neither network nor script.
 
-In: titles, facts, plots and tables, all of them text of other people until they are escaped here. Out: the page, light or
-dark as the reader's system is, readable from a phone to a wide screen. Knows nothing of runs.
+In: titles, facts, plots and tables, all of them text of other people until they are escaped here. Out: the page, light
+or dark as the reader's system is, readable from a phone to a wide screen. Knows nothing of runs.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def table(
 
     hint = '<p class="wide">Scroll the table sideways for more columns &rarr;</p>'
     below = f'<p class="note">{_cell(note)}</p>' if note else ""
+    top = f'<section><h2>{_cell(title)}</h2>{hint}<div class="scroll"><table>'
     return (
-        f'<section><h2>{_cell(title)}</h2>{hint}<div class="scroll"><table><thead>{line("th", heads)}</thead>\n<tbody>\n'
+        f"{top}<thead>{line('th', heads)}</thead>\n<tbody>\n"
         + "\n".join(line("td", row) for row in rows)
         + f"\n</tbody></table></div>{below}</section>"
     )
@@ -91,8 +92,10 @@ main { max-width: 76rem; margin: 0 auto; padding: 1rem; }
 h1 { margin: 0; font-size: 1.7rem; overflow-wrap: anywhere; }
 h2 { margin: 1.5rem 0 .5rem; font-size: 1.15rem; }
 header p { margin: .2rem 0 1rem; color: var(--muted); }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: .6rem; margin: 0 0 1rem; }
-dl div, figure, details { background: var(--card); border: 1px solid var(--grid); border-radius: .5rem; padding: .6rem .8rem; }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: .6rem; }
+dl { margin: 0 0 1rem; }
+dl div, figure, details { background: var(--card); border: 1px solid var(--grid); border-radius: .5rem; }
+dl div, figure, details { padding: .6rem .8rem; }
 dt { color: var(--muted); font-size: .85rem; }
 dd { margin: 0; overflow-wrap: anywhere; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: .8rem; }

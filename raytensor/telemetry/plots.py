@@ -87,7 +87,7 @@ def whole_numbers(axis: Axis, bins: int = 6) -> None:
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, equal values sharing their mean rank; None for fewer than three pairs or no spread."""
+    """Spearman's rank correlation, ties by mean rank; None for fewer than three pairs or no spread."""
     if len(first) < 3:
         return None
     a, b = _ranks(np.asarray(first, float)), _ranks(np.asarray(second, float))

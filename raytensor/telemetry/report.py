@@ -75,10 +75,9 @@ def _sentence(history: History, summary: Mapping[str, Any]) -> str:
     roles = Counter(neuron["role"] for neuron in summary["neurons"])
     how = {"finished": "finished", None: "not ended yet, or killed"}.get(history.stopped, f"ended: {history.stopped}")
     began = time.strftime(", started %Y-%m-%d %H:%M:%S UTC", time.gmtime(history.started_at or 0))
-    return (
-        f"{roles['miner']} miners and {roles['validator']} validators, {summary['rounds']} of {summary['rounds_planned']} "
-        f"rounds, seed {summary['seed']}, {how}{began if history.started_at is not None else ''}."
-    )
+    rounds = f"{summary['rounds']} of {summary['rounds_planned']} rounds, seed {summary['seed']}"
+    who = f"{roles['miner']} miners and {roles['validator']} validators"
+    return f"{who}, {rounds}, {how}{began if history.started_at is not None else ''}."
 
 
 def _facts(history: History, summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -46,10 +46,11 @@ def build_summary(
     disk_bytes  {part of the run folder: bytes}, see `disk_use`.
 
     Keys: name, rounds (played), rounds_planned, netuid, seed, wall_s, stopped (why; null while running or killed),
-    chain {endpoint, spec_version, tempo, last_block, epochs}, extrinsics {submitted, included, failed}, fees_rao {call: rao
-    of TAO}, unpaid (why no miner earned anything; "" when one did), neurons [the fields of `history.Row`, heldout_loss, and
-    unpaid: why a miner earned nothing], responses, failures {reason: number}, time_s {part: seconds}, time_share {part: of
-    the rounds' wall time}, disk_bytes, machine, versions. A number that is unknown or not finite is null.
+    chain {endpoint, spec_version, tempo, last_block, epochs}, extrinsics {submitted, included, failed}, fees_rao {call:
+    rao of TAO}, unpaid (why no miner earned anything; "" when one did), neurons [the fields of `history.Row`,
+    heldout_loss, and unpaid: why a miner earned nothing], responses, failures {reason: number}, time_s {part: seconds},
+    time_share {part: of the rounds' wall time}, disk_bytes, machine, versions. A number that is unknown or not finite
+    is null.
 
     `loss` is what the validators' scores say (`history.Row.loss`), `heldout_loss` what was measured at the end.
     """
@@ -95,7 +96,7 @@ def build_summary(
 
 
 def disk_use(folder: Path) -> dict[str, int]:
-    """{part: bytes} of a run folder's files: `DISK_PARTS`, "other", and "total". The report's own files are left out."""
+    """{part: bytes} of a run folder's files: `DISK_PARTS`, "other", and "total". Without the report's files."""
     used = dict.fromkeys([*DISK_PARTS, "other"], 0)
     for path in folder.rglob("*"):
         top = path.relative_to(folder).parts[0]

@@ -1,8 +1,8 @@
 """Trackers: send a run's numbers to wandb, or nowhere.
 
-In: numbers by name, with a step that never decreases. Out: a tracker's own files or service. A tracker that hangs, fails
-or has no network never delays or stops a run: wandb runs in a child process (`wandb_child.py`) that is fed without
-waiting and is killed when it takes too long. A failure is logged once.
+In: numbers by name, with a step that never decreases. Out: a tracker's own files or service. A tracker that hangs,
+fails or has no network never delays or stops a run: wandb runs in a child process (`wandb_child.py`) that is fed
+without waiting and is killed when it takes too long. A failure is logged once.
 Bounds: `MAX_PENDING_BYTES` for a child that does not read. `round_metrics` chooses the numbers of a `History`.
 """
 

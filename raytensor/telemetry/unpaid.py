@@ -1,7 +1,7 @@
 """Why nothing was paid, in a sentence: for the whole run, and for each miner that earns nothing while others do.
 
-In: the `History` of a run. Out: sentences for the view, the table, the summary and the report; "" where there is nothing
-to explain. Knows nothing of mechanisms or of the chain beyond the events.
+In: the `History` of a run. Out: sentences for the view, the table, the summary and the report; "" where there is
+nothing to explain. Knows nothing of mechanisms or of the chain beyond the events.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the terminal shows of a run, as rich renderables: the live view, the line of a round, the final table.
 
-In: a `History` or a summary, and the size of the screen. Out: renderables and strings; prints nothing. "Loss" is what the
-validators' scores say (`history.Row.loss`); "held-out loss" is measured at the end of a run.
+In: a `History` or a summary, and the size of the screen. Out: renderables and strings; prints nothing. "Loss" is what
+the validators' scores say (`history.Row.loss`); "held-out loss" is measured at the end of a run.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def ends(rows: Sequence[Any], room: int) -> tuple[Sequence[Any], int, Sequence[Any]]:
-    """All rows, or the first and the last with the number of those left out, in at most `room` lines with that number."""
+    """All rows, or the first and last with the number of those left out, in at most `room` lines."""
     room = max(3, room)
     if len(rows) <= room:
         return rows, 0, ()
@@ -264,7 +264,7 @@ def final_table(summary: Mapping[str, Any], width: int, max_rows: int) -> Table:
 
 
 def closing_lines(summary: Mapping[str, Any]) -> list[Text]:
-    """What follows the final table: why nothing was paid, pay and fees, rounds and extrinsics, the disk that is used."""
+    """The lines after the final table: why nothing was paid, pay and fees, rounds, extrinsics, disk."""
     counts, chain = summary["extrinsics"], summary["chain"]
     lines = [Text(f"nothing was paid: {line}", "yellow") for line in unpaid_lines(summary)]
     fees = amount(sum(summary["fees_rao"].values()))

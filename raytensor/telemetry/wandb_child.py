@@ -1,8 +1,8 @@
 """The child process that runs wandb for a tracker: `python -m raytensor.telemetry.wandb_child`.
 
 In: lines of JSON on standard input: first {project, mode, name, dir, config}, then {metrics, step} each; the end of
-the input ends the wandb run. Out: wandb's own files under `dir`. Catches no errors: the parent reads the exit status and
-the traceback on standard error, and no run depends on this process.
+the input ends the wandb run. Out: wandb's own files under `dir`. Catches no errors: the parent reads the exit status
+and the traceback on standard error, and no run depends on this process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """report.html of a sweep: one page that needs nothing else, in the look of a run's report.
 
-In: the ranked trials. Out: the page, with learning curves and, for each setting, the loss against it. The same trials give
-the same bytes, but for the seconds that they took.
+In: the ranked trials. Out: the page, with learning curves and, for each setting, the loss against it. The same trials
+give the same bytes, but for the seconds that they took.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def why_unpaid(trials: Sequence[TrialOutcome]) -> list[str]:
     nothing = [str(trial.number) for trial in trials if trial.incentive == 0.0]
     if not nothing:
         return []
-    why = "their scores are not above the mechanism's baseline, or too little of the validators' stake gives them a weight"
+    why = "the scores are not above the mechanism's baseline, or too little of the validators' stake weights them"
     return [f"trials {', '.join(nothing)}: {why}"]
 
 

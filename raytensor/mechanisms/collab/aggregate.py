@@ -1,11 +1,11 @@
-"""Many miners' updates -> one step of the shared model, whatever a few of them contain.
+"""Robust aggregation: many miners' updates -> one step of the shared model.
 
 In: decoded updates by hotkey. Out: their robust mean, and the outer optimizer's step. Pure numpy; sums run in hotkey
 order, so that every validator gets the same bits.
 
-Bounds, in this order: each tensor of an update is scaled down to the median norm of that tensor over the updates (Templar,
-`outer_step`); nobody contributes more than `peer_cap` of the whole mean's norm budget; the mean is over all updates, so
-that a coordinate that few touched moves little.
+Bounds, in this order: each tensor of an update is scaled down to the median norm of that tensor over the updates
+(Templar, `outer_step`); no update contributes more than `peer_cap` of the sum of norms; the mean is over all updates,
+so that a coordinate that few updates contain moves little.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def norms(update: Sparse, layout: Layout) -> np.ndarray:
 def robust_mean(updates: Mapping[str, Sparse], layout: Layout, peer_cap: float = 1.0) -> np.ndarray:
     """float32 [size]: the mean of the updates with each tensor clipped to its median norm; zero when there is none.
 
-    peer_cap  largest share of one update in the sum of all updates' norms (1: no cap); what is above is scaled down.
+    peer_cap  largest share of one update in the sum of all updates' norms (1: no cap); a larger one is scaled down.
     """
     total = np.zeros(layout.size, np.float64)
     if not updates:
@@ -50,8 +50,7 @@ def robust_mean(updates: Mapping[str, Sparse], layout: Layout, peer_cap: float =
 class Outer:
     """The outer optimizer: SGD with Nesterov momentum over the mean update (DiLoCo, arXiv 2311.08105).
 
-    momentum 0 is plain SGD. Long runs take 0.9; over fewer than some hundred rounds its memory is too long, and 0.5 or
-    none is better.
+    momentum 0 is plain SGD. 0.9 suits long runs; for fewer than a few hundred rounds 0.5 or 0 is better.
     """
 
     def __init__(self, lr: float, momentum: float, size: int) -> None:

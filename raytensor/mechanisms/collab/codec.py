@@ -1,12 +1,12 @@
 """Pseudo-gradients on the wire: top-k of each chunk, two bits a value, error feedback.
 
-In: a flat float32 vector. Out: a few bytes, and the vector that those bytes mean. Pure numpy.
+In: a flat float32 vector. Out: a payload of bytes, and the vector that a payload encodes. Pure numpy.
 
 The vector is cut into chunks of 4,096. Of each chunk the k largest magnitudes are sent: their places (12 bits each) and
 a code of two bits (the sign, and which of the chunk's two levels). What was not sent stays in the sender's residual and
 is sent later: SparseLoCo (arXiv 2508.15706) as Templar runs it, with the codes packed, four to a byte.
 
-Bytes come from strangers: they are safetensors of known names, types and sizes, or they are refused with the reason.
+Payloads come from strangers: any but safetensors of known names, types and sizes is refused with the reason.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _HEADER_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """What a payload means: `values` float32 at the `places` (int64, ascending, distinct) of a vector of `size`."""
+    """The decoded payload: `values` float32 at the `places` (int64, ascending, distinct) of a vector of `size`."""
 
     size: int
     places: np.ndarray
     values: np.ndarray
 
     def dense(self) -> np.ndarray:
-        """float32 [size], zero where nothing was sent."""
+        """float32 [size], zero at the other places."""
         out = np.zeros(self.size, np.float32)
         out[self.places] = self.values
         return out
@@ -41,7 +41,7 @@ class Sparse:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """k values of each chunk of 4,096 are sent (a shorter last chunk sends its share); 0 sends every value as float32."""
+    """k: values sent of each chunk of 4,096 (of a shorter last chunk its share); 0 sends all as float32."""
 
     k: int = 512
 
@@ -58,7 +58,7 @@ class Codec:
         return np.maximum(1, lengths * self.k // CHUNK)
 
     def max_bytes(self, size: int) -> int:
-        """Bytes of the largest payload that can be right."""
+        """Bytes of the largest valid payload."""
         if self.k == 0:
             return 4 * size + _HEADER_BYTES
         total = int(self.counts(size).sum())
@@ -74,7 +74,7 @@ class Codec:
         for start, count in zip(range(0, len(vector), CHUNK), self.counts(len(vector))):
             chunk = vector[start : start + CHUNK]
             magnitude = np.abs(chunk)
-            # A stable order: the same vector is the same payload everywhere.
+            # Stable sort: equal vectors give equal payloads on every machine.
             top = np.sort(np.argsort(-magnitude, kind="stable")[:count])
             above, pair = _two_levels(magnitude[top])
             places.append(top)
@@ -87,7 +87,7 @@ class Codec:
         return save({"p": np.packbits(bits), "c": np.packbits(codes), "l": np.array(levels, np.float16)})
 
     def decode(self, payload: bytes, size: int) -> Sparse:
-        """What a payload for a vector of `size` means. Raises ValueError with the reason for any other bytes."""
+        """Decodes the payload of a vector of `size`. Raises ValueError with the reason for any other bytes."""
         if len(payload) > self.max_bytes(size):
             raise ValueError(f"{len(payload)} bytes are more than the {self.max_bytes(size)} that an update can have")
         wanted = self._shapes(size)
@@ -129,7 +129,7 @@ class Codec:
 
 
 class Feedback:
-    """A sender's residual: what earlier payloads did not say. decay 0.95 as Templar's; 1 forgets nothing.
+    """Error feedback of a sender: the part of its updates that payloads did not carry. decay: 0.95 in Templar.
 
     The sum of what was sent and the residual is the decayed sum of all updates, up to float32 rounding.
     """
@@ -140,7 +140,7 @@ class Feedback:
         self.residual = np.zeros(size, np.float32)
 
     def send(self, update: np.ndarray) -> bytes:
-        """The payload of this update and of what is left from before."""
+        """The payload of this update plus the residual."""
         total = self.decay * self.residual + update
         payload = self.codec.encode(total)
         sent = self.codec.decode(payload, len(total))

@@ -1,4 +1,4 @@
-"""The shared model of a window in torch, and what updates do to its loss. The one part of the mechanism that needs torch.
+"""The shared model of a window in torch, and its loss with and without an update. The only part that needs torch.
 
 In: the folder of the shared model, windows, updates. Out: losses before and after an update; the first model.
 The model of a window, and its losses before any update, are computed once.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def first_model(rule: Collab, vocab_size: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """The arrays and the description that a `Store` is created with: equal for equal arguments."""
+    """Arrays and description of a new `Store`; equal arguments give equal results."""
     spec = ModelSpec(
         name=rule.model,
         hidden=rule.hidden,
@@ -50,7 +50,7 @@ class Judge:
         self._before: dict[bytes, float] = {}
 
     def measure(self, sealed: Window, update: Sparse, share: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        """(before, after) on the miner's own text and on random text, nats per token, with `share` of the update applied."""
+        """(loss before, after `share` of the update) on the miner's text and on random text, nats per token."""
         if sealed.window != self._window:
             self._evaluator.set(self._store.before(sealed.window)[0])
             self._window = sealed.window

@@ -1,6 +1,6 @@
-"""Which updates are copies of others, from sketches that are small enough to be logged.
+"""Finds updates that are copies of others, by sketches small enough to be logged.
 
-In: payloads of a round, decoded. Out: a sketch each (float tuple), and who repeats whom. Pure numpy.
+In: decoded payloads of a round. Out: a sketch of each (float tuple), and {copier: author}. Pure numpy.
 
 A count sketch (Charikar et al. 2002) keeps angles: the cosine of two sketches of w numbers is that of the vectors, to
 about 1 / sqrt(w). Honest updates of one round overlap (the same model, like data); a copy, also with noise added or
@@ -32,10 +32,10 @@ def sketch(update: Sparse, draw: np.random.Generator, width: int = WIDTH) -> tup
 def copies(
     sketches: Mapping[str, Sequence[float]], claim: Mapping[str, tuple], threshold: float = 0.75
 ) -> dict[str, str]:
-    """Hotkey -> the hotkey whose update it repeats, for every update of a group of like ones but the group's author.
+    """{hotkey: hotkey whose update it copies}, for every update of a group of similar ones except the group's author.
 
-    claim  of each hotkey to be the author, smallest first: when it committed, then what speaks for it.
-    Likeness runs through: a copy of a copy is of the same group.
+    claim  of each hotkey to be the author, the smallest wins: block of its commitment, then its edge (see `rating`).
+    Similarity is transitive: a copy of a copy is in the same group.
     """
     hotkeys = sorted(sketches)
     table = np.array([sketches[hotkey] for hotkey in hotkeys], np.float64).reshape(len(hotkeys), -1)

@@ -2,9 +2,9 @@
 
 A round is a window. A task holds the text that its miner is to train on (kind "update": tokens [H * B, T + 1], horizon
 H); the answer is a `Submission` with a compressed update of the shared model as it was before the window. The score of
-an update is by how much a part of it, applied to that model, lowers the loss on the miner's own text and on random text,
-and a sketch by which copies are found. After the round, `after_round` makes the shared model of the next window from the
-updates that the evidence favours.
+an update is by how much a part of it, applied to that model, lowers the loss on the miner's own text and on random
+text, and a sketch by which copies are found. After the round, `after_round` makes the shared model of the next window
+from the updates that the evidence favours.
 
 A score is a pure function of (shared model, update, texts): scorers hold no other state.
 """
@@ -253,7 +253,7 @@ class CollabMechanism(Mechanism):
         )
 
     def chosen(self, state: State, evidence: Evidence) -> tuple[str, ...]:
-        """Miners whose updates go into the shared model: no offence, and a gain on random text not far below the others'."""
+        """Miners whose updates are used: no offence, and a gain on random text not far below the others'."""
         found = {score.hotkey: score for score in evidence.scores}
         gains = {hotkey: (_gain(score, "random"), _gain(score, "own")) for hotkey, score in found.items()}
         offences = self._offences(state, evidence, found, gains)

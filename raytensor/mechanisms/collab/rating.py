@@ -1,17 +1,17 @@
-"""What a miner's updates were worth over time: evidence of a round -> its standing -> weights. Pure.
+"""Rates miners by their updates over time: evidence of a round -> standing -> weights. Pure.
 
-A round shows of each update how much it lowers the loss on random text (`gain`) and on the text that its miner was told
-to train on (`own_gain`), as shares of the loss before. From these, after copies were taken out:
+A round measures how much each update lowers the loss on random text (`gain`) and on the text that was assigned to its
+miner (`own_gain`), as shares of the loss before. From these, after copies are removed:
 
-    bma     moving average of +1 (own > random: it worked on its own task) or -1                       [Templar, 0.95]
-    mu, sigma   OpenSkill (Plackett-Luce) of the round's gains: who did better than whom               [Templar]
-    gain    moving average of the gain on random text, in times of the round's mean (`relative`)
-    edge    moving average of own_gain - gain, of copies too: over some rounds it tells an author from a copier
-    trust   multiplier in [0, 1]: falls with every offence, comes back slowly
+    bma     moving average of +1 (own > random: it trained on its text) or -1                          [Templar, 0.95]
+    mu, sigma   OpenSkill (Plackett-Luce) of the order of the round's gains                            [Templar]
+    gain    moving average of the gain on random text, as a multiple of the round's mean (`relative`)
+    edge    moving average of own_gain - gain, of copies too: over several rounds it separates authors from copiers
+    trust   multiplier in [0, 1]: falls with every offence, recovers slowly
 
 Weights are in proportion to `max(0, gain) * max(0, bma) * trust`, plus a bonus in proportion to `max(0, mu - 3 sigma) *
-max(0, bma) * trust`: the best by rating is paid up to twice what its gain alone is worth (Templar pays 2:1 by place), one
-without a rating nothing on top. All factors are at least 0: two negatives never make a positive.
+max(0, bma) * trust`: the best by rating is paid up to twice what its gain alone is worth (Templar pays 2:1 by place),
+one without a rating nothing on top. All factors are at least 0: two negatives never make a positive.
 Source: Gauntlet as run by Templar (one-covenant/templar, validator.run); the share by gain and the order (copies first)
 are ours. A clip at mu - 3 sigma alone pays nothing for half of the work and everything for a lucky rank; a copier that
 ties with its victim in every round takes two thirds of the victim's rating otherwise.
@@ -28,7 +28,7 @@ BETA, TAU = 7.0, 0.1  # Templar's settings of OpenSkill
 BMA_DECAY = 0.95
 BMA_LEAST, BMA_GRACE = 0.10, 10  # a lower average earns nothing after so many rounds
 EDGE_EMA = 0.2
-FORGIVE = 0.2  # share of the lost trust that a clean round gives back
+FORGIVE = 0.2  # share of the lost trust that a clean round restores
 COPY_GRACE = 3.0  # rounds in a row in which an update is like another's before it counts as a copy
 OFFENCES = {"missing": 0.75, "invalid": 0.5, "copy": 0.5, "repeated": 0.5}
 _MODEL = PlackettLuce(beta=BETA, tau=TAU)
@@ -55,10 +55,10 @@ def rate(ratings: Mapping[str, tuple[float, float]], gains: Mapping[str, float])
 
 
 def relative(gains: Mapping[str, float]) -> dict[str, float]:
-    """Each gain in times of the mean of those above 0, at least -1; 0 for everybody while none is.
+    """Each gain as a multiple of the mean of the positive ones, at least -1; all 0 while none is positive.
 
-    Gains fall fifty times while a model learns: averaged as they are, one early round would outweigh all later ones, and
-    whoever joins later, or missed that round, would be paid a fraction for the same work.
+    Gains fall by a factor of fifty while a model learns. Without this, one early round would outweigh all later ones,
+    and a miner that joins later would be paid a fraction for the same work.
     """
     good = [gain for gain in gains.values() if gain > 0]
     if not good:
@@ -91,13 +91,13 @@ def judged(
 
 
 def undecided(values: Mapping[str, float]) -> dict[str, float]:
-    """A miner's standing after a round in which its update was like another's, and who copied whom may yet turn out:
-    without commitments one round tells the two apart by chance only."""
+    """A miner's standing after a round in which its update is similar to another's and the author is not known yet:
+    without commitments one round separates author and copier by chance only."""
     return dict(values) | {"copied": values["copied"] + 1.0}
 
 
 def offended(values: Mapping[str, float], offence: str, gain_ema: float) -> dict[str, float]:
-    """A miner's standing after a round in which it broke a rule; its rating stays, so that nobody gains by it."""
+    """A miner's standing after an offence. Its rating does not change, so that an offence never raises it."""
     return dict(values) | {
         "bma": BMA_DECAY * values["bma"] - (1.0 - BMA_DECAY),
         "gain": (1.0 - gain_ema) * values["gain"],
@@ -116,9 +116,9 @@ def standing(values: Mapping[str, float]) -> tuple[float, float]:
 
 
 def bonus(ratings: Mapping[str, float]) -> dict[str, float]:
-    """Each rating (at least 0) as a share of the best; 0 for everybody while nobody has one.
+    """Each rating (at least 0) as a share of the best; all 0 while none is above 0.
 
-    By rating and not by place: among equals a place is luck, and a small change must not cost a miner much.
+    By rating, not by rank: among equals the rank is random, and a small change must not cost a miner much.
     """
     best = max(ratings.values(), default=0.0)
     return {hotkey: value / best if best > 0 else 0.0 for hotkey, value in ratings.items()}

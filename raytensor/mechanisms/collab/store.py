@@ -1,21 +1,19 @@
 """The shared model in a folder: a checkpoint every few windows, and the change that each window made.
 
-In: the first model; one change per window. Out: the model before any window, bit for bit: a joiner takes the newest
-checkpoint and replays the changes since. Files appear at once or not at all; each is checked when it is read.
+In: the first model; one change per window. Out: the model before any window, bit for bit, from the newest
+checkpoint before it and the changes since. Files are written whole; each is checked when it is read.
 
     model.json                      what is trained: layout, and how to build it
     window-000000.safetensors       the model before window 0, with the outer optimizer's velocity
     change-000000.safetensors       what window 0 subtracted, and the velocity after it if there is momentum
 
-Knows nothing of how a change comes about. The folder must be one that miners and scorers see as well.
+Knows nothing of how a change is computed. Miners and scorers must see the folder, too.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from raytensor import disk
 from raytensor.errors import DataError
 from raytensor.mechanisms.collab.layout import Layout
 
@@ -44,8 +43,8 @@ class Store:
     def create(
         cls, folder: Path, arrays: Mapping[str, np.ndarray], model: Mapping[str, Any], *, first: int = 0
     ) -> Store:
-        """A new store, or the one that is there if it is of the same model. `model` (JSON) says how to build it; `first`
-        is the number of the first window."""
+        """A new store, or the one that is there if it is of the same model. `model` (JSON) says how to build it;
+        `first` is the number of the first window."""
         layout = Layout.of(arrays)
         text = json.dumps({"names": layout.names, "shapes": layout.shapes, "model": dict(model)}, indent=1)
         path = Path(folder) / "model.json"
@@ -56,11 +55,11 @@ class Store:
                 )
             return cls(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(
+        disk.write_bytes(
             path.parent / _window(first),
             save({"theta": layout.flatten(arrays), "velocity": np.zeros(layout.size, np.float32)}),
         )
-        _write(path, text.encode())
+        disk.write_text(path, text)
         return cls(folder)
 
     def before(self, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,20 +77,20 @@ class Store:
     def append(
         self, window: int, change: np.ndarray, velocity: np.ndarray, *, checkpoint: bool, keep: int = 2
     ) -> np.ndarray:
-        """Write what a window subtracted; returns the model after it. Of older checkpoints `keep` stay, with their changes.
+        """Write what a window subtracts; returns the model after it. Keeps the `keep` newest checkpoints.
 
-        Windows after this one, of an earlier life, are removed: what follows is made anew.
+        Windows after this one, which an earlier process wrote, are removed.
         """
         for kind in ("window", "change"):
             for number in self._numbers(kind):
                 if number > window:
                     (self.folder / _name(kind, number)).unlink(missing_ok=True)
         theta = self.before(window)[0] - change
-        _write(
+        disk.write_bytes(
             self.folder / _change(window), save({"change": change} | ({"velocity": velocity} if velocity.any() else {}))
         )
         if checkpoint:
-            _write(self.folder / _window(window + 1), save({"theta": theta, "velocity": velocity}))
+            disk.write_bytes(self.folder / _window(window + 1), save({"theta": theta, "velocity": velocity}))
             first = sorted(self._numbers("window"))[-keep:][0]
             for kind in ("window", "change"):
                 for number in self._numbers(kind):
@@ -100,7 +99,7 @@ class Store:
         return theta
 
     def newest(self) -> int:
-        """The window that comes next."""
+        """The next window."""
         return max([*self._numbers("window"), *(number + 1 for number in self._numbers("change"))])
 
     def _numbers(self, kind: str) -> list[int]:
@@ -129,12 +128,3 @@ def _window(number: int) -> str:
 
 def _change(number: int) -> str:
     return _name("change", number)
-
-
-def _write(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(name, path)
