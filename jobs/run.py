@@ -1,4 +1,9 @@
-"""The whole-network job: the same as `raytensor run`, for `ray job submit --working-dir . -- python jobs/run.py ...`."""
+"""Submits a whole network from a checkout: the same as `raytensor run`.
+
+    ray job submit --working-dir . -- python jobs/run.py cluster=laptop paths.runs=/shared/runs ...
+
+Where RayTensor is installed on the nodes: `ray job submit -- raytensor run ...`.
+"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,9 @@
-"""The sweep job: the same as `raytensor sweep`, for `ray job submit --working-dir . -- python jobs/sweep.py ...`."""
+"""Submits a sweep from a checkout: the same as `raytensor sweep`.
+
+    ray job submit --working-dir . -- python jobs/sweep.py cluster=laptop paths.runs=/shared/runs ...
+
+Where RayTensor is installed on the nodes: `ray job submit -- raytensor sweep ...`.
+"""
 
 import sys
 from pathlib import Path

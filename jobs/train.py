@@ -1,4 +1,9 @@
-"""The training job: the same as `raytensor train`, for `ray job submit --working-dir . -- python jobs/train.py ...`."""
+"""Submits the training of one model from a checkout: the same as `raytensor train`.
+
+    ray job submit --working-dir . -- python jobs/train.py cluster=laptop paths.runs=/shared/runs ...
+
+Where RayTensor is installed on the nodes: `ray job submit -- raytensor train ...`.
+"""
 
 import sys
 from pathlib import Path

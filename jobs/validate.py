@@ -1,4 +1,9 @@
-"""The validators' job: the same as `raytensor validate`, for `ray job submit --working-dir . -- python jobs/validate.py ...`."""
+"""Submits validators from a checkout: the same as `raytensor validate`.
+
+    ray job submit --working-dir . -- python jobs/validate.py cluster=laptop paths.runs=/shared/runs ...
+
+Where RayTensor is installed on the nodes: `ray job submit -- raytensor validate ...`.
+"""
 
 import sys
 from pathlib import Path

@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
@@ -34,13 +34,14 @@ from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder, new_name
 
 QUIET_S = (3.0, 10.0, 30.0)  # of silence, after which the view says that a phase still lasts; then once a minute
+LOST_S = 15.0  # after which an interruption that did not end the work is repeated
 INTERRUPTED = "interrupted"
 log = logging.getLogger(__name__)
 
 # What a user can do about an error that is not ours.
 FIXES: dict[int, str] = {
-    errno.ENOSPC: "free disk space, or set paths.runs and paths.cache to a disk that has some",
-    errno.EDQUOT: "free disk space, or set paths.runs and paths.cache to a disk that has some",
+    errno.ENOSPC: "free disk space, or set paths.runs and paths.cache to a disk with space",
+    errno.EDQUOT: "free disk space, or set paths.runs and paths.cache to a disk with space",
     errno.EACCES: "give this user access, or set paths.runs and paths.cache to folders that it can write",
     errno.EROFS: "set paths.runs and paths.cache to a disk that can be written",
     errno.EMFILE: "raise the limit of open files: ulimit -n 65536",
@@ -114,7 +115,12 @@ class Session(Generic[V]):
     # ------------------------------------------------------------------------------------------------- for the work
 
     def show(self, event: events.Event) -> None:
-        """Write an event to events.jsonl, then show it and count it. Raises `OSError` when the disk is full."""
+        """Write an event to events.jsonl, then show it and count it. Raises `OSError` when the disk is full, and
+        `KeyboardInterrupt` in the main thread after a signal: nothing follows the `stopped` event."""
+        if self._stopped is not None:
+            if not self._ending and threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            return
         with self._lock:
             assert self._events is not None, "events are shown while the session runs"
             self._events.append(event)
@@ -229,12 +235,18 @@ class Session(Generic[V]):
         if self._stopped is None:
             os.write(2, b"stopping ...\n")
             self._record(INTERRUPTED)
-        if not _is_importing(frame):
-            raise KeyboardInterrupt
-        # An exception inside of the import machinery may leave a module locked for ever: again, a little later.
-        timer = threading.Timer(0.1, lambda: None if self._ending else os.kill(os.getpid(), number))
+        # An exception inside of the import machinery may leave a module locked for ever, and one inside of a destructor
+        # or of foreign code may be lost: again a little later, as the one signal whose handler Ray leaves alone.
+        importing = _is_importing(frame)
+        timer = threading.Timer(0.1 if importing else LOST_S, self._repeat_signal)
         timer.daemon = True
         timer.start()
+        if not importing:
+            raise KeyboardInterrupt
+
+    def _repeat_signal(self) -> None:
+        if not self._ending:
+            os.kill(os.getpid(), signal.SIGINT)
 
     def _record(self, reason: str) -> None:
         """Write the `stopped` event, once; a disk that is full can't keep it."""
@@ -379,7 +391,8 @@ class _JobLog(logging.FileHandler):
     def __exit__(self, *_: object) -> None:
         logging.captureWarnings(False)
         logging.getLogger().removeHandler(self)
-        self.close()
+        with suppress(OSError):  # a full disk, with lines in the buffer
+            self.close()
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A log that can't be written, as on a full disk, must not write to the terminal instead."""

@@ -6,6 +6,7 @@ Code in a model's folder is never run (`trust_remote_code` stays off). Knows not
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -212,7 +213,7 @@ def _llama(architecture: str, shape: tuple[int, int, int, int, int, int, bool], 
 def _known(spec: ModelSpec) -> tuple[Any, bool]:
     assert spec.name is not None
     folder = Path(spec.name).expanduser()
-    if not folder.is_dir() and (folder.is_absolute() or spec.name.startswith((".", "~"))):
+    if not folder.is_dir() and _is_local(spec.name):
         fix = f"give one that holds config.json, or a size: {', '.join(LLAMA_SIZES)}"
         raise ConfigError(f"model={spec.name!r}: there is no such folder; {fix}")
     try:
@@ -221,6 +222,17 @@ def _known(spec: ModelSpec) -> tuple[Any, bool]:
         raise _unusable(spec.name, error) from error
     weights = spec.pretrained and (not folder.is_dir() or any(folder.glob("*.safetensors")))
     return config, weights
+
+
+def _is_local(name: str) -> bool:
+    """Whether a name means a folder of this machine. A hub name is "name" or "owner/name"."""
+    path = Path(name).expanduser()
+    if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2:
+        return True
+    if len(path.parts) == 2:
+        return Path(path.parts[0]).is_dir()
+    models = [found.parent.name for found in Path().glob("*/config.json")]
+    return bool(difflib.get_close_matches(name, models, n=1, cutoff=0.8))
 
 
 def _unusable(name: str | None, error: BaseException) -> ConfigError:

@@ -87,7 +87,9 @@ def sweep_main(argv: Sequence[str]) -> int:
 
     with preflight.patience("loading Ray Tune and checking the trials"):
         from raytensor.jobs.sweep import tuner
+        from raytensor.mechanisms.base import load_class
 
+        load_class(cfg.mechanism.path)
         tuner.quiet()
         tuner.check_scheduler(cfg, found)
         if cfg.search.method == "optuna":

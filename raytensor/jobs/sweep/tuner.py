@@ -314,10 +314,16 @@ class _Silent(tune.ProgressReporter):
 
 
 class _Lines(tune.Callback):
+    """A line for each result of a trial, through `say`."""
+
     def __init__(self, rounds: int, say: Callable[[str], None]) -> None:
         self._rounds = rounds
         self._say = say
         self._best: tuple[float, str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune saves its callbacks; `say` belongs to this process, and nothing restores them."""
+        return self.__dict__ | {"_say": None}
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

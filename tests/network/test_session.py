@@ -1,0 +1,226 @@
+"""The shell of a job: how it ends is recorded, refusals leave nothing, errors are one line with the fix."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raytensor.config.train import TrainConfig, Training
+from raytensor.errors import ClusterError, ConfigError, RunError
+from raytensor.jobs.session import Session
+from raytensor.telemetry import events
+from raytensor.telemetry.event_log import read_events
+
+
+class Lines:
+    """A view that keeps what it shows."""
+
+    def __init__(self) -> None:
+        self.shown: list[events.Event] = []
+        self.closed = False
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.closed = True
+
+    def show(self, event: events.Event) -> None:
+        self.shown.append(event)
+
+
+def session(tmp_path: Path, *, resume: str = "never", may_change=None, **training) -> Session[Lines]:
+    cfg = TrainConfig(name="job", training=Training(**training))
+    cfg.paths.runs = str(tmp_path / "runs")
+    return Session("train", cfg, lambda one: Lines(), resume=resume, may_change=may_change)
+
+
+def reason(tmp_path: Path) -> str:
+    return read_events(tmp_path / "runs" / "job" / "events.jsonl")[-1].reason
+
+
+def no_end(one: Session[Lines], reason: str) -> None:
+    pytest.fail(f"no summary after {reason}")
+
+
+def test_finished_and_taken_down_last(tmp_path):
+    order = []
+
+    def work(one: Session[Lines]) -> None:
+        one.stack.callback(order.append, "down")
+        one.begin()
+        one.phase("working")
+
+    def sum_up(one: Session[Lines], why: str) -> None:
+        assert one.view.closed and one.view.shown[-1].reason == why == reason(tmp_path)
+        order.append(why)
+
+    assert session(tmp_path).run(work, sum_up) == 0
+    assert order == ["finished", "down"]
+    kinds = [event.kind for event in read_events(tmp_path / "runs" / "job" / "events.jsonl")]
+    assert kinds == ["started", "phase", "stopped"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_recorded_before_anything_else(tmp_path, number, capfd):
+    before, recorded = signal.getsignal(number), []
+
+    def work(one: Session[Lines]) -> None:
+        one.begin()
+        try:
+            os.kill(os.getpid(), number)
+            pytest.fail("not interrupted")
+        finally:
+            recorded.append(reason(tmp_path))
+            raise OSError("a consequence, which is not the reason")
+
+    ends = []
+    assert session(tmp_path).run(work, lambda one, why: ends.append(why)) == 130
+    assert recorded == ends == ["interrupted"] and reason(tmp_path) == "interrupted"
+    assert capfd.readouterr().err == "stopping ...\n" and signal.getsignal(number) == before
+
+
+def test_a_signal_in_the_middle_of_an_import_waits_for_its_end(tmp_path, monkeypatch):
+    (tmp_path / "slow_module.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nfor _ in range(1000): pass\nDONE = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def work(one: Session[Lines]) -> None:
+        one.begin()
+        import slow_module
+
+        assert slow_module.DONE
+        signal.pause()
+        pytest.fail("not interrupted")
+
+    ends = []
+    assert session(tmp_path).run(work, lambda one, why: ends.append(why)) == 130
+    assert ends == ["interrupted"]
+
+
+def test_ray_s_own_answer_to_sigterm_is_an_interruption(tmp_path):
+    def work(one: Session[Lines]) -> None:
+        sys.exit(signal.SIGTERM)
+
+    assert session(tmp_path).run(work, lambda one, why: None) == 130
+    assert reason(tmp_path) == "interrupted"
+
+
+def test_a_refused_start_leaves_no_folder_and_the_name_is_free(tmp_path):
+    def work(one: Session[Lines]) -> None:
+        one.phase("connecting")
+        raise ClusterError("could not reach a Ray cluster at x\n  fix: export RAY_AUTH_MODE=token")
+
+    for _ in range(2):
+        with pytest.raises(ClusterError, match="could not reach"):
+            session(tmp_path).run(work, no_end)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_after_the_start_keeps_the_folder(tmp_path):
+    def work(one: Session[Lines]) -> None:
+        one.begin()
+        raise ClusterError("two lines\n  fix: none")
+
+    with pytest.raises(ClusterError):
+        session(tmp_path).run(work, no_end)
+    assert reason(tmp_path) == "two lines fix: none"
+    with pytest.raises(RunError, match="holds a run already"):
+        session(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/y"),
+            "No space left on device: /x/y; fix: free disk space, or set paths.runs and paths.cache to a disk with space",
+        ),
+        (
+            UnicodeDecodeError("utf-8", b"\xff", 0, 1, "end"),
+            "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 0: end; fix: convert the file to UTF-8",
+        ),
+        (KeyError("a"), "KeyError: 'a'; fix: the settings are not at fault; report the traceback"),
+    ],
+)
+def test_an_error_that_is_not_ours_is_one_line_with_the_fix(tmp_path, error, line):
+    def work(one: Session[Lines]) -> None:
+        logging.getLogger("some.library").warning("a line of a library")
+        raise error
+
+    with pytest.raises(RunError) as caught:
+        session(tmp_path).run(work, no_end)
+    job_log = tmp_path / "runs" / "job" / "job.log"
+    assert str(caught.value) == reason(tmp_path) == f"{line} (traceback: {job_log})"
+    text = job_log.read_text()
+    assert "a line of a library" in text and "Traceback" in text and "in work" in text
+
+
+def test_a_full_disk_ends_the_job_in_one_line(tmp_path):
+    """The file system refuses every write after some bytes: the job ends with one line, not with a traceback."""
+    program = f"""
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.path[:0] = {[str(Path(__file__).parent)]!r}
+from pathlib import Path
+from test_session import session
+def work(one):
+    one.begin()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+    for _ in range(100):
+        one.phase("x" * 100)
+session(Path({str(tmp_path)!r})).run(work, lambda one, why: print("summed up", why))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "summed up" not in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("raytensor.jobs.session.Foreign: File too large; fix: ")
+
+
+def test_ray_s_copy_of_a_working_directory_is_refused(tmp_path):
+    place = tmp_path / "working_dir_files" / "_ray_pkg_0123"
+    with pytest.raises(ConfigError) as caught:
+        session(place)
+    assert str(caught.value) == (
+        f"paths.runs={str(place / 'runs')!r}: lies in Ray's copy of the working directory, which is deleted after the "
+        "job\n  fix: set paths.runs to a folder outside of it that every node sees, as paths.runs=/shared/runs"
+    )
+    assert not place.exists()
+
+
+def test_other_settings_are_refused_and_new_ones_had_their_default(tmp_path):
+    first = session(tmp_path, may_change=("training.steps",))
+    first.run(lambda one: one.save(round=3), lambda one, why: None)
+    state = tmp_path / "runs" / "job" / "state.json"
+    saved = json.loads(state.read_text())
+    assert saved["round"] == 3 and "training.steps" not in saved["config"]
+    del saved["config"]["training.clip"]  # as an older version, which had no such setting
+    state.write_text(json.dumps(saved))
+    again = session(tmp_path, resume="auto", may_change=("training.steps",), steps=7)
+    assert again.state == saved and [event.kind for event in again.past] == ["started", "stopped"]
+    again.folder.close()
+    with pytest.raises(RunError, match=r"begun with other settings: training.lr=0.5 \(was 0.003\)\n  fix: "):
+        session(tmp_path, resume="auto", may_change=("training.steps",), lr=0.5)
+    assert state.exists()
+
+
+def test_what_ray_uploads_as_a_working_directory(tmp_path):
+    """Runs are not uploaded, whether the folder is a checkout or any other: asked of Ray's own packaging."""
+    from ray._private.runtime_env.packaging import create_package
+
+    session(tmp_path).run(lambda one: (one.folder.path / "checkpoints" / "big").write_text("x"), lambda one, why: None)
+    (tmp_path / "mechanism.py").write_text("")
+    package = tmp_path.parent / f"{tmp_path.name}.zip"
+    create_package(str(tmp_path), package, include_gitignore=False)
+    import zipfile
+
+    with zipfile.ZipFile(package) as found:
+        assert [name for name in found.namelist() if not name.endswith("/")] == ["mechanism.py"]
