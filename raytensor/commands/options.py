@@ -121,10 +121,21 @@ def network(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -
     """Endpoints in order of preference, from --network or the environment."""
     if args.network:
         return [part.strip() for part in args.network.split(",") if part.strip()]
+    return [environment_network(environ) or "finney"]
+
+
+def environment_network(environ: Mapping[str, str] = os.environ) -> str:
+    """The network of BT_NETWORK or BT_CHAIN_ENDPOINT, "" if neither is set. Raises ConfigError if they differ."""
     name, url = environ.get("BT_NETWORK", ""), environ.get("BT_CHAIN_ENDPOINT", "")
     if name and url and name != "local" and NETWORKS.get(name, name) != url:
-        raise ConfigError(f"BT_NETWORK is {name} and BT_CHAIN_ENDPOINT is {url}: give --network, or unset one")
-    return [url or name or "finney"]
+        raise ConfigError(f"BT_NETWORK is {name} and BT_CHAIN_ENDPOINT is {url}: give the network, or unset one")
+    return url or name
+
+
+def job_settings(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The settings of a job that BT_* variables give, before those that the user types."""
+    found = {"chain.network": environment_network(environ), "wallet_path": environ.get("BT_WALLET_PATH", "")}
+    return [f"{name}={value}" for name, value in found.items() if value]
 
 
 def coldkey_ref(args: argparse.Namespace) -> KeyRef:

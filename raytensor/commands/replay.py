@@ -15,9 +15,9 @@ from raytensor.errors import ConfigError
 from raytensor.validators.evidence_log import Replay, replay
 from raytensor.validators.segments import log_of
 
-DESCRIPTION = """Reduces the rounds of an evidence log again, with the mechanism and the settings that the log names, and
-compares the weights with those that were made then, over all segments of the log. Equal means equal to the bit. The
-exit status is 1 when they differ; the first difference is told."""
+DESCRIPTION = """Recomputes the weights of an evidence log, with the mechanism and the settings in the log, and compares
+them with the logged weights, over all segments. Equal means equal to the bit. Prints the first difference, and exits
+with status 1 if there is one."""
 EXAMPLES = """\
   raytensor replay runs/demo/evidence                    every log of a run
   raytensor replay validator/netuid2/5F.../evidence.jsonl --until 40
@@ -68,7 +68,8 @@ def _as_json(path: Path, result: Replay) -> str:
 
 
 def _as_text(path: Path, result: Replay) -> str:
-    head = f"{path}\n  subnet {result.netuid}, validator {result.validator}, {result.mechanism}\n  {result.rounds} rounds to round {result.state.round}: "
+    head = f"{path}\n  subnet {result.netuid}, validator {result.validator}, {result.mechanism}\n"
+    head += f"  {result.rounds} rounds to round {result.state.round}: "
     if result.difference:
         return head + f"DIFFERENT\n  {result.difference}"
     lines = [head + f"{result.weights_checked} sets of weights, all equal to the bit"]

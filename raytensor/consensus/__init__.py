@@ -17,23 +17,9 @@ from raytensor.consensus.reference import epoch_reference
 from raytensor.consensus.rows import Rows
 from raytensor.errors import ConfigError
 
-__all__ = [
-    "NO_COMMIT",
-    "DenseRows",
-    "EpochInput",
-    "EpochOutput",
-    "RawColumns",
-    "Rows",
-    "SubnetOutput",
-    "epoch",
-    "epoch_with_mechanisms",
-    "epochs",
-    "following",
-    "load_kernels",
-    "split_emissions",
-    "stake_from_bits",
-    "stake_weight",
-]
+__all__ = ["NO_COMMIT", "DenseRows", "EpochInput", "EpochOutput", "RawColumns", "Rows", "SubnetOutput"]
+__all__ += ["epoch", "epoch_with_mechanisms", "epochs", "following", "load_kernels", "split_emissions"]
+__all__ += ["stake_from_bits", "stake_weight"]
 
 
 def epoch(inputs: EpochInput, *, implementation: str = "fast", threads: int | None = None) -> EpochOutput:

@@ -71,21 +71,11 @@ def load_kernels() -> None:
 
 
 def _in_one_call(inputs: EpochInput, weights: DenseRows, bonds: DenseRows) -> EpochOutput:
-    flags, raw, columns, rao, stored, zeros = whole.epoch(
-        clock(inputs),
-        *numbers(inputs),
-        inputs.last_update,
-        inputs.block_at_registration,
-        inputs.commit_block if inputs.commit_reveal else inputs.commit_block[:0],
-        inputs.stake,
-        inputs.stake_frac,
-        inputs.validator_permit,
-        weights.validators,
-        weights.miners,
-        weights.values,
-        weights.zeros,
-        bonds.values,
-    )
+    commit = inputs.commit_block if inputs.commit_reveal else inputs.commit_block[:0]
+    neurons = (inputs.last_update, inputs.block_at_registration, commit, inputs.stake, inputs.stake_frac)
+    pairs = (weights.validators, weights.miners, weights.values, weights.zeros, bonds.values)
+    results = whole.epoch(clock(inputs), *numbers(inputs), *neurons, inputs.validator_permit, *pairs)
+    flags, raw, columns, rao, stored, zeros = results
     kept = bonds.like(stored, zeros)
     return EpochOutput(
         *columns,

@@ -68,18 +68,10 @@ def clock(inputs: EpochInput) -> np.ndarray:
 def numbers(inputs: EpochInput) -> tuple[np.ndarray, np.ndarray]:
     """int64 [owner or -1, max_validators, kappa] and `Electorate.rates`."""
     owner = -1 if inputs.owner_uid is None else inputs.owner_uid
-    return _numbers(
-        owner,
-        inputs.max_validators,
-        inputs.kappa,
-        inputs.yuma3,
-        inputs.yuma3 and inputs.liquid_alpha,
-        inputs.bonds_penalty,
-        bonds_alpha(inputs),
-        inputs.alpha_low,
-        inputs.alpha_high,
-        inputs.alpha_sigmoid_steepness,
-    )
+    switches = (inputs.yuma3, inputs.yuma3 and inputs.liquid_alpha)
+    liquid = (inputs.alpha_low, inputs.alpha_high, inputs.alpha_sigmoid_steepness)
+    rates = (inputs.bonds_penalty, bonds_alpha(inputs), *liquid)
+    return _numbers(owner, inputs.max_validators, inputs.kappa, *switches, *rates)
 
 
 @lru_cache(maxsize=1024)
@@ -115,16 +107,8 @@ class Plan:
         times = clock(inputs)
         (owner, max_validators, kappa), rates = numbers(inputs)
         commit = inputs.commit_block if inputs.commit_reveal else inputs.commit_block[:0]
-        active, new_permit, share, active_share, bound = stake.prepare(
-            times,
-            owner,
-            max_validators,
-            inputs.last_update,
-            commit,
-            inputs.stake,
-            inputs.stake_frac,
-            inputs.validator_permit,
-        )
+        columns = (inputs.last_update, commit, inputs.stake, inputs.stake_frac, inputs.validator_permit)
+        active, new_permit, share, active_share, bound = stake.prepare(times, owner, max_validators, *columns)
         weights, bonds = dense or (_as_rows(inputs.weights), _as_rows(inputs.bonds))
         voting = stake.normalised(active_share)
         keep = new_permit.astype(np.uint16) * np.uint16(65535)

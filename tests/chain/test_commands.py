@@ -10,6 +10,7 @@ import time
 import bittensor_core
 import pytest
 
+from raytensor import config
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import Transfer
 from raytensor.chain.reads.metagraph import read_metagraph
@@ -122,6 +123,11 @@ def test_the_network_is_named_as_bittensors_users_do(monkeypatch):
         asked()
     monkeypatch.setenv("BT_NETWORK", "local")
     assert asked() == ["ws://c:3"]
+    typed = ["netuids=[1]", "hotkeys=[//Alice]"]
+    cfg = config.compose("validate", [*options.job_settings(), *typed])
+    assert (cfg.chain.network, cfg.wallet_path) == ("ws://c:3", os.environ["BT_WALLET_PATH"])
+    assert config.compose("validate", [*options.job_settings(), *typed, "chain.network=test"]).chain.network == "test"
+    assert options.job_settings({}) == []
 
 
 def test_every_command_teaches(capsys):

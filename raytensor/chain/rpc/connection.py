@@ -143,8 +143,8 @@ class Connection:
         waited = time.monotonic() - started
         why = "; ".join(f"{url}: {_words(cause)}" for url, cause in causes.items())
         raise ChainUnavailable(
-            f"{method}: no answer from {', '.join(self.urls)} in {waited:.1f} s ({len(self.urls) + 1} attempts, "
-            f"{self.timeout_s:g} s each; {why})"
+            f"{method}: no answer from {', '.join(self.urls)}: {len(self.urls) + 1} attempts in {waited:.1f} s, each "
+            f"limited to {self.timeout_s:g} s ({why})"
         ) from list(causes.values())[-1]
 
     def saw(self, number: int) -> None:

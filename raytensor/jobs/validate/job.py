@@ -49,8 +49,10 @@ def validate_main(argv: Sequence[str]) -> int:
     if config.asks_for_help(argv):
         print(config.help_page("validate", HELP, argv), end="")
         return 0
+    from raytensor.commands import options  # loads substrate-interface, which --help does not need
+
     shorts = {"--json": "json=true", "--dry-run": "dry_run=true"}
-    cfg = config.compose("validate", [shorts.get(arg, arg) for arg in argv])
+    cfg = config.compose("validate", [*options.job_settings(), *(shorts.get(arg, arg) for arg in argv)])
     if cfg.dry_run:
         print(_dry_run(cfg), end="")
         return 0
