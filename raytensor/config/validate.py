@@ -25,7 +25,7 @@ class SubnetConfig(Section):
 
 @dataclass
 class ValidatorChain(Section):
-    # finney, test, local or ws(s)://...; several, separated by commas, are tried in order.
+    # finney, test, local or ws(s)://...; several, separated by commas, are tried in order. BT_NETWORK sets the default.
     network: str = setting("finney", form=NETWORK)
     # Seconds that any one request to the chain may take.
     timeout_s: float = 20.0
@@ -66,7 +66,7 @@ class ValidateConfig(Section):
     subnets: list[SubnetConfig] = field(default_factory=list)
     # Hotkeys by reference: wallet/hotkey, or a development key like //Alice. Only hotkeys are read.
     hotkeys: list[str] = field(default_factory=list)
-    # Folder of the wallets.
+    # Folder of the wallets. BT_WALLET_PATH sets the default.
     wallet_path: str = "~/.bittensor/wallets"
     # File whose first line decrypts encrypted hotkeys (else BT_WALLET_PASSWORD_FILE or BT_WALLET_PASSWORD).
     password_file: str | None = None
