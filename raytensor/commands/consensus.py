@@ -17,7 +17,7 @@ from raytensor import cluster, config
 from raytensor.commands import options, output
 from raytensor.commands.consensus_chain import fetch_snapshot
 from raytensor.consensus import EpochInput, EpochOutput, epoch
-from raytensor.consensus.snapshot import Snapshot, read_snapshot, write_snapshot
+from raytensor.consensus.snapshot import read_snapshot, write_snapshot
 from raytensor.consensus.vectors import check_file
 from raytensor.consensus.whatif import Comparison, compare
 from raytensor.errors import ConfigError
@@ -171,16 +171,15 @@ def _on_cluster(inputs: EpochInput) -> EpochOutput:
 
 
 def _as_json(comparison: Comparison, num_epochs: int) -> dict:
-    snapshot: Snapshot = comparison.snapshot
-    return {
+    snapshot = comparison.snapshot
+    head = {
         "netuid": snapshot.netuid,
         "mecid": snapshot.mecid,
         "block": snapshot.inputs.block,
         "num_epochs": num_epochs,
-        "paid_before_rao": sum(comparison.paid_before),
-        "paid_after_rao": sum(comparison.paid_after),
-        "neurons": comparison.rows(),
     }
+    paid = {"paid_before_rao": sum(comparison.paid_before), "paid_after_rao": sum(comparison.paid_after)}
+    return {**head, **paid, "neurons": comparison.rows()}
 
 
 def _as_text(comparison: Comparison, changes: list[str], args: argparse.Namespace) -> str:

@@ -25,6 +25,7 @@ SORTS = {
 }
 COLUMNS = ("stake_alpha_rao", "validator_permit", "active", "last_update", "block_at_registration", "incentive")
 COLUMNS += ("dividends", "consensus", "validator_trust", "emission_alpha_rao")
+EPOCH_COLUMNS = ("block", "last_epoch_block", "num_neurons", "stake_alpha_rao", "emission_alpha_rao")
 ABOUT = """\
 Lists the neurons of a subnet, all read at one block. Incentive, dividends and emission are those of the last epoch;
 stake, weights and the block of the last weights are current. Updated: blocks since the last weights.
@@ -69,16 +70,9 @@ def _metagraph(args: argparse.Namespace) -> None:
         if not Path(args.out).expanduser().parent.is_dir():
             raise ConfigError(f"--out {args.out}: there is no such folder")
         write_parquet(graph, Path(args.out).expanduser())
-    head = {
-        "netuid": graph.netuid,
-        "block": graph.block,
-        "block_hash": graph.block_hash,
-        "tempo": graph.tempo,
-        "last_epoch_block": graph.last_epoch_block,
-        "next_epoch_block": graph.next_epoch_block if graph.netuid else None,  # the root subnet has no epochs
-        "alpha_price_rao": graph.alpha_price_rao,
-        "num_neurons": len(graph.hotkeys),
-    }
+    names = ("netuid", "block", "block_hash", "tempo", "last_epoch_block", "alpha_price_rao")
+    head = {**{name: getattr(graph, name) for name in names}, "num_neurons": len(graph.hotkeys)}
+    head["next_epoch_block"] = graph.next_epoch_block if graph.netuid else None  # the root subnet has no epochs
     rows = _rows(graph)
     if column := SORTS[args.sort]:
         rows.sort(key=lambda row: -row[column])
@@ -93,63 +87,35 @@ def _metagraph(args: argparse.Namespace) -> None:
     if args.out is not None:
         print(f"written to {args.out}")
         return
-    cells = [
-        (
-            r["uid"],
-            output.short(r["hotkey"]),
-            output.tao(r["stake_alpha_rao"]),
-            f"{r['incentive'] / 65535:.4f}",
-            f"{r['dividends'] / 65535:.4f}",
-            output.tao(r["emission_alpha_rao"]),
-            "yes" if r["validator_permit"] else "",
-            graph.block - r["last_update"],
-            r["axon"],
-        )
-        for r in rows
-    ]
-    headers = (
-        "uid",
-        "hotkey",
-        "stake, alpha",
-        "incentive",
-        "dividends",
-        "emission, alpha",
-        "permit",
-        "updated",
-        "axon",
-    )
-    print(output.table(headers, cells, left=(1, 8)))
+    cells = {
+        "uid": lambda r: r["uid"],
+        "hotkey": lambda r: output.short(r["hotkey"]),
+        "stake, alpha": lambda r: output.tao(r["stake_alpha_rao"]),
+        "incentive": lambda r: f"{r['incentive'] / 65535:.4f}",
+        "dividends": lambda r: f"{r['dividends'] / 65535:.4f}",
+        "emission, alpha": lambda r: output.tao(r["emission_alpha_rao"]),
+        "permit": lambda r: "yes" if r["validator_permit"] else "",
+        "updated": lambda r: graph.block - r["last_update"],
+        "axon": lambda r: r["axon"],
+    }
+    print(output.columns(rows, cells, left=(1, 8)))
 
 
 def _show_history(args: argparse.Namespace) -> None:
     found = epochs(Path(args.history).expanduser(), args.netuid, args.mechanism)[-(args.top or 0) :]
-    rows = [
-        {
-            "block": e.block,
-            "last_epoch_block": e.last_epoch_block,
-            "num_neurons": e.num_neurons,
-            "file": str(e.path),
-            "stake_alpha_rao": e.stake_alpha_rao,
-            "emission_alpha_rao": e.emission_alpha_rao,
-        }
-        for e in found
-    ]
+    rows = [{"file": str(e.path), **{name: getattr(e, name) for name in EPOCH_COLUMNS}} for e in found]
     if args.json:
         output.show_json({"netuid": args.netuid, "epochs": rows})
         return
-    cells = [
-        (
-            r["block"],
-            r["last_epoch_block"],
-            r["num_neurons"],
-            output.tao(r["stake_alpha_rao"]),
-            output.tao(r["emission_alpha_rao"]),
-            Path(r["file"]).name,
-        )
-        for r in rows
-    ]
-    headers = ("block", "epoch of block", "neurons", "stake, alpha", "emission, alpha", "file")
-    print(output.table(headers, cells, left=(5,)))
+    cells = {
+        "block": lambda r: r["block"],
+        "epoch of block": lambda r: r["last_epoch_block"],
+        "neurons": lambda r: r["num_neurons"],
+        "stake, alpha": lambda r: output.tao(r["stake_alpha_rao"]),
+        "emission, alpha": lambda r: output.tao(r["emission_alpha_rao"]),
+        "file": lambda r: Path(r["file"]).name,
+    }
+    print(output.columns(rows, cells, left=(5,)))
 
 
 def _follow(args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raytensor.errors import ChainRefused, ConfigError, RayTensorError, WireError
@@ -90,6 +90,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequen
 def blocks_until(block: int | None, head: int) -> str:
     """Blocks from the head to a later block, "-" where there is none."""
     return "-" if block is None or block < head else str(block - head)
+
+
+def columns(rows: Sequence[Any], cells: Mapping[str, Callable[[Any], Any]], *, left: Sequence[int] = (0,)) -> str:
+    """A `table` with one column per header; `cells` maps each header to the function that makes a row's cell."""
+    return table(list(cells), [[cell(row) for cell in cells.values()] for row in rows], left=left)
 
 
 def short(address: str) -> str:

@@ -70,20 +70,16 @@ def _subnets(args: argparse.Namespace) -> None:
     if args.json:
         output.show_json({"block": head.number, "subnets": rows})
         return
-    cells = [
-        (
-            r["netuid"],
-            f"{r['neurons']}/{r['max_neurons']}",
-            r["tempo"],
-            output.blocks_until(r["next_epoch_block"], head.number),
-            output.tao(r["alpha_price_rao"]),
-            output.tao(r["burn_rao"]),
-            "yes" if r["commit_reveal"] else "no",
-            "yes" if r["started_block"] or not r["netuid"] else "no",
-            output.short(r["owner"]),
-        )
-        for r in rows
-    ]
     print(f"block {head.number}")
-    headers = ("netuid", "neurons", "tempo", "epoch in", "alpha, TAO", "register, TAO", "commit-reveal", "started")
-    print(output.table((*headers, "owner"), cells, left=(8,)))
+    cells = {
+        "netuid": lambda r: r["netuid"],
+        "neurons": lambda r: f"{r['neurons']}/{r['max_neurons']}",
+        "tempo": lambda r: r["tempo"],
+        "epoch in": lambda r: output.blocks_until(r["next_epoch_block"], head.number),
+        "alpha, TAO": lambda r: output.tao(r["alpha_price_rao"]),
+        "register, TAO": lambda r: output.tao(r["burn_rao"]),
+        "commit-reveal": lambda r: "yes" if r["commit_reveal"] else "no",
+        "started": lambda r: "yes" if r["started_block"] or not r["netuid"] else "no",
+        "owner": lambda r: output.short(r["owner"]),
+    }
+    print(output.columns(rows, cells, left=(8,)))

@@ -127,23 +127,19 @@ def _show(hotkey: str, block: int, found: list[Health]) -> None:
     if not found:
         print("not registered on any subnet")
         return
-    cells = [
-        (
-            h.netuid,
-            h.mecid,
-            "-" if h.uid is None else h.uid,
-            "yes" if h.permit else "no",
-            h.last_update or "never",
-            h.age_blocks,
-            f"{h.age_tempos:.1f}",
-            "yes" if h.commit_reveal else "no",
-            h.next_block or "-",
-            "OVERDUE" if h.overdue else "ok" if h.permit else "-",
-        )
-        for h in found
-    ]
-    headers = ("netuid", "mech", "uid", "permit", "last set", "blocks", "tempos", "commit-reveal", "next block", "")
-    print(output.table(headers, cells, left=(9,)))
+    cells = {
+        "netuid": lambda h: h.netuid,
+        "mech": lambda h: h.mecid,
+        "uid": lambda h: "-" if h.uid is None else h.uid,
+        "permit": lambda h: "yes" if h.permit else "no",
+        "last set": lambda h: h.last_update or "never",
+        "blocks": lambda h: h.age_blocks,
+        "tempos": lambda h: f"{h.age_tempos:.1f}",
+        "commit-reveal": lambda h: "yes" if h.commit_reveal else "no",
+        "next block": lambda h: h.next_block or "-",
+        "": lambda h: "OVERDUE" if h.overdue else "ok" if h.permit else "-",
+    }
+    print(output.columns(found, cells, left=(9,)))
     for one in found:
         if one.cause:
             print(one.sentence)
