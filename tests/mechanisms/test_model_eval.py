@@ -1,4 +1,4 @@
-"""Model evaluation without models: who is crowned, who is a copy, who is asked, what is paid; losses are given numbers."""
+"""Model evaluation without models, on given losses: who is crowned, who is a copy, who is asked, what is paid."""
 
 from __future__ import annotations
 

@@ -215,7 +215,8 @@ def test_a_missing_file_is_named(tmp_path):
 def test_kill_9_loses_no_event_that_was_appended(tmp_path):
     path = tmp_path / "events.jsonl"
     program = (
-        "import sys; from pathlib import Path; from raytensor.telemetry.event_log import EventLog; from raytensor.telemetry.events import Phase\n"
+        "import sys; from pathlib import Path; from raytensor.telemetry.event_log import EventLog\n"
+        "from raytensor.telemetry.events import Phase\n"
         "log = EventLog(Path(sys.argv[1]))\n"
         "n = 0\n"
         "while True:\n"

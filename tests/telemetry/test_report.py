@@ -1,4 +1,4 @@
-"""The report: one file that needs nothing else, right for finished, killed and hostile runs, the same bytes each time."""
+"""The report: one file that needs nothing else, for finished, killed and hostile runs, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_csv_files_beside_the_report_hold_exact_numbers(tmp_path, run_events):
     folder = folder_of(tmp_path / "demo", run_events)
     place = folder / "boards" / "round-000012"
     place.mkdir(parents=True)
-    validators, miners = (sorted({key for key in keys}) for keys in _hotkeys(run_events))
+    validators, miners = (sorted(set(keys)) for keys in _hotkeys(run_events))
     for number, validator in enumerate(validators):
         entry = {"loss": 4.25 + number, "status": "open", "fingerprint": [1.0, 2.0]}
         (place / f"{validator}.json").write_text(json.dumps({"miners": {miners[0]: entry}}))
@@ -247,11 +247,11 @@ def test_fees_alpha_stake_and_the_texts_of_failures_are_shown(tmp_path):
         ev.RoundDone(round=1, rounds=1, wall_s=1.0, losses={"5M": 2.0}, values={"5M": 1.0}, t=3.0),
         ev.WeightsMade(round=1, hotkey="5V", values={"5M": 1.0}, t=3.1),
         ev.ReceiptSeen(call=call, signer="5V", fate="included", block=5, fee_rao=150_000_000, t=3.2),
-        ev.ReceiptSeen(call=call, signer="5V", fate="failed", error="TooFast", action="wait: x", fee_rao=50_000_000, t=3.3),
+        ev.ReceiptSeen(call=call, signer="5V", fate="failed", error="TooFast", action="wait: x", fee_rao=50_000_000),
         ev.EpochSeen(
             block=9, incentive={"5M": 1.0}, dividends={"5V": 1.0}, emission_rao={"5M": 2_000_000_000},
-            emission_alpha_rao={"5M": 4_000_000_000}, stake_alpha_rao={"5V": 70_500_000_000}, validator_trust={"5V": 0.75},
-            alpha_price_rao=500_000_000, t=3.4,
+            emission_alpha_rao={"5M": 4_000_000_000}, stake_alpha_rao={"5V": 70_500_000_000},
+            validator_trust={"5V": 0.75}, alpha_price_rao=500_000_000, t=3.4,
         ),
         ev.Stopped(reason="finished", t=4.0),
     ]  # fmt: skip

@@ -26,7 +26,10 @@ def test_claims_makes_and_lets_go(tmp_path):
 
 
 def test_two_processes_never_share_a_folder(tmp_path):
-    program = "import sys; from raytensor.telemetry.runfolder import RunFolder; f = RunFolder(sys.argv[1]); print('in', flush=True); sys.stdin.read()"
+    program = (
+        "import sys; from raytensor.telemetry.runfolder import RunFolder\n"
+        "f = RunFolder(sys.argv[1]); print('in', flush=True); sys.stdin.read()"
+    )
     other = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "a")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

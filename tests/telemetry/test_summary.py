@@ -77,18 +77,8 @@ def small_run() -> list[ev.Event]:
 
 def neuron(uid: int, hotkey: str, name: str, role: str, behaviour: str = "", **known: object) -> dict[str, object]:
     """An entry of the summary: what is given, and null or "" for the rest."""
-    unknown = dict.fromkeys(
-        (
-            "loss",
-            "score",
-            "weight",
-            "validator_trust",
-            "emission_alpha_rao",
-            "stake_alpha_rao",
-            "weights_block",
-            "heldout_loss",
-        )
-    )
+    names = "loss score weight validator_trust emission_alpha_rao stake_alpha_rao weights_block heldout_loss"
+    unknown = dict.fromkeys(names.split())
     start = {
         "uid": uid,
         "hotkey": hotkey,
@@ -130,11 +120,12 @@ def test_every_number_of_the_summary():
                 stake_alpha_rao=100, validator_trust=0.5, weights_block=12,
             ),
             neuron(
-                2, "M1", "miner-0", "miner", "honest", loss=5.0, heldout_loss=4.5, score=0.75, weight=0.75, incentive=0.75,
-                emission_rao=72, emission_alpha_rao=62,
+                2, "M1", "miner-0", "miner", "honest", loss=5.0, heldout_loss=4.5, score=0.75, weight=0.75,
+                incentive=0.75, emission_rao=72, emission_alpha_rao=62,
             ),
             neuron(
-                3, "M2", "miner-1", "miner", "silent", weight=0.25, incentive=0.25, emission_rao=10, emission_alpha_rao=20
+                3, "M2", "miner-1", "miner", "silent", weight=0.25, incentive=0.25, emission_rao=10,
+                emission_alpha_rao=20,
             ),
         ],
         "responses": 2,
@@ -149,7 +140,7 @@ def test_every_number_of_the_summary():
 
 
 def test_loss_and_heldout_loss_are_two_numbers():
-    """`loss` is what the validators' scores say, in the view, the plots, the tables; `heldout_loss` is measured at the end."""
+    """`loss` is what the validators' scores say, everywhere; `heldout_loss` is measured at the end."""
     of = {
         n["hotkey"]: (n["loss"], n["heldout_loss"])
         for n in build_summary(History(small_run()), heldout={"M1": 4.5})["neurons"]

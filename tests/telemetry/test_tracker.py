@@ -130,8 +130,10 @@ def test_a_tracker_that_does_not_read_never_blocks_and_is_bounded(tmp_path, no_k
 
 def test_kill_9_of_the_run_leaves_no_process(tmp_path, no_key):
     program = (
-        "import sys, time; from pathlib import Path; from raytensor.config import Tracker; from raytensor.telemetry.tracker import WandbTracker\n"
-        "t = WandbTracker(Tracker(kind='wandb'), Path(sys.argv[1]), 'demo'); t.log({'a': 1.0}, 1); print(t._process.pid, flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from raytensor.config import Tracker\n"
+        "from raytensor.telemetry.tracker import WandbTracker\n"
+        "t = WandbTracker(Tracker(kind='wandb'), Path(sys.argv[1]), 'demo'); t.log({'a': 1.0}, 1)\n"
+        "print(t._process.pid, flush=True); time.sleep(60)"
     )
     run = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     child = int(run.stdout.readline())

@@ -12,8 +12,8 @@ from raytensor.telemetry.training_report import write_training_report
 from raytensor.telemetry.training_view import TrainingView
 
 SUMMARY = {
-    "name": "<b>job</b>", "model": "tiny", "engine": "ddp", "ranks": 2, "steps": 20, "steps_planned": 20, "stopped": "finished",
-    "tokens": 4096, "heldout_loss": 4.5, "loss": 4.25, "tokens_per_s": 1234.5,
+    "name": "<b>job</b>", "model": "tiny", "engine": "ddp", "ranks": 2, "steps": 20, "steps_planned": 20,
+    "stopped": "finished", "tokens": 4096, "heldout_loss": 4.5, "loss": 4.25, "tokens_per_s": 1234.5,
 }  # fmt: skip
 
 

@@ -68,8 +68,10 @@ AT_70 = ev.BlockSeen(block=70, tempo=20, blocks_until_epoch=15)
         ),
         (
             [up(), played(), made("V2", M1=1.0), receipt("V2", 60), epoch(65), receipt("V1", 66)],
-            "only validators with 30% of the stake had set weights before consensus ran in block 65; "
-            "it pays for what more than 50% of the stake agree on",
+            (
+                "only validators with 30% of the stake had set weights before consensus ran in block 65; "
+                "it pays for what more than 50% of the stake agree on"
+            ),
         ),
         (
             [up(), played(), made("V1", M1=1.0), receipt("V1", 60), epoch(65)],
