@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -341,9 +342,9 @@ def main() -> None:
     with SubstrateInterface(url=served.endpoint) as client:
         client.init_runtime()
         for netuid, neurons in sizes:
-            took = median_s(lambda: by_storage(client, netuid, neurons), options.times, time.monotonic)
+            took = median_s(partial(by_storage, client, netuid, neurons), options.times, time.monotonic)
             row(f"metagraph of {neurons}, storage by substrate-interface", took, "s")
-            took = median_s(lambda: by_api(served.endpoint, netuid), options.times, time.monotonic)
+            took = median_s(partial(by_api, served.endpoint, netuid), options.times, time.monotonic)
             row(f"metagraph of {neurons}, one runtime API call", took, "s")
     if options.seconds:
         for netuid in netuids:  # the usual epochs again

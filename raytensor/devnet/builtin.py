@@ -1,7 +1,7 @@
 """Codecs of Rust's built-in types, as pairs of closures.
 
 In: sizes, bounds, the codecs of parts. Out: `(enc, dec, zero, min_size)`: enc(value, out) appends to a bytearray;
-dec(data, pos) gives (value, next position); the type's zero; the fewest bytes that a value takes.
+dec(data, pos) returns (value, next position); the zero of the type; the smallest size of a value in bytes.
 A decoder never reads past its input and never allocates more than the input can hold.
 Knows nothing of declared structs and enums (scale.py) or of the runtime.
 """
@@ -9,14 +9,21 @@ Knows nothing of declared structs and enums (scale.py) or of the runtime.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+
+Encoder = Callable[[Any, bytearray], object]
+Decoder = Callable[[bytes, int], tuple[Any, int]]
+Parts = tuple[Encoder, Decoder, Any, int]  # enc, dec, zero, min_size
 
 INTS = {f"{sign}{bits}": (bits // 8, sign == "i") for sign in "ui" for bits in (8, 16, 32, 64, 128, 256)}
 PACKED = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i8": "b", "i16": "h", "i32": "i", "i64": "q", "bool": "?"}
 
 
 class ScaleError(ValueError):
-    """Bytes that are no value of the type, or a value that the type can't hold."""
+    """Bytes that encode no value of the type, or a value that the type cannot hold."""
 
 
 def compact(value: int) -> bytes:
@@ -51,7 +58,7 @@ def read_compact(data: bytes, pos: int) -> tuple[int, int]:
         raise ScaleError("compact integer: input ends too early") from None
 
 
-def integer(name: str, size: int, signed: bool):
+def integer(name: str, size: int, signed: bool) -> Parts:
     def enc(value, out):
         out += int(value).to_bytes(size, "little", signed=signed)
 
@@ -64,7 +71,7 @@ def integer(name: str, size: int, signed: bool):
     return enc, dec, 0, size
 
 
-def boolean():
+def boolean() -> Parts:
     def enc(value, out):
         out.append(1 if value else 0)
 
@@ -76,7 +83,7 @@ def boolean():
     return enc, dec, False, 1
 
 
-def fixed_bytes(size: int):
+def fixed_bytes(size: int) -> Parts:
     def enc(value, out):
         if len(value) != size:
             raise ValueError(f"{len(value)} bytes instead of {size}")
@@ -91,7 +98,7 @@ def fixed_bytes(size: int):
     return enc, dec, bytes(size), size
 
 
-def byte_vec(bound: int | None):
+def byte_vec(bound: int | None) -> Parts:
     def enc(value, out):
         if bound is not None and len(value) > bound:
             raise ValueError(f"{len(value)} bytes, at most {bound}")
@@ -108,7 +115,7 @@ def byte_vec(bound: int | None):
     return enc, dec, b"", 1
 
 
-def string():
+def string() -> Parts:
     enc_bytes, dec_bytes, _, _ = byte_vec(None)
 
     def dec(data, pos):
@@ -121,7 +128,7 @@ def string():
     return lambda value, out: enc_bytes(value.encode(), out), dec, "", 1
 
 
-def compact_of(inner: str):
+def compact_of(inner: str) -> Parts:
     if inner == "()":
         return (lambda value, out: None), (lambda data, pos: ((), pos)), (), 0
     limit = 1 << (8 * INTS[inner][0])
@@ -141,7 +148,7 @@ def compact_of(inner: str):
     return enc, dec, 0, 1
 
 
-def option_of(inner: Any):
+def option_of(inner: Any) -> Parts:
     def enc(value, out):
         if value is None:
             out.append(0)
@@ -157,7 +164,7 @@ def option_of(inner: Any):
     return enc, dec, None, 1
 
 
-def tuple_of(items: list[Any]):
+def tuple_of(items: list[Any]) -> Parts:
     encs, decs = [c.enc for c in items], [c.dec for c in items]
 
     def enc(value, out):
@@ -178,13 +185,13 @@ def tuple_of(items: list[Any]):
 
 def _read_length(data: bytes, pos: int, item_size: int, bound: int | None) -> tuple[int, int]:
     length, pos = read_compact(data, pos)
-    # Zero-size items cost no input, so a few bytes could ask for 2^32 of them.
+    # Items of size zero consume no input, so a few bytes could declare 2^32 of them.
     if (bound is not None and length > bound) or length * max(item_size, 1) > max(len(data) - pos, 0) + (not item_size):
         raise ScaleError(f"sequence of {length} items: input ends too early, or above its bound")
     return length, pos
 
 
-def packed_vec(name: str, bound: int | None):
+def packed_vec(name: str, bound: int | None) -> Parts:
     code, dtype = PACKED[name], "|b1" if name == "bool" else f"<{name[0]}{struct.calcsize('<' + PACKED[name])}"
     size = struct.calcsize("<" + code)
 
@@ -192,10 +199,8 @@ def packed_vec(name: str, bound: int | None):
         if bound is not None and len(value) > bound:
             raise ValueError(f"{len(value)} items, at most {bound}")
         out += compact(len(value))
-        # numpy arrays carry their own bytes; everything else goes through struct
-        out += (
-            value.astype(dtype).tobytes() if hasattr(value, "astype") else struct.pack(f"<{len(value)}{code}", *value)
-        )
+        packed = isinstance(value, np.ndarray)
+        out += value.astype(dtype).tobytes() if packed else struct.pack(f"<{len(value)}{code}", *value)
 
     def dec(data, pos):
         length, pos = _read_length(data, pos, size, bound)
@@ -204,7 +209,7 @@ def packed_vec(name: str, bound: int | None):
     return enc, dec, (), 1
 
 
-def packed_rows(name: str, width: int, bound: int | None):
+def packed_rows(name: str, width: int, bound: int | None) -> Parts:
     """Vec of tuples of `width` integers of one type: weights, bonds. Takes lists of tuples, and arrays (n, width)."""
     code, size = PACKED[name], struct.calcsize("<" + PACKED[name]) * width
     dtype, one = f"<{name[0]}{size // width}", struct.Struct(f"<{width}{code}")
@@ -213,7 +218,7 @@ def packed_rows(name: str, width: int, bound: int | None):
         if bound is not None and len(value) > bound:
             raise ValueError(f"{len(value)} items, at most {bound}")
         out += compact(len(value))
-        if hasattr(value, "astype"):
+        if isinstance(value, np.ndarray):
             if len(value) and value.shape[1:] != (width,):
                 raise ValueError(f"an array of shape {value.shape} instead of (n, {width})")
             out += value.astype(dtype).tobytes()
@@ -228,7 +233,7 @@ def packed_rows(name: str, width: int, bound: int | None):
     return enc, dec, (), 1
 
 
-def vec_of(inner: Any, bound: int | None, ordered: bool):
+def vec_of(inner: Any, bound: int | None, ordered: bool) -> Parts:
     enc_item, dec_item, item_size = inner.enc, inner.dec, inner.min_size
 
     def enc(value, out):
@@ -249,7 +254,7 @@ def vec_of(inner: Any, bound: int | None, ordered: bool):
     return enc, dec, (), 1
 
 
-def map_of(key: Any, item: Any):
+def map_of(key: Any, item: Any) -> Parts:
     def enc(value, out):
         out += compact(len(value))
         for k in sorted(value):

@@ -114,8 +114,8 @@ async def _serve(options: argparse.Namespace) -> int:
             port = await server.start(options.port)
         except OSError as error:
             raise ConfigError(
-                f"port {options.port} is not available ({os.strerror(error.errno or 0)}); end the process that uses it, "
-                f"or choose a free one with --port 0"
+                f"port {options.port} is not available ({os.strerror(error.errno or 0)}); end the process that uses "
+                f"it, or choose a free one with --port 0"
             ) from None
         if not options.quiet:
             chain.listeners.append(_print_block)

@@ -67,7 +67,7 @@ class Validity(NamedTuple):
 
 
 class Executive:
-    """Validates and applies extrinsics on one runtime. `block_hash(number)` returns a block's hash, for eras, or None."""
+    """Validates and applies extrinsics on one runtime. `block_hash(number)`: hash of a block, for eras, or None."""
 
     def __init__(self, runtime: Runtime, genesis_hash: bytes, block_hash: Callable[[int], bytes | None]) -> None:
         self.runtime, self.genesis_hash, self.block_hash = runtime, genesis_hash, block_hash
@@ -160,7 +160,7 @@ class Executive:
         actual = weight if post.weight is None else min(post.weight, weight)
         used[kind] += actual + EXTRINSIC_BASE_WEIGHT
         pays = runtime.pays(call) and post.pays is not False
-        if signer is not None:
+        if payer is not None:
             self._settle(extrinsic, payer, fee, actual, pays, in_alpha=alpha is not None)
         info = DispatchEventInfo(Weight(actual, 0), kind, "Yes" if pays else "No")
         if error is None:
@@ -178,7 +178,7 @@ class Executive:
         runtime.System.emit("ExtrinsicSuccess", DispatchEventInfo(Weight(weight, 0), "Mandatory", "Yes"))
 
     def _affordable(self, extrinsic: Extrinsic, weight: int) -> tuple[bytes, int, AlphaFee | None]:
-        """(payer, fee in rao, the alpha that pays it if the payer has too little TAO). Raises InvalidTransaction Payment."""
+        """(payer, fee in rao, the alpha that pays it for lack of TAO). Raises InvalidTransaction Payment."""
         runtime, call = self.runtime, extrinsic.call
         payer = runtime.Proxy.fee_payer(extrinsic.signer, call)
         fee = extrinsic.tip

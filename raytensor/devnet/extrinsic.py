@@ -67,9 +67,9 @@ def verify_signature(scheme: int, signature: bytes, message: bytes, key: bytes) 
     """Whether a MultiSignature of variant `scheme` signs the message. False for a malformed one."""
     try:
         if scheme == 1:
-            return sr25519.verify(signature, message, key)
+            return sr25519.verify(signature, message, key)  # pyright: ignore[reportAttributeAccessIssue]  # no stubs
         if scheme == 0:
-            return ed25519_zebra.ed_verify(signature, message, key)
+            return ed25519_zebra.ed_verify(signature, message, key)  # pyright: ignore[reportAttributeAccessIssue]
     except ValueError:
         return False
     return False  # ecdsa is not supported

@@ -1,7 +1,7 @@
 """Runtime metadata V14 and V15, generated from the declared pallets and runtime APIs.
 
 In: a `Runtime`. Out: the bytes of `RuntimeMetadataPrefixed`, version 14 or 15, without documentation strings.
-Knows nothing of requests; what the types are is registry.py's business.
+Knows nothing of requests; registry.py encodes the types.
 Format: frame-metadata 14 and 15 of Substrate.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from raytensor.devnet.builtin import compact
 from raytensor.devnet.pallet import Pallet, RuntimeApi
-from raytensor.devnet.registry import Own, Types, Variants, listing, optional, text
+from raytensor.devnet.registry import Fields, Own, Types, listing, optional, text
 from raytensor.devnet.store import StorageMap
 from raytensor.devnet.typedefs import Expr, declare_enum, parse
 
@@ -31,7 +31,7 @@ declare_enum(
 declare_enum("Era", {"Immortal": 0} | {f"Mortal{i}": (i, "u8") for i in range(1, 256)}, "sp_runtime::generic::era::Era")
 declare_enum("CheckMetadataHashMode", {"Disabled": 0, "Enabled": 1}, "frame_metadata_hash_extension::Mode")
 
-# The transaction extensions in the runtime's order: identifier, what stands in the extrinsic, what is only signed.
+# The transaction extensions in the runtime's order: identifier, type in the extrinsic, type that is only signed.
 EXTENSIONS = (
     ("CheckNonZeroSender", "()", "()"),
     ("CheckSpecVersion", "()", "u32"),
@@ -47,20 +47,20 @@ EXTENSIONS = (
     ("DrandPriority", "()", "()"),
     ("CheckMetadataHash", "CheckMetadataHashMode", "Option<[u8; 32]>"),
 )
-# What stands in the extrinsic, by extension; those that put nothing there need no type of their own.
+# The extra data of an extrinsic, by extension; those without data have the unit type.
 EXTRA = Expr("()", tuple(Expr("()") if extra == "()" else Expr(identifier) for identifier, extra, _ in EXTENSIONS))
 
 
 def crate_of(pallet: Pallet) -> str:
-    """Rust crate of a pallet, for the paths of its types."""
+    """The Rust crate of a pallet, for the paths of its types."""
     return pallet.crate or "pallet_" + re.sub(r"(?<!^)(?=[A-Z])", "_", pallet.name).lower()
 
 
 def own_types(runtime: Any) -> dict[str, Own]:
-    """The enums over all pallets, the enums of each pallet, and the types that stand on them."""
+    """The enums over all pallets, the enums of each pallet, and the types that contain them."""
     pallets = sorted(runtime.pallets.values(), key=lambda pallet: pallet.index)
     own: dict[str, Own] = {}
-    outer: dict[str, Variants] = {"Call": [], "Event": [], "Error": []}
+    outer: dict[str, list[tuple[str, int, Fields]]] = {"Call": [], "Event": [], "Error": []}
     for pallet in pallets:
         calls = sorted(pallet.calls.values(), key=lambda spec: spec.index)
         events = sorted(pallet.events.items(), key=lambda item: item[1][0])
@@ -83,7 +83,7 @@ def own_types(runtime: Any) -> dict[str, Own]:
     )
     for identifier, extra, _ in EXTENSIONS:
         if extra != "()":
-            # Clients that walk the types, as bittensor 11, hand over {"mode": ...}: the one extension with a named field.
+            # bittensor 11 encodes by these types and passes {"mode": ...}: the only extension with a named field.
             field = "mode" if identifier == "CheckMetadataHash" else None
             own[identifier] = Own(f"frame_system::extensions::{identifier}", fields=[(field, extra)])
     own["UncheckedExtrinsic"] = Own(
@@ -118,11 +118,11 @@ class MetadataWriter:
         return self._smallest(self._v14, type_names=True)
 
     def v15(self) -> bytes:
-        # Readers of version 15 know types by their numbers; substrate-interface, which reads names, takes version 14.
+        # Readers of version 15 use the types' numbers; substrate-interface, which uses names, reads version 14.
         return self._smallest(self._v15, type_names=False)
 
     def _smallest(self, write: Callable[[Types], bytes], type_names: bool) -> bytes:
-        """Written twice: the first run counts how often each type is named."""
+        """Writes twice: the first pass counts the uses of each type."""
         counted = Types(self.own, type_names=type_names)
         write(counted)
         return write(Types(self.own, type_names=type_names, first=counted.by_use()))

@@ -1,7 +1,7 @@
-"""The language in which the chain's pallets and runtime APIs are declared.
+"""The declarations of pallets and runtime APIs.
 
-In: classes with storage declarations, calls, events, errors, constants. Out: live pallets bound to one runtime,
-with `CallSpec`s that the dispatcher, the metadata and the extrinsic decoder read.
+In: classes with storage declarations, calls, events, errors and constants. Out: live pallets bound to one runtime,
+with `CallSpec`s for the dispatcher, the metadata and the extrinsic decoder.
 
     class Balances(Pallet):
         name, index = "Balances", 5
@@ -14,10 +14,9 @@ with `CallSpec`s that the dispatcher, the metadata and the extrinsic decoder rea
         @call(3, weight=200_000_000)
         def transfer_keep_alive(self, origin: Origin, dest: "MultiAddress", value: "Compact<u64>"): ...
 
-A pallet may be put together from mixin classes; declarations are collected over the MRO. Hooks, all optional:
-`genesis(config)`, `on_initialize(block)`, `on_finalize(block)`, `precheck(origin, call)`, `allows(call)`,
-`validate_unsigned(call)`.
-A call ends by returning None or a `PostInfo`, or by raising a `DispatchError`; what it wrote is undone then.
+A pallet may consist of mixin classes; declarations are collected over the MRO. Optional hooks: `genesis(config)`,
+`on_initialize(block)`, `on_finalize(block)`, `precheck(origin, call)`, `allows(call)`, `validate_unsigned(call)`.
+A call returns None or a `PostInfo`, or raises a `DispatchError`, which undoes its writes.
 """
 
 from __future__ import annotations
@@ -30,17 +29,11 @@ from raytensor.devnet.scale import Codecs, ScaleError, declare_enum, declare_str
 from raytensor.devnet.store import StorageMap, StorageValue, Store
 
 ModuleError = declare_struct("ModuleError", {"index": "u8", "error": "[u8; 4]"}, "sp_runtime::ModuleError")
-declare_enum(
-    "TokenError",
-    {
-        name: i
-        for i, name in enumerate(
-            "FundsUnavailable OnlyProvider BelowMinimum CannotCreate UnknownAsset Frozen Unsupported "
-            "CannotCreateHold NotExpendable Blocked".split()
-        )
-    },
-    "sp_runtime::TokenError",
+_TOKEN_ERRORS = (
+    "FundsUnavailable OnlyProvider BelowMinimum CannotCreate UnknownAsset Frozen Unsupported "
+    "CannotCreateHold NotExpendable Blocked"
 )
+declare_enum("TokenError", {name: i for i, name in enumerate(_TOKEN_ERRORS.split())}, "sp_runtime::TokenError")
 declare_enum("ArithmeticError", {"Underflow": 0, "Overflow": 1, "DivisionByZero": 2}, "sp_arithmetic::ArithmeticError")
 declare_enum("TransactionalError", {"LimitReached": 0, "NoLayer": 1}, "sp_runtime::TransactionalError")
 declare_enum(
@@ -66,8 +59,11 @@ declare_enum(
 
 
 class DispatchError(Exception):
-    """A call's failure. `value`: the value of type DispatchError ("BadOrigin", ("Token", "FundsUnavailable"), ...).
-    `name`: the error's name for a module error, else the variant; `pallet`: its pallet, or "".
+    """The failure of a call.
+
+    value   the SCALE value of type DispatchError: "BadOrigin", ("Token", "FundsUnavailable"), ...
+    name    the name of a module error, else the variant.
+    pallet  the pallet of a module error, else "".
     """
 
     def __init__(self, value: Any, name: str = "", pallet: str = "") -> None:
@@ -78,7 +74,7 @@ class DispatchError(Exception):
 
 
 class Origin:
-    """Who calls: a signer, root, or nobody (inherents). `allows`: a filter that every call from here must pass."""
+    """The origin of a call: a signer, root, or none (inherents). `allows`: a filter that its calls must pass."""
 
     __slots__ = ("signer", "is_root", "allows")
 
@@ -110,8 +106,10 @@ class Origin:
 
 
 class Unsigned(NamedTuple):
-    """A pallet's verdict on an extrinsic without a signer. `tag`: what it provides, as only one of a tag may wait.
-    `refusal`: a key of executive.REASONS.
+    """A pallet's verdict on an extrinsic without a signer.
+
+    tag      the pool holds at most one extrinsic per tag.
+    refusal  a key of executive.REASONS; None accepts it.
     """
 
     priority: int = 0
@@ -121,7 +119,7 @@ class Unsigned(NamedTuple):
 
 
 class PostInfo(NamedTuple):
-    """What a call may return: the weight really used (ref_time), and whether it pays; None keeps what was declared."""
+    """The result of a call: the ref_time used and whether it pays a fee; None keeps the declared value."""
 
     weight: int | None = None
     pays: bool | None = None
@@ -164,36 +162,39 @@ class Call:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Call) and self.spec is other.spec and self.args == other.args
 
-    __hash__ = None
-
     def __repr__(self) -> str:
         return f"{self.pallet}.{self.name}({', '.join(f'{k}={v!r}' for k, v in zip(self.spec.args, self.args))})"
 
 
+_CALLS: dict[Callable, dict[str, Any]] = {}  # function -> options of `@call`
+_APIS: dict[Callable, str] = {}  # function -> output type of `@api`
+
+
 def call(index: int, *, pays: bool | Callable = True, weight: int | Callable = 100_000_000, operational: bool = False):
-    """Mark a method as a call. Its arguments after `origin` carry their type strings as annotations.
-    `weight`: ref_time in picoseconds; like `pays`, it may be a function of (pallet, args).
+    """Mark a method as a call. Its arguments after `origin` are annotated with their type strings.
+
+    weight  ref_time in picoseconds; like `pays`, it may be a function of (pallet, args).
     """
 
     def mark(function: Callable) -> Callable:
-        function.call_options = {"index": index, "pays": pays, "weight": weight, "operational": operational}
+        _CALLS[function] = {"index": index, "pays": pays, "weight": weight, "operational": operational}
         return function
 
     return mark
 
 
 def api(output: str):
-    """Mark a method of a `RuntimeApi` as served. Arguments carry their type strings as annotations."""
+    """Mark a method of a `RuntimeApi` as served. Its arguments are annotated with their type strings."""
 
     def mark(function: Callable) -> Callable:
-        function.api_output = output
+        _APIS[function] = output
         return function
 
     return mark
 
 
-def annotations(function: Callable, skip: tuple[str, ...]) -> dict[str, str]:
-    """Argument name -> type string. Postponed evaluation quotes the strings once more, so quotes are stripped."""
+def type_strings(function: Any, skip: tuple[str, ...]) -> dict[str, str]:
+    """Argument name -> type string. Postponed evaluation quotes the strings again, so quotes are stripped."""
     code = function.__code__
     found = {}
     for name in code.co_varnames[1 : code.co_argcount]:
@@ -211,7 +212,7 @@ def _collect(cls: type, attribute: str) -> dict:
 
 
 class Pallet:
-    """Base of all pallets; see the module docstring. `self.runtime` gives the runtime and the other pallets by name."""
+    """Base of all pallets; see the module docstring. `self.runtime` is the runtime, with the other pallets by name."""
 
     name: str = ""
     index: int = -1
@@ -236,26 +237,15 @@ class Pallet:
             for attribute, thing in base.__dict__.items():
                 if isinstance(thing, StorageValue | StorageMap):
                     self.storages[attribute] = thing
-                elif hasattr(thing, "call_options"):
+                elif callable(thing) and thing in _CALLS:
                     self.calls[attribute] = self._spec(attribute, getattr(cls, attribute))
         indices = [spec.index for spec in self.calls.values()]
         assert len(set(indices)) == len(indices), f"{self.name}: two calls share an index"
         self._event_names = {name: (self.index, index) for name, (index, _) in self.events.items()}
 
     def _spec(self, name: str, function: Callable) -> CallSpec:
-        options = function.call_options
-        args = annotations(function, ("origin",))
-        return CallSpec(
-            self.name,
-            self.index,
-            name,
-            options["index"],
-            args,
-            options["weight"],
-            options["pays"],
-            options["operational"],
-            function,
-        )
+        args = type_strings(function, ("origin",))
+        return CallSpec(self.name, self.index, name, args=args, function=function, **_CALLS[function])
 
     def bind(self, store: Store) -> None:
         for name, declaration in self.storages.items():
@@ -266,7 +256,7 @@ class Pallet:
         self.runtime.deposit_event(self._event_names[name], values)
 
     def error(self, name: str) -> DispatchError:
-        """The module error `name`, to be raised."""
+        """The module error `name`, for the caller to raise."""
         index = self._error_index[name]
         return DispatchError(("Module", ModuleError(self.index, bytes([index, 0, 0, 0]))), name, self.name)
 
@@ -277,14 +267,14 @@ class Pallet:
         """Write the genesis state. `config`: this pallet's section of the chain specification."""
 
     def precheck(self, origin: Origin, call: Call) -> None:
-        """Check of the transaction extension, at pool time and before every dispatch; raise to refuse."""
+        """The check of the transaction extension, in the pool and before every dispatch. Raises to refuse."""
 
     def validate_unsigned(self, call: Call) -> Unsigned | None:
-        """Verdict on a call that nobody signed; None when this pallet vouches for none."""
+        """The verdict on an unsigned call; None if this pallet accepts none."""
         return None
 
     def allows(self, call: Call) -> bool:
-        """The runtime's base call filter for calls that are not root's; False makes System.CallFiltered."""
+        """The base call filter for calls of signers; False refuses the call with System.CallFiltered."""
         return True
 
     def on_initialize(self, block: int) -> None:
@@ -302,14 +292,15 @@ class RuntimeApi:
 
     def __init__(self, runtime: Any) -> None:
         self.runtime = runtime
-        self.methods: dict[str, tuple[dict[str, str], str]] = {}
-        for base in reversed(type(self).__mro__):
-            for attribute, thing in base.__dict__.items():
-                if hasattr(thing, "api_output"):
-                    self.methods[attribute] = (annotations(thing, ()), thing.api_output)
+        self.methods = {
+            attribute: (type_strings(thing, ()), _APIS[thing])
+            for base in reversed(type(self).__mro__)
+            for attribute, thing in base.__dict__.items()
+            if callable(thing) and thing in _APIS
+        }
 
     def invoke(self, codecs: Codecs, method: str, data: bytes) -> bytes:
-        """Run a method on SCALE arguments. ScaleError when they are not what the method takes."""
+        """Run a method on SCALE arguments. Raises `ScaleError` if they do not fit its argument types."""
         inputs, output = self.methods[method]
         values, pos = [], 0
         for type_ in inputs.values():

@@ -74,7 +74,9 @@ class Disk:
         rows = self._db.execute(
             "SELECT number, parent, state_root, extrinsics_root, logs FROM block WHERE number > 0 ORDER BY number"
         )
-        blocks = [Block(*header, _unpack(logs), None) for *header, logs in rows]
+        blocks = [
+            Block(n, parent, state, extrinsics, _unpack(logs), None) for n, parent, state, extrinsics, logs in rows
+        ]
         best = blocks[-1].number if blocks else 0
         try:
             runtime.store.load(best, self._db.execute("SELECT key, value FROM state"))

@@ -39,7 +39,7 @@ class PoolError(Exception):
 
 
 class Entry:
-    """An extrinsic in the pool, ordered by a nonce of `account`. `valid_till`: the first block that cannot include it."""
+    """An extrinsic in the pool, ordered by a nonce of `account`. `valid_till`: first block that cannot include it."""
 
     __slots__ = ("extrinsic", "account", "priority", "valid_till", "ready", "since", "watchers")
 

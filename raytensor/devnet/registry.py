@@ -1,4 +1,4 @@
-"""The portable type registry of the metadata: type strings to numbered scale-info types.
+"""The portable type registry of the metadata: type strings as numbered scale-info types.
 
 In: the `Expr` trees of typedefs.py, and `Own` declarations of the runtime's own enums (calls, events, errors).
 Out: `Types.id(type)` and the encoded registry. Format: scale-info 2, as metadata V14 and V15 carry it.
@@ -31,7 +31,8 @@ _BOUNDED = {
     "BoundedBTreeSet": "bounded_collections::bounded_btree_set::BoundedBTreeSet",
 }
 
-Variants = list[tuple[str, int, list[tuple[str | None, "str | Expr"]]]]  # (name, index, [(field name, type)])
+Fields = Sequence[tuple[str | None, "str | Expr"]]  # (field name, type)
+Variants = Sequence[tuple[str, int, Fields]]  # (name, index, fields)
 
 
 def text(value: str) -> bytes:
@@ -48,30 +49,33 @@ def optional(value: bytes | None) -> bytes:
 
 
 def _unbounded(expr: Expr) -> Expr:
-    """The type without what the registry does not show: bounds are no part of it, and a VecDeque is a Vec."""
+    """The type as the registry shows it: without bounds, a VecDeque as a Vec."""
     if expr.name in _BOUNDED and isinstance(expr.args[-1], int):
         return Expr(expr.name, (*expr.args[:-1], 0))
     return Expr("Vec", expr.args) if expr.name == "VecDeque" else expr
 
 
 class Own(NamedTuple):
-    """A type that only this runtime has: its enums of calls, events and errors, and what stands on them.
-    `variants` for an enum, `fields` [(name, type)] for a struct. `type_names`: the fields carry type names, as scalecodec
-    wants them for the arguments of calls.
+    """A type that only this runtime has: its enums of calls, events and errors, and types that contain them.
+
+    variants    of an enum.
+    fields      of a struct.
+    type_names  add type names to the fields; scalecodec needs them for the arguments of calls.
     """
 
     path: str
     variants: Variants | None = None
-    fields: list[tuple[str | None, str]] | None = None
+    fields: Fields = ()
     params: tuple = ()
     type_names: bool = False
 
 
 class Types:
-    """Numbers types in the order in which they are first asked for. `own`: the runtime's types by name.
+    """Numbers types in the order of their first use.
 
-    type_names  whether the type names of call arguments are written out, or left empty (but there)
-    first       types to number first; `by_use()` of an earlier run puts the most used ones where numbers take one byte
+    own         the runtime's types by name.
+    type_names  write the type names of call arguments; otherwise they are empty strings.
+    first       types to number first: `by_use()` of an earlier pass gives the most used ones numbers of one byte.
     """
 
     def __init__(self, own: dict[str, Own], *, type_names: bool = True, first: Sequence[Expr] = ()) -> None:
@@ -85,7 +89,7 @@ class Types:
             self._encoded[self._ids[expr]] = self._build(expr)
 
     def by_use(self) -> list[Expr]:
-        """All types that were asked for, the most used first."""
+        """All used types, the most used first."""
         return [expr for expr, _ in self._uses.most_common()]
 
     def id(self, type_: str | Expr) -> int:
@@ -105,7 +109,7 @@ class Types:
         return listing([compact(i) + body for i, body in enumerate(self._encoded)])
 
     def _reserve(self, expr: Expr) -> int:
-        # The number exists before the body, so that types may refer to themselves (a call that holds calls).
+        # The number exists before the body, so that types may refer to themselves (calls that contain calls).
         self._ids[expr] = len(self._encoded)
         self._encoded.append(b"")
         return self._ids[expr]

@@ -1,11 +1,11 @@
-"""The runtime: pallets put together, calls dispatched with rollback, blocks built.
+"""The runtime: combines pallets, dispatches calls with rollback, builds blocks.
 
-In: pallet and runtime API classes, a genesis configuration, calls, signed extrinsics that were already decoded.
-Out: state in the store, events, dispatch results. Knows nothing of sockets, signatures' bytes or the disk.
+In: pallet and runtime API classes, a genesis configuration, calls, decoded extrinsics.
+Out: state in the store, events, dispatch results. Knows nothing of sockets, signatures or the disk.
 
     next_block(): start_block -> on_initialize -> [apply ...] -> finish_block -> one version in the store
 
-A test drives pallets without a node: `runtime.next_block()`, `runtime.dispatch(Origin.signed(a), runtime.call(...))`.
+Tests run pallets without a node: `runtime.next_block()`, `runtime.dispatch(Origin.signed(a), runtime.call(...))`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,26 @@ from raytensor.devnet.store import Store
 declare_enum("Phase", {"ApplyExtrinsic": (0, "u32"), "Finalization": 1, "Initialization": 2}, "frame_system::Phase")
 
 SPEC_NAME, SPEC_VERSION, TRANSACTION_VERSION = "node-subtensor", 425, 1
-MAX_CALL_DEPTH = 8  # nesting of calls that a decoder accepts (runtime: validate_transaction)
+MAX_CALL_DEPTH = 8  # deepest nesting of calls that is decoded (runtime: validate_transaction)
 
 
 class Runtime:
-    """Pallets by name (`runtime.Balances`), `block_number`, `timestamp_ms`, `author`, the events of the open block."""
+    """Pallets by name (`runtime.Balances`), `block_number`, `timestamp_ms`, `author`, the events of the open block.
+
+    author          public key of the account that receives the fees.
+    history_blocks  number of past blocks whose state is kept.
+    check           encode every write at once, so that a wrong value fails where it is written.
+    """
+
+    # Pallets of the chain specification, bound by name.
+    System: Any
+    Timestamp: Any
+    Balances: Any
+    TransactionPayment: Any
+    SubtensorModule: Any
+    Sudo: Any
+    Proxy: Any
+    MevShield: Any
 
     def __init__(
         self,
@@ -47,7 +62,7 @@ class Runtime:
         self.author = bytes(32)
         self.parent_hash = bytes(32)
         self.digest_logs: tuple = ()
-        self.epoch_implementation = "fast"  # of raytensor.consensus; "reference" gives the same bits without a compiler
+        self.epoch_implementation = "fast"  # of raytensor.consensus; "reference" gives the same bits, uncompiled
         self.used_weight = {"Normal": 0, "Operational": 0, "Mandatory": 0}  # ref_time of the open block, by class
         self.events: list[tuple[Any, tuple[int, int], tuple]] = []  # (phase, (pallet, event) index, values)
         self.phase: Any = "Initialization"
@@ -76,30 +91,29 @@ class Runtime:
             pallet.bind(self.store)
         self.apis = {instance.name: instance for instance in (cls(self) for cls in apis)}
 
-        def overriding(hook: str) -> list:
-            return [
-                getattr(p, hook) for p in self.pallets.values() if getattr(type(p), hook) is not getattr(Pallet, hook)
-            ]
-
         self.version = self._version()
         if "System" in self.pallets:
             self.System.constants["Version"] = ("RuntimeVersion", self.version)
-
-        self._prechecks = overriding("precheck")
-        self._filters = overriding("allows")
-        self._initializers = overriding("on_initialize")
-        self._finalizers = overriding("on_finalize")
+        self._prechecks = self._hooks("precheck")
+        self._filters = self._hooks("allows")
+        self._initializers = self._hooks("on_initialize")
+        self._finalizers = self._hooks("on_finalize")
         for name, pallet in self.pallets.items():
             pallet.genesis((genesis or {}).get(name, {}))
         self.events.clear()
         self.genesis_changes = self.store.commit(0)
 
-    def _version(self) -> RuntimeVersion:
+    def _hooks(self, name: str) -> list[Any]:
+        """The bound hooks of the pallets that override `name`."""
+        pallets = self.pallets.values()
+        return [getattr(p, name) for p in pallets if getattr(type(p), name) is not getattr(Pallet, name)]
+
+    def _version(self) -> Any:
         apis = tuple(sorted((blake2_64(api.name.encode()), api.api_version) for api in self.apis.values()))
         return RuntimeVersion(SPEC_NAME, SPEC_NAME, 1, SPEC_VERSION, 1, apis, TRANSACTION_VERSION, 1)
 
     def metadata(self, version: int) -> bytes:
-        """Runtime metadata, version 14 or 15; built when first asked for."""
+        """Runtime metadata of version 14 or 15; built at the first call."""
         if version not in self._metadata:
             writer = MetadataWriter(self)
             self._metadata[version] = writer.v14() if version == 14 else writer.v15()
@@ -145,11 +159,10 @@ class Runtime:
 
     def _decode_event(self, data: bytes, pos: int) -> tuple[tuple, int]:
         phase, pos = self._phase.dec(data, pos)
-        codec = self._event_codecs.get(tuple(data[pos : pos + 2]))
-        if codec is None:
+        index = (data[pos], data[pos + 1]) if pos + 2 <= len(data) else (-1, -1)
+        if index not in self._event_codecs:
             raise ScaleError("no such event")
-        index = tuple(data[pos : pos + 2])
-        values, pos = codec.dec(data, pos + 2)
+        values, pos = self._event_codecs[index].dec(data, pos + 2)
         topics, pos = self.codecs("Vec<H256>").dec(data, pos)
         return (phase, index, values), pos
 
@@ -159,7 +172,7 @@ class Runtime:
         return weight(self.pallets[call.pallet], call.args) if callable(weight) else weight
 
     def pays(self, call: Call) -> bool:
-        """Whether a call pays fees, as declared."""
+        """Whether a call is declared to pay a fee."""
         pays = call.spec.pays
         return pays(self.pallets[call.pallet], call.args) if callable(pays) else pays
 
@@ -168,12 +181,12 @@ class Runtime:
         return "Operational" if call.spec.operational else "Normal"
 
     def precheck(self, origin: Origin, call: Call) -> None:
-        """The transaction extensions' checks of all pallets; raises the first refusal (DispatchError)."""
+        """The transaction extensions' checks of all pallets. Raises the first refusal as a `DispatchError`."""
         for check in self._prechecks:
             check(origin, call)
 
     def dispatch(self, origin: Origin, call: Call) -> PostInfo:
-        """Run a call. Raises DispatchError after undoing everything it wrote and emitted."""
+        """Run a call. Raises `DispatchError`; its writes and events are then undone."""
         mark, num_events = self.store.mark(), len(self.events)
         try:
             if not origin.is_root:
@@ -188,7 +201,7 @@ class Runtime:
             raise
 
     def lookup(self, address: Any) -> bytes:
-        """The account of a MultiAddress; raises CannotLookup for the forms that have none here."""
+        """The account of a MultiAddress. Raises CannotLookup for every form but Id."""
         if address[0] == "Id":
             return address[1]
         raise DispatchError("CannotLookup")
@@ -197,7 +210,7 @@ class Runtime:
         self.events.append((self.phase, index, values))
 
     def event_names(self) -> list[tuple[str, str, tuple]]:
-        """The events of the open (or last) block as (pallet, event, values), for tests and logs."""
+        """The events of the open or last block as (pallet, event, values), for tests and logs."""
         names = {key: (p.name, n) for p in self.pallets.values() for n, key in p._event_names.items()}
         return [(*names[index], values) for _, index, values in self.events]
 
@@ -213,7 +226,7 @@ class Runtime:
             hook(number)
 
     def finish_block(self) -> list:
-        """Finalize hooks, then one version in the store. Returns the changed keys."""
+        """Run the finalize hooks and commit the block to the store. Returns the changed keys."""
         self.phase = "Finalization"
         for hook in self._finalizers:
             hook(self.block_number)
@@ -222,8 +235,8 @@ class Runtime:
         return self.store.commit(self.block_number)
 
     def next_block(self, calls: Iterable[tuple[Origin, Call]] = (), *, timestamp_ms: int | None = None) -> list:
-        """A whole block for tests without a node: hooks around calls given as (origin, call), without fees or nonces.
-        Returns one None or DispatchError per call.
+        """A whole block for tests without a node: hooks around (origin, call) pairs, without fees or nonces. Returns
+        None or a DispatchError per call.
         """
         self.start_block(self.block_number + 1, timestamp_ms or self.timestamp_ms + self.block_time_ms)
         results: list[DispatchError | None] = []
@@ -240,8 +253,8 @@ class Runtime:
     # --- runtime APIs ---
 
     def api_call(self, name: str, data: bytes, block: int | None = None) -> bytes:
-        """state_call: "Trait_method" on SCALE arguments, at the state after `block` (None: now).
-        KeyError(name) when there is no such method, ScaleError for arguments that are not what it takes.
+        """Run "Trait_method" on SCALE arguments at the state after `block` (None: the current one), as state_call does.
+        Raises KeyError(name) for an unknown method, `ScaleError` for arguments that do not fit.
         """
         trait, _, method = name.partition("_")
         if trait not in self.apis or method not in self.apis[trait].methods:

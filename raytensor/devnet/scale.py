@@ -1,19 +1,18 @@
-"""SCALE: type strings to codecs. Each type is compiled once into a pair of closures.
+"""SCALE codecs of type strings. Each type is compiled once into a pair of closures.
 
-In: type strings (typedefs.py says which Python values stand for which type). Out: bytes, or values.
-`ScaleError` says what could not be encoded or decoded; a decoder never reads past its input and never allocates
-more than the input can hold. Knows nothing of pallets: what a call or an event is, the runtime registers here.
+In: type strings (typedefs.py lists the Python values of each type). Out: bytes, or values.
+Raises `ScaleError` for what cannot be encoded or decoded. A decoder never reads past its input and never allocates more
+than the input can hold. Knows nothing of pallets: the runtime registers the types of calls and events.
 Format: the SCALE specification of Polkadot (little endian, compact lengths, enums by index byte).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import Any
 
 from raytensor.devnet import builtin
-from raytensor.devnet.builtin import INTS, PACKED, ScaleError, compact, read_compact  # noqa: F401
+from raytensor.devnet.builtin import INTS, PACKED, Decoder, Encoder, ScaleError, compact, read_compact  # noqa: F401
 from raytensor.devnet.typedefs import (  # noqa: F401  (declarations are part of this module's interface)
     DECLARED,
     EnumDef,
@@ -26,20 +25,17 @@ from raytensor.devnet.typedefs import (  # noqa: F401  (declarations are part of
     parse,
 )
 
-Encoder = Callable[[Any, bytearray], None]
-Decoder = Callable[[bytes, int], "tuple[Any, int]"]
-
 FIXED_BYTES = {"AccountId32": 32, "H256": 32, "H160": 20}
 SEQUENCES = ("Vec", "VecDeque", "BoundedVec", "WeakBoundedVec", "BTreeSet", "BoundedBTreeSet")
 MAPS = ("BTreeMap", "BoundedBTreeMap")
 
 
 class Encoded(bytes):
-    """A value that is already SCALE: encoders of whole values pass it through."""
+    """A value that is SCALE already; `Codec.encode` returns it unchanged."""
 
 
 class Codec:
-    """encode(value) -> bytes; decode(bytes) -> value (all bytes must be used); `enc`/`dec` work inside a larger one."""
+    """encode(value) -> bytes; decode(bytes) -> value, from exactly these bytes. `enc`, `dec`: for parts of a value."""
 
     __slots__ = ("type", "enc", "dec", "zero", "min_size")
 
@@ -64,7 +60,7 @@ class Codec:
 
 
 class Codecs:
-    """The codecs of one runtime, compiled when first asked for. `register` adds a type of the runtime's own."""
+    """The codecs of one runtime, compiled at first use. `register` adds a type that only this runtime has."""
 
     def __init__(self) -> None:
         self._cache: dict[Expr, Codec] = {}
@@ -81,9 +77,10 @@ class Codecs:
         return codec
 
     def _compile(self, expr: Expr) -> Codec:
+        return self._own.get(expr.name) or Codec(str(expr), *self._parts(expr))
+
+    def _parts(self, expr: Expr) -> builtin.Parts:
         name = expr.name
-        if name in self._own:
-            return self._own[name]
         if name in INTS:
             parts = builtin.integer(name, *INTS[name])
         elif name == "bool":
@@ -93,8 +90,7 @@ class Codecs:
         elif name == "String":
             parts = builtin.string()
         elif name == "Compact":
-            inner = self._unwrap(expr.args[0])
-            parts = builtin.compact_of(inner)
+            parts = builtin.compact_of(self._unwrap(expr.args[0]))
         elif name == "Option":
             parts = builtin.option_of(self(expr.args[0]))
         elif name == "()":
@@ -109,9 +105,9 @@ class Codecs:
             parts = self._enum(EnumDef("Result", {"Ok": (0, (expr.args[0],)), "Err": (1, (expr.args[1],))}, "Result"))
         else:
             parts = self._declared(name)
-        return Codec(str(expr), *parts)
+        return parts
 
-    def _declared(self, name: str):
+    def _declared(self, name: str) -> builtin.Parts:
         definition = DECLARED.get(name)
         if isinstance(definition, NewtypeDef):
             inner = self(definition.inner)
@@ -123,18 +119,16 @@ class Codecs:
         raise ValueError(f"type {name!r} is not declared: declare_struct, declare_enum or declare_newtype it")
 
     def _unwrap(self, expr: Expr) -> str:
-        """The integer type inside a compact, through newtypes."""
+        """The integer type inside a compact type, also inside newtypes."""
         definition = DECLARED.get(expr.name)
         return self._unwrap(parse(definition.inner)) if isinstance(definition, NewtypeDef) else expr.name
 
-    def _array(self, element: Expr, length: int):
+    def _array(self, element: Expr, length: int) -> builtin.Parts:
         if element.name == "u8":
             return builtin.fixed_bytes(length)
-        inner = self(element)
-        enc_all, dec_all, zero, size = builtin.tuple_of([inner] * length)
-        return enc_all, dec_all, zero, size
+        return builtin.tuple_of([self(element)] * length)
 
-    def _sequence(self, expr: Expr):
+    def _sequence(self, expr: Expr) -> builtin.Parts:
         element = expr.args[0]
         bound = expr.args[1] if len(expr.args) > 1 and isinstance(expr.args[1], int) else None
         if element.name == "u8" and expr.name not in ("BTreeSet", "BoundedBTreeSet"):
@@ -144,10 +138,10 @@ class Codecs:
             return builtin.packed_vec(element.name, bound)
         names = {part.name for part in element.args} if element.name == "()" else set()
         if len(names) == 1 and names < PACKED.keys() - {"bool"} and not expr.name.endswith("BTreeSet"):
-            return builtin.packed_rows(*names, len(element.args), bound)
+            return builtin.packed_rows(names.pop(), len(element.args), bound)
         return builtin.vec_of(inner, bound, ordered=expr.name.endswith("BTreeSet"))
 
-    def _struct(self, definition: StructDef):
+    def _struct(self, definition: StructDef) -> builtin.Parts:
         fields = [(name, self(type_).enc) for name, type_ in definition.fields.items()]
         encs = [encode for _, encode in fields]
         decs = [self(type_).dec for type_ in definition.fields.values()]
@@ -176,24 +170,24 @@ class Codecs:
         codecs = [self(type_) for type_ in definition.fields.values()]
         return enc, dec, definition.cls(*(c.zero for c in codecs)), sum(c.min_size for c in codecs)
 
-    def _enum(self, definition: EnumDef):
+    def _enum(self, definition: EnumDef) -> builtin.Parts:
         by_name: dict[str, tuple[int, Encoder | None]] = {}
         by_index: dict[int, tuple[str, Decoder | None]] = {}
         zero = None
         for variant, (index, payload) in definition.variants.items():
             if isinstance(payload, StructDef):
-                parts = self._struct(payload)
+                enc_payload, dec_payload, payload_zero, _ = self._struct(payload)
             elif len(payload) == 1:
                 inner = self(payload[0])
-                parts = (inner.enc, inner.dec, inner.zero)
+                enc_payload, dec_payload, payload_zero = inner.enc, inner.dec, inner.zero
             elif payload:
-                parts = builtin.tuple_of([self(t) for t in payload])
+                enc_payload, dec_payload, payload_zero, _ = builtin.tuple_of([self(t) for t in payload])
             else:
-                parts = (None, None, None)
-            by_name[variant] = (index, parts[0])
-            by_index[index] = (variant, parts[1])
+                enc_payload = dec_payload = payload_zero = None
+            by_name[variant] = (index, enc_payload)
+            by_index[index] = (variant, dec_payload)
             if index == min(i for i, _ in definition.variants.values()):
-                zero = (variant, parts[2]) if parts[0] else variant
+                zero = (variant, payload_zero) if enc_payload else variant
 
         def enc(value, out):
             name, payload = (value, None) if isinstance(value, str) else value

@@ -77,7 +77,8 @@ class Item:
 
     def _write(self, key: Any, value: Any) -> None:
         if self._check:
-            self.raw_key(key), self.codec.encode(value)
+            self.raw_key(key)
+            self.codec.encode(value)
         old = self.current.get(key, ABSENT)
         self._log.append((self, key, old))
         self.current[key] = value

@@ -19,7 +19,7 @@ __all__ = ["ABSENT", "Map", "StorageMap", "StorageValue", "Store", "Value"]
 
 
 class Store:
-    """All storage items of a runtime. `check`: encode every write at once, so that a wrong value fails where it is written."""
+    """All storage items of a runtime. `check`: encode every write at once, so that a wrong value fails there."""
 
     def __init__(self, codecs: Codecs, *, history_blocks: int = 4096, check: bool = False) -> None:
         self.history_blocks = history_blocks
@@ -47,7 +47,7 @@ class Store:
             item.restore(key, old)
 
     def commit(self, block: int) -> list[tuple[Item, Any]]:
-        """Close a block: its changes become one version of each key. Returns the changed keys in order of first change."""
+        """Close a block: its changes become one version of each key. Returns the changed keys, first changed first."""
         before: dict[tuple[Item, Any], Any] = {}
         for item, key, old in self._log:
             before.setdefault((item, key), old)

@@ -1,10 +1,10 @@
-"""Type strings: Rust's notation parsed to a tree, and the structs, enums and newtypes that a name can stand for.
+"""Type strings: Rust's notation parsed to a tree, and the declared structs, enums and newtypes.
 
 In: "Vec<(Compact<u16>, u64)>", "Option<AccountId32>", "[u8; 32]", "BoundedVec<u8, 5000>", and declarations.
 Out: `Expr` trees and the declared `StructDef`, `EnumDef`, `NewtypeDef` by name.
-Knows nothing of bytes (scale.py) or of metadata (metadata.py); both read the same trees.
+Knows nothing of bytes (scale.py) or of metadata (metadata.py), which both read these trees.
 
-Values in Python, everywhere in the devnet:
+The Python value of each type, in the whole devnet:
 
     bool, uN, iN, Compact<uN>          int (bool for bool)
     AccountId32, H256, [u8; N]         bytes of that length;  Vec<u8>, BoundedVec<u8, N>   bytes;  String   str
@@ -43,8 +43,8 @@ class Expr:
 
 @dataclass(frozen=True)
 class StructDef:
-    """fields: name -> type string. `cls` is the namedtuple of decoded values. `params`: generic parameters, as
-    (name, type string or None), which clients want to be alike for all types of one path.
+    """fields: name -> type string. `cls`: the namedtuple of decoded values. `params`: generic parameters as
+    (name, type string or None); all types of one path have the same ones.
     """
 
     name: str
@@ -90,7 +90,7 @@ ALIASES = {
 
 def _register(definition) -> None:
     known = DECLARED.get(definition.name)
-    # Module reloads and mixins may repeat a declaration; two different meanings of one name would corrupt metadata.
+    # Mixins may repeat a declaration; two meanings of one name would corrupt the metadata.
     assert known is None or repr(known) == repr(definition), f"type {definition.name} is declared twice, differently"
     DECLARED[definition.name] = definition
     parse.cache_clear()
@@ -135,18 +135,18 @@ _TOKEN = re.compile(r"\s*([A-Za-z_][\w:]*|\d+|[<>()\[\],;])")
 
 @cache
 def parse(text: str) -> Expr:
-    """The tree of a type string. ValueError names the string when it can't be read."""
+    """The tree of a type string. Raises ValueError for an invalid one."""
     tokens, pos = [], 0
     stripped = text.strip()
     while pos < len(stripped):
         match = _TOKEN.match(stripped, pos)
         if match is None:
-            raise ValueError(f"type {text!r}: can't read {stripped[pos:]!r}")
+            raise ValueError(f"type {text!r}: cannot parse {stripped[pos:]!r}")
         tokens.append(match.group(1))
         pos = match.end()
     expr, end = _parse(tokens, 0, text)
-    if end != len(tokens):
-        raise ValueError(f"type {text!r}: unexpected {tokens[end]!r}")
+    if end != len(tokens) or isinstance(expr, int):
+        raise ValueError(f"type {text!r}: unexpected {tokens[end:] or tokens}")
     return expr
 
 
@@ -186,7 +186,7 @@ def _parse(tokens: list[str], i: int, text: str) -> tuple[Expr | int, int]:
     return Expr(token), i + 1
 
 
-# Types that belong to Substrate itself, at the paths that clients look for.
+# Types of Substrate itself, at the paths that clients look for.
 for _name, _bits in {"I96F32": "i128", "U96F32": "u128", "I64F64": "i128", "U64F64": "u128", "I32F32": "i64"}.items():
     _kind = "FixedI" if _name[0] == "I" else "FixedU"
     declare_newtype(_name, _bits, f"substrate_fixed::{_kind}{_bits[1:]}", "bits")

@@ -18,9 +18,16 @@ def busy_subnet(runtime, num_neurons: int = 12) -> None:
     owner = DEV_ACCOUNTS["Alice"]
     signed = Origin.signed(owner)
     hotkeys = [bytes([i + 1]) * 32 for i in range(num_neurons)]
-    serve = dict(
-        netuid=NETUID, version=1, ip=0x01020304, port=8091, ip_type=4, protocol=4, placeholder1=0, placeholder2=0
-    )
+    serve = {
+        "netuid": NETUID,
+        "version": 1,
+        "ip": 0x01020304,
+        "port": 8091,
+        "ip_type": 4,
+        "protocol": 4,
+        "placeholder1": 0,
+        "placeholder2": 0,
+    }
     steps = [
         [root(runtime, "sudo_set_network_rate_limit", rate_limit=0)],
         [(signed, runtime.call("SubtensorModule.register_network", hotkeys[0]))],

@@ -158,7 +158,7 @@ def test_the_period_is_exactly_the_tempo():
 
 
 def test_a_trigger_or_a_long_silence_fires_at_once():
-    base = dict(tempo=360, block=100, last_epoch=90)
+    base = {"tempo": 360, "block": 100, "last_epoch": 90}
     assert clock.is_due(**base, pending_at=100, blocks_since_step=10)
     assert not clock.is_due(**base, pending_at=101, blocks_since_step=10)
     assert clock.is_due(**base, pending_at=0, blocks_since_step=50_401)

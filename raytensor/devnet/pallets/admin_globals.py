@@ -32,7 +32,7 @@ class GlobalAdmin:
 
     @call(33, weight=SET)
     def sudo_set_total_issuance(self, origin: Origin, total_issuance: "u64"):
-        """Refused: on this chain the issuance is the sum of what exists."""
+        """Refused: on this chain the issuance is the sum of all balances and pools."""
         origin.ensure_root()
         raise self.error("Deprecated")
 

@@ -11,7 +11,7 @@ from raytensor.devnet.subtensor.subnet_storage import frozen
 
 SET = 30_000_000
 MAX_UIDS_FOR_OWNERS = 256
-MAX_UIDS = 4096  # for root; the chain itself stops at 256
+MAX_UIDS = 4096  # for root; the chain allows 256
 MAX_IMMUNE_PERCENT = 80
 U16_MAX = 65_535
 
@@ -84,7 +84,7 @@ class StructureAdmin:
 
     @call(76, weight=SET)
     def sudo_set_mechanism_count(self, origin: Origin, netuid: "u16", mechanism_count: "u8"):
-        """How many incentive mechanisms share the subnet's emission; the split starts again as even."""
+        """Set the number of mechanisms that share the subnet's emission; resets the split to an even one."""
         module = self.module
         owner = self._limited(origin, netuid, "MechanismCountUpdate")
         if not 1 <= mechanism_count <= module.MaxMechanismCount.get():
@@ -123,7 +123,7 @@ class StructureAdmin:
 
     @call(78, weight=SET)
     def sudo_trim_to_max_allowed_uids(self, origin: Origin, netuid: "u16", max_n: "u16"):
-        """Drop the neurons that earn least until `max_n` are left; immune ones stay."""
+        """Remove the neurons with the lowest emission until `max_n` are left; immune ones stay."""
         module = self.module
         self._limited(origin, netuid, "MaxUidsTrimming")
         n = module.SubnetworkN[netuid]
@@ -134,7 +134,7 @@ class StructureAdmin:
         if len(safe) * 100 > MAX_IMMUNE_PERCENT * max_n:
             raise module.error("TrimmingWouldExceedMaxImmunePercentage")
         emission = module.Emission[netuid]
-        # Highest emission first; of equals the lower uid stays.
+        # Highest emission first; among equals the lower uid stays.
         ranked = sorted((uid for uid in range(n) if uid not in safe), key=lambda uid: (-int(emission[uid]), uid))
         keep = sorted([*safe, *ranked[: max(0, max_n - len(safe))]])
         if len(keep) < n:

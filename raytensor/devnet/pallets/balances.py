@@ -54,7 +54,7 @@ class Balances(Pallet):
 
     def __init__(self, runtime) -> None:
         super().__init__(runtime)
-        # Told of every rao (signed) that this pallet itself creates or destroys: dust, burn, force_set_balance.
+        # Called with every amount (signed) that this pallet creates or destroys: dust, burn, force_set_balance.
         self.on_own_change: list = []
 
     def _own_change(self, amount: int) -> None:
@@ -65,7 +65,7 @@ class Balances(Pallet):
         for account, amount in config.get("balances", ()):
             self.deposit(account, amount)
 
-    # --- what other pallets use; amounts in rao ---
+    # --- for other pallets; amounts in rao ---
 
     def free(self, who: bytes) -> int:
         return self.runtime.System.Account[who].data.free
@@ -79,7 +79,7 @@ class Balances(Pallet):
         return max(info.data.free - untouchable, 0)
 
     def deposit(self, who: bytes, amount: int, *, emit: bool = False) -> None:
-        """Create `amount` on an account. Token.BelowMinimum when it can't bring a new account to life."""
+        """Create `amount` on an account. Raises Token.BelowMinimum if it is too little for a new account."""
         if amount == 0:
             return
         info = self.runtime.System.Account[who]
@@ -91,7 +91,7 @@ class Balances(Pallet):
             self.emit("Deposit", who, amount)
 
     def withdraw(self, who: bytes, amount: int, keep_alive: bool = False, *, emit: bool = False) -> None:
-        """Destroy `amount` of an account; errors as for a transfer."""
+        """Destroy `amount` of an account. Raises the errors of a transfer."""
         if amount == 0:
             return
         info = self.runtime.System.Account[who]
@@ -102,7 +102,7 @@ class Balances(Pallet):
             self.emit("Withdraw", who, amount)
 
     def transfer(self, source: bytes, dest: bytes, amount: int, keep_alive: bool = False) -> None:
-        """Move `amount`. Token.FundsUnavailable, NotExpendable, Frozen or BelowMinimum, Arithmetic.Underflow."""
+        """Move `amount`. Raises Token.FundsUnavailable, NotExpendable, Frozen, BelowMinimum or Arithmetic.Underflow."""
         accounts = self.runtime.System.Account
         info = accounts[source]
         self._can_withdraw(info, amount, keep_alive)
@@ -117,7 +117,7 @@ class Balances(Pallet):
         self.emit("Transfer", source, dest, amount)
 
     def reserve(self, who: bytes, amount: int) -> None:
-        """Set `amount` of the free balance aside. InsufficientBalance when it isn't there."""
+        """Reserve `amount` of the free balance. Raises InsufficientBalance."""
         info = self.runtime.System.Account[who]
         if info.data.free - max(info.data.frozen, EXISTENTIAL_DEPOSIT) < amount:
             raise self.error("InsufficientBalance")
@@ -126,7 +126,7 @@ class Balances(Pallet):
             self.emit("Reserved", who, amount)
 
     def unreserve(self, who: bytes, amount: int) -> int:
-        """Give back up to `amount` of what is reserved. Returns how much there was not."""
+        """Release up to `amount` of the reserved balance. Returns the part that was not reserved."""
         info = self.runtime.System.Account[who]
         actual = min(amount, info.data.reserved)
         if actual:
@@ -151,7 +151,7 @@ class Balances(Pallet):
                 raise DispatchError(("Token", "NotExpendable"))
 
     def _put(self, who: bytes, info: AccountInfo, free: int, reserved: int) -> None:
-        """Write an account's balances; bring it to life or end it, as frame_system's provider references do."""
+        """Write an account's balances; create or remove it, as frame_system's provider references do."""
         system = self.runtime.System
         nonce, consumers, providers, sufficients, data = info
         if bool(reserved) != bool(data.reserved):

@@ -42,7 +42,7 @@ UsageTracker = declare_struct("UsageTracker", {"last_epoch": "u64", "used_space"
 
 
 def _size(field) -> int:
-    """Bytes that a field counts for the limit of space: what it carries, without its tag."""
+    """Bytes of a field that count towards the space limit: its content without the tag."""
     if isinstance(field, str):
         return 0
     kind, content = field
@@ -114,7 +114,7 @@ class Commitments(Pallet):
             self.TimelockedIndex.set(tuple(sorted(known | {key} if present else known - {key})))
 
     def purge(self, netuid: int) -> None:
-        """Forget everything that was published on a subnet."""
+        """Remove everything that was published on a subnet."""
         items = (
             self.CommitmentOf,
             self.LastCommitment,

@@ -65,7 +65,7 @@ declare_struct(
 
 def _development_config() -> BeaconConfiguration:
     beacon = development_beacon()
-    digest = blake2_256(beacon.public_key)  # names the beacon; nobody computes with it
+    digest = blake2_256(beacon.public_key)  # identifies the beacon; not used in a computation
     return BeaconConfiguration(
         beacon.public_key,
         beacon.period_s,
@@ -171,10 +171,10 @@ class Drand(Pallet):
         self.OldestStoredRound.set(oldest_round)
         self.emit("SetOldestStoredRound", oldest_round)
 
-    # --- what comes without a signer ---
+    # --- unsigned extrinsics ---
 
     def validate_unsigned(self, call: Call) -> Unsigned:
-        """One pulse, not older than what is stored, in a payload that its own sender signed."""
+        """Accept one pulse, not older than the stored one, in a payload that its sender signed."""
         if call.name == "set_beacon_config":
             payload, rounds = call["config_payload"], None
         elif call.name == "write_pulse":
@@ -209,7 +209,7 @@ class Drand(Pallet):
     # --- for other pallets ---
 
     def open_timelocked(self, ciphertext: bytes, reveal_round: int) -> bytes | None:
-        """The plaintext, None when it can't be opened; PulseMissing while the round has no pulse."""
+        """The plaintext; None if it cannot be decrypted. Raises PulseMissing while the round has no pulse."""
         pulse = self.Pulses[reveal_round]
         if pulse is None:
             raise PulseMissing(reveal_round)

@@ -19,7 +19,7 @@ from raytensor.devnet.hashing import blake2_256, twox_128
 from raytensor.devnet.pallet import Call, Origin, Pallet, StorageValue, call
 
 MAX_CIPHERTEXT = 8192
-MAX_ERA_BLOCKS = 8  # a carrier may live this long; CheckMortality calls others stale
+MAX_ERA_BLOCKS = 8  # longest era of a carrier; CheckMortality refuses others as stale
 PARSE_FAILED, WRONG_KEY = 23, 24  # InvalidTransaction::Custom
 _HASH, _NONCE, _TAG = 16, 24, 16
 
@@ -43,7 +43,7 @@ class Shielded(NamedTuple):
 
 
 def parse(ciphertext: bytes) -> Shielded | None:
-    """None when it is too short for what it says it holds."""
+    """The parts of a ciphertext; None if it is shorter than its lengths say."""
     start = _HASH + 2
     end = start + int.from_bytes(ciphertext[_HASH:start], "little")
     if len(ciphertext) < end + _NONCE + _TAG:
@@ -68,14 +68,14 @@ class MevShield(Pallet):
         self.emit("EncryptedSubmitted", blake2_256(encoded), who)
 
     def refusal(self, call: Call) -> int | None:
-        """Why the pool doesn't take a carrier: the code of InvalidTransaction::Custom; None when it does."""
+        """The InvalidTransaction::Custom code with which the pool refuses a carrier; None if it accepts it."""
         shielded = parse(call.args[0])
         if shielded is None:
             return PARSE_FAILED
         return None if shielded.key_hash == twox_128(self.NextKey.get()) else WRONG_KEY
 
     def open(self, call: Call) -> bytes | None:
-        """The length-prefixed extrinsic that a carrier holds; None when it was not sealed for the author's key."""
+        """The length-prefixed extrinsic inside a carrier; None if it is not encrypted for the author's key."""
         from Crypto.Cipher import ChaCha20_Poly1305
 
         shielded = parse(call.args[0])

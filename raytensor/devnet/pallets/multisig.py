@@ -102,7 +102,7 @@ class Multisig(Pallet):
         call: "RuntimeCall",
         max_weight: "Weight",
     ):
-        """Approve; make the call when this approval is the last one that is wanted."""
+        """Approve a call, and dispatch it if this approval is the last one required."""
         call_hash = blake2_256(self.runtime.codecs("RuntimeCall").encode(call))
         self._approve(origin, threshold, other_signatories, maybe_timepoint, call_hash, call, max_weight)
 
@@ -116,7 +116,7 @@ class Multisig(Pallet):
         call_hash: "[u8; 32]",
         max_weight: "Weight",
     ):
-        """Approve a call that is known by its hash alone; the last approval needs the call itself."""
+        """Approve a call by its hash; the last approval needs the call itself."""
         self._approve(origin, threshold, other_signatories, maybe_timepoint, call_hash, None, max_weight)
 
     @call(3, weight=60_000_000)
@@ -128,7 +128,7 @@ class Multisig(Pallet):
         timepoint: "Timepoint",
         call_hash: "[u8; 32]",
     ):
-        """Give an operation up; only by who reserved its deposit."""
+        """Cancel an operation; only the depositor may."""
         who, account = self._account(origin, threshold, other_signatories)
         operation = self.Multisigs[account, call_hash]
         if operation is None:
@@ -145,7 +145,7 @@ class Multisig(Pallet):
     def poke_deposit(
         self, origin: Origin, threshold: "u16", other_signatories: "Vec<AccountId32>", call_hash: "[u8; 32]"
     ):
-        """Bring a deposit to today's price; free of charge when it changes."""
+        """Adjust a deposit to the present price; no fee if it changes."""
         who, account = self._account(origin, threshold, other_signatories)
         operation = self.Multisigs[account, call_hash]
         if operation is None:
@@ -163,7 +163,7 @@ class Multisig(Pallet):
         self.emit("DepositPoked", who, call_hash, old, new)
         return PostInfo(pays=False)
 
-    # --- how ---
+    # --- helpers ---
 
     def _signatories(self, who: bytes, others: tuple) -> list[bytes]:
         if not others:

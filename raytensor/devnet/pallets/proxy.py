@@ -75,7 +75,7 @@ class Proxy(Pallet):
     )
 
     def fee_payer(self, signer: bytes, call: Call) -> bytes:
-        """Who pays for an extrinsic: its signer, or the real account of a proxy call that said it would."""
+        """The payer of an extrinsic: its signer, or the real account of a proxy call if that account agreed to pay."""
         if call.pallet == "Proxy" and call.name in ("proxy", "proxy_announced"):
             address = call["real"]
             if address[0] == "Id" and (address[1], signer) in self.RealPaysFee:
@@ -83,7 +83,7 @@ class Proxy(Pallet):
         return signer
 
     def find(self, real: bytes, delegate: bytes, force_type: str | None) -> ProxyDefinition:
-        """The definition under which `delegate` may act for `real`; raises NotProxy."""
+        """The definition under which `delegate` may act for `real`. Raises NotProxy."""
         for definition in self.Proxies[real][0]:
             if definition.delegate == delegate and force_type in (None, definition.proxy_type):
                 return definition

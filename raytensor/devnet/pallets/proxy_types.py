@@ -1,4 +1,4 @@
-"""What a proxy of each type may call (runtime: InstanceFilter for ProxyType).
+"""The calls that a proxy of each type may make (runtime: InstanceFilter for ProxyType).
 
 In: a proxy type's name and a call. Out: whether it is admitted. Knows nothing of who is whose proxy (proxy.py).
 """
@@ -79,7 +79,7 @@ def admits(proxy_type: str, call: Call) -> bool:
         )
     if proxy_type == "SubnetLeaseBeneficiary":
         return (subtensor and name == "start_call") or pallet == "AdminUtils"
-    return subtensor and name in _ADMITTED.get(proxy_type, ())  # deprecated types admit nothing
+    return subtensor and name in _ADMITTED.get(proxy_type, ())  # deprecated types allow no call
 
 
 def covers(wider: str, narrower: str) -> bool:

@@ -112,7 +112,7 @@ def _limits() -> BlockWeights:
         Weight(block_base, 0),
         weight(MAX_BLOCK_WEIGHT),
         PerClassLimits(
-            # One extrinsic may take what its class may, less 10 % of a block for the hooks, and its own base.
+            # An extrinsic may use the limit of its class, less 10 % of a block for the hooks and its own base weight.
             ClassWeights(
                 base, weight(normal - MAX_BLOCK_WEIGHT // 10 - EXTRINSIC_BASE_WEIGHT), weight(normal), Weight(0, 0)
             ),

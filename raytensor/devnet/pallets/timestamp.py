@@ -18,7 +18,7 @@ class Timestamp(Pallet):
         self.constants = {"MinimumPeriod": ("u64", max(runtime.block_time_ms // 2, 1))}
 
     def on_initialize(self, block: int) -> None:
-        # Blocks made without the inherent (tests without a node) still know their time.
+        # Blocks without the inherent (tests without a node) have a time as well.
         self.Now.set(self.runtime.timestamp_ms)
 
     @call(0, weight=10_000_000)

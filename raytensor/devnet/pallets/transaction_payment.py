@@ -1,4 +1,4 @@
-"""TransactionPayment (6): what an extrinsic costs, and the runtime APIs that say so beforehand.
+"""TransactionPayment (6): what an extrinsic costs, and the runtime APIs that estimate it.
 
 In: weights in picoseconds of ref_time, lengths in bytes. Out: fees in rao. The fee goes to the block's author.
 Knows nothing of when a fee is taken (executive.py).
@@ -62,7 +62,7 @@ class TransactionPaymentApi(RuntimeApi):
     def _info(self, call: Call, length: int, tip: int = 0) -> RuntimeDispatchInfo:
         runtime = self.runtime
         ref_time = runtime.weight(call)
-        # partial_fee leaves the tip out
+        # partial_fee excludes the tip
         fee = runtime.TransactionPayment.fee(length, ref_time) if runtime.pays(call) else 0
         return RuntimeDispatchInfo(Weight(ref_time, 0), runtime.class_of(call), fee)
 

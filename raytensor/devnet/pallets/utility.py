@@ -100,7 +100,7 @@ class Utility(Pallet):
 
     @call(3, weight=_inner_weight(1), pays=_inner_pays(1))
     def dispatch_as(self, origin: Origin, as_origin: "OriginCaller", call: "RuntimeCall"):
-        """Root makes a call as somebody else; whether it succeeds is in the event."""
+        """Dispatch a call with another origin; root only. The event has the result."""
         origin.ensure_root()
         try:
             self.runtime.dispatch(_as(as_origin), call)

@@ -94,26 +94,26 @@ class NeuronInfoRuntimeApi(RuntimeApi):
         for uid in range(reader.n) if uids is None else uids:
             hotkey = reader.hotkeys[uid]
             coldkey = module.Owner[hotkey]
-            values = dict(
-                hotkey=hotkey,
-                coldkey=coldkey,
-                uid=uid,
-                netuid=netuid,
-                active=active[uid],
-                axon_info=module.Axons[netuid, hotkey] or NO_AXON,
-                prometheus_info=module.Prometheus[netuid, hotkey] or NO_PROMETHEUS,
-                stake=((coldkey, module.TotalHotkeyAlpha[hotkey, netuid]),),
-                rank=0,
-                emission=emission[uid],
-                incentive=incentive[uid],
-                consensus=consensus[uid],
-                trust=0,
-                validator_trust=trust[uid],
-                dividends=dividends[uid],
-                last_update=updated[uid],
-                validator_permit=permits[uid],
-                pruning_score=NO_PRUNING_SCORE,
-            )
+            values = {
+                "hotkey": hotkey,
+                "coldkey": coldkey,
+                "uid": uid,
+                "netuid": netuid,
+                "active": active[uid],
+                "axon_info": module.Axons[netuid, hotkey] or NO_AXON,
+                "prometheus_info": module.Prometheus[netuid, hotkey] or NO_PROMETHEUS,
+                "stake": ((coldkey, module.TotalHotkeyAlpha[hotkey, netuid]),),
+                "rank": 0,
+                "emission": emission[uid],
+                "incentive": incentive[uid],
+                "consensus": consensus[uid],
+                "trust": 0,
+                "validator_trust": trust[uid],
+                "dividends": dividends[uid],
+                "last_update": updated[uid],
+                "validator_permit": permits[uid],
+                "pruning_score": NO_PRUNING_SCORE,
+            }
             if full:
                 rows = (module.Weights[reader.index, uid], module.Bonds[reader.index, uid])
                 weights, bonds = (_nonzero(row) for row in rows)

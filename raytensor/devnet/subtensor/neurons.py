@@ -26,7 +26,7 @@ PER_NETUID = {
 
 
 def storage_index(netuid: int, mechanism: int) -> int:
-    """Where a mechanism's weights are: a u16, at which what no subnet has stops (a caller may ask for mechanism 255)."""
+    """The storage index of a mechanism's weights: a u16; saturates for mechanisms that no subnet has (up to 255)."""
     return min(mechanism * MAX_NETUIDS + netuid, 0xFFFF)
 
 
