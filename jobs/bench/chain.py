@@ -41,6 +41,7 @@ from raytensor.chain.rpc.client import ChainClient  # noqa: E402
 from raytensor.chain.wallet import DevKey  # noqa: E402
 from raytensor.chain.weights import resolve  # noqa: E402
 from raytensor.chain.writer.policy import Policy  # noqa: E402
+from raytensor.chain.writer.settings import WriterSettings  # noqa: E402
 from raytensor.chain.writer.writer import ChainWriter  # noqa: E402
 from raytensor.devnet.launch import EmbeddedChain  # noqa: E402
 from raytensor.types import Fate, Weights  # noqa: E402
@@ -159,10 +160,11 @@ def main() -> int:
         chain.endpoint,
         signers | {BANK.ss58: BANK},
         folder / "writer.db",
-        **options,
-        policy=Policy(transfers=True, proxies=True),
+        WriterSettings(**options, policy=Policy(transfers=True, proxies=True)),
     )
-    delegate = ChainWriter(chain.endpoint, signers, folder / "delegate" / "writer.db", **options, delegate=DELEGATE)
+    delegate = ChainWriter(
+        chain.endpoint, signers, folder / "delegate" / "writer.db", WriterSettings(**options), delegate=DELEGATE
+    )
     client = ChainClient(chain.endpoint, 60.0)
     total = args.hotkeys * args.subnets
     try:

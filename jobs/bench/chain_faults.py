@@ -47,6 +47,7 @@ from raytensor.chain.calls import AddStake, Intent, SetWeights, Transfer  # noqa
 from raytensor.chain.rpc.client import ChainClient  # noqa: E402
 from raytensor.chain.writer.batcher import Limits  # noqa: E402
 from raytensor.chain.writer.policy import Policy  # noqa: E402
+from raytensor.chain.writer.settings import WriterSettings  # noqa: E402
 from raytensor.chain.writer.writer import ChainWriter  # noqa: E402
 from raytensor.devnet.launch import EmbeddedChain  # noqa: E402
 from raytensor.errors import ChainError  # noqa: E402
@@ -202,7 +203,7 @@ def prepare(node: Node, folder: Path, hotkeys: int, subnets: int) -> list[int]:
         "policy": Policy(transfers=True),
         "stop_on_foreign": False,
     }
-    writer = ChainWriter(node.quiet, signers, folder / "prepare.db", **options)
+    writer = ChainWriter(node.quiet, signers, folder / "prepare.db", WriterSettings(**options))
     with ChainClient(node.quiet, 60.0) as client:
         netuids = make_network(client, writer, hotkeys, subnets, tempo=10)
         sudo(client, [("sudo_set_tempo", [netuid, WHOLE_TEMPO]) for netuid in netuids])
@@ -292,11 +293,13 @@ def run_classes(
         node.faulty,
         signers,
         folder / "writer.db",
-        timeout_s=args.timeout,
-        inclusion_timeout_s=20.0,
-        era_blocks=32,
-        limits=Limits(max_items=ITEMS),
-        policy=Policy(unstaking=True, transfers=True),
+        WriterSettings(
+            timeout_s=args.timeout,
+            inclusion_timeout_s=20.0,
+            era_blocks=32,
+            limits=Limits(max_items=ITEMS),
+            policy=Policy(unstaking=True, transfers=True),
+        ),
     )
     client = ChainClient(node.quiet, 60.0)
     columns = f"{'faults':<24}{'intents':>8}{'faults':>8}{'unknown':>9}{'applied':>9}{'reported':>10}{'wrong':>7}{'seconds':>9}"

@@ -28,6 +28,7 @@ from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.writer.actor import writer_actor
 from raytensor.chain.writer.batcher import Limits
 from raytensor.chain.writer.policy import Policy
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.types import Fate, Receipt
 
 PORTION = 16
@@ -45,10 +46,12 @@ class Actor:
             endpoint,
             signers,
             folder / "actor.db",
-            timeout_s=10.0,
-            inclusion_timeout_s=60.0,
-            limits=Limits(max_items=4),
-            policy=Policy(unstaking=True, transfers=True),
+            WriterSettings(
+                timeout_s=10.0,
+                inclusion_timeout_s=60.0,
+                limits=Limits(max_items=4),
+                policy=Policy(unstaking=True, transfers=True),
+            ),
         )
         self.pid = self._ask(lambda: self._actor.__ray_call__.remote(_pid))
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 
 from raytensor.chain.calls import Call
-from raytensor.chain.errors import action_for, dispatch_error_name
+from raytensor.chain.error_actions import action_for
+from raytensor.chain.errors import dispatch_error_name
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.events import outcomes
 from raytensor.chain.rpc.runtime import Era

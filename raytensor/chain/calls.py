@@ -1,8 +1,8 @@
-"""What can be asked of the chain: calls and intents.
+"""Calls and intents: what can be asked of the chain.
 
-A `Call` is one runtime call by name. An `Intent` is what somebody wants done once: it has an id of its own, says who
-signs, and gives its `Call`. Names and arguments are those of the runtime's metadata (pallets SubtensorModule, Balances,
-Proxy, Commitments); amounts are integers with their unit in the name.
+A `Call` is one runtime call by name. An `Intent` is an effect that is wanted exactly once: it has an id, names its signer,
+returns its `Call`, and declares what it spends, trades and needs permission for. Names and arguments are those of the runtime
+metadata (pallets SubtensorModule, Balances, Proxy, Commitments); amounts are integers with the unit in the name.
 Knows nothing of encoding, nonces or connections.
 """
 
@@ -14,10 +14,15 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from raytensor.types import Fate, Receipt
+
+_NETUIDS = ("netuid", "origin_netuid", "destination_netuid")
+_RECIPIENTS = ("dest", "destination_coldkey", "delegate")
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a call takes of a block: computation (picoseconds of the reference machine) and encoded bytes."""
+    """Share of a block that a call needs: computation (ref_time, picoseconds on the reference machine) and encoded bytes."""
 
     ref_time: int = 0
     length: int = 0
@@ -28,7 +33,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One runtime call. `args`: values by the metadata's argument names; a value may be a `Call` or a list of them."""
+    """One runtime call. args: values by the argument names of the metadata; a value may be a `Call` or a list of them."""
 
     module: str
     function: str
@@ -43,15 +48,33 @@ class Call:
         return {"call": self.name, "args": {name: _plain(value) for name, value in self.args.items()}}
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What an intent trades on the pools of subnets.
+
+    sells_on, buys_on  netuid of the pool on which alpha is sold, or bought; None: no such trade.
+    amount             what is given, in rao of TAO if nothing is sold, else of alpha; None: all there is.
+    limit_price        the worst price accepted; None: any.
+    """
+
+    sells_on: int | None = None
+    buys_on: int | None = None
+    amount: int | None = None
+    limit_price: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """Something that is to happen once on the chain.
+    """An effect on the chain that is wanted exactly once.
 
     signer     ss58 of the account in whose name the call runs.
     intent_id  the caller's id; the same id never leads to a second effect.
     role       which key of a wallet signs: "hotkey" or "coldkey".
     free       the chain asks no fee for the call (Pays::No).
-    moves      the call moves or spends funds: a policy has to allow it.
+    moves      the call moves or spends funds: the policy is asked.
+    right      field of `Policy` that must be true for it: "transfers", "unstaking" or "proxies"; "": none.
+    spends     what leaves the signer's balance besides the fee: the name of a field with an amount in rao of TAO, or a price that
+               is read when needed: "burn" (of a registration), "network" (of a new subnet); "": nothing.
     """
 
     signer: str
@@ -60,11 +83,35 @@ class Intent:
     role: ClassVar[str] = "coldkey"
     free: ClassVar[bool] = False
     moves: ClassVar[bool] = False
+    right: ClassVar[str] = ""
+    spends: ClassVar[str] = ""
 
     def call(self) -> Call:
-        """The runtime call. Arguments are the intent's own fields, in the order and by the names of the metadata."""
+        """The runtime call. Its arguments are the intent's own fields, in the order and by the names of the metadata."""
         module, function = self.name.split(".")
         return Call(module, function, self._args())
+
+    def trades(self) -> Exchange | None:
+        """What it trades on the pools of subnets, None if nothing."""
+        return None
+
+    @property
+    def subnet(self) -> int | None:
+        """Its netuid, where it has exactly one."""
+        return vars(self).get("netuid")
+
+    def netuids(self) -> set[int] | None:
+        """The subnets that it touches; None: any."""
+        return {vars(self)[name] for name in _NETUIDS if name in vars(self)}
+
+    def recipients(self) -> set[str]:
+        """Accounts (ss58) that get TAO, stake or rights by it."""
+        return {vars(self)[name] for name in _RECIPIENTS if name in vars(self)}
+
+    def receipt(self, fate: Fate, error: str | None, action: str | None, until: int | None = None) -> Receipt:
+        """A receipt that no block decided."""
+        facts = self.intent_id, self.name, self.signer, fate, self.subnet
+        return Receipt(*facts, error=error, action=action, until=until)
 
     def _args(self) -> dict[str, Any]:
         skip = {"signer", "intent_id"}
@@ -77,7 +124,7 @@ class Intent:
 
 @dataclass(frozen=True, kw_only=True)
 class SetWeights(Intent):
-    """A validator's weights on one mechanism of a subnet, by hotkey; uids are looked up when it is planned.
+    """A validator's weights on one mechanism of a subnet, by hotkey. The uids are looked up when the extrinsic is planned.
 
     values  ((hotkey ss58, weight >= 0), ...), any scale.
     """
@@ -91,7 +138,9 @@ class SetWeights(Intent):
     free: ClassVar[bool] = True
 
     def call(self) -> Call:
-        raise AssertionError("SetWeights becomes a call only when its hotkeys have been looked up: see weights.resolve")
+        raise AssertionError(
+            "SetWeights becomes a call only after its hotkeys are resolved to uids: see weights.resolve"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +150,20 @@ class AddStake(Intent):
     amount_staked: int  # rao of TAO
     name: ClassVar[str] = "SubtensorModule.add_stake"
     moves: ClassVar[bool] = True
+    spends: ClassVar[str] = "amount_staked"
+
+    def trades(self) -> Exchange:
+        return Exchange(None, self.netuid, self.amount_staked)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AddStakeLimit(AddStake):
-    limit_price: int  # rao of TAO for one alpha, the most that is paid
+    limit_price: int  # rao of TAO for one alpha, at most
     allow_partial: bool = False
     name: ClassVar[str] = "SubtensorModule.add_stake_limit"
+
+    def trades(self) -> Exchange:
+        return Exchange(None, self.netuid, self.amount_staked, self.limit_price)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,24 +173,35 @@ class RemoveStake(Intent):
     amount_unstaked: int  # alpha, in 10^-9
     name: ClassVar[str] = "SubtensorModule.remove_stake"
     moves: ClassVar[bool] = True
+    right: ClassVar[str] = "unstaking"
+
+    def trades(self) -> Exchange:
+        return Exchange(self.netuid, None, self.amount_unstaked)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveStakeLimit(RemoveStake):
-    limit_price: int  # rao of TAO for one alpha, the least that is taken
+    limit_price: int  # rao of TAO for one alpha, at least
     allow_partial: bool = False
     name: ClassVar[str] = "SubtensorModule.remove_stake_limit"
+
+    def trades(self) -> Exchange:
+        return Exchange(self.netuid, None, self.amount_unstaked, self.limit_price)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveStakeFullLimit(Intent):
-    """All of it, whatever it has grown to when the call runs."""
+    """Removes all stake, including what has accrued until the call runs."""
 
     hotkey: str
     netuid: int
-    limit_price: int | None = None  # rao of TAO for one alpha, the least that is taken
+    limit_price: int | None = None  # rao of TAO for one alpha, at least
     name: ClassVar[str] = "SubtensorModule.remove_stake_full_limit"
     moves: ClassVar[bool] = True
+    right: ClassVar[str] = "unstaking"
+
+    def trades(self) -> Exchange:
+        return Exchange(self.netuid, None, None, self.limit_price)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +209,18 @@ class UnstakeAll(Intent):
     hotkey: str
     name: ClassVar[str] = "SubtensorModule.unstake_all"
     moves: ClassVar[bool] = True
+    right: ClassVar[str] = "unstaking"
+
+    def trades(self) -> Exchange:
+        return Exchange()
+
+    def netuids(self) -> None:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnstakeAllAlpha(UnstakeAll):
-    """From all subnets; what it gives is staked on root."""
+    """Removes all stake from all subnets and stakes the TAO on root."""
 
     name: ClassVar[str] = "SubtensorModule.unstake_all_alpha"
 
@@ -160,6 +234,10 @@ class MoveStake(Intent):
     alpha_amount: int
     name: ClassVar[str] = "SubtensorModule.move_stake"
     moves: ClassVar[bool] = True
+    right: ClassVar[str] = "unstaking"
+
+    def trades(self) -> Exchange:
+        return Exchange(self.origin_netuid, self.destination_netuid, self.alpha_amount)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +249,10 @@ class TransferStake(Intent):
     alpha_amount: int
     name: ClassVar[str] = "SubtensorModule.transfer_stake"
     moves: ClassVar[bool] = True
+    right: ClassVar[str] = "transfers"
+
+    def trades(self) -> Exchange:
+        return Exchange(self.origin_netuid, self.destination_netuid, self.alpha_amount)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,23 +263,32 @@ class SwapStake(Intent):
     alpha_amount: int
     name: ClassVar[str] = "SubtensorModule.swap_stake"
     moves: ClassVar[bool] = True
+    right: ClassVar[str] = "unstaking"
+
+    def trades(self) -> Exchange:
+        return Exchange(self.origin_netuid, self.destination_netuid, self.alpha_amount)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwapStakeLimit(SwapStake):
-    limit_price: int  # alpha of the destination for 10^9 alpha of the origin, in 10^-9: the least that is taken
+    limit_price: int  # alpha of the destination for 10^9 alpha of the origin, in 10^-9, at least
     allow_partial: bool = False
     name: ClassVar[str] = "SubtensorModule.swap_stake_limit"
+
+    def trades(self) -> Exchange:
+        return Exchange(self.origin_netuid, self.destination_netuid, self.alpha_amount, self.limit_price)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer(Intent):
-    """Sends TAO and keeps the sender's account alive (existential deposit)."""
+    """Sends TAO. Fails where the sender would fall below the existential deposit."""
 
     dest: str
     value: int  # rao of TAO
     name: ClassVar[str] = "Balances.transfer_keep_alive"
     moves: ClassVar[bool] = True
+    right: ClassVar[str] = "transfers"
+    spends: ClassVar[str] = "value"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,12 +297,14 @@ class BurnedRegister(Intent):
     hotkey: str
     name: ClassVar[str] = "SubtensorModule.burned_register"
     moves: ClassVar[bool] = True
+    spends: ClassVar[str] = "burn"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegisterLimit(BurnedRegister):
-    limit_price: int  # rao of TAO, the most that is paid
+    limit_price: int  # rao of TAO, at most
     name: ClassVar[str] = "SubtensorModule.register_limit"
+    spends: ClassVar[str] = "limit_price"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +318,7 @@ class RegisterNetwork(Intent):
     hotkey: str
     name: ClassVar[str] = "SubtensorModule.register_network"
     moves: ClassVar[bool] = True
+    spends: ClassVar[str] = "network"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,16 +363,18 @@ class AddProxy(Intent):
     delay: int = 0
     name: ClassVar[str] = "Proxy.add_proxy"
     role: ClassVar[str] = "hotkey"
+    right: ClassVar[str] = "proxies"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveProxy(AddProxy):
     name: ClassVar[str] = "Proxy.remove_proxy"
+    right: ClassVar[str] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetIdentity(Intent):
-    """What others see of a coldkey that has a registered hotkey. The texts are "name" for display, no `name` of a call."""
+    """Public identity of a coldkey that has a registered hotkey. title: the display name ("name" in the call)."""
 
     title: str
     url: str = ""
@@ -296,7 +392,7 @@ class SetIdentity(Intent):
 
 @dataclass(frozen=True, kw_only=True)
 class ServeAxon(Intent):
-    """Publishes where a neuron listens. ip: dotted or colon notation; 127.0.0.1 and ::1 are refused by the chain."""
+    """Publishes the address of a neuron. ip: IPv4 or IPv6 text; the chain refuses 127.0.0.1 and ::1."""
 
     netuid: int
     ip: str
@@ -339,7 +435,7 @@ class SetCommitment(Intent):
 
 
 def call_from_json(data: dict[str, Any]) -> Call:
-    """The call that `Call.to_json` described; tuples come back as lists."""
+    """The call of a `Call.to_json`; tuples come back as lists."""
     module, function = data["call"].split(".")
     return Call(module, function, {name: _called(value) for name, value in data["args"].items()})
 
@@ -367,7 +463,7 @@ def kinds() -> dict[str, type[Intent]]:
 
 
 def intent_from_json(data: dict[str, Any]) -> Intent:
-    """The intent that `Intent.to_json` described."""
+    """The intent of an `Intent.to_json`."""
     data = dict(data)
     kind = kinds()[data.pop("kind")]
     for name in ("values", "children"):

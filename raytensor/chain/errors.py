@@ -1,8 +1,8 @@
-"""What went wrong on the chain, by name, and what to do about it.
+"""Names of the errors that a node or a runtime answers with.
 
-In: a pool's answer (JSON-RPC error) or a dispatch error of an event. Out: a name and an `Action` (actions.py). The
-documentation's table is made here (`python -m raytensor.chain.errors`). Module errors are known by their metadata name
-only: their indices move between runtimes.
+In: the answer of a transaction pool (a JSON-RPC error), or the dispatch error of an event. Out: the error's name; what to do
+about it is in error_actions.py. `python -m raytensor.chain.errors` prints the documentation's table. Module errors are
+identified by their metadata name, since their indices change between runtimes.
 Sources: pallet subtensor `CustomTransactionError`; FRAME `InvalidTransaction`; JSON-RPC codes of substrate's author pool.
 Knows nothing of connections; pure.
 """
@@ -15,27 +15,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raytensor.chain.error_actions import ACTIONS, Action, Do, action_for
-
-__all__ = [
-    "ACTIONS",
-    "CUSTOM",
-    "Action",
-    "Do",
-    "PoolRefusal",
-    "action_for",
-    "dispatch_error_name",
-    "pool_refusal",
-    "table",
-]
+from raytensor.chain.error_actions import ACTIONS, Action, action_for
 
 
 @dataclass(frozen=True, slots=True)
 class PoolRefusal:
-    """Why a node did not take an extrinsic. `sure`: this very submission certainly has had no effect and will have none.
+    """Why a node did not accept an extrinsic.
 
-    It is not when the reason is that something with this hash or nonce was there before: that may be this submission
-    itself, sent once more by whoever stands between us and the node.
+    sure    this submission certainly has no effect; see `Action.sure`.
+    custom  N of `InvalidTransaction::Custom(N)`, None for other errors.
     """
 
     name: str
@@ -49,7 +37,7 @@ class PoolRefusal:
         return action_for(self.name)
 
 
-# Custom(N) of pallet subtensor's transaction extension, by number.
+# Custom(N) of the transaction extension of pallet subtensor, by number.
 CUSTOM = {
     0: "ColdkeySwapAnnounced",
     1: "StakeAmountTooLow",
@@ -82,7 +70,7 @@ CUSTOM = {
     255: "BadRequest",
 }
 
-# Words of a node's 1010 answers (FRAME `InvalidTransaction` as text), and their names.
+# Phrases of a node's answers with code 1010 (FRAME `InvalidTransaction` as text), and the error's name.
 _WORDS = (
     ("outdated", "Stale"),
     ("bad signature", "BadProof"),
@@ -104,35 +92,39 @@ _KEYS = {
     "ancientbirthblock": "AncientBirthBlock",
     "badsigner": "BadSigner",
 }
-_UNSURE = {"Stale", "Banned", "AlreadyImported", "PriorityTooLow"}
 _CODES = {1012: "Banned", 1013: "AlreadyImported", 1014: "PriorityTooLow", 1016: "PoolFull"}
 
 
 def pool_refusal(error: Mapping[str, Any]) -> PoolRefusal:
-    """Names a JSON-RPC error of author_submitExtrinsic.
+    """The refusal behind a JSON-RPC error of author_submitExtrinsic.
 
-    error: {"code", "message", "data"?}, data being the node's words or a JSON object.
-    A code of none of the pool's kinds is `sure=False`: the node may have taken the extrinsic all the same.
+    error  {"code", "message", "data"?}; data is text or a JSON object.
+
+    A code that is not one of the pool's gives `sure=False`: the node may have accepted the extrinsic.
     """
     code = int(error.get("code", 0))
     text = " ".join(str(error[key]) for key in ("message", "data") if error.get(key) is not None)
     if code in _CODES:
-        return PoolRefusal(_CODES[code], text, code, sure=_CODES[code] not in _UNSURE)
+        return _named(_CODES[code], text, code)
     if found := re.search(r"[Cc]ustom(?: error)?\"?\s*[:(]\s*(\d+)", text):
         number = int(found.group(1))
         return PoolRefusal(CUSTOM.get(number, f"Custom{number}"), text, code, custom=number)
     lowered = text.lower()
     for words, name in _WORDS:
         if words in lowered:
-            return PoolRefusal(name, text, code, sure=name not in _UNSURE)
+            return _named(name, text, code)
     if (start := text.find("{")) >= 0:
         try:
             key = next(iter(json.loads(text[start:])["invalid"])).lower()
         except (ValueError, KeyError, TypeError, StopIteration):
             key = ""
         if key in _KEYS:
-            return PoolRefusal(_KEYS[key], text, code, sure=_KEYS[key] not in _UNSURE)
+            return _named(_KEYS[key], text, code)
     return PoolRefusal(f"Rpc{code}", text, code, sure=1000 <= code < 2000)
+
+
+def _named(name: str, text: str, code: int) -> PoolRefusal:
+    return PoolRefusal(name, text, code, sure=action_for(name).sure)
 
 
 def dispatch_error_name(error: Any, module_error: Callable[[int, int], str]) -> str:
@@ -148,7 +140,7 @@ def dispatch_error_name(error: Any, module_error: Callable[[int, int], str]) -> 
     if kind != "Module":
         return detail if isinstance(detail, str) else kind
     index, code = (detail["index"], detail["error"]) if isinstance(detail, Mapping) else detail
-    if isinstance(code, str):  # [u8; 4] as hex: the first byte is the error's index
+    if isinstance(code, str):  # [u8; 4] in hexadecimal: the first byte is the error's index
         code = int(code[2:4], 16)
     elif not isinstance(code, int):
         code = code[0]
@@ -156,7 +148,7 @@ def dispatch_error_name(error: Any, module_error: Callable[[int, int], str]) -> 
 
 
 def table() -> str:
-    """The documentation's table of errors and actions, in Markdown."""
+    """The table of errors and actions of the documentation, in Markdown."""
     custom = {}
     for number, name in CUSTOM.items():
         custom.setdefault(name, []).append(str(number))

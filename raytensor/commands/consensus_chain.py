@@ -13,7 +13,7 @@ import numpy as np
 
 from raytensor.chain.reads.metagraph import PALLET
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.chain.rpc.codec import account_address, decode_compact
+from raytensor.chain.rpc.scale_reader import ScaleReader
 from raytensor.consensus import NO_COMMIT, EpochInput, Rows, stake_weight
 from raytensor.consensus.snapshot import Snapshot
 from raytensor.errors import ChainError
@@ -98,7 +98,9 @@ def fetch_snapshot(netuid: int, endpoints: Sequence[str] | str, *, timeout_s: fl
         )
 
 
-def _commit_blocks(client: ChainClient, netuid: int, subnet: dict, hotkeys: list[str], block_hash: str) -> np.ndarray:
+def _commit_blocks(
+    client: ChainClient, netuid: int, subnet: dict, hotkeys: tuple[str, ...], block_hash: str
+) -> np.ndarray:
     """Block of each uid's earliest live weight commit: unexpired hash commits and timelocked ones. uint64 [n]."""
     earliest: dict[str, int] = {}
     for account, commits in client.query_map(PALLET, "WeightCommits", [netuid], block_hash).items():
@@ -115,34 +117,17 @@ class _SubnetState:
     """The fields of SCALE `Option<SubnetState>` that consensus reads (pallet subtensor, rpc_info/show_subnet.rs)."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 1
         self.exists = data[:1] == b"\x01"
         if not self.exists:
             return
-        self._compact()  # netuid
-        self.hotkeys, self.coldkeys = self._accounts(), self._accounts()
-        self._bools()  # active: computed from last_update
-        self.validator_permit = self._bools()
-        self._numbers()  # pruning_score
-        self.last_update = self._numbers()
+        reader = ScaleReader(data, 1)
+        reader.compact()  # netuid
+        self.hotkeys, self.coldkeys = reader.accounts(), reader.accounts()
+        reader.flags()  # active: computed from last_update
+        self.validator_permit = reader.flags()
+        reader.compacts()  # pruning_score
+        self.last_update = reader.compacts()
         for _ in ("emission", "dividends", "incentives", "consensus", "trust", "rank"):
-            self._numbers()
-        self.block_at_registration = self._numbers()
-        self.alpha_stake, self.tao_stake = self._numbers(), self._numbers()
-
-    def _compact(self) -> int:
-        value, self._at = decode_compact(self._data, self._at)
-        return value
-
-    def _accounts(self) -> list[str]:
-        count = self._compact()
-        start, self._at = self._at, self._at + 32 * count
-        return [account_address(self._data[at : at + 32]) for at in range(start, self._at, 32)]
-
-    def _bools(self) -> np.ndarray:
-        count = self._compact()
-        start, self._at = self._at, self._at + count
-        return np.frombuffer(self._data[start : self._at], np.uint8).astype(bool)
-
-    def _numbers(self) -> np.ndarray:
-        return np.array([self._compact() for _ in range(self._compact())], np.uint64)
+            reader.compacts()
+        self.block_at_registration = reader.compacts()
+        self.alpha_stake, self.tao_stake = reader.compacts(), reader.compacts()

@@ -26,6 +26,7 @@ from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import KeyRef
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.policy import Policy, read_policy
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.commands.options import POLICY_ENV, network, state_folder
 from raytensor.commands.output import show_json, tao
@@ -133,13 +134,15 @@ def writer(args: argparse.Namespace, file: Path, signer: str, key: KeyRef) -> It
             network(args),
             {signer: key},
             file,
-            timeout_s=args.timeout,
-            inclusion_timeout_s=args.wait,
-            policy=policy,
-            audit_path=file.parent / "audit.jsonl",
-            owner="a raytensor command",
-            stop_on_foreign=False,
-            commit_kind=getattr(args, "commit_by", None),
+            WriterSettings(
+                timeout_s=args.timeout,
+                inclusion_timeout_s=args.wait,
+                policy=policy,
+                audit_path=file.parent / "audit.jsonl",
+                owner="a raytensor command",
+                stop_on_foreign=False,
+                commit_kind=getattr(args, "commit_by", None),
+            ),
         )
         try:
             yield made

@@ -14,7 +14,7 @@ from functools import cache
 import bittensor_core
 from py_arkworks_bls12381 import GT, G1Point, G2Point, Scalar
 
-from raytensor.chain.timelock import DST, QUICKNET, Beacon, round_message
+from raytensor.chain.writer.timelock import DST, QUICKNET, Beacon, round_message
 from raytensor.devnet.builtin import compact
 
 _SECRET = Scalar.from_be_bytes_mod_order(hashlib.sha256(b"RayTensor devnet, drand beacon").digest())

@@ -7,6 +7,7 @@ from raytensor.chain.bulk_submitter import Step
 from raytensor.chain.calls import Call
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.devnet.launch import EmbeddedChain
 from raytensor.types import Fate, Weights
@@ -70,7 +71,9 @@ def last_updates(client, netuids):
 
 def test_eighty_subnets_within_one_tempo_at_the_first_block_each_allows(chain, tmp_path):
     endpoint, client, netuids = chain
-    writer = ChainWriter(endpoint, {HOTKEY.ss58: HOTKEY}, tmp_path / "j.db", timeout_s=60, commit_kind="hash")
+    writer = ChainWriter(
+        endpoint, {HOTKEY.ss58: HOTKEY}, tmp_path / "j.db", WriterSettings(timeout_s=60, commit_kind="hash")
+    )
     begin, updated = client.head().number, last_updates(client, netuids)
     assert begin - min(updated) < RATE_LIMIT, "the set-up took so long that nothing is held any more"
     older = writer.hold([Weights(netuid, HOTKEY.ss58, {HOTKEY.ss58: 1.0}) for netuid in netuids])

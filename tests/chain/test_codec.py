@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raytensor.chain import ss58
 from raytensor.chain.calls import Call
-from raytensor.chain.rpc.codec import Codec, account_address, account_bytes, decode_compact, encode_compact
+from raytensor.chain.rpc.codec import Codec, decode_compact, encode_compact
 
 ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 ALICE_HEX = "d43593c715fdd31c61141abd04a99fd6822c8558854ccde39a5684e7a56da27d"
@@ -87,7 +88,6 @@ def test_calls_and_addresses_are_taken_as_they_are_written():
     batch = Call("Utility", "batch_all", {"calls": [PAY, PAY]})
     assert CODEC.encode(17, batch).hex() == "0b0208" + ("05" + one) * 2
     assert CODEC.encode(6, b"\1\2\3\4") == CODEC.encode(6, [1, 2, 3, 4])
-    assert CODEC.encode(7, "0x" + ALICE_HEX).hex() == ALICE_HEX
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,8 @@ def test_calls_and_addresses_are_taken_as_they_are_written():
         (1, "7"),
         (6, b"\1\2\3"),
         (7, "5Grw"),
+        (7, "0x" + ALICE_HEX),
+        (7, bytes.fromhex(ALICE_HEX)),
         (7, ALICE[:-1] + "Z"),
         (10, {"block": 1}),
         (10, {"block": 1, "port": 2, "ip": 3}),
@@ -133,9 +135,27 @@ def test_vectors_of_numbers_become_arrays():
         CODEC.array(4, bytes.fromhex("080100"))
 
 
+@pytest.mark.parametrize(
+    "address, cause",
+    [
+        ("0x" + ALICE_HEX, "hexadecimal"),
+        ("0x" + ALICE_HEX[:-2], "hexadecimal"),
+        ("0x" + ALICE_HEX + "07", "hexadecimal"),
+        ("15oF4uVJwmo4TdGW7VfQxNLavjCXviqxT9S1MgbjMNHr6Sp5", "prefix 42, not 0"),
+        (ALICE[:-1] + "Z", "checksum"),
+        (ALICE[:-2], "46 to 48 letters|checksum|35 bytes|prefix"),
+        (ALICE.replace("G", "0"), "base58"),
+        ("", "46 to 48 letters"),
+    ],
+)
+def test_what_is_no_address_is_refused_with_the_cause(address, cause):
+    with pytest.raises(ValueError, match=cause):
+        ss58.decode(address)
+
+
 def test_addresses():
-    assert account_bytes(ALICE).hex() == ALICE_HEX
-    assert account_address(bytes.fromhex(ALICE_HEX)) == ALICE
+    assert ss58.decode(ALICE).hex() == ALICE_HEX
+    assert ss58.encode(bytes.fromhex(ALICE_HEX)) == ALICE
 
 
 @given(st.integers(0, 2**536 - 1))

@@ -16,9 +16,10 @@ from raytensor.chain.reads.preflight import SubnetView
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.weights import Row
-from raytensor.chain.writer.commit_book import Commit, CommitBook
-from raytensor.chain.writer.commit_rules import Held, Step, commit_digest, next_step, reveal_block
+from raytensor.chain.writer.commit_book import CommitBook, WeightCommit
+from raytensor.chain.writer.commit_rules import OnChain, Step, commit_digest, next_step, reveal_block
 from raytensor.chain.writer.journal import Journal
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.commands.weights import weights_main
 from raytensor.types import Fate, Weights
@@ -51,7 +52,9 @@ def write(node, tmp_path):
     made = []
 
     def new(commit_kind="hash"):
-        made.append(ChainWriter(node, {VALIDATOR.ss58: VALIDATOR}, tmp_path / "j.db", commit_kind=commit_kind))
+        made.append(
+            ChainWriter(node, {VALIDATOR.ss58: VALIDATOR}, tmp_path / "j.db", WriterSettings(commit_kind=commit_kind))
+        )
         return made[-1]
 
     yield new
@@ -233,7 +236,7 @@ def view(block=100, index=7, **changes):
 
 
 def commit(kind="hash", epoch=None):
-    return Commit("0xd", kind, "i", "v", Row(1, 0, (0, 2), (5, 65535), 0), (1,) * 8, epoch=epoch)
+    return WeightCommit("0xd", kind, "i", "v", Row(1, 0, (0, 2), (5, 65535), 0), (1,) * 8, epoch=epoch)
 
 
 @pytest.mark.parametrize(
@@ -250,18 +253,18 @@ def commit(kind="hash", epoch=None):
     ],
 )
 def test_the_next_step_of_a_hash_commit(epoch, at, step, again):
-    held = Held({} if epoch is None else {"0xd": epoch}, {})
-    assert next_step(commit(epoch=epoch), at, held) == (step, again)
+    on_chain = OnChain({} if epoch is None else {"0xd": epoch}, {})
+    assert next_step(commit(epoch=epoch), at, on_chain) == (step, again)
 
 
 def test_the_next_step_of_a_timelocked_commit():
     row = {("v", 1, 0): ((0, 5), (2, 65535))}
-    assert next_step(commit("timelocked", 7), view(), Held({"0xd": 7}, {})) == (Step.WAIT, 110)
-    assert next_step(commit("timelocked", 6), view(), Held({"0xd": 6}, {})) == (Step.WAIT, 101)  # its pulse is late
-    assert next_step(commit("timelocked", 6), view(), Held({}, row))[0] is Step.OPENED
-    assert next_step(commit("timelocked", 6), view(), Held({}, {}))[0] is Step.DROPPED
-    assert next_step(commit("timelocked", 5), view(), Held({}, {}))[0] is Step.EXPIRED
-    assert next_step(commit("timelocked"), view(), Held({}, row))[0] is Step.LOST
+    assert next_step(commit("timelocked", 7), view(), OnChain({"0xd": 7}, {})) == (Step.WAIT, 110)
+    assert next_step(commit("timelocked", 6), view(), OnChain({"0xd": 6}, {})) == (Step.WAIT, 101)  # its pulse is late
+    assert next_step(commit("timelocked", 6), view(), OnChain({}, row))[0] is Step.OPENED
+    assert next_step(commit("timelocked", 6), view(), OnChain({}, {}))[0] is Step.DROPPED
+    assert next_step(commit("timelocked", 5), view(), OnChain({}, {}))[0] is Step.EXPIRED
+    assert next_step(commit("timelocked"), view(), OnChain({}, row))[0] is Step.LOST
 
 
 def test_when_a_commit_can_be_revealed():

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from raytensor.chain.errors import ACTIONS, CUSTOM, Do, action_for, dispatch_error_name, pool_refusal, table
+from raytensor.chain.error_actions import ACTIONS, Do, action_for
+from raytensor.chain.errors import CUSTOM, dispatch_error_name, pool_refusal, table
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 import pytest
 
 from raytensor.chain.calls import AddStake, SetWeights, intent_from_json, kinds
+from raytensor.chain.writer.audit import AuditLog
 from raytensor.chain.writer.journal import Extrinsic, Journal, Sent
-from raytensor.chain.writer.orders import Desk
+from raytensor.chain.writer.orders import OrderQueue, Receipts
 from raytensor.types import Fate, Receipt
 
 
@@ -124,13 +125,15 @@ def test_weights_are_overtaken_by_newer_ones_of_their_place_that_had_a_chance(tm
     assert journal.overtaken([intent("old")]) == {"old"}
 
 
-def test_what_was_done_meanwhile_is_not_laid_on_the_desk_again(tmp_path):
-    journal, told = Journal(tmp_path / "j.db"), []
-    desk = Desk(journal, told.append)
+def test_an_intent_carried_out_meanwhile_is_not_queued_again(tmp_path):
+    journal = Journal(tmp_path / "j.db")
+    receipts = Receipts(journal, AuditLog(None))
+    queue = OrderQueue(journal, receipts)
     stake = AddStake(signer="c", intent_id="s", hotkey="h", netuid=3, amount_staked=2_000_000)
     journal.add_intents([stake])
     done = Receipt("s", stake.name, "c", Fate.INCLUDED, netuid=3, block=12)
     journal.settle([done])
-    desk.expect(["s"])
-    desk.put([stake], once=True)
-    assert desk.due(99) == [] and desk.collect(["s"], 0.0) == {"s": done} and told == []
+    receipts.expect(["s"])
+    queue.put([stake], blocking=True)
+    assert queue.due(99) == [] and receipts.collect(["s"], 0.0) == {"s": done}
+    assert journal.receipts_since(0)[1] == [done] and journal.receipts_since(None) == (1, [])

@@ -10,6 +10,7 @@ from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.weights import weights_intent
 from raytensor.chain.writer.policy import Policy
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.errors import ChainError, ConfigError
 from raytensor.types import Fate, Weights
@@ -168,7 +169,9 @@ def test_an_intent_is_carried_out_once(node, subnet, tmp_path):
 
 def test_paid_calls_share_a_batch_and_fail_one_by_one(node, subnet, tmp_path, hotkeys):
     cold = key("cold", 4)
-    writer = ChainWriter(node, {cold.ss58: cold}, tmp_path / "journal.db", policy=Policy(transfers=True))
+    writer = ChainWriter(
+        node, {cold.ss58: cold}, tmp_path / "journal.db", WriterSettings(policy=Policy(transfers=True))
+    )
     intents = [
         AddStake(signer=cold.ss58, hotkey=hotkeys[4], netuid=subnet.netuid, amount_staked=RAO),
         AddStake(signer=cold.ss58, hotkey=hotkeys[4], netuid=subnet.netuid, amount_staked=10),

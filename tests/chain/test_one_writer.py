@@ -14,6 +14,7 @@ from raytensor.chain.wallet import DevKey
 from raytensor.chain.writer.actor import actor_name, writer_actor
 from raytensor.chain.writer.lease import Lease, holders
 from raytensor.chain.writer.policy import Policy
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.errors import ChainRefused
 from raytensor.types import Fate
@@ -64,7 +65,7 @@ def other(node, payer, tmp_path):
 def test_a_second_process_is_refused_and_told_who_until_when_and_what_to_do(node, payer, other, tmp_path):
     process = other()
     with pytest.raises(ChainRefused) as refused:
-        ChainWriter(node, {payer.ss58: payer}, tmp_path / "ours.db", lease_wait_s=0)
+        ChainWriter(node, {payer.ss58: payer}, tmp_path / "ours.db", WriterSettings(lease_wait_s=0))
     text = str(refused.value)
     assert refused.value.name == "KeyInUse"
     assert (
@@ -74,7 +75,7 @@ def test_a_second_process_is_refused_and_told_who_until_when_and_what_to_do(node
     process.stdin.write("\n")
     process.stdin.flush()
     assert process.wait(20) == 0
-    ChainWriter(node, {payer.ss58: payer}, tmp_path / "ours.db", lease_wait_s=0).close()
+    ChainWriter(node, {payer.ss58: payer}, tmp_path / "ours.db", WriterSettings(lease_wait_s=0)).close()
     assert holders(tmp_path) == []
 
 
@@ -83,7 +84,7 @@ def test_the_lease_of_a_killed_process_is_taken_over(node, payer, other, tmp_pat
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
     assert [h.pid for h in holders(tmp_path)] == [process.pid]
-    ChainWriter(node, {payer.ss58: payer}, tmp_path / "ours.db", lease_wait_s=0).close()
+    ChainWriter(node, {payer.ss58: payer}, tmp_path / "ours.db", WriterSettings(lease_wait_s=0)).close()
 
 
 def test_a_lease_of_another_machine_is_taken_over_when_it_has_expired(tmp_path, monkeypatch):
@@ -100,7 +101,7 @@ def test_a_lease_of_another_machine_is_taken_over_when_it_has_expired(tmp_path, 
 
 
 def test_a_writer_that_was_away_too_long_learns_that_it_lost_its_keys(node, payer, tmp_path):
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", lease_s=0.5, policy=PAYS)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(lease_s=0.5, policy=PAYS))
     writer._keeper.renew_at = time.monotonic() + 60  # as if the process had been stopped
     time.sleep(0.6)
     taken = Lease(tmp_path, writer._client.genesis, [payer.ss58], owner="the successor", wait_s=5)
@@ -116,7 +117,7 @@ def test_a_writer_that_was_away_too_long_learns_that_it_lost_its_keys(node, paye
 
 
 def test_an_extrinsic_of_somebody_else_stops_the_key_until_it_is_taken_over(node, client, payer, fresh, tmp_path):
-    writer = ChainWriter(node, {payer.ss58: payer, ALICE.ss58: ALICE}, tmp_path / "j.db", policy=PAYS)
+    writer = ChainWriter(node, {payer.ss58: payer, ALICE.ss58: ALICE}, tmp_path / "j.db", WriterSettings(policy=PAYS))
     stranger = Transfer(signer=payer.ss58, dest=fresh("a").ss58, value=RAO)
     block, _ = client.send(stranger.call(), payer.open(), timeout_s=20)
     deadline = time.monotonic() + 20
@@ -137,14 +138,16 @@ def test_an_extrinsic_of_somebody_else_stops_the_key_until_it_is_taken_over(node
 def test_the_writer_of_a_key_is_one_named_actor_of_the_cluster(ray_session, node, payer, fresh, tmp_path):
     ray, mate = ray_session, fresh("mate")
     settings = {"policy": PAYS, "lease_s": 3.0}
-    first = writer_actor(node, {payer.ss58: payer}, tmp_path / "j.db", **settings)
-    again = writer_actor(node, {payer.ss58: payer}, tmp_path / "j.db", **settings)
-    other = writer_actor(node, {mate.ss58: mate}, tmp_path / "mate.db", **settings)
+    first = writer_actor(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(**settings))
+    again = writer_actor(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(**settings))
+    other = writer_actor(node, {mate.ss58: mate}, tmp_path / "mate.db", WriterSettings(**settings))
     assert ray.get([first.ready.remote(), other.ready.remote()], timeout=60) == [True, True]
     assert first._actor_id == again._actor_id != other._actor_id
     assert ray.get_actor(actor_name(node, [payer.ss58]), namespace="raytensor")._actor_id == first._actor_id
     # Under another name it is another actor: the lease refuses it.
-    twin = writer_actor(node, {payer.ss58: payer}, tmp_path / "twin.db", name="twin", lease_wait_s=0, **settings)
+    twin = writer_actor(
+        node, {payer.ss58: payer}, tmp_path / "twin.db", WriterSettings(lease_wait_s=0, **settings), name="twin"
+    )
     with pytest.raises(ray.exceptions.ActorDiedError, match="KeyInUse|writes with"):
         ray.get(twin.ready.remote(), timeout=60)
     # Killed, it starts again, takes the lease over and knows what it did.

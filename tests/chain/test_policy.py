@@ -23,6 +23,7 @@ from raytensor.chain.reads.quotes import buy, fee, price, prices, slippage, spen
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.policy import Facts, Policy, read_policy
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.errors import ConfigError
 from raytensor.types import Fate
@@ -75,7 +76,7 @@ def test_kinds_subnets_and_destinations(policy, allowed):
 def test_a_cap_holds_at_its_value_and_a_fact_that_is_missing_refuses():
     assert Policy(max_spend_rao=5).exceeds(Facts(spend_rao=5)) is None
     assert "max_spend_rao 5" in Policy(max_spend_rao=5).exceeds(Facts(spend_rao=6))
-    assert "can't be told" in Policy(max_spend_rao=5).exceeds(Facts(spend_rao=None))
+    assert "an unknown amount" in Policy(max_spend_rao=5).exceeds(Facts(spend_rao=None))
     assert Policy(max_spend_per_day_rao=9).exceeds(Facts(spend_rao=4), spent_rao=5) is None
     assert "within a day" in Policy(max_spend_per_day_rao=9).exceeds(Facts(spend_rao=5), spent_rao=5)
     assert Policy(max_spend_per_day_rao=9).exceeds(Facts(spend_rao=0), spent_rao=99) is None
@@ -97,7 +98,7 @@ def test_policy_files(tmp_path):
         ("transfers = 1", "true or false"),
         ("max_slippage = 2", "from 0 to 1"),
         ('netuids = "1"', "write a list"),
-        ("netuids = [", "no TOML"),
+        ("netuids = [", "not valid TOML"),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError, match=word):
@@ -122,7 +123,7 @@ def lines(path):
 def test_a_writer_without_a_policy_moves_nothing_and_says_why(node, client, payer, fresh, tmp_path):
     dest = fresh("dest")
     audit = tmp_path / "audit.jsonl"
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", audit_path=audit)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(audit_path=audit))
     (receipt,) = writer.submit([Transfer(signer=payer.ss58, dest=dest.ss58, value=RAO, intent_id="t")])
     assert (receipt.fate, receipt.error) == (Fate.NOT_SENT, "PolicyDenied")
     assert receipt.action == "fix: the policy allows no transfers (transfers = false)"
@@ -141,12 +142,12 @@ def test_caps_of_spending_and_the_audit_of_what_was_sent(node, client, payer, fr
     def pay(value):
         return Transfer(signer=payer.ss58, dest=dest.ss58, value=value)
 
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=policy, audit_path=audit)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=policy, audit_path=audit))
     receipts = writer.submit([pay(2 * RAO), pay(2 * RAO + 1), pay(RAO)])
     assert [r.fate for r in receipts] == [Fate.INCLUDED, Fate.NOT_SENT, Fate.INCLUDED], receipts
     assert "over the policy's max_spend_rao" in receipts[1].action
     writer.close()
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=policy, audit_path=audit)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=policy, audit_path=audit))
     (late,) = writer.submit([pay(1)])
     assert late.error == "PolicyDenied" and "within a day" in late.action  # another process, the same day
     again = writer.submit([Transfer(signer=payer.ss58, dest=dest.ss58, value=2 * RAO, intent_id=receipts[0].intent_id)])
@@ -181,7 +182,7 @@ def test_quotes_and_slippage_caps(node, client, payer, fresh, tmp_path):
     assert slippage(client, stake(RAO, limit_price=2 * now)) == pytest.approx(0.5, rel=1e-6)
     assert slippage(client, stake(RAO, limit_price=now // 2)) == 0.0
     policy = Policy(max_slippage=0.02)
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=policy)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=policy))
     denied = writer.submit([stake(50 * RAO), stake(RAO, limit_price=2 * now)])
     assert [r.error for r in denied] == ["PolicyDenied"] * 2 and "50.0000%" in denied[1].action
     assert writer.submit([burn])[0].fate is Fate.INCLUDED

@@ -19,6 +19,7 @@ from raytensor.chain.reads.metagraph import read_metagraph
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.weights import weights_intent
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.commands.weights import weights_main
 from raytensor.mechanisms.evidence import Evidence
@@ -52,7 +53,7 @@ def write(node, tmp_path):
 
     def new(*keys, endpoint=node, **more):
         refs = {key.ss58: key for key in keys or VALIDATORS}
-        made.append(ChainWriter(endpoint, refs, tmp_path / "j.db", **more))
+        made.append(ChainWriter(endpoint, refs, tmp_path / "j.db", WriterSettings(**more)))
         return made[-1]
 
     yield new

@@ -25,6 +25,7 @@ from raytensor.chain.reads.quotes import ratio, slippage, stakes
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.writer.policy import Policy
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.commands.stake import stake_main
 from raytensor.types import Fate, Weights
@@ -134,7 +135,7 @@ def test_take_and_children_are_shown_and_changed(client, netuids, ask):
 def test_the_rest_goes_through_the_writer(node, client, netuids, tmp_path):
     first, second = netuids
     keys = {COLD.ss58: COLD, HOT.ss58: HOT}
-    writer = ChainWriter(node, keys, tmp_path / "j.db", policy=Policy(unstaking=True))
+    writer = ChainWriter(node, keys, tmp_path / "j.db", WriterSettings(policy=Policy(unstaking=True)))
     receipts = writer.submit(
         [
             SetIdentity(signer=COLD.ss58, title="A subnet", url="https://example.org"),

@@ -7,7 +7,14 @@ import time
 import bittensor_core
 import pytest
 
-from raytensor.chain.timelock import QUICKNET, EpochSchedule, first_reveal_block, reveal_round, seal, weights_payload
+from raytensor.chain.writer.timelock import (
+    QUICKNET,
+    EpochSchedule,
+    first_reveal_block,
+    reveal_round,
+    seal,
+    weights_payload,
+)
 
 # Round 1000 of drand quicknet, as the beacon published it.
 ROUND = 1000
@@ -35,7 +42,7 @@ def test_only_the_rounds_own_signature_opens():
 
 
 def test_a_key_that_is_no_point_is_refused_by_name():
-    with pytest.raises(ValueError, match="is no compressed point of BLS12-381 G2"):
+    with pytest.raises(ValueError, match="is not a compressed point of BLS12-381 G2"):
         seal(b"", 1, b"\1" * 96)
 
 

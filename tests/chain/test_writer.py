@@ -13,6 +13,7 @@ from raytensor.chain.wallet import DevKey
 from raytensor.chain.writer.batcher import Limits
 from raytensor.chain.writer.journal import Extrinsic, Journal, Sent
 from raytensor.chain.writer.policy import Policy
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.devnet.launch import EmbeddedChain
 from raytensor.errors import ConfigError
@@ -38,7 +39,9 @@ def pay(payer, dest, value=RAO, **more):
 def test_a_submission_without_an_answer_is_found_on_the_chain(node, client, payer, fresh, tmp_path):
     dest = fresh("dest")
     with FaultProxy(node) as proxy:
-        writer = ChainWriter([proxy.endpoint, node], {payer.ss58: payer}, tmp_path / "j.db", timeout_s=1, policy=PAYS)
+        writer = ChainWriter(
+            [proxy.endpoint, node], {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(timeout_s=1, policy=PAYS)
+        )
         mute_submissions(writer, proxy)
         (receipt,) = writer.submit([pay(payer, dest)])
         assert receipt.fate is Fate.INCLUDED, receipt
@@ -49,7 +52,9 @@ def test_a_submission_without_an_answer_is_found_on_the_chain(node, client, paye
 def test_a_submission_that_was_lost_is_sent_again_as_the_same_bytes(node, client, payer, fresh, tmp_path):
     dest = fresh("dest")
     with FaultProxy(node) as proxy:
-        writer = ChainWriter([proxy.endpoint, node], {payer.ss58: payer}, tmp_path / "j.db", timeout_s=1, policy=PAYS)
+        writer = ChainWriter(
+            [proxy.endpoint, node], {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(timeout_s=1, policy=PAYS)
+        )
         mute_submissions(writer, proxy, mode="stall")
         (receipt,) = writer.submit([pay(payer, dest)])
         assert receipt.fate is Fate.INCLUDED, receipt
@@ -74,7 +79,9 @@ def test_without_any_endpoint_intents_are_reported_and_can_be_handed_in_again(no
     dest, intent = fresh("dest"), pay(payer, fresh("dest"))
     with FaultProxy(node) as proxy:
         times = {"timeout_s": 0.5, "inclusion_timeout_s": 3}
-        writer = ChainWriter(proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", **times, policy=PAYS)
+        writer = ChainWriter(
+            proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(**times, policy=PAYS)
+        )
         proxy.mode = "shut"
         (receipt,) = writer.submit([intent])
         assert (receipt.fate, receipt.error) == (Fate.NOT_SENT, "ChainUnavailable")
@@ -99,7 +106,7 @@ def test_a_writer_that_died_after_the_send_finds_its_extrinsic(node, client, pay
     journal.close()
     assert client.submit(signed.data) is None  # ... and here the writer died, before it could note that
     client.find(signed.hash, era, timeout_s=20)
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=PAYS))
     (receipt,) = writer.submit([intent])
     assert receipt.fate is Fate.INCLUDED and receipt.extrinsic_hash == signed.hash
     assert writer.counters() == {"submitted": 1, "included": 1, "failed": 0}  # taken over from the dead one
@@ -116,7 +123,7 @@ def test_a_writer_that_died_before_the_send_sends_the_same_bytes(node, client, p
     shape = '{"call": "Balances.transfer_keep_alive", "args": {}}'
     journal.add_extrinsic(Extrinsic(signed.hash, payer.ss58, 0, era.birth, era.death, signed.data, shape, ("once",)))
     journal.close()
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=PAYS))
     (receipt,) = writer.submit([intent])
     assert receipt.fate is Fate.INCLUDED and receipt.extrinsic_hash == signed.hash
     writer.close()
@@ -133,7 +140,7 @@ def test_a_nonce_that_another_used_ends_the_extrinsic_and_the_intent_goes_anew(n
     journal.add_extrinsic(Extrinsic(signed.hash, payer.ss58, 0, era.birth, era.death, signed.data, shape, ("once",)))
     journal.close()
     client.send(pay(payer, fresh("other")).call(), payer.open(), timeout_s=20)  # takes nonce 0
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=PAYS))
     ended = Journal(tmp_path / "j.db").receipt("once")
     assert (ended.fate, ended.error) == (Fate.FAILED, "Stale")
     (receipt,) = writer.submit([intent])
@@ -144,7 +151,9 @@ def test_a_nonce_that_another_used_ends_the_extrinsic_and_the_intent_goes_anew(n
 
 def test_another_process_with_the_same_key_costs_a_retry_not_a_payment(node, client, payer, fresh, tmp_path):
     dest = fresh("dest")
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS, stop_on_foreign=False)
+    writer = ChainWriter(
+        node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=PAYS, stop_on_foreign=False)
+    )
     assert writer.submit([pay(payer, dest)])[0].fate is Fate.INCLUDED
     client.send(pay(payer, dest).call(), payer.open(), timeout_s=20)  # behind the writer's back: its nonce is stale now
     (receipt,) = writer.submit([pay(payer, dest)])
@@ -156,7 +165,7 @@ def test_another_process_with_the_same_key_costs_a_retry_not_a_payment(node, cli
 def test_batches_are_cut_by_the_limit_and_pipelined_in_one_block(node, client, payer, fresh, tmp_path):
     dest = fresh("dest")
     limits = Limits(max_items=3)
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", limits=limits, policy=PAYS)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(limits=limits, policy=PAYS))
     receipts = writer.submit([pay(payer, dest, RAO // 10) for _ in range(10)])
     assert [r.fate for r in receipts] == [Fate.INCLUDED] * 10
     assert len({r.extrinsic_hash for r in receipts}) == 4
@@ -167,7 +176,9 @@ def test_batches_are_cut_by_the_limit_and_pipelined_in_one_block(node, client, p
 
 def test_an_intent_that_is_still_on_its_way_is_unknown_and_watched(node, client, payer, fresh, tmp_path):
     dest, intent = fresh("dest"), pay(payer, fresh("dest"))
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", inclusion_timeout_s=0.01, policy=PAYS)
+    writer = ChainWriter(
+        node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(inclusion_timeout_s=0.01, policy=PAYS)
+    )
     (receipt,) = writer.submit([intent])
     # Unknown or not even sent, unless a block came within that hundredth of a second.
     assert receipt.fate is Fate.INCLUDED or receipt.error == "Timeout"
@@ -178,7 +189,7 @@ def test_an_intent_that_is_still_on_its_way_is_unknown_and_watched(node, client,
 
 
 def test_reads_do_not_wait_for_a_write(node, payer, fresh, tmp_path):
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=PAYS))
     writing = threading.Thread(target=writer.submit, args=([pay(payer, fresh("dest"))],))
     writer.head()  # the read connection is made
     writing.start()
@@ -193,14 +204,16 @@ def test_reads_do_not_wait_for_a_write(node, payer, fresh, tmp_path):
 def test_a_journal_of_another_chain_is_refused(node, payer, tmp_path):
     Journal(tmp_path / "j.db", genesis="0x" + "00" * 32).close()
     with pytest.raises(ConfigError, match="another journal file"):
-        ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", policy=PAYS)
+        ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=PAYS))
 
 
 @pytest.mark.parametrize("fault", [Fault.UPSTREAM_RETRY, Fault.BANNED_AFTER, Fault.TOO_LOW_AFTER, Fault.IMPORTED_AFTER])
 def test_a_refusal_that_speaks_of_this_very_extrinsic_pays_nothing_twice(node, client, payer, fresh, tmp_path, fault):
     dest, left = fresh("dest"), [fault]
     with FaultProxy(node, lambda method: left.pop() if method == "author_submitExtrinsic" and left else None) as proxy:
-        writer = ChainWriter(proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", timeout_s=5, policy=PAYS)
+        writer = ChainWriter(
+            proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(timeout_s=5, policy=PAYS)
+        )
         (receipt,) = writer.submit([pay(payer, dest)])
         assert receipt.fate is Fate.INCLUDED, receipt
         assert proxy.faults == {fault: 1}
@@ -212,7 +225,9 @@ def test_a_refusal_that_speaks_of_this_very_extrinsic_pays_nothing_twice(node, c
 def test_a_refusal_of_what_never_arrived_is_got_over(node, client, payer, fresh, tmp_path, fault):
     dest, left = fresh("dest"), [fault]
     with FaultProxy(node, lambda method: left.pop() if method == "author_submitExtrinsic" and left else None) as proxy:
-        writer = ChainWriter(proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", timeout_s=5, policy=PAYS)
+        writer = ChainWriter(
+            proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(timeout_s=5, policy=PAYS)
+        )
         receipts = writer.submit([pay(payer, dest)])
         assert [receipt.fate for receipt in receipts] == [Fate.INCLUDED]
         writer.close()
@@ -236,7 +251,7 @@ def test_what_a_lost_block_held_is_not_taken_for_done(forking, fresh, tmp_path, 
         client.send(Transfer(signer=ALICE.ss58, dest=ref.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=20)
     with ChainClient(forking, timeout_s=10) as client:
         client.rpc("dev_newBlock", [{"count": 4}])
-        writer = ChainWriter(forking, {ref.ss58: ref}, tmp_path / "j.db", policy=PAYS)
+        writer = ChainWriter(forking, {ref.ss58: ref}, tmp_path / "j.db", WriterSettings(policy=PAYS))
         intent = pay(ref, dest)
         with Blocks(forking):
             (receipt,) = writer.submit([intent])
@@ -250,7 +265,7 @@ def test_what_a_lost_block_held_is_not_taken_for_done(forking, fresh, tmp_path, 
         client.rpc("dev_newBlock", [{"count": 1 if keep else 2}])
         assert client.balance(dest.ss58) == (RAO if keep else 0)
         if restart:
-            writer = ChainWriter(forking, {ref.ss58: ref}, tmp_path / "j.db", policy=PAYS)
+            writer = ChainWriter(forking, {ref.ss58: ref}, tmp_path / "j.db", WriterSettings(policy=PAYS))
         with Blocks(forking):
             receipt = until_included(writer, client, intent)
         assert client.block(client.block_hash(receipt.block))[1].count(receipt.extrinsic_hash) == 1

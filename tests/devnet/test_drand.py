@@ -7,7 +7,7 @@ import sr25519
 from signing import ALICE, prefixed
 from subnetkit import BOB, CHARLIE, Kit, account
 
-from raytensor.chain.timelock import EpochSchedule, reveal_round, seal, weights_payload
+from raytensor.chain.writer.timelock import EpochSchedule, reveal_round, seal, weights_payload
 from raytensor.devnet.beacon import development_beacon, sign, verify
 from raytensor.devnet.chain import Chain
 from raytensor.devnet.chain_spec import build_runtime

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raytensor.chain.calls import SetWeights
-from raytensor.chain.errors import Do, action_for
+from raytensor.chain.error_actions import Do, action_for
 from raytensor.chain.reads.metagraph import next_epoch
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.weights import Row, resolve_intent, storage_index

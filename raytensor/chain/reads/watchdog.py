@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raytensor.chain.errors import action_for
+from raytensor.chain.error_actions import action_for
 from raytensor.chain.reads.preflight import SubnetView, rate_limit_block
 from raytensor.types import Fate
 

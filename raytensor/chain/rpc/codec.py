@@ -2,14 +2,14 @@
 
 In: the registry, as plain dictionaries, and type ids. Out: bytes, or plain values:
 
-    integers, bool, str        themselves             AccountId32      ss58 string, prefix 42
+    integers, bool, str        themselves             AccountId32      ss58 string, prefix 42 (see chain/ss58.py)
     Vec<u8>                    bytes                  [u8; N]          "0x..." (both are accepted for encoding)
     Vec, array, tuple          list / tuple           struct           dict by field, or its only unnamed field
     Option                     None or the value      enum             "Name" or {"Name": value or dict}
     Compact<T>                 like T                 runtime call     a `Call`, or {pallet: {function: {args}}}
 
-Raises ValueError for a value that does not fit its type and for bytes that are no such value.
-substrate-interface's own codec takes about a millisecond an event; this one makes thousands of items affordable.
+Raises ValueError for a value that does not fit its type and for bytes that do not decode to one.
+The codec of substrate-interface takes about 1 ms per event; this one makes batches of thousands of items affordable.
 Format: the SCALE specification (little endian, compact lengths, enums by index). Knows nothing of pallets or nodes.
 """
 
@@ -19,12 +19,11 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import bittensor_core
 import numpy as np
 
+from raytensor.chain import ss58
 from raytensor.chain.calls import Call
 
-SS58_PREFIX = 42
 Encode = Callable[[Any], bytes]
 Decode = Callable[[bytes, int], tuple[Any, int]]
 
@@ -33,6 +32,7 @@ _WIDE = {"u128": 16, "u256": 32, "i128": 16, "i256": 32}
 
 
 def encode_compact(value: int) -> bytes:
+    """A SCALE compact integer, below 2^536."""
     if not 0 <= value < 1 << 536:
         raise ValueError(f"{value} is no compact integer")
     if value < 1 << 6:
@@ -46,6 +46,7 @@ def encode_compact(value: int) -> bytes:
 
 
 def decode_compact(data: bytes, at: int) -> tuple[int, int]:
+    """(value, next position) of the compact integer at `at`. Raises ValueError or IndexError where the data ends."""
     mode = data[at] & 3
     if mode == 3:
         size = (data[at] >> 2) + 4
@@ -55,32 +56,18 @@ def decode_compact(data: bytes, at: int) -> tuple[int, int]:
 
 
 def as_bytes(value: Any) -> bytes:
-    """Bytes given as bytes, as "0x..." or as a list of integers."""
+    """Bytes given as bytes, as "0x..." or as a list of integers. Raises ValueError for other text."""
     if isinstance(value, str):
         if not value.startswith("0x"):
-            raise ValueError(f"bytes are given as 0x..., not {value[:20]!r}")
+            raise ValueError(f"{value[:20]!r}: write bytes as 0x and hexadecimal digits")
         return bytes.fromhex(value[2:])
     return bytes(value)
-
-
-def account_bytes(address: str) -> bytes:
-    """The 32 bytes of an ss58 address (or 0x...)."""
-    if address.startswith("0x"):
-        return bytes.fromhex(address[2:])
-    try:
-        return bytes(bittensor_core.ss58_decode(address))
-    except ValueError as error:
-        raise ValueError(f"{address!r} is no ss58 address") from error
-
-
-def account_address(raw: bytes) -> str:
-    return bittensor_core.ss58_encode(bytes(raw), SS58_PREFIX)
 
 
 def _take(data: bytes, at: int, size: int) -> bytes:
     found = data[at : at + size]
     if len(found) != size:
-        raise ValueError(f"SCALE ended at byte {len(data)}: {size} more were needed at {at}")
+        raise ValueError(f"SCALE data of {len(data)} bytes ends within the {size} bytes at {at}")
     return found
 
 
@@ -98,7 +85,7 @@ class Codec:
             raise ValueError(f"{str(value)[:120]} is no {self.name(type_id)}: {error!r}") from error
 
     def decode(self, type_id: int, data: bytes) -> Any:
-        """The value of all of `data`."""
+        """The value that `data` holds. Raises ValueError for bytes left over."""
         value, end = self.decode_at(type_id, data, 0)
         if end != len(data):
             raise ValueError(f"{self.name(type_id)}: {len(data) - end} of {len(data)} bytes left over")
@@ -111,14 +98,14 @@ class Codec:
             raise ValueError(f"{self.name(type_id)} is cut off: {error}") from error
 
     def array(self, type_id: int, data: bytes) -> np.ndarray:
-        """A Vec of fixed-size numbers or bool as a numpy array, without a Python object an element."""
+        """A Vec of fixed-size numbers or bool as a numpy array, without one Python object per element."""
         kind = self._types[self.plain(type_id)]["def"]
         assert "sequence" in kind, f"{self.name(type_id)} is no Vec"
         primitive = self._types[self.plain(kind["sequence"]["type"])]["def"]["primitive"].lower()
         dtype = np.dtype("bool" if primitive == "bool" else f"<{primitive[0]}{int(primitive[1:]) // 8}")
         count, at = decode_compact(data, 0)
         if len(data) - at != count * dtype.itemsize:
-            raise ValueError(f"{self.name(type_id)} of {count} elements has {len(data) - at} bytes")
+            raise ValueError(f"{self.name(type_id)} of {count} elements has {len(data) - at} bytes of content")
         return np.frombuffer(data, dtype, count, at)
 
     def name(self, type_id: int) -> str:
@@ -143,7 +130,7 @@ class Codec:
 
     def _codec(self, type_id: int) -> tuple[Encode, Decode]:
         if type_id not in self._compiled:
-            # A type may contain itself: its parts find it here before it is finished.
+            # A type may contain itself: its parts find this entry while it is being compiled.
             self._compiled[type_id] = (
                 lambda value: self._compiled[type_id][0](value),
                 lambda data, at: self._compiled[type_id][1](data, at),
@@ -155,7 +142,7 @@ class Codec:
         path = definition["path"]
         ((kind, detail),) = definition["def"].items()
         if path[-1:] == ["AccountId32"]:
-            return account_bytes, lambda data, at: (account_address(_take(data, at, 32)), at + 32)
+            return ss58.decode, lambda data, at: (ss58.encode(_take(data, at, 32)), at + 32)
         if kind == "primitive":
             return _primitive(detail.lower())
         if kind == "compact":
@@ -163,7 +150,7 @@ class Codec:
             zero_size = inner.get("tuple") == []
             return (lambda v: b"", lambda data, at: ((), at)) if zero_size else (encode_compact, decode_compact)
         if kind == "sequence":
-            return _sequence(*self._codec(detail["type"]), self._is_u8(detail["type"]))
+            return _bytes() if self._is_u8(detail["type"]) else _sequence(*self._codec(detail["type"]))
         if kind == "array":
             return _array(*self._codec(detail["type"]), detail["len"], self._is_u8(detail["type"]))
         if kind == "tuple":
@@ -245,7 +232,7 @@ def _primitive(name: str) -> tuple[Encode, Decode]:
     if name == "bool":
         return lambda value: b"\1" if value else b"\0", lambda data, at: (bool(_take(data, at, 1)[0]), at + 1)
     if name == "str":
-        encode, decode = _sequence(None, None, True)
+        encode, decode = _bytes()
 
         def text(data: bytes, at: int) -> tuple[str, int]:
             raw, at = decode(data, at)
@@ -255,19 +242,21 @@ def _primitive(name: str) -> tuple[Encode, Decode]:
     raise ValueError(f"SCALE primitive {name} is not supported")
 
 
-def _sequence(encode: Encode | None, decode: Decode | None, of_bytes: bool) -> tuple[Encode, Decode]:
-    if of_bytes:
+def _bytes() -> tuple[Encode, Decode]:
+    """Vec<u8>."""
 
-        def take(data: bytes, at: int) -> tuple[bytes, int]:
-            size, at = decode_compact(data, at)
-            return _take(data, at, size), at + size
+    def take(data: bytes, at: int) -> tuple[bytes, int]:
+        size, at = decode_compact(data, at)
+        return _take(data, at, size), at + size
 
-        def put(value: Any) -> bytes:
-            raw = as_bytes(value)
-            return encode_compact(len(raw)) + raw
+    def put(value: Any) -> bytes:
+        raw = as_bytes(value)
+        return encode_compact(len(raw)) + raw
 
-        return put, take
+    return put, take
 
+
+def _sequence(encode: Encode, decode: Decode) -> tuple[Encode, Decode]:
     def many(data: bytes, at: int) -> tuple[list, int]:
         count, at = decode_compact(data, at)
         if count > len(data):
@@ -285,7 +274,7 @@ def _array(encode: Encode, decode: Decode, size: int, of_bytes: bool) -> tuple[E
     def put(value: Any) -> bytes:
         raw = as_bytes(value) if of_bytes else value
         if len(raw) != size:
-            raise ValueError(f"{len(raw)} elements where {size} are due")
+            raise ValueError(f"{len(raw)} elements, {size} expected")
         return raw if of_bytes else b"".join(map(encode, raw))
 
     def take(data: bytes, at: int) -> tuple[Any, int]:
@@ -303,7 +292,7 @@ def _array(encode: Encode, decode: Decode, size: int, of_bytes: bool) -> tuple[E
 def _tuple(codecs: list[tuple[Encode, Decode]]) -> tuple[Encode, Decode]:
     def put(values: Any) -> bytes:
         if len(values) != len(codecs):
-            raise ValueError(f"{len(values)} values where {len(codecs)} are due")
+            raise ValueError(f"{len(values)} values, {len(codecs)} expected")
         return b"".join(codec[0](value) for codec, value in zip(codecs, values))
 
     def take(data: bytes, at: int) -> tuple[tuple, int]:

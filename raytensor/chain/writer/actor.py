@@ -1,14 +1,22 @@
-"""The writer of some keys as a named Ray actor: whoever asks for the same keys on the same network gets the same one."""
+"""The writer of some keys as a named Ray actor. Everyone who names the same keys on the same network gets the same actor.
+
+In: endpoints, key references, a journal path, settings. Out: a Ray actor handle of a `ChainWriter`, created or found.
+Knows nothing of what is written.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ray
+from ray.actor import ActorHandle
+
 from raytensor.chain.wallet import KeyRef
-from raytensor.chain.writer.lease import LEASE_S
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 
 
@@ -16,31 +24,31 @@ def writer_actor(
     endpoints: Sequence[str] | str,
     signers: Mapping[str, KeyRef],
     journal_path: str | os.PathLike,
+    settings: WriterSettings = WriterSettings(),
     *,
+    delegate: KeyRef | None = None,
     name: str | None = None,
     namespace: str = "raytensor",
     options: Mapping[str, Any] | None = None,
-    **settings: Any,
-):
-    """The one writer of these keys on this network, as a named Ray actor: made if it is not there, else found.
+) -> ActorHandle:
+    """The one writer of these keys on this network, as a named Ray actor; created if it does not exist.
 
-    name      by default made of the network and the keys, so that all who ask for the same get the same actor.
-    options   more of Ray's actor options, as num_cpus or scheduling_strategy.
-    settings  of `ChainWriter`. A restarted actor waits until the lease of the one that died has ended.
+    name      by default made of the network and the keys, so that equal arguments give the same actor.
+    options   further Ray actor options, such as num_cpus or scheduling_strategy.
+
+    The other arguments are those of `ChainWriter`. A restarted actor waits until the lease of its predecessor has ended.
     """
-    import ray
-
-    delegate = settings.get("delegate")
     name = name or actor_name(endpoints, [*signers, *([delegate.ss58] if delegate else ())])
-    settings = {"owner": f"Ray actor {name}", "lease_wait_s": settings.get("lease_s", LEASE_S) + 5, **settings}
-    # An extrinsic is not repeatable, so no call is ever retried; a restarted writer looks at the chain first.
+    wait_s = settings.lease_s + 5 if settings.lease_wait_s is None else settings.lease_wait_s
+    settings = dataclasses.replace(settings, owner=settings.owner or f"Ray actor {name}", lease_wait_s=wait_s)
+    # An extrinsic is not repeatable, so no call is ever retried; a restarted writer reconciles with the chain first.
     given = {"num_cpus": 0.1, "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 8} | dict(options or {})
     actor = ray.remote(ChainWriter).options(name=name, namespace=namespace, get_if_exists=True, **given)
-    return actor.remote(endpoints, dict(signers), str(journal_path), **settings)
+    return actor.remote(endpoints, dict(signers), str(journal_path), settings, delegate=delegate)
 
 
 def actor_name(endpoints: Sequence[str] | str, keys: Sequence[str]) -> str:
-    """ "chain-writer:finney:5F...": the network, and the key, or a digest of several."""
+    """ "chain-writer:finney:5F...": the network, and the key, or a digest of several keys."""
     first = endpoints if isinstance(endpoints, str) else next(iter(endpoints))
     joined = "+".join(sorted(keys))
     return f"chain-writer:{first}:{joined if len(keys) == 1 else hashlib.sha256(joined.encode()).hexdigest()[:16]}"

@@ -1,33 +1,33 @@
-"""Plans extrinsics: as few as the chain allows, each item's outcome still its own.
+"""Plans extrinsics: as few as the chain allows, with a separate outcome for each item.
 
-In: items (an intent's id, its signer, its call or its row of weights), limits, and which signers have a delegate.
-Out: `Planned` extrinsics in the order in which each signer's nonces must go.
+In: items (intent id, signer, and a call or a row of weights), limits, and the delegates of the signers.
+Out: `Planned` extrinsics, in nonce order for each signer.
 
     one hotkey, many subnets, plain weights     SubtensorModule.batch_set_weights (free, fails per subnet)
-    one hotkey, many subnets, hash commits      SubtensorModule.batch_commit_weights (the same)
+    one hotkey, many subnets, hash commits      SubtensorModule.batch_commit_weights (free, fails per subnet)
     one signer, many other free calls           Utility.force_batch, where the chain asks no fee for a batch of free calls
     many signers with one delegate              Utility.force_batch of Proxy.proxy calls, signed by the delegate
     one signer, many paid calls                 Utility.force_batch, signed by the signer
-    anything else                               extrinsics of their own, consecutive nonces, all in flight at once
+    anything else                               one extrinsic each, consecutive nonces, all in flight at once
 
-Pure: no clock, no connection, no Ray. Limits and costs are given, never assumed.
+Pure: no clock, no connection, no Ray. Limits and costs are arguments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raytensor.chain.calls import Call, Cost
 from raytensor.chain.weights import Row, batch_call, single_call
 
-_ROWS, _COMMITS = "rows", "commits"  # what has a native batch
+_ROWS, _COMMITS = "rows", "commits"  # kinds of items with a native batch
 _COMMIT = "SubtensorModule.commit_weights"
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One intent, ready to be sent: exactly one of `call` and `row` is given."""
+    """One intent, ready to send. Exactly one of `call` and `row` is given."""
 
     intent_id: str
     signer: str
@@ -41,7 +41,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one extrinsic may take at most."""
+    """Upper limits of one extrinsic."""
 
     max_items: int = 1000
     max_ref_time: int = 2_000_000_000_000
@@ -57,21 +57,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One extrinsic to be: its signer, its call, and the intents of its items in the order of `events.outcomes`."""
+    """One extrinsic to send, or a part of one.
+
+    intent_ids  of its items, in the order of `events.outcomes`.
+    free        the chain asks no fee for the call.
+    """
 
     signer: str
     call: Call
     intent_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A call that stands for some intents, before it is known whose extrinsic will carry it."""
-
-    signer: str
-    call: Call
-    intent_ids: tuple[str, ...]
-    free: bool
+    free: bool = field(default=False, compare=False)
 
 
 def plan(
@@ -88,18 +83,19 @@ def plan(
     """The extrinsics that carry the items.
 
     delegates     signer -> delegate that may act for it by Proxy.proxy.
-    keys          signers whose own key is at hand; None means all. One alone of a delegate's signers uses its own key,
-                  which is free for weights, where a proxied call pays.
-    cost          what a call takes; a batch takes the sum of its calls.
+    keys          signers whose own key is available; None means all. A single signer of a delegate uses its own key if it can:
+                  weights are free then, while a proxied call pays a fee.
+    cost          of a call; a batch costs the sum of its calls.
     native_batch, native_commits  the runtime has batch_set_weights, batch_commit_weights.
     free_batches  the chain asks no fee for a force_batch of free calls: a hotkey without funds can send one.
-    The order of one signer's paid calls is kept. A call that alone is over a limit is planned alone: the chain says so.
+
+    The order of one signer's paid calls is kept. A call over a limit by itself is planned alone, and the chain refuses it.
     """
     delegates = delegates or {}
     natives = {kind for kind, there in ((_ROWS, native_batch), (_COMMITS, native_commits)) if there}
     parts = [part for signer, own in _by(items, lambda i: i.signer) for part in _parts(own, limits, cost, natives)]
-    proxied: dict[str, list[_Part]] = {}
-    direct: list[_Part] = []
+    proxied: dict[str, list[Planned]] = {}
+    direct: list[Planned] = []
     for part in parts:
         if part.signer in delegates:
             proxied.setdefault(delegates[part.signer], []).append(part)
@@ -112,7 +108,7 @@ def plan(
             direct += group
             continue
         wrapped = [
-            _Part(delegate, Call("Proxy", "proxy", _proxy_args(part)), part.intent_ids, free=False) for part in group
+            Planned(delegate, Call("Proxy", "proxy", _proxy_args(part)), part.intent_ids, free=False) for part in group
         ]
         planned += _force_batches(wrapped, limits, cost)
     for _, group in _by(direct, lambda part: part.signer):
@@ -120,17 +116,17 @@ def plan(
         if free_batches:
             planned += _force_batches(free, limits, cost)
         else:
-            planned += [Planned(part.signer, part.call, part.intent_ids) for part in free]
+            planned += free
         planned += _force_batches([part for part in group if not part.free], limits, cost)
     return planned
 
 
-def _proxy_args(part: _Part) -> dict:
+def _proxy_args(part: Planned) -> dict:
     return {"real": part.signer, "force_proxy_type": None, "call": part.call}
 
 
-def _parts(own: Sequence[Item], limits: Limits, cost: Callable[[Call], Cost], natives: set[str]) -> list[_Part]:
-    """One signer's items as calls: what has a native batch in such ones, the others one by one."""
+def _parts(own: Sequence[Item], limits: Limits, cost: Callable[[Call], Cost], natives: set[str]) -> list[Planned]:
+    """The items of one signer as calls: native batches where there are any, the others one by one."""
     signer, found, batched = own[0].signer, [], set()
     for kind in (_ROWS, _COMMITS):
         alike = [item for item in own if _kind(item) == kind]
@@ -138,37 +134,43 @@ def _parts(own: Sequence[Item], limits: Limits, cost: Callable[[Call], Cost], na
             continue
         for group in _split(alike, limits, lambda item: Cost(0, cost(_single(item)).length)):
             call = _batch(kind, group) if len(group) > 1 else _single(group[0])
-            found.append(_Part(signer, call, tuple(item.intent_id for item in group), free=True))
+            found.append(Planned(signer, call, tuple(item.intent_id for item in group), free=True))
         batched |= {id(item) for item in alike}
     for item in own:
         if id(item) not in batched:
-            found.append(_Part(signer, _single(item), (item.intent_id,), free=item.free or item.row is not None))
+            found.append(Planned(signer, _single(item), (item.intent_id,), free=item.free or item.row is not None))
     return found
 
 
 def _kind(item: Item) -> str | None:
-    """The native batch that could carry an item."""
+    """The kind of native batch that can carry an item, None if none can."""
     if item.row is not None:
         return _ROWS if item.row.mecid == 0 else None
-    return _COMMITS if item.call.name == _COMMIT else None
+    return _COMMITS if _single(item).name == _COMMIT else None
 
 
 def _netuid(item: Item) -> int:
-    return item.row.netuid if item.row is not None else item.call.args["netuid"]
+    return item.row.netuid if item.row is not None else _single(item).args["netuid"]
 
 
 def _single(item: Item) -> Call:
-    return item.call if item.call is not None else single_call(item.row)
+    """The call of one item."""
+    if item.row is not None:
+        return single_call(item.row)
+    assert item.call is not None
+    return item.call
 
 
 def _batch(kind: str, items: Sequence[Item]) -> Call:
+    """The native batch call of several items."""
     if kind == _ROWS:
-        return batch_call([item.row for item in items])
-    args = {"netuids": [_netuid(item) for item in items], "commit_hashes": [i.call.args["commit_hash"] for i in items]}
-    return Call("SubtensorModule", "batch_commit_weights", args)
+        return batch_call([item.row for item in items if item.row is not None])
+    hashes = [_single(item).args["commit_hash"] for item in items]
+    netuids = [_netuid(item) for item in items]
+    return Call("SubtensorModule", "batch_commit_weights", {"netuids": netuids, "commit_hashes": hashes})
 
 
-def _force_batches(parts: Sequence[_Part], limits: Limits, cost: Callable[[Call], Cost]) -> list[Planned]:
+def _force_batches(parts: Sequence[Planned], limits: Limits, cost: Callable[[Call], Cost]) -> list[Planned]:
     planned = []
     for group in _split(parts, limits, lambda part: cost(part.call)):
         ids = tuple(intent_id for part in group for intent_id in part.intent_ids)
@@ -178,7 +180,7 @@ def _force_batches(parts: Sequence[_Part], limits: Limits, cost: Callable[[Call]
 
 
 def _split(things: Sequence, limits: Limits, cost: Callable) -> Iterable[list]:
-    """Cuts a sequence into runs that each keep the limits; a thing over a limit by itself is a run by itself."""
+    """Cut a sequence into groups within the limits. An element over a limit by itself is a group by itself."""
     run: list = []
     total = Cost()
     for thing in things:
@@ -200,9 +202,9 @@ def _by(things: Iterable, key: Callable) -> list[tuple]:
 
 
 def halve(planned: Planned, item_of: Mapping[str, Item]) -> list[Sequence[Item]]:
-    """The items of an extrinsic that a node found too heavy, in two halves to be planned again."""
+    """The items of an extrinsic that a node refused as too heavy, in two halves to plan again."""
     items = [item_of[intent_id] for intent_id in planned.intent_ids]
     if len(items) < 2:
-        raise ValueError(f"{planned.call.name} is too heavy for a block by itself and can't be split")
+        raise ValueError(f"{planned.call.name} is too heavy for a block and can't be split")
     middle = len(items) // 2
     return [items[:middle], items[middle:]]

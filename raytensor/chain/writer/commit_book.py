@@ -1,8 +1,8 @@
-"""Weights behind a commitment, kept until the chain has opened them: what was committed, and what it takes to reveal it.
+"""The committed weights of a writer on disk, with everything that revealing them needs.
 
-In: commits, before they are sent. Out: those that are still pending, after a restart or a kill as before it. Lives in
-the writer's journal (table `commits`): losing it means losing the weights. The chain says what became of a commit;
-this book only remembers what the chain can't know. A salt is no key: it is worth nothing once the weights are revealed.
+In: commits, before they are sent. Out: those that are still pending, also after a restart or a kill. Kept in the writer's
+journal (table `commits`): losing it means losing the weights. What happened to a commit is read from the chain; the book
+holds what the chain cannot know. A salt is no secret key: it has no value once the weights are revealed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ HASH, TIMELOCKED = "hash", "timelocked"
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
-    """One commitment of a validator's weights.
+class WeightCommit:
+    """A commitment to one row of a validator's weights.
 
-    digest        "0x...": what the chain stores of a hash commit; blake2-256 of a timelocked one's ciphertext.
+    digest        "0x...": what the chain stores of a hash commit; blake2-256 of the ciphertext of a timelocked one.
     kind          "hash": this writer reveals it with its salt; "timelocked": the chain opens it.
     salt          u16 values of a hash commit.
-    reveal_round  the beacon's round that opens a timelocked one.
+    reveal_round  beacon round that opens a timelocked commit.
     due           block in which it can be revealed, as estimated when it was made.
-    epoch         the chain's commit epoch (SubnetEpochIndex), None until it was seen on the chain.
+    epoch         commit epoch on the chain (SubnetEpochIndex), None until it was seen there.
     """
 
     digest: str
@@ -49,8 +49,8 @@ class CommitBook:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    def add(self, commits: Iterable[Commit]) -> None:
-        """Writes commits, before they are sent."""
+    def add(self, commits: Iterable[WeightCommit]) -> None:
+        """Record commits, before they are sent."""
         now = time.time()
         rows = [
             (c.digest, c.kind, c.intent_id, c.signer, c.row.netuid, c.row.mecid, _body(c), c.due, c.epoch, now)
@@ -59,27 +59,27 @@ class CommitBook:
         with self._journal.transaction() as db:
             db.executemany("INSERT INTO commits VALUES (?,?,?,?,?,?,?,?,?,'pending',?)", rows)
 
-    def pending(self, signer: str | None = None) -> list[Commit]:
-        """Those whose end is not known, oldest first."""
+    def pending(self, signer: str | None = None) -> list[WeightCommit]:
+        """Commits that have not ended, oldest first."""
         query = "SELECT digest, kind, intent_id, signer, netuid, mecid, body, due, epoch FROM commits WHERE state = 'pending'"
         rows = self._journal.rows(
             query + (" AND signer = ?" if signer else "") + " ORDER BY at, rowid", (signer,) if signer else ()
         )
         return [_commit(*row) for row in rows]
 
-    def seen(self, commit: Commit, epoch: int) -> Commit:
-        """Notes the epoch in which the chain has it."""
+    def seen(self, commit: WeightCommit, epoch: int) -> WeightCommit:
+        """Record the epoch of a commit on the chain."""
         with self._journal.transaction() as db:
             db.execute("UPDATE commits SET epoch = ? WHERE digest = ?", (epoch, commit.digest))
         return replace(commit, epoch=epoch)
 
     def end(self, digest: str, state: str) -> None:
-        """It is no longer pending. state: "revealed", or why not: "expired", "superseded", "void", "dropped", "lost"."""
+        """Record how a commit ended: "revealed", "expired", "superseded", "void", "dropped", "lost" or "unsent"."""
         with self._journal.transaction() as db:
             db.execute("UPDATE commits SET state = ? WHERE digest = ?", (state, digest))
 
     def due(self, intent_id: str) -> int | None:
-        """When the newest pending commit of an intent can be revealed, None if there is none."""
+        """Block in which the newest pending commit of an intent can be revealed, None if there is none."""
         rows = self._journal.rows(
             "SELECT due FROM commits WHERE intent_id = ? AND state = 'pending' ORDER BY at DESC, rowid DESC LIMIT 1",
             (intent_id,),
@@ -87,7 +87,7 @@ class CommitBook:
         return rows[0][0] if rows else None
 
     def unrevealed_since(self, signer: str) -> dict[tuple[int, int], tuple[float, int]]:
-        """(netuid, mecid) -> (time of the first, number) of the commits that ended unrevealed after the last reveal."""
+        """(netuid, mecid) -> (Unix time of the first, number) of the commits that ended unrevealed since the last reveal."""
         found: dict[tuple[int, int], tuple[float, int]] = {}
         for netuid, mecid, state, at in self._journal.rows(
             "SELECT netuid, mecid, state, at FROM commits WHERE signer = ? ORDER BY at, rowid", (signer,)
@@ -100,7 +100,7 @@ class CommitBook:
         return found
 
 
-def _body(commit: Commit) -> str:
+def _body(commit: WeightCommit) -> str:
     row = commit.row
     return json.dumps(
         {
@@ -113,7 +113,7 @@ def _body(commit: Commit) -> str:
     )
 
 
-def _commit(digest, kind, intent_id, signer, netuid, mecid, body, due, epoch) -> Commit:
+def _commit(digest, kind, intent_id, signer, netuid, mecid, body, due, epoch) -> WeightCommit:
     data = json.loads(body)
     row = Row(netuid, mecid, tuple(data["uids"]), tuple(data["values"]), data["version_key"])
-    return Commit(digest, kind, intent_id, signer, row, tuple(data["salt"]), data["reveal_round"], due, epoch)
+    return WeightCommit(digest, kind, intent_id, signer, row, tuple(data["salt"]), data["reveal_round"], due, epoch)

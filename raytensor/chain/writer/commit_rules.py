@@ -1,9 +1,9 @@
-"""Weights that are committed first and revealed later: how a commit is made, and what is to be done about it at a block.
+"""The rules of commit-reveal: how a commit is made, and the next step for it at a block.
 
-In: rows of weights, a subnet's schedule, what the chain holds of our commits. Out: commit and reveal calls, digests, and
-the next `Step` of each pending commit. A commit of epoch e can be revealed in epoch e + RevealPeriodEpochs and in no
-other (pallet subtensor, subnets/weights.rs). The chain is the truth: a commit that it has is there, whatever our
-records say. Pure but for `new_salt`; the encryption of timelocked commits is in timelock.py.
+In: rows of weights, a subnet's schedule, what the chain has of our commits. Out: commit and reveal calls, digests, and the next
+`Step` of each pending commit. A commit of epoch e can be revealed in epoch e + RevealPeriodEpochs and in no other (pallet
+subtensor, subnets/weights.rs). The chain decides whether a commit exists, not our records.
+Pure except for `new_salt`; the encryption of timelocked commits is in timelock.py.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from raytensor.chain import ss58
 from raytensor.chain.calls import Call
 from raytensor.chain.reads.preflight import SubnetView
-from raytensor.chain.rpc.codec import account_bytes, encode_compact
+from raytensor.chain.rpc.codec import encode_compact
 from raytensor.chain.weights import Row, storage_index
-from raytensor.chain.writer.commit_book import HASH, Commit
+from raytensor.chain.writer.commit_book import HASH, WeightCommit
 
 PALLET = "SubtensorModule"
 MAX_UNREVEALED = 10  # of a hotkey on a mechanism (pallet subtensor)
@@ -28,19 +29,19 @@ SALT_LENGTH = 8
 class Step(enum.Enum):
     WAIT = "wait"
     REVEAL = "reveal"  # send the reveal now
-    OPENED = "opened"  # the chain has opened it: the weights count
+    OPENED = "opened"  # the chain has opened it: the weights are in force
     EXPIRED = "expired"  # its reveal epoch has passed
-    DROPPED = "dropped"  # the chain took it from its queue and did not set the weights
-    LOST = "lost"  # the chain does not have it
-    VOID = "void"  # the subnet left commit-reveal
+    DROPPED = "dropped"  # the chain removed it from its queue without setting the weights
+    LOST = "lost"  # the chain does not have it (any more)
+    VOID = "void"  # the subnet no longer uses commit-reveal
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What the chain holds of our commits at one block.
+class OnChain:
+    """What the chain has of our commits at one block.
 
-    epochs   digest -> commit epoch.
-    rows     (netuid, mecid, hotkey) -> the row of weights that counts now, ((uid, u16), ...).
+    epochs  digest -> commit epoch.
+    rows    (hotkey, netuid, mecid) -> the row of weights in force, ((uid, u16), ...).
     """
 
     epochs: Mapping[str, int]
@@ -48,7 +49,7 @@ class Held:
 
 
 def new_salt() -> tuple[int, ...]:
-    """u16 values from the system's randomness."""
+    """Random u16 values from the system's generator."""
     return tuple(secrets.randbelow(65536) for _ in range(SALT_LENGTH))
 
 
@@ -57,15 +58,15 @@ def commit_digest(hotkey: str, row: Row, salt: Iterable[int]) -> str:
 
     Source: pallet subtensor, `get_commit_hash`.
     """
-    data = account_bytes(hotkey) + storage_index(row.netuid, row.mecid).to_bytes(2, "little")
+    data = ss58.decode(hotkey) + storage_index(row.netuid, row.mecid).to_bytes(2, "little")
     for numbers in (row.uids, row.values, tuple(salt)):
         data += encode_compact(len(numbers)) + b"".join(number.to_bytes(2, "little") for number in numbers)
     data += row.version_key.to_bytes(8, "little")
     return "0x" + hashlib.blake2b(data, digest_size=32).hexdigest()
 
 
-def commit_call(commit: Commit) -> Call:
-    """The call that hands a hash commit in."""
+def commit_call(commit: WeightCommit) -> Call:
+    """The call that submits a hash commit."""
     row = commit.row
     if row.mecid == 0:
         return Call(PALLET, "commit_weights", {"netuid": row.netuid, "commit_hash": commit.digest})
@@ -73,8 +74,8 @@ def commit_call(commit: Commit) -> Call:
     return Call(PALLET, "commit_mechanism_weights", args)
 
 
-def reveal_call(commit: Commit) -> Call:
-    """The call that opens a hash commit."""
+def reveal_call(commit: WeightCommit) -> Call:
+    """The call that reveals a hash commit."""
     row = commit.row
     args = {
         "netuid": row.netuid,
@@ -89,25 +90,25 @@ def reveal_call(commit: Commit) -> Call:
 
 
 def epoch_after(view: SubnetView) -> int:
-    """SubnetEpochIndex as the extrinsics of the next block will find it: an epoch that is due then has run."""
+    """SubnetEpochIndex as the extrinsics of the next block see it: an epoch that is due then has run before them."""
     return view.epoch_index + (0 < view.next_epoch <= view.block + 1)
 
 
 def reveal_block(view: SubnetView, commit_epoch: int) -> int:
-    """The first block in which a commit of this epoch can be revealed, if the schedule stays as it is."""
+    """The first block in which a commit of this epoch can be revealed, if the schedule does not change."""
     ahead = commit_epoch + view.reveal_period - view.epoch_index  # epochs that have to run first
     return view.block + 1 if ahead <= 0 else view.next_epoch + 1 + (ahead - 1) * view.tempo
 
 
-def next_step(commit: Commit, view: SubnetView, held: Held) -> tuple[Step, int]:
-    """What to do about a commit that no extrinsic of ours is working on; for WAIT the block to look again."""
-    epoch = held.epochs.get(commit.digest)
+def next_step(commit: WeightCommit, view: SubnetView, on_chain: OnChain) -> tuple[Step, int]:
+    """The step for a commit without an extrinsic in flight; with WAIT, the block at which to look again."""
+    epoch = on_chain.epochs.get(commit.digest)
     if not view.commit_reveal:
         return Step.VOID, 0
     if epoch is None:
         if commit.epoch is None:
             return Step.LOST, 0
-        if commit.kind != HASH and tuple(zip(commit.row.uids, commit.row.values)) == held.rows.get(commit.place):
+        if commit.kind != HASH and tuple(zip(commit.row.uids, commit.row.values)) == on_chain.rows.get(commit.place):
             return Step.OPENED, 0
         if view.epoch_index > commit.epoch + view.reveal_period:
             return Step.EXPIRED, 0
@@ -118,5 +119,5 @@ def next_step(commit: Commit, view: SubnetView, held: Held) -> tuple[Step, int]:
     if commit.kind == HASH and view.epoch_index == target and epoch_after(view) == target:
         return Step.REVEAL, 0
     if commit.kind == HASH and epoch_after(view) > target:
-        return Step.EXPIRED, 0  # this was the last block of its epoch
+        return Step.EXPIRED, 0  # its reveal epoch ends with this block
     return Step.WAIT, max(view.block + 1, reveal_block(view, epoch) - 1)

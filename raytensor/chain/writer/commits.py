@@ -1,30 +1,30 @@
-"""The pending commits of a writer: made, watched on the chain, revealed in their epoch, and made anew if that failed.
+"""The pending commits of a writer: made, watched on the chain, revealed in their epoch, and made again if that failed.
 
-In: weights for subnets with commit-reveal, the state of those subnets at a block. Out: items to send (commits,
-reveals), receipts. The book on disk has salt and row before the commit is sent, so a writer that starts again reveals
-what its predecessor committed. Of several commits of one place that can be revealed in the same block the newest is; the
-chain drops those before it. Used by the pipeline, in its thread.
+In: weights for subnets with commit-reveal, and the state of those subnets at a block. Out: items to send (commits and reveals),
+receipts. The book on disk has salt and row before a commit is sent, so a restarted writer reveals what its predecessor
+committed. Of several commits of one place that can be revealed in the same block the newest is; the chain drops the others.
+Waits for: the answers of the node. Used by the pipeline, in its thread.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from raytensor.chain.calls import SetWeights
-from raytensor.chain.errors import Do, action_for
+from raytensor.chain.error_actions import Do, action_for
 from raytensor.chain.reads.preflight import Refusal, SubnetView
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.weights import Row, storage_index
 from raytensor.chain.writer import beacon
 from raytensor.chain.writer.batcher import Item
-from raytensor.chain.writer.commit_book import HASH, TIMELOCKED, Commit, CommitBook
+from raytensor.chain.writer.commit_book import HASH, TIMELOCKED, CommitBook, WeightCommit
 from raytensor.chain.writer.commit_rules import (
     MAX_UNREVEALED,
     PALLET,
-    Held,
+    OnChain,
     Step,
     commit_call,
     commit_digest,
@@ -35,7 +35,7 @@ from raytensor.chain.writer.commit_rules import (
     reveal_call,
 )
 from raytensor.chain.writer.journal import Journal
-from raytensor.chain.writer.orders import Desk, Stage, receipt_of
+from raytensor.chain.writer.orders import OrderQueue, Place, Receipts, Stage
 from raytensor.chain.writer.outbox import Outbox
 from raytensor.types import Fate, Receipt
 
@@ -48,92 +48,98 @@ _ENDS = {
 }
 
 
-class CommitDesk:
-    """kind: "hash" or "timelocked" makes all commits so; None by what the chain can open."""
+class PendingCommits:
+    """kind: "hash" or "timelocked" makes all commits of that kind; None: of the kind that the chain can open."""
 
     def __init__(
         self,
         client: ChainClient,
         journal: Journal,
         outbox: Outbox,
-        desk: Desk,
-        tell: Callable[[Receipt], None],
+        queue: OrderQueue,
+        receipts: Receipts,
         kind: str | None = None,
     ) -> None:
         self._kind = kind
-        self._client, self._journal, self._outbox, self._desk, self._tell = client, journal, outbox, desk, tell
+        self._client, self._journal, self._outbox, self._queue, self._receipts = (
+            client,
+            journal,
+            outbox,
+            queue,
+            receipts,
+        )
         self._book = CommitBook(journal)
-        outbox.reveal_block = self._book.due
-        self._pending: dict[str, Commit] = {commit.digest: commit for commit in self._book.pending()}
+        self._pending: dict[str, WeightCommit] = {commit.digest: commit for commit in self._book.pending()}
         self._look_at = dict.fromkeys(self._pending, 0)  # digest -> head from which on it is looked at
         self._revealing: dict[str, str] = {}  # intent id -> digest
-        self._held = Held({}, {})
+        self._on_chain = OnChain({}, {})
 
     @property
     def intent_ids(self) -> set[str]:
         """The intents that have a pending commit."""
         return {commit.intent_id for commit in self._pending.values()}
 
-    def due(self, block: int) -> list[Commit]:
-        """The commits to be looked at now; none that an extrinsic of ours is working on."""
+    def due(self, block: int) -> list[WeightCommit]:
+        """The commits to look at now, except those with an extrinsic in flight."""
         return [
             commit
             for digest, commit in self._pending.items()
-            if self._look_at[digest] <= block and not self._outbox.carrying(commit.intent_id)
+            if self._look_at[digest] <= block and not self._outbox.in_flight(commit.intent_id)
         ]
 
     def make(self, intent: SetWeights, row: Row, view: SubnetView) -> Item | Refusal:
-        """A commit of this row, in the book; or why there can't be one now."""
+        """A commit of this row, recorded in the book; or why none can be made now."""
         place = (intent.signer, row.netuid, row.mecid)
-        kind, chain = (HASH, None) if self._kind == HASH else beacon.choose(self._client, view)
+        chain = None if self._kind == HASH else beacon.choose(self._client, view)
+        kind = HASH if chain is None else TIMELOCKED
         if self._kind not in (None, kind):
             return Refusal("BeaconDown")
         due = reveal_block(view, epoch_after(view))
-        if kind == TIMELOCKED:
+        if chain is not None:
             ciphertext, round = beacon.encrypt(chain, intent.signer, row, view)
             digest = beacon.digest(ciphertext)
-            commit = Commit(digest, kind, intent.intent_id, intent.signer, row, reveal_round=round, due=due)
+            commit = WeightCommit(digest, kind, intent.intent_id, intent.signer, row, reveal_round=round, due=due)
             call = beacon.commit_call(row, ciphertext, round)
         else:
             if self._live_commits(place, view) >= MAX_UNREVEALED:
                 return Refusal("TooManyUnrevealedCommits", until=view.next_epoch + 1)
             salt = new_salt()
             digest = commit_digest(intent.signer, row, salt)
-            commit = Commit(digest, kind, intent.intent_id, intent.signer, row, salt, due=due)
+            commit = WeightCommit(digest, kind, intent.intent_id, intent.signer, row, salt, due=due)
             call = commit_call(commit)
         self._book.add([commit])
         self._pending[commit.digest] = commit
         self._look_at[commit.digest] = view.block + 1
         return Item(intent.intent_id, intent.signer, call=call, free=True)
 
-    def refused(self, intent_id: str) -> None:
+    def not_sent(self, intent_id: str) -> None:
         """The newest commit of an intent did not get on the chain."""
-        for digest, commit in list(self._pending.items()):
+        for commit in list(self._pending.values()):
             if commit.intent_id == intent_id and commit.epoch is None:
                 self._end(commit, "unsent")
 
     # Revealing
 
-    def steps(self, views: Mapping[tuple[int, int], SubnetView], head: Head) -> list[Item]:
-        """Looks at the commits that are due, on the chain; the reveals to send."""
+    def reveals(self, views: Mapping[tuple[int, int], SubnetView], head: Head) -> list[Item]:
+        """Look at the commits that are due on the chain, and settle those that have ended. Returns the reveals to send."""
         due = self.due(head.number)
         self._read(due, views, head)
-        reveals: dict[tuple, Commit] = {}
-        for commit in reversed(due):  # the newest first: it decides what becomes of those before it
+        reveals: dict[Place, WeightCommit] = {}
+        for commit in reversed(due):  # newest first: it decides what happens to those before it
             if commit.digest not in self._pending:
                 continue
             view = views[commit.row.netuid, commit.row.mecid]
-            epoch = self._held.epochs.get(commit.digest)
+            epoch = self._on_chain.epochs.get(commit.digest)
             if epoch is not None and commit.epoch != epoch:
                 commit = self._pending[commit.digest] = self._book.seen(commit, epoch)
-            step, again = next_step(commit, view, self._held)
+            step, again = next_step(commit, view, self._on_chain)
             if step is Step.WAIT:
                 self._look_at[commit.digest] = again
             elif step is Step.REVEAL:
                 reveals.setdefault(commit.place, commit)
             elif step is Step.OPENED:
-                intent = self._journal.intent(commit.intent_id)
-                self._opened(commit, receipt_of(intent, Fate.REVEALED, None, None), head.number)
+                receipt = self._journal.known_intent(commit.intent_id).receipt(Fate.REVEALED, None, None)
+                self._revealed(commit, receipt, head.number)
             elif step is Step.VOID:
                 self._void(commit)
             else:
@@ -142,78 +148,76 @@ class CommitDesk:
         return [Item(c.intent_id, c.signer, call=reveal_call(c), free=True) for c in reveals.values()]
 
     def reveal_ended(self, receipt: Receipt) -> None:
-        """What became of a reveal, in a block or in a node's pool."""
+        """A reveal has its fate, in a block or in a node's pool."""
         commit = self._pending.get(self._revealing.pop(receipt.intent_id, ""))
-        if commit is None:  # the reveal was sent by a predecessor
+        if commit is None:  # the reveal was sent by an earlier writer
             own = [c for c in self._pending.values() if c.intent_id == receipt.intent_id and c.kind == HASH]
             if not own:
                 return
             commit = own[-1]
         if receipt.fate is Fate.REVEALED:
-            self._opened(commit, receipt)
+            self._revealed(commit, receipt)
             return
-        block = self._outbox.head.number
-        passing = action_for(receipt.error).do in (Do.RETRY, Do.WAIT)
-        on_the_chain = {"ExpiredWeightCommit", "NoWeightsCommitFound", "CommitRevealDisabled"}
-        self._look_at[commit.digest] = block + 1  # the chain's own state tells how it stands
-        if not passing and receipt.error not in on_the_chain:
-            self._unrevealed(commit, "dropped", receipt.error)
+        error = receipt.error or ""
+        action = action_for(error)
+        self._look_at[commit.digest] = self._outbox.head.number + 1
+        if not action.reread and action.do not in (Do.RETRY, Do.WAIT):
+            self._unrevealed(commit, "dropped", error)
 
-    def _opened(self, commit: Commit, receipt: Receipt, seen_at: int | None = None) -> None:
-        # Oldest first; a newer one of the same epoch may be looked at later than this one, and is not overtaken by it.
+    def _revealed(self, commit: WeightCommit, receipt: Receipt, seen_at: int | None = None) -> None:
+        """The weights of a commit count now. seen_at: block at which the chain was found to have opened it by itself."""
+        # A newer commit of the same epoch may be looked at later than this one; this one does not supersede it.
         before = list(itertools.takewhile(lambda one: one.digest != commit.digest, self._pending.values()))
         self._end(commit, "revealed")
         if seen_at is not None:
-            receipt = replace(receipt, block=seen_at, call=beacon.OPENED_BY)
-            self._tell(receipt)
+            self._receipts.report(replace(receipt, block=seen_at, call=beacon.OPENED_BY))
         else:
-            self._desk.answer(receipt)
-        order = self._desk.get(commit.intent_id)
+            self._receipts.deliver(receipt)
+        order = self._queue.get(commit.intent_id)
         if order is not None and order.stage is Stage.COMMITTED:
-            self._desk.drop(commit.intent_id)
+            self._queue.drop(commit.intent_id)
         for older in [c for c in before if c.place == commit.place and c.kind == commit.kind]:
-            if older.epoch is not None and older.epoch <= commit.epoch:
+            if older.epoch is not None and commit.epoch is not None and older.epoch <= commit.epoch:
                 self._end(older, "superseded")
                 if older.intent_id != commit.intent_id:
                     self._close(older, Fate.NOT_SENT, "Superseded", "give up: newer weights were revealed")
 
-    def _unrevealed(self, commit: Commit, state: str, error: str) -> None:
-        """It will never be revealed: that is told, and the newest weights of its place are committed anew."""
+    def _unrevealed(self, commit: WeightCommit, state: str, error: str) -> None:
+        """It will never be revealed: report that, and commit the newest weights of its place again."""
         known = commit.epoch is not None
         self._end(commit, state if known else "unsent")
-        order = self._desk.get(commit.intent_id)
+        order = self._queue.get(commit.intent_id)
         if not known and order is not None and order.stage is not Stage.COMMITTED:
-            return  # its extrinsic had no effect, which has been told
+            return  # its extrinsic had no effect, which was reported
         log.warning("weights of %s on subnet %d: %s", commit.signer, commit.row.netuid, error)
         self._close(commit, Fate.FAILED, error, str(action_for(error)))
 
-    def _void(self, commit: Commit) -> None:
-        """The subnet left commit-reveal: the same weights are set plainly, unless newer ones are there."""
+    def _void(self, commit: WeightCommit) -> None:
+        """The subnet no longer uses commit-reveal: set the same weights directly, unless there are newer ones."""
         self._end(commit, "void")
-        order = self._desk.get(commit.intent_id)
+        order = self._queue.get(commit.intent_id)
         if order is None:
             self._close(commit, Fate.NOT_SENT, "Superseded", "give up: newer weights were given")
         elif order.stage is Stage.COMMITTED:
-            self._desk.put_back(order, self._outbox.head.number)
+            self._queue.put_back(order, self._outbox.head.number)
 
-    def _close(self, commit: Commit, fate: Fate, error: str, action: str) -> None:
-        order = self._desk.get(commit.intent_id)
-        intent = self._journal.intent(commit.intent_id)
-        self._tell(receipt_of(intent, fate, error, action))
+    def _close(self, commit: WeightCommit, fate: Fate, error: str, action: str) -> None:
+        order = self._queue.get(commit.intent_id)
+        self._receipts.report(self._journal.known_intent(commit.intent_id).receipt(fate, error, action))
         if order is not None and order.stage is Stage.COMMITTED:
             order.last = None
-            if fate is not Fate.FAILED or not self._desk.put_back(order, self._outbox.head.number):
-                self._desk.drop(commit.intent_id)
+            if fate is not Fate.FAILED or not self._queue.put_back(order, self._outbox.head.number):
+                self._queue.drop(commit.intent_id)
 
-    def _end(self, commit: Commit, state: str) -> None:
+    def _end(self, commit: WeightCommit, state: str) -> None:
         self._book.end(commit.digest, state)
         self._pending.pop(commit.digest, None)
         self._look_at.pop(commit.digest, None)
 
-    # What the chain has
+    # Reading the chain
 
-    def _read(self, commits: Iterable[Commit], views: Mapping, head: Head) -> None:
-        """Our commits as the chain has them at a block, in two requests."""
+    def _read(self, commits: Iterable[WeightCommit], views: Mapping[tuple[int, int], SubnetView], head: Head) -> None:
+        """Read what the chain has of these commits at a block, in two requests."""
         commits = list(commits)
         epochs: dict[str, int] = {}
         hashed = sorted({c.place for c in commits if c.kind == HASH})
@@ -240,10 +244,10 @@ class CommitDesk:
             if uid is not None:
                 keys.append(((signer, netuid, mecid), (PALLET, "Weights", [storage_index(netuid, mecid), uid])))
         rows = self._client.query_many([key for _, key in keys], head.hash) if keys else []
-        self._held = Held(epochs, {place: tuple(map(tuple, row)) for (place, _), row in zip(keys, rows)})
+        self._on_chain = OnChain(epochs, {place: tuple(map(tuple, row)) for (place, _), row in zip(keys, rows)})
 
-    def _live_commits(self, place: tuple, view: SubnetView) -> int:
-        """Hash commits of a place that the chain counts as unrevealed, whoever made them."""
+    def _live_commits(self, place: Place, view: SubnetView) -> int:
+        """Number of hash commits of a place that the chain counts as unrevealed, made by this writer or another program."""
         signer, netuid, mecid = place
         entries = self._client.query(PALLET, "WeightCommits", [storage_index(netuid, mecid), signer]) or ()
         return sum(epoch_after(view) <= epoch + view.reveal_period for _, epoch, *_ in entries)

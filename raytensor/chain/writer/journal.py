@@ -1,17 +1,16 @@
-"""What was meant, what was sent, and what became of it: a SQLite file (WAL) that outlives the writer.
+"""The journal of a writer: intents, extrinsics and receipts in a SQLite file (WAL) that survives the process.
 
-An intent is written before it is planned; an extrinsic with its signed bytes before it is sent; a fate when the chain
-has told it. A writer that starts again finds here what it may have sent, and asks the chain before it sends more.
+In: an intent before it is planned, an extrinsic with its signed bytes before it is sent, a fate as soon as the chain shows
+it. Out: the same after a restart: a writer finds here what it may have sent, and looks it up on the chain before it sends more.
 
-    intents     one row an intent, its fate and receipt
-    extrinsics  one row a signed extrinsic: hash, signer, nonce, first and last block of its era, bytes, state
-    items       which intents an extrinsic carries, in the order of its items
-    receipts    every fate that was told, in order: what `receipts_since` reads
-    standing    the newest weights of each (signer, netuid, mecid) that are to be set as soon as the chain allows
-    commits     weights behind a commitment, with what it takes to reveal them (commit_book.py)
+    intents     one row per intent, with its fate and newest receipt
+    extrinsics  one row per signed extrinsic: hash, signer, nonce, first and last block of its era, bytes, state
+    items       the intents of an extrinsic, in the order of its items
+    receipts    every receipt, in order: what `receipts_since` reads
+    standing    the newest weights of each (signer, netuid, mecid) that are set as soon as the chain allows
+    commits     committed weights, with what revealing them needs (commit_book.py)
 
-Several threads may use one journal. Knows nothing of the chain; holds no key and no signature other than those of the
-extrinsics' own bytes.
+Several threads may use one journal. Knows nothing of the chain; holds no key, and no signature outside the bytes of extrinsics.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from raytensor.types import Fate, Receipt
 class Sent(str, enum.Enum):
     """State of a signed extrinsic."""
 
-    WRITTEN = "written"  # in the journal; it may or may not have reached a node
-    POOLED = "pooled"  # a node took it
-    REFUSED = "refused"  # a node turned it down, for certain
+    WRITTEN = "written"  # in the journal; it may have reached a node
+    POOLED = "pooled"  # accepted by a node
+    REFUSED = "refused"  # refused by a node, for certain
     INCLUDED = "included"  # in a block
-    EXPIRED = "expired"  # its era ended, or its nonce went to another: it can't be included any more
+    EXPIRED = "expired"  # its era ended, or another extrinsic used its nonce
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,7 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 class Journal:
     """One writer's journal. Each method is one transaction that is on disk when it returns.
 
-    genesis: hash of the chain's block 0; a journal of another chain is refused (ValueError), since its nonces and
-    hashes mean nothing here.
+    genesis  hash of block 0 of the chain. Raises ValueError for a journal of another chain.
     """
 
     def __init__(self, path: str | os.PathLike, genesis: str | None = None) -> None:
@@ -114,7 +112,7 @@ class Journal:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on disk when it ends; rolled back if it raises. May be nested: the outermost one counts."""
+        """One transaction, on disk when it ends; rolled back if it raises. Nested ones are part of the outermost."""
         with self._lock:
             if self._db.in_transaction:
                 yield self._db
@@ -124,23 +122,21 @@ class Journal:
                 yield self._db
 
     def rows(self, query: str, values: Sequence = ()) -> list[tuple]:
-        """What a SELECT finds."""
+        """The rows of a SELECT."""
         with self._lock:
             return self._db.execute(query, values).fetchall()
 
     def add_intents(self, intents: Iterable[Intent]) -> None:
-        """Writes intents that are not there yet; one that is there keeps its fate."""
+        """Record intents. One that is recorded already keeps its fate."""
         now = time.time()
-        rows = [
-            (i.intent_id, i.name, i.signer, getattr(i, "netuid", None), json.dumps(i.to_json()), now) for i in intents
-        ]
+        rows = [(i.intent_id, i.name, i.signer, i.subnet, json.dumps(i.to_json()), now) for i in intents]
         with self.transaction() as db:
             db.executemany(
                 "INSERT OR IGNORE INTO intents (intent_id, call, signer, netuid, body, at) VALUES (?,?,?,?,?,?)", rows
             )
 
     def add_extrinsic(self, extrinsic: Extrinsic) -> None:
-        """Writes a signed extrinsic and its items, before it is sent."""
+        """Record a signed extrinsic and its items, before it is sent."""
         with self.transaction() as db:
             db.execute(
                 "INSERT INTO extrinsics (hash, signer, nonce, birth, death, data, call, state, block, at) "
@@ -162,7 +158,7 @@ class Journal:
             db.executemany("INSERT INTO items VALUES (?,?,?)", rows)
 
     def mark(self, hash: str, state: Sent, *, block: int | None = None, detail: str | None = None) -> None:
-        """Notes what became of an extrinsic."""
+        """Record the state of an extrinsic."""
         with self.transaction() as db:
             changed = db.execute(
                 "UPDATE extrinsics SET state = ?, block = COALESCE(?, block), detail = COALESCE(?, detail) "
@@ -172,9 +168,9 @@ class Journal:
         assert changed == 1, f"extrinsic {hash} is not in the journal"
 
     def settle(self, receipts: Sequence[Receipt], extrinsic: tuple[str, Sent, int | None] | None = None) -> None:
-        """Writes intents' fates and, in the same transaction, the state (hash, state, block) of their extrinsic.
+        """Record receipts and, in the same transaction, the state (hash, state, block) of their extrinsic.
 
-        That a fate is not known never takes the place of one that is: whoever says so was late.
+        UNKNOWN never replaces a known fate: it comes from a caller whose deadline passed meanwhile.
         """
         now = time.time()
         rows = [(r.fate.value, json.dumps(_plain(r)), r.intent_id) for r in receipts]
@@ -184,8 +180,8 @@ class Journal:
                 "AND (?1 != 'unknown' OR fate IS NULL OR fate IN ('unknown', 'held', 'not_sent'))",
                 rows,
             )
-            told = [(intent_id, receipt, now) for _, receipt, intent_id in rows]
-            db.executemany("INSERT INTO receipts (intent_id, receipt, at) VALUES (?,?,?)", told)
+            log = [(intent_id, receipt, now) for _, receipt, intent_id in rows]
+            db.executemany("INSERT INTO receipts (intent_id, receipt, at) VALUES (?,?,?)", log)
             if extrinsic is not None:
                 hash, state, block = extrinsic
                 row = (state.value, block, hash)
@@ -204,7 +200,7 @@ class Journal:
     # The newest weights of each place
 
     def stand(self, intents: Iterable[SetWeights]) -> None:
-        """These weights are to be set, and none that were given earlier for their places."""
+        """Record these as the newest weights of their places, to be set as soon as the chain allows."""
         with self.transaction() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO standing VALUES (?,?,?,?)",
@@ -212,12 +208,17 @@ class Journal:
             )
 
     def lay_down(self, intent_id: str) -> None:
-        """These weights are not to be set any more."""
+        """These weights need not be set any more."""
         with self.transaction() as db:
             db.execute("DELETE FROM standing WHERE intent_id = ?", (intent_id,))
 
+    def lay_down_at(self, place: tuple[str, int, int]) -> None:
+        """No weights of this (signer, netuid, mecid) need to be set any more."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM standing WHERE signer = ? AND netuid = ? AND mecid = ?", place)
+
     def overtaken(self, weights: Iterable[SetWeights]) -> set[str]:
-        """The ids of those for whose place newer ones were handed in, which have been set or may yet be."""
+        """The ids of those whose place has newer weights, which were set or may yet be."""
         return {
             i.intent_id
             for i in weights
@@ -230,12 +231,16 @@ class Journal:
         }
 
     def standing(self) -> list[SetWeights]:
+        """The newest weights of each place that are to be set, oldest first."""
         rows = self.rows("SELECT body FROM standing JOIN intents USING (intent_id) ORDER BY intents.at, intents.rowid")
-        return [intent_from_json(json.loads(body)) for (body,) in rows]
+        intents = [intent_from_json(json.loads(body)) for (body,) in rows]
+        return [intent for intent in intents if isinstance(intent, SetWeights)]
 
     def prune(self, before: float) -> int:
-        """Forgets weights that ended before a time (seconds of the epoch), but not the last ones of each place, and all
-        receipts told before it. Money is never forgotten: an id that paid once must not pay again. How many went."""
+        """Delete weights that ended before a Unix time, except the last of each place, and all older receipts.
+
+        Other intents are kept forever: an id that paid once must not pay again. Returns the number of deleted intents.
+        """
         with self.transaction() as db:
             gone = db.execute(
                 "DELETE FROM intents WHERE call = ? AND at < ? AND fate IN ('included', 'revealed', 'failed', 'not_sent') "
@@ -254,7 +259,7 @@ class Journal:
         return gone
 
     def reopen(self, extrinsic: Extrinsic) -> None:
-        """An extrinsic's block left the chain: it and its intents are open again."""
+        """Open an extrinsic and its intents again: its block left the best chain."""
         with self.transaction() as db:
             db.execute("UPDATE extrinsics SET state = 'pooled', block = NULL WHERE hash = ?", (extrinsic.hash,))
             rows = [(intent_id,) for intent_id in extrinsic.intent_ids]
@@ -266,6 +271,12 @@ class Journal:
         found = _receipt(rows[0][0]) if rows and rows[0][0] else None
         return None if found is None or found.fate is Fate.UNKNOWN else found
 
+    def known_intent(self, intent_id: str) -> Intent:
+        """An intent that is recorded for certain."""
+        intent = self.intent(intent_id)
+        assert intent is not None, f"intent {intent_id} is not in the journal"
+        return intent
+
     def intent(self, intent_id: str) -> Intent | None:
         rows = self.rows("SELECT body FROM intents WHERE intent_id = ?", (intent_id,))
         return intent_from_json(json.loads(rows[0][0])) if rows else None
@@ -274,11 +285,11 @@ class Journal:
         return bool(self.rows("SELECT 1 FROM extrinsics WHERE hash = ?", (hash,)))
 
     def open_extrinsics(self) -> list[Extrinsic]:
-        """Those whose fate is not known, by signer and nonce."""
+        """Extrinsics without a known fate, by signer and nonce."""
         return self._extrinsics("state IN ('written', 'pooled')")
 
     def included_after(self, block: int) -> list[Extrinsic]:
-        """Those that were seen in a block later than this one, by signer and nonce."""
+        """Extrinsics in blocks later than this one, by signer and nonce."""
         return self._extrinsics("state = 'included' AND block > ?", (block,))
 
     def _extrinsics(self, where: str, values: Sequence = ()) -> list[Extrinsic]:
@@ -295,26 +306,25 @@ class Journal:
         return [intent_from_json(json.loads(body)) for (body,) in rows]
 
     def latest(self, signer: str, call: str) -> list[tuple[Intent, float, Receipt | None]]:
-        """The newest intent of a signer and call on each (netuid, mecid): itself, time written, receipt if any."""
+        """The newest intent of a signer and call on each (netuid, mecid): (intent, Unix time, receipt if any)."""
         rows = self.rows(
             "SELECT body, at, receipt FROM intents WHERE signer = ? AND call = ? ORDER BY at, rowid", (signer, call)
         )
         newest = {}
         for body, at, receipt in rows:
             intent = intent_from_json(json.loads(body))
-            place = getattr(intent, "netuid", None), getattr(intent, "mecid", 0)
-            newest[place] = (intent, at, _receipt(receipt) if receipt else None)
+            newest[intent.subnet, vars(intent).get("mecid", 0)] = (intent, at, _receipt(receipt) if receipt else None)
         return list(newest.values())
 
     def effective_since(self, at: float) -> list[Intent]:
-        """Intents written since a time (seconds of the epoch) that had an effect or may yet have one."""
+        """Intents recorded since a Unix time that had an effect or may yet have one."""
         rows = self.rows(
             "SELECT body FROM intents WHERE at >= ? AND (fate IS NULL OR fate IN ('unknown', 'included'))", (at,)
         )
         return [intent_from_json(json.loads(body)) for (body,) in rows]
 
     def count(self, table: str = "extrinsics") -> dict[str, int]:
-        """How many extrinsics (by state) or intents (by fate) there are."""
+        """Number of extrinsics by state, or of intents by fate."""
         column = {"extrinsics": "state", "intents": "COALESCE(fate, 'open')"}[table]
         return dict(self.rows(f"SELECT {column}, COUNT(*) FROM {table} GROUP BY 1"))
 

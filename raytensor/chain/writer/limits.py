@@ -1,6 +1,6 @@
-"""How much one extrinsic may take of a block, read from the chain, and what a call takes.
+"""The limits of one extrinsic, read from the chain, and the cost of a call.
 
-In: a client. Out: `Limits` and a `Meter` for the batcher. Nothing is assumed but the share of a limit that is used.
+In: a client. Out: `Limits` and a `Meter` for the batcher. Waits for: the answers of the node. Knows nothing of plans.
 Source: FRAME constants System.BlockWeights and System.BlockLength, Utility.batched_calls_limit;
 TransactionPaymentApi_query_info.
 """
@@ -13,12 +13,12 @@ from raytensor.chain.rpc.connection import RpcError
 from raytensor.chain.writer.batcher import Limits
 from raytensor.errors import ChainError
 
-SHARE = 0.75  # of a limit: other people's extrinsics want to get into the block as well
+SHARE = 0.75  # of a block's limit; the rest is for the extrinsics of others
 _WRAPPERS = {"Proxy.proxy": "call", "Sudo.sudo": "call"}
 
 
 def read_limits(client: ChainClient) -> Limits:
-    """Limits of one extrinsic on this chain; a constant that the runtime does not have leaves the default."""
+    """Limits of one extrinsic on this chain. A constant that the runtime lacks leaves the default."""
     default = Limits()
     items, ref_time, length = default.max_items, default.max_ref_time, default.max_length
     try:
@@ -39,7 +39,7 @@ def read_limits(client: ChainClient) -> Limits:
 
 
 class Meter:
-    """What a call takes: its length as it is, its computation as the chain says for a call of that name, asked once."""
+    """The cost of a call: its encoded length, and the ref_time that the chain reports for a call of that name, read once."""
 
     def __init__(self, client: ChainClient, public_key: bytes) -> None:
         self._client = client
@@ -59,6 +59,6 @@ class Meter:
         if key not in self._ref_time:
             try:
                 self._ref_time[key] = self._client.fee(call, self._public_key)[1].ref_time
-            except RpcError:  # a chain without the fee API: the pool will say if a batch is too heavy
+            except RpcError:  # a chain without the fee API: the pool refuses a batch that is too heavy
                 self._ref_time[key] = 0
         return self._ref_time[key]

@@ -1,209 +1,210 @@
-"""The writer's work, one look at the chain at a time: what blocks have decided, what has become possible, what is due.
+"""The work of the writer: settles what blocks have decided, and sends what is due.
 
-In: the orders on the desk, the commits in the book. Out: extrinsics in the outbox, receipts.
+In: the orders in the queue, the commits in the book. Out: extrinsics in the outbox, receipts.
     order -> preflight at a block -> plain row | commit | wait | refusal -> plan -> sign -> journal -> send
     block -> events per item -> receipt | again | commit anew;  commit + its reveal epoch -> reveal -> receipt
-`tick` never waits for a block and does nothing twice for the same block; only one thread may call it. Weights that are
-to be set as soon as the chain allows are never given up: what the chain refuses is tried again, at most once in
-ever longer pauses, so that a failing validator is no flood. Knows nothing of Ray, callers or threads.
+Waits for: the answers of the node; never for a block. `tick` does nothing twice for the same block, and only one thread may
+call it. Weights that are set as soon as the chain allows are retried with exponential back-off, at most every 256 blocks.
+Knows nothing of Ray, callers or threads.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from raytensor.chain.calls import Call, SetWeights
-from raytensor.chain.errors import Do, PoolRefusal, action_for
-from raytensor.chain.reads.preflight import Refusal, check_weights, read_views
+from raytensor.chain.error_actions import Do, action_for
+from raytensor.chain.errors import PoolRefusal
+from raytensor.chain.reads.preflight import Refusal, SubnetView, check_weights, read_views
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.wallet import Signer
-from raytensor.chain.writer.batcher import Item, Limits, Planned, halve, plan
-from raytensor.chain.writer.commits import CommitDesk
+from raytensor.chain.writer.audit import AuditLog
+from raytensor.chain.writer.batcher import Item, Planned, halve, plan
+from raytensor.chain.writer.commits import PendingCommits
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.limits import Meter, read_limits
-from raytensor.chain.writer.orders import Desk, Order, Stage, receipt_of
+from raytensor.chain.writer.orders import Order, OrderQueue, Place, Receipts, Stage
 from raytensor.chain.writer.outbox import Outbox, Settled
-from raytensor.chain.writer.policy_check import Gate
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.errors import ChainError
 from raytensor.types import Fate, Receipt
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3  # of an order whose caller waits
-LONGEST_PAUSE = 256  # blocks between two tries of standing weights that keep failing
-RECHECK = 50  # blocks after which a rate limit is read again, which may have been lowered
-# Refusals and ends after which the same intent may go in a new extrinsic: the old one certainly has no effect.
-_AGAIN = {"Stale", "BadProof", "AncientBirthBlock", "PriorityTooLow", "PoolFull", "Expired"}
-# Proxy types that may set weights and do the like (chain: ProxyType), for delegates.
+ATTEMPTS = 3  # of a blocking order
+LONGEST_PAUSE = 256  # blocks between two attempts for weights that keep failing
+RECHECK = 50  # blocks after which a rate limit is read again: it may have been lowered
+# Types of a delegate's proxy that allow setting weights (chain: ProxyType).
 _PROXY_TYPES = {"Any", "NonTransfer", "NonCritical", "NonFungible"}
 
 
-class Pipeline:
-    """keys: signers whose own key is here. delegate: a key that is a proxy of (some of) the signers.
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What a pipeline reads orders from and writes its results to."""
 
-    limits: of one extrinsic; None reads them from the chain. fence: raises if nothing may be sent any more.
-    commit_kind: see CommitDesk.
+    journal: Journal
+    outbox: Outbox
+    queue: OrderQueue
+    receipts: Receipts
+    audit: AuditLog
+
+
+class Pipeline:
+    """keys: the signers whose own key is here. delegate: a key that is a proxy of (some of) the signers.
+
+    fence    raises if nothing may be sent any more.
+    trouble  why the last tick failed, "" if it did not.
+    stopped  signer -> why nothing is sent for it any more.
     """
 
     def __init__(
         self,
         client: ChainClient,
-        journal: Journal,
-        outbox: Outbox,
-        desk: Desk,
-        gate: Gate,
+        records: Records,
         keys: Mapping[str, Signer],
         delegate: Signer | None,
-        limits: Limits | None = None,
-        fence: Callable[[], None] = lambda: None,
-        commit_kind: str | None = None,
+        settings: WriterSettings,
+        fence: Callable[[], None],
     ) -> None:
-        self._client, self._journal, self._outbox = client, journal, outbox
-        self._desk, self._gate, self._keys, self._delegate, self._fence = desk, gate, keys, delegate, fence
-        self._limits = limits or read_limits(client)
-        self._meter = Meter(client, next(iter(keys.values()), delegate).public_key)
-        self.commits = CommitDesk(client, journal, outbox, desk, self.tell, commit_kind)
+        any_key = next(iter(keys.values()), delegate)
+        assert any_key is not None, "a writer has at least one key"
+        self._client, self._keys, self._delegate, self._fence = client, keys, delegate, fence
+        self._journal, self._outbox, self._queue = records.journal, records.outbox, records.queue
+        self._receipts, self._audit = records.receipts, records.audit
+        self._limits = settings.limits or read_limits(client)
+        self._any_public_key = any_key.public_key
+        self._meter = Meter(client, any_key.public_key)
+        self.commits = PendingCommits(
+            client, self._journal, self._outbox, self._queue, self._receipts, settings.commit_kind
+        )
         self._delegates: dict[str, str] = {}
         self._free_batches: dict[int, bool] = {}  # by spec version
-        self._setbacks: dict[tuple, int] = {}  # place -> failures in a row
-        self._calendar: dict[tuple, tuple[int, Refusal]] = {}  # place -> (head from which it is looked at again, why)
-        self._looked = -1
-        self.trouble = ""  # why the last look at the chain failed, "" if it did not
-        self.stopped: dict[str, str] = {}  # signer -> why nothing of it is sent any more
+        self._setbacks: dict[Place, int] = {}  # failures in a row
+        self._calendar: dict[Place, tuple[int, Refusal]] = {}  # head from which on it is looked at again, and why
+        self._last_block = -1
+        self.trouble = ""
+        self.stopped: dict[str, str] = {}
 
     def tick(self) -> None:
-        """One look. Raises ChainUnavailable; nothing is lost by that."""
+        """Settle what new blocks have decided, and send what is due. Raises ChainUnavailable; nothing is lost by that."""
         for settled in self._outbox.poll():
-            self._settled(settled)
+            self._settle(settled)
         head = self._outbox.head
-        if head.number != self._looked or self._desk.has_news:
+        if head.number != self._last_block or self._queue.has_news:
             self._send(head)
-            self._looked = head.number
+            self._last_block = head.number
 
-    def tell(self, receipt: Receipt) -> None:
-        """A fate that no block decided: to the journal, the audit log and whoever waits."""
-        self._journal.settle([receipt])
-        self._gate.reported(receipt)
-        self._desk.answer(receipt)
+    # What blocks have decided
 
-    # What blocks decided
-
-    def _settled(self, settled: Settled) -> None:
-        self._gate.settled([settled])
+    def _settle(self, settled: Settled) -> None:
+        self._audit.reported(settled.receipts, settled.extrinsic.nonce)
         for receipt, call in zip(settled.receipts, settled.calls):
-            order = self._desk.get(receipt.intent_id)
+            order = self._queue.get(receipt.intent_id)
             if receipt.fate is Fate.REVEALED or (receipt.fate is Fate.FAILED and "reveal" in call):
                 self.commits.reveal_ended(receipt)
             elif receipt.fate is Fate.FAILED:
                 if "commit" in call:
-                    self.commits.refused(receipt.intent_id)
+                    self.commits.not_sent(receipt.intent_id)
                 self._failed(order, receipt)
-            elif receipt.fate is Fate.COMMITTED:
-                if order is not None:
-                    self._opened(order)
-                    order.last = receipt
-                    self._desk.committed(order)
-                self._desk.answer(receipt)
             else:
-                if order is not None:
-                    self._opened(order)
-                    self._desk.drop(receipt.intent_id)
-                self._desk.answer(receipt)
+                if order is not None and receipt.fate is Fate.COMMITTED:
+                    order.last = receipt
+                    self._queue.mark_committed(order)
+                elif order is not None:
+                    self._queue.drop(receipt.intent_id)
+                if order is not None and (place := order.place) is not None:
+                    self._setbacks.pop(place, None)
+                    self._calendar.pop(place, None)
+                self._receipts.deliver(receipt)
 
-    def _failed(self, order: Order | None, receipt: Receipt, *, told: bool = True) -> None:
-        """An order's extrinsic (or its part of one) had no effect: again, later, or reported.
+    def _failed(self, order: Order | None, receipt: Receipt, *, recorded: bool = True) -> None:
+        """An order's extrinsic, or its item of a batch, had no effect: send it again, now or later, or report it.
 
-        told: the journal has the receipt already.
+        recorded  the journal has the receipt already.
         """
-        if order is None:  # of a predecessor: nobody here waits for it
-            self._desk.answer(receipt)
+        if order is None:  # of an earlier writer: no caller here waits for it
+            self._receipts.deliver(receipt)
             return
-        name, weights = receipt.error, isinstance(order.intent, SetWeights)
+        action, place = action_for(receipt.error or ""), order.place
         order.tries += 1
-        passing = name in _AGAIN or (weights and action_for(name).do in (Do.RETRY, Do.WAIT, Do.REPLAN))
-        if order.once and (not passing or order.tries >= ATTEMPTS):
-            self._desk.drop(receipt.intent_id)
-            self._desk.answer(receipt) if told else self.tell(receipt)
+        retry = action.resend or (place is not None and action.do in (Do.RETRY, Do.WAIT, Do.REPLAN))
+        if order.blocking and (not retry or order.tries >= ATTEMPTS):
+            self._queue.drop(receipt.intent_id)
+            (self._receipts.deliver if recorded else self._receipts.report)(receipt)
             return
         block, pause = self._outbox.head.number, 1
-        if not order.once:
-            pause = self._setback(order.place)
-            self._calendar[order.place] = block + pause, Refusal(name, block + pause + 1)
-        if not self._desk.put_back(order, block + pause):
-            self._overtaken(order)
+        if not order.blocking and place is not None:
+            pause = self._back_off(place)
+            self._calendar[place] = block + pause, Refusal(receipt.error or "", block + pause + 1)
+        if not self._queue.put_back(order, block + pause):
+            self._superseded(order)
         elif pause > 1:
-            self._hold(order, Refusal(name, block + pause + 1))
+            self._hold(order, Refusal(receipt.error or "", block + pause + 1))
 
-    def _overtaken(self, order: Order) -> None:
-        self.tell(receipt_of(order.intent, Fate.NOT_SENT, "Superseded", str(action_for("Superseded"))))
+    def _superseded(self, order: Order) -> None:
+        action = str(action_for("Superseded"))
+        self._receipts.report(order.intent.receipt(Fate.NOT_SENT, "Superseded", action))
 
-    def _setback(self, place: tuple) -> int:
-        """Blocks to wait: 1, 1, 2, 4, ... for failures in a row of one place."""
+    def _back_off(self, place: Place) -> int:
+        """Blocks until the next attempt: 1, 1, 2, 4, ... for failures in a row of one place."""
         self._setbacks[place] = self._setbacks.get(place, 0) + 1
         return min(LONGEST_PAUSE, 1 << max(0, self._setbacks[place] - 2))
-
-    def _opened(self, order: Order) -> None:
-        """The chain took weights of this place."""
-        self._setbacks.pop(order.place, None)
-        self._calendar.pop(order.place, None)
 
     # What can be sent
 
     def _send(self, head: Head) -> None:
-        orders = self._desk.due(head.number)
-        busy = self._desk.places_sent() if orders else ()
-        orders = [o for o in orders if o.place not in busy and not self._stopped(o) and not self._paused(o, head)]
+        orders = self._queue.due(head.number)
+        busy = self._queue.places_in_flight() if orders else ()
+        orders = [o for o in orders if o.place not in busy and not self._is_stopped(o) and not self._is_paused(o, head)]
         due = self.commits.due(head.number)
         if not orders and not due:
             return
         self._client.refresh_runtime()
-        pairs = {(o.intent.netuid, o.intent.mecid) for o in orders if o.place is not None}
+        pairs = {(intent.netuid, intent.mecid) for o in orders if (intent := o.weights) is not None}
         pairs |= {(c.row.netuid, c.row.mecid) for c in due}
         views = read_views(self._client, pairs, head) if pairs else {}
-        items = {item.intent_id: item for item in self.commits.steps(views, head)}
+        items = {item.intent_id: item for item in self.commits.reveals(views, head)}
         ready: list[Order] = []
         for order in orders:
             item = self._item(order, views)
             if item is not None:
                 items[item.intent_id] = item
                 ready.append(order)
-        taken = {order.intent.intent_id: order for order in self._desk.take(ready)}
+        sent = {order.intent.intent_id: order for order in self._queue.mark_sent(ready)}
         for order in ready:
-            if order.intent.intent_id not in taken:  # newer weights came in between
-                self.commits.refused(order.intent.intent_id)
+            if order.intent.intent_id not in sent:  # superseded meanwhile
+                self.commits.not_sent(order.intent.intent_id)
                 del items[order.intent.intent_id]
         try:
-            self._post_all(items, taken)
+            self._post_all(items, sent)
         finally:
-            # What could not be sent waits on.
-            for order in taken.values():
-                if order.stage is Stage.SENT and not self._outbox.carrying(order.intent.intent_id):
-                    self.commits.refused(order.intent.intent_id)
-                    if not self._desk.put_back(order, head.number):
-                        self._overtaken(order)
+            for order in sent.values():  # what could not be sent is queued again
+                if order.stage is Stage.SENT and not self._outbox.in_flight(order.intent.intent_id):
+                    self.commits.not_sent(order.intent.intent_id)
+                    if not self._queue.put_back(order, head.number):
+                        self._superseded(order)
 
-    def _stopped(self, order: Order) -> bool:
-        why = self.stopped.get(order.intent.signer)
-        if why is not None:
-            receipt = receipt_of(order.intent, Fate.NOT_SENT if order.once else Fate.HELD, "KeyInUse", why)
-            if order.once:
-                self._desk.drop(order.intent.intent_id)
-            if receipt != order.last:
-                order.last = receipt
-                self.tell(receipt)
-        return why is not None
+    def _is_stopped(self, order: Order) -> bool:
+        """Whether its signer was stopped; reports that once."""
+        cause = self.stopped.get(order.intent.signer)
+        if cause is not None:
+            if order.blocking:
+                self._queue.drop(order.intent.intent_id)
+            self._report_once(order, Fate.NOT_SENT if order.blocking else Fate.HELD, "KeyInUse", cause)
+        return cause is not None
 
-    def _paused(self, order: Order, head: Head) -> bool:
-        """Whether its place is closed for now; newer weights do not make the chain take them sooner, so nothing is read."""
-        again, refusal = self._calendar.get(order.place, (0, None))
-        if order.once or again <= head.number:
+    def _is_paused(self, order: Order, head: Head) -> bool:
+        """Whether its place is closed for now. Newer weights do not open it sooner, so nothing is read for them."""
+        paused = self._calendar.get(order.place) if order.place is not None else None
+        if order.blocking or paused is None or paused[0] <= head.number:
             return False
-        self._keep(order, again, refusal)
+        self._defer(order, *paused)
         return True
 
-    def _item(self, order: Order, views: Mapping) -> Item | None:
-        """What can be sent of an order now, None if it is told or kept."""
+    def _item(self, order: Order, views: Mapping[tuple[int, int], SubnetView]) -> Item | None:
+        """What can be sent of an order now; None if it was reported or deferred."""
         intent = order.intent
         if intent.signer not in self._keys and intent.signer not in self._delegated(intent.signer):
             self._refuse(order, Refusal("NotProxy"))
@@ -212,9 +213,9 @@ class Pipeline:
             try:
                 call = intent.call()
                 self._client.runtime.encode_call(call)
-            except (ChainError, ValueError) as error:  # one order that fits no runtime must not hold up the others
-                self._desk.drop(intent.intent_id)
-                self.tell(receipt_of(intent, Fate.NOT_SENT, "BadRequest", f"fix: {error}"))
+            except (ChainError, ValueError) as error:  # one order that fits no runtime must not delay the others
+                self._queue.drop(intent.intent_id)
+                self._receipts.report(intent.receipt(Fate.NOT_SENT, "BadRequest", f"fix: {error}"))
                 return None
             return Item(intent.intent_id, intent.signer, call=call, free=intent.free)
         view = views[intent.netuid, intent.mecid]
@@ -229,54 +230,61 @@ class Pipeline:
         return found
 
     def _refuse(self, order: Order, refusal: Refusal) -> None:
-        """The chain would not take it now: kept if time can change that and nobody waits, else told."""
-        if refusal.waits and not order.once:
+        """The chain would refuse it now: defer it if waiting helps and no caller waits, else report it."""
+        if refusal.waits and not order.blocking:
             self._hold(order, refusal)
             return
-        self._desk.drop(order.intent.intent_id)
-        self.tell(receipt_of(order.intent, Fate.NOT_SENT, refusal.name, refusal.action, refusal.until))
+        self._queue.drop(order.intent.intent_id)
+        receipt = order.intent.receipt(Fate.NOT_SENT, refusal.name, refusal.action, refusal.until)
+        self._receipts.report(receipt)
 
     def _hold(self, order: Order, refusal: Refusal) -> None:
-        """It stays on the desk until the block before the one that allows it, and says so once."""
+        """Keep weights in the queue until the block before the one that allows them."""
+        assert order.place is not None, "only weights are held"
         block = self._outbox.head.number
         again = refusal.until - 1 if refusal.until is not None else block + RECHECK
         self._calendar[order.place] = max(block + 1, min(again, block + RECHECK)), refusal
-        self._keep(order, *self._calendar[order.place])
+        self._defer(order, *self._calendar[order.place])
 
-    def _keep(self, order: Order, again: int, refusal: Refusal) -> None:
-        order.not_before = again
-        receipt = receipt_of(order.intent, Fate.HELD, refusal.name, refusal.action, refusal.until)
+    def _defer(self, order: Order, not_before: int, refusal: Refusal) -> None:
+        order.not_before = not_before
+        self._report_once(order, Fate.HELD, refusal.name, refusal.action, refusal.until)
+
+    def _report_once(self, order: Order, fate: Fate, error: str, action: str, until: int | None = None) -> None:
+        """Report a receipt unless it equals the order's last one."""
+        receipt = order.intent.receipt(fate, error, action, until)
         if receipt != order.last:
             order.last = receipt
-            self.tell(receipt)
+            self._receipts.report(receipt)
 
     # Sending
 
-    def _post_all(self, items: Mapping[str, Item], taken: Mapping[str, Order]) -> None:
+    def _post_all(self, items: Mapping[str, Item], sent: Mapping[str, Order]) -> None:
         born = self._client.finalized()
-        queue = self._plan(list(items.values()))
-        while queue:
-            planned = queue.pop(0)
+        batches = self._plan(list(items.values()))
+        while batches:
+            planned = batches.pop(0)
             self._fence()
             refusal = self._outbox.post(planned, born)
             if not isinstance(refusal, PoolRefusal):
-                self._gate.sent(planned, refusal, self._client.runtime.encode_call(planned.call))
+                self._audit.sent(planned, refusal, self._client.runtime.encode_call(planned.call))
                 continue
-            # Too heavy, or one of its items is what the pool does not like: halves tell which.
-            if (refusal.name == "ExhaustsResources" or refusal.custom is not None) and len(planned.intent_ids) > 1:
-                queue = [part for half in halve(planned, items) for part in self._plan(half)] + queue
+            # Too heavy, or the pool objects to one of its items: halves show which.
+            if (refusal.action.split or refusal.custom is not None) and len(planned.intent_ids) > 1:
+                batches = [part for half in halve(planned, items) for part in self._plan(half)] + batches
                 continue
             for intent_id in planned.intent_ids:
-                self._turned_down(items[intent_id], taken.get(intent_id), refusal)
+                self._turned_down(intent_id, sent.get(intent_id), refusal)
 
-    def _turned_down(self, item: Item, order: Order | None, refusal: PoolRefusal) -> None:
-        intent = order.intent if order is not None else self._journal.intent(item.intent_id)
-        receipt = receipt_of(intent, Fate.FAILED, refusal.name, str(refusal.action))
+    def _turned_down(self, intent_id: str, order: Order | None, refusal: PoolRefusal) -> None:
+        """The pool refused an item for certain."""
+        intent = order.intent if order is not None else self._journal.known_intent(intent_id)
+        receipt = intent.receipt(Fate.FAILED, refusal.name, str(refusal.action))
         if order is None:
             self.commits.reveal_ended(receipt)
             return
-        self.commits.refused(item.intent_id)
-        self._failed(order, receipt, told=False)
+        self.commits.not_sent(intent_id)
+        self._failed(order, receipt, recorded=False)
 
     def _plan(self, items: Sequence[Item]) -> list[Planned]:
         runtime = self._client.runtime
@@ -292,19 +300,18 @@ class Pipeline:
         )
 
     def _batches_are_free(self, items: Sequence[Item]) -> bool:
-        """Whether a force_batch of free calls costs nothing on this runtime; asked where it would matter."""
+        """Whether a force_batch of free calls costs nothing on this runtime; read once, when two free calls are due."""
         calls = [item.call for item in items if item.free and item.call is not None]
         if len(calls) < 2:
             return False
         spec = self._client.spec_version
         if spec not in self._free_batches:
             call = Call("Utility", "force_batch", {"calls": calls[:1]})
-            key = next(iter(self._keys.values()), self._delegate).public_key
-            self._free_batches[spec] = self._client.fee(call, key)[0] == 0
+            self._free_batches[spec] = self._client.fee(call, self._any_public_key)[0] == 0
         return self._free_batches[spec]
 
     def _delegated(self, *more: str) -> dict[str, str]:
-        """signer -> delegate, for the signers (ours and `more`) that made our delegate their proxy."""
+        """signer -> delegate, for the signers (of this writer, and `more`) that made the delegate their proxy."""
         if self._delegate is None:
             return {}
         missing = [address for address in {*self._keys, *more} if address not in self._delegates]

@@ -1,9 +1,9 @@
-"""What a writer may do with money, however well an intent is signed.
+"""The spending policy of a writer: what it may do with the funds of its keys.
 
-In: a policy (a file, or its fields), an intent, and facts about it. Out: None, or the reason why it is refused.
-By default nothing is transferred, nothing is unstaked, and no other account gets power over the signer; weights, stake
-and registrations are allowed without a cap. A cap that can't be judged (a fact is missing) refuses.
-Pure: knows nothing of connections, keys or the journal; who reads the facts is `gate`.
+In: a policy (a file, or its fields), an intent, and facts about it. Out: None, or the reason for a refusal.
+By default transfers, unstaking and new proxies are refused; weights, stake and registrations are allowed without a cap.
+A cap refuses an intent whose amount is unknown.
+Pure: knows nothing of connections, keys or the journal; `policy_check` reads the facts.
 """
 
 from __future__ import annotations
@@ -15,31 +15,21 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from raytensor.chain.calls import (
-    AddProxy,
-    Intent,
-    MoveStake,
-    RemoveProxy,
-    RemoveStake,
-    RemoveStakeFullLimit,
-    SwapStake,
-    Transfer,
-    TransferStake,
-    UnstakeAll,
-)
+from raytensor.chain.calls import Intent
 from raytensor.errors import ConfigError
 
 DAY_S = 86_400
 
-_TRANSFERS = (Transfer, TransferStake)
-_UNSTAKING = (RemoveStake, RemoveStakeFullLimit, UnstakeAll, MoveStake, SwapStake)
-_NETUIDS = ("netuid", "origin_netuid", "destination_netuid")
-_DESTINATIONS = ("dest", "destination_coldkey", "delegate")
+_FORBIDDEN = {
+    "transfers": "the policy allows no transfers (transfers = false)",
+    "unstaking": "the policy allows no unstaking (unstaking = false)",
+    "proxies": "the policy lets no account become a proxy (proxies = false)",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a policy wants to know of an intent; None where it can't be told before it runs."""
+    """Amounts that the caps of a policy are compared with; None where they are unknown before the intent runs."""
 
     spend_rao: int | None = 0
     fee_rao: int | None = 0
@@ -50,15 +40,15 @@ class Facts:
 class Policy:
     """Limits of a writer. None means no limit.
 
-    transfers              TAO and stake may go to other accounts.
-    unstaking              stake may leave the hotkey and subnet where it is (remove, move, swap).
-    proxies                other accounts may get power over the signer (Proxy.add_proxy).
+    transfers              TAO and stake may be sent to other accounts.
+    unstaking              stake may leave its hotkey and subnet (remove, move, swap).
+    proxies                other accounts may become proxies of the signer (Proxy.add_proxy).
     max_spend_rao          TAO that one intent may spend, without its fee.
-    max_spend_per_day_rao  TAO that all intents of the journal's last 24 hours may spend together.
-    max_fee_rao            of one intent, by the chain's own estimate.
-    max_slippage           share of a trade that may be lost against today's price, 0 to 1.
+    max_spend_per_day_rao  TAO that all intents of the last 24 hours may spend together.
+    max_fee_rao            fee of one intent, by the chain's estimate.
+    max_slippage           share of a trade that may be lost against the present price, 0 to 1.
     netuids                the only subnets that may be touched.
-    destinations           the only accounts (ss58) that may get TAO, stake or power.
+    destinations           the only accounts (ss58) that may receive TAO, stake or rights.
     """
 
     transfers: bool = False
@@ -89,34 +79,27 @@ class Policy:
 
     @property
     def reads(self) -> bool:
-        """Whether it needs facts from the chain."""
+        """Whether it has a cap, which needs facts from the chain."""
         return any(
             cap is not None
             for cap in (self.max_spend_rao, self.max_spend_per_day_rao, self.max_fee_rao, self.max_slippage)
         )
 
     def forbids(self, intent: Intent) -> str | None:
-        """Why an intent of this kind, subnet or destination may not be carried out, None if it may."""
-        if isinstance(intent, _TRANSFERS) and not self.transfers:
-            return "the policy allows no transfers (transfers = false)"
-        if isinstance(intent, _UNSTAKING) and not self.unstaking:
-            return "the policy allows no unstaking (unstaking = false)"
-        if isinstance(intent, AddProxy) and not isinstance(intent, RemoveProxy) and not self.proxies:
-            return "the policy lets no account become a proxy (proxies = false)"
-        for name in _NETUIDS:
-            netuid = getattr(intent, name, None)
-            if self.netuids is not None and netuid is not None and netuid not in self.netuids:
-                return f"subnet {netuid} is not among the policy's netuids {sorted(self.netuids)}"
-        if isinstance(intent, UnstakeAll) and self.netuids is not None:
+        """Why an intent of this kind, subnet or recipient is refused, None if it is allowed."""
+        if intent.right and not getattr(self, intent.right):
+            return _FORBIDDEN[intent.right]
+        netuids = intent.netuids()
+        if self.netuids is not None and netuids is None:
             return "it unstakes from every subnet, and the policy names netuids"
-        for name in _DESTINATIONS:
-            to = getattr(intent, name, None)
-            if self.destinations is not None and to is not None and to not in self.destinations:
-                return f"{to} is not among the policy's destinations"
+        if self.netuids is not None and (others := (netuids or set()) - self.netuids):
+            return f"subnet {min(others)} is not among the policy's netuids {sorted(self.netuids)}"
+        if self.destinations is not None and (strangers := intent.recipients() - self.destinations):
+            return f"{min(strangers)} is not among the policy's destinations"
         return None
 
     def exceeds(self, facts: Facts, spent_rao: int = 0) -> str | None:
-        """Which cap an intent is over, None if none. spent_rao: what the last 24 hours have spent."""
+        """Which cap an intent exceeds, None if none. spent_rao: spent within the last 24 hours."""
         if self.max_spend_rao is not None and _more(facts.spend_rao, self.max_spend_rao):
             return f"it spends {_rao(facts.spend_rao)}, over the policy's max_spend_rao {self.max_spend_rao}"
         if self.max_spend_per_day_rao is not None:
@@ -127,8 +110,8 @@ class Policy:
         if self.max_fee_rao is not None and _more(facts.fee_rao, self.max_fee_rao):
             return f"its fee is {_rao(facts.fee_rao)}, over the policy's max_fee_rao {self.max_fee_rao}"
         if self.max_slippage is not None and _more(facts.slippage, self.max_slippage):
-            told = "unbounded" if facts.slippage is None else f"{facts.slippage:.4%}"
-            return f"its slippage is {told}, over the policy's max_slippage {self.max_slippage:g}"
+            lost = "unbounded" if facts.slippage is None else f"{facts.slippage:.4%}"
+            return f"its slippage is {lost}, over the policy's max_slippage {self.max_slippage:g}"
         return None
 
 
@@ -140,7 +123,7 @@ def read_policy(path: str | os.PathLike) -> Policy:
     except OSError as error:
         raise ConfigError(f"policy {file}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"policy {file} is no TOML: {error}") from error
+        raise ConfigError(f"policy {file} is not valid TOML: {error}") from error
     known = [field.name for field in fields(Policy)]
     if unknown := sorted(set(found) - set(known)):
         raise ConfigError(f"policy {file}: no setting {', '.join(unknown)}; there are {', '.join(known)}")
@@ -155,4 +138,4 @@ def _more(value: float | None, cap: float) -> bool:
 
 
 def _rao(value: int | None) -> str:
-    return "an amount that can't be told" if value is None else f"{value} rao"
+    return "an unknown amount" if value is None else f"{value} rao"

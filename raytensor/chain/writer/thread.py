@@ -1,8 +1,8 @@
-"""The writer's thread: it looks at the chain again and again, and keeps the lease of the keys.
+"""The writer's thread: it runs the pipeline for each new block and renews the lease of the keys.
 
-In: the pipeline, the outbox, the desk, the lease. Out: progress; `trouble` and `stopped` of the pipeline say how it goes.
-Waits for: news on the desk, at most a second. A look that failed is no reason to never look again: nothing ends the
-thread but `close`. Once the lease is another writer's, nothing is sent any more.
+In: the pipeline, the outbox, the queue, the lease. Out: progress; `trouble` and `stopped` of the pipeline show the state.
+Waits for: new orders, at most a second. Only `close` ends the thread: a tick that fails is followed by the next. Once
+another writer has the lease, nothing is sent any more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.lease import Holder, Lease
-from raytensor.chain.writer.orders import Desk
+from raytensor.chain.writer.orders import OrderQueue
 from raytensor.chain.writer.outbox import Foreign, Outbox
 from raytensor.chain.writer.pipeline import Pipeline
 from raytensor.errors import ChainUnavailable
@@ -28,7 +28,7 @@ _IN_USE = "stop the program that sent it, then take_over(), or start this writer
 
 
 class LeaseKeeper:
-    """Renews a lease of `length_s` in time. taken_by: the writer that has it now; then it is lost for good."""
+    """Renews a lease of `length_s` in time. taken_by: the writer that has taken it over; then it is lost for good."""
 
     def __init__(self, lease: Lease, length_s: float) -> None:
         self._lease, self._length_s = lease, length_s
@@ -43,42 +43,49 @@ class LeaseKeeper:
         return self.taken_by is None
 
     def fence(self) -> None:
-        """Before each send: a lease that ran out while we waited for a node may be another's by now."""
+        """Call before each send. Raises ChainUnavailable if another writer has the lease: it may expire during a request."""
         if not self._lease.valid and not self.keep():
-            raise ChainUnavailable("the lease of this writer's keys went to another writer: nothing more is sent")
+            raise ChainUnavailable("another writer has the lease of these keys: nothing more is sent")
 
 
-class Pump:
+class WriterThread:
     """Runs from `start` to `close`.
 
     keys             addresses that stop when the lease is lost.
-    stop_on_foreign  stop a key when the chain has an extrinsic of it that is not ours.
+    stop_on_foreign  stop a key when the chain has an extrinsic of it that this writer did not send.
+    errors           ticks that failed for another reason than the connection.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
         outbox: Outbox,
-        desk: Desk,
+        queue: OrderQueue,
         journal: Journal,
         keeper: LeaseKeeper,
         keys: Iterable[str],
         *,
         stop_on_foreign: bool,
     ) -> None:
-        self._pipeline, self._outbox, self._desk, self._journal, self._keeper = pipeline, outbox, desk, journal, keeper
+        self._pipeline, self._outbox, self._queue, self._journal, self._keeper = (
+            pipeline,
+            outbox,
+            queue,
+            journal,
+            keeper,
+        )
         self._keys, self._stop_on_foreign = tuple(keys), stop_on_foreign
         self._stopping = threading.Event()
         self._prune_at = time.monotonic() + 60.0
-        self._told_lost = False
+        self._loss_reported = False
         self._thread = threading.Thread(target=self._run, name="chain-writer", daemon=True)
-        self.errors = 0  # looks that failed for another reason than the connection
+        self.errors = 0
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self, timeout_s: float) -> None:
-        """Ends the thread, waiting at most so long for it."""
+        """End the thread; waits for it at most `timeout_s` seconds."""
         self._stopping.set()
         self._thread.join(timeout=timeout_s)
 
@@ -88,7 +95,7 @@ class Pump:
             try:
                 if self._keep_lease():
                     self._pipeline.tick()
-                    self._look_for_others()
+                    self._check_foreign()
                     self._prune()
                 self._pipeline.trouble = ""
             except ChainUnavailable as error:
@@ -100,24 +107,25 @@ class Pump:
             except Exception as error:  # the supervisor's edge
                 self.errors += 1
                 self._pipeline.trouble = f"{type(error).__name__}: {error}"
-                log.exception("the writer's pump")
+                log.exception("the chain writer's thread")
                 self._stopping.wait(SLOWEST_POLL_S)
                 continue
-            busy = bool(self._outbox.open) or self._desk.has_news
-            # Often while something is on its way.
-            pause = FASTEST_POLL_S if self._desk.has_news else min(SLOWEST_POLL_S, pause * (1.2 if busy else 1.5))
-            self._desk.wait_for_news(pause)
+            busy = bool(self._outbox.open) or self._queue.has_news
+            # Poll often while something is in flight.
+            pause = FASTEST_POLL_S if self._queue.has_news else min(SLOWEST_POLL_S, pause * (1.2 if busy else 1.5))
+            self._queue.wait_for_news(pause)
 
     def _keep_lease(self) -> bool:
         if self._keeper.keep():
             return True
-        if not self._told_lost:
-            self._told_lost = True
-            log.error("%s: this writer stops", self._keeper.taken_by.sentence)
-            self._pipeline.stopped |= dict.fromkeys(self._keys, f"fix: {self._keeper.taken_by.sentence}")
+        holder = self._keeper.taken_by
+        if holder is not None and not self._loss_reported:
+            self._loss_reported = True
+            log.error("%s: this writer stops", holder.sentence)
+            self._pipeline.stopped |= dict.fromkeys(self._keys, f"fix: {holder.sentence}")
         return False
 
-    def _look_for_others(self) -> None:
+    def _check_foreign(self) -> None:
         while self._outbox.foreign:
             found = self._outbox.foreign.pop(0)
             words = _sentence(found)

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raytensor import cluster
 from raytensor.chain.reads.follower import Follower, Observer, Reads
 from raytensor.chain.writer.actor import writer_actor
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.config import RunConfig
 from raytensor.data.text import Text, prepare
 from raytensor.jobs.handover import Handover
@@ -164,9 +165,8 @@ class Starter:
             endpoint,
             {who.ss58: who.hotkey for who in self._neurons if who.role in roles},
             self._folder.path / "journal.sqlite",
+            WriterSettings(timeout_s=cfg.chain.timeout_s, inclusion_timeout_s=cfg.chain.inclusion_timeout_s),
             delegate=delegate(cfg),
-            timeout_s=cfg.chain.timeout_s,
-            inclusion_timeout_s=cfg.chain.inclusion_timeout_s,
             options={"num_cpus": CHAIN_ACTOR_CPUS, "scheduling_strategy": here},
         )
         self._stack.callback(ray.kill, writer)

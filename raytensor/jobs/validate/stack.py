@@ -21,6 +21,7 @@ from raytensor import cluster
 from raytensor.chain.reads.follower import Follower, Reads
 from raytensor.chain.wallet import KeyRef, WalletKey, key_ref, refuse_readable_coldkey
 from raytensor.chain.writer.actor import writer_actor
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.cluster import Need, wait_ready
 from raytensor.config.validate import SubnetConfig, ValidateConfig
 from raytensor.data.text import Text, prepare
@@ -194,9 +195,8 @@ class ValidatorStack:
             self._endpoints,
             dict(signers),
             self.folder.path / "journal.sqlite",
+            WriterSettings(timeout_s=cfg.chain.timeout_s, audit_path=str(self.folder.path / "audit.jsonl")),
             delegate=key_ref(cfg.chain.delegate, cfg.wallet_path) if cfg.chain.delegate else None,
-            timeout_s=cfg.chain.timeout_s,
-            audit_path=str(self.folder.path / "audit.jsonl"),
             options={"num_cpus": WRITER_CPUS, "scheduling_strategy": _here()},
         )
         stack.callback(_end_writer, writer)

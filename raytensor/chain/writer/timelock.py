@@ -1,10 +1,10 @@
-"""Timelock encryption of weights for a drand beacon, and the round at which the chain should open them. Pure.
+"""Timelock encryption of weights for a drand beacon, and the round at which the chain can open them. Pure.
 
-In: uids and u16 values, a subnet's epoch schedule, the beacon as `Drand.BeaconConfig` names it. Out: the bytes for
-`commit_timelocked_mechanism_weights`, and its reveal round. Knows nothing of connections or keys.
+In: uids and u16 values, a subnet's epoch schedule, the beacon as `Drand.BeaconConfig` gives it. Out: the bytes for
+`commit_timelocked_mechanism_weights`, and the reveal round. Knows nothing of connections or keys.
 
-bittensor-core encrypts the same, but for drand quicknet's public key alone; a chain with another beacon (the embedded
-one) needs the key that it publishes. `tests/chain/test_timelock.py` has bittensor-core open what this seals.
+bittensor-core encrypts in the same format, but only for the public key of drand quicknet; a chain with another beacon, such as
+the embedded one, needs the key that it publishes. In `tests/chain/test_timelock.py` bittensor-core decrypts the result.
 
     key -> BF-IBE under (beacon key, sha256(round)) ; plaintext -> AES-256-GCM under key
     bytes = U | V | W | body | suite    (U: 96 bytes of G2; the others with a u64 length in front, little endian)
@@ -21,9 +21,11 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from raytensor.chain.rpc.codec import encode_compact
+
 DST = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"
-MAX_TEMPO = 50_400  # a subnet that has not stepped for longer steps at once
-SAFETY_BLOCKS = 3  # after the first block that could open a commit: leeway for slow blocks, as bittensor-core has it
+MAX_TEMPO = 50_400  # blocks after which a subnet steps at once
+SAFETY_BLOCKS = 3  # margin for slow blocks after the first block that can open a commit, as in bittensor-core
 COMMIT_VERSION = 4
 
 
@@ -35,7 +37,7 @@ class Beacon(NamedTuple):
     genesis_s: int
 
     def round_at(self, time_s: float) -> int:
-        """The newest round that is out at a Unix time; 0 before the first."""
+        """The newest round published at a Unix time; 0 before the first."""
         return 0 if time_s < self.genesis_s else int((time_s - self.genesis_s) // self.period_s) + 1
 
 
@@ -62,6 +64,7 @@ class EpochSchedule(NamedTuple):
     blocks_since_step: int
 
     def due(self, block: int) -> bool:
+        """Whether an epoch runs in `block`."""
         if self.tempo == 0:
             return False
         triggered = 0 < self.pending_epoch_at <= block
@@ -69,7 +72,7 @@ class EpochSchedule(NamedTuple):
         return triggered or late or block - self.last_epoch_block >= self.tempo
 
     def step(self, block: int) -> EpochSchedule:
-        """The schedule after `block`, if nobody changes it."""
+        """The schedule after `block`, if it is not changed from outside."""
         if self.due(block):
             return self._replace(
                 block=block,
@@ -82,11 +85,12 @@ class EpochSchedule(NamedTuple):
 
 
 def first_reveal_block(schedule: EpochSchedule, reveal_period_epochs: int) -> int:
-    """The first block that may open a commit which gets into the block after the schedule's. The chain opens commits
-    before it runs the block's epochs, and then counts one that is due as begun. ValueError for a tempo of 0.
+    """The first block that can open a commit included in the block after the schedule's.
+
+    The chain opens commits before it runs the epochs of a block, and counts a due epoch as begun. Raises ValueError for tempo 0.
     """
     if schedule.tempo == 0:
-        raise ValueError("the subnet's tempo is 0: it never runs an epoch, so nothing is ever revealed")
+        raise ValueError("the subnet's tempo is 0: no epoch runs, so no commit can be revealed")
     block = schedule.block + 1
     target = schedule.epoch_index + schedule.due(block) + reveal_period_epochs
     limit = block + (reveal_period_epochs + 2) * MAX_TEMPO
@@ -101,10 +105,12 @@ def first_reveal_block(schedule: EpochSchedule, reveal_period_epochs: int) -> in
 def reveal_round(
     beacon: Beacon, schedule: EpochSchedule, reveal_period_epochs: int, now_s: float, block_time_s: float
 ) -> int:
-    """The round to encrypt for, as bittensor-core computes it: out just before SAFETY_BLOCKS after the first reveal
-    block. `now_s`: Unix time of the chain at `schedule.block`; on a chain whose clock is not the wall's, its
-    Timestamp.Now. Where epochs are shorter than a few rounds (fast blocks), the round that is the newest when the commit
-    gets into a block: the chain refuses older ones.
+    """The round to encrypt for, as bittensor-core computes it: published just before SAFETY_BLOCKS after the first reveal block.
+
+    now_s  Unix time of the chain at `schedule.block`, its Timestamp.Now.
+
+    Where epochs are shorter than a few rounds (fast blocks), the newest round at the time of inclusion is used: the chain
+    refuses older ones.
     """
     blocks = first_reveal_block(schedule, reveal_period_epochs) + SAFETY_BLOCKS - schedule.block
     wanted = math.floor((now_s + blocks * block_time_s - beacon.genesis_s) / beacon.period_s)
@@ -115,25 +121,29 @@ def weights_payload(hotkey: bytes, uids: Sequence[int], values: Sequence[int], v
     """SCALE of WeightsTlockPayload: (hotkey: Vec<u8>, uids: Vec<u16>, values: Vec<u16>, version_key: u64)."""
     if len(uids) != len(values):
         raise ValueError(f"{len(uids)} uids but {len(values)} values")
-    u16s = b"".join(_compact(len(items)) + b"".join(i.to_bytes(2, "little") for i in items) for items in (uids, values))
-    return _compact(len(hotkey)) + hotkey + u16s + version_key.to_bytes(8, "little")
+    u16s = b"".join(
+        encode_compact(len(items)) + b"".join(i.to_bytes(2, "little") for i in items) for items in (uids, values)
+    )
+    return encode_compact(len(hotkey)) + hotkey + u16s + version_key.to_bytes(8, "little")
 
 
 def seal(plaintext: bytes, round_number: int, public_key: bytes) -> bytes:
-    """Encrypt so that only the beacon's signature of `round_number` opens it. ValueError for a key that is none."""
-    # Loaded here: only validators on a commit-reveal subnet need it.
+    """Encrypt so that only the beacon's signature of `round_number` decrypts. Raises ValueError for an invalid key."""
+    # Imported here: only validators of a commit-reveal subnet need these packages.
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     from py_arkworks_bls12381 import GT, G1Point, G2Point, Scalar
 
     try:
         beacon_key = G2Point.from_compressed_bytes(public_key)
     except ValueError as error:
-        raise ValueError(f"beacon key 0x{public_key.hex()} is no compressed point of BLS12-381 G2: {error}") from error
+        raise ValueError(
+            f"beacon key 0x{public_key.hex()} is not a compressed point of BLS12-381 G2: {error}"
+        ) from error
     key, sigma, nonce = os.urandom(32), os.urandom(32), os.urandom(12)
     r = Scalar.from_be_bytes_mod_order(_sha256(sigma + key))
     identity = G1Point.hash_to_curve(round_message(round_number), DST)
     shared = GT.pairing(identity, beacon_key * r)
-    # The binding's text of a GT element is the hex of its serialization, which it offers in no other way.
+    # The binding offers the serialization of a GT element only as its text, in hexadecimal.
     v = _xor(sigma, _sha256(bytes.fromhex(str(shared))))
     body = _sized(AESGCM(key).encrypt(nonce, plaintext, b"")) + _sized(nonce)
     parts = (v, _xor(key, _sha256(sigma)), body, b"AES_GCM_")
@@ -141,7 +151,7 @@ def seal(plaintext: bytes, round_number: int, public_key: bytes) -> bytes:
 
 
 def round_message(round_number: int) -> bytes:
-    """What the beacon signs in a round."""
+    """The message that the beacon signs in a round."""
     return _sha256(round_number.to_bytes(8, "big"))
 
 
@@ -155,11 +165,3 @@ def _xor(a: bytes, b: bytes) -> bytes:
 
 def _sized(data: bytes) -> bytes:
     return len(data).to_bytes(8, "little") + data
-
-
-def _compact(value: int) -> bytes:
-    """SCALE compact integer below 2^30."""
-    for mode, size in ((0, 1), (1, 2), (2, 4)):
-        if value < 1 << (8 * size - 2):
-            return (value << 2 | mode).to_bytes(size, "little")
-    raise ValueError(f"{value} items are too many")
