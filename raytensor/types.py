@@ -88,7 +88,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
+class FileCommit:
     """What a hotkey has bound itself to before it knew the questions: the digest of a file, and the block of the promise."""
 
     digest: str  # blake2b-256 of the file, hex
@@ -101,7 +101,7 @@ class Promises:
 
     block: int
     block_hash: str
-    commits: Mapping[str, Commit] = field(default_factory=dict)
+    commits: Mapping[str, FileCommit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ def make_subnet(
             args = {"hotkey": keys.hotkey.ss58, "netuid": netuid, "amount_staked": keys.stake_rao}
             step.add(keys.coldkey, Call(PALLET, "add_stake", args))
     for hotkey in _without_proxy(client, plan):
+        assert plan.delegate is not None
         args = {"delegate": plan.delegate.ss58, "proxy_type": "NonTransfer", "delay": 0}
         step.add(hotkey, Call("Proxy", "add_proxy", args))
     if step.waiting:

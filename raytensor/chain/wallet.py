@@ -1,10 +1,10 @@
-"""Keys: references that may travel, signers that may not, and Bittensor's key files.
+"""Key references, signers, and the key files of Bittensor wallets.
 
-In: the name of a key (a development URI or a wallet's file) and where its password is found. Out: a `Signer` in the
-process that signs. References hold names and paths, never a secret; a `Signer` can't be pickled, so that no private key
-ever goes through Ray. Nothing here prints a secret, asks a terminal for one, or makes a key that was not asked for.
+In: the name of a key (a development URI or a wallet file) and the place of its password. Out: a `Signer` in the process that
+signs. References hold names and paths, never a secret, and may be sent to other processes. A `Signer` can't be pickled, so no
+private key passes through Ray. Nothing here prints a secret, prompts for one, or creates a key that was not requested.
 
-Files (as bittensor 11 and its wallet library have them), under `~/.bittensor/wallets/<wallet>/`:
+Files, in the format of bittensor 11 and its wallet library, under `~/.bittensor/wallets/<wallet>/`:
     coldkey           JSON, usually encrypted ("$NACL": argon2i and secretbox)
     coldkeypub.txt    JSON without private parts
     hotkeys/<hotkey>  JSON, usually plain
@@ -12,18 +12,30 @@ Files (as bittensor 11 and its wallet library have them), under `~/.bittensor/wa
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-
-import bittensor_core
+from typing import Any, Protocol
 
 from raytensor.errors import WalletError
+
+bittensor_core: Any = importlib.import_module("bittensor_core")  # a compiled module without type declarations
 
 DEFAULT_PATH = "~/.bittensor/wallets"
 PASSWORD_ENV = "BT_WALLET_PASSWORD"
 PASSWORD_FILE_ENV = "BT_WALLET_PASSWORD_FILE"
+
+
+class Keypair(Protocol):
+    """What is used of a `bittensor_core.Keypair`."""
+
+    ss58_address: str
+    public_key: bytes
+    crypto_type: int
+
+    def sign(self, message: bytes) -> bytes: ...
 
 
 class Signer:
@@ -34,7 +46,7 @@ class Signer:
     crypto_type  index of MultiSignature: 1 sr25519, 0 ed25519
     """
 
-    def __init__(self, keypair: bittensor_core.Keypair) -> None:
+    def __init__(self, keypair: Keypair) -> None:
         self._keypair = keypair
         self.ss58: str = keypair.ss58_address
         self.public_key = bytes(keypair.public_key)
@@ -42,11 +54,11 @@ class Signer:
         self.blocking = False  # signs in this process, see `raytensor.wire.auth.Signer`
 
     def sign(self, message: bytes) -> bytes:
-        """64 bytes of signature over the message."""
+        """The signature of a message, 64 bytes. Raises WalletError if only the public key is here."""
         try:
             return bytes(self._keypair.sign(message))
         except ValueError as error:
-            raise WalletError(f"{self.ss58} can't sign: only its public part is here") from error
+            raise WalletError(f"{self.ss58} can't sign: only its public key is here") from error
 
     def __repr__(self) -> str:
         return f"Signer({self.ss58})"
@@ -57,7 +69,7 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class DevKey:
-    """A key anyone can derive: "//Alice", "//Alice//miner//3". For development chains only."""
+    """A key that anyone can derive: "//Alice", "//Alice//miner//3". For development chains only."""
 
     uri: str
 
@@ -100,7 +112,7 @@ class WalletKey:
 
     @property
     def ss58(self) -> str:
-        """The address, from the public file or a plain key file: no password is needed."""
+        """The address, from the public file or an unencrypted key file; needs no password then."""
         public = self.folder / "coldkeypub.txt" if self.hotkey is None else self.file
         if not public.exists():
             public = self.file
@@ -110,7 +122,7 @@ class WalletKey:
         return _parse(data, public).ss58_address
 
     def open(self) -> Signer:
-        """Reads the file, decrypts it if need be. Raises WalletError with the fix."""
+        """Read the key file, and decrypt it if it is encrypted. Raises WalletError with the fix."""
         data = _read(self.file)
         if stat.S_IMODE(self.file.stat().st_mode) & stat.S_IROTH:
             raise WalletError(f"{self.file} is readable by everyone on this machine: chmod 600 {self.file}")
@@ -165,12 +177,10 @@ def refuse_readable_coldkey(ref: KeyRef) -> None:
             raise WalletError(f"a hotkey-only role can read {coldkey}: keep the coldkey on another machine")
 
 
-def write_key(
-    ref: WalletKey, keypair: bittensor_core.Keypair, *, password: str | None = None, overwrite: bool = False
-) -> Path:
-    """Writes a key file (mode 600), and coldkeypub.txt beside a coldkey. With a password the file is encrypted.
+def write_key(ref: WalletKey, keypair: Keypair, *, password: str | None = None, overwrite: bool = False) -> Path:
+    """Write a key file (mode 600), and coldkeypub.txt beside a coldkey. With a password the file is encrypted.
 
-    An existing file is never replaced unless `overwrite`: WalletError.
+    Raises WalletError if the file exists, unless `overwrite`.
     """
     data = bittensor_core.serialized_keypair_to_keyfile_data(keypair)
     if password is not None:
@@ -183,12 +193,12 @@ def write_key(
 
 
 def new_phrase(num_words: int = 12) -> str:
-    """A new mnemonic phrase from the system's randomness: a secret, to be shown once and stored nowhere."""
+    """A new random mnemonic phrase. It is a secret: show it once and store it nowhere."""
     return bittensor_core.Keypair.generate_mnemonic(num_words)
 
 
-def keypair_from(phrase: str) -> bittensor_core.Keypair:
-    """The keypair of a mnemonic phrase or a 0x seed. The text never appears in an error."""
+def keypair_from(phrase: str) -> Keypair:
+    """The keypair of a mnemonic phrase or a 0x seed. No error contains the text."""
     try:
         if phrase.startswith("0x"):
             return bittensor_core.Keypair.create_from_seed(bytes.fromhex(phrase[2:]))
@@ -206,7 +216,7 @@ def _read(file: Path) -> bytes:
         raise WalletError(f"{file} is not readable by this user") from error
 
 
-def _parse(data: bytes, file: Path) -> bittensor_core.Keypair:
+def _parse(data: bytes, file: Path) -> Keypair:
     try:
         return bittensor_core.deserialize_keypair_from_keyfile_data(data)
     except bittensor_core.KeyfileError:
@@ -214,7 +224,7 @@ def _parse(data: bytes, file: Path) -> bittensor_core.Keypair:
 
 
 def secret_lines(file: str) -> list[str]:
-    """The lines of a file that holds a secret. Raises WalletError for one that is open to others, or empty."""
+    """The lines of a file with a secret. Raises WalletError if it is readable by everyone, or empty."""
     path = Path(file).expanduser()
     if not path.exists():
         raise WalletError(f"there is no file {path}")
@@ -232,7 +242,7 @@ def _write(file: Path, data: bytes, mode: int, overwrite: bool) -> None:
     try:
         handle = os.open(file, flags, mode)
     except FileExistsError as error:
-        raise WalletError(f"{file} exists: a key is never replaced unless told to") from error
+        raise WalletError(f"{file} exists: a key is not replaced unless requested") from error
     with os.fdopen(handle, "wb") as out:
         out.write(data)
     os.chmod(file, mode)

@@ -16,7 +16,7 @@ from raytensor.chain.reads.preflight import SubnetView, read_views
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.weights import storage_index
 from raytensor.chain.writer import beacon
-from raytensor.chain.writer.commit_book import HASH, TIMELOCKED, Commit, CommitBook
+from raytensor.chain.writer.commit_book import HASH, TIMELOCKED, CommitBook, WeightCommit
 from raytensor.chain.writer.commit_rules import epoch_after, reveal_block
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.writer import ChainWriter
@@ -114,7 +114,7 @@ def views_of(client: ChainClient, netuids: list[int], head: Head) -> dict[tuple[
     return views | (read_views(client, more, head) if more else {})
 
 
-def known_commits(files: list[Path], hotkey: str) -> list[Commit]:
+def known_commits(files: list[Path], hotkey: str) -> list[WeightCommit]:
     """The pending commits of a hotkey in some journals. Raises ConfigError for a file that does not exist."""
     found = []
     for file in files:

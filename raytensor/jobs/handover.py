@@ -50,8 +50,8 @@ class Handover:
         self.committed: dict[str, str] = {}
         self._newest: dict[Place, Weights] = {}  # weights that wait to be handed over
         self._in_flight: dict[Place, Weights] = {}
-        self._holding: ray.ObjectRef | None = None
-        self._committing: ray.ObjectRef | None = None
+        self._holding: Any = None  # reference of the call in flight
+        self._committing: Any = None
         self._promised: dict[str, str] = {}  # digests of the commitments in flight, by intent id
         self._asking: list[ray.ObjectRef] = []
         self._asked_at = self._state_at = self._retry_at = 0.0
@@ -121,8 +121,11 @@ class Handover:
             return None
         (at, receipt), now = found, time.time()
         first, count = self._unrevealed.get((netuid, hotkey), (now, 0))
-        facts = (receipt.fate, receipt.block, receipt.error, receipt.action) if receipt else ()
-        return LastTry(now - at, *facts, unrevealed=count, unrevealed_s=max(0.0, now - first))
+        unrevealed_s = max(0.0, now - first)
+        if receipt is None:
+            return LastTry(now - at, unrevealed=count, unrevealed_s=unrevealed_s)
+        fate, block, error, action = receipt.fate, receipt.block, receipt.error, receipt.action
+        return LastTry(now - at, fate, block, error, action, count, unrevealed_s)
 
     # The writer's answers
 

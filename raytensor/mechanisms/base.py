@@ -30,7 +30,7 @@ from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import ConfigError, MechanismError, RayTensorError
 from raytensor.mechanisms.evidence import Evidence, State
-from raytensor.types import Commit, Failure, Promises, Response, Score, Submission, Task
+from raytensor.types import Failure, FileCommit, Promises, Response, Score, Submission, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Ask:
     validator: str
     round: int
     hotkeys: tuple[str, ...]
-    commits: Mapping[str, Commit] = field(default_factory=dict)
+    commits: Mapping[str, FileCommit] = field(default_factory=dict)
     block: int = 0
 
     @classmethod

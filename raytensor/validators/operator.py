@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raytensor.errors import RayTensorError
-from raytensor.types import Commit, Metagraph, Weights
+from raytensor.types import FileCommit, Metagraph, Weights
 from raytensor.validators.round import RoundResult
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Clock(Protocol):
     @property
     def metagraph(self) -> Metagraph | None: ...
     @property
-    def commits(self) -> Mapping[str, Commit]: ...
+    def commits(self) -> Mapping[str, FileCommit]: ...
     @property
     def trouble(self) -> str: ...
 
@@ -45,7 +45,7 @@ class Validator(Protocol):
     """A `SubnetValidator`, as its thread uses it."""
 
     def play(
-        self, metagraph: Metagraph, interrupted: Callable[[], bool], commits: Mapping[str, Commit] | None
+        self, metagraph: Metagraph, interrupted: Callable[[], bool], commits: Mapping[str, FileCommit] | None
     ) -> RoundResult | None: ...
 
     def weights(self, block: int) -> list[Weights]: ...
@@ -197,7 +197,9 @@ class SubnetLoop:
                 continue
             self._stop.wait(0.2)
 
-    def _play(self, generation: int, validator: Validator, metagraph: Metagraph, commits: Mapping[str, Commit]) -> bool:
+    def _play(
+        self, generation: int, validator: Validator, metagraph: Metagraph, commits: Mapping[str, FileCommit]
+    ) -> bool:
         """Play one round; False when the thread is to end."""
         self.row.state = "asking"
         self.busy_since = time.monotonic()

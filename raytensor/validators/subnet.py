@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raytensor.data.text import Text
 from raytensor.mechanisms.base import Ask
-from raytensor.types import Commit, Metagraph, Promises, Weights
+from raytensor.types import FileCommit, Metagraph, Promises, Weights
 from raytensor.validators.evidence_log import Keep
 from raytensor.validators.records import Records
 from raytensor.validators.round import Round, RoundParts, RoundResult
@@ -59,7 +59,7 @@ class SubnetValidator:
         self,
         metagraph: Metagraph,
         interrupted: Callable[[], bool] = lambda: False,
-        commits: Mapping[str, Commit] | None = None,
+        commits: Mapping[str, FileCommit] | None = None,
     ) -> RoundResult | None:
         """One round; None when it was interrupted.
 

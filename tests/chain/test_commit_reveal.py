@@ -87,12 +87,13 @@ def wait_for(writer, client, intent_id, fate, blocks=4 * TEMPO):
 
 KILLED = """
 import sys
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.chain.wallet import DevKey
 from raytensor.types import Weights
 node, uri, journal, netuid, first, second = sys.argv[1:]
 key = DevKey(uri)
-writer = ChainWriter(node, {key.ss58: key}, journal, commit_kind="hash")
+writer = ChainWriter(node, {key.ss58: key}, journal, WriterSettings(commit_kind="hash"))
 (receipt,) = writer.set_weights([Weights(int(netuid), key.ss58, {first: 1.0, second: 2.0})])
 print(receipt.fate.value, receipt.call, receipt.block, receipt.until, receipt.intent_id, flush=True)
 sys.stdin.readline()

@@ -24,11 +24,12 @@ ALICE = DevKey("//Alice")
 PAYS = Policy(transfers=True)
 OTHER_PROCESS = """
 import sys, json
+from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.chain.wallet import DevKey
 node, uri, journal, lease_s = sys.argv[1:]
 key = DevKey(uri)
-writer = ChainWriter(node, {key.ss58: key}, journal, owner="the other program", lease_s=float(lease_s))
+writer = ChainWriter(node, {key.ss58: key}, journal, WriterSettings(owner="the other program", lease_s=float(lease_s)))
 print("ready", flush=True)
 sys.stdin.readline()
 writer.close()

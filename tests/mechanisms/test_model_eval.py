@@ -19,7 +19,7 @@ from raytensor.mechanisms.base import Ask, Item
 from raytensor.mechanisms.evidence import State, advance, gather
 from raytensor.mechanisms.model_eval import ModelEvalMechanism
 from raytensor.mechanisms.sequential import CROWNED, OPEN, TURNED_DOWN, Duel, for_crown, for_turning_down, verdict
-from raytensor.types import Commit, Failure, Reason, Score, Submission
+from raytensor.types import Failure, FileCommit, Reason, Score, Submission
 
 RULE = config.ModelEval(sequences=64, seq_len=16, challengers=3, probes=8)
 N = RULE.sequences
@@ -76,7 +76,7 @@ class Stage:
 
 def ask(number: int = 0, block: int = 0, **commits: tuple[str, int]) -> Ask:
     return Ask(
-        3, 1, "v", number, tuple(commits), {hotkey: Commit(*commit) for hotkey, commit in commits.items()}, block
+        3, 1, "v", number, tuple(commits), {hotkey: FileCommit(*commit) for hotkey, commit in commits.items()}, block
     )
 
 

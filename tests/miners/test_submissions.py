@@ -25,7 +25,7 @@ from raytensor.miners.fleet import Fleet
 from raytensor.miners.host import MinerHost
 from raytensor.miners.submission_export import refuse_unlike
 from raytensor.training import single_file
-from raytensor.types import Commit, Failure, Score, Submission, Task
+from raytensor.types import Failure, FileCommit, Score, Submission, Task
 
 V, T = 50, 16
 SMALL = {"hidden": 32, "layers": 1, "heads": 2, "steps": 3, "batch_size": 4}
@@ -144,7 +144,7 @@ def test_scorers_read_the_files_and_find_the_copies(host, text):
         nonlocal state
         from raytensor.mechanisms.evidence import advance, gather
 
-        commits = {hotkey: Commit(digest, blocks[hotkey]) for hotkey, digest in digests.items()}
+        commits = {hotkey: FileCommit(digest, blocks[hotkey]) for hotkey, digest in digests.items()}
         tasks = mechanism.tasks(Ask(f"0x{number}", 1, "v", number, tuple(HOTKEYS), commits, 100 + number), state, text)
         results = {task.task_id: mechanism.score([Item(task, trial, host.answer(task))])[0] for task, trial in tasks}
         assert all(isinstance(result, Score) for result in results.values())

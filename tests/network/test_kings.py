@@ -15,7 +15,7 @@ from raytensor.chain.rpc.client import ChainClient
 from raytensor.telemetry.event_log import read_events
 from raytensor.telemetry.events import ReceiptSeen, RoundDone
 from raytensor.training.single_file import digest
-from raytensor.types import Commit
+from raytensor.types import FileCommit
 from raytensor.validators.evidence_log import replay
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +57,7 @@ def run(runs: Path, *more: str) -> str:
     return done.stdout
 
 
-def on_chain(folder: Path) -> tuple[dict[str, Commit], dict[int, dict[int, int]]]:
+def on_chain(folder: Path) -> tuple[dict[str, FileCommit], dict[int, dict[int, int]]]:
     """Commitments by hotkey, and weights {validator uid: {miner uid: u16}}, from the chain's own state."""
     command = [
         sys.executable,

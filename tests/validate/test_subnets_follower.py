@@ -13,7 +13,7 @@ from raytensor.chain.reads.commitments import digest_of
 from raytensor.chain.reads.follower import Follower, Reads
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
-from raytensor.types import Commit
+from raytensor.types import FileCommit
 
 LIMIT_S = 60.0
 
@@ -45,7 +45,7 @@ def test_many_subnets_over_one_connection(net):
         until(lambda: follower.seen(netuid).metagraph is not None and follower.seen(missing).trouble)
         seen = follower.seen(netuid)
         assert f"no subnet {missing}" in follower.seen(missing).trouble and not seen.trouble
-        assert seen.commits == {net.miners[netuid][0]: Commit(digest, block)}
+        assert seen.commits == {net.miners[netuid][0]: FileCommit(digest, block)}
         assert set(net.miners[netuid]) <= set(seen.metagraph.hotkeys)
         first = seen.metagraph.last_epoch_block
         until(lambda: follower.seen(netuid).metagraph.last_epoch_block > first)

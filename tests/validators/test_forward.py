@@ -20,7 +20,7 @@ from raytensor.mechanisms.model_eval import ModelEvalMechanism
 from raytensor.training import single_file
 from raytensor.training.engine import PlainEngine
 from raytensor.training.models import ModelSpec, build
-from raytensor.types import Commit, Failure, Reason, Score, Submission
+from raytensor.types import Failure, FileCommit, Reason, Score, Submission
 from raytensor.validators.forward import LlamaForward
 
 V, T = 48, 24
@@ -93,7 +93,7 @@ def play(
     text: Text, files: dict[str, bytes], blocks: dict[str, int], rounds: int, order=lambda items: items
 ) -> tuple[State, ModelEvalMechanism]:
     mechanism, state = ModelEvalMechanism(config.Mechanism(model_eval=RULE), text.log_unigram, V), State()
-    commits = {hotkey: Commit(single_file.digest(data), blocks[hotkey]) for hotkey, data in files.items()}
+    commits = {hotkey: FileCommit(single_file.digest(data), blocks[hotkey]) for hotkey, data in files.items()}
     for number in range(rounds):
         items = [
             Item(task, trial, Submission(task.task_id, task.hotkey, trial.digest, payload=files[task.hotkey]))
@@ -217,7 +217,7 @@ def test_files_have_bounds(models, text, tmp_path):
         with pytest.raises(DataError, match=words):
             LlamaForward(rule, V).evaluate(submission, sequences, sequences[:1], tokens)
     mechanism = ModelEvalMechanism(config.Mechanism(model_eval=RULE), text.log_unigram, V)
-    commit = {"a": Commit(single_file.digest(nan), 1)}
+    commit = {"a": FileCommit(single_file.digest(nan), 1)}
     task, trial = mechanism.tasks(Ask(0, 1, "v", 0, ("a",), commit), State(), text)[0]
     result = mechanism.score([Item(task, trial, Submission(task.task_id, "a", trial.digest, payload=nan))])[0]
     assert isinstance(result, Failure) and not isinstance(result, Score)

@@ -1,6 +1,6 @@
 """What miners of a subnet have bound themselves to: digests of files, published as commitments.
 
-In: a client, a netuid, a block. Out: `Commit` by hotkey: the digest and the block of the promise. A commitment counts
+In: a client, a netuid, a block. Out: `FileCommit` by hotkey: the digest and the block of the promise. A commitment counts
 when it begins with the 64 hex digits of a blake2b-256 digest (whatever follows, as a place to fetch the file from), or is
 a hash of the chain's own kind BlakeTwo256. Others are somebody else's business. Knows nothing of files.
 """
@@ -11,22 +11,22 @@ import re
 from typing import Any
 
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.types import Commit
+from raytensor.types import FileCommit
 
 PALLET = "Commitments"
 _DIGEST = re.compile(r"(?:0x)?([0-9a-f]{64})(?![0-9a-f])")
 
 
-def read_commits(client: ChainClient, netuid: int, block_hash: str) -> dict[str, Commit]:
+def read_commits(client: ChainClient, netuid: int, block_hash: str) -> dict[str, FileCommit]:
     """All of a subnet's at one block, in two requests per thousand."""
     if not client.runtime.has_storage(PALLET, "CommitmentOf"):
         return {}
-    found: dict[str, Commit] = {}
+    found: dict[str, FileCommit] = {}
     for hotkey, registration in client.query_map(PALLET, "CommitmentOf", [netuid], block_hash).items():
         for field in registration["info"]["fields"]:
             digest = digest_of(field)
             if digest is not None:
-                found[hotkey] = Commit(digest, int(registration["block"]))
+                found[hotkey] = FileCommit(digest, int(registration["block"]))
                 break
     return found
 

@@ -20,7 +20,7 @@ from raytensor.chain.reads.metagraph import PALLET, next_epoch, read_metagraph
 from raytensor.chain.reads.preflight import SubnetView, read_views
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.errors import ChainError, ChainUnavailable
-from raytensor.types import Commit, Metagraph, Promises
+from raytensor.types import FileCommit, Metagraph, Promises
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Seen:
     trouble: str = ""
 
     @property
-    def commits(self) -> Mapping[str, Commit]:
+    def commits(self) -> Mapping[str, FileCommit]:
         """Commitments by hotkey."""
         return self.promises.commits if self.promises is not None else {}
 

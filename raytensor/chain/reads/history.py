@@ -1,7 +1,7 @@
-"""A subnet over time: a folder of Parquet files, one an epoch.
+"""The history of a subnet: a folder with one Parquet file per epoch.
 
-In: metagraphs. Out: files FOLDER/netuid-N[-mechanism-M]/block-NNNNNNNNNN.parquet, each whole or not there; read back as a
-summary an epoch, or one by one. The format is `to_arrow`'s. Knows nothing of connections.
+In: metagraphs. Out: files FOLDER/netuid-N[-mechanism-M]/block-NNNNNNNNNN.parquet in the format of `to_arrow`, written whole;
+a summary of each file. Knows nothing of connections.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from raytensor.types import Metagraph
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one file of a history holds."""
+    """Summary of one file."""
 
     path: Path
     block: int
@@ -33,7 +33,7 @@ def folder_of(history: Path, netuid: int, mecid: int = 0) -> Path:
 
 
 def keep_epoch(history: Path, metagraph: Metagraph, mecid: int = 0) -> Path:
-    """Writes the file of this metagraph's block, and returns its path."""
+    """Write the file of this metagraph's block. Returns its path."""
     folder = folder_of(history, metagraph.netuid, mecid)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"block-{metagraph.block:010d}.parquet"
@@ -54,7 +54,7 @@ def epochs(history: Path, netuid: int, mecid: int = 0) -> list[Epoch]:
         columns = ["stake_alpha_rao", "emission_alpha_rao"]
         table = pyarrow.parquet.read_table(path, columns=columns)
         facts = table.schema.metadata
-        sums = [pyarrow.compute.sum(table.column(name)).as_py() or 0 for name in columns]
+        sums = [pyarrow.compute.sum(table.column(name)).as_py() or 0 for name in columns]  # pyright: ignore[reportAttributeAccessIssue]  generated at import
         found.append(Epoch(path, int(facts[b"block"]), int(facts[b"last_epoch_block"]), table.num_rows, *sums))
     if not found:
         raise ConfigError(f"{folder} has no snapshots: name the folder that `raytensor metagraph --follow` writes to")

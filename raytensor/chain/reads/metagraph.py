@@ -1,10 +1,10 @@
-"""A subnet at one block.
+"""Reads the metagraph of a subnet at one block; writes it as an Arrow table or a Parquet file.
 
-In: a client, a netuid and, if wanted, a block. Out: `raytensor.types.Metagraph`, all of it read at one block hash: the
-neurons by one runtime call (metagraph_api.py), what that call lacks (the epoch's clock, validator trust, weights) by one
-storage read. Where a runtime has no such call, everything is read from storage, in three requests. Arrow and Parquet.
-The vectors of the chain (incentive, dividends, ...) are as old as the last epoch; weights, stake and last_update are live.
-Knows nothing of Ray or caches.
+In: a client, a netuid and optionally a block. Out: `raytensor.types.Metagraph`, read at one block hash: the neurons by one
+runtime call (metagraph_api.py), and what that call lacks (epoch clock, validator trust, weights) by one storage read. On
+runtimes without the call everything is read from storage, in three requests.
+The vectors of consensus (incentive, dividends, ...) are those of the last epoch; weights, stake and last_update are live.
+Waits for: the answers of the node. Knows nothing of Ray or caches.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import os
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,7 +57,7 @@ _SCALARS = (
 
 @dataclass(frozen=True)
 class Clock:
-    """What of a subnet changes with an epoch and is not in the runtime call; `last_step`: the epoch that it belongs to."""
+    """What changes with an epoch and is not in the runtime call. last_step: block of the epoch it belongs to."""
 
     last_step: int
     last_epoch_block: int
@@ -79,7 +79,7 @@ def read_metagraph(
 
 
 def read_graph(client: ChainClient, netuid: int, mecid: int, head: Head) -> metagraph_api.Graph | None:
-    """The neurons by one runtime call; None if the runtime has no such call, or answers in a way that is not known here.
+    """The neurons by one runtime call; None if the runtime has no such call, or its answer has an unknown layout.
 
     Raises ChainError if there is no such subnet.
     """
@@ -109,13 +109,16 @@ def read_clock(
     values |= {item.name: runtime.value(item, raw) for item, raw in zip(numbers, raws)}
     return Clock(
         graph["last_step"],
-        *(values[name] for name in _CLOCK),
+        values["LastEpochBlock"],
+        values["PendingEpochAt"],
+        values["SubnetMechanism"],
         _of_length(runtime.array(trust, raws[len(numbers)]).astype(np.uint16), n),
         {uid: weight_row(raw) for uid, raw in enumerate(raws[len(numbers) + 1 :]) if raw and raw != b"\0"},
     )
 
 
 def combine(netuid: int, head: Head, graph: metagraph_api.Graph, clock: Clock) -> Metagraph:
+    """The metagraph from both reads."""
     axons = graph["axons"]
     places = dict.fromkeys(range(len(axons)), "")
     for uid in np.flatnonzero(axons["port"]).tolist():
@@ -160,8 +163,10 @@ def weight_row(raw: bytes) -> tuple[tuple[int, int], ...]:
 def read_by_storage(
     client: ChainClient, netuid: int, *, mecid: int = 0, head: Head | None = None, with_weights: bool = True
 ) -> Metagraph:
-    """The subnet from storage alone, in three requests. `stake_alpha_rao` is then the hotkey's own, whoever has children,
-    and `stake_weight_rao` is not known (empty)."""
+    """The subnet from storage alone, in three requests.
+
+    `stake_alpha_rao` is then the own stake of a hotkey, without that of its parents, and `stake_weight_rao` is empty.
+    """
     head = head or client.head()
     index = storage_index(netuid, mecid)
     scalar, columns = _read_subnet(client, netuid, index, head.hash)
@@ -197,7 +202,7 @@ def read_by_storage(
 
 
 def _read_subnet(client: ChainClient, netuid: int, index: int, block_hash: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """What is stored once a subnet: numbers by storage name (0 where the runtime lacks one), columns by attribute."""
+    """Numbers of the subnet by storage name (0 where the runtime lacks one), and columns by attribute."""
     runtime = client.runtime
     names = [name for name in _SCALARS if runtime.has_storage(PALLET, name)]
     numbers = [runtime.storage(PALLET, name) for name in names]
@@ -222,7 +227,7 @@ def _read_table(client: ChainClient, columns: dict[str, list[list]], block_hash:
 
 
 def _of_length(column: np.ndarray, n: int) -> np.ndarray:
-    """Columns grow at the next epoch: a neuron that is newer than the last one has zeros."""
+    """Columns grow with the next epoch: a neuron registered since the last one has zeros."""
     return np.concatenate([column[:n], np.zeros(max(0, n - len(column)), column.dtype)])
 
 
@@ -258,10 +263,10 @@ def axon_text(axon: dict | None) -> str:
 
 
 def to_arrow(metagraph: Metagraph) -> pyarrow.Table:
-    """One row a neuron; what is of the whole subnet stands in the schema's metadata."""
+    """One row per neuron; values of the whole subnet are in the schema's metadata."""
     import pyarrow
 
-    columns = {"uid": np.arange(len(metagraph.hotkeys), dtype=np.uint16)}
+    columns: dict[str, Any] = {"uid": np.arange(len(metagraph.hotkeys), dtype=np.uint16)}
     for name in ("hotkeys", "coldkeys", "axons"):
         columns[name.removesuffix("s")] = list(getattr(metagraph, name))
     for name in (

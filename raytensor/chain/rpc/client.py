@@ -1,9 +1,9 @@
-"""Reads of a chain, and single submissions, over one connection with time-outs.
+"""The chain client: reads of a chain and single submissions over one connection.
 
-In: endpoints. Out: heads, storage values, constants, runtime API results, events, fees; and for signed bytes the
-node's answer. Any Substrate endpoint whose runtime has the names works, the embedded chain like a real Subtensor.
-A submission is sent at most once: see `submit`. Not thread-safe, not picklable: make one per process or actor.
-Knows nothing of intents, journals or Ray.
+In: endpoints. Out: heads, storage values, constants, runtime API results, events, fees; for signed bytes, the node's answer.
+Works with any Substrate endpoint whose runtime has the names that are asked for, the embedded chain included.
+Waits for: the node, at most `timeout_s` per request. A submission is sent at most once, see `submit`.
+Bounds: not thread-safe and not picklable; use one per process or actor. Knows nothing of intents, journals or Ray.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from scalecodec.base import ScaleBytes
 
 from raytensor.chain.calls import Call, Cost
 from raytensor.chain.errors import PoolRefusal, pool_refusal
-from raytensor.chain.rpc.codec import decode_compact, encode_compact
+from raytensor.chain.rpc.codec import encode_compact
 from raytensor.chain.rpc.connection import Connection, RpcError
 from raytensor.chain.rpc.events import Event
 from raytensor.chain.rpc.runtime import Era, Runtime, Signed, Storage, extrinsic_hash
+from raytensor.chain.rpc.scale_reader import ScaleReader
 from raytensor.chain.wallet import Signer
 from raytensor.errors import BlockUnknown, ChainRefused, ChainUnavailable
 
-KEYS_PER_PAGE = 1000  # the most that nodes give for one state_getKeysPaged
-KEYS_PER_READ = 20_000  # keeps a request for values below nodes' 15 MB
+KEYS_PER_PAGE = 1000  # the limit of nodes for one state_getKeysPaged
+KEYS_PER_READ = 20_000  # keeps a request below the 15 MB limit of nodes
 
-# A node's words for a block, or the state of one, that it does not have (client errors 4003).
+# Phrases of a node's answer for a block, or the state of a block, that it does not have (client errors 4003).
 _NO_BLOCK = ("UnknownBlock", "State already discarded", "Header was not found")
 
-# (genesis, spec version, transaction version) -> its runtime: metadata is read and decoded once a process.
+# (genesis, spec version, transaction version) -> runtime: metadata is read and decoded once per process.
 _RUNTIMES: dict[tuple[str, int, int], Runtime] = {}
 
 
@@ -45,7 +46,7 @@ class Head:
 
 
 def header_hash(header: dict[str, Any]) -> str:
-    """Hash of a header as JSON-RPC gives it: blake2-256 of its SCALE encoding, as all chains with BlakeTwo256 have it."""
+    """Hash of a JSON-RPC header: blake2-256 of its SCALE encoding, as on all chains with BlakeTwo256."""
     parts = [bytes.fromhex(header[name][2:]) for name in ("parentHash", "stateRoot", "extrinsicsRoot")]
     logs = [bytes.fromhex(log[2:]) for log in header["digest"]["logs"]]
     parts.insert(1, encode_compact(int(header["number"], 16)))
@@ -60,7 +61,8 @@ def _head_of(header: dict[str, Any]) -> Head:
 class ChainClient:
     """One connection to a chain; `timeout_s` bounds each request.
 
-    runtime: that of another client of the same chain, to spare reading the metadata again.
+    runtime  of another client of the same chain, to avoid reading the metadata again.
+
     Raises ConfigError for unusable endpoints and ChainUnavailable if none answers.
     """
 
@@ -68,8 +70,7 @@ class ChainClient:
         self, endpoints: Sequence[str] | str, timeout_s: float = 20.0, *, runtime: Runtime | None = None
     ) -> None:
         self._connection = Connection(endpoints, timeout_s)
-        self._runtime = runtime
-        self._runtime = self.refresh_runtime()
+        self._runtime = self._current_runtime(runtime)
 
     @property
     def endpoint(self) -> str:
@@ -78,6 +79,7 @@ class ChainClient:
     @property
     def genesis(self) -> str:
         """Hash of block 0."""
+        assert self._connection.genesis is not None, "known once connected"
         return self._connection.genesis
 
     @property
@@ -115,9 +117,9 @@ class ChainClient:
         return head
 
     def next_head(self, timeout_s: float) -> Head | None:
-        """The newest best block that the endpoint has told since the last call, None if none came in time.
+        """The newest best block that the endpoint has pushed since the last call, None if none came in time.
 
-        After the first call this costs the endpoint no request. Raises ChainUnavailable when the line is dead.
+        Only the first call costs a request: it subscribes. Raises ChainUnavailable when the connection is dead.
         """
         header = self._connection.next_header(timeout_s)
         return None if header is None else _head_of(header)
@@ -210,7 +212,7 @@ class ChainClient:
 
     def query_map_raw(
         self, storage: Storage, params: Sequence[Any] = (), block_hash: str | None = None
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Iterator[tuple[bytes, bytes | None]]:
         """(key, undecoded value) of all entries of a map, two requests per 1000 entries."""
         block_hash = block_hash or self.head().hash
         prefix = "0x" + self._runtime.key(storage, params).hex()
@@ -259,18 +261,22 @@ class ChainClient:
         return self.query("System", "Account", [address], block_hash)["nonce"]
 
     def refresh_runtime(self) -> Runtime:
-        """Reads the runtime version, and its metadata if the version is a new one. Call before signing."""
+        """Read the runtime version, and the metadata if the version is a new one. Call before signing."""
+        self._runtime = self._current_runtime(self._runtime)
+        return self._runtime
+
+    def _current_runtime(self, known: Runtime | None) -> Runtime:
         version = self.rpc("state_getRuntimeVersion")
         spec, transaction = int(version["specVersion"]), int(version["transactionVersion"])
-        if self._runtime is None or (spec, transaction) != (self.spec_version, self._runtime.transaction_version):
-            version_of = (self.genesis, spec, transaction)
-            if version_of not in _RUNTIMES:
-                raw = ScaleBytes(self.rpc("state_getMetadata"))
-                metadata = self._connection.substrate.runtime_config.create_scale_object("MetadataVersioned", raw)
-                metadata.decode()
-                _RUNTIMES[version_of] = Runtime(metadata.value, spec, transaction)
-            self._runtime = _RUNTIMES[version_of]
-        return self._runtime
+        if known is not None and (spec, transaction) == (known.spec_version, known.transaction_version):
+            return known
+        version_of = (self.genesis, spec, transaction)
+        if version_of not in _RUNTIMES:
+            raw = ScaleBytes(self.rpc("state_getMetadata"))
+            metadata: Any = self._connection.substrate.runtime_config.create_scale_object("MetadataVersioned", raw)
+            metadata.decode()
+            _RUNTIMES[version_of] = Runtime(metadata.value, spec, transaction)
+        return _RUNTIMES[version_of]
 
     def sign(self, call: Call, signer: Signer, *, nonce: int, era: Era, birth_hash: str | None = None) -> Signed:
         """A signed extrinsic, not sent."""
@@ -279,9 +285,9 @@ class ChainClient:
         return self._runtime.sign(data, signer, nonce=nonce, era=era, genesis=self.genesis, birth_hash=birth)
 
     def submit(self, data: bytes) -> PoolRefusal | None:
-        """Sends a signed extrinsic once. None if the node took it into its pool, else why not.
+        """Send a signed extrinsic once. Returns None if the node accepted it into its pool, else the refusal.
 
-        Raises FateUnknown if it was sent and no answer came, ChainUnavailable if it certainly was not sent.
+        Raises FateUnknown if it was sent and no answer came, ChainUnavailable if it was not sent for certain.
         """
         try:
             self.rpc("author_submitExtrinsic", ["0x" + data.hex()])
@@ -290,20 +296,22 @@ class ChainClient:
         return None
 
     def fee(self, call: Call, public_key: bytes) -> tuple[int, Cost]:
-        """What a call would pay in rao, and what it takes of a block (TransactionPaymentApi_query_info)."""
+        """(fee in rao, cost) of a call (TransactionPaymentApi_query_info)."""
         signed = self._runtime.unsigned_like(self._runtime.encode_call(call), public_key)
         raw = self.runtime_call(
             "TransactionPaymentApi_query_info", signed.data + len(signed.data).to_bytes(4, "little")
         )
         # RuntimeDispatchInfo: Weight {Compact ref_time, Compact proof_size}, class u8, fee of the balance's type.
-        ref_time, at = decode_compact(raw, 0)
-        _, at = decode_compact(raw, at)
-        return int.from_bytes(raw[at + 1 :], "little"), Cost(ref_time, len(signed.data))
+        reader = ScaleReader(raw)
+        ref_time = reader.compact()
+        reader.compact()
+        reader.byte()
+        return reader.number(reader.left), Cost(ref_time, len(signed.data))
 
     def send(self, call: Call, signer: Signer, *, timeout_s: float = 60.0, period: int = 64) -> tuple[int, list[Event]]:
-        """Signs, sends and waits until a block has it: (block number, events). For tools and development chains.
+        """Sign, send and wait until it is in a block: (block number, events). For tools and development chains.
 
-        The writer actor is for everything that must survive a crash. Raises ChainRefused with the error's name.
+        Nothing is journalled: use the chain writer for what must survive a crash. Raises ChainRefused with the error's name.
         """
         self.refresh_runtime()
         born = self.finalized()
@@ -315,7 +323,7 @@ class ChainClient:
         return self.find(signed.hash, era, timeout_s)
 
     def find(self, hash: str, era: Era, timeout_s: float, poll_s: float = 0.1) -> tuple[int, list[Event]]:
-        """Waits for the block that has an extrinsic: (block number, the extrinsic's events)."""
+        """Wait for the block that has an extrinsic: (block number, the extrinsic's events)."""
         deadline = time.monotonic() + timeout_s
         number = era.birth + 1
         while True:

@@ -1,15 +1,14 @@
-"""One websocket to a chain, over several endpoints, that never waits for ever.
+"""One websocket connection to a chain, with fail-over between several endpoints.
 
-In: endpoints in order of preference and a time-out. Out: JSON-RPC answers, and the heads that the endpoint tells. Every
-request has a deadline of its own; a line that was silent is probed before it is trusted with a request. An endpoint is
-left for the next one when its socket fails, when N requests in a row were answered with errors of whatever kind, when it
-refuses to serve (rate limits), when it has had no new block for `heartbeat_s`; and it is not taken up when it serves
-another chain, or lags behind the newest block that was seen while another endpoint is left to try.
-Reads are asked again, a submission never is: when its answer does not come, its fate is unknown, and the caller has to
-look at the chain.
+In: endpoints in order of preference, and a time-out. Out: JSON-RPC answers, and the heads that the endpoint pushes.
+The connection moves to the next endpoint when the socket fails, when several requests in a row end with an error, when the
+endpoint refuses to serve (rate limits), or when it has no new block for `heartbeat_s`. An endpoint that serves another chain
+is never used; one that lags behind the newest known block is used only if no other is left.
+Reads are repeated. A submission is not: without an answer its fate is unknown, and the caller has to look at the chain.
+Waits for: the answer, at most `timeout_s` per request. A connection that was silent is pinged before the next request.
+Bounds: not thread-safe. Knows nothing of metadata, calls or keys.
 
-Built on substrate-interface, whose own transport has no time-out and waits on half-dead sockets. Not thread-safe.
-Knows nothing of metadata, calls or keys.
+Built on substrate-interface, whose own transport has no time-out and hangs on half-open sockets.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ NETWORKS = {
 }
 
 _SUBMISSIONS = {"author_submitExtrinsic", "author_submitAndWatchExtrinsic"}
-# The endpoint does not want to serve now: limits (jsonrpsee, public gateways), HTTP's 429 and 503, internal errors.
+# The endpoint refuses to serve for now: rate limits (jsonrpsee, public gateways), HTTP 429 and 503, internal errors.
 _UNWILLING = {-32005, -32010, -32029, -32603, 429, 503}
-PROBE_AFTER_S = 10.0  # a line that was silent for so long is probed before a request
-LAG_BLOCKS = 10  # an endpoint this far behind the newest block that was seen lags
-ASIDE_S = 60.0  # for so long a lagging or silent endpoint is not taken while there is another
+PROBE_AFTER_S = 10.0  # a connection silent for so long is pinged before a request
+LAG_BLOCKS = 10  # an endpoint this far behind the newest known block lags
+ASIDE_S = 60.0  # for so long a lagging or silent endpoint is not used while there is another
 
 
 class RpcError(ChainError):
@@ -83,12 +82,12 @@ class Connection:
         self.timeout_s, self.failures_to_switch, self.heartbeat_s = timeout_s, failures_to_switch, heartbeat_s
         self.genesis: str | None = None
         self.reconnects = -1  # the first connection is none
-        self.newest = 0  # number of the newest block that any endpoint has told, and when it was new
+        self.newest = 0  # number of the newest block that any endpoint has reported
         self._new_at = time.monotonic()
         self._here = -1  # number of the best block of the endpoint in use, and when it last changed
         self._here_at = time.monotonic()
         self._follows = False
-        self._aside: dict[str, float] = {}  # url -> until when it is not to be taken
+        self._aside: dict[str, float] = {}  # url -> until when it is not used
         self._at = 0
         self._failures = 0
         self._socket: Socket | None = None
@@ -96,7 +95,7 @@ class Connection:
 
     @property
     def endpoint(self) -> str:
-        """The endpoint in use, or the next one that will be tried."""
+        """The endpoint in use, or the next one to try."""
         return self.urls[self._at]
 
     @property
@@ -148,34 +147,36 @@ class Connection:
         ) from list(causes.values())[-1]
 
     def saw(self, number: int) -> None:
-        """Notes the number of the endpoint's best block; leaves an endpoint that has had no new one for too long."""
+        """Record the number of the endpoint's best block; leave an endpoint that has no new one for too long."""
         now = time.monotonic()
         if number > self.newest:
             self.newest, self._new_at = number, now
-        if number != self._here:  # a fork may lower it: that, too, is a sign of life
+        if number != self._here:  # a fork may lower it: the endpoint is alive then, too
             self._here, self._here_at = number, now
         elif now - self._here_at > self.heartbeat_s:
             self._leave(ChainError(f"no block after {number} for {self.heartbeat_s:g} s"))
 
     def next_header(self, timeout_s: float) -> dict[str, Any] | None:
-        """The newest header that the endpoint has told since the last call; None if none came in time.
+        """The newest header that the endpoint has pushed since the last call; None if none came in time.
 
-        Costs no request: the endpoint was asked once to tell its heads. Raises ChainUnavailable.
+        Only the first call costs a request: it subscribes. Raises ChainUnavailable.
         """
         if not self._follows:
             self._follows = True
-            self._drop_quietly()  # the next connection begins with the subscription
+            self._drop_quietly()  # the next connection starts with the subscription
         try:
             self._connect()
-            if not self._socket.wait(timeout_s):
+            socket = self._socket
+            assert socket is not None, "connected"
+            if not socket.wait(timeout_s):
                 if time.monotonic() - self._here_at > self.heartbeat_s:
                     raise ChainError(f"no block after {self._here} for {self.heartbeat_s:g} s")
                 return None
         except (*BROKEN, ChainError, SubstrateRequestException) as error:
             self._leave(error)
             raise ChainUnavailable(f"{self.endpoint}: {_words(error)}") from error
-        header = self._socket.notes[-1]["params"]["result"]
-        self._socket.notes.clear()
+        header = socket.notes[-1]["params"]["result"]
+        socket.notes.clear()
         self.saw(int(header["number"], 16))
         return header
 
@@ -194,8 +195,9 @@ class Connection:
         self.close()
 
     def _ask(self, method: str, params: list, timeout_s: float) -> Any:
+        assert self._socket is not None, "connected"
         self._socket.timeout_s = timeout_s
-        answer = self._substrate.rpc_request(method, params)
+        answer = self.substrate.rpc_request(method, params)
         if not isinstance(answer, dict) or "result" not in answer:
             raise websocket.WebSocketPayloadException(f"the answer to {method} has neither result nor error")
         self._failures = 0
@@ -228,7 +230,7 @@ class Connection:
         log.debug("connected to %s", self.endpoint)
 
     def _examine(self) -> None:
-        """Whether this endpoint is one to work with: the same chain, and not behind if another may be better."""
+        """Raise ChainError if the endpoint serves another chain, or lags and another endpoint may not."""
         genesis = self._ask("chain_getBlockHash", [0], self.timeout_s)
         if self.genesis not in (None, genesis):
             self._aside[self.endpoint] = float("inf")
@@ -247,18 +249,18 @@ class Connection:
 
     def _count_failure(self, error: RpcError) -> None:
         if 1000 <= int(error.error.get("code") or 0) < 2000:
-            return  # the pool's opinion of an extrinsic says nothing against the endpoint
+            return  # a pool's refusal of an extrinsic is no failure of the endpoint
         self._failures += 1
         if self._failures >= self.failures_to_switch:
             self._drop(error)
 
     def _leave(self, error: Exception) -> None:
-        """Gives the endpoint up for a while."""
+        """Leave the endpoint, and do not use it for a while."""
         self._aside[self.endpoint] = max(self._aside.get(self.endpoint, 0.0), time.monotonic() + ASIDE_S)
         self._drop(error)
 
     def _drop(self, error: Exception) -> None:
-        """Gives the socket up and turns to the next endpoint, to one that was not set aside if there is one."""
+        """Close the socket and choose the next endpoint, if possible one that is not set aside."""
         log.warning("chain endpoint %s failed: %s", self.endpoint, _words(error))
         self._drop_quietly()
         now = time.monotonic()
@@ -270,7 +272,7 @@ class Connection:
         self._failures = 0
 
 
-def _words(error: Exception | None) -> str:
+def _words(error: BaseException | None) -> str:
     chain = []
     while error is not None and len(chain) < 4:
         chain.append(f"{type(error).__name__}: {error}")

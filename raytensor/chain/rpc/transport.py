@@ -1,8 +1,9 @@
-"""A websocket for one owner: a deadline for each request, a probe for a silent line, notifications kept apart.
+"""A websocket with a deadline per request, a ping for silent connections, and a queue for notifications.
 
-In: one request at a time. Out: its answer; answers to anybody else are thrown away, notifications of subscriptions are
-kept (the newest `KEPT_NOTES`). Has the three methods that substrate-interface's transport asks of a websocket.
-Raises what `BROKEN` lists; after that the socket is of no use. Knows nothing of endpoints, chains or retries.
+In: one request at a time. Out: its answer. Answers to other requests are dropped; notifications of subscriptions are kept (the
+newest `KEPT_NOTES`). Has the three methods that the transport of substrate-interface needs.
+Waits for: the peer, at most `timeout_s`. Raises the errors in `BROKEN`; the socket is unusable after one.
+Knows nothing of endpoints, chains or retries.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from collections import deque
 
 import websocket
 
-# Everything that a dead, slow or lying endpoint makes a request end with.
+# The errors of a request to a dead, slow or misbehaving endpoint.
 BROKEN = (websocket.WebSocketException, OSError, ssl.SSLError, ValueError)
 KEPT_NOTES = 64
-# The kernel asks a silent peer after 15 s, and gives it up 15 s later; its own defaults are hours.
+# TCP keepalive probes a silent peer after 15 s and gives up 15 s later; the defaults of the kernel are hours.
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -31,10 +32,10 @@ _KEEPALIVE = [
 
 
 class Socket:
-    """`timeout_s`: of the connection, and of each request until it is set anew."""
+    """timeout_s: of connecting, and of each request; may be set before a request."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        # The library checks UTF-8 in Python, a second for a megabyte and a half; JSON is decoded strictly anyway.
+        # The library checks UTF-8 in Python, which takes a second for 1.5 MB; decoding the JSON checks it anyway.
         self._ws = websocket.create_connection(
             url, timeout=timeout_s, sockopt=_KEEPALIVE, enable_multithread=False, skip_utf8_validation=True
         )
@@ -51,7 +52,7 @@ class Socket:
         self._ws.send(text)
 
     def recv(self) -> str:
-        """The answer to the request that was sent last."""
+        """The answer to the last request."""
         while (left := self._deadline - time.monotonic()) > 0:
             text = self._receive(left)
             if self._answers(text):
@@ -59,7 +60,7 @@ class Socket:
         raise websocket.WebSocketTimeoutException(f"no answer within {self.timeout_s:g} s")
 
     def probe(self, timeout_s: float) -> None:
-        """Returns if the peer answers a ping in time."""
+        """Ping the peer. Raises WebSocketTimeoutException if no answer comes in time."""
         deadline = time.monotonic() + timeout_s
         self._ws.settimeout(timeout_s)
         self._ws.ping()
@@ -76,7 +77,7 @@ class Socket:
         raise websocket.WebSocketTimeoutException(f"no answer to a ping within {timeout_s:g} s")
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits for a notification; False if none came in time."""
+        """Wait for a notification; False if none came in time."""
         deadline = time.monotonic() + timeout_s
         while not self.notes:
             left = deadline - time.monotonic()
@@ -101,7 +102,7 @@ class Socket:
         return text if isinstance(text, str) else text.decode()
 
     def _answers(self, text: str) -> bool:
-        # Answers can be megabytes: the id is looked for at both ends before all of it is parsed.
+        # Answers can be megabytes: look for the id at both ends before parsing all of it.
         mark = f'"id":{self._id}'
         for part in (text[:64], text[-64:]):
             packed = part.replace(" ", "")

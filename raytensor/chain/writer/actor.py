@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 
 from raytensor.chain.wallet import KeyRef
 from raytensor.chain.writer.settings import WriterSettings
@@ -30,7 +29,7 @@ def writer_actor(
     name: str | None = None,
     namespace: str = "raytensor",
     options: Mapping[str, Any] | None = None,
-) -> ActorHandle:
+) -> Any:
     """The one writer of these keys on this network, as a named Ray actor; created if it does not exist.
 
     name      by default made of the network and the keys, so that equal arguments give the same actor.

@@ -34,7 +34,7 @@ from raytensor.telemetry import events
 from raytensor.telemetry.alarms import webhook
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder
-from raytensor.types import Commit, Metagraph, Weights
+from raytensor.types import FileCommit, Metagraph, Weights
 from raytensor.validators.evidence_log import Keep
 from raytensor.validators.operator import Operator, Pace, SubnetLoop
 from raytensor.validators.round import RoundResult
@@ -81,7 +81,7 @@ class SubnetClock:
     tempo: int
     next_epoch: int
     metagraph: Metagraph | None
-    commits: Mapping[str, Commit]
+    commits: Mapping[str, FileCommit]
     trouble: str
 
 
