@@ -242,7 +242,7 @@ def _write(file: Path, data: bytes, mode: int, overwrite: bool) -> None:
     try:
         handle = os.open(file, flags, mode)
     except FileExistsError as error:
-        raise WalletError(f"{file} exists: a key is not replaced unless requested") from error
+        raise WalletError(f"{file} exists: a key is never replaced unless requested") from error
     with os.fdopen(handle, "wb") as out:
         out.write(data)
     os.chmod(file, mode)
