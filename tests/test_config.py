@@ -83,6 +83,19 @@ def test_brackets_quotes_and_environment(typed, text, monkeypatch):
     assert compose("run", "data=files", f"data.files={typed}").data.files == text
 
 
+def test_paths_are_absolute_where_other_processes_read_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    train = compose(
+        "train", "data=files", "data.files=texts/*.txt", "training.model=model", "paths.cache=s3://bucket/x"
+    )
+    assert (train.data.files, train.training.model) == (str(tmp_path / "texts/*.txt"), str(tmp_path / "model"))
+    assert train.paths.cache == "s3://bucket/x" and train.paths.runs == str(tmp_path / "runs")
+    run = compose("run", "data=files", "data.files=texts", "miners.profiles=[{model: model}, {model: 1M}]")
+    assert [profile.model for profile in run.miners.profiles] == [str(tmp_path / "model"), "1M"]
+    assert run.data.files == "texts"  # resuming compares it
+
+
 def test_options_of_a_mechanism_are_free():
     args = ("mechanism.options.rows=64", "+mechanism.options.a.b=x", "mechanism.options.l=[1, 1e-3, a, {b: null}, '2']")
     assert compose("run", *args).mechanism.options == {

@@ -69,8 +69,12 @@ def compose(job: str, overrides: Sequence[str]) -> Any:
     groups = groups_of(job, re.findall(r"file://([^,\]'\"]+)", " ".join(paths)))
     choices, values = typed.split(schema, groups, [arg for arg in overrides if arg not in paths], others)
     known = {name for other in (schema, *others.values()) for name in typed.type_hints(other)}
-    cfg = yaml_files.compose(conf_dir(), job, schema, [*paths, *choices], values, known)
+    cfg: Any = yaml_files.compose(conf_dir(), job, schema, [*paths, *choices], values, known)
     _make_absolute(cfg)
+    if (
+        job == "train" and cfg.data.files
+    ):  # Ray Train's workers read it; other jobs read it here, and resume it as typed
+        cfg.data.files = str(Path(cfg.data.files).expanduser().absolute())
     check(cfg)
     return cfg
 
