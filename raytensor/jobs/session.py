@@ -12,22 +12,21 @@ Knows nothing of what a job does.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import logging
 import os
-import re
 import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
 
 from raytensor import __version__
-from raytensor.errors import ConfigError, RayTensorError, RunError, cause_of
+from raytensor.errors import ConfigError, RayTensorError, RunError
+from raytensor.jobs.process import Foreign, JobLog, Signals, foreign, is_importing
 from raytensor.telemetry import events
 from raytensor.telemetry.event_log import EventLog, read_events
 from raytensor.telemetry.metrics import Meters
@@ -37,16 +36,6 @@ QUIET_S = (3.0, 10.0, 30.0)  # of silence, after which the view says that a phas
 LOST_S = 15.0  # after which an interruption that did not end the work is repeated
 INTERRUPTED = "interrupted"
 log = logging.getLogger(__name__)
-
-# What a user can do about an error that is not ours.
-FIXES: dict[int, str] = {
-    errno.ENOSPC: "free disk space, or set paths.runs and paths.cache to a disk with space",
-    errno.EDQUOT: "free disk space, or set paths.runs and paths.cache to a disk with space",
-    errno.EACCES: "give this user access, or set paths.runs and paths.cache to folders that it can write",
-    errno.EROFS: "set paths.runs and paths.cache to a disk that can be written",
-    errno.EMFILE: "raise the limit of open files: ulimit -n 65536",
-    errno.ENOENT: "check that the file exists and that every node sees it",
-}
 
 
 class View(Protocol):
@@ -186,7 +175,7 @@ class Session(Generic[V]):
         """
         reason = "failed"
         error: RayTensorError | None = None
-        with self.folder, _JobLog(self.folder.path / "job.log"), _Signals(self._on_signal):
+        with self.folder, JobLog(self.folder.path / "job.log"), Signals(self._on_signal):
             try:
                 self._open()
                 work(self)
@@ -237,7 +226,7 @@ class Session(Generic[V]):
             self._record(INTERRUPTED)
         # An exception inside of the import machinery may leave a module locked for ever, and one inside of a destructor
         # or of foreign code may be lost: again a little later, as the one signal whose handler Ray leaves alone.
-        importing = _is_importing(frame)
+        importing = is_importing(frame)
         timer = threading.Timer(0.1 if importing else LOST_S, self._repeat_signal)
         timer.daemon = True
         timer.start()
@@ -309,28 +298,6 @@ class Session(Generic[V]):
             )
 
 
-class Foreign(RunError):
-    """An error that is not ours, in one line; the traceback is in job.log."""
-
-
-def foreign(error: BaseException, job_log: Path) -> Foreign:
-    """An exception that is not ours as one line: what happened, the fix, where the traceback is."""
-    if isinstance(error, OSError) and error.strerror:
-        what = error.strerror + (f": {error.filename}" if error.filename else "")
-    else:
-        what = cause_of(error)
-        if not re.match(r"[\w.]*(Error|Exception)\b", what):
-            what = f"{type(error).__name__}: {what}"
-    if isinstance(error, UnicodeDecodeError):
-        fix = "convert the file to UTF-8"
-    elif isinstance(error, MemoryError):
-        fix = "ask for less at a time, or use a machine with more memory"
-    else:
-        number = error.errno if isinstance(error, OSError) else None
-        fix = FIXES.get(number or 0, "the settings are not at fault; report the traceback")
-    return Foreign(f"{what}; fix: {fix} (traceback: {job_log})")
-
-
 def refuse_working_copy(runs: Path) -> None:
     """Refuse a folder in Ray's copy of a working directory, which Ray deletes after the job. Raises `ConfigError`."""
     if any(part.startswith("_ray_pkg_") for part in runs.absolute().parts):
@@ -350,49 +317,3 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _as_json(value: Any) -> Any:
     return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _is_importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
-
-
-class _Signals:
-    """Ctrl-C and SIGTERM call `on_signal` while the context lasts; a no-op outside of the main thread."""
-
-    def __init__(self, on_signal: Callable[[int, FrameType | None], None]) -> None:
-        self._on_signal = on_signal
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._on_signal)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-class _JobLog(logging.FileHandler):
-    """Python's log lines of the whole process go to a file, made with the first line, and not into the view."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, encoding="utf-8", delay=True)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-
-    def __enter__(self) -> None:
-        logging.getLogger().addHandler(self)
-        logging.captureWarnings(True)
-
-    def __exit__(self, *_: object) -> None:
-        logging.captureWarnings(False)
-        logging.getLogger().removeHandler(self)
-        with suppress(OSError):  # a full disk, with lines in the buffer
-            self.close()
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """A log that can't be written, as on a full disk, must not write to the terminal instead."""

@@ -182,7 +182,7 @@ session(Path({str(tmp_path)!r})).run(work, lambda one, why: print("summed up", w
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "summed up" not in done.stdout
-    assert done.stderr.splitlines()[-1].startswith("raytensor.jobs.session.Foreign: File too large; fix: ")
+    assert done.stderr.splitlines()[-1].startswith("raytensor.jobs.process.Foreign: File too large; fix: ")
 
 
 def test_ray_s_copy_of_a_working_directory_is_refused(tmp_path):

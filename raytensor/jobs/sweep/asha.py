@@ -1,8 +1,8 @@
 """ASHA with recorded decisions: a resumed sweep repeats them, and compares new results with the old ones.
 
 In: results, as Tune reports them. Out: continue or stop (Li et al. 2018, arXiv 1810.05934, Ray Tune's implementation).
-ASHA's decisions depend on the order of results. Tune's own scheduler loses its rungs when a sweep is restored, and would
-decide differently.
+ASHA's decisions depend on the order of results. Tune's own scheduler loses its rungs when a sweep is restored, and
+would decide differently.
 """
 
 from __future__ import annotations

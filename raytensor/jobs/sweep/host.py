@@ -77,7 +77,7 @@ class TrialHost:
         return os.getpid()
 
     def advance(self, lineage: Lineage, round: int) -> dict[str, Any]:
-        """The result of one round of a trial: from its file, or by training it and the rounds before that are missing."""
+        """The result of one round of a trial: from its file, or by training it and the missing rounds before it."""
         future: Future[dict[str, Any]] = Future()
         self._requests.put(_Request(lineage, round, [future]))
         return future.result()

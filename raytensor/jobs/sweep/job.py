@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 HELP = """usage: raytensor sweep [group=choice] [key=value] ...
 
 Searches for good settings of a miner: trains trials with settings from a search space, stops weak ones early, ranks
-them, and writes the best as a file that `raytensor run` takes. Small models are trained together, several in each matrix
-product. It can be stopped at any time, by kill -9 as well: `resume=auto` trains only what is missing.
+them, and writes the best as a file that `raytensor run` takes. Small models are trained together, several in each
+matrix product. It can be stopped at any time, by kill -9 as well: `resume=auto` trains only what is missing.
 
 examples:
   raytensor sweep                                   24 small models, about five minutes on two cores

@@ -1,7 +1,7 @@
-"""What became of a sweep: its trials, ranked; the table, the best settings.
+"""The outcome of a sweep: its ranked trials, the table, the best settings.
 
-In: trials with their results. Out: trials.csv, a table for the terminal, and the best trial as files that `raytensor run`
-takes. Knows nothing of Tune.
+In: trials with their results. Out: trials.csv, a table for the terminal, and the best trial as a file that
+`raytensor run` takes. Knows nothing of Tune.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from raytensor.config import MinerProfile
 from raytensor.config.sweep import SweepConfig
+from raytensor.disk import write_text
 from raytensor.jobs.sweep.store import Lineage
-from raytensor.telemetry.runfolder import write_text
 
 FINISHED, STOPPED, FAILED, DIVERGED = "finished", "stopped early", "failed", "diverged"
 

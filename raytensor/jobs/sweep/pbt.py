@@ -1,8 +1,8 @@
 """Population based training with draws that a resumed sweep repeats.
 
 In: results, as Tune reports them. Out: which trial continues from which, with which changed settings (Jaderberg et al.
-2017, arXiv 1711.09846, Ray Tune's implementation). Tune draws from the global generators of random and numpy, which other
-code in the process uses as well.
+2017, arXiv 1711.09846, Ray Tune's implementation). Tune draws from the global generators of random and numpy, which
+other code in the process uses as well.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The search space: what trials vary, and the points that are tried.
 
-In: `search.space`, dotted settings with a distribution each. Out: points ({key: value}), a trial's override list, and
-the space in Tune's words. Points of random and grid search are drawn here, by the sweep's seed, so that a sweep that
-goes on tries the same ones. Knows nothing of what a setting means.
+In: `search.space`, dotted settings with a distribution each. Out: points ({key: value}), a trial's overrides, and the
+space as Ray Tune takes it. Points of random and grid search are drawn here from the sweep's seed, so that a resumed
+sweep tries the same ones. Knows nothing of what a setting means.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from raytensor.errors import ConfigError
 
 KINDS = ("uniform", "loguniform", "int", "choice", "grid")
 HINT = "write {uniform: [low, high]}, {loguniform: [low, high]}, {int: [low, high]}, {choice: [...]} or {grid: [...]}"
-# What decides how a sweep is carried out can't differ between its trials.
+# Settings that all trials of a sweep share.
 FIXED = (
     "name",
     "seed",

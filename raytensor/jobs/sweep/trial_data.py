@@ -67,7 +67,7 @@ class TrialData:
         return assign.seed_of(cfg.seed, "model", NAME)
 
     def result(self, round: int, train_losses: float, log_probs: np.ndarray, wall_s: float) -> dict[str, Any]:
-        """A round's result. `log_probs`: float32 [B, V], of the held-out questions. A loss that is not finite is None."""
+        """A round's result. `log_probs`: float32 [B, V] of the held-out questions. A loss is None if not finite."""
         heldout = float(token_losses(*top_tokens(log_probs, self._top_k), self._targets, self.text.vocab_size).mean())
         return {
             "round": round,

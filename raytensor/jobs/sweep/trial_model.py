@@ -36,7 +36,7 @@ class TrialModel(Generic[E]):
         self._setbacks: list[str] = []
 
     def advance_to(self, lineage: Lineage, round: int) -> SweepConfig:
-        """Load or train, so that the engine has trained `round` rounds of the lineage. Returns the lineage's settings."""
+        """Load or train, so that the engine has trained `round` rounds of the lineage. Returns its settings."""
         cfg = self._data.settings_of(lineage)
         if self._lineage == lineage and self._round == round:
             return cfg

@@ -32,15 +32,15 @@ from raytensor.config.sweep import SweepConfig
 from raytensor.errors import ConfigError, cause_of
 from raytensor.jobs.sweep.asha import RecordedASHA
 from raytensor.jobs.sweep.host import CALLERS, TrialHost
+from raytensor.jobs.sweep.lines import METRIC, ResultLines, Silent
 from raytensor.jobs.sweep.outcome import TrialOutcome, outcome_of
 from raytensor.jobs.sweep.pbt import SeededPBT
 from raytensor.jobs.sweep.space import Distribution, Point, compose, corners, overrides
 from raytensor.jobs.sweep.store import Store, read_lineage
-from raytensor.jobs.sweep.trainable import Trial, TrialPlan, bundles, hosted, trial_number
+from raytensor.jobs.sweep.trainable import Trial, TrialPlan, bundles, hosted
 from raytensor.miners.model import refuse_models
 from raytensor.training import devices
 
-METRIC = "heldout_loss"
 TRIALS_PER_HOST = 4  # at a time, unless max_concurrent says otherwise: a trial's process takes seconds to start
 # Settings that may change while a model trains.
 MUTABLE = ("profile.lr", "profile.steps", "profile.batch_size")
@@ -183,9 +183,9 @@ def run_trials(plan: SweepPlan, hosts: Sequence[Any], say: Callable[[str], None]
             name=_next(plan.folder / "tune"),
             storage_path=str(plan.folder / "tune"),
             verbose=0,
-            callbacks=[_Lines(cfg.rounds, say)],
+            callbacks=[ResultLines(cfg.rounds, say)],
             failure_config=tune.FailureConfig(max_failures=cfg.max_failures),
-            progress_reporter=_Silent(),
+            progress_reporter=Silent(),
         ),
     )
     random.seed(cfg.seed)  # Tune's schedulers draw from the global generators
@@ -196,8 +196,8 @@ def run_trials(plan: SweepPlan, hosts: Sequence[Any], say: Callable[[str], None]
 
 @contextlib.contextmanager
 def start_hosts(plan: SweepPlan, count: int, say: Callable[[str], None]) -> Iterator[list[Any]]:
-    """`count` host actors, ready; they end with the block. All that they hold is on file: Ray may restart one on any node
-    and repeat its calls. `say` gets a line while they wait for resources. Raises `ClusterError`."""
+    """`count` host actors, ready; they end with the block. All that they hold is on file: Ray may restart one on any
+    node and repeat its calls. `say` gets a line while they wait for resources. Raises `ClusterError`."""
     cfg, need = plan.cfg, plan.demand.hosts
     factory = ray.remote(TrialHost).options(
         num_cpus=need.cpus,
@@ -301,45 +301,6 @@ def _next(folder: Path) -> str:
     """A new name for each start of the sweep."""
     folder.mkdir(parents=True, exist_ok=True)
     return f"start-{1 + sum(path.is_dir() for path in folder.iterdir())}"
-
-
-class _Silent(tune.ProgressReporter):
-    """Tune's own progress is replaced by a line per result."""
-
-    def should_report(self, trials: Any, done: bool = False) -> bool:
-        return False
-
-    def report(self, trials: Any, done: bool, *sys_info: Any) -> None:
-        pass
-
-
-class _Lines(tune.Callback):
-    """A line for each result of a trial, through `say`."""
-
-    def __init__(self, rounds: int, say: Callable[[str], None]) -> None:
-        self._rounds = rounds
-        self._say = say
-        self._best: tuple[float, str] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune saves its callbacks; `say` belongs to this process, and nothing restores them."""
-        return self.__dict__ | {"_say": None}
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        number, loss = trial_number(trial.trial_id), result[METRIC]
-        if result["setback"]:
-            self._say(f"warning: trial {number}: {result['setback']}")
-        if self._best is None or loss < self._best[0]:
-            self._best = (loss, f"trial {number}")
-        self._say(
-            f"trial {number:>3}  round {result['round']}/{self._rounds}  held-out {loss:.4f}  "
-            f"best {self._best[0]:.4f} ({self._best[1]})  {' '.join(overrides(trial.config))}"
-        )
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._say(f"trial {trial_number(trial.trial_id)} failed and is not retried; its error is in tune/")
 
 
 def quiet() -> None:
