@@ -152,7 +152,8 @@ def main() -> None:
     number, size = len(bench.items), args.scorers
     print(
         f"\n{number} items of {bench.work.rows * bench.work.parts} x {bench.work.length} tokens, "
-        f"{bench.num_parameters:,} parameters, {args.device}; {args.rounds} rounds; {1000 * took['tight 1'] / number:.1f} ms an item"
+        f"{bench.num_parameters:,} parameters, {args.device}; {args.rounds} rounds; "
+        f"{1000 * took['tight 1'] / number:.1f} ms an item"
     )
     print(f"{'':24}{'items/s':>10}{'min':>9}{'max':>9}{'cpu ms an item':>16}")
     for name, seconds in took.items():

@@ -1,8 +1,8 @@
-"""Benchmark of stacked miners: K small models in as many host actors as there are cores, beside K actors of one each.
+"""Benchmark of stacked miners: K small models in one host actor per core, beside K actors with one model each.
 
-All are Ray actors with one torch thread, all train the same rounds on the same text at the same time. For each size and
-K: miners trained per second (one round of one miner counts 1), per GB of the actors' memory (proportional set size), and
-what it takes to start them. As many separate actors run as memory allows; with fewer than K, their rate is taken for K.
+All are Ray actors with one torch thread that train the same rounds on the same text at the same time. For each size and
+K: miners trained per second (one round of one miner counts 1), per GB of the actors' memory (proportional set size),
+and the time to start them. As many separate actors run as memory allows; with fewer than K, their rate is taken for K.
 
     python jobs/bench/stacked.py                  K = 1, 8, 64 of 119k and 1M parameters (about 20 minutes on two cores)
     python jobs/bench/stacked.py --quick          K = 1 and 8 of 119k, a minute or two
@@ -26,11 +26,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-import numpy as np
-import ray
-from network import pss_mib
+import numpy as np  # noqa: E402
+import ray  # noqa: E402
+from network import pss_mib  # noqa: E402
 
-from raytensor import cluster, config
+from raytensor import cluster, config  # noqa: E402
 
 # size -> (hidden, layers, heads, vocabulary): 119,104 and 1,006,976 parameters
 SIZES = {"119k": (64, 2, 2, 288), "1M": (128, 5, 4, 256)}
@@ -40,7 +40,7 @@ CPU_GOAL, GPU_GOAL = 5.0, 30.0
 
 @dataclass(frozen=True)
 class Work:
-    """What one miner does in a round."""
+    """One miner's training in a round."""
 
     size: str
     steps: int
@@ -65,7 +65,7 @@ class Work:
 
 
 class Separate:
-    """One miner in a process of its own."""
+    """One miner in its own process."""
 
     def __init__(self, work: Work, number: int, device: str) -> None:
         import torch
@@ -105,7 +105,9 @@ class Stacked:
 
 
 def measure(actors: list[Any], rounds: int, started: float) -> dict[str, Any]:
-    """Seconds until all are ready, seconds of a round (best of `rounds`, after one to warm up), MiB, losses of the last one."""
+    """Seconds until all are ready, seconds of a round (best of `rounds`, after a warm-up), MiB, losses of the last
+    one.
+    """
     pids = ray.get([actor.ready.remote() for actor in actors], timeout=1800)
     spawn_s = time.monotonic() - started
     times, losses = [], []
@@ -179,7 +181,10 @@ def main() -> int:
     cluster.connect(config.Cluster(address=args.address))
     devices = ["cpu", *(["cuda"] if ray.cluster_resources().get("GPU") else [])]
     rows: list[dict[str, Any]] = []
-    head = f"{'device':<7}{'size':<6}{'tokens':>7}{'K':>5}{'':>2}{'miners/s':>20}{'times':>7}{'miners/s per GB':>20}{'times':>7}{'start, s':>16}{'start + 10 rounds, s':>22}{'times':>7}{'loss apart':>12}"
+    head = f"{'device':<7}{'size':<6}{'tokens':>7}{'K':>5}{'':>2}{'miners/s':>20}{'times':>7}"
+    head += (
+        f"{'miners/s per GB':>20}{'times':>7}{'start, s':>16}{'start + 10 rounds, s':>22}{'times':>7}{'loss apart':>12}"
+    )
     print(f"a round is {args.steps} steps; stacked | separate\n{head}")
     for device in devices:
         for size in args.sizes:
@@ -205,7 +210,8 @@ def _line(work: Work, device: str, f: dict[str, Any]) -> str:
     ]
     note = "" if f["most"] == f["count"] else f"  (separate: {f['most']} at a time)"
     return (
-        f"{device:<7}{work.size:<6}{work.sequences * work.length:>7}{f['count']:>5}  {pair(f['rates'], 1):>20}{times[0]:>7.1f}{pair(f['per_gb'], 1):>20}{times[1]:>7.1f}"
+        f"{device:<7}{work.size:<6}{work.sequences * work.length:>7}{f['count']:>5}  "
+        f"{pair(f['rates'], 1):>20}{times[0]:>7.1f}{pair(f['per_gb'], 1):>20}{times[1]:>7.1f}"
         f"{pair(f['spawn'], 1):>16}{pair(f['whole'], 1):>22}{times[2]:>7.1f}{f['apart']:>12.1e}{note}"
     )
 

@@ -4,10 +4,10 @@
     python jobs/bench/training.py --sizes 124M 350M 1.2B                         on one GPU: bf16, compiled
     ray job submit --working-dir . -- python jobs/bench/training.py
 
-On a CPU the two take turns, round by round, and the goal is the median of the ratios of neighbours, so that a load on the
-machine falls on both. Then the miner trains while questions come at a stated rate, beside rounds without any.
-On a GPU, for each size: tokens/s, model-FLOPs utilisation (PaLM, appendix B) and peak memory of the bare compiled loop,
-of the miner, and of the miner under ZeRO-1 on one rank (what DeepSpeed costs where there is nothing to share).
+On a CPU the two run alternately, round by round, and the goal is the median of the ratios of neighbours, so that other
+load on the machine affects both. Then the miner trains while questions come at a stated rate, beside rounds without
+any. On a GPU, for each size: tokens/s, model-FLOPs utilisation (PaLM, appendix B) and peak memory of the bare compiled
+loop, of the miner, and of the miner under ZeRO-1 on one rank (what DeepSpeed costs where there is nothing to share).
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def arguments() -> argparse.Namespace:
     return found
 
 
-class Probe(FirstRank):
-    """The miner's own host, with a look at its device's memory."""
+class MeasuredHost(FirstRank):
+    """The miner's host, which also reports the peak memory of its device."""
 
     def peak_gib(self) -> float:
         return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
@@ -71,7 +71,7 @@ class Probe(FirstRank):
 def bare_loop(
     model: torch.nn.Module, batches: list[np.ndarray], *, device: str, compiled: bool, state: dict[str, Any]
 ) -> float:
-    """What anybody would write without us; seconds for these batches. `state` keeps the optimizer between calls."""
+    """A plain torch loop; returns its seconds for these batches. `state` keeps the optimizer between calls."""
     if not state:
         model.to(device).train()
         decayed = [p for p in model.parameters() if p.ndim >= 2]
@@ -112,7 +112,7 @@ def start_miner(profile: MinerProfile, seq_len: int, vocab: int) -> Any:
         miners=config.Miners(num_miners=1, profiles=[profile], seq_len=seq_len, warmup_rounds=0, heldout_rows=8)
     )
     options = {"num_cpus": 1, "num_gpus": profile.gpus_per_rank, "max_restarts": 0}
-    factory = ray.remote(concurrency_groups={"serving": 2})(Probe).options(**options)
+    factory = ray.remote(concurrency_groups={"serving": 2})(MeasuredHost).options(**options)
     actor = factory.remote(
         cfg, [(HOTKEY, profile)], ray.put(text_of(vocab)), None, None, ("127.0.0.1", ranks.free_port())
     )
@@ -186,13 +186,11 @@ def on_cpu(args: argparse.Namespace, goals: list[dict[str, Any]]) -> None:
         latencies += questions.latencies_s
     ray.kill(actor)
     lost = statistics.median(1 - s / q for s, q in zip(served, quiet, strict=True))
-    print(
-        f"\nmodel {args.model} ({models.num_parameters(model):,} parameters), {args.batch} x {args.seq_len} tokens a step, fp32, one thread"
-    )
+    shape = f"{models.num_parameters(model):,} parameters), {args.batch} x {args.seq_len} tokens per step"
+    print(f"\nmodel {args.model} ({shape}, fp32, one thread")
     for who, values in (*alone.items(), (f"miner, {args.queries_per_s:g} questions/s", served)):
-        print(
-            f"  {who:<28} {statistics.median(values):10,.0f} tokens/s   (of {len(values)} rounds: {min(values):,.0f} .. {max(values):,.0f})"
-        )
+        spread = f"(of {len(values)} rounds: {min(values):,.0f} .. {max(values):,.0f})"
+        print(f"  {who:<28} {statistics.median(values):10,.0f} tokens/s   {spread}")
     goal(goals, "miner_of_bare_loop", statistics.median(ratios), "", 0.95, f"of {len(ratios)} pairs")
     load = f"{args.queries_per_s:g} questions/s of {args.query_rows} x 24 tokens"
     goal(goals, "share_lost_while_serving", lost, load, None)
@@ -251,9 +249,8 @@ def miner_on_gpu(size: str, batch: int, steps: int, checkpointing: bool, engine:
 def on_gpu(args: argparse.Namespace, goals: list[dict[str, Any]]) -> None:
     name = torch.cuda.get_device_name(0)
     peak = next((peak for part, peak in PEAKS.items() if part in name), None)
-    print(
-        f"\n{name}, bf16, compiled, 1024 tokens a sequence\n{'model':<8} {'who':<18} {'tokens/s':>12} {'MFU':>7} {'peak GiB':>9}"
-    )
+    print(f"\n{name}, bf16, compiled, 1024 tokens per sequence")
+    print(f"{'model':<8} {'who':<18} {'tokens/s':>12} {'MFU':>7} {'peak GiB':>9}")
     for size in args.sizes:
         batch, checkpointing = GPU_SHAPES[size]
         bare = ray.get(bare_on_gpu.remote(size, batch, args.gpu_steps, checkpointing), timeout=1800)
@@ -288,10 +285,8 @@ def goal(goals: list[dict[str, Any]], name: str, value: float, unit: str, least:
             "ok": ok,
         }
     )
-    print(
-        f"  {name:<28} {value:10.3f} {unit} {'' if ok is None else f'goal {least:g}: ' + ('ok' if ok else 'MISSED')} {note}",
-        flush=True,
-    )
+    verdict = "" if ok is None else f"goal {least:g}: {'ok' if ok else 'MISSED'}"
+    print(f"  {name:<28} {value:10.3f} {unit} {verdict} {note}", flush=True)
 
 
 def main() -> int:
@@ -304,11 +299,12 @@ def main() -> int:
             on_gpu(args, goals)
         else:
             print(
-                "\nno GPU here: tokens/s, utilisation and memory of 124M, 350M and 1.2B, and ZeRO's overhead, were NOT measured"
+                "\nno GPU: tokens/s, MFU and memory of 124M, 350M and 1.2B, and the overhead of ZeRO, were NOT measured"
             )
     finally:
         cluster.disconnect()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {gpus} GPUs, torch {torch.__version__}"
+    cpus = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    machine = f"{platform.machine()}, {cpus}, {gpus} GPUs, torch {torch.__version__}"
     print(json.dumps({"bench": "training", "machine": machine, "goals": goals}))
     return 0
 

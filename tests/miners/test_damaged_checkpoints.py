@@ -38,7 +38,8 @@ def flip(folder, round: int, hotkey: str) -> str:
     data = bytearray((place / "model.safetensors").read_bytes())
     data[-9] ^= 1
     (place / "model.safetensors").write_bytes(data)
-    return f"the checkpoint {place} can't be loaded: model.safetensors is damaged: its hash is not the one that was written"
+    why = "model.safetensors is damaged: its hash is not the one that was written"
+    return f"the checkpoint {place} can't be loaded: {why}"
 
 
 def test_the_rounds_since_an_older_one_are_trained_again(text, played):  # noqa: F811

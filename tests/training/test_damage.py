@@ -1,4 +1,6 @@
-"""The newest checkpoint is damaged, cut off or half written: one line says so, and the training goes on from an older one."""
+"""The newest checkpoint is damaged, cut off or half written: one line says so, and the training goes on from an older
+one.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,8 @@ from test_train_job import settings
 from raytensor.training import loop
 from raytensor.training.ranks import alone
 place = Path(sys.argv[1])
-loop.run(settings(place, schedule="constant", checkpoint_every=1, model="5M"), alone(), place / "run", lambda progress: None)
+loop.run(settings(place, schedule="constant", checkpoint_every=1, model="5M"), alone(), place / "run", lambda progress:
+None)
 """
 
 

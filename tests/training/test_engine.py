@@ -91,7 +91,9 @@ def test_two_steps_are_sgd_by_hand():
 
 
 def test_muon_steps_are_orthogonal():
-    """Of the layers' matrices: U V^T of the gradient, as large as AdamW's (0.2 a value); the others as AdamW does it."""
+    """Of the layers' matrices: U V^T of the gradient, as large as AdamW's (0.2 a value); the others as AdamW does
+    it.
+    """
     optimizer("muon")
     found, adamw = engine(optimizer="muon", weight_decay=0.0), engine(weight_decay=0.0)
     before = {name: value.clone() for name, value in found.weights().items()}
