@@ -7,8 +7,7 @@
 
 These four are pure: equal arguments give equal results, in any process, in any order. Everything random comes from
 `Ask`. The evidence of a round is on disk before it is reduced, so replaying the log gives the same weights to the bit.
-What a mechanism needs beside them it declares on its class (see `Mechanism`); a job reads the declarations with
-`needs`.
+A mechanism declares what else it needs on its class (see `Mechanism`); a job reads the declarations with `needs`.
 Knows nothing of Ray or of the chain.
 """
 
@@ -53,7 +52,7 @@ class Ask:
 
     @classmethod
     def at(cls, promises: Promises, netuid: int, validator: str, round: int, hotkeys: tuple[str, ...]) -> Ask:
-        """Drawn from a block's hash. Only commitments of earlier blocks count: nobody knew the hash then."""
+        """Drawn from a block's hash. Only commitments of earlier blocks count: their authors did not know the hash."""
         before = {hotkey: commit for hotkey, commit in promises.commits.items() if commit.block < promises.block}
         return cls(promises.block_hash, netuid, validator, round, hotkeys, before, promises.block)
 
@@ -146,7 +145,7 @@ class Mechanism(Protocol):
         ...
 
     def after_round(self, state: State, evidence: Evidence, answers: Mapping[str, Submission]) -> None:
-        """Advance the shared state. Called once a round, before the evidence of the first validator is reduced.
+        """Advance the shared state. Called once a round, with the first validator's evidence, before it is reduced.
 
         state    before this evidence was reduced.
         answers  files and updates by hotkey, of the answers in this evidence.
@@ -166,7 +165,9 @@ class Needs:
 def needs(cfg: config.Mechanism) -> Needs:
     """The declarations of the mechanism that `cfg.path` names. Imports its module; raises `ConfigError` if it can't."""
     found = load_class(cfg.path)
-    declared = {field.name: getattr(found, field.name, field.default) for field in dataclasses.fields(Needs)}
+    default = Needs()
+    names = [field.name for field in dataclasses.fields(Needs)]
+    declared: dict[str, Any] = {name: getattr(found, name, getattr(default, name)) for name in names}
     if cfg.files is not None:
         declared["asks_for_files"] = cfg.files
     return Needs(**declared)

@@ -1,16 +1,16 @@
-"""The evidence log: what each round showed, on disk before it counts.
+"""The evidence log: the evidence of each round, on disk before it is reduced.
 
 In: the `Evidence` of a round, then the weights that followed. Out: one JSON object a line, in this order:
 
-    {"rules": ...}               what the mechanism is made from; again whenever that has changed
+    {"rules": ...}               the mechanism's spec; again whenever it has changed
     {"evidence": ...}            a round; synced to the disk before `append` returns, reduced only after
-    {"weights": ..., "round": n} what was made of the state then
-    {"state": ...}               a state that did not come from the lines above: the log goes on from it
+    {"weights": ..., "round": n} the weights that followed from the state after that round
+    {"state": ...}               a state that the lines above do not lead to: the log continues from it
 
-Floats keep every bit. A line that a killed process left torn at the end is cut off: its round was never reduced.
-A log that is full is closed as a segment (segments.py), and the newest begins with the rules and the state that the
-closed ones lead to: each segment can be replayed by itself, and all of them in one go. `replay` makes the weights again
-from the log alone. Knows nothing of Ray or the chain.
+Floats keep every bit. A torn last line is cut off: its round was never reduced. A full log is closed as a segment
+(segments.py); the next segment begins with the spec and the state that the closed ones lead to, so each segment can be
+replayed alone, and all of them in one go. `replay` makes the weights again from the log alone.
+Knows nothing of Ray or the chain.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import copy
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from raytensor import config
+from raytensor import config, disk
 from raytensor.errors import DataError
 from raytensor.mechanisms.evidence import (
     Evidence,
@@ -48,14 +47,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Keep:
-    """When a segment is closed, and how many closed ones stay. None: no such bound."""
+    """When a segment is closed, and how many closed ones are kept. None: no such bound."""
 
     segment_bytes: int = 64 * 2**20
     segment_rounds: int | None = None
     segments: int | None = 16
 
     @classmethod
-    def of(cls, cfg: config.Validators) -> Keep:
+    def of(cls, cfg: config.Scoring) -> Keep:
         return cls(int(cfg.evidence_mib * 2**20), cfg.evidence_rounds, cfg.evidence_segments)
 
 
@@ -73,12 +72,12 @@ class EvidenceLog:
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         segments.restore(path)
-        self.cut_bytes = segments.cut_torn_line(path)
+        self.cut_bytes = disk.cut_torn_line(path)
         if self._open() != self._rules["rules"]:
             self._write(self._rules)
 
     def _open(self) -> Any:
-        """Read the newest segment, and open it. Returns the rules that it names last."""
+        """Read the newest segment, and open it. Returns the spec that it names last."""
         newest, self.last_round, self._rounds = None, -1, 0
         for entry in _entries((self.path, *line) for line in _whole_lines(self.path)):
             if entry.kind == "rules":
@@ -90,10 +89,10 @@ class EvidenceLog:
         return newest
 
     def append(self, evidence: Evidence) -> None:
-        """Write a round, and return when it is on the disk."""
+        """Write the evidence of a round; it is on the disk when this returns."""
         assert evidence.round > self.last_round, f"round {evidence.round} after round {self.last_round} in {self.path}"
         self._write({"evidence": evidence_to_json(evidence)})
-        os.fsync(self._file.fileno())
+        disk.sync(self._file)
         self.last_round = evidence.round
         self._rounds += 1
 
@@ -109,12 +108,10 @@ class EvidenceLog:
     def roll(self, state: State, saved_round: int) -> bool:
         """Close the segment if it is full. Returns whether it was.
 
-        state        what the log has led to.
-        saved_round  of the state on the disk from which whoever opens the log will go on: what comes after is kept.
+        state        that the log has led to.
+        saved_round  of the board on disk that a restart continues from: later segments are kept.
         """
-        assert state.round == self.last_round, (
-            f"a state of round {state.round} is not where round {self.last_round} led to"
-        )
+        assert state.round == self.last_round, f"a state of round {state.round} after round {self.last_round}"
         keep = self._keep
         if self._file.tell() < keep.segment_bytes and (
             keep.segment_rounds is None or self._rounds < keep.segment_rounds
@@ -122,7 +119,7 @@ class EvidenceLog:
             return False
         if not self._rounds:  # a head that is larger than the bound
             return False
-        os.fsync(self._file.fileno())
+        disk.sync(self._file)
         self._file.close()
         segments.close(self.path, [_line(self._rules), _line({"state": state_to_json(state)})])
         self._open()
@@ -136,12 +133,12 @@ class EvidenceLog:
         return True
 
     def cut_after(self, round: int) -> int:
-        """Forget rounds after `round`: they are about to be played again. Returns the number of lines that went."""
+        """Remove rounds after `round`, which are played again. Returns the number of lines removed."""
         gone = 0
         while (_begins_with(self.path) or 0) > round and (before := segments.closed(self.path)):
             gone += sum(1 for _ in _whole_lines(self.path))
             self._file.close()
-            os.replace(before[-1], self.path)  # the segment before is the newest now
+            disk.replace(before[-1], self.path)  # the segment before is the newest now
             self._open()
         kept = []
         for line, entry in zip(
@@ -153,7 +150,7 @@ class EvidenceLog:
                 kept.append(line)
         if gone:
             self._file.close()
-            segments.replace(self.path, kept)
+            disk.write_bytes(self.path, kept)
             self._open()
             self.last_round = round
         return gone
@@ -162,14 +159,14 @@ class EvidenceLog:
         self._file.close()
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        # One write, and no buffer of ours behind it: a kill tears at most this line.
+        # One write without a buffer: a killed process tears at most this line.
         self._file.write(_line(entry))
         self._file.flush()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line. kind: rules | evidence | weights | state; body: what it holds, as JSON; round: -1 for rules."""
+    """A line. kind: rules | evidence | weights | state; body: its content, as JSON; round: -1 for rules."""
 
     path: Path
     number: int
@@ -179,9 +176,11 @@ class Entry:
 
 
 def read_log(path: Path, first: Path | None = None) -> Iterator[Entry]:
-    """The lines of a log, its closed segments first. A torn last line is left out. Raises `DataError` for any other damage.
+    """The lines of a log, its closed segments first. A torn last line is left out.
 
     first  the segment to begin with; `path` itself for the newest alone.
+
+    Raises `DataError` for any other damage.
     """
     if first == path:
         return _entries((path, *line) for line in _whole_lines(path))
@@ -190,7 +189,7 @@ def read_log(path: Path, first: Path | None = None) -> Iterator[Entry]:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a log gives when its rounds are reduced again.
+    """The outcome of reducing a log's rounds again.
 
     difference  the first place where the log's weights are not the replayed ones, in words; "" when there is none.
     weights     after the last line.
@@ -210,8 +209,8 @@ def replay(path: Path, *, state: State = State(), until: int | None = None) -> R
     """Reduce a log's rounds again, over all its segments, and compare weights and states to the bit.
 
     path   the log, or one closed segment by itself.
-    state  to start from; rounds that it has already taken in are passed over, and segments that end before it not read.
-    until  the last round that is taken in.
+    state  to start from; rounds that it has reduced already are skipped, and segments that end before it are not read.
+    until  the last round that is reduced.
 
     Raises `DataError` for a log that can't be read, `ConfigError` for a mechanism that can't be loaded.
     """
@@ -230,7 +229,7 @@ def replay(path: Path, *, state: State = State(), until: int | None = None) -> R
                 mechanism = rules.load()
                 continue
             if mechanism is None or rules is None:
-                raise DataError(f"{entry.path}, line {entry.number}: comes before any rules")
+                raise DataError(f"{entry.path}, line {entry.number}: comes before any spec of a mechanism")
             if entry.kind == "state" and entry.round == state.round:
                 difference = difference or _other_state(entry, path, state)
             elif entry.kind == "state" and entry.round > state.round:
@@ -244,7 +243,7 @@ def replay(path: Path, *, state: State = State(), until: int | None = None) -> R
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{entry.path}, line {entry.number}: {error!r}") from error
     if mechanism is None or rules is None:
-        raise DataError(f"{path} holds no rules: it is no evidence log, or its first line was never finished")
+        raise DataError(f"{path} names no mechanism: it is no evidence log, or its first line was never finished")
     weights = mechanism.weights(state)
     return Replay(
         owner["netuid"], owner["validator"], rules.mechanism.path, rounds, checked, weights, state, difference
@@ -259,9 +258,7 @@ def _line(entry: Mapping[str, Any]) -> bytes:
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    if path.exists():
-        with path.open("rb") as file:
-            yield from ((number, line) for number, line in enumerate(file, 1) if line.endswith(b"\n"))
+    return disk.whole_lines(path) if path.exists() else iter(())
 
 
 def _entries(lines: Iterable[tuple[Path, int, bytes]]) -> Iterator[Entry]:
@@ -270,7 +267,8 @@ def _entries(lines: Iterable[tuple[Path, int, bytes]]) -> Iterator[Entry]:
             fields = json.loads(line)
             kind = next(name for name in ("rules", "evidence", "weights", "state") if name in fields)
             body = fields[kind]
-            round = {"rules": lambda: -1, "weights": lambda: fields["round"]}.get(kind, lambda: body["round"])()
+            number_of = {"rules": -1, "weights": fields.get("round")}
+            round = number_of[kind] if kind in number_of else body["round"]
             yield Entry(path, number, kind, body, int(round))
         except (ValueError, KeyError, TypeError, StopIteration) as error:
             raise DataError(f"{path}, line {number}: is no line of an evidence log ({type(error).__name__})") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -74,10 +75,9 @@ class LlamaForward:
             max_parameters=self._rule.max_parameters,
             vocab_size=self._vocab_size,
         )
-        if model.config.max_position_embeddings < self._rule.seq_len:
-            raise DataError(
-                f"the model reads {model.config.max_position_embeddings} tokens; {self._rule.seq_len} are needed"
-            )
+        longest = int(cast(Any, model).config.max_position_embeddings)
+        if longest < self._rule.seq_len:
+            raise DataError(f"the model reads {longest} tokens; {self._rule.seq_len} are needed")
         model = model.float() if self._device == "cpu" else model.to(self._device)
         self._models[submission.digest] = model
         while len(self._models) > KEPT:

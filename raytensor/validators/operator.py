@@ -25,7 +25,11 @@ log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
-    """What is known of a subnet now. metagraph: None while there is none that is fresh enough. trouble: why not, or ""."""
+    """What is known of a subnet now.
+
+    metagraph  None while there is none that is fresh enough.
+    trouble    why the subnet can't be read; "" when it can.
+    """
 
     @property
     def block(self) -> int: ...

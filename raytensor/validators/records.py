@@ -1,9 +1,9 @@
 """What validators keep of one subnet: a score board and an evidence log for each, in memory and on disk.
 
 In: the evidence of rounds. Out: boards that have reduced it, weights, files that a later process continues from.
-There are two ways to keep files. `newest`: one board for each validator, saved after every round; a restart reads it and
-then the rest of the log. `at_round`: boards are saved in a folder per round, on request; a restart begins at such a round
-and removes what the logs have beyond it, because a run plays those rounds again.
+There are two ways to keep files. `newest`: one board for each validator, saved after every round; a restart reads it,
+then the rest of the log. `at_round`: boards are saved in a folder per round, on request; a restart begins at such a
+round and removes what the logs have beyond it, because a run plays those rounds again.
 Waits for: the disk. Knows nothing of what the numbers mean, of Ray or of the chain.
 """
 

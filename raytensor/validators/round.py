@@ -3,7 +3,7 @@
     Ask -> Task -> transport -> Response | Submission | Failure -> scorers -> Score | Failure
         -> evidence log -> score board -> weights
 
-In: one `Ask` for each validator, a `MinerTransport`, the scorers. Out: a `RoundResult`; evidence and boards are in `Records`.
+In: one `Ask` for each validator, a `MinerTransport`, the scorers. Out: a `RoundResult`; the evidence is in `Records`.
 Every job that validates plays this round: `validate` with the wire, `run` with its own miners, and sweeps in memory.
 Waits for: the miners, each until its deadline; the scorers, at most their `patience_s` since the last result.
 Bounds: at most `MAX_WAITING_BYTES` of files wait for scorers; until then more are asked for.
@@ -70,7 +70,7 @@ class RoundResult:
     score_s: float = 0.0
 
     def counts(self) -> dict[str, Any]:
-        """The fields that an event of the round has, too, by name: what was played, and how many questions ended how."""
+        """The fields that the event of a round has, too, by name."""
         names = ("netuid", "round", "block", "miners", "asked", "answered", "scored", "failures")
         return {name: getattr(self, name) for name in names}
 
@@ -128,8 +128,8 @@ class Round:
         weigh        whether weights are made of it.
         interrupted  called after each answer and at least twice a second; True abandons the round.
 
-        Returns None when the round was abandoned: nothing of it is kept. Raises `MechanismError` when the mechanism fails
-        as a whole, `TimeoutError` when no scorer works.
+        Returns None when the round was abandoned: nothing of it is kept. Raises `MechanismError` when the mechanism
+        fails as a whole, `TimeoutError` when no scorer works.
         """
         parts, started, first = self.parts, time.monotonic(), asks[0]
         questions: dict[str, tuple[Task, Any]] = {}

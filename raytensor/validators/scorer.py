@@ -1,7 +1,7 @@
 """A scorer: turns answered questions into scores. Plain classes; the pool makes actors of `ScorerActor`.
 
-In: answered questions of any subnet whose mechanism it was made with. Out: one `Score` each, or one `Failure`: MALFORMED
-when the answer breaks the task's bounds, MECHANISM when the mechanism's own code failed.
+In: answered questions of any subnet whose mechanism it was made with. Out: one `Score` each, or one `Failure`:
+MALFORMED when the answer breaks the task's bounds, MECHANISM when the mechanism's own code failed.
 Holds no state between calls, so any scorer of a pool gives the same result. A mechanism that can't be loaded fails the
 items of its own subnet only. Knows nothing of Ray.
 """

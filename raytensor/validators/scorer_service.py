@@ -66,7 +66,7 @@ class Scorers(Protocol):
 
 def make_pool(
     specs: Mapping[str, MechanismSpec],
-    cfg: config.Validators,
+    cfg: config.Scoring,
     torch_threads: int = 1,
     *,
     max_replacements: int | None = None,
@@ -158,7 +158,7 @@ class ScorerService:
     def __init__(
         self,
         make_pool: Callable[[], Pool],
-        cfg: config.Validators,
+        cfg: config.Scoring,
         *,
         threaded: bool = True,
         restart_pause_s: float = RESTART_PAUSE_S,

@@ -3,17 +3,17 @@
     evidence-000001.jsonl, evidence-000002.jsonl, ...   closed: whole, synced, never written again
     evidence.jsonl                                      the newest, appended to
 
-In: the path of the newest. Out: lines of all of them in order. Each step that changes files leaves a log that reads the
-same, so that a kill between any two loses nothing. Knows nothing of what the lines say.
+In: the path of the newest. Out: the lines of all of them in order. After each step that changes files the log reads the
+same, so a process killed between two steps loses nothing. Knows nothing of the content of lines.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from raytensor import disk
 from raytensor.errors import DataError
 
 _NUMBER = re.compile(r"-(\d{6,})$")
@@ -21,47 +21,35 @@ _NUMBER = re.compile(r"-(\d{6,})$")
 
 def closed(path: Path) -> list[Path]:
     """The closed segments of a log, oldest first."""
-    found = {}
-    for file in path.parent.glob(f"{_escaped(path.stem)}-*{path.suffix}"):
-        number = _NUMBER.search(file.stem)
-        if number and file.stem == path.stem + number.group():
-            found[int(number.group(1))] = file
-    return [found[number] for number in sorted(found)]
+    files = path.parent.glob(f"{_escaped(path.stem)}-*{path.suffix}")
+    return sorted((file for file in files if log_of(file) == path and file != path), key=_number)
 
 
 def log_of(path: Path) -> Path:
-    """The log that a file belongs to: a closed segment's newest one, else the file itself."""
+    """The path of the log's newest segment, for any file of the log."""
     return path.with_name(_NUMBER.sub("", path.stem) + path.suffix)
 
 
 def restore(path: Path) -> None:
-    """Undo what a killed process left half done: an unfinished file goes, and without a newest segment the last closed
-    one is the newest again."""
-    temporary(path).unlink(missing_ok=True)
+    """Repair what a killed process left: without a newest segment, the last closed one becomes the newest again."""
+    disk.remove_unfinished(path.parent)
     if not path.exists() and (before := closed(path)):
-        os.replace(before[-1], path)
+        disk.replace(before[-1], path)
 
 
 def close(path: Path, head: Iterable[bytes]) -> None:
     """Close the newest segment, which must be synced, and begin another one with `head`."""
-    write_whole(temporary(path), head)
+    disk.write_bytes(temporary(path), head)
     before = closed(path)
-    number = int(_NUMBER.search(before[-1].stem).group(1)) + 1 if before else 1  # type: ignore[union-attr]
-    os.rename(path, path.with_name(f"{path.stem}-{number:06d}{path.suffix}"))
-    os.replace(temporary(path), path)
-    sync_folder(path.parent)
-
-
-def replace(path: Path, lines: Iterable[bytes]) -> None:
-    """Write the newest segment anew, at once or not at all."""
-    write_whole(temporary(path), lines)
-    os.replace(temporary(path), path)
-    sync_folder(path.parent)
+    number = _number(before[-1]) + 1 if before else 1
+    disk.replace(path, path.with_name(f"{path.stem}-{number:06d}{path.suffix}"))
+    disk.replace(temporary(path), path)
 
 
 def lines(path: Path, first: Path | None = None) -> Iterator[tuple[Path, int, bytes]]:
-    """(segment, number from 1, line) of all segments in order, from the closed one `first` on. A torn last line of the
-    newest is left out. The log may be written, and segments closed, meanwhile.
+    """(segment, number from 1, line) of all segments in order, beginning with the closed one `first`.
+
+    A torn last line of the newest is left out. The log may be written, and segments closed, meanwhile.
 
     Raises `DataError` for a closed segment that is not whole.
     """
@@ -89,44 +77,15 @@ def lines(path: Path, first: Path | None = None) -> Iterator[tuple[Path, int, by
                     yield path, number, line
 
 
-def cut_torn_line(path: Path) -> int:
-    """Cut off what follows the last line's end. Returns the number of bytes that went."""
-    if not path.exists():
-        return 0
-    with path.open("r+b") as file:
-        size = end = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - 65536)
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                end = start + found + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)
-            os.fsync(file.fileno())
-        return size - end
-
-
 def temporary(path: Path) -> Path:
+    """The next newest segment until the present one is closed."""
     return path.with_name(f".{path.name}.tmp")
 
 
-def write_whole(path: Path, content: Iterable[bytes]) -> None:
-    with path.open("wb") as file:
-        file.writelines(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Names are on the disk, too."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _number(segment: Path) -> int:
+    """The number in the name of a closed segment, -1 for any other file."""
+    found = _NUMBER.search(segment.stem)
+    return int(found.group(1)) if found else -1
 
 
 def _escaped(text: str) -> str:

@@ -1,7 +1,7 @@
 """How tasks reach miners: by Ray calls inside the cluster, or by signed HTTP to any miner.
 
-In: tasks, and the `Metagraph` of their subnet. Out: one answer per task in completion order: `Response`, `Submission` or
-`Failure`. The same task gives the same answer on both.
+In: tasks, and the `Metagraph` of their subnet. Out: one answer per task in completion order: `Response`, `Submission`
+or `Failure`. The same task gives the same answer on both.
 Waits for: each answer, at most the longest deadline of the tasks and `GRACE_S`. Over the wire the asker downloads files
 before the scorers need them. Knows nothing of scores.
 """
@@ -9,7 +9,7 @@ before the scorers need them. Knows nothing of scores.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import ray
 from ray.exceptions import RayError
@@ -67,7 +67,7 @@ class Wire:
                 if not ray.wait([answers], timeout=limit_s)[0]:
                     why = "the asking process gave no answer in time"
                     break
-                answer = ray.get(next(answers), timeout=GRACE_S)
+                answer = cast(Answer, ray.get(next(answers), timeout=GRACE_S))
                 left.pop(answer.item_id if isinstance(answer, Failure) else answer.task_id)
                 yield answer
         except (RayError, StopIteration) as error:

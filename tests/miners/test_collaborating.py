@@ -9,6 +9,7 @@ import pytest
 from raytensor import config
 from raytensor.data.text import prepare
 from raytensor.errors import ConfigError
+from raytensor.jobs.run.plan import refuse_unusable
 from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.collab import CollabMechanism
 from raytensor.mechanisms.collab.judge import first_model
@@ -66,9 +67,9 @@ def test_a_host_works_on_the_shared_model_and_goes_on_bit_for_bit(tmp_path, cach
 
 @pytest.mark.parametrize(
     "profile, words",
-    [("{behaviour: huge}", "must be one of honest"), ("{engine: ddp, ranks: 2}", "one process a miner")],
+    [("{behaviour: huge}", "must be one of honest"), ("{engine: ddp, ranks: 2}", "one process per miner")],
 )
 def test_what_does_not_fit_the_mechanism_is_refused(profile, words):
     mechanism = [] if "huge" in profile else ["mechanism=collab"]
     with pytest.raises(ConfigError, match=words):
-        config.compose("run", [*mechanism, f"miners.profiles=[{profile}]"])
+        refuse_unusable(config.compose("run", [*mechanism, f"miners.profiles=[{profile}]"]))

@@ -1,33 +1,41 @@
-"""A run's miners, reachable from elsewhere: their door is opened, its ports are published, its view of the subnet is kept
-fresh.
+"""Serves a run's miners over HTTP, publishes their axons, refreshes the metagraph that decides who may ask.
 
-In: the fleet, the subnet, an endpoint, the chain writer. Out: an open `WireFrontend`, axons on the chain. Waits for: the
-ports, and for the extrinsics to be in a block. Knows nothing of how a question is answered.
+In: the fleet, the subnet, an endpoint, the chain writer. Out: a `WireFrontend` that listens, axons on the chain.
+Waits for: the ports, and for the extrinsics to be in a block. Knows nothing of how a question is answered.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raytensor.chain.calls import Intent, ServeAxon
+from raytensor.chain.reads.metagraph import read_metagraph
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.config import RunConfig
-from raytensor.errors import ChainError, ClusterError
+from raytensor.errors import ChainError, ClusterError, cause_of
+from raytensor.miners.fleet import Fleet
+from raytensor.miners.serving import WireFrontend, node_ip
+from raytensor.types import Metagraph, Receipt
 
-if TYPE_CHECKING:
-    from raytensor.chain.calls import Intent
-    from raytensor.miners.fleet import Fleet
-    from raytensor.types import Receipt
-
-REFRESH_S = 60.0  # between two looks at who may ask
+REFRESH_S = 60.0  # between two metagraphs
 
 
 class AxonPublisher:
-    """Opened by the constructor; `close` ends it.
+    """Started by the constructor; `close` ends it.
 
-    hotkeys  of the miners (ss58), in the order of their ports.
-    submit   hands intents to the writer that has the miners' keys, and returns their receipts.
-    say      is told, a line each, what happened and what went wrong.
+    hotkeys    of the miners (ss58), in the order of their ports.
+    submit     gives intents to the writer that has the miners' keys, and returns their receipts.
+    say        receives a line for each thing that happened or failed.
+
+    addresses  "ip:port" by hotkey.
+
+    Raises `ClusterError` when the ports can't be opened.
     """
 
     def __init__(
@@ -40,24 +48,21 @@ class AxonPublisher:
         submit: Callable[[Sequence[Intent]], list[Receipt]],
         say: Callable[[str], None],
     ) -> None:
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        from raytensor.miners.serving import WireFrontend, node_ip
-
         self._cfg, self._endpoint, self._netuid, self._say = cfg, endpoint, netuid, say
-        # On this node: its address is the one that is published.
+        # On this node, whose address is published.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._front: Any = (
             ray.remote(WireFrontend).options(num_cpus=0.1, scheduling_strategy=here).remote(list(hotkeys), cfg)
         )
         timeout_s = cfg.cluster.start_timeout_s
         try:
-            ports = ray.get(self._front.start.remote(), timeout=timeout_s)
-        except (ray.exceptions.RayError, OSError, TimeoutError) as error:
+            ports = cast(dict[str, int], ray.get(self._front.start.remote(), timeout=timeout_s))
+        except (RayError, OSError, TimeoutError) as error:
             ray.kill(self._front)
+            wire = cfg.miners.wire
             raise ClusterError(
-                f"the miners' ports from miners.wire.port={cfg.miners.wire.port} on could not be opened on {cfg.miners.wire.host}: {_last_line(error)}\n  fix: another miners.wire.port, or 0 for free ones"
+                f"the miners' ports from miners.wire.port={wire.port} on could not be opened on {wire.host}: "
+                f"{cause_of(error)}\n  fix: another miners.wire.port, or 0 for free ones"
             ) from error
         fleet.serve_through(self._front)
         ip = cfg.miners.wire.ip or node_ip()
@@ -68,21 +73,16 @@ class AxonPublisher:
         self._thread.start()
 
     def close(self) -> None:
-        """Close the ports. The axons stay on the chain, as those of a miner that is down do."""
-        import ray
-
+        """Close the ports. The axons stay on the chain."""
         self._stopped.set()
         self._thread.join(timeout=5)
         try:
             ray.get(self._front.stop.remote(), timeout=5)
-        except (ray.exceptions.RayError, TimeoutError):
+        except (RayError, TimeoutError):
             pass  # it ends with its process
         ray.kill(self._front)
 
     def _publish(self, ip: str, ports: dict[str, int], submit: Callable[[Sequence[Intent]], list[Receipt]]) -> None:
-        from raytensor.chain.calls import ServeAxon
-        from raytensor.chain.rpc.client import ChainClient
-
         with ChainClient(self._endpoint, self._cfg.chain.timeout_s) as client:
             metagraph = self._look(client)
             known = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
@@ -91,25 +91,19 @@ class AxonPublisher:
             [ServeAxon(signer=hotkey, netuid=self._netuid, ip=ip, port=ports[hotkey]) for hotkey in changed]
         )
         if failed := [receipt for receipt in receipts if not receipt.fate.done]:
-            self._say(
-                f"the miners listen, but the chain does not say where: {failed[0].error} ({failed[0].action}), {len(failed)} of {len(ports)}"
-            )
+            why = f"{failed[0].error} ({failed[0].action})"
+            self._say(f"the miners listen, but {len(failed)} of {len(ports)} axons were not published: {why}")
             return
-        listed = sorted(self.addresses.values())
-        self._say(
-            f"{len(ports)} miners answer signed HTTP at {listed[0]}{' .. ' + listed[-1] if len(listed) > 1 else ''}; their axons are on the chain"
-        )
+        first, last = min(self.addresses.values()), max(self.addresses.values())
+        where = first if first == last else f"{first} .. {last}"
+        self._say(f"{len(ports)} miners answer signed HTTP at {where}; their axons are on the chain")
 
-    def _look(self, client: Any) -> Any:
-        from raytensor.chain.reads.metagraph import read_metagraph
-
+    def _look(self, client: ChainClient) -> Metagraph:
         metagraph = read_metagraph(client, self._netuid, with_weights=False)
         self._front.update.remote(metagraph)
         return metagraph
 
     def _refresh(self) -> None:
-        from raytensor.chain.rpc.client import ChainClient
-
         # Permits are given at epochs: on a fast chain that is more often than once a minute.
         every_s = (
             min(REFRESH_S, max(1.0, self._cfg.chain.tempo * self._cfg.chain.block_time_s / 2))
@@ -122,8 +116,3 @@ class AxonPublisher:
                     self._look(client)
             except ChainError as error:
                 self._say(f"who may ask the miners could not be read again: {error}")
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

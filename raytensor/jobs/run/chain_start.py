@@ -1,8 +1,8 @@
-"""The chain side of a run's start: the chain process, the subnet with all neurons, and the chain writer.
+"""The chain side of a run's start: the chain process, and the subnet with all neurons.
 
-In: a `RunConfig`, identities with their keys. Out: a `ChainUp`, the handle of the writer. A subnet that exists already is
-found again, so that a run can be resumed.
-Waits for: the chain process, the registrations and the writer's constructor, each with a time-out.
+In: a `RunConfig`, identities with their keys. Out: a `ChainUp`. A subnet that exists already is found again, so a
+run can be resumed.
+Waits for: the chain process and the registrations, together at most `START_S`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ChainStart:
         threading.Thread(target=self._run, name="chain-start", daemon=True).start()
 
     def result(self) -> ChainUp:
-        """The chain once all neurons are registered. Raises what the start raised, or `ChainUnavailable` after `START_S`."""
+        """The chain, once all neurons are registered. Raises what the start raised, or `ChainUnavailable`."""
         try:
             return self._future.result(timeout=START_S)
         except FutureTimeout as error:

@@ -2,9 +2,9 @@
 
     fleet.train -> Round.play -> Handover -> chain writer
 
-The round is that of `validate` (validators/round.py), asked through `InCluster(fleet)` and in lockstep with training, so a
-run repeats to the bit. Questions follow from the run's seed. Where the mechanism asks for files, they follow from the
-newest block's hash instead: miners commit to the digests of their files, and only commitments of earlier blocks count.
+The round is that of `validate` (validators/round.py), with miners in the cluster and in lockstep with training, so a
+run repeats to the bit. Questions are drawn from the run's seed. Where the mechanism asks for files, they are drawn from
+the newest block's hash: miners commit to the digests of their files, and only commitments of earlier blocks count.
 
 In: the parts, already started. Out: one `RoundDone` per round; weights and commitments through the hand-over.
 Waits for: the miners and the scorers, as the round does; never for the chain.

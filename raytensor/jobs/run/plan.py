@@ -1,4 +1,4 @@
-"""What a run is made of, before anything of it starts: its neurons, what it asks of a cluster, what it refuses.
+"""The plan of a run, before anything starts: its neurons, the resources that it asks for, what it refuses.
 
 In: a `RunConfig`. Out: identities, resources role by role, refusals that say the fix, and the settings that a run must
 keep when it is gone on with. Starts nothing and knows nothing of what runs.
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from raytensor.cluster import Need
 
 CHAIN_ACTOR_CPUS = 0.1
+SUBMIT_UPDATES = "must be false or null where miners train a shared model: they submit updates"
 # What decides how much a role asks for.
 HOST_SETTINGS = "miners.num_hosts, miners.cpus_per_host or miners.gpus_per_host"
 RANK_SETTINGS = "ranks, cpus_per_rank or gpus_per_rank of miners.profiles"
@@ -128,7 +129,7 @@ def needs(cfg: RunConfig, cpus: float) -> list[Need]:
 
 
 def refuse_unusable(cfg: RunConfig) -> None:
-    """Refuse what can't work before there is a folder: a mechanism that can't be imported or that does not fit the miners,
+    """Refuse what can't work before there is a folder: a mechanism that can't be imported or does not fit the miners,
     data and models that are missing or can't be submitted. Raises `ConfigError`."""
     declared = base.needs(cfg.mechanism)
     _refuse_unfit(cfg, declared)
@@ -148,9 +149,7 @@ def _refuse_unfit(cfg: RunConfig, declared: base.Needs) -> None:
     """Refuse miners that do not fit what the mechanism declares. Raises `ConfigError` with all mistakes."""
     mistakes, files, seq_len = [], declared.asks_for_files, cfg.miners.seq_len
     if files and declared.miner:
-        mistakes.append(
-            "mechanism.files=True: must be false or null where miners train a shared model: they submit updates"
-        )
+        mistakes.append(f"mechanism.files=True: {SUBMIT_UPDATES}")
     longest = attrgetter(declared.longest_sequence)(cfg.mechanism) if declared.longest_sequence else 0
     if longest > seq_len:
         why = f"must be at most miners.seq_len ({seq_len}), the longest text that the models see"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -23,7 +24,6 @@ from raytensor.chain.writer.settings import WriterSettings
 from raytensor.config import RunConfig
 from raytensor.data.text import Text, prepare
 from raytensor.jobs.handover import Handover
-from raytensor.jobs.run.axons import AxonPublisher
 from raytensor.jobs.run.chain_start import ChainStart, ChainUp
 from raytensor.jobs.run.loop import SPEC, RunLoop, Show
 from raytensor.jobs.run.plan import CHAIN_ACTOR_CPUS, Identity, delegate, needs
@@ -155,13 +155,13 @@ class Starter:
         self._stack.callback(fleet.close)
         return fleet
 
-    def _start_writer(self, endpoint: str) -> ray.actor.ActorHandle:
+    def _start_writer(self, endpoint: str) -> Any:
         cfg = self._cfg
         # On the node of this process: the embedded chain listens on its loopback address only.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # Miners' keys too, where they publish something: one writer has all keys of a run.
         roles = ("validator", "miner") if cfg.miners.wire.enabled or self._files else ("validator",)
-        writer = writer_actor(
+        handle = writer_actor(
             endpoint,
             {who.ss58: who.hotkey for who in self._neurons if who.role in roles},
             self._folder.path / "journal.sqlite",
@@ -169,12 +169,15 @@ class Starter:
             delegate=delegate(cfg),
             options={"num_cpus": CHAIN_ACTOR_CPUS, "scheduling_strategy": here},
         )
+        writer = cast(Any, handle)
         self._stack.callback(ray.kill, writer)
         cluster.wait_ready({"the chain actor": writer.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
         return writer
 
-    def _publish_axons(self, fleet: Fleet, endpoint: str, netuid: int, writer: ray.actor.ActorHandle) -> None:
+    def _publish_axons(self, fleet: Fleet, endpoint: str, netuid: int, writer: Any) -> None:
         limit_s = self._cfg.chain.inclusion_timeout_s + 2 * self._cfg.chain.timeout_s
+        from raytensor.jobs.run.axons import AxonPublisher  # imports aiohttp, which only served miners need
+
         publisher = AxonPublisher(
             self._cfg,
             fleet,

@@ -1,7 +1,7 @@
 """What trials would earn as the miners of one subnet.
 
-In: trials and a way to ask their models. Out: the share of the incentive of each, as a run would pay it: a few rounds of
-validators/round.py with the sweep's mechanism, then one epoch of Yuma consensus (`raytensor.consensus`).
+In: trials and a way to ask their models. Out: the share of the incentive of each, as a run would pay it: a few rounds
+of validators/round.py with the sweep's mechanism, then one epoch of Yuma consensus (`raytensor.consensus`).
 No chain process, no actors and no files: all of it is computed in this process. Waits for: the trials' answers.
 """
 

@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raytensor import cluster
@@ -52,7 +54,7 @@ MANY = 10**6  # scorers that may be replaced: a validator runs for months
 
 
 def keys(cfg: ValidateConfig) -> dict[str, KeyRef]:
-    """Key references by the text in the configuration. Raises `ConfigError` or `WalletError`; opens no encrypted key."""
+    """Key references by the text in the configuration. Opens no encrypted key. Raises `ConfigError`, `WalletError`."""
     found: dict[str, KeyRef] = {}
     for text in cfg.hotkeys:
         ref = key_ref(text, cfg.wallet_path)
@@ -86,7 +88,7 @@ class SubnetClock:
 
 
 class ValidatorStack:
-    """Started by the constructor, which ends what has started when it raises; a context manager that ends all, in reverse.
+    """Started by the constructor; a context manager that ends everything in reverse.
 
     transport  how miners are asked; None: over the wire.
 
@@ -189,7 +191,7 @@ class ValidatorStack:
         follower.start()
         return follower
 
-    def _start_writer(self, stack: ExitStack, signers: Mapping[str, KeyRef]) -> ray.actor.ActorHandle:
+    def _start_writer(self, stack: ExitStack, signers: Mapping[str, KeyRef]) -> Any:
         cfg = self.cfg
         writer = writer_actor(
             self._endpoints,
@@ -202,9 +204,9 @@ class ValidatorStack:
         stack.callback(_end_writer, writer)
         return writer
 
-    def _start_notary(self, stack: ExitStack, signers: Mapping[str, KeyRef]) -> ray.actor.ActorHandle:
+    def _start_notary(self, stack: ExitStack, signers: Mapping[str, KeyRef]) -> Any:
         options = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 4, "scheduling_strategy": _here()}
-        notary = ray.remote(Notary).options(**options).remote(dict(signers))
+        notary = cast(Any, ray.remote(Notary).options(**options).remote(dict(signers)))
         stack.callback(ray.kill, notary)
         return notary
 
@@ -217,11 +219,11 @@ class ValidatorStack:
             )
         )
 
-    def _start_asker(self, stack: ExitStack, notary: ray.actor.ActorHandle) -> Wire:
+    def _start_asker(self, stack: ExitStack, notary: Any) -> Wire:
         cfg = self.cfg
         schemes = ray.get(notary.schemes.remote(), timeout=cfg.cluster.start_timeout_s)
         options = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 256}
-        asker = ray.remote(Asker).options(**options).remote(notary, schemes, cfg.asking)
+        asker = cast(Any, ray.remote(Asker).options(**options).remote(notary, schemes, cfg.asking))
         stack.callback(ray.kill, asker)
         wait_ready({"the asker": asker.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
         return Wire(asker)
@@ -282,10 +284,10 @@ def _here() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _end_writer(writer: ray.actor.ActorHandle) -> None:
+def _end_writer(writer: Any) -> None:
     """End the writer; it gives its lease back, and what is open stays in its journal."""
     try:
         ray.get(writer.close.remote(), timeout=10)
-    except (ray.exceptions.RayError, TimeoutError):
+    except (RayError, TimeoutError):
         pass  # a lease of a process that is gone on this machine is free at once
     ray.kill(writer)

@@ -121,16 +121,14 @@ class View:
             ("state", "left"),
         ):
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        # On a screen each subnet has one line, those in trouble first where not all have room; on paper all of it is there.
+        # On a terminal each subnet has one line, and those in trouble come first if there is no room for all.
         table.columns[-1].no_wrap = self._is_live
         if self._is_live:
-            table.expand, table.columns[-1].ratio = True, 1  # what the others leave
+            table.expand, table.columns[-1].ratio = True, 1  # the width that the other columns leave
         with self._lock:
             newest = list(self._newest)
         rows, left_out = self._rows(), 0
-        room = max(
-            1, self._out.height - 2 - len(newest) - 1
-        )  # the title, the head, and the line that says what is left out
+        room = max(1, self._out.height - 3 - len(newest))  # without title, head, and the line of what is left out
         if self._is_live and len(rows) > room:
             rows, left_out = sorted(rows, key=lambda row: not row.trouble)[:room], len(rows) - room
         for row in rows:
@@ -155,15 +153,18 @@ def line_of(event: events.Event) -> str | None:
     """One line for a person; None for an event that has none."""
     match event:
         case events.ValidatorUp():
-            return f"{event.name}: {len(event.hotkeys)} hotkeys on subnets {', '.join(map(str, event.netuids))} of {event.network}"
+            netuids = ", ".join(map(str, event.netuids))
+            return f"{event.name}: {len(event.hotkeys)} hotkeys on subnets {netuids} of {event.network}"
         case events.RoundDone():
             failed = ", ".join(f"{number} {reason}" for reason, number in sorted(event.failures.items()))
             return (
-                f"subnet {event.netuid}: round {event.round} at block {event.block}, {event.asked} asked, {event.answered} answered, "
-                f"{event.scored} scored in {event.wall_s:.1f} s" + (f" ({failed})" if failed else "")
+                f"subnet {event.netuid}: round {event.round} at block {event.block}, {event.asked} asked, "
+                f"{event.answered} answered, {event.scored} scored in {event.wall_s:.1f} s"
+                + (f" ({failed})" if failed else "")
             )
         case events.WeightsMade():
-            return f"subnet {event.netuid}: weights of {event.hotkey[:8]} for {len(event.values)} miners handed to the chain writer"
+            what = f"weights of {event.hotkey[:8]} for {len(event.values)} miners"
+            return f"subnet {event.netuid}: {what} handed to the chain writer"
         case events.ReceiptSeen():
             where = f" in block {event.block}" if event.block else ""
             return f"subnet {event.netuid}: weights of {event.signer[:8]} {event.fate}{where}" + (

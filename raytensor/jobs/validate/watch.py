@@ -1,8 +1,9 @@
-"""Are the weights in time? Judged by what the chain says, whatever the writer or we believe.
+"""The watchdog: are weights on the chain in time? Decided by the state of the chain only.
 
-In: the views of the subnets, the newest receipts, how long the chain has been silent. Out: a `Health` per (subnet,
-hotkey), an event and an alarm when one becomes overdue and when it is in time again, gauges for Prometheus. A chain that
-is silent raises an alarm, too: nobody knows then whether weights are in time. Waits for nothing.
+In: the views of the subnets, the newest receipts, how long the chain has not answered. Out: a `Health` per (subnet,
+hotkey); an event and an alarm when one becomes overdue and when it is in time again; gauges for Prometheus.
+A chain that does not answer raises an alarm, too, because then nobody knows whether weights are in time.
+Waits for nothing.
 """
 
 from __future__ import annotations

@@ -99,8 +99,8 @@ class Store:
         return theta
 
     def newest(self) -> int:
-        """The next window."""
-        return max([*self._numbers("window"), *(number + 1 for number in self._numbers("change"))])
+        """The window that comes next."""
+        return max([*self._numbers("window"), *(number + 1 for number in self._numbers("change"))], default=0)
 
     def _numbers(self, kind: str) -> list[int]:
         found = (re.fullmatch(rf"{kind}-(\d+)\.safetensors", path.name) for path in self.folder.iterdir())
