@@ -2,8 +2,8 @@
 
 In: the interpreter of an environment with bittensor 11, whose descriptors (bittensor/_generated) were made from the
 real chain's metadata; the metadata that a node started here serves; `devnet_left_out.toml` beside this file, which says
-why something is left out. Out: docs/devnet_coverage.md. Whether something is there is read from the node's metadata, which
-error refuses a call from calling it; an item without a reason, or a reason without an item, fails the run.
+why something is left out. Out: docs/devnet_coverage.md. The node's metadata say what exists; the error that refuses a
+call is found by calling it. An item without a reason, or a reason without an item, fails the run.
 
     python -m venv clients && clients/bin/pip install 'bittensor==11.3.*'
     python jobs/devnet_coverage.py --python clients/bin/python            write the table
@@ -182,7 +182,8 @@ def table(rows: list[Row], version: str) -> str:
         "# What of bittensor's descriptors the embedded chain has",
         "",
         "Made by `python jobs/devnet_coverage.py --python PYTHON` (see its head) from the descriptors of",
-        f"bittensor {version} and the metadata that `raytensor devnet` serves; not edited by hand. A call that is left out",
+        f"bittensor {version} and the metadata that `raytensor devnet` serves; not edited by hand. A call that is "
+        "left out",
         "can't be composed by a client, which finds it missing in the metadata; sent all the same, it gets 1001",
         '"Extrinsic has invalid format". A storage item that is left out reads as null, a runtime API as error 4003',
         '"Exported method ... is not found".',

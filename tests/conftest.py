@@ -10,15 +10,36 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # models of a few thousand parameters: more threads only wait for each other
+# Models of a few thousand parameters: more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+# Files that take longest, longest first: workers that end with a short file end together (--no-loadscope-reorder).
+LONGEST = (
+    "network/test_run",
+    "miners/test_fleet",
+    "network/test_kings",
+    "sweep/test_sweep",
+    "validate/test_validate_job",
+    "network/test_job",
+    "training/test_strategies",
+    "chain/test_chain_faults",
+    "miners/test_group",
+    "miners/test_hand_in",
+    "chain/test_commands",
+    "chain/test_commit_reveal",
+    "training/test_damage",
+    "devnet/test_node",
+    "miners/test_damaged_checkpoints",
+    "validators/test_transport",
+)
+
 
 def pytest_collection_modifyitems(items):
-    """Slow tests run when they are asked for."""
+    """The longest files come first; slow tests are skipped unless RAYTENSOR_SLOW is set."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(f"{item.path.parent.name}/{item.path.stem}", len(ranks)))
     if not os.environ.get("RAYTENSOR_SLOW"):
         skip = pytest.mark.skip(reason="slow: set RAYTENSOR_SLOW=1 to run it")
         for item in items:

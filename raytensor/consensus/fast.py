@@ -16,6 +16,7 @@ import numpy as np
 from raytensor.consensus.dense_rows import DenseRows
 from raytensor.consensus.epoch_io import EpochInput, EpochOutput, RawColumns
 from raytensor.consensus.kernels import whole
+from raytensor.consensus.kernels.jit import one_compiler
 from raytensor.consensus.plan import Mapper, Plan, clock, in_turn, matrices, numbers
 from raytensor.consensus.reference import epoch_reference
 from raytensor.consensus.rows import Rows
@@ -46,7 +47,15 @@ def epoch_fast(inputs: EpochInput, *, threads: int | None = None) -> EpochOutput
 
 
 def load_kernels() -> None:
-    """Load all kernels from disk, or compile them: about one second, or tens of seconds the first time."""
+    """Load all kernels from disk, or compile them: about one second, or tens of seconds the first time.
+
+    Of processes that start together one compiles; the others wait for it and load the result.
+    """
+    with one_compiler():
+        _call_all_kernels()
+
+
+def _call_all_kernels() -> None:
     for ascending in (True, False):
         row = [(0, 1), (1, 2)] if ascending else [(1, 2), (0, 1)]
         rows = Rows.from_lists([row, row])

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from raytensor.consensus import EpochOutput
+from raytensor.consensus import EpochOutput, load_kernels
 
 
 def differing_fields(a: EpochOutput, b: EpochOutput) -> list[str]:
@@ -20,6 +20,12 @@ def differing_fields(a: EpochOutput, b: EpochOutput) -> list[str]:
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and np.array_equal(a, b)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels():
+    """Compiled once per machine, even if another process compiles them now."""
+    load_kernels()
 
 
 @pytest.fixture(scope="session")

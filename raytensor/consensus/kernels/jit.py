@@ -9,9 +9,11 @@ If no folder can be written, each process compiles the kernels again.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,17 @@ def _cache_dir() -> str | None:
 
 
 CACHE_DIR = _cache_dir()
+
+
+@contextlib.contextmanager
+def one_compiler() -> Iterator[None]:
+    """Hold the lock of the cache folder, which one process of the machine holds at a time."""
+    if CACHE_DIR is None:
+        yield
+        return
+    with (Path(CACHE_DIR) / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def kernel(function: Callable) -> Callable:
