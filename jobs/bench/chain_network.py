@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from raytensor.chain.bulk_submitter import Step
+from raytensor.chain.bulk_submitter import BulkSubmitter
 from raytensor.chain.calls import AddProxy, AddStake, BurnedRegister, Call, Intent, RegisterNetwork, StartCall, Transfer
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
@@ -35,7 +35,7 @@ def carry_out(writer: ChainWriter, intents: Sequence[Intent]) -> None:
 
 def sudo(client: ChainClient, settings: Sequence[tuple[str, list]]) -> None:
     """AdminUtils calls by the sudo key, sixty-four an extrinsic."""
-    step, names = Step(client, TIMEOUT_S), client.runtime.call_fields
+    step, names = BulkSubmitter(client, TIMEOUT_S), client.runtime.call_fields
     calls = [Call("AdminUtils", name, dict(zip(names("AdminUtils", name), args))) for name, args in settings]
     for at in range(0, len(calls), 64):
         batch = Call("Utility", "batch_all", {"calls": calls[at : at + 64]})

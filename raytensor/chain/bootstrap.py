@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from raytensor.chain.bulk_submitter import Step
+from raytensor.chain.bulk_submitter import BulkSubmitter
 from raytensor.chain.calls import Call
 from raytensor.chain.reads.quotes import network_cost
 from raytensor.chain.rpc.client import ChainClient
@@ -102,7 +102,7 @@ def make_subnet(
     """
     plan = _Plan.of(spec)
     rich, sudo = spec.rich.open(), spec.sudo.open()
-    step = Step(client, timeout_s)
+    step = BulkSubmitter(client, timeout_s)
 
     netuid = find_subnet(client, plan.owner.hotkey.ss58)
     progress("funding the coldkeys" if netuid is None else f"found subnet {netuid}")

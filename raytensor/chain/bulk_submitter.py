@@ -1,8 +1,8 @@
-"""Calls of several accounts that go into the chain side by side and are waited for together.
+"""Submits one extrinsic per account concurrently; for set-up only, without a journal.
 
-In: a client, signers and their calls. Out: nothing, or the chain's reason for the first call that failed.
-For tools and for setting a chain up: nothing is journalled, and nothing is sent again. The writer actor is for
-everything that must survive a crash.
+In: a client, signers and their calls. Out: nothing; raises with the chain's reason for the first call that failed.
+Waits for: a block with each extrinsic, at most `timeout_s`. Nothing is sent again: use the chain writer for what must
+survive a crash.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from raytensor.chain.rpc.runtime import Era
 from raytensor.chain.wallet import Signer
 from raytensor.errors import ChainRefused, ChainUnavailable
 
-BIRTH_S = 5.0  # how long a block serves as the birth of eras; an era of 64 blocks of the fastest chains lasts longer
+BIRTH_S = 5.0  # how long a block is used as the first of eras; 64 blocks of the fastest chains take longer
 
 
-class Step:
-    """Calls of several accounts that go into the chain side by side, and are waited for together."""
+class BulkSubmitter:
+    """Collects calls by account, sends them together, and waits for all of them."""
 
     def __init__(self, client: ChainClient, timeout_s: float) -> None:
         self._client = client
@@ -34,13 +34,13 @@ class Step:
         return len(self._calls)
 
     def add(self, signer: Signer, *calls: Call | None) -> None:
-        """Calls that are None are left out."""
+        """Add calls of an account; None is ignored."""
         real = [call for call in calls if call is not None]
         if real:
             self._calls.setdefault(signer.ss58, (signer, []))[1].extend(real)
 
     def run(self) -> None:
-        """Sends all, one extrinsic an account (batch_all), and waits until a block has each."""
+        """Send one extrinsic per account (batch_all), and wait until a block has each."""
         if not self._calls:
             return
         calls, self._calls = self._calls, {}

@@ -3,7 +3,7 @@ subnets within one tempo, half of them behind commitments, in a handful of extri
 
 import pytest
 
-from raytensor.chain.bulk_submitter import Step
+from raytensor.chain.bulk_submitter import BulkSubmitter
 from raytensor.chain.calls import Call
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
@@ -20,7 +20,7 @@ NUM_SUBNETS, TEMPO, RATE_LIMIT = 80, 60, 40
 def sudo(client, *settings):
     names = client.runtime.call_fields
     calls = [Call("AdminUtils", name, dict(zip(names("AdminUtils", name), values))) for name, *values in settings]
-    step = Step(client, 60)
+    step = BulkSubmitter(client, 60)
     step.add(ALICE.open(), Call("Sudo", "sudo", {"call": Call("Utility", "batch_all", {"calls": calls})}))
     step.run()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
-from raytensor.chain.bulk_submitter import Step
+from raytensor.chain.bulk_submitter import BulkSubmitter
 from raytensor.chain.calls import Call, ServeAxon
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
@@ -59,7 +59,7 @@ def start(
     keys = [DevKey(f"//validate//validator//{n}") for n in range(validators)]
     netuids, miners = [], {}
     with ChainClient(chain.endpoint, 20.0) as client:
-        step = Step(client, 60.0)
+        step = BulkSubmitter(client, 60.0)
         for key in keys:  # each stakes on every subnet
             funds = {"dest": DevKey(f"{key.uri}//cold").ss58, "value": 1000 * RAO}
             step.add(DevKey("//Alice").open(), Call("Balances", "transfer_keep_alive", funds))
@@ -97,7 +97,7 @@ def start(
         line = served.stdout.readline()
         assert line, "the miners did not start"
         ports = json.loads(line)
-        step = Step(client, 60.0)
+        step = BulkSubmitter(client, 60.0)
         for number, netuid in enumerate(netuids):
             for n, hotkey in enumerate(miners[netuid]):
                 intent = ServeAxon(signer=hotkey, netuid=netuid, ip="127.0.0.2", port=ports[hotkey])
