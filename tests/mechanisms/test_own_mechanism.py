@@ -1,4 +1,4 @@
-"""The complete example of docs/mechanisms.md, as a user would have it: loaded by its path, scored in the pool's scorer,
+"""The complete example of docs/usage_subnet.md, as a user would have it: loaded by its path, scored in the pool's scorer,
 kept on a score board, paid by what it counts."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from raytensor.mechanisms.evidence import State, evidence_from_json, evidence_to
 from raytensor.types import Failure, Reason, Response
 from raytensor.validators.scoreboard import ScoreBoard
 
-DOC = Path(__file__).resolve().parents[2] / "docs" / "mechanisms.md"
+DOC = Path(__file__).resolve().parents[2] / "docs" / "usage_subnet.md"
 V = 11
 
 
