@@ -9,13 +9,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = [*TOP, *sorted(DOCS.glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+PLACEHOLDER = re.compile(r"NAME|TOPIC|PALLET")
 SECTIONS = ["1. Introduction", "2. Skills required", "3. Usage", "4. API reference", "5. How it works"]
 
 
 def links(page: Path) -> list[str]:
     return [link for link in LINK.findall(page.read_text()) if "://" not in link]
+
+
+def is_there(name: str) -> bool:
+    """Whether a path of the repository or of the package exists, or has a placeholder for a name."""
+    return bool(PLACEHOLDER.search(name)) or any((folder / name).exists() for folder in (ROOT, ROOT / "raytensor"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -44,5 +51,31 @@ def test_a_usage_page_begins_with_what_one_gets_and_a_command(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_modules_that_pages_name_are_there(page):
-    for name in re.findall(r"`(raytensor/[\w/]+\.py|jobs/[\w/]+\.py|tests/[\w/]+\.py)`", page.read_text()):
-        assert (ROOT / name).exists(), f"{page.name}: {name}"
+    for name in re.findall(r"`((?:raytensor|jobs|tests|conf|examples)/[\w/]+\.\w+)`", page.read_text()):
+        assert is_there(name), f"{page.name}: {name}"
+
+
+def rows(page: Path, header: str) -> list[list[str]]:
+    """The cells of each row of every table whose header begins with `header`."""
+    found, inside = [], False
+    for line in page.read_text().splitlines():
+        inside = line.startswith(header) or (inside and line.startswith("|"))
+        if inside and not line.startswith((header, "|---")):
+            found.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+def test_files_to_open_for_a_change_are_there_and_at_most_two():
+    table = rows(ROOT / "CONTRIBUTING.md", "| change | open |")
+    assert len(table) == 20
+    for change, opened, _ in table:
+        for name in re.findall(r"`([\w/]+\.\w+)`", opened):
+            assert is_there(name), f"{change}: {name}"
+
+
+def test_the_walk_names_files_that_are_there_each_once():
+    for header, most in (("| from `Task` to `Weights`", 15), ("| from `Weights` to `Receipt`", 12)):
+        walk = [re.match(r"(\d+)\. `([\w/]+\.py)`$", cells[0]) for cells in rows(DOCS / "how_it_works.md", header)]
+        assert all(walk) and max(int(step[1]) for step in walk) == most
+        names = [step[2] for step in walk]
+        assert len(set(names)) == len(names) and all((ROOT / "raytensor" / name).exists() for name in names)

@@ -1,5 +1,5 @@
-"""The complete example of docs/usage_subnet.md, as a user would have it: loaded by its path, scored in the pool's scorer,
-kept on a score board, paid by what it counts."""
+"""The complete example of docs/usage_subnet.md, used as a user would: loaded by its path, scored, kept on a board,
+paid by what it counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from raytensor.mechanisms.evidence import State, evidence_from_json, evidence_to
 from raytensor.types import Failure, Reason, Response
 from raytensor.validators.scoreboard import ScoreBoard
 
-DOC = Path(__file__).resolve().parents[2] / "docs" / "usage_subnet.md"
+ROOT = Path(__file__).resolve().parents[2]
+DOC = ROOT / "docs" / "usage_subnet.md"
+EXAMPLE = ROOT / "examples" / "counting" / "rules.py"
 V = 11
 
 
@@ -26,6 +28,10 @@ def path(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "my_rules.Counting"
     sys.modules.pop("my_rules", None)
+
+
+def test_the_example_is_the_code_of_the_docs():
+    assert EXAMPLE.read_text() == DOC.read_text().split("```python\n")[1].split("```")[0]
 
 
 def test_the_example_of_the_docs_pays_who_is_right(path, tmp_path):
