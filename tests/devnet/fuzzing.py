@@ -151,7 +151,7 @@ class Fuzz:
             name = random_.choice(self.names)
             params = [random_.choice(JUNK) for _ in range(random_.randrange(5))]
             if random_.random() < 0.2:
-                names = self.rpc.methods[name].rpc_params
+                names = self.rpc.methods[name][1]
                 params = {random_.choice((*names, "other")): random_.choice(JUNK) for _ in range(random_.randrange(4))}
         text = json.dumps({"jsonrpc": "2.0", "id": random_.choice((1, "a", None)), "method": name, "params": params})
         if kind == 7 and random_.random() < 0.5:
