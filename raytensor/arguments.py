@@ -50,9 +50,8 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             names = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(
-                action, f"{value!r} is not a choice{did_you_mean(str(value), names)}; choose from {', '.join(names)}"
-            )
+            text = f"{value!r} is not a choice{did_you_mean(str(value), names)}; choose from {', '.join(names)}"
+            raise argparse.ArgumentError(action, text)
 
 
 def did_you_mean(text: str, names: Iterable[str]) -> str:
@@ -90,11 +89,8 @@ def number(
 
 
 def _inside(value: float, minimum: float | None, maximum: float | None, above: float | None) -> bool:
-    return (
-        (minimum is None or value >= minimum)
-        and (maximum is None or value <= maximum)
-        and (above is None or value > above)
-    )
+    inside = (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+    return inside and (above is None or value > above)
 
 
 def _span(minimum: float | None, maximum: float | None, above: float | None) -> str:

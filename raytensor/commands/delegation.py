@@ -23,9 +23,8 @@ def add_parsers(actions: argparse._SubParsersAction) -> tuple[argparse.ArgumentP
     """The parsers of the two actions."""
     text = "show or change the share of nominators' rewards that a hotkey keeps"
     takes = options.action(actions, "stake", "take", text, "--hotkey 5F...", "9% -w alice -H validator --dry-run")
-    takes.add_argument(
-        "share", metavar="SHARE", nargs="?", type=options.share, help="as 9%% or 0.09 (default: show it)"
-    )
+    text = "as 9%% or 0.09 (default: show it)"
+    takes.add_argument("share", metavar="SHARE", nargs="?", type=options.share, help=text)
     text = "show or set the child hotkeys, to which a hotkey delegates shares of its stake"
     examples = ("--hotkey 5F...", "-w alice -H validator 5G...=0.25 5H...=0.5", "-w alice -H validator --none")
     childs = options.action(actions, "stake", "children", text, *(f"--netuid 2 {one}" for one in examples))
@@ -43,22 +42,18 @@ def take(args: argparse.Namespace) -> int:
     """`raytensor stake take`. Returns the exit status."""
     hotkey = options.account(args, args.hotkey, hotkey=True)
     with ChainClient(options.network(args), args.timeout) as client:
-        names = ("Delegates", "MinDelegateTake", "MaxDelegateTake")
-        now, least, most = client.query_many(
-            [(PALLET, name, [hotkey] if name == "Delegates" else []) for name in names]
-        )
+        reads = [(PALLET, "Delegates", [hotkey]), (PALLET, "MinDelegateTake", []), (PALLET, "MaxDelegateTake", [])]
+        now, least, most = client.query_many(reads)
+        allowed = f"{least / U16:.2%} to {most / U16:.2%} is allowed"
         if args.share is None:
             shown = {"hotkey": hotkey, "take": now, "min_take": least, "max_take": most}
-            output.show(
-                args, shown, f"{hotkey} keeps {now / U16:.4%} (from {least / U16:.2%} to {most / U16:.2%} is allowed)"
-            )
+            output.show(args, shown, f"{hotkey} keeps {now / U16:.4%} (from {allowed})")
             return 0
         key, asked = options.coldkey_ref(args), args.share * U16 // options.MILLION
         if (status := sending.resume(args, client, key, hotkey=hotkey, take=asked)) is not None:
             return status
         if asked == now or not least <= asked <= most:
             name = "DelegateTakeTooHigh" if asked > most else "DelegateTakeTooLow"
-            allowed = f"{least / U16:.2%} to {most / U16:.2%} is allowed"
             message = f"the take can't be changed to {asked / U16:.4%}: it is {now / U16:.4%}, and {allowed}"
             raise ChainRefused(message, name=name, action="fix: choose another share")
         kind = IncreaseTake if asked > now else DecreaseTake
@@ -78,23 +73,16 @@ def children(args: argparse.Namespace) -> int:
         if not args.children and not args.none:
             return _show(args, hotkey, now, pending, from_block)
         key, asked = options.coldkey_ref(args), tuple(_child(args, text) for text in args.children)
+        given = {"hotkey": hotkey, "netuid": args.netuid, "children": asked}
         if sum(share for share, _ in asked) > U64 or len({child for _, child in asked}) != len(asked):
             raise ConfigError("the shares of the children must add up to at most 1, and each child must be named once")
-        if (status := sending.resume(args, client, key, hotkey=hotkey, netuid=args.netuid, children=asked)) is not None:
+        if (status := sending.resume(args, client, key, **given)) is not None:
             return status
-        intent = SetChildren(
-            signer=key.ss58, intent_id=sending.order_id(args), hotkey=hotkey, netuid=args.netuid, children=asked
-        )
-        effect = {
-            "netuid": args.netuid,
-            "hotkey": hotkey,
-            "children_now": _text(now),
-            "children_then": _text(asked),
-            "from": "the first epoch after the cooldown (PendingChildKeyCooldown)",
-        }
-        return sending.send(
-            args, client, intent, key, f"set {len(asked)} children of {hotkey}, subnet {args.netuid}", effect
-        )
+        intent = SetChildren(signer=key.ss58, intent_id=sending.order_id(args), **given)
+        effect = {"netuid": args.netuid, "hotkey": hotkey, "children_now": _text(now), "children_then": _text(asked)}
+        effect |= {"from": "the first epoch after the cooldown (PendingChildKeyCooldown)"}
+        what = f"set {len(asked)} children of {hotkey}, subnet {args.netuid}"
+        return sending.send(args, client, intent, key, what, effect)
 
 
 def _show(args: argparse.Namespace, hotkey: str, now: tuple, pending: tuple, from_block: int) -> int:

@@ -15,14 +15,8 @@ from raytensor.commands import options, output
 from raytensor.errors import ChainError, ChainUnavailable, ConfigError
 from raytensor.types import Metagraph
 
-SORTS = {
-    "uid": None,
-    "stake": "stake_alpha_rao",
-    "incentive": "incentive",
-    "dividends": "dividends",
-    "emission": "emission_alpha_rao",
-    "updated": "last_update",
-}
+SORTS = {"uid": None, "stake": "stake_alpha_rao", "incentive": "incentive", "dividends": "dividends"}
+SORTS |= {"emission": "emission_alpha_rao", "updated": "last_update"}
 COLUMNS = ("stake_alpha_rao", "validator_permit", "active", "last_update", "block_at_registration", "incentive")
 COLUMNS += ("dividends", "consensus", "validator_trust", "emission_alpha_rao")
 EPOCH_COLUMNS = ("block", "last_epoch_block", "num_neurons", "stake_alpha_rao", "emission_alpha_rao")
@@ -80,10 +74,9 @@ def _metagraph(args: argparse.Namespace) -> None:
     if args.json:
         output.show_json({**head, "file": args.out, "neurons": rows})
         return
-    print(
-        f"subnet {graph.netuid} at block {graph.block}: {len(graph.hotkeys)} neurons, next epoch in "
-        f"{output.blocks_until(head['next_epoch_block'], graph.block)} blocks"
-    )
+    left = output.blocks_until(head["next_epoch_block"], graph.block)
+    num = len(graph.hotkeys)
+    print(f"subnet {graph.netuid} at block {graph.block}: {num} neurons, next epoch in {left} blocks")
     if args.out is not None:
         print(f"written to {args.out}")
         return
@@ -138,11 +131,8 @@ def _follow(args: argparse.Namespace) -> None:
             if graph is not None and graph.last_epoch_block != newest:
                 newest, count = graph.last_epoch_block, count + 1
                 keep_epoch(folder, graph, args.mechanism)
-                print(
-                    f"block {graph.block}: {len(graph.hotkeys)} neurons after the epoch of block {newest}, "
-                    f"next epoch in {graph.next_epoch_block - graph.block} blocks",
-                    flush=True,
-                )
+                text = f"block {graph.block}: {len(graph.hotkeys)} neurons after the epoch of block {newest}"
+                print(f"{text}, next epoch in {graph.next_epoch_block - graph.block} blocks", flush=True)
             if graph is not None and cause and not reported:
                 print(f"the chain does not answer: {cause}", flush=True)
             reported = cause
@@ -154,8 +144,8 @@ def _follow(args: argparse.Namespace) -> None:
 
 def _rows(graph: Metagraph) -> list[dict]:
     plain = {name: getattr(graph, name).tolist() for name in COLUMNS}
-    keys = zip(graph.hotkeys, graph.coldkeys, graph.axons)
-    return [
-        {"uid": uid, "hotkey": hotkey, "coldkey": coldkey, "axon": axon, **{name: plain[name][uid] for name in COLUMNS}}
-        for uid, (hotkey, coldkey, axon) in enumerate(keys)
-    ]
+    rows = []
+    for uid, (hotkey, coldkey, axon) in enumerate(zip(graph.hotkeys, graph.coldkeys, graph.axons, strict=True)):
+        head = {"uid": uid, "hotkey": hotkey, "coldkey": coldkey, "axon": axon}
+        rows.append({**head, **{name: plain[name][uid] for name in COLUMNS}})
+    return rows

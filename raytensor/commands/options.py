@@ -40,9 +40,7 @@ def parser(command: str, description: str, examples: str) -> Parser:
     return Parser(f"raytensor {command}", description=description, examples=examples)
 
 
-def action(
-    to: argparse._SubParsersAction, command: str, name: str, text: str, *examples: str
-) -> argparse.ArgumentParser:
+def action(to: argparse._SubParsersAction, command: str, name: str, text: str, *examples: str) -> Parser:
     """The parser of one action of a command; each example is what follows "raytensor COMMAND NAME"."""
     lines = "".join(f"  raytensor {command} {name} {one}".rstrip() + "\n" for one in examples)
     return to.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", examples=lines)
@@ -70,13 +68,8 @@ def add_network(to: argparse.ArgumentParser) -> None:
     text += " (default: BT_NETWORK, BT_CHAIN_ENDPOINT, else finney)"
     group.add_argument("--network", "-n", metavar="NAME|URL", help=text)
     _add_aliases(group, "network", "--endpoint", "--subtensor.network", "--subtensor.chain_endpoint")
-    group.add_argument(
-        "--timeout",
-        type=seconds,
-        default=20.0,
-        metavar="SECONDS",
-        help="limit for each answer of the node (default 20)",
-    )
+    text = "limit for each answer of the node (default 20)"
+    group.add_argument("--timeout", type=seconds, default=20.0, metavar="SECONDS", help=text)
 
 
 def add_wallet(to: argparse.ArgumentParser) -> None:
@@ -101,9 +94,8 @@ def add_sending(to: argparse.ArgumentParser) -> None:
     group.add_argument("--yes", "-y", action="store_true", help="do not ask; required where there is no terminal")
     group.add_argument("--id", metavar="TEXT", help="name of this order: an order is carried out once per name")
     group.add_argument("--policy", metavar="FILE", help="spending limits in TOML (default: RAYTENSOR_POLICY)")
-    group.add_argument(
-        "--wait", type=seconds, default=60.0, metavar="SECONDS", help="limit for inclusion in a block (default 60)"
-    )
+    text = "limit for inclusion in a block (default 60)"
+    group.add_argument("--wait", type=seconds, default=60.0, metavar="SECONDS", help=text)
     add_state(group)
 
 
@@ -154,9 +146,8 @@ def hotkey_ref(args: argparse.Namespace, name: str | None = None) -> KeyRef:
         return DevKey(name)
     cold = coldkey_ref(args)
     if isinstance(cold, DevKey):
-        raise ConfigError(
-            f"{cold.uri} is a development key, which has no hotkeys: give one, as --wallet.hotkey //Alice"
-        )
+        fix = "give one, as --wallet.hotkey //Alice"
+        raise ConfigError(f"{cold.uri} is a development key, which has no hotkeys: {fix}")
     return WalletKey(cold.wallet, plain_name(name), cold.path, cold.password_file)
 
 
@@ -200,9 +191,8 @@ def account(args: argparse.Namespace, text: str | None, *, hotkey: bool) -> str:
 def plain_name(text: str) -> str:
     """The name of a wallet or hotkey: one path component."""
     if text in ("", ".", "..") or "/" in text or "\0" in text:
-        raise ConfigError(
-            f"{text!r} is not a name of a wallet or hotkey: give one word, and the folder by --wallet.path"
-        )
+        fix = "give one word, and the folder by --wallet.path"
+        raise ConfigError(f"{text!r} is not a name of a wallet or hotkey: {fix}")
     return text
 
 

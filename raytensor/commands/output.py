@@ -49,9 +49,9 @@ def print_error(command: str, error: RayTensorError, *, as_json: bool = False) -
         action = f"fix: {error.fix}"
     message = str(error)
     if as_json:
-        found = {"name": name or type(error).__name__, "message": message, "action": action or None}
-        show_json({"error": found})
-        return
+        return show_json(
+            {"error": {"name": name or type(error).__name__, "message": message, "action": action or None}}
+        )
     print(f"raytensor {command}: {message}" + (f" ({name})" if name not in message else ""), file=sys.stderr)
     if action and action not in message:
         print(f"  {action}", file=sys.stderr)
@@ -80,10 +80,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequen
     """Aligned columns as text; those in `left` are flush left, the others flush right."""
     cells = [[str(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(len(row[place]) for row in cells) for place in range(len(headers))]
-    lines = [
-        "  ".join(c.ljust(w) if n in left else c.rjust(w) for n, (c, w) in enumerate(zip(row, widths))).rstrip()
-        for row in cells
-    ]
+    lines = []
+    for row in cells:
+        padded = [c.ljust(w) if n in left else c.rjust(w) for n, (c, w) in enumerate(zip(row, widths))]
+        lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
 
 

@@ -46,9 +46,8 @@ def _register(args: argparse.Namespace) -> int:
         uid = client.query(PALLET, "Uids", [args.netuid, hotkey])
         if uid is not None:
             message = f"{hotkey} is already registered on subnet {args.netuid}, as uid {uid}"
-            raise ChainRefused(
-                message, name="HotKeyAlreadyRegisteredInSubNet", action="give up: there is nothing to do"
-            )
+            action = "give up: there is nothing to do"
+            raise ChainRefused(message, name="HotKeyAlreadyRegisteredInSubNet", action=action)
         effect = {"netuid": args.netuid, "hotkey": hotkey, "balance_rao": client.balance(signer)}
         if args.netuid == 0:
             intent = RootRegister(signer=signer, intent_id=intent_id, hotkey=hotkey)
@@ -58,14 +57,10 @@ def _register(args: argparse.Namespace) -> int:
         effect |= {"price_rao": burn, "price_at_most_rao": most}
         intent = RegisterLimit(signer=signer, intent_id=intent_id, netuid=args.netuid, hotkey=hotkey, limit_price=most)
         if burn > most:
-            message = (
-                f"registering on subnet {args.netuid} costs {output.tao(burn)} TAO, over --max-burn {output.tao(most)}"
-            )
-            raise ChainRefused(
-                message,
-                name="RegistrationPriceLimitExceeded",
-                action="wait: until the price falls, or raise --max-burn",
-            )
+            costs, limit = output.tao(burn), output.tao(most)
+            message = f"registering on subnet {args.netuid} costs {costs} TAO, over --max-burn {limit}"
+            action = "wait: until the price falls, or raise --max-burn"
+            raise ChainRefused(message, name="RegistrationPriceLimitExceeded", action=action)
         sending.afford(client, intent)
         what = f"register {hotkey} on subnet {args.netuid} for {output.tao(burn)} TAO"
         return sending.send(args, client, intent, key, what, effect)

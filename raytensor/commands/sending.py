@@ -73,11 +73,8 @@ def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: 
     file = journal_file(args, client, key.ss58)
     if args.id is None or args.dry_run or not file.exists():
         return None
-    journal = Journal(file)
-    try:
+    with contextlib.closing(Journal(file)) as journal:
         known, receipt = journal.intent(order_id(args)), journal.receipt(order_id(args))
-    finally:
-        journal.close()
     if known is None:
         return None
     if any(getattr(known, name, None) != value for name, value in given.items()):
@@ -128,26 +125,17 @@ def submit(args: argparse.Namespace, client: ChainClient, intent: Intent, key: K
 def writer(args: argparse.Namespace, file: Path, signer: str, key: KeyRef) -> Iterator[ChainWriter]:
     """A chain writer for one key, on its journal in the state folder."""
     path = args.policy or os.environ.get(POLICY_ENV)
-    policy = read_policy(path) if path else PERMISSIVE
-    with _locked(file):
-        made = ChainWriter(
-            network(args),
-            {signer: key},
-            file,
-            WriterSettings(
-                timeout_s=args.timeout,
-                inclusion_timeout_s=args.wait,
-                policy=policy,
-                audit_path=file.parent / "audit.jsonl",
-                owner="a raytensor command",
-                stop_on_foreign=False,
-                commit_kind=getattr(args, "commit_by", None),
-            ),
-        )
-        try:
-            yield made
-        finally:
-            made.close()
+    settings = WriterSettings(
+        timeout_s=args.timeout,
+        inclusion_timeout_s=args.wait,
+        policy=read_policy(path) if path else PERMISSIVE,
+        audit_path=file.parent / "audit.jsonl",
+        owner="a raytensor command",
+        stop_on_foreign=False,
+        commit_kind=getattr(args, "commit_by", None),
+    )
+    with _locked(file), contextlib.closing(ChainWriter(network(args), {signer: key}, file, settings)) as made:
+        yield made
 
 
 def journal_file(args: argparse.Namespace, client: ChainClient, signer: str) -> Path:
@@ -195,16 +183,12 @@ def _show_plan(plan: dict[str, Any]) -> None:
 
 def _check_journal(file: Path, intent: Intent) -> None:
     """Raise FateUnknown while the fate of another earlier extrinsic is unknown."""
-    journal = Journal(file)
-    try:
+    with contextlib.closing(Journal(file)) as journal:
         for extrinsic in journal.open_extrinsics():
             if intent.intent_id not in extrinsic.intent_ids:
-                raise FateUnknown(
-                    f"the fate of an earlier order of {extrinsic.signer} is unknown (extrinsic {extrinsic.hash}, valid "
-                    f"until block {extrinsic.death}): run this command again after that block"
-                )
-    finally:
-        journal.close()
+                sent = f"extrinsic {extrinsic.hash}, valid until block {extrinsic.death}"
+                message = f"the fate of an earlier order of {extrinsic.signer} is unknown ({sent})"
+                raise FateUnknown(f"{message}: run this command again after that block")
 
 
 @contextlib.contextmanager
@@ -215,9 +199,6 @@ def _locked(file: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ChainRefused(
-                f"another command is sending for this key ({file})",
-                name="KeyInUse",
-                action="wait: until that command has ended",
-            ) from error
+            message, action = f"another command is sending for this key ({file})", "wait: until that command has ended"
+            raise ChainRefused(message, name="KeyInUse", action=action) from error
         yield

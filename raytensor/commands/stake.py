@@ -7,20 +7,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from raytensor.chain.calls import (
-    AddStake,
-    AddStakeLimit,
-    Intent,
-    MoveStake,
-    RemoveStake,
-    RemoveStakeFullLimit,
-    RemoveStakeLimit,
-    SwapStakeLimit,
-    TransferStake,
-    UnstakeAll,
-    UnstakeAllAlpha,
-)
-from raytensor.chain.reads.quotes import buy, move_slippage, price, prices, ratio, sell, stakes
+from raytensor.chain import calls
+from raytensor.chain.reads.quotes import Trade, buy, move_slippage, price, prices, ratio, sell, stakes
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import delegation, options, output, sending
 from raytensor.errors import ChainRefused, ConfigError
@@ -50,47 +38,26 @@ def _parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     action = functools.partial(options.action, actions, "stake")
 
-    add = action(
-        "add",
-        "stake TAO on a hotkey",
-        "10 --netuid 2 --hotkey 5F... --dry-run",
-        "10 --netuid 2 -w alice -H validator --slippage 1%",
-    )
-    remove = action(
-        "remove",
-        "sell alpha for TAO",
-        "5.5 --netuid 2 -w alice -H validator        5.5 alpha",
-        "--all --netuid 2 -w alice --yes",
-    )
-    move = action(
-        "move",
-        "move alpha to another hotkey or subnet of the same coldkey",
-        "3 --netuid 2 --to-netuid 5 --hotkey 5F... --to-hotkey 5G...",
-    )
-    swap = action(
-        "swap",
-        "move alpha to another subnet on the same hotkey, at a limit price",
-        "3 --netuid 2 --to-netuid 5 --hotkey 5F... --slippage 1%",
-    )
-    transfer = action(
-        "transfer",
-        "give alpha to another coldkey, on the same hotkey",
-        "3 --netuid 2 --hotkey 5F... --to-coldkey 5H...",
-        "3 --netuid 2 --hotkey 5F... --to-coldkey bob   to the coldkey of the wallet bob",
-    )
-    everything = action(
-        "unstake-all", "remove all alpha from a hotkey, on every subnet", "--hotkey 5F... --dry-run", "--alpha -w alice"
-    )
+    own, other, there = "--netuid 2 -w alice -H validator", "--netuid 2 --hotkey 5F...", "--netuid 2 --to-netuid 5"
+    add = action("add", "stake TAO on a hotkey", f"10 {other} --dry-run", f"10 {own} --slippage 1%")
+    remove = action("remove", "sell alpha for TAO", f"5.5 {own}        5.5 alpha", "--all --netuid 2 -w alice --yes")
+    text = "move alpha to another hotkey or subnet of the same coldkey"
+    move = action("move", text, f"3 {there} --hotkey 5F... --to-hotkey 5G...")
+    text = "move alpha to another subnet on the same hotkey, at a limit price"
+    swap = action("swap", text, f"3 {there} --hotkey 5F... --slippage 1%")
+    text, give = "give alpha to another coldkey, on the same hotkey", f"3 {other} --to-coldkey"
+    transfer = action("transfer", text, f"{give} 5H...", f"{give} bob   to the coldkey of the wallet bob")
+    text = "remove all alpha from a hotkey, on every subnet"
+    everything = action("unstake-all", text, "--hotkey 5F... --dry-run", "--alpha -w alice")
     listing = action("list", "list a coldkey's stakes and their value", "-w alice", "--ss58 5F... --json")
     takes, childs = delegation.add_parsers(actions)
     for one in (add, remove, move, swap, transfer):
         _add_amount(one, required=one is add)
         one.add_argument("--netuid", type=options.netuid, required=True, help="the subnet")
+    slippage: dict[str, Any] = {"type": options.share, "default": 50_000, "metavar": "SHARE", "dest": "slippage_ppm"}
+    text = "largest accepted change from the current price (default 5%%)"
     for one in (add, remove, swap):
-        text = "largest accepted change from the current price (default 5%%)"
-        one.add_argument(
-            "--slippage", type=options.share, default=50_000, metavar="SHARE", dest="slippage_ppm", help=text
-        )
+        one.add_argument("--slippage", **slippage, help=text)
         one.add_argument("--partial", action="store_true", help="accept a part of the amount at the limit price")
     for one in (add, remove):
         one.add_argument("--no-limit", action="store_true", help="accept any price")
@@ -131,23 +98,14 @@ def _add(args: argparse.Namespace) -> int:
         now, trade = price(client, args.netuid), buy(client, args.netuid, args.amount)
         order = {"signer": key.ss58, "intent_id": sending.order_id(args), **given}
         limit = None if args.no_limit else now * (MILLION + args.slippage_ppm) // MILLION
-        intent: Intent = AddStake(**order)
+        intent: calls.Intent = calls.AddStake(**order)
         if limit is not None:
-            intent = AddStakeLimit(**order, limit_price=limit, allow_partial=args.partial)
+            intent = calls.AddStakeLimit(**order, limit_price=limit, allow_partial=args.partial)
         sending.afford(client, intent)
-        effect = {
-            "netuid": args.netuid,
-            "hotkey": hotkey,
-            "pays_rao": args.amount,
-            "gets_alpha_rao": trade.got,
-            "pool_fee_rao": trade.fee,
-            "slippage": f"{trade.slippage:.4%}",
-            "price_rao": now,
-            "price_limit_rao": limit,
-            "balance_rao": client.balance(intent.signer),
-        }
+        effect = {"netuid": args.netuid, "hotkey": hotkey, "pays_rao": args.amount, "gets_alpha_rao": trade.got}
+        effect |= {"pool_fee_rao": trade.fee, **_prices(trade, now, limit), "balance_rao": client.balance(key.ss58)}
         what = f"stake {output.tao(args.amount)} TAO on {hotkey}, subnet {args.netuid}"
-        return sending.send(args, client, intent, key, what, _without_none(effect))
+        return sending.send(args, client, intent, key, what, effect)
 
 
 def _remove(args: argparse.Namespace) -> int:
@@ -160,26 +118,24 @@ def _remove(args: argparse.Namespace) -> int:
         now, trade = price(client, args.netuid), sell(client, args.netuid, amount)
         order = {"signer": key.ss58, "intent_id": sending.order_id(args), "hotkey": hotkey, "netuid": args.netuid}
         limit = None if args.no_limit else now * (MILLION - args.slippage_ppm) // MILLION
-        intent: Intent
+        intent: calls.Intent
         if args.all and not args.partial:  # also takes the rewards that arrive until then
-            intent = RemoveStakeFullLimit(**order, limit_price=limit)
+            intent = calls.RemoveStakeFullLimit(**order, limit_price=limit)
         elif limit is None:
-            intent = RemoveStake(**order, amount_unstaked=amount)
+            intent = calls.RemoveStake(**order, amount_unstaked=amount)
         else:
-            intent = RemoveStakeLimit(**order, amount_unstaked=amount, limit_price=limit, allow_partial=args.partial)
-        effect = {
-            "netuid": args.netuid,
-            "hotkey": hotkey,
-            "pays_alpha_rao": amount,
-            "gets_rao": trade.got,
-            "pool_fee_alpha_rao": trade.fee,
-            "slippage": f"{trade.slippage:.4%}",
-            "price_rao": now,
-            "price_limit_rao": limit,
-            "stake_alpha_rao": staked,
-        }
+            order |= {"amount_unstaked": amount, "allow_partial": args.partial}
+            intent = calls.RemoveStakeLimit(**order, limit_price=limit)
+        effect = {"netuid": args.netuid, "hotkey": hotkey, "pays_alpha_rao": amount, "gets_rao": trade.got}
+        effect |= {"pool_fee_alpha_rao": trade.fee, **_prices(trade, now, limit), "stake_alpha_rao": staked}
         what = f"unstake {output.tao(amount)} alpha from {hotkey}, subnet {args.netuid}"
-        return sending.send(args, client, intent, key, what, _without_none(effect))
+        return sending.send(args, client, intent, key, what, effect)
+
+
+def _prices(trade: Trade, now: int, limit: int | None) -> dict[str, Any]:
+    """The part of an effect about prices, in rao of TAO per alpha; without a limit there is no such entry."""
+    found = {"slippage": f"{trade.slippage:.4%}", "price_rao": now}
+    return found if limit is None else {**found, "price_limit_rao": limit}
 
 
 def _move(args: argparse.Namespace) -> int:
@@ -191,7 +147,7 @@ def _move(args: argparse.Namespace) -> int:
     hotkeys = {"origin_hotkey": hotkey, "destination_hotkey": to_hotkey}
     effect = {"netuid": args.netuid, "hotkey": hotkey, "to_netuid": to_netuid, "to_hotkey": to_hotkey}
     where = f"to {to_hotkey}, subnet {to_netuid}"
-    return _send_alpha(args, MoveStake, to_netuid, hotkeys, effect, ("move", where))
+    return _send_alpha(args, calls.MoveStake, to_netuid, hotkeys, effect, ("move", where))
 
 
 def _swap(args: argparse.Namespace) -> int:
@@ -200,7 +156,7 @@ def _swap(args: argparse.Namespace) -> int:
         raise ConfigError("the stake is already on that subnet: give another --to-netuid")
     effect = {"netuid": args.netuid, "to_netuid": args.to_netuid, "hotkey": hotkey}
     where = f"to subnet {args.to_netuid} on {hotkey}"
-    return _send_alpha(args, SwapStakeLimit, args.to_netuid, {"hotkey": hotkey}, effect, ("swap", where))
+    return _send_alpha(args, calls.SwapStakeLimit, args.to_netuid, {"hotkey": hotkey}, effect, ("swap", where))
 
 
 def _transfer(args: argparse.Namespace) -> int:
@@ -209,12 +165,12 @@ def _transfer(args: argparse.Namespace) -> int:
     to_netuid = args.netuid if args.to_netuid is None else args.to_netuid
     keys = {"destination_coldkey": dest, "hotkey": hotkey}
     effect = {"netuid": args.netuid, "to_netuid": to_netuid, "hotkey": hotkey, "to_coldkey": dest}
-    return _send_alpha(args, TransferStake, to_netuid, keys, effect, ("give", f"on {hotkey} to {dest}"))
+    return _send_alpha(args, calls.TransferStake, to_netuid, keys, effect, ("give", f"on {hotkey} to {dest}"))
 
 
 def _send_alpha(
     args: argparse.Namespace,
-    kind: type[MoveStake] | type[SwapStakeLimit] | type[TransferStake],
+    kind: type[calls.MoveStake] | type[calls.SwapStakeLimit] | type[calls.TransferStake],
     to_netuid: int,
     keys: dict[str, str],
     effect: dict[str, Any],
@@ -234,7 +190,7 @@ def _send_alpha(
         lost = move_slippage(client, args.netuid, to_netuid, amount)
         effect |= {"gives_alpha_rao" if verb == "give" else "moves_alpha_rao": amount}
         limits: dict[str, Any] = {}
-        if kind is SwapStakeLimit:
+        if kind is calls.SwapStakeLimit:
             now = ratio(client, args.netuid, to_netuid)
             limit = now * (MILLION - args.slippage_ppm) // MILLION
             limits = {"limit_price": limit, "allow_partial": args.partial}
@@ -258,15 +214,12 @@ def _unstake_all(args: argparse.Namespace) -> int:
             raise ChainRefused(message, name="NotEnoughStake", action="give up: there is nothing to unstake")
         trades = [sell(client, s.netuid, s.alpha_rao) for s in staked if s.netuid]
         on_root = sum(s.alpha_rao for s in staked if s.netuid == 0)  # 1 alpha of root is 1 TAO
-        kind = UnstakeAllAlpha if args.alpha else UnstakeAll
+        kind = calls.UnstakeAllAlpha if args.alpha else calls.UnstakeAll
         intent = kind(signer=key.ss58, intent_id=sending.order_id(args), hotkey=hotkey)
-        effect = {
-            "hotkey": hotkey,
-            "netuids": [s.netuid for s in staked],
-            "gets_rao": sum(trade.got for trade in trades) + on_root,
-            "slippage": f"{max((trade.slippage for trade in trades), default=0.0):.4%}",
-            "price_limit": "none",
-        }
+        lost = max((trade.slippage for trade in trades), default=0.0)
+        effect = {"hotkey": hotkey, "netuids": [s.netuid for s in staked]}
+        effect |= {"gets_rao": sum(trade.got for trade in trades) + on_root}
+        effect |= {"slippage": f"{lost:.4%}", "price_limit": "none"}
         where = "to root" if args.alpha else "as TAO"
         what = f"unstake everything from {hotkey} {where}: {len(staked)} subnet(s)"
         return sending.send(args, client, intent, key, what, effect)
@@ -278,9 +231,8 @@ def _amount(args: argparse.Namespace, client: ChainClient, coldkey: str, hotkey:
     amount = staked if args.all else args.amount
     if amount > staked or not amount:
         message = f"{coldkey} has {output.tao(staked)} alpha on {hotkey}, subnet {args.netuid}"
-        raise ChainRefused(
-            message, name="NotEnoughStake", action="fix: give an amount above 0 and of at most the stake"
-        )
+        action = "fix: give an amount above 0 and of at most the stake"
+        raise ChainRefused(message, name="NotEnoughStake", action=action)
     return amount, staked
 
 
@@ -288,27 +240,15 @@ def _list(args: argparse.Namespace) -> None:
     address = options.account(args, args.ss58, hotkey=False)
     with ChainClient(options.network(args), args.timeout) as client:
         head, staked, now = client.head(), stakes(client, address), prices(client)
-    rows = [
-        {
-            "netuid": s.netuid,
-            "hotkey": s.hotkey,
-            "alpha_rao": s.alpha_rao,
-            "price_rao": now.get(s.netuid, 0),
-            "value_rao": s.alpha_rao * now.get(s.netuid, 0) // options.RAO,
-            "registered": s.registered,
-        }
-        for s in sorted(staked, key=lambda s: (s.netuid, s.hotkey))
-    ]
+    rows = []
+    for s in sorted(staked, key=lambda s: (s.netuid, s.hotkey)):
+        price_rao = now.get(s.netuid, 0)
+        row = {"netuid": s.netuid, "hotkey": s.hotkey, "alpha_rao": s.alpha_rao, "price_rao": price_rao}
+        rows.append({**row, "value_rao": s.alpha_rao * price_rao // options.RAO, "registered": s.registered})
     if args.json:
         output.show_json({"ss58": address, "block": head.number, "stakes": rows})
         return
     print(f"{address} at block {head.number}")
-    cells = [
-        (r["netuid"], r["hotkey"], output.tao(r["alpha_rao"]), output.tao(r["price_rao"]), output.tao(r["value_rao"]))
-        for r in rows
-    ]
+    amounts = ("alpha_rao", "price_rao", "value_rao")
+    cells = [(r["netuid"], r["hotkey"], *(output.tao(r[name]) for name in amounts)) for r in rows]
     print(output.table(("netuid", "hotkey", "alpha", "price", "worth, TAO"), cells, left=(1,)) if rows else "no stake")
-
-
-def _without_none(effect: dict) -> dict:
-    return {name: value for name, value in effect.items() if value is not None}

@@ -34,22 +34,13 @@ def transfer_main(argv: Sequence[str]) -> int:
 
 
 def _transfer(args: argparse.Namespace) -> int:
-    key = options.coldkey_ref(args)
-    intent = Transfer(
-        signer=key.ss58,
-        intent_id=sending.order_id(args),
-        dest=options.account(args, args.dest, hotkey=False),
-        value=args.amount,
-    )
+    key, dest = options.coldkey_ref(args), options.account(args, args.dest, hotkey=False)
+    intent = Transfer(signer=key.ss58, intent_id=sending.order_id(args), dest=dest, value=args.amount)
     with ChainClient(options.network(args), args.timeout) as client:
-        if (status := sending.resume(args, client, key, dest=intent.dest, value=intent.value)) is not None:
+        if (status := sending.resume(args, client, key, dest=dest, value=args.amount)) is not None:
             return status
         sending.afford(client, intent)
-        effect = {
-            "amount_rao": intent.value,
-            "dest": intent.dest,
-            "balance_rao": client.balance(intent.signer),
-            "dest_balance_rao": client.balance(intent.dest),
-        }
-        what = f"transfer {output.tao(intent.value)} TAO to {intent.dest}"
+        effect = {"amount_rao": args.amount, "dest": dest, "balance_rao": client.balance(key.ss58)}
+        effect["dest_balance_rao"] = client.balance(dest)
+        what = f"transfer {output.tao(args.amount)} TAO to {dest}"
         return sending.send(args, client, intent, key, what, effect)

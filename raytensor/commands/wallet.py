@@ -20,18 +20,10 @@ from pathlib import Path
 import bittensor_core
 
 from raytensor.arguments import integer
+from raytensor.chain import wallet as keys
 from raytensor.chain.reads.quotes import prices, stakes
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.chain.wallet import (
-    PASSWORD_ENV,
-    PASSWORD_FILE_ENV,
-    DevKey,
-    WalletKey,
-    keypair_from,
-    new_phrase,
-    secret_lines,
-    write_key,
-)
+from raytensor.chain.wallet import DevKey, WalletKey
 from raytensor.commands import options, output
 from raytensor.errors import ConfigError, WalletError
 
@@ -60,16 +52,15 @@ def _parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     action = functools.partial(options.action, actions, "wallet")
 
-    create = action(
-        "create", "create new keys", "-w w1 --password-file pw --phrase-file phrase", "-w w1 -H miner2 --hotkey-only"
-    )
-    regen = action(
-        "regen",
-        "restore a key from its phrase or seed, or a coldkey's public file from its address",
+    examples = ("-w w1 --password-file pw --phrase-file phrase", "-w w1 -H miner2 --hotkey-only")
+    create = action("create", "create new keys", *examples)
+    text = "restore a key from its phrase or seed, or a coldkey's public file from its address"
+    examples = (
         "-w w1                       asks for the phrase, without echo",
         "-w w1 --key hotkey --phrase-file phrase",
-        "-w w1 --ss58 5F...          coldkeypub.txt only: can read balances, can't sign",
     )
+    public = "-w w1 --ss58 5F...          coldkeypub.txt only: can read balances, can't sign"
+    regen = action("regen", text, *examples, public)
     for one in (create, regen):
         one.add_argument("--no-password", action="store_true", help="do not encrypt the coldkey")
         one.add_argument("--encrypt-hotkey", action="store_true", help="encrypt the hotkey too (default: plain)")
@@ -77,8 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     which = create.add_mutually_exclusive_group()
     which.add_argument("--hotkey-only", action="store_true", help="create no coldkey")
     which.add_argument("--coldkey-only", action="store_true", help="create no hotkey")
+    words = (12, 15, 18, 21, 24)
     create.add_argument(
-        "--words", type=integer(12, 24), choices=(12, 15, 18, 21, 24), default=12, help="words of a phrase (default 12)"
+        "--words", type=integer(12, 24), choices=words, default=12, help="words of a phrase (default 12)"
     )
     text = "write the new phrases to this file (mode 600) instead of showing them"
     create.add_argument("--phrase-file", metavar="FILE", help=text)
@@ -88,9 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = action("list", "list wallets and hotkeys with their addresses", "", "--wallet.path /mnt/keys --json")
     show = action("show", "show a wallet's addresses, encryption and file modes; no secrets", "-w alice")
-    balance = action(
-        "balance", "show the free TAO and the stake of a coldkey", "-w alice --network test", "--ss58 5F... --json"
-    )
+    text = "show the free TAO and the stake of a coldkey"
+    balance = action("balance", text, "-w alice --network test", "--ss58 5F... --json")
     balance.add_argument("--ss58", metavar=options.ACCOUNT, help="the account (default: the wallet's coldkey)")
     sign = action("sign", "sign a message (its UTF-8 bytes)", '-w alice "a message"', '-w alice --coldkey "a message"')
     sign.add_argument("message", help="the text to sign")
@@ -124,13 +115,13 @@ def _create(args: argparse.Namespace) -> None:
         raise ConfigError("standard output is no terminal, so the new phrase can't be shown: give --phrase-file FILE")
     _refuse_existing(args, [ref.file for _, ref in refs])
     passwords = {kind: _new_password(args, kind) for kind, _ in refs}
-    phrases = {kind: new_phrase(args.words) for kind, _ in refs}
+    phrases = {kind: keys.new_phrase(args.words) for kind, _ in refs}
     if args.phrase_file is not None:
         _write_new(Path(args.phrase_file).expanduser(), "".join(f"{kind}: {phrases[kind]}\n" for kind, _ in refs))
     made = {}
     for kind, ref in refs:
-        pair = keypair_from(phrases[kind])
-        file = write_key(ref, pair, password=passwords[kind], overwrite=args.overwrite)
+        pair = keys.keypair_from(phrases[kind])
+        file = keys.write_key(ref, pair, password=passwords[kind], overwrite=args.overwrite)
         made[kind] = {"ss58": pair.ss58_address, "file": str(file), "encrypted": passwords[kind] is not None}
     if args.json:
         output.show_json({"created": made, "phrase_file": args.phrase_file})
@@ -158,9 +149,9 @@ def _regen(args: argparse.Namespace) -> None:
         encrypted = False
     else:
         _refuse_existing(args, [ref.file])
-        pair = keypair_from(_known_phrase(args))
+        pair = keys.keypair_from(_known_phrase(args))
         password = _new_password(args, args.key)
-        file, address = write_key(ref, pair, password=password, overwrite=args.overwrite), pair.ss58_address
+        file, address = keys.write_key(ref, pair, password=password, overwrite=args.overwrite), pair.ss58_address
         encrypted = password is not None
     made = {"ss58": address, "file": str(file), "encrypted": encrypted}
     output.show(args, {"restored": made}, f"{address}  {file}")
@@ -170,7 +161,7 @@ def _known_phrase(args: argparse.Namespace) -> str:
     """The phrase in --phrase-file (its first line, or the key's line if `create` wrote it), or typed."""
     if args.phrase_file is None:
         return _ask("phrase or 0x seed: ", "--phrase-file FILE").strip()
-    lines = secret_lines(args.phrase_file)
+    lines = keys.secret_lines(args.phrase_file)
     named = dict(line.split(": ", 1) for line in lines if line.startswith(("coldkey: ", "hotkey: ")))
     if named and args.key not in named:
         raise ConfigError(f"{args.phrase_file} has no phrase of the {args.key}")
@@ -194,11 +185,11 @@ def _new_password(args: argparse.Namespace, kind: str) -> str | None:
     if kind == "hotkey" and not args.encrypt_hotkey or kind == "coldkey" and args.no_password:
         return None
     if args.password_file is not None:
-        return secret_lines(args.password_file)[0]
-    if PASSWORD_FILE_ENV in os.environ:
-        return secret_lines(os.environ[PASSWORD_FILE_ENV])[0]
-    if PASSWORD_ENV in os.environ:
-        return os.environ[PASSWORD_ENV]
+        return keys.secret_lines(args.password_file)[0]
+    if keys.PASSWORD_FILE_ENV in os.environ:
+        return keys.secret_lines(os.environ[keys.PASSWORD_FILE_ENV])[0]
+    if keys.PASSWORD_ENV in os.environ:
+        return os.environ[keys.PASSWORD_ENV]
     instead = "--password-file FILE, or --no-password" if kind == "coldkey" else "--password-file FILE"
     password = _ask(f"password for the new {kind}: ", instead)
     if not password or password != _ask("again: ", instead):
@@ -236,9 +227,8 @@ def _names(path: str) -> dict[str, list[str]]:
 
 
 def _natural(path: Path) -> list:
-    return [
-        (0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name.casefold()) if part
-    ]
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
 
 
 def _address(ref: WalletKey) -> str | None:
@@ -256,14 +246,10 @@ def _address(ref: WalletKey) -> str | None:
 
 def _list(args: argparse.Namespace) -> None:
     path = options.wallets_path(args)
-    wallets = [
-        {
-            "name": name,
-            "ss58": _address(WalletKey(name, None, path)),
-            "hotkeys": [{"name": hot, "ss58": _address(WalletKey(name, hot, path))} for hot in hotkeys],
-        }
-        for name, hotkeys in _names(path).items()
-    ]
+    wallets = []
+    for name, names in _names(path).items():
+        hotkeys = [{"name": hot, "ss58": _address(WalletKey(name, hot, path))} for hot in names]
+        wallets.append({"name": name, "ss58": _address(WalletKey(name, None, path)), "hotkeys": hotkeys})
     if args.json:
         output.show_json({"path": str(Path(path).expanduser()), "wallets": wallets})
         return
@@ -281,24 +267,19 @@ def _show(args: argparse.Namespace) -> None:
         raise WalletError(f"there is no wallet {cold.folder}: `raytensor wallet list` lists the wallets")
     refs = [("coldkey", cold)]
     refs += [(f"hotkeys/{hot}", WalletKey(cold.wallet, hot, cold.path)) for hot in _names(cold.path)[cold.wallet]]
-    keys = []
+    found = []
     for name, ref in refs:
         exists = ref.file.exists()
         data = ref.file.read_bytes() if exists and os.access(ref.file, os.R_OK) else b""
-        keys.append(
-            {
-                "key": name,
-                "ss58": _address(ref),
-                "file": str(ref.file) if exists else None,
-                "encrypted": bittensor_core.keyfile_data_is_encrypted(data) if data else None,
-                "mode": f"{stat.S_IMODE(ref.file.stat().st_mode):o}" if exists else None,
-            }
-        )
+        encrypted = bittensor_core.keyfile_data_is_encrypted(data) if data else None
+        mode = f"{stat.S_IMODE(ref.file.stat().st_mode):o}" if exists else None
+        row = {"key": name, "ss58": _address(ref), "file": str(ref.file) if exists else None}
+        found.append({**row, "encrypted": encrypted, "mode": mode})
     if args.json:
-        output.show_json({"wallet": cold.wallet, "keys": keys})
+        output.show_json({"wallet": cold.wallet, "keys": found})
         return
     kept = {True: "encrypted", False: "plain", None: "public part only"}
-    rows = [(k["key"], k["ss58"] or "-", kept[k["encrypted"]], k["mode"] or "-") for k in keys]
+    rows = [(k["key"], k["ss58"] or "-", kept[k["encrypted"]], k["mode"] or "-") for k in found]
     print(output.table(("key", "address", "kept", "mode"), rows, left=(0, 1, 2)))
 
 

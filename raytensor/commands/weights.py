@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -45,25 +46,14 @@ def weights_main(argv: Sequence[str]) -> int:
     parser = options.parser("weights", ABOUT, EXAMPLES)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     action = functools.partial(options.action, actions, "weights")
-    status = action(
-        "status",
-        "show age, permit, commit-reveal and next block of weights, by subnet",
-        "--hotkey 5F... --netuid 1 --json",
-        "--hotkey 5F... --journal runs/my/chain.db    with the last attempt in a writer's journal",
-    )
-    status.add_argument(
-        "--overdue",
-        type=number(above=0, maximum=10_000),
-        default=OVERDUE_TEMPOS,
-        metavar="TEMPOS",
-        help=f"age from which weights are overdue (default {OVERDUE_TEMPOS:g})",
-    )
-    set_ = action(
-        "set",
-        "set weights on one subnet, signed by the hotkey; free of fees",
-        "--netuid 2 -w alice -H validator 5F...=0.7 uid:4=0.3 --dry-run",
-        '--netuid 2 -w alice -H validator --file weights.json     {"5F...": 0.7, ...}',
-    )
+    text = "show age, permit, commit-reveal and next block of weights, by subnet"
+    example = "--hotkey 5F... --journal runs/my/chain.db    with the last attempt in a writer's journal"
+    status = action("status", text, "--hotkey 5F... --netuid 1 --json", example)
+    tempos, text = number(above=0, maximum=10_000), f"age from which weights are overdue (default {OVERDUE_TEMPOS:g})"
+    status.add_argument("--overdue", type=tempos, default=OVERDUE_TEMPOS, metavar="TEMPOS", help=text)
+    own = "--netuid 2 -w alice -H validator"
+    examples = (f"{own} 5F...=0.7 uid:4=0.3 --dry-run", f'{own} --file weights.json     {{"5F...": 0.7, ...}}')
+    set_ = action("set", "set weights on one subnet, signed by the hotkey; free of fees", *examples)
     text = "weights of any scale; uid:7=0.5 means the hotkey of uid 7"
     set_.add_argument("values", metavar="HOTKEY=WEIGHT", nargs="*", help=text)
     set_.add_argument("--file", metavar="FILE", help='JSON object {"hotkey or uid:N": weight}')
@@ -73,23 +63,16 @@ def weights_main(argv: Sequence[str]) -> int:
     set_.add_argument("--version-key", type=integer(0, 2**64 - 1), default=0, metavar="N", help=text)
     text = "with commit-reveal only (default: timelocked if the chain's drand beacon is live, else hash)"
     set_.add_argument("--commit-by", choices=(HASH, TIMELOCKED), help=text)
-    pending = action(
-        "commitments",
-        "list commits that are not revealed yet, and when they can be",
-        "--hotkey 5F...",
-        "-w alice --json",
-    )
+    text = "list commits that are not revealed yet, and when they can be"
+    pending = action("commitments", text, "--hotkey 5F...", "-w alice --json")
     for one in (status, pending):
         options.add_hotkey(one)
         one.add_argument("--netuid", type=options.netuid, action="append", help="only this subnet; may be repeated")
         text = "the journal of a chain writer; may be repeated"
         one.add_argument("--journal", metavar="FILE", action="append", default=[], help=text)
         options.add_state(one)
-    reveal = action(
-        "reveal",
-        "wait for the reveal epoch of the commits of `weights set`, and reveal them",
-        "-w alice -H validator --wait 4000",
-    )
+    text = "wait for the reveal epoch of the commits of `weights set`, and reveal them"
+    reveal = action("reveal", text, "-w alice -H validator --wait 4000")
     for one in (set_, reveal):
         options.add_sending(one)
     for one, act in ((status, _status), (set_, _set), (pending, commitments.show), (reveal, commitments.reveal)):
@@ -152,8 +135,7 @@ def _last_tries(files: list[str], hotkey: str) -> dict[tuple[int, int], LastTry]
     for name in files:
         if not Path(name).expanduser().is_file():
             raise ConfigError(f"--journal {name}: there is no such file")
-        journal = Journal(name)
-        try:
+        with contextlib.closing(Journal(name)) as journal:
             unrevealed = CommitBook(journal).unrevealed_since(hotkey)
             for intent, at, receipt in journal.latest(hotkey, SetWeights.name):
                 assert isinstance(intent, SetWeights)
@@ -161,17 +143,10 @@ def _last_tries(files: list[str], hotkey: str) -> dict[tuple[int, int], LastTry]
                 if place in found and found[place].age_s <= now - at:
                     continue
                 first, count = unrevealed.get(place, (now, 0))
-                found[place] = LastTry(
-                    max(0.0, now - at),
-                    fate=receipt.fate if receipt else None,
-                    block=receipt.block if receipt else None,
-                    error=receipt.error if receipt else None,
-                    action=receipt.action if receipt else None,
-                    unrevealed=count,
-                    unrevealed_s=max(0.0, now - first),
-                )
-        finally:
-            journal.close()
+                names = ("fate", "block", "error", "action")
+                outcome = {name: getattr(receipt, name) for name in names} if receipt else dict.fromkeys(names)
+                waited_s = max(0.0, now - first)
+                found[place] = LastTry(max(0.0, now - at), **outcome, unrevealed=count, unrevealed_s=waited_s)
     return found
 
 
@@ -189,31 +164,19 @@ def _set(args: argparse.Namespace) -> int:
             if hotkey in values:
                 raise ConfigError(f"{name} is given twice: give each hotkey once")
             values[hotkey] = weight
-        intent = SetWeights(
-            signer=signer,
-            intent_id=sending.order_id(args),
-            netuid=args.netuid,
-            values=tuple(sorted(values.items())),
-            mecid=args.mechanism,
-            version_key=args.version_key,
-        )
-        status = sending.resume(args, client, key, netuid=intent.netuid, mecid=intent.mecid, values=intent.values)
-        if status is not None:
+        order = {"netuid": args.netuid, "mecid": args.mechanism, "values": tuple(sorted(values.items()))}
+        intent = SetWeights(signer=signer, intent_id=sending.order_id(args), version_key=args.version_key, **order)
+        if (status := sending.resume(args, client, key, **order)) is not None:
             return status
         row = check_weights(intent, view)
         if isinstance(row, Refusal):
             message = f"subnet {args.netuid} accepts no weights of {signer} now"
             raise ChainRefused(message, name=row.name, action=row.action)
-        effect = {
-            "netuid": row.netuid,
-            "mechanism": row.mecid,
-            "uids": list(row.uids),
-            "values": list(row.values),
-            "version_key": row.version_key,
-        }
+        effect = {"netuid": row.netuid, "mechanism": row.mecid, "uids": list(row.uids), "values": list(row.values)}
+        effect["version_key"] = row.version_key
         what = f"set {len(row.uids)} weights on subnet {args.netuid}"
         if view.commit_reveal:
-            kind = args.commit_by or beacon.choose(client, view)[0]
+            kind = args.commit_by or (TIMELOCKED if beacon.choose(client, view) else HASH)
             effect |= {"commit": kind, "reveals_block": reveal_block(view, epoch_after(view))}
             what = f"commit {len(row.uids)} weights on subnet {args.netuid}"
         return sending.send(args, client, intent, key, what, effect)

@@ -16,8 +16,10 @@ class Behaviour:
 
     help          what the miner does, for `--help`.
     mechanism     "": in every mechanism; "files": where miners submit checkpoints; "collab": where they train one
-    model. trains_every  rounds between two trainings of a model of its own; 0: it trains none. copies        answers
-    or submits what another miner did. colour        in plots.
+                  model together.
+    trains_every  rounds between two trainings of a model of its own; 0: it trains none.
+    copies        answers or submits what another miner did.
+    colour        in plots.
     """
 
     help: str

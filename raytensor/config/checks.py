@@ -61,13 +61,9 @@ class Allowed:
     def holds(self, number: float) -> bool:
         """Whether a number lies in the range; NaN and infinities never do."""
         above = 0 if self.above is None and self.least is None else self.above
-        return (
-            math.isfinite(number)
-            and (above is None or number > above)
-            and (self.least is None or number >= self.least)
-            and (self.below is None or number < self.below)
-            and (self.most is None or number <= self.most)
-        )
+        low = (above is None or number > above) and (self.least is None or number >= self.least)
+        high = (self.below is None or number < self.below) and (self.most is None or number <= self.most)
+        return math.isfinite(number) and low and high
 
 
 def setting(default: Any = dataclasses.MISSING, *, make: Callable[[], Any] | None = None, **allowed: Any) -> Any:
@@ -188,9 +184,6 @@ def _why_wrong(value: Any, kind: Any, allows: Allowed) -> str:
     return ""
 
 
-# ------------------------------------------------------------------------------------------------------------- forms
-
-
 def is_publishable(address: str) -> bool:
     """Whether the chain takes this IP address as an axon's (pallet subtensor, `is_valid_ip_address`)."""
     try:
@@ -207,23 +200,20 @@ def _is_network(text: str) -> bool:
     return True
 
 
-FOLDER_NAME = Form(
-    re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch,
-    "must be a folder name: letters, digits, '.', '_' and '-', starting with a letter or digit",
-)
-ENDPOINT = Form(re.compile(r"wss?://\S+").fullmatch, "must be a ws:// or wss:// address")
-NETWORK = Form(
-    re.compile(
-        r"(finney|test|local|archive|wss?://[^\s,]+)(\s*,\s*(finney|test|local|archive|wss?://[^\s,]+))*"
-    ).fullmatch,
-    "must be finney, test, archive, local or ws(s)://...; several are separated by commas",
-)
-DOTTED_PATH = Form(
-    re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+").fullmatch,
-    "must be the dotted path of a class, like mypackage.module.Name",
-)
+def _pattern(regex: str, says: str) -> Form:
+    return Form(re.compile(regex).fullmatch, says)
+
+
+_FOLDER = "must be a folder name: letters, digits, '.', '_' and '-', starting with a letter or digit"
+FOLDER_NAME = _pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", _FOLDER)
+ENDPOINT = _pattern(r"wss?://\S+", "must be a ws:// or wss:// address")
+_NETWORK = r"(finney|test|local|archive|wss?://[^\s,]+)"
+_NETWORKS = "must be finney, test, archive, local or ws(s)://...; several are separated by commas"
+NETWORK = _pattern(rf"{_NETWORK}(\s*,\s*{_NETWORK})*", _NETWORKS)
+_DOTTED = "must be the dotted path of a class, like mypackage.module.Name"
+DOTTED_PATH = _pattern(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", _DOTTED)
 # The checksum of an address is checked where it is used: `raytensor.wire.policy`.
-SS58 = Form(re.compile(r"[1-9A-HJ-NP-Za-km-z]{46,49}").fullmatch, "must be the ss58 address of a hotkey")
+SS58 = _pattern(r"[1-9A-HJ-NP-Za-km-z]{46,49}", "must be the ss58 address of a hotkey")
 PUBLISHABLE = Form(is_publishable, "must be an IP address that the chain takes: not 127.0.0.1, ::1 or 0.0.0.0")
 IP_NETWORK = Form(_is_network, "must be a network like 203.0.113.0/24")
-ENVIRONMENT_NAME = Form(re.compile(r"[A-Za-z_]\w*").fullmatch, "must be the name of an environment variable")
+ENVIRONMENT_NAME = _pattern(r"[A-Za-z_]\w*", "must be the name of an environment variable")

@@ -24,8 +24,6 @@ ROOTS = {
     "validate": ("raytensor.config.validate", "ValidateConfig"),
     "sweep": ("raytensor.config.sweep", "SweepConfig"),
 }
-
-
 SEARCH_PATH = "hydra.searchpath="
 
 
@@ -59,9 +57,8 @@ def compose(job: str, overrides: Sequence[str]) -> Any:
 
     Raises `ConfigError` for an unknown setting, a wrong type, an unknown choice of a group or an impossible value.
     """
-    from raytensor.config import (
-        yaml_files,  # Hydra takes 0.3 s to import, and actors that import this room never compose
-    )
+    # Hydra takes 0.3 s to import, and actors that import this room never compose.
+    from raytensor.config import yaml_files
 
     schema = schema_of(job)
     others = {name: schema_of(name) for name in ROOTS if name != job}

@@ -115,15 +115,12 @@ def training_conflicts(cfg: Any) -> Iterator[tuple[str, str]]:
     """(field, why) of what does not fit together in how a model is trained, for `MinerProfile` and `Training`."""
     engine, optimizer = ENGINES[cfg.engine], OPTIMIZERS[cfg.optimizer]
     parallel = [name for name, row in ENGINES.items() if row.parallel]
-    instead = "optimizer=" + " or ".join(
-        name for name, row in OPTIMIZERS.items() if not row.whole_matrices and not row.least_torch
-    )
+    simple = [name for name, row in OPTIMIZERS.items() if not row.whole_matrices and not row.least_torch]
+    instead = f"optimizer={' or '.join(simple)}"
     if optimizer.whole_matrices and engine.cuts:
         whole = ", ".join(name for name in parallel if not ENGINES[name].cuts)
-        yield (
-            "optimizer",
-            f"works on whole matrices, which engine={cfg.engine} shards; use engine={whole}, or {instead}",
-        )
+        why = f"works on whole matrices, which engine={cfg.engine} shards; use engine={whole}, or {instead}"
+        yield "optimizer", why
     torch, least = importlib.metadata.version("torch"), optimizer.least_torch
     if least and tuple(int(part) for part in torch.split(".")[:2]) < least:
         yield "optimizer", f"needs torch {least[0]}.{least[1]}, {torch} is installed; use {instead}, or a newer torch"
@@ -134,10 +131,8 @@ def training_conflicts(cfg: Any) -> Iterator[tuple[str, str]]:
     parts = cfg.ranks * cfg.accumulate
     if cfg.batch_size % parts:
         near = -(-cfg.batch_size // parts) * parts
-        yield (
-            "batch_size",
-            f"must divide by ranks * accumulate ({cfg.ranks} * {cfg.accumulate}); use {near}, for example",
-        )
+        why = f"must divide by ranks * accumulate ({cfg.ranks} * {cfg.accumulate}); use {near}, for example"
+        yield "batch_size", why
 
 
 def _default_profiles() -> list[MinerProfile]:

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raytensor.config.behaviours import help_text
+from raytensor.config import behaviours, optimizers
 from raytensor.config.checks import Section, is_section, type_hints
 from raytensor.config.compose import conf_dir, groups_of, schema_of
-from raytensor.config.optimizers import help_of_engines, help_of_optimizers
 from raytensor.config.overrides import find, unknown
 from raytensor.errors import ConfigError
 
@@ -60,13 +59,9 @@ def help_page(job: str, usage: str, args: Sequence[str]) -> str:
     for name, setting in _fields(schema).items():
         line = f"  {name if isinstance(setting.default, Section) else f'{name}={_shown(setting.default)}':<24} "
         (sections if isinstance(setting.default, Section) else single).append(line + _first_sentence(setting.comment))
-    return (
-        f"{usage.rstrip()}\n\ngroups (GROUP=CHOICE; files in {conf_dir()}):\n{groups}\n\nsettings:\n"
-        + "\n".join(single)
-        + f"\n\nsections (`raytensor {job} --help SECTION` shows one with its settings, `--help all` shows all):\n"
-        + "\n".join(sections)
-        + "\n"
-    )
+    head = f"{usage.rstrip()}\n\ngroups (GROUP=CHOICE; files in {conf_dir()}):\n{groups}\n\nsettings:"
+    more = f"\nsections (`raytensor {job} --help SECTION` shows one with its settings, `--help all` shows all):"
+    return "\n".join([head, *single, more, *sections, ""])
 
 
 def _section_page(schema: type[Section], key: str) -> str:
@@ -117,18 +112,18 @@ def _fields(schema: type[Section]) -> dict[str, Setting]:
 
 
 def _comments(schema: type[Section]) -> dict[str, str]:
-    tables = {"behaviours": help_text(), "optimizers": help_of_optimizers(), "engines": help_of_engines()}
+    tables = {"behaviours": behaviours.help_text()}
+    tables |= {name: optimizers.help_text(getattr(optimizers, name.upper())) for name in ("optimizers", "engines")}
     found: dict[str, str] = {}
     above: list[str] = []
     for line in inspect.getsource(schema).splitlines():
-        field_line = re.match(r"    (\w+): ", line)
         if line.strip().startswith("#"):
             above.append(line.strip("# "))
-        else:
-            if field_line:
-                comment = " ".join(above)
-                for name, text in tables.items():
-                    comment = comment.replace(f"{{{name}}}", text)
-                found[field_line.group(1)] = comment
-            above = []
+            continue
+        if field_line := re.match(r"    (\w+): ", line):
+            comment = " ".join(above)
+            for name, text in tables.items():
+                comment = comment.replace(f"{{{name}}}", text)
+            found[field_line.group(1)] = comment
+        above = []
     return found

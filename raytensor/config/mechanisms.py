@@ -169,7 +169,7 @@ class Mechanism(Section):
     # others.
     max_weight: float = setting(1.0, above=0, most=1)
     # Whether the miners of a run submit checkpoints and commit to them on the chain (tasks of kind "file"); null: for
-    # raytensor.mechanisms.model_eval. Set it for a mechanism of your own that asks for files.
+    # raytensor.mechanisms.model_eval. Set it for a mechanism of your own that asks for files. Only `run` reads it.
     files: bool | None = None
     # Settings of raytensor.mechanisms.query.
     query: Query = field(default_factory=Query)

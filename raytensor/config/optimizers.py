@@ -48,14 +48,11 @@ class Optimizer:
     stackable: bool = False
 
 
+_MUON = "for the matrices of the layers, AdamW for the rest; engine plain or ddp"
 OPTIMIZERS = {
     "adamw": Optimizer("", stackable=True),
     "sgd": Optimizer("momentum 0.9"),
-    "muon": Optimizer(
-        "for the matrices of the layers, AdamW for the rest; engine plain or ddp",
-        whole_matrices=True,
-        least_torch=(2, 9),
-    ),
+    "muon": Optimizer(_MUON, whole_matrices=True, least_torch=(2, 9)),
 }
 
 
@@ -77,15 +74,6 @@ MOMENTS = {
 }
 
 
-def _listed(rows: dict[str, Engine] | dict[str, Optimizer]) -> str:
+def help_text(rows: dict[str, Engine] | dict[str, Optimizer]) -> str:
+    """All engines or all optimizers, for the setting that names one."""
     return " | ".join(f"{name} ({row.help})" if row.help else name for name, row in rows.items())
-
-
-def help_of_optimizers() -> str:
-    """All optimizers, for the setting `optimizer`."""
-    return _listed(OPTIMIZERS)
-
-
-def help_of_engines() -> str:
-    """All engines, for the setting `engine`."""
-    return _listed(ENGINES)

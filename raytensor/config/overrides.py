@@ -26,6 +26,8 @@ RENAMED = {
     "miners.wire.allow": "miners.wire.policy.allow",
     "asking.max_file_mib": "asking.bounds.max_file_bytes (in bytes: 2^20 are 1 MiB)",
 }
+_QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)"
 _TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
 
 
@@ -66,7 +68,8 @@ def split(
                 raise ConfigError(f"{key}={text}: must be one of {', '.join(groups[key])}{_near(text, groups[key])}")
             choices.append(f"{key}={text}")
         else:
-            place = _place(schema, key, others)
+            if (place := find(schema, key)) is None:
+                raise ConfigError(unknown(schema, key, others))
             values.append((key, convert(parse(text, key, place.hint), place.hint, key, place.allows)))
     return choices, values
 
@@ -157,9 +160,8 @@ def _section(tree: Any, kind: type[Section], key: str) -> dict[str, Any]:
     fields = {item.name: item for item in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
     if not isinstance(tree, dict):
         some = next(iter(fields))
-        raise ConfigError(
-            f"{key}={_shown(tree)}: has settings of its own; type {key}.{some}=VALUE or {key}={{{some}: VALUE}}"
-        )
+        fix = f"type {key}.{some}=VALUE or {key}={{{some}: VALUE}}"
+        raise ConfigError(f"{key}={_shown(tree)}: has settings of its own; {fix}")
     for name in tree:
         if name not in fields:
             near = _near(name, list(fields)) or f"; there is {', '.join(fields)}"
@@ -176,17 +178,12 @@ def _scalar(word: Word, kind: Any, key: str) -> int | float | bool:
         return text.lower() in _TRUE
     try:
         number = float(text)
-        if kind is float:
-            return number
-        return int(text) if re.fullmatch(r"[+-]?[\d_]+", text) else _whole(number)
+        if kind is int and not number.is_integer():
+            raise ValueError
+        exact = kind is float or not re.fullmatch(r"[+-]?[\d_]+", text)
+        return kind(number) if exact else int(text)
     except (ValueError, OverflowError):
         raise ConfigError(f"{key}={text!r}: must be a {'whole ' if kind is int else ''}number") from None
-
-
-def _whole(number: float) -> int:
-    if not number.is_integer():
-        raise ValueError
-    return int(number)
 
 
 def _free(tree: Any) -> Any:
@@ -201,9 +198,7 @@ def _free(tree: Any) -> Any:
         return text if tree.quoted else words[text]
     if re.fullmatch(r"[+-]?\d+", text):
         return int(text)
-    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", text):
-        return float(text)
-    return text
+    return float(text) if re.fullmatch(_NUMBER, text) else text
 
 
 def _word(text: str) -> Word:
@@ -220,7 +215,6 @@ class _Reader:
 
     def value(self, ends: str) -> Any:
         """A list, a dictionary or a word that ends before one of `ends`."""
-        self._skip()
         if self.rest.startswith("["):
             return self._items("]")
         if self.rest.startswith("{"):
@@ -236,9 +230,8 @@ class _Reader:
 
     def _items(self, close: str) -> list[Any]:
         """The items up to `close`; those of a dictionary are pairs."""
-        self.rest = self.rest[1:]
+        self._drop(1)
         found: list[Any] = []
-        self._skip()
         while not self.rest.startswith(close):
             if not self.rest:
                 raise self.error(f"a {close} is missing at the end")
@@ -246,14 +239,13 @@ class _Reader:
                 name = self._word(":")
                 if not self.rest.startswith(":"):
                     raise self.error(f"{name.text!r} has no value; type {{{name.text or 'key'}: value}}")
-                self.rest = self.rest[1:]
+                self._drop(1)
                 found.append((name.text, self.value(f",{close}")))
             else:
                 found.append(self.value(f",{close}"))
-            self._skip()
+            self._drop(0)
             if self.rest.startswith(","):
-                self.rest = self.rest[1:]
-                self._skip()
+                self._drop(1)
             elif not self.rest.startswith(close):
                 missing = "a comma" if self.rest and self.rest[0] not in "]}" else f"a {close}"
                 raise self.error(f"{missing} is missing" + (f" before {self.rest!r}" if self.rest else " at the end"))
@@ -261,26 +253,16 @@ class _Reader:
         return found
 
     def _word(self, ends: str) -> Word:
-        quote = self.rest[:1]
-        pattern = (
-            r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"" if quote in ("'", '"') else rf"[^{re.escape(ends)}\[\]{{}}]*"
-        )
-        match = re.match(pattern, self.rest)
+        quoted = self.rest.startswith(("'", '"'))
+        match = re.match(_QUOTED if quoted else rf"[^{re.escape(ends)}\[\]{{}}]*", self.rest)
         if match is None or not (text := match.group().strip()):
-            raise self.error("a quote is not closed" if quote in ("'", '"') else "a value is missing")
-        self.rest = self.rest[match.end() :]
-        self._skip()
+            raise self.error("a quote is not closed" if quoted else "a value is missing")
+        self._drop(match.end())
         return _word(text)
 
-    def _skip(self) -> None:
-        self.rest = self.rest.lstrip()
-
-
-def _place(schema: type[Section], key: str, others: Mapping[str, type[Section]]) -> Place:
-    place = find(schema, key)
-    if place is None:
-        raise ConfigError(unknown(schema, key, others))
-    return place
+    def _drop(self, count: int) -> None:
+        """Drop the first `count` characters, and the spaces after them."""
+        self.rest = self.rest[count:].lstrip()
 
 
 def _how_to_type(schema: type[Section], groups: Mapping[str, Sequence[str]], arg: str, following: Sequence[str]) -> str:

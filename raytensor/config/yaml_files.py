@@ -25,14 +25,11 @@ from raytensor.config import overrides
 from raytensor.config.checks import Section
 from raytensor.errors import ConfigError
 
+Typed = Sequence[tuple[str, Any]]
+
 
 def compose(
-    folder: Path,
-    job: str,
-    schema: type[Section],
-    choices: Sequence[str],
-    values: Sequence[tuple[str, Any]],
-    known: AbstractSet[str],
+    folder: Path, job: str, schema: type[Section], choices: Sequence[str], values: Typed, known: AbstractSet[str]
 ) -> Section:
     """The root file of a job in `folder` with the chosen group files, then `values` by dotted key.
 

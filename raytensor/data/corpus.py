@@ -35,7 +35,7 @@ def documents(cfg: Data, *, heldout: bool) -> Iterator[str]:
 
     Raises `ConfigError` for files or a column that don't exist, `DataError` for a source that can't be read.
     """
-    from datasets.exceptions import DatasetsError
+    from datasets.exceptions import DatasetsError  # heavy: not every process that imports this module reads a corpus
 
     try:
         for row in stream(cfg):
@@ -48,7 +48,7 @@ def documents(cfg: Data, *, heldout: bool) -> Iterator[str]:
 
 def stream(cfg: Data) -> IterableDataset:
     """The whole corpus as a lazy `IterableDataset` with one column `text`."""
-    import datasets
+    import datasets  # as in `documents`
 
     if cfg.source == "stdlib":
         found = datasets.IterableDataset.from_generator(_stdlib_rows)
@@ -56,9 +56,8 @@ def stream(cfg: Data) -> IterableDataset:
         found = _load(cfg)
         columns = found.column_names or list(next(iter(found), {}))
         if cfg.column not in columns:
-            raise ConfigError(
-                f"data.column={cfg.column!r}: the source has the columns {', '.join(columns) or '(none)'}"
-            )
+            there = ", ".join(columns) or "(none)"
+            raise ConfigError(f"data.column={cfg.column!r}: the source has the columns {there}")
         found = found.select_columns([cfg.column])
         if cfg.column != "text":
             found = found.rename_column(cfg.column, "text")
@@ -87,10 +86,8 @@ def refuse_missing(cfg: Data) -> None:
 def local_files(cfg: Data) -> list[str]:
     """Absolute paths of a local source, sorted. Raises `ConfigError` when there are none."""
     if not cfg.files:
-        raise ConfigError(
-            f"data.files is not set: data.source={cfg.source!r} reads local files; "
-            "add data.files=FOLDER or data.files='FOLDER/*'"
-        )
+        fix = "add data.files=FOLDER or data.files='FOLDER/*'"
+        raise ConfigError(f"data.files is not set: data.source={cfg.source!r} reads local files; {fix}")
     path = Path(cfg.files).expanduser()
     if path.is_dir():
         found = [file for pattern in LOCAL[cfg.source] for file in path.rglob(pattern)]
@@ -102,9 +99,8 @@ def local_files(cfg: Data) -> list[str]:
         found = [file for file in anchor.glob(pattern) if file.is_file()]
     if not found:
         kinds = " ".join(LOCAL[cfg.source])
-        raise ConfigError(
-            f"data.files={cfg.files!r}: no file matches; give a file, a glob, or a folder that holds {kinds}"
-        )
+        fix = f"give a file, a glob, or a folder that holds {kinds}"
+        raise ConfigError(f"data.files={cfg.files!r}: no file matches; {fix}")
     return sorted(str(file.absolute()) for file in found)
 
 
@@ -113,7 +109,7 @@ def _stdlib_rows() -> Iterator[dict[str, str]]:
 
 
 def _load(cfg: Data) -> IterableDataset:
-    import datasets
+    import datasets  # as in `documents`
     from datasets.exceptions import DatasetsError
 
     options: dict[str, Any] = {"split": cfg.split, "streaming": True}
@@ -124,10 +120,8 @@ def _load(cfg: Data) -> IterableDataset:
     try:
         return datasets.load_dataset(cfg.source, cfg.subset, **options)
     except (OSError, ValueError, DatasetsError) as error:
-        raise DataError(
-            f"data.source={cfg.source!r} can't be loaded: {_cause(error)}\n"
-            f"  fix: check the name, data.subset, data.split and the network; data.source=stdlib needs none of them"
-        ) from error
+        fix = "check the name, data.subset, data.split and the network; data.source=stdlib needs none of them"
+        raise DataError(f"data.source={cfg.source!r} can't be loaded: {_cause(error)}\n  fix: {fix}") from error
 
 
 def _cause(error: Exception) -> str:

@@ -30,8 +30,7 @@ class PackedStream:
     """
 
     def __init__(self, cfg: Data, coder: Tokenizer, *, seq_len: int, batch_size: int) -> None:
-        self._cfg = cfg
-        self._coder = coder
+        self._cfg, self._coder = cfg, coder
         self._shape = (batch_size, seq_len + 1)
         self._source = corpus.stream(cfg)
         self._rows: Iterator[dict[str, Any]] = iter(self._source)
@@ -53,21 +52,15 @@ class PackedStream:
 
     def state(self) -> dict[str, Any]:
         """The position of the stream, before the next batch."""
-        return {
-            "source": self._source.state_dict(),
-            "waiting": base64.b64encode(self._waiting.tobytes()).decode(),
-            "epoch": self.epoch,
-            "found": self._found,
-            "corpus": corpus.fingerprint(self._cfg),
-        }
+        waiting = base64.b64encode(self._waiting.tobytes()).decode()
+        found = {"source": self._source.state_dict(), "waiting": waiting, "epoch": self.epoch, "found": self._found}
+        return {**found, "corpus": corpus.fingerprint(self._cfg)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where a state was taken. Raises `DataError` when it was taken from another corpus."""
+        """Resume at a saved position. Raises `DataError` when it was taken from another corpus."""
         if state["corpus"] != corpus.fingerprint(self._cfg):
-            raise DataError(
-                "the saved position belongs to another corpus (its files, settings or tokenizer changed)\n"
-                "  fix: use the same data, or start a new run"
-            )
+            cause = "the saved position belongs to another corpus (its files, settings or tokenizer changed)"
+            raise DataError(f"{cause}\n  fix: use the same data, or start a new run")
         self._source = corpus.stream(self._cfg)
         self._source.load_state_dict(state["source"])
         self._rows = iter(self._source)

@@ -36,10 +36,8 @@ def stdlib_documents() -> tuple[str, ...]:
     except OSError as error:
         found, cause = (), f"{error.filename}: {error.strerror}"
     if cause:
-        raise DataError(
-            f"data.source=stdlib: the sources of Python's library under {folder} can't be read: {cause}\n"
-            "  fix: data.source=text data.files=FOLDER with texts of your own"
-        )
+        why = f"the sources of Python's library under {folder} can't be read: {cause}"
+        raise DataError(f"data.source=stdlib: {why}\n  fix: data.source=text data.files=FOLDER with texts of your own")
     return found
 
 

@@ -60,9 +60,8 @@ def prepare(cfg: Data, cache_dir: str | Path, progress: Callable[[str], None] = 
     if text is None:
         text = _build(cfg, cache, key, progress)
         save(path, text)
-    progress(
-        f"text: {text.train.size:,} tokens to train on, {text.heldout.size:,} held out, vocabulary {text.vocab_size}"
-    )
+    sizes = f"{text.train.size:,} tokens to train on, {text.heldout.size:,} held out"
+    progress(f"text: {sizes}, vocabulary {text.vocab_size}")
     return text
 
 
@@ -81,20 +80,12 @@ def _build(cfg: Data, cache: Path, key: str, progress: Callable[[str], None]) ->
     heldout, heldout_offsets, heldout_bytes = _encode(corpus.documents(cfg, heldout=True), coder, dtype)
     for name, tokens, offsets in (("train", train, train_offsets), ("held-out", heldout, heldout_offsets)):
         if tokens.size < MIN_TOKENS:
-            raise DataError(
-                f"the {name} part of data.source={cfg.source!r} has {tokens.size} tokens in {len(offsets) - 1} "
-                f"documents; at least {MIN_TOKENS} are needed\n"
-                f"  fix: more text, or another data.heldout_share (now {cfg.heldout_share})"
-            )
-    return Text(
-        train=train,
-        heldout=heldout,
-        train_offsets=train_offsets,
-        heldout_offsets=heldout_offsets,
-        log_unigram=unigram(train, coder.vocab_size),
-        vocab_size=coder.vocab_size,
-        bytes_per_token=(train_bytes + heldout_bytes) / (train.size + heldout.size),
-    )
+            found = f"has {tokens.size} tokens in {len(offsets) - 1} documents; at least {MIN_TOKENS} are needed"
+            fix = f"more text, or another data.heldout_share (now {cfg.heldout_share})"
+            raise DataError(f"the {name} part of data.source={cfg.source!r} {found}\n  fix: {fix}")
+    bytes_per_token = (train_bytes + heldout_bytes) / (train.size + heldout.size)
+    table = unigram(train, coder.vocab_size)
+    return Text(train, heldout, train_offsets, heldout_offsets, table, coder.vocab_size, bytes_per_token)
 
 
 def _encode(texts: Iterable[str], coder: tokenizer.Tokenizer, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, int]:
@@ -102,8 +93,8 @@ def _encode(texts: Iterable[str], coder: tokenizer.Tokenizer, dtype: np.dtype) -
     end = np.array([tokenizer.END], dtype=dtype)
     pieces: list[np.ndarray] = []
     lengths: list[int] = []
-    num_bytes = 0
     batch: list[str] = []
+    num_bytes = 0
 
     def flush() -> None:
         nonlocal num_bytes
@@ -129,9 +120,8 @@ def load(path: Path) -> Text | None:
             values = {field.name: found[field.name] for field in fields(Text)}
     except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-    return Text(
-        **values | {"vocab_size": int(values["vocab_size"]), "bytes_per_token": float(values["bytes_per_token"])}
-    )
+    numbers = {"vocab_size": int(values["vocab_size"]), "bytes_per_token": float(values["bytes_per_token"])}
+    return Text(**values | numbers)
 
 
 def save(path: Path, text: Text) -> None:

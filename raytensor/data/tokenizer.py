@@ -57,9 +57,8 @@ class BpeTokenizer:
         self.vocab_size = inner.get_vocab_size()
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        return [
-            np.asarray(found.ids, dtype=np.int32) for found in self._inner.encode_batch(texts, add_special_tokens=False)
-        ]
+        encoded = self._inner.encode_batch(texts, add_special_tokens=False)
+        return [np.asarray(found.ids, dtype=np.int32) for found in encoded]
 
     def to_json(self) -> str:
         """The content of a tokenizer.json, as transformers reads it."""

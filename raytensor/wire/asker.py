@@ -11,11 +11,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from raytensor.config.wire import Client
-from raytensor.types import Failure, Reason, Response, Submission, Task
-from raytensor.wire.client import WireClient
+from raytensor.types import Failure, Reason, Task
+from raytensor.wire.client import Answer, WireClient
 from raytensor.wire.notary import RemoteSigner
-
-Answer = Response | Submission | Failure
 
 
 class Asker:
@@ -45,10 +43,9 @@ class Asker:
                     unanswered.pop(answer.item_id if isinstance(answer, Failure) else answer.task_id)
                     await queue.put(answer)
             except Exception as error:  # the edge of this actor: each task gets its one answer, whatever failed
+                detail = f"{type(error).__name__}: {error}"
                 for task in unanswered.values():
-                    await queue.put(
-                        Failure(task.task_id, task.hotkey, Reason.CANCELLED, f"{type(error).__name__}: {error}")
-                    )
+                    await queue.put(Failure(task.task_id, task.hotkey, Reason.CANCELLED, detail))
             finally:
                 await queue.put(None)
 

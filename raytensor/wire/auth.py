@@ -124,7 +124,7 @@ class NonceSource:
 
 
 def payload(
-    *, scheme: str, method: str, path: str, body: bytes, nonce_ns: int, sender: str, receiver: str | None
+    scheme: str, sender: str, receiver: str | None, nonce_ns: int, method: str, path: str, body: bytes
 ) -> bytes:
     """The bytes that btauth/1 signs. `path` is the request target as sent, the query included."""
     digest = hashlib.sha256(body).hexdigest()
@@ -135,9 +135,7 @@ def payload(
 def sign(signer: Signer, *, method: str, path: str, body: bytes, receiver: str | None, nonce_ns: int) -> dict[str, str]:
     """The headers that prove a request. Each attempt needs a new nonce."""
     scheme = SCHEMES[signer.crypto_type]
-    message = payload(
-        scheme=scheme, method=method, path=path, body=body, nonce_ns=nonce_ns, sender=signer.ss58, receiver=receiver
-    )
+    message = payload(scheme, signer.ss58, receiver, nonce_ns, method, path, body)
     headers = {
         "X-Bittensor-Version": VERSION,
         "X-Bittensor-Hotkey": signer.ss58,
@@ -183,20 +181,9 @@ def read_claim(
 
 def prove(claim: Claim, *, method: str, path: str, body: bytes) -> Caller:
     """The second step: the signature, under the declared scheme only. Raises BadSignature."""
-    message = payload(
-        scheme=claim.scheme,
-        method=method,
-        path=path,
-        body=body,
-        nonce_ns=claim.nonce_ns,
-        sender=claim.hotkey,
-        receiver=claim.receiver,
-    )
+    message = payload(claim.scheme, claim.hotkey, claim.receiver, claim.nonce_ns, method, path, body)
     check_signature(claim, message)
     return Caller(claim.hotkey, claim.nonce_ns, claim.scheme)
-
-
-# ------------------------------------------------------------------------------- checks shared by all protocols
 
 
 def public_key_of(address: str) -> bytes:

@@ -191,9 +191,8 @@ def _reply_headers(status: int, message: str, hotkey: str = "") -> dict[str, str
 def _placeholders() -> dict[str, str]:
     """An empty value of each required field: a v10 axon builds the synapse from headers before it reads the body."""
     empty = {"task_id": "", "round": 0, "netuid": 0, "tokens": [], "lengths": [], "top_k": 0, "deadline_s": 0.0}
-    return {
-        f"bt_header_input_obj_{name}": base64.b64encode(json.dumps(empty[name]).encode()).decode() for name in FIELDS
-    }
+    coded = {name: base64.b64encode(json.dumps(empty[name]).encode()).decode() for name in FIELDS}
+    return {f"bt_header_input_obj_{name}": value for name, value in coded.items()}
 
 
 _PLACEHOLDERS = _placeholders()

@@ -30,6 +30,8 @@ from raytensor.wire.dialects import DIALECTS
 from raytensor.wire.endpoints import BadEndpoint, endpoint, url
 from raytensor.wire.errors import Declined, PayloadError, TooLarge
 
+Answer = Response | Submission | Failure
+
 
 class WireClient:
     """Asks with one hotkey. An `async with` context manager, for one event loop.
@@ -40,20 +42,16 @@ class WireClient:
 
     def __init__(self, signer: Signer, settings: Client, *, clock: Callable[[], int] = time.time_ns) -> None:
         check(settings)
-        self._signer = signer
-        self._settings = settings
+        self._signer, self._settings = signer, settings
         self._dialect = DIALECTS[settings.protocol]()
         self._nonces = NonceSource(clock)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> WireClient:
         settings = self._settings
+        most, per_host = settings.max_in_flight, settings.max_connections_per_endpoint
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=settings.max_in_flight,
-                limit_per_host=settings.max_connections_per_endpoint,
-                keepalive_timeout=30.0,
-            ),
+            connector=aiohttp.TCPConnector(limit=most, limit_per_host=per_host, keepalive_timeout=30.0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s),
             headers={"Accept-Encoding": "identity", "User-Agent": "raytensor"},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -73,7 +71,7 @@ class WireClient:
 
     # ---- questions
 
-    async def ask(self, task: Task, axon: str) -> Response | Submission | Failure:
+    async def ask(self, task: Task, axon: str) -> Answer:
         """One question to the miner that published the address `axon` ("ip:port")."""
         try:
             host, port = endpoint(axon, allow_local=self._settings.allow_local_addresses)
@@ -86,15 +84,13 @@ class WireClient:
         except TimeoutError:
             return Failure(task.task_id, task.hotkey, Reason.TIMEOUT, f"no answer within {task.deadline_s:g} s")
 
-    async def ask_all(self, tasks: Sequence[Task], metagraph: Metagraph) -> list[Response | Submission | Failure]:
+    async def ask_all(self, tasks: Sequence[Task], metagraph: Metagraph) -> list[Answer]:
         """All questions concurrently; the outcomes in the order of the tasks. See `ask_each`."""
         axons = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
         found = {_task_id(outcome): outcome async for outcome in self.ask_each(tasks, axons)}
         return [found[task.task_id] for task in tasks]
 
-    async def ask_each(
-        self, tasks: Sequence[Task], axons: Mapping[str, str]
-    ) -> AsyncIterator[Response | Submission | Failure]:
+    async def ask_each(self, tasks: Sequence[Task], axons: Mapping[str, str]) -> AsyncIterator[Answer]:
         """All questions concurrently; each outcome as it arrives.
 
         axons  hotkey -> the address that the miner published.
@@ -102,25 +98,21 @@ class WireClient:
         The time of a question counts from when it is sent. Questions above the adaptive deadline are cancelled.
         """
         settings = self._settings
-        running: dict[asyncio.Task[Response | Submission | Failure], tuple[Task, float]] = {}
+        running: dict[asyncio.Task[Answer], tuple[Task, float]] = {}
         answered_s: list[float] = []
-        cancelled: list[asyncio.Task[Response | Submission | Failure]] = []
+        cancelled: list[asyncio.Task[Answer]] = []
         todo = list(reversed(tasks))
+        limits = {"mads": settings.deadline_mads, "quorum": settings.quorum, "least_s": settings.min_deadline_s}
         try:
             while todo or running:
-                while todo and len(running) < (
-                    settings.max_files_in_flight if todo[-1].kind == "file" else settings.max_in_flight
-                ):
+                while todo:
+                    of_file = todo[-1].kind == "file"
+                    if len(running) >= (settings.max_files_in_flight if of_file else settings.max_in_flight):
+                        break
                     task = todo.pop()
                     question = self.ask(task, axons.get(task.hotkey, ""))
                     running[asyncio.create_task(question)] = (task, time.monotonic())
-                limit_s = adaptive_deadline_s(
-                    answered_s,
-                    len(running),
-                    mads=settings.deadline_mads,
-                    quorum=settings.quorum,
-                    least_s=settings.min_deadline_s,
-                )
+                limit_s = adaptive_deadline_s(answered_s, len(running), **limits)
                 wait_s = None
                 if limit_s is not None:
                     oldest_s = next(iter(running.values()))[1]  # dictionaries keep the order of sending
@@ -180,7 +172,7 @@ class WireClient:
 
     # ---- one question
 
-    async def _ask(self, task: Task, base: str) -> Response | Submission | Failure:
+    async def _ask(self, task: Task, base: str) -> Answer:
         try:
             draft = self._dialect.draft(task, self._settings.body)
         except WireError as error:
@@ -210,7 +202,7 @@ class WireClient:
         headers["Content-Type"] = draft.content_type
         return await self._session.post(base + draft.path, data=draft.body, headers=headers, allow_redirects=False)
 
-    async def _outcome(self, task: Task, answer: aiohttp.ClientResponse) -> Response | Submission | Failure:
+    async def _outcome(self, task: Task, answer: aiohttp.ClientResponse) -> Answer:
         try:
             if answer.status != 200:
                 reason, detail = self._dialect.decode_error(answer.status, await _read(answer, MAX_ERROR_BYTES))
@@ -223,7 +215,7 @@ class WireClient:
             return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
 
 
-def _task_id(outcome: Response | Submission | Failure) -> str:
+def _task_id(outcome: Answer) -> str:
     return outcome.item_id if isinstance(outcome, Failure) else outcome.task_id
 
 

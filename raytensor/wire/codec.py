@@ -54,20 +54,11 @@ class Prompt:
     deadline_s: float = 60.0
 
 
-# -------------------------------------------------------------------------------------------------------------- task
-
-
 def encode_task(task: Task, content_type: str) -> bytes:
     """A task as a request's body."""
-    fields = {
-        "task_id": task.task_id,
-        "round": int(task.round),
-        "netuid": int(task.netuid),
-        "validator": task.validator,
-        "hotkey": task.hotkey,
-        "top_k": int(task.top_k),
-        "deadline_s": float(task.deadline_s),
-    }
+    fields: dict[str, Any] = {"task_id": task.task_id, "round": int(task.round), "netuid": int(task.netuid)}
+    fields |= {"validator": task.validator, "hotkey": task.hotkey}
+    fields |= {"top_k": int(task.top_k), "deadline_s": float(task.deadline_s)}
     if (task.kind, task.horizon) != ("token", 1):  # peers that know no other kind read the rest as ever
         fields |= {"kind": task.kind, "horizon": int(task.horizon)}
     if task.digest:
@@ -91,9 +82,8 @@ def task_from(fields: dict[str, Any], bounds: Bounds) -> Task:
     least = 1 if kind in _TOKEN_KINDS else 0
     rows, longest = tokens.shape
     if not least <= rows <= bounds.max_rows or not least <= longest <= bounds.max_tokens:
-        raise PayloadError(
-            f"tokens: {rows} rows of {longest}; {least} to {bounds.max_rows} of {least} to {bounds.max_tokens} are read"
-        )
+        accepted = f"{least} to {bounds.max_rows} of {least} to {bounds.max_tokens} are read"
+        raise PayloadError(f"tokens: {rows} rows of {longest}; {accepted}")
     if lengths.shape != (rows,):
         raise PayloadError(f"lengths: {lengths.shape[0]} of them for {rows} rows")
     if rows and (lengths.min() < 1 or lengths.max() > longest or tokens.min() < 0):
@@ -112,9 +102,6 @@ def task_from(fields: dict[str, Any], bounds: Bounds) -> Task:
         horizon=_whole(fields, "horizon", 1, bounds.max_horizon) if "horizon" in fields else 1,
         digest=_text(fields, "digest") if "digest" in fields else "",
     )
-
-
-# ---------------------------------------------------------------------------------------------------------- response
 
 
 def submission_from(body: bytes, task: Task) -> Submission:
@@ -156,9 +143,6 @@ def response_from(fields: dict[str, Any], task: Task) -> Response:
     return Response(task.task_id, task.hotkey, ids, probs, _seconds(fields, "elapsed_s", least=0.0))
 
 
-# ------------------------------------------------------------------------------------------------------------ prompt
-
-
 def encode_prompt(prompt: Prompt) -> bytes:
     """A prompt as a request's body (JSON)."""
     return _json({"message": "prompt/1", **{name: getattr(prompt, name) for name in Prompt.__dataclass_fields__}})
@@ -179,9 +163,6 @@ def decode_prompt(body: bytes, bounds: Bounds) -> Prompt:
         seed=_whole(fields, "seed", 0, 2**53),
         deadline_s=_seconds(fields, "deadline_s"),
     )
-
-
-# ----------------------------------------------------------------------------------------------------------- formats
 
 
 def _encode(message: str, fields: dict[str, Any], arrays: dict[str, np.ndarray], content_type: str) -> bytes:

@@ -38,10 +38,8 @@ def endpoint(axon: str, *, allow_local: bool) -> tuple[str, int]:
     if seen.is_unspecified or seen.is_multicast or str(seen) == "255.255.255.255":
         raise BadEndpoint(f"{ip} is not the address of a single machine")
     if not allow_local and not seen.is_global:
-        raise BadEndpoint(
-            f"{ip} is an address of this machine or of a private network",
-            fix="for local networks: allow_local_addresses=true",
-        )
+        fix = "for local networks: allow_local_addresses=true"
+        raise BadEndpoint(f"{ip} is an address of this machine or of a private network", fix=fix)
     return str(ip), int(port_text)
 
 

@@ -56,14 +56,14 @@ class Epistula(Dialect):
 
     def sign(self, signer: Signer, draft: Draft, receiver: str, nonce_ns: int) -> dict[str, str]:
         unique, timestamp_ms = str(uuid.uuid4()), nonce_ns // 1_000_000
+        signature = signer.sign(_message(draft.body, unique, timestamp_ms, receiver))
         return {
             "Epistula-Version": VERSION,
             "Epistula-Timestamp": str(timestamp_ms),
             "Epistula-Uuid": unique,
             "Epistula-Signed-By": signer.ss58,
             "Epistula-Signed-For": receiver,
-            "Epistula-Request-Signature": "0x"
-            + signer.sign(_message(draft.body, unique, timestamp_ms, receiver)).hex(),
+            "Epistula-Request-Signature": "0x" + signature.hex(),
         }
 
 

@@ -95,17 +95,15 @@ class Gate:
         if nonces is None:
             nonces = LocalNonces(NonceStore(fresh, clock=clock))
         if nonces.retention_s < fresh.max_age_s + fresh.max_skew_s:
+            kept, needed = f"{nonces.retention_s:g} s", f"{fresh.max_age_s + fresh.max_skew_s:g} s"
             raise ValueError(
-                f"the nonce store keeps nonces for {nonces.retention_s:g} s but they stay fresh for "
-                f"{fresh.max_age_s + fresh.max_skew_s:g} s: raise its retention_s"
+                f"the nonce store keeps nonces for {kept} but they stay fresh for {needed}: raise its retention_s"
             )
         self.hotkey = hotkey
         self.policy = AccessControl(settings.policy)
         self.nonces = nonces
         self.counts: Counter[str] = Counter()
-        self._ask = ask
-        self._complete = complete
-        self._settings = settings
+        self._ask, self._complete, self._settings = ask, complete, settings
         self._dialects = [DIALECTS[name]() for name in settings.protocols]
         self._clock = clock
         self._slots = asyncio.Semaphore(settings.max_concurrent)
@@ -185,9 +183,8 @@ class Gate:
         if hotkey != self.hotkey:
             raise errors.PayloadError("the message asks another miner than the one at this address")
         if self.policy.netuid not in (None, netuid):
-            raise errors.PayloadError(
-                f"the message is about subnet {netuid}; this miner serves subnet {self.policy.netuid}"
-            )
+            other = f"this miner serves subnet {self.policy.netuid}"
+            raise errors.PayloadError(f"the message is about subnet {netuid}; {other}")
 
     # ---- handlers
 

@@ -58,8 +58,7 @@ class NonceStore:
         assert max_entries > 0 and max_per_hotkey > 0, (max_entries, max_per_hotkey)
         self.retention_s = fresh.retention_s
         self._retention_ns = int(fresh.retention_s * 1e9)
-        self._max_entries = max_entries
-        self._max_per_hotkey = max_per_hotkey
+        self._max_entries, self._max_per_hotkey = max_entries, max_per_hotkey
         self._clock = clock
         self._slices: dict[int, set[tuple[str, int]]] = {}
         self._per_hotkey: Counter[str] = Counter()
@@ -146,8 +145,7 @@ class SharedNonces:
     def __init__(self, handle: Any, retention_s: float, timeout_s: float = 2.0, max_queued: int = 10_000) -> None:
         self._handle = handle
         self.retention_s = retention_s
-        self._timeout_s = timeout_s
-        self._max_queued = max_queued
+        self._timeout_s, self._max_queued = timeout_s, max_queued
         self._waiting: list[tuple[tuple[str, int], asyncio.Future[Verdict]]] = []
         self._sender: asyncio.Task[None] | None = None
         self.calls = 0  # calls to the store so far
@@ -193,10 +191,8 @@ def shared_store(hotkey: str, fresh: Freshness, num_cpus: float = 0.0) -> Any:
     """
     import ray  # optional: a server in one process needs none
 
-    actor = ray.remote(NonceStore).options(
-        name=f"replay-{hotkey}", namespace=NAMESPACE, get_if_exists=True, num_cpus=num_cpus, max_restarts=-1
-    )
-    return actor.remote(fresh)
+    name = {"name": f"replay-{hotkey}", "namespace": NAMESPACE, "get_if_exists": True}
+    return ray.remote(NonceStore).options(**name, num_cpus=num_cpus, max_restarts=-1).remote(fresh)
 
 
 def _raise_for(verdict: Verdict) -> None:

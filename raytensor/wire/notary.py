@@ -52,6 +52,6 @@ class RemoteSigner:
         self._notary, self._timeout_s = notary, timeout_s
 
     def sign(self, message: bytes) -> bytes:
-        import ray
+        import ray  # optional: a signer in one process needs none
 
         return ray.get(self._notary.sign.remote(self.ss58, message), timeout=self._timeout_s)

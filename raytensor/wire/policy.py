@@ -29,9 +29,7 @@ class Buckets:
     """
 
     def __init__(self, rate: float, burst: float, max_keys: int) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._max_keys = max_keys
+        self._rate, self._burst, self._max_keys = rate, burst, max_keys
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key -> (tokens, time in seconds)
 
     def __len__(self) -> int:
@@ -83,9 +81,8 @@ class AccessControl:
         group = str(ip) if ip.version == 4 else str(ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
         wait_s = self._addresses.spend(group, now_s)
         if wait_s > 0:
-            raise RateLimited(
-                f"your address sends more than {self._settings.address_rate:g} requests/s", retry_after_s=wait_s
-            )
+            rate = self._settings.address_rate
+            raise RateLimited(f"your address sends more than {rate:g} requests/s", retry_after_s=wait_s)
 
     def admit(self, hotkey: str, now_s: float) -> None:
         """Raises Refused, with the reason, unless the caller is served."""
@@ -101,31 +98,24 @@ class AccessControl:
         age_s = now_s - self._updated_s
         if age_s > settings.max_metagraph_age_s:
             raise Refused(f"this server's view of its subnet is {age_s:.0f} s old", fix="try again later")
+        where = f"on subnet {self.netuid}"
         if hotkey not in self._neurons:
-            raise Refused(
-                f"your hotkey is not registered on subnet {self.netuid}", fix=f"register it on subnet {self.netuid}"
-            )
+            raise Refused(f"your hotkey is not registered {where}", fix=f"register it {where}")
         permit, stake_rao = self._neurons[hotkey]
         if settings.require_permit and not permit:
-            raise Refused(
-                f"your hotkey has no validator permit on subnet {self.netuid}",
-                fix="get more stake; the next epoch of the subnet assigns permits",
-            )
+            fix = "get more stake; the next epoch of the subnet assigns permits"
+            raise Refused(f"your hotkey has no validator permit {where}", fix=fix)
         least_rao = settings.min_stake_alpha_rao
         if stake_rao < least_rao:
-            raise Refused(
-                f"your hotkey has {stake_rao / 1e9:.9g} alpha on subnet {self.netuid}; "
-                f"this server requires {least_rao / 1e9:.9g}",
-                fix=f"stake {(least_rao - stake_rao) / 1e9:.9g} alpha more",
-            )
+            message = f"your hotkey has {stake_rao / 1e9:.9g} alpha {where}; this server requires {least_rao / 1e9:.9g}"
+            raise Refused(message, fix=f"stake {(least_rao - stake_rao) / 1e9:.9g} alpha more")
 
     def spend(self, hotkey: str, now_s: float) -> None:
         """Count one request of an admitted caller. Raises RateLimited for a caller over its limit."""
         wait_s = self._hotkeys.spend(hotkey, now_s)
         if wait_s > 0:
-            raise RateLimited(
-                f"your hotkey sends more than {self._settings.hotkey_rate:g} requests/s", retry_after_s=wait_s
-            )
+            rate = self._settings.hotkey_rate
+            raise RateLimited(f"your hotkey sends more than {rate:g} requests/s", retry_after_s=wait_s)
 
 
 def check_addresses(settings: AccessPolicy, prefix: str = "policy") -> None:

@@ -10,6 +10,7 @@ answer.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections import Counter
@@ -56,13 +57,9 @@ class WireServer:
         settings, loop = self._settings, asyncio.get_running_loop()
         await self.gate.wait_until_ready()
         self._web = web_server = web.Server(self._handle, handler_cancellation=True)
-        self._listener = await loop.create_server(
-            lambda: _Connection(web_server, settings, self._addresses, self.gate.counts),
-            settings.host,
-            settings.port,
-            reuse_port=settings.reuse_port or None,
-            backlog=512,
-        )
+        where = {"host": settings.host, "port": settings.port, "reuse_port": settings.reuse_port or None}
+        connection = functools.partial(_Connection, web_server, settings, self._addresses, self.gate.counts)
+        self._listener = await loop.create_server(connection, **where, backlog=512)
         host, port = self._listener.sockets[0].getsockname()[:2]
         return host, port
 
@@ -94,10 +91,8 @@ class WireServer:
         connection.headers_are_in()
         try:
             headers = {name.lower(): value for name, value in request.headers.items()}
-            message = Request(
-                request.method, request.raw_path, headers, request.remote or "", lambda most: _read(request, most)
-            )
-            reply = await self.gate.handle(message)
+            address, read = request.remote or "", functools.partial(_read, request)
+            reply = await self.gate.handle(Request(request.method, request.raw_path, headers, address, read))
             return await self._send(request, reply)
         finally:
             connection.is_idle()
@@ -170,10 +165,8 @@ class _Connection(web.RequestHandler):
         self._address = peer[0] if peer else ""
         addresses[self._address] += 1
         super().connection_made(transport)
-        if (
-            addresses.total() > settings.max_connections
-            or addresses[self._address] > settings.max_connections_per_address
-        ):
+        too_many = addresses.total() > settings.max_connections
+        if too_many or addresses[self._address] > settings.max_connections_per_address:
             self._counts["connections"] += 1
             self._refuse(errors.Overloaded("too many open connections"))
             return

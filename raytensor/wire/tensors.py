@@ -28,20 +28,16 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 def dumps(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
     """Arrays (int32 or float32) and text as a safetensors file."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    parts = []
-    offset = 0
+    parts, offset = [], 0
     for name, array in arrays.items():
         dtype = array.dtype.newbyteorder("<")
         if dtype not in _NAMES:
             raise PayloadError(f"{name}: {array.dtype} can't be sent, only int32 and float32")
         data = np.ascontiguousarray(array, dtype=dtype).tobytes()
-        header[name] = {
-            "dtype": _NAMES[dtype],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + len(data)],
-        }
+        end = offset + len(data)
+        header[name] = {"dtype": _NAMES[dtype], "shape": list(array.shape), "data_offsets": [offset, end]}
         parts.append(data)
-        offset += len(data)
+        offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # aligns the arrays
     return b"".join((struct.pack("<Q", len(text)), text, *parts))
@@ -59,18 +55,15 @@ def loads(data: bytes, expected: Mapping[str, tuple[str, int]]) -> tuple[dict[st
         raise PayloadError(f"a safetensors body has 8 bytes or more, not {len(data)}")
     (size,) = struct.unpack_from("<Q", data)
     if size > MAX_HEADER_BYTES or size > len(data) - 8:
-        raise PayloadError(
-            f"the safetensors header says {size} bytes; at most {MAX_HEADER_BYTES} and the body are read"
-        )
+        most = f"at most {MAX_HEADER_BYTES} and the body are read"
+        raise PayloadError(f"the safetensors header says {size} bytes; {most}")
     header = load_object(data[8 : 8 + size], "the safetensors header")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise PayloadError("the safetensors metadata must map text to text")
     if header.keys() != expected.keys():
         raise PayloadError(f"the safetensors body must hold exactly the arrays {', '.join(sorted(expected))}")
-    start = 8 + size
-    spans = []
-    arrays = {}
+    start, spans, arrays = 8 + size, [], {}
     for name, (dtype_name, ndim) in expected.items():
         shape, begin, end = _entry(name, header[name], dtype_name, ndim)
         dtype = _DTYPES[dtype_name]
