@@ -92,7 +92,7 @@ def test_transport_does_not_change_results(ray_session, asker, text):
         fleet.wait_ready(120)
         rules = MechanismSpec(cfg.mechanism, text.log_unigram, V)
         questions = rules.load().tasks(base.Ask(0, 1, VALIDATOR.ss58, 0, tuple(hotkeys)), State(), text)
-        hosts = {hotkey: fleet._host_of[hotkey].actor for hotkey in hotkeys}
+        hosts = {hotkey: fleet.host_of[hotkey].actor for hotkey in hotkeys}
         served = ray_session.remote(num_cpus=0)(Served).remote(hosts)
         axons = ray_session.get(served.serve.remote(VALIDATOR.ss58), timeout=60)
         metagraph = wirekit.metagraph(hotkeys, axons=[axons[hotkey] for hotkey in hotkeys])
