@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +28,7 @@ from raytensor.errors import ClusterError, DemandError, cause_of
 
 RESOURCES = ("CPU", "GPU")
 PROGRESS_S = 3.0  # of waiting, between two lines that say so
+CONNECT_S = 10.0  # to open a connection to a cluster's address
 SHARED_TEMP = (
     "two Ray nodes of one machine share a folder for temporary files, and each deletes what the other uses; start each "
     "node with a --temp-dir of its own, or submit the job without --working-dir"
@@ -93,6 +95,7 @@ def connect(cfg: Cluster) -> bool:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if in_main else {}
     try:
         if address:
+            _open_connection(address)
             ray.init(address=address, **common)
         else:
             resources = local_resources(cfg)
@@ -116,6 +119,13 @@ def connect(cfg: Cluster) -> bool:
         ray_logger.handlers.clear()
         ray_logger.propagate = True
     return not address
+
+
+def _open_connection(address: str) -> None:
+    """Raise `OSError` when nothing listens at "host:port" or "ray://host:port": Ray alone tries for five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 def disconnect() -> None:
