@@ -1,16 +1,20 @@
-"""The documents: README leads to the index, the index to every page, and every link to a file that is there."""
+"""The documents: README leads to the index, the index to every page; links, files and settings of pages exist."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from raytensor import config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [*TOP, *sorted(DOCS.glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
+GUIDES = [page for page in sorted(DOCS.glob("*.md")) if page.stem not in ("README", "api", "devnet_coverage", "skills")]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 PLACEHOLDER = re.compile(r"NAME|TOPIC|PALLET")
 SECTIONS = ["1. Introduction", "2. Skills required", "3. Usage", "4. API reference", "5. How it works"]
@@ -42,11 +46,30 @@ def test_readme_links_the_index():
     assert "docs/README.md" in links(ROOT / "README.md")
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("usage_*.md")), ids=lambda page: page.name)
-def test_a_usage_page_begins_with_what_one_gets_and_a_command(page):
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_a_page_begins_with_what_one_gets_and_a_command(page):
     lines = page.read_text().splitlines()
-    assert lines[0].startswith("# Usage: ") and lines[2].startswith("You get ")
-    assert any(line.startswith(("    raytensor ", "    ray ", "```")) for line in lines[:16])
+    assert lines[0].startswith("# ") and lines[2].startswith("You get ")
+    assert any(line.startswith(("    raytensor ", "    ray ", "    python ", "```")) for line in lines[:16])
+    assert not re.search(r"^[A-Z_]{4,}$", page.read_text(), re.MULTILINE), "a placeholder is left"
+
+
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """(job, settings) of the long commands in the code of a page that are written in full."""
+    found = re.findall(
+        r"^    .*?raytensor (run|train|sweep|validate)\b(.*)$", page.read_text().replace("\\\n", " "), re.M
+    )
+    parts = ((job, re.split(r"\s#|\s{3,}(?=\w+ )", rest)[0]) for job, rest in found)
+    return [(job, [part for part in shlex.split(rest) if "=" in part]) for job, rest in parts if "..." not in rest]
+
+
+def test_the_commands_of_the_pages_are_settings_that_exist():
+    number = 0
+    for page in PAGES:
+        for job, settings in commands(page):
+            config.compose(job, settings)
+            number += 1
+    assert number > 30
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
