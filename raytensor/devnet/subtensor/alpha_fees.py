@@ -1,8 +1,8 @@
-"""Fees paid in alpha, by who has stake but no TAO.
+"""Fees paid in alpha by accounts that have stake but no TAO.
 
-In: who pays, the call, the fee in rao of TAO. Out: the one position that can pay it, and its sale for the author.
-A call that turns alpha into TAO may be paid out of the position that it draws on, where it names exactly one; it is
-also found inside a proxy or a batch, two levels deep. Nothing is given back afterwards.
+In: the payer, the call, the fee in rao of TAO. Out: the stake position that pays; its alpha is sold for the author.
+A call that turns alpha into TAO can be paid from the position that it uses, if it names exactly one. Calls inside a
+proxy or a batch count too, two levels deep. There is no refund.
 Source: pallets/transaction-fee. Knows nothing of when fees are taken (executive.py).
 """
 
@@ -31,7 +31,7 @@ ALL_POSITIONS = ("unstake_all", "unstake_all_alpha")
 
 
 class AlphaFee(NamedTuple):
-    """Rao of alpha of one position that pay a fee."""
+    """A fee in rao of alpha and the stake position that pays it."""
 
     hotkey: bytes
     netuid: int
@@ -40,7 +40,7 @@ class AlphaFee(NamedTuple):
 
 class AlphaFees:
     def alpha_fee(self, who: bytes, call: Call, fee: int) -> AlphaFee | None:
-        """What would pay `fee` rao of TAO; None when the call does not admit it or the stake is too small."""
+        """The alpha that pays `fee` rao of TAO; None if the call does not allow it or the stake is too small."""
         positions = self._fee_positions(who, call, MAX_DEPTH)
         if len(positions) != 1:
             return None
@@ -50,9 +50,7 @@ class AlphaFees:
         return AlphaFee(hotkey, netuid, needed) if 0 < needed <= held else None
 
     def pay_in_alpha(self, who: bytes, fee: AlphaFee) -> bool:
-        """Sell the alpha, without the pool's fee, for the block's author; False, with nothing changed, if no pool
-        takes it.
-        """
+        """Sell the alpha for the block's author, without the pool's fee. False, and no change, if the pool refuses."""
         try:
             self.quote_sell(fee.netuid, fee.alpha, fees=False)
         except SwapRefused:
@@ -64,7 +62,7 @@ class AlphaFees:
         return True
 
     def _alpha_for_fee(self, netuid: int, tao: int) -> int:
-        """Alpha that the pool wants for `tao` rao, without its fee; 0 when it holds no more than that."""
+        """Alpha that buys `tao` rao from the pool without its fee; 0 when the pool holds no more than that."""
         if not self.is_dynamic(netuid):
             return tao
         pool = self.SubnetTAO[netuid]
@@ -77,9 +75,8 @@ class AlphaFees:
                 return [(call[hotkey], call[netuid])]
             if call.name in ALL_POSITIONS:
                 hotkey = call["hotkey"]
-                return [
-                    (hotkey, n) for n in self.netuids() if self.SubtokenEnabled[n] and self.stake_of(hotkey, who, n)
-                ]
+                trading = [netuid for netuid in self.netuids() if self.SubtokenEnabled[netuid]]
+                return [(hotkey, netuid) for netuid in trading if self.stake_of(hotkey, who, netuid)]
             return []
         if depth and call.pallet == "Proxy" and call.name == "proxy":
             return self._fee_positions(who, call["call"], depth - 1)

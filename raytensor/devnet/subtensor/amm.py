@@ -1,8 +1,8 @@
-"""The pool of one subnet: TAO against alpha at a constant product. Pure integers of rao.
+"""The constant-product pool of one subnet, TAO against alpha. Integers in rao.
 
-In: reserves, an amount, a fee rate, a limit price. Out: what goes in, what comes out, the fee.
-The chain's pool is a weighted one; with equal weights, and injections in proportion to the price, it is this one
-(pallet swap, balancer). The fee (rate/65535 of the input) never enters the pool: it belongs to the block's author.
+In: reserves, an amount, a fee rate, a limit price. Out: the input, the output and the fee of a trade.
+The chain's pool is weighted; with equal weights and injections in proportion to the price it equals this one
+(pallet swap, balancer). The fee (rate/65535 of the input) does not enter the pool; the block's author receives it.
 Knows nothing of storage, accounts or subnets.
 """
 
@@ -19,7 +19,7 @@ U64_MAX = 2**64 - 1
 
 
 class SwapRefused(Exception):
-    """The pool can't do it; `name` is the error of the Swap pallet."""
+    """The pool can't make the trade; `name` is the error of the Swap pallet."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -28,9 +28,9 @@ class SwapRefused(Exception):
 
 @dataclass(frozen=True)
 class Swap:
-    """One trade. paid_in + fee is what the trader gives, out what the trader gets.
+    """One trade: the trader pays paid_in + fee and receives out, all in rao.
 
-    Buying: paid_in and fee are TAO, out is alpha. Selling: paid_in and fee are alpha, out is TAO.
+    A purchase has paid_in and fee in TAO and out in alpha; a sale has paid_in and fee in alpha and out in TAO.
     """
 
     paid_in: int
@@ -52,7 +52,7 @@ def fee_of(amount: int, rate: int) -> int:
 
 
 def fee_on_top(paid_in: int, rate: int) -> int:
-    """Fee that goes with an input that already is net of it."""
+    """Fee that belongs to an input net of fee."""
     return paid_in * rate // (FEE_DENOMINATOR - rate)
 
 
@@ -80,7 +80,7 @@ def _trade(reserve_in: int, reserve_out: int, amount: int, fee_rate: int, max_pa
 
 
 def max_buy_to_price(tao: int, alpha: int, limit_rao: int) -> int:
-    """TAO that moves the price up to the limit: (tao + x)^2 / (tao*alpha) = limit; 0 when the price is there."""
+    """TAO that moves the price up to the limit: (tao + x)^2 / (tao*alpha) = limit; 0 at or above the limit."""
     return max(0, isqrt(tao * alpha * limit_rao // PRICE_UNIT) - tao)
 
 
@@ -92,12 +92,12 @@ def max_sell_to_price(tao: int, alpha: int, limit_rao: int) -> int:
 
 
 def buy(tao: int, alpha: int, amount: int, fee_rate: int = 0, limit_rao: int | None = None) -> Swap:
-    """Give TAO, get alpha. With a limit, only the part that keeps the price at or below it is traded."""
+    """Pay TAO, receive alpha. With a limit, only the part that keeps the price at or below it is traded."""
     cap = None if limit_rao is None else max_buy_to_price(tao, alpha, limit_rao)
     return _trade(tao, alpha, amount, fee_rate, cap)
 
 
 def sell(tao: int, alpha: int, amount: int, fee_rate: int = 0, limit_rao: int | None = None) -> Swap:
-    """Give alpha, get TAO. With a limit, only the part that keeps the price at or above it is traded."""
+    """Pay alpha, receive TAO. With a limit, only the part that keeps the price at or above it is traded."""
     cap = None if limit_rao is None else max_sell_to_price(tao, alpha, limit_rao)
     return _trade(alpha, tao, amount, fee_rate, cap)

@@ -1,7 +1,7 @@
-"""BetaBasketRuntimeApi: what root stakers may claim, as clients of newer chains ask for it (spec 435 and later).
+"""BetaBasketRuntimeApi: claimable root dividends, in the API of newer chains (spec_version 435 and later).
 
-In: a coldkey. Out: its root dividends in rao of TAO at today's prices, by validator. This chain pays them subnet by
-subnet (root_claims.py) and has no baskets, so that nobody holds beta, the shares of one.
+In: a coldkey. Out: its root dividends by validator, in rao of TAO at current prices. This chain pays dividends per
+subnet (root_claims.py) and has no baskets, so every amount of beta (a basket's shares) is 0.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class BetaBasketRuntimeApi(RuntimeApi):
 
     @api("Vec<(AccountId32, u64, u64)>")
     def get_root_basket_positions(self, coldkey: "AccountId32"):
-        """(validator's hotkey, beta, rao that a claim would pay), those who owe nothing left out."""
+        """(validator's hotkey, beta, rao that a claim would pay) of each validator that owes something."""
         owed = [(hotkey, 0, self._owed(hotkey, coldkey)) for hotkey in self.module.StakingHotkeys[coldkey]]
         return [position for position in owed if position[2]]
 
     def _owed(self, hotkey: bytes, coldkey: bytes) -> int:
-        """Each subnet's alpha sold alone; what its pool can't take is worth nothing."""
+        """Sum over subnets, each subnet's alpha sold alone; alpha that its pool refuses counts as 0."""
         module, total = self.module, 0
         for netuid in module.RootClaimable[hotkey]:
             try:

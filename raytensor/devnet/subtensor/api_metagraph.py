@@ -1,7 +1,7 @@
-"""How a metagraph is put together: whole, by chosen fields, and as the smaller SubnetState.
+"""Builds a metagraph: complete, with selected fields, or as the smaller SubnetState.
 
-In: netuid, mechanism, field numbers (the position in METAGRAPH_FIELDS; 72 validators, 73 commitments).
-Out: structs of api_structs.py. A chosen metagraph computes only what was asked for.
+In: netuid, mechanism, field numbers (positions in METAGRAPH_FIELDS; 72 is validators, 73 commitments).
+Out: structs of api_structs.py. A selective metagraph computes only the requested fields.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from raytensor.devnet.subtensor.api_structs import (
     SelectiveMetagraph,
     SubnetState,
 )
+from raytensor.devnet.subtensor.structs import pairs
 
 
 def text(data: bytes) -> tuple[int, ...]:
@@ -24,50 +25,23 @@ def text(data: bytes) -> tuple[int, ...]:
     return tuple(data)
 
 
-# Fields that are one storage item of the subnet.
-_ITEMS = {
-    "identity": "SubnetIdentitiesV3",
-    "network_registered_at": "NetworkRegisteredAt",
-    "owner_hotkey": "SubnetOwnerHotkey",
-    "owner_coldkey": "SubnetOwner",
-    "tempo": "Tempo",
-    "last_step": "LastMechansimStepBlock",
-    "blocks_since_last_step": "BlocksSinceLastStep",
-    "alpha_in": "SubnetAlphaIn",
-    "alpha_out": "SubnetAlphaOut",
-    "tao_in": "SubnetTAO",
-    "alpha_out_emission": "SubnetAlphaOutEmission",
-    "alpha_in_emission": "SubnetAlphaInEmission",
-    "tao_in_emission": "SubnetTaoInEmission",
-    "subnet_volume": "SubnetVolume",
-    "moving_price": "SubnetMovingPrice",
-    "rho": "Rho",
-    "kappa": "Kappa",
-    "min_allowed_weights": "MinAllowedWeights",
-    "weights_version": "WeightsVersionKey",
-    "weights_rate_limit": "WeightsSetRateLimit",
-    "max_validators": "MaxAllowedValidators",
-    "num_uids": "SubnetworkN",
-    "max_uids": "MaxAllowedUids",
-    "burn": "Burn",
-    "difficulty": "Difficulty",
-    "registration_allowed": "NetworkRegistrationAllowed",
-    "immunity_period": "ImmunityPeriod",
-    "min_difficulty": "MinDifficulty",
-    "max_difficulty": "MaxDifficulty",
-    "min_burn": "MinBurn",
-    "max_burn": "MaxBurn",
-    "adjustment_alpha": "AdjustmentAlpha",
-    "adjustment_interval": "AdjustmentInterval",
-    "target_regs_per_interval": "TargetRegistrationsPerInterval",
-    "max_regs_per_block": "MaxRegistrationsPerBlock",
-    "serving_rate_limit": "ServingRateLimit",
-    "commit_reveal_weights_enabled": "CommitRevealWeightsEnabled",
-    "commit_reveal_period": "RevealPeriodEpochs",
-    "liquid_alpha_enabled": "LiquidAlphaOn",
-    "bonds_moving_avg": "BondsMovingAverage",
-}
-# Fields that are a stored vector: (item, under the mechanism's storage index).
+# Fields (of a metagraph, hyper-parameters or pool) that are one storage item of the subnet.
+ITEMS = pairs(
+    """identity:SubnetIdentitiesV3 network_registered_at:NetworkRegisteredAt owner_hotkey:SubnetOwnerHotkey
+    owner_coldkey:SubnetOwner tempo:Tempo last_step:LastMechansimStepBlock blocks_since_last_step:BlocksSinceLastStep
+    alpha_in:SubnetAlphaIn alpha_out:SubnetAlphaOut tao_in:SubnetTAO alpha_out_emission:SubnetAlphaOutEmission
+    alpha_in_emission:SubnetAlphaInEmission tao_in_emission:SubnetTaoInEmission subnet_volume:SubnetVolume
+    moving_price:SubnetMovingPrice rho:Rho kappa:Kappa min_allowed_weights:MinAllowedWeights
+    weights_version:WeightsVersionKey weights_rate_limit:WeightsSetRateLimit max_validators:MaxAllowedValidators
+    num_uids:SubnetworkN max_uids:MaxAllowedUids burn:Burn difficulty:Difficulty
+    registration_allowed:NetworkRegistrationAllowed immunity_period:ImmunityPeriod min_difficulty:MinDifficulty
+    max_difficulty:MaxDifficulty min_burn:MinBurn max_burn:MaxBurn adjustment_alpha:AdjustmentAlpha
+    adjustment_interval:AdjustmentInterval target_regs_per_interval:TargetRegistrationsPerInterval
+    max_regs_per_block:MaxRegistrationsPerBlock serving_rate_limit:ServingRateLimit
+    commit_reveal_weights_enabled:CommitRevealWeightsEnabled commit_reveal_period:RevealPeriodEpochs
+    liquid_alpha_enabled:LiquidAlphaOn bonds_moving_avg:BondsMovingAverage"""
+)
+# Fields that are a stored vector: (storage item, whether its key is the mechanism's storage index).
 _VECTORS = {
     "last_update": ("LastUpdate", True),
     "emission": ("Emission", False),
@@ -78,7 +52,7 @@ _VECTORS = {
 
 
 class _Source:
-    """Values of metagraph fields by name, each computed when asked for."""
+    """Values of metagraph fields by name, each computed on access."""
 
     def __init__(self, runtime, netuid: int, mechanism: int) -> None:
         self.runtime, self.module, self.netuid = runtime, runtime.SubtensorModule, netuid
@@ -89,8 +63,8 @@ class _Source:
         return self.reader.stakes()
 
     def __getitem__(self, field: str):
-        if field in _ITEMS:
-            return getattr(self.module, _ITEMS[field])[self.netuid]
+        if field in ITEMS:
+            return getattr(self.module, ITEMS[field])[self.netuid]
         if field in _VECTORS:
             return self.reader.vector(*_VECTORS[field])
         return self._DERIVED[field](self)
@@ -153,7 +127,7 @@ class Metagraphs:
         return source and Metagraph._make(source[field] for field in METAGRAPH_FIELDS)
 
     def selective_metagraph(self, netuid: int, mechanism: int, wanted: tuple[int, ...]):
-        """Only the fields whose numbers are asked for; the others are None."""
+        """Only the fields with the `wanted` numbers; the others are None."""
         source = self._source(netuid, mechanism)
         if source is None:
             return None

@@ -1,7 +1,7 @@
-"""Runtime APIs about neurons and the metagraph: NeuronInfoRuntimeApi, and the vectors that SubnetInfo's metagraphs use.
+"""NeuronInfoRuntimeApi, and the reader of per-uid vectors that metagraphs use too.
 
 In: netuids and uids. Out: structs of api_structs.py, read from storage; missing vectors read as zeros of length n.
-Rank, trust and pruning score are no longer computed by the chain: 0, 0 and 65535 (or none).
+The chain no longer computes rank, trust and pruning score: 0, 0 and 65535 (or none).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NO_PRUNING_SCORE = 65_535
 
 
 class NeuronReader:
-    """Vectors of one subnet as plain lists of length n. Knows nothing of APIs' shapes."""
+    """Vectors of one subnet as lists of length n. Knows nothing of the APIs' structs."""
 
     def __init__(self, module, netuid: int, mechanism: int = 0) -> None:
         self.module, self.netuid = module, netuid

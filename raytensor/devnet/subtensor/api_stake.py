@@ -1,4 +1,4 @@
-"""Runtime APIs about money: StakeInfoRuntimeApi, DelegateInfoRuntimeApi, SwapRuntimeApi.
+"""Runtime APIs of stake and prices: StakeInfoRuntimeApi, DelegateInfoRuntimeApi, SwapRuntimeApi.
 
 In: accounts, netuids, amounts in rao. Out: structs of api_structs.py. Prices are rao of TAO for one whole alpha.
 """
@@ -37,7 +37,7 @@ class StakeInfoRuntimeApi(RuntimeApi):
     def get_stake_info_for_hotkey_coldkey_netuid(
         self, hotkey_account: "AccountId32", coldkey_account: "AccountId32", netuid: "u16"
     ):
-        """Some, with zero stake if need be, on every subnet that exists."""
+        """The position, also with zero stake; None if the subnet does not exist."""
         if not self.module.NetworksAdded[netuid]:
             return None
         return self._info(hotkey_account, coldkey_account, netuid)
@@ -85,7 +85,7 @@ class StakeInfoRuntimeApi(RuntimeApi):
         netuid = (origin or destination)[1]
         return amm.fee_of(amount, module.fee_rate(netuid))
 
-    # Nobody can lock stake here (left_out.py), so there is nothing to tell.
+    # This chain has no locked stake (left_out.py), so these answer zero or None.
 
     @api("Option<LockState>")
     def get_coldkey_lock(self, coldkey: "AccountId32", netuid: "u16"):
@@ -139,7 +139,7 @@ class DelegateInfoRuntimeApi(RuntimeApi):
         )
 
     def _daily_return(self, hotkey: bytes, netuid: int) -> int:
-        """Rao of alpha a day at the last epoch's dividends, with blocks of 12 s."""
+        """Rao of alpha per day at the last epoch's dividends, for blocks of 12 s."""
         tempo = self.module.Tempo[netuid]
         return self.module.AlphaDividendsPerSubnet[netuid, hotkey] * 7_200 // tempo if tempo else 0
 
@@ -162,9 +162,7 @@ class SwapRuntimeApi(RuntimeApi):
 
     @api("SimSwapResult")
     def sim_swap_tao_for_alpha(self, netuid: "u16", tao: "u64"):
-        """All zeros when the pool can't do the trade. Slippage: what the same trade would give at today's price, less
-        what it gives.
-        """
+        """All zeros when the pool refuses the trade. Slippage: output at the current price minus the output."""
         try:
             swap = self.module.quote_buy(netuid, tao)
         except SwapRefused:

@@ -1,10 +1,11 @@
-"""Shapes of the runtime APIs' answers. Field order is the wire order; u16 and u64 are compact.
+"""Structs of the runtime APIs' results. Field order is the wire order; u16 and u64 are compact.
 
-Declared from short lists of `name:type`, where C is Compact, so that the 70 fields of a metagraph stay readable.
+Declared from lists of `name:type` with the short type names of `_SHORT`: a metagraph has more than 70 fields.
 """
 
 from __future__ import annotations
 
+from raytensor.devnet.subtensor.structs import pairs
 from raytensor.devnet.typedefs import declare_enum, declare_struct
 
 _RPC = "pallet_subtensor::"
@@ -20,13 +21,13 @@ _SHORT = {
     "accts": "Vec<AccountId32>",
     "pairs": "Vec<(Compact<u16>, Compact<u16>)>",
     "paid": "Vec<(AccountId32, Compact<u64>)>",
+    "nominators": "Vec<(AccountId32, Vec<(Compact<u16>, Compact<u64>)>)>",
 }
 
 
 def fields(text: str) -> dict[str, str]:
     """`"netuid:c16 rho:c16"` as {name: type string}."""
-    pairs = (item.split(":", 1) for item in text.split())
-    return {name: _SHORT.get(type_, type_) for name, type_ in pairs}
+    return {name: _SHORT.get(type_, type_) for name, type_ in pairs(text).items()}
 
 
 _LITE = """hotkey:acct coldkey:acct uid:c16 netuid:c16 active:bool axon_info:AxonInfo prometheus_info:PrometheusInfo
@@ -54,8 +55,7 @@ METAGRAPH_FIELDS = fields(
     alpha_dividends_per_hotkey:paid"""
 )
 Metagraph = declare_struct("Metagraph", METAGRAPH_FIELDS, path=_RPC + "Metagraph")
-SELECTIVE_FIELDS = {
-    **METAGRAPH_FIELDS,
+SELECTIVE_FIELDS = METAGRAPH_FIELDS | {
     "validators": "Vec<Compact<u16>>",
     "commitments": "Vec<(AccountId32, Vec<Compact<u8>>)>",
 }
@@ -98,20 +98,9 @@ HYPERPARAM_V2_FIELDS = fields(
     bonds_reset_enabled:bool user_liquidity_enabled:bool"""
 )
 SubnetHyperparamsV2 = declare_struct("SubnetHyperparamsV2", HYPERPARAM_V2_FIELDS, path=_RPC + "SubnetHyperparamsV2")
-declare_enum(
-    "HyperparamValue",
-    {
-        "Bool": (0, "bool"),
-        "U16": (1, "Compact<u16>"),
-        "U32": (2, "Compact<u32>"),
-        "U64": (3, "Compact<u64>"),
-        "U128": (4, "Compact<u128>"),
-        "TaoBalance": (5, "Compact<u64>"),
-        "I32F32": (6, "I32F32"),
-        "U64F64": (7, "U64F64"),
-    },
-    path=_RPC + "HyperparamValue",
-)
+_VALUES = fields("Bool:bool U16:c16 U32:Compact<u32> U64:c64 U128:c128 TaoBalance:c64 I32F32:I32F32 U64F64:U64F64")
+_VARIANTS = {name: (index, type_) for index, (name, type_) in enumerate(_VALUES.items())}
+declare_enum("HyperparamValue", _VARIANTS, path=_RPC + "HyperparamValue")
 HyperparamEntry = declare_struct(
     "HyperparamEntry", {"name": "Vec<u8>", "value": "HyperparamValue"}, path=_RPC + "HyperparamEntry"
 )
@@ -137,16 +126,10 @@ StakeAvailability = declare_struct(
 )
 DelegateInfo = declare_struct(
     "DelegateInfo",
-    {
-        "delegate_ss58": "AccountId32",
-        "take": "Compact<u16>",
-        "nominators": "Vec<(AccountId32, Vec<(Compact<u16>, Compact<u64>)>)>",
-        "owner_ss58": "AccountId32",
-        "registrations": "Vec<Compact<u16>>",
-        "validator_permits": "Vec<Compact<u16>>",
-        "return_per_1000": "Compact<u64>",
-        "total_daily_return": "Compact<u64>",
-    },
+    fields(
+        """delegate_ss58:acct take:c16 nominators:nominators owner_ss58:acct registrations:v16 validator_permits:v16
+        return_per_1000:c64 total_daily_return:c64"""
+    ),
     path=_RPC + "DelegateInfo",
 )
 SimSwapResult = declare_struct(

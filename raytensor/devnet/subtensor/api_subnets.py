@@ -1,12 +1,14 @@
-"""SubnetInfoRuntimeApi and SubnetRegistrationRuntimeApi: metagraphs, pools, hyper-parameters, subnets' facts.
+"""SubnetInfoRuntimeApi and SubnetRegistrationRuntimeApi: metagraphs, pools, hyper-parameters, properties of subnets.
 
 In: netuids, mechanisms, field numbers. Out: structs of api_structs.py; None for a subnet that does not exist.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from raytensor.devnet.pallet import RuntimeApi, api
-from raytensor.devnet.subtensor.api_metagraph import Metagraphs, text
+from raytensor.devnet.subtensor.api_metagraph import ITEMS, Metagraphs, text
 from raytensor.devnet.subtensor.api_structs import (
     HYPERPARAM_FIELDS,
     HYPERPARAM_V2_FIELDS,
@@ -25,7 +27,7 @@ ONE32 = 1 << 32
 _KINDS = {"Compact<u16>": "U16", "Compact<u64>": "U64", "bool": "Bool", "I32F32": "I32F32"}
 _BALANCES = {"min_burn", "max_burn"}
 _V3_KINDS = {name: "TaoBalance" if name in _BALANCES else _KINDS[type_] for name, type_ in HYPERPARAM_V2_FIELDS.items()}
-# What v3 has beyond v2: name -> (kind, storage item).
+# Entries of v3 that v2 lacks: name -> (value kind, storage item).
 _MORE = {
     "max_allowed_uids": ("U16", "MaxAllowedUids"),
     "min_allowed_uids": ("U16", "MinAllowedUids"),
@@ -96,29 +98,16 @@ class SubnetInfoRuntimeApi(Metagraphs, RuntimeApi):
         if not module.NetworksAdded[netuid]:
             return None
         identity = module.SubnetIdentitiesV3[netuid]
-        return DynamicInfo(
-            netuid=netuid,
-            owner_hotkey=module.SubnetOwnerHotkey[netuid],
-            owner_coldkey=module.SubnetOwner[netuid],
-            subnet_name=text(identity.subnet_name if identity else b""),
-            token_symbol=text(module.TokenSymbol[netuid]),
-            tempo=module.Tempo[netuid],
-            last_step=module.LastMechansimStepBlock[netuid],
-            blocks_since_last_step=module.BlocksSinceLastStep[netuid],
-            emission=0,
-            alpha_in=module.SubnetAlphaIn[netuid],
-            alpha_out=module.SubnetAlphaOut[netuid],
-            tao_in=module.SubnetTAO[netuid],
-            alpha_out_emission=module.SubnetAlphaOutEmission[netuid],
-            alpha_in_emission=module.SubnetAlphaInEmission[netuid],
-            tao_in_emission=module.SubnetTaoInEmission[netuid],
-            pending_alpha_emission=module.PendingServerEmission[netuid] + module.PendingValidatorEmission[netuid],
-            pending_root_emission=0,
-            subnet_volume=module.SubnetVolume[netuid],
-            network_registered_at=module.NetworkRegisteredAt[netuid],
-            subnet_identity=identity,
-            moving_price=module.SubnetMovingPrice[netuid],
-        )
+        values = {
+            "netuid": netuid,
+            "subnet_name": text(identity.subnet_name if identity else b""),
+            "token_symbol": text(module.TokenSymbol[netuid]),
+            "emission": 0,
+            "pending_alpha_emission": module.PendingServerEmission[netuid] + module.PendingValidatorEmission[netuid],
+            "pending_root_emission": 0,
+            "subnet_identity": identity,
+        }
+        return DynamicInfo(**self._read(netuid, DynamicInfo._fields, values))
 
     @api("Vec<Option<DynamicInfo>>")
     def get_all_dynamic_info(self):
@@ -142,33 +131,28 @@ class SubnetInfoRuntimeApi(Metagraphs, RuntimeApi):
     def get_subnets_info_v2(self):
         return [self._subnet_info(netuid, SubnetInfoV2) for netuid in self.module.netuids()]
 
-    def _subnet_info(self, netuid: int, shape: type):
+    def _subnet_info(self, netuid: int, shape):
         module = self.module
         if not module.NetworksAdded[netuid]:
             return None
         values = {
             "netuid": netuid,
-            "rho": module.Rho[netuid],
-            "kappa": module.Kappa[netuid],
-            "difficulty": module.Difficulty[netuid],
-            "immunity_period": module.ImmunityPeriod[netuid],
             "max_allowed_validators": module.MaxAllowedValidators[netuid],
-            "min_allowed_weights": module.MinAllowedWeights[netuid],
             "max_weights_limit": 65_535,
             "scaling_law_power": 50,
             "subnetwork_n": module.SubnetworkN[netuid],
             "max_allowed_uids": module.MaxAllowedUids[netuid],
-            "blocks_since_last_step": module.BlocksSinceLastStep[netuid],
-            "tempo": module.Tempo[netuid],
             "network_modality": 0,
             "network_connect": (),
             "emission_values": 0,
-            "burn": module.Burn[netuid],
             "owner": module.SubnetOwner[netuid],
         }
-        if shape is SubnetInfoV2:
-            values["identity"] = module.SubnetIdentitiesV3[netuid]
-        return shape(**values)
+        return shape(**self._read(netuid, shape._fields, values))
+
+    def _read(self, netuid: int, names: Iterable[str], values: dict) -> dict:
+        """{name: value} for `names`: from `values`, else the storage item of ITEMS."""
+        module = self.module
+        return {name: values[name] if name in values else getattr(module, ITEMS[name])[netuid] for name in names}
 
     @api("Option<u16>")
     def get_subnet_to_prune(self):
@@ -217,34 +201,11 @@ class SubnetInfoRuntimeApi(Metagraphs, RuntimeApi):
         if not module.NetworksAdded[netuid]:
             return None
         low, high = module.AlphaValues[netuid]
-        return {
-            "rho": module.Rho[netuid],
-            "kappa": module.Kappa[netuid],
-            "immunity_period": module.ImmunityPeriod[netuid],
-            "min_allowed_weights": module.MinAllowedWeights[netuid],
+        values = {
             "max_weights_limit": 65_535,
-            "tempo": module.Tempo[netuid],
-            "min_difficulty": module.MinDifficulty[netuid],
-            "max_difficulty": module.MaxDifficulty[netuid],
-            "weights_version": module.WeightsVersionKey[netuid],
-            "weights_rate_limit": module.WeightsSetRateLimit[netuid],
-            "adjustment_interval": module.AdjustmentInterval[netuid],
             "activity_cutoff": module.activity_cutoff(netuid),
-            "registration_allowed": module.NetworkRegistrationAllowed[netuid],
-            "target_regs_per_interval": module.TargetRegistrationsPerInterval[netuid],
-            "min_burn": module.MinBurn[netuid],
-            "max_burn": module.MaxBurn[netuid],
-            "bonds_moving_avg": module.BondsMovingAverage[netuid],
-            "max_regs_per_block": module.MaxRegistrationsPerBlock[netuid],
-            "serving_rate_limit": module.ServingRateLimit[netuid],
-            "max_validators": module.MaxAllowedValidators[netuid],
-            "adjustment_alpha": module.AdjustmentAlpha[netuid],
-            "difficulty": module.Difficulty[netuid],
-            "commit_reveal_period": module.RevealPeriodEpochs[netuid],
-            "commit_reveal_weights_enabled": module.CommitRevealWeightsEnabled[netuid],
             "alpha_high": high,
             "alpha_low": low,
-            "liquid_alpha_enabled": module.LiquidAlphaOn[netuid],
             "alpha_sigmoid_steepness": module.AlphaSigmoidSteepness[netuid] * ONE32,
             "yuma_version": 3 if module.Yuma3On[netuid] else 2,
             "subnet_is_active": module.SubtokenEnabled[netuid],
@@ -252,6 +213,7 @@ class SubnetInfoRuntimeApi(Metagraphs, RuntimeApi):
             "bonds_reset_enabled": module.BondsResetOn[netuid],
             "user_liquidity_enabled": False,
         }
+        return self._read(netuid, HYPERPARAM_V2_FIELDS, values)
 
 
 class SubnetRegistrationRuntimeApi(RuntimeApi):

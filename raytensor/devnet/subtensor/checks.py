@@ -1,8 +1,8 @@
-"""What the transaction extension refuses: at pool time for the extrinsic's own call, and before every dispatch.
+"""Checks of the transaction extension: in the pool for an extrinsic's own call, and before every dispatch.
 
 In: an origin and a call. Out: nothing, or a DispatchError whose name has a pool code in errors.CUSTOM_CODES.
-The order is the chain's: coldkey swap, weights, rate limits, takes, serving (guards/*.rs). Calls by root or nobody,
-and calls of other pallets (but for a swapping coldkey), pass.
+The order is the chain's: coldkey swap, weights, rate limits, takes, serving (guards/*.rs). Unsigned and root calls
+pass; so do calls of other pallets, unless the signer's coldkey swap is announced.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from raytensor.devnet.pallet import Call, Origin
 from raytensor.devnet.subtensor.neurons import storage_index
 
-# A coldkey that announced its replacement may still do these.
+# Calls that stay open to a coldkey with an announced swap.
 SWAP_CALLS = {
     ("SubtensorModule", "announce_coldkey_swap"),
     ("SubtensorModule", "swap_coldkey_announced"),
@@ -18,18 +18,11 @@ SWAP_CALLS = {
     ("SubtensorModule", "clear_coldkey_swap_announcement"),
     ("MevShield", "submit_encrypted"),
 }
-ONE_SUBNET = {
-    "set_weights",
-    "set_mechanism_weights",
-    "commit_weights",
-    "commit_mechanism_weights",
-    "reveal_weights",
-    "reveal_mechanism_weights",
-    "batch_reveal_weights",
-    "commit_timelocked_weights",
-    "commit_timelocked_mechanism_weights",
-    "commit_crv3_mechanism_weights",
-}
+ONE_SUBNET = set(
+    """set_weights set_mechanism_weights commit_weights commit_mechanism_weights reveal_weights reveal_mechanism_weights
+    batch_reveal_weights commit_timelocked_weights commit_timelocked_mechanism_weights
+    commit_crv3_mechanism_weights""".split()
+)
 MANY_SUBNETS = {"batch_set_weights", "batch_commit_weights"}
 TIMELOCKED = {name for name in ONE_SUBNET if "timelocked" in name or "crv3" in name}
 RATE_LIMITED = {
@@ -63,14 +56,10 @@ class Checks:
         elif name in ("increase_take", "decrease_take"):
             args = _arguments(call)
             self.check_take(who, args["hotkey"], args["take"], name)
-        elif name in ("serve_axon", "serve_axon_tls"):
-            args = _arguments(call)
-            self.check_serving(who, args["netuid"], args["ip"], args["port"], args["ip_type"], self.Axons, zero_ip=True)
-        elif name == "serve_prometheus":
-            args = _arguments(call)
-            self.check_serving(
-                who, args["netuid"], args["ip"], args["port"], args["ip_type"], self.Prometheus, zero_ip=False
-            )
+        elif name in ("serve_axon", "serve_axon_tls", "serve_prometheus"):
+            endpoint = [call[argument] for argument in ("netuid", "ip", "port", "ip_type")]
+            is_axon = name != "serve_prometheus"
+            self.check_serving(who, *endpoint, self.Axons if is_axon else self.Prometheus, zero_ip=is_axon)
 
     def _check_coldkey_swap(self, who: bytes, call: Call) -> None:
         if who not in self.ColdkeySwapAnnouncements:

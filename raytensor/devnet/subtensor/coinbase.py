@@ -1,11 +1,11 @@
-"""The block step: prices decay, TAO and alpha are minted, epochs that are due run, prices average, children apply.
+"""The block step: decays burn prices, mints TAO and alpha, runs due epochs, updates moving prices, applies children.
 
-In: a block number (the hook on_initialize). Out: pools, pendings, schedules, and through distribution.py everyone's
-pay. Order and arithmetic: coinbase/block_step.rs and run_coinbase.rs; amounts inside a block have 32 fractional bits
-(U96F32), truncated where they become rao. Extrinsics of the block run after all of this.
+In: a block number (the hook on_initialize). Out: pools, pending emission, schedules, and payments (distribution.py).
+Order and arithmetic: coinbase/block_step.rs and run_coinbase.rs; amounts inside a block have 32 fractional bits
+(U96F32) and are truncated to rao. The block's extrinsics run afterwards.
 
-Two simplifications, both invisible in what is paid: liquidity is injected before the protocol's purchase, so that it
-meets the price it was computed for; and it goes straight into the reserves.
+Two simplifications leave all payments equal: liquidity is injected before the protocol's purchase, at the price it
+was computed for, and goes directly into the reserves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ U16_MAX, U64_MAX = 2**16 - 1, 2**64 - 1
 
 
 class Pending(NamedTuple):
-    """What a subnet has earned since its last epoch, in rao of alpha."""
+    """A subnet's emission since its last epoch, in rao of alpha."""
 
     server: int
     validator: int
@@ -55,7 +55,7 @@ class Coinbase:
         tao = self.tao_emissions32(emitting, emission)
         for netuid in emitting:
             left -= self._inject(netuid, tao[netuid])
-        # What no pool took (no subnet emits, or a purchase was refused) is recycled.
+        # TAO that no pool received (no subnet emits, or a purchase was refused) is recycled.
         self.book_burn(left)
         for netuid in emitting:
             self._emit_alpha(netuid, root_sells)
@@ -67,16 +67,13 @@ class Coinbase:
     # --- who gets TAO ---
 
     def emits(self, netuid: int) -> bool:
-        return (
-            self.FirstEmissionBlockNumber[netuid] is not None
-            and self.SubtokenEnabled[netuid]
-            and self.NetworkRegistrationAllowed[netuid]
-        )
+        started = self.FirstEmissionBlockNumber[netuid] is not None
+        return started and self.SubtokenEnabled[netuid] and self.NetworkRegistrationAllowed[netuid]
 
     def tao_emissions32(self, emitting: list[int], emission: int) -> dict[int, int]:
-        """The block's TAO by subnet, 32 fractional bits: by moving price, less what its miners were denied.
+        """The block's TAO by subnet, 32 fractional bits, in proportion to moving price * (1 - MinerBurned).
 
-        A subnet whose emission is not enabled gets none; its part goes to the others.
+        Subnets whose emission is disabled have weight 0.
         """
         weights = {
             netuid: (self.SubnetMovingPrice[netuid] * (ONE32 - self.MinerBurned[netuid])) >> 32
@@ -89,7 +86,7 @@ class Coinbase:
         }
 
     def root_proportion32(self, netuid: int) -> int:
-        """Root's weighted TAO over itself plus the subnet's alpha issuance."""
+        """Root's weighted TAO / (root's weighted TAO + the subnet's alpha issuance), 32 fractional bits."""
         root = self.SubnetTAO[ROOT] * ((self.TaoWeight.get() << 32) // U64_MAX)
         total = root + (self.alpha_issuance(netuid) << 32)
         return (root << 32) // total if total else 0
@@ -97,9 +94,9 @@ class Coinbase:
     # --- pools ---
 
     def _inject(self, netuid: int, tao32: int) -> int:
-        """Liquidity at the current price, and a purchase with the TAO that is too much for it.
+        """Inject liquidity at the current price and buy alpha with the TAO that is left.
 
-        Alpha for liquidity is capped at root's proportion of the alpha emission. Returns the rao of TAO that went in.
+        Injected alpha is at most root's proportion of the alpha emission. Returns the rao of TAO used.
         """
         alpha_emission32 = issuance.block_emission_rao(self.alpha_issuance(netuid)) << 32
         price32 = self.alpha_price32(netuid)
@@ -132,7 +129,7 @@ class Coinbase:
         return swap.paid_in
 
     def _emit_alpha(self, netuid: int, root_sells: bool) -> None:
-        """The block's alpha for the subnet's people: owner's cut, then half to miners, half to validators and root."""
+        """Mint the block's alpha: the owner's cut, then half to miners, half to validators and root."""
         created = self.SubnetAlphaOutEmission[netuid]
         self.SubnetAlphaOut[netuid] = self.SubnetAlphaOut[netuid] + created
         rest32 = created << 32
@@ -157,19 +154,15 @@ class Coinbase:
     # --- schedule ---
 
     def epoch_is_due(self, netuid: int, block: int) -> bool:
-        return clock.is_due(
-            tempo=self.Tempo[netuid],
-            block=block,
-            last_epoch=self.LastEpochBlock[netuid],
-            pending_at=self.PendingEpochAt[netuid],
-            blocks_since_step=self.BlocksSinceLastStep[netuid],
-        )
+        tempo, last, pending = self.Tempo[netuid], self.LastEpochBlock[netuid], self.PendingEpochAt[netuid]
+        since = self.BlocksSinceLastStep[netuid]
+        return clock.is_due(tempo=tempo, block=block, last_epoch=last, pending_at=pending, blocks_since_step=since)
 
     def next_epoch_start(self, netuid: int) -> int | None:
         return clock.next_start(self.Tempo[netuid], self.LastEpochBlock[netuid], self.PendingEpochAt[netuid])
 
     def _drain(self, subnets: list[int]) -> dict[int, Pending]:
-        """Pendings of the subnets whose epoch runs in this block; at most MaxEpochsPerBlock, the others wait."""
+        """Pending emission of the subnets whose epoch runs in this block, at most MaxEpochsPerBlock; others wait."""
         block, cap = self.runtime.block_number, self.MaxEpochsPerBlock.get()
         due: dict[int, Pending] = {}
         for netuid in subnets:
@@ -191,12 +184,8 @@ class Coinbase:
         return due
 
     def _take_pending(self, netuid: int) -> Pending:
-        items = (
-            self.PendingServerEmission,
-            self.PendingValidatorEmission,
-            self.PendingRootAlphaDivs,
-            self.PendingOwnerCut,
-        )
+        server, validator = self.PendingServerEmission, self.PendingValidatorEmission
+        items = (server, validator, self.PendingRootAlphaDivs, self.PendingOwnerCut)
         pending = Pending(*(item[netuid] for item in items))
         for item in items:
             item[netuid] = 0

@@ -1,10 +1,10 @@
-"""A coldkey hands everything it owns to another coldkey, after an announcement and a delay.
+"""Coldkey swaps: everything that a coldkey owns moves to another coldkey, after an announcement and a delay.
 
     announce (hash of the new coldkey, costs KeySwapCost once) -> delay -> swap_coldkey_announced
     announce -> dispute: frozen until root resets it      announce -> delay + reannouncement delay -> clear, or announce
 
 In: these calls by the coldkey, swap_coldkey and reset_coldkey_swap by root. Out: identity, subnets, stake, hotkeys and
-balance under the new coldkey. What an announced coldkey may not do meanwhile is refused in checks.py.
+balance under the new coldkey. Until then checks.py refuses most other calls of the coldkey.
 Source: swap/swap_coldkey.rs, macros/dispatches.rs.
 """
 
@@ -27,7 +27,7 @@ class ColdkeySwaps:
 
     @call(125, weight=ref_time(55_700_000, 4, 3))
     def announce_coldkey_swap(self, origin: Origin, new_coldkey_hash: "H256"):
-        """The hash (blake2-256) of the coldkey that will own everything; the first announcement costs KeySwapCost."""
+        """Announce the blake2-256 hash of the new coldkey; the first announcement costs KeySwapCost."""
         who, now = origin.ensure_signed(), self.runtime.block_number
         announced = self.ColdkeySwapAnnouncements[who]
         if announced is None:
@@ -51,7 +51,7 @@ class ColdkeySwaps:
 
     @call(127, weight=ref_time(20_750_000, 2, 1))
     def dispute_coldkey_swap(self, origin: Origin):
-        """Freeze one's own swap, when it was somebody else who announced it: root has to decide."""
+        """Freeze a swap that the owner did not announce; only root can reset it."""
         who = origin.ensure_signed()
         self._announcement(who)
         if who in self.ColdkeySwapDisputes:
@@ -76,7 +76,7 @@ class ColdkeySwaps:
 
     @call(71, weight=ref_time(183_600_000, 17, 10))
     def swap_coldkey(self, origin: Origin, old_coldkey: "AccountId32", new_coldkey: "AccountId32", swap_cost: "u64"):
-        """By root, at once."""
+        """Swap immediately; root only."""
         origin.ensure_root()
         if swap_cost:
             self._charge_swap(old_coldkey, swap_cost)
@@ -87,8 +87,6 @@ class ColdkeySwaps:
     def schedule_swap_coldkey(self, origin: Origin, new_coldkey: "AccountId32"):
         """Replaced by announce_coldkey_swap."""
         raise self.error("Deprecated")
-
-    # --- how ---
 
     def _announcement(self, who: bytes) -> tuple[int, bytes]:
         announced = self.ColdkeySwapAnnouncements[who]
@@ -141,11 +139,11 @@ class ColdkeySwaps:
         self.AutoStakeDestinationColdkeys[destination, netuid] = (*others, new)
 
     def _hand_over_stake(self, netuid: int, old: bytes, new: bytes) -> None:
-        """Stake moves by value, on root with what was already claimed of its dividends."""
+        """Move stake by value; root stake takes its claimed dividends along."""
         for hotkey in self.StakingHotkeys[old]:
             claimable = self.RootClaimable[hotkey] if netuid == ROOT else {}
             if claimable:
-                del self.RootClaimable[hotkey]  # else moving the stake would count as a new deposit
+                del self.RootClaimable[hotkey]  # otherwise the move would count as a deposit
             amount = self.stake_of(hotkey, old, netuid)
             self.take_stake_from(hotkey, old, netuid, amount)
             self.add_stake_to(hotkey, new, netuid, amount)

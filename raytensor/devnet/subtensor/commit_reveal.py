@@ -1,8 +1,8 @@
-"""Weights behind a commitment: by hash, revealed by the validator; or timelocked, revealed by the chain.
+"""Committed weights: by hash, revealed by the validator; or timelocked, revealed by the chain.
 
 In: commits and reveals of a hotkey. Out: commits queued per (storage index, account), weights set by their reveal.
-Epochs are counted by SubnetEpochIndex. A commit of epoch e may be revealed in epoch e + RevealPeriodEpochs only
-(subnets/weights.rs). The opening of timelocked commits is in timelock.py.
+SubnetEpochIndex counts epochs. A commit of epoch e can be revealed only in epoch e + RevealPeriodEpochs
+(subnets/weights.rs). timelock.py opens timelocked commits.
 """
 
 from __future__ import annotations
@@ -65,17 +65,13 @@ class CommitCalls:
         salts_list: "Vec<Vec<u16>>",
         version_keys: "Vec<u64>",
     ):
-        """Several commits of one subnet, all or none."""
+        """Reveal several commits of one subnet, all or none."""
         hotkey = origin.ensure_signed()
         if not len(uids_list) == len(values_list) == len(salts_list) == len(version_keys):
             raise self.error("InputLengthsUnequal")
-        digests = [
-            self._reveal(hotkey, netuid, 0, *item, quiet=True)
-            for item in zip(uids_list, values_list, salts_list, version_keys)
-        ]
+        reveals = zip(uids_list, values_list, salts_list, version_keys)
+        digests = [self._reveal(hotkey, netuid, 0, *reveal, quiet=True) for reveal in reveals]
         self.emit("WeightsBatchRevealed", hotkey, netuid, tuple(digests))
-
-    # --- timelocked ---
 
     @call(113, pays=False, weight=TIMELOCKED)
     def commit_timelocked_weights(
@@ -106,10 +102,8 @@ class CommitCalls:
     ):
         self._commit_timelocked(origin.ensure_signed(), netuid, mecid, commit, reveal_round, 4)
 
-    # --- how ---
-
     def _check_commit(self, hotkey: bytes, netuid: int, mechanism: int) -> tuple[int, int]:
-        """What every commit needs; returns (storage index, uid)."""
+        """Checks of every commit; returns (storage index, uid)."""
         if not self.NetworksAdded[netuid] or mechanism >= self.MechanismCountCurrent[netuid]:
             raise self.error("MechanismDoesNotExist")
         if not self.CommitRevealWeightsEnabled[netuid]:
@@ -125,9 +119,8 @@ class CommitCalls:
     def _commit(self, hotkey: bytes, netuid: int, mechanism: int, digest: bytes) -> None:
         index, uid = self._check_commit(hotkey, netuid, mechanism)
         epoch, block = self.SubnetEpochIndex[netuid], self.runtime.block_number
-        live = tuple(
-            entry for entry in self.WeightCommits[index, hotkey] or () if not self._is_expired(netuid, entry[1])
-        )
+        commits = self.WeightCommits[index, hotkey] or ()
+        live = tuple(entry for entry in commits if not self._is_expired(netuid, entry[1]))
         if len(live) >= MAX_UNREVEALED:
             raise self.error("TooManyUnrevealedCommits")
         self.WeightCommits[index, hotkey] = (*live, (digest, epoch, block, 0))
@@ -151,7 +144,7 @@ class CommitCalls:
         self.emit("TimelockedWeightsCommitted", hotkey, index, blake2_256(commit), reveal_round)
 
     def commit_digest(self, hotkey: bytes, index: int, uids, values, salt, version_key: int) -> bytes:
-        """What a commit commits to: blake2-256 of SCALE(account, storage index, uids, values, salt, version key)."""
+        """Hash of a commit: blake2-256 of SCALE(account, storage index, uids, values, salt, version key)."""
         return blake2_256(self.runtime.codecs(_PAYLOAD).encode((hotkey, index, uids, values, salt, version_key)))
 
     def _reveal(
@@ -173,7 +166,7 @@ class CommitCalls:
         if not self.in_reveal_range(netuid, live[place][1]):
             raise self.error("RevealTooEarly")
         self.apply_weights(hotkey, netuid, mechanism, uids, values, version_key, openly=False)
-        # What was committed before the revealed one is overtaken by it.
+        # A reveal drops the earlier commits.
         left = live[place + 1 :]
         if left:
             self.WeightCommits[index, hotkey] = left
@@ -194,7 +187,7 @@ class CommitCalls:
             del self.WeightCommits[index, hotkey]
 
     def earliest_commit_blocks(self, netuid: int, index: int) -> dict[bytes, int]:
-        """Earliest block of a live commit of each account, hashes and timelocked ones."""
+        """Block of each account's earliest unexpired commit, hashed or timelocked."""
         earliest: dict[bytes, int] = {}
 
         def note(account: bytes, block: int) -> None:

@@ -1,6 +1,6 @@
-"""Declared weights of calls: ref_time in picoseconds from base time, storage reads and storage writes.
+"""Declared weights of calls: ref_time in picoseconds from a base time, storage reads and storage writes.
 
-Per read and write: RocksDbWeight of Substrate's reference hardware.
+READ and WRITE are RocksDbWeight of Substrate's reference hardware.
 """
 
 from __future__ import annotations

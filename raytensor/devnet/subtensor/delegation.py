@@ -1,6 +1,6 @@
-"""Takes, and child hotkeys: a validator's cut, and stake lent by a parent hotkey to its children.
+"""Takes and child hotkeys: a validator's cut of dividends, and a parent's stake delegated to child hotkeys.
 
-In: a coldkey's extrinsic. Out: takes; children planned and, after a cooldown, in force; dividends split back.
+In: a coldkey's extrinsic. Out: takes; children scheduled and, after a cooldown, active; dividends split with parents.
 Proportions are u64 / u64::MAX of the parent's stake (staking/set_children.rs).
 """
 
@@ -18,7 +18,7 @@ ONE32 = 1 << 32
 class DelegationCalls:
     @call(66, pays=False, weight=ref_time(27_000_000, 3, 2))
     def increase_take(self, origin: Origin, hotkey: "AccountId32", take: "u16"):
-        """A higher cut of dividends (take / 65535), at most once per TxDelegateTakeRateLimit blocks."""
+        """Raise the cut of dividends (take / 65535); at most once per TxDelegateTakeRateLimit blocks."""
         coldkey = origin.ensure_signed()
         self.check_take(coldkey, hotkey, take, "increase_take")
         block, last = self.runtime.block_number, self.LastTxBlockDelegateTake[hotkey]
@@ -50,7 +50,7 @@ class DelegationCalls:
 
     @call(75, weight=ref_time(50_000_000, 5, 2))
     def set_childkey_take(self, origin: Origin, hotkey: "AccountId32", netuid: "u16", take: "u16"):
-        """What a child keeps of the dividends it earns for parents of other coldkeys."""
+        """Set the child's cut (take / 65535) of the dividends it earns for parents of other coldkeys."""
         coldkey = origin.ensure_signed()
         if not self.owns(coldkey, hotkey):
             raise self.error("NonAssociatedColdKey")
@@ -67,21 +67,19 @@ class DelegationCalls:
 
     @call(67, weight=ref_time(119_000_000, 6, 31))
     def set_children(self, origin: Origin, hotkey: "AccountId32", netuid: "u16", children: "Vec<(u64, AccountId32)>"):
-        """Plan the children of a hotkey on a subnet; in force after PendingChildKeyCooldown blocks."""
+        """Schedule the children of a hotkey on a subnet; active after PendingChildKeyCooldown blocks."""
         self._plan_children(origin.ensure_signed(), hotkey, netuid, children)
 
     @call(135, weight=ref_time(20_000_000, 2, 1))
     def set_auto_parent_delegation_enabled(self, origin: Origin, hotkey: "AccountId32", enabled: "bool"):
-        """Whether a root validator becomes a parent of each new subnet's owner; it does unless it says no."""
+        """Whether a root validator delegates to the owner of each new subnet; enabled by default."""
         if not self.owns(origin.ensure_signed(), hotkey):
             raise self.error("NonAssociatedColdKey")
         self.AutoParentDelegationEnabled[hotkey] = enabled
         self.emit("AutoParentDelegationEnabledSet", hotkey, enabled)
 
     def delegate_from_root(self, netuid: int) -> None:
-        """Every root validator lends all its stake on a new subnet to the owner's hotkey, as far as it may
-        (do_set_root_validators_for_subnet).
-        """
+        """Root validators delegate all their stake on a new subnet to its owner (do_set_root_validators_for_subnet)."""
         owner_hotkey = self.SubnetOwnerHotkey[netuid]
         children = ((U64_MAX, owner_hotkey),)
         for _, hotkey in self.Keys.items(ROOT):
@@ -118,7 +116,7 @@ class DelegationCalls:
             raise self.error("NotEnoughStakeToSetChildkeys")
 
     def _check_family(self, hotkey: bytes, netuid: int, children: tuple) -> None:
-        """Nobody is parent and child at once: no cycles."""
+        """Refuse a child that is a parent of the hotkey (a cycle)."""
         parents = {parent for _, parent in self.ParentKeys[hotkey, netuid]}
         if parents & {child for _, child in children}:
             raise self.error("ChildParentInconsistency")
@@ -133,8 +131,8 @@ class DelegationCalls:
         self.emit("SetChildren", hotkey, netuid, children)
 
     def swap_family(self, old: bytes, new: bytes, netuid: int) -> None:
-        """Parents, children and plans of a hotkey become another hotkey's; what that one had of its own is dropped.
-        InvalidChild when the two are family (staking/set_children.rs, parent_child_swap_hotkey).
+        """Move parents, children and scheduled children to another hotkey; that one's own relations are dropped.
+        InvalidChild when one is parent or child of the other (staking/set_children.rs, parent_child_swap_hotkey).
         """
         children = {child: part for part, child in self.ChildKeys[old, netuid]}
         parents = {parent: part for part, parent in self.ParentKeys[old, netuid]}
@@ -172,7 +170,7 @@ class DelegationCalls:
             del item[key]
 
     def apply_pending_children(self, netuid: int) -> None:
-        """Children whose cooldown is over come into force; those that would make a cycle by now are dropped."""
+        """Activate children whose cooldown is over; those that would now form a cycle are dropped."""
         block = self.runtime.block_number
         for hotkey, (children, cooldown_block) in self.PendingChildKeys.items(netuid):
             if block < cooldown_block:
@@ -183,8 +181,6 @@ class DelegationCalls:
     def _apply_children(self, hotkey: bytes, netuid: int, children: tuple) -> None:
         self._check_family(hotkey, netuid, children)
         self._set_children_now(hotkey, netuid, children)
-
-    # --- bounds, by root ---
 
     @call(69, weight=ref_time(5_000_000, 0, 1))
     def sudo_set_tx_childkey_take_rate_limit(self, origin: Origin, tx_rate_limit: "u64"):
@@ -209,13 +205,11 @@ class DelegationCalls:
         origin.ensure_root()
         self.PendingChildKeyCooldown.set(cooldown)
 
-    # --- dividends of a child ---
-
     def split_with_parents(self, hotkey: bytes, netuid: int, dividends: int) -> list[tuple[bytes, int]]:
-        """Dividends that a hotkey earned, as (hotkey, rao) for its parents and itself.
+        """Split a hotkey's dividends (rao) into (hotkey, rao) for its parents and itself.
 
-        Each parent's part is what its stake contributed; a parent of another coldkey pays the child's take and the
-        burned part (CKBurn). Factors have 32 fractional bits (get_parent_child_dividends_distribution).
+        A parent's part is proportional to its stake; a parent of another coldkey pays the child's take and the burned
+        part (CKBurn). Factors have 32 fractional bits (get_parent_child_dividends_distribution).
         """
         parents = self.ParentKeys.get((hotkey, netuid))
         if not parents:
@@ -243,6 +237,5 @@ class DelegationCalls:
 
     def _contribution(self, hotkey: bytes, netuid: int, part: int, tao_weight: int) -> int:
         """`part` of a hotkey's alpha and weighted root stake, with 32 fractional bits."""
-        return self.TotalHotkeyAlpha[hotkey, netuid] * part + (
-            (self.TotalHotkeyAlpha[hotkey, ROOT] * part * tao_weight) >> 32
-        )
+        root = (self.TotalHotkeyAlpha[hotkey, ROOT] * part * tao_weight) >> 32
+        return self.TotalHotkeyAlpha[hotkey, netuid] * part + root

@@ -1,6 +1,6 @@
-"""The end of a subnet: its TAO goes back to those who hold its alpha, and nothing of it stays in storage.
+"""Dissolves a subnet: returns its TAO to the holders of its alpha and deletes its storage.
 
-In: a netuid. Out: balances of its stakers, in proportion to alpha; what can't be shared out is burned.
+In: a netuid. Out: balances of its stakers, in proportion to alpha; the remainder is burned.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from raytensor.devnet.subtensor.subnet_storage import SubnetStorage
 
 # Single-key maps whose key is not a netuid.
 _BY_INDEX = ("Incentive", "LastUpdate")
-_DOUBLE_BY_NETUID = ("Keys", "Uids", "BlockAtRegistration", "Axons", "NeuronCertificates", "Prometheus")
 _DOUBLE_BY_INDEX = ("Weights", "Bonds", "WeightCommits", "TimelockedWeightCommits")
+_DOUBLE_BY_NETUID = """Keys Uids BlockAtRegistration Axons NeuronCertificates Prometheus AlphaDividendsPerSubnet
+    RootAlphaDividendsPerSubnet PendingChildKeys LastHotkeySwapOnNetuid""".split()
+_SECOND_KEY_NETUID = """ChildKeys ParentKeys ChildkeyTake AutoStakeDestination AutoStakeDestinationColdkeys
+    TransactionKeyLastBlock""".split()
 
 
 class Dissolution:
@@ -31,13 +34,6 @@ class Dissolution:
                 getattr(self, name).clear(index)
         for name in _DOUBLE_BY_NETUID:
             getattr(self, name).clear(netuid)
-        for item in (
-            self.AlphaDividendsPerSubnet,
-            self.RootAlphaDividendsPerSubnet,
-            self.PendingChildKeys,
-            self.LastHotkeySwapOnNetuid,
-        ):
-            item.clear(netuid)
         self.runtime.Commitments.purge(netuid)
         if netuid in self.SubnetIdentitiesV3:
             self.emit("SubnetIdentityRemoved", netuid)
@@ -67,14 +63,7 @@ class Dissolution:
                 del self.TotalHotkeyAlpha[hotkey, netuid]
                 del self.TotalHotkeySharesV2[hotkey, netuid]
                 del self.TotalHotkeyAlphaLastEpoch[hotkey, netuid]
-        for item in (
-            self.ChildKeys,
-            self.ParentKeys,
-            self.ChildkeyTake,
-            self.AutoStakeDestination,
-            self.AutoStakeDestinationColdkeys,
-            self.TransactionKeyLastBlock,
-        ):
+        for item in (getattr(self, name) for name in _SECOND_KEY_NETUID):
             for key in list(item.keys()):
                 if key[1] == netuid:
                     del item[key]

@@ -1,8 +1,8 @@
-"""Who is paid after an epoch: the owner, miners, validators and those who stake with them.
+"""Payments after an epoch: to the owner, miners, validators and their nominators.
 
-In: a subnet's pending alpha. Out: stake of the owner, miners and validators, nominators by share, root claims; what
-falls to the owner's own miners is burned or recycled. Arithmetic: coinbase/run_coinbase.rs
-(distribute_dividends_and_incentives), 32 fractional bits, truncated where it becomes rao.
+In: a subnet's pending alpha. Out: stake of the owner, miners and validators, nominators by share, root claims; the
+incentive of the owner's own miners is burned or recycled. Arithmetic: coinbase/run_coinbase.rs
+(distribute_dividends_and_incentives), 32 fractional bits, truncated to rao.
 Knows nothing of schedules (coinbase.py) or of consensus (epoch.py).
 """
 
@@ -16,7 +16,7 @@ from raytensor.devnet.subtensor.storage import ZERO_ACCOUNT
 
 class Distribution:
     def distribute(self, netuid: int, pending: Pending) -> None:
-        """Run the epoch and pay everything that was pending."""
+        """Run the epoch and pay the pending emission."""
         shares = self.run_epoch(netuid, pending.server + pending.validator + pending.root)
         has_miners = bool(shares.incentive.any())
         validator_pot = pending.validator + (0 if has_miners else pending.server)
@@ -30,7 +30,7 @@ class Distribution:
     def _pay_owner(self, netuid: int, cut: int) -> None:
         owner, hotkey = self.SubnetOwner[netuid], self.SubnetOwnerHotkey[netuid]
         if ZERO_ACCOUNT in (owner, hotkey):
-            # Nobody to pay: the alpha leaves the issuance.
+            # Without an owner the alpha leaves the issuance.
             self.recycle_alpha_out(netuid, cut)
         else:
             self.add_stake_to(hotkey, owner, netuid, cut)
@@ -61,7 +61,7 @@ class Distribution:
     # --- validators ---
 
     def _dividends(self, netuid: int, shares: Shares) -> dict[bytes, int]:
-        """Rao that each hotkey's stake earned, after children gave their parents' part back."""
+        """Rao of dividends of each hotkey, after children paid their parents."""
         dividends: dict[bytes, int] = {}
         for hotkey, amount in zip(shares.hotkeys, shares.dividend.tolist()):
             if amount:
@@ -74,8 +74,8 @@ class Distribution:
     ) -> tuple[dict[bytes, int], dict[bytes, int]]:
         """(local, root) alpha of each hotkey, 32 fractional bits.
 
-        A hotkey's dividend is local or root in the ratio of its alpha to its weighted root stake; the two pots are
-        then shared out by these parts.
+        A hotkey's dividend splits in the ratio of its alpha to its weighted root stake; each pot is divided in
+        proportion to these parts.
         """
         weight32 = (self.TaoWeight.get() << 32) // U64_MAX
         local32, root32 = {}, {}
@@ -121,6 +121,6 @@ class Distribution:
 
 
 def _shared_out(parts: dict[bytes, int], pot: int) -> dict[bytes, int]:
-    """A pot of rao by parts: 32 fractional bits, each share truncated."""
+    """A pot of rao in proportion to `parts`: 32 fractional bits, each share truncated."""
     total = sum(parts.values())
     return {hotkey: pot * ((part << 32) // total) if total else 0 for hotkey, part in parts.items()}

@@ -1,8 +1,8 @@
-"""One epoch of one subnet: state out of storage, consensus, results into storage.
+"""One epoch of one subnet: reads state from storage, runs consensus, stores the results.
 
-In: a netuid and the rao of alpha to share out. Out: the stored vectors, permits and bonds of every mechanism, and
-(hotkey, incentive, dividend) in rao per uid. Consensus itself is raytensor.consensus; when an epoch runs and what is
-paid from it is coinbase.py's business.
+In: a netuid and the rao of alpha to distribute. Out: the stored vectors, permits and bonds of every mechanism, and
+(hotkey, incentive, dividend) in rao per uid. raytensor.consensus computes; coinbase.py schedules epochs and
+distribution.py pays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ U16_MAX = 65_535
 
 
 class Shares(NamedTuple):
-    """What an epoch gives each uid, in rao of alpha. Arrays of length n."""
+    """Incentive and dividend of each uid, in rao of alpha. Arrays of length n."""
 
     hotkeys: list[bytes]
     incentive: np.ndarray
@@ -47,11 +47,11 @@ def rows_of(stored: dict[int, np.ndarray], n: int) -> Rows:
 
 class Epochs:
     def activity_cutoff(self, netuid: int) -> int:
-        """Blocks after which a validator that did not set weights no longer counts."""
+        """Blocks without new weights after which a validator is inactive."""
         return max(1, self.ActivityCutoffFactorMilli[netuid] * self.Tempo[netuid] // 1000)
 
     def epoch_input(self, netuid: int, index: int, emission: int) -> EpochInput:
-        """What the epoch of one mechanism reads, as the chain has it stored in this block."""
+        """Input of one mechanism's epoch, from storage at this block."""
         n = self.SubnetworkN[netuid]
         hotkeys = self.hotkeys(netuid)
         stake, stake_frac = stake_weight(*self.stake_parts(netuid, hotkeys), self.TaoWeight.get())
@@ -91,12 +91,12 @@ class Epochs:
         )
 
     def is_epoch_input_consistent(self, netuid: int) -> bool:
-        """Whether every uid has a hotkey of its own."""
+        """Whether all hotkeys of the subnet differ."""
         hotkeys = self.hotkeys(netuid)
         return len(set(hotkeys)) == len(hotkeys)
 
     def mechanism_emissions(self, netuid: int, emission: int) -> list[int]:
-        """The subnet's rao split over its mechanisms: by MechanismEmissionSplit, else evenly; the rest to the first."""
+        """The subnet's rao by mechanism: by MechanismEmissionSplit, else evenly; the remainder to the first."""
         count = self.MechanismCountCurrent[netuid]
         if count == 1:
             return [emission]
@@ -109,13 +109,12 @@ class Epochs:
         return parts
 
     def run_epoch(self, netuid: int, emission: int) -> Shares:
-        """Consensus of all mechanisms, stored; the sum of what they give each uid."""
+        """Run and store consensus of all mechanisms; returns the sum of their payments per uid."""
         indices = self.mechanism_indices(netuid)
         parts = self.mechanism_emissions(netuid, emission)
         how = self.runtime.epoch_implementation
-        outputs = [
-            epoch(self.epoch_input(netuid, index, part), implementation=how) for index, part in zip(indices, parts)
-        ]
+        inputs = (self.epoch_input(netuid, index, part) for index, part in zip(indices, parts))
+        outputs = [epoch(data, implementation=how) for data in inputs]
         for index, output in zip(indices, outputs):
             self._store_mechanism(netuid, index, output)
         self._store_subnet(netuid, outputs, parts)
@@ -124,7 +123,7 @@ class Epochs:
         return Shares(self.hotkeys(netuid), incentive, dividend)
 
     def reset_bonds_toward(self, netuid: int, hotkey: bytes) -> None:
-        """A miner starts anew: every bond toward it is dropped, where the subnet allows that (do_reset_bonds)."""
+        """Drop every bond toward a miner, if the subnet has bond resets enabled (do_reset_bonds)."""
         uid = self.Uids[netuid, hotkey]
         if uid is None or not self.BondsResetOn[netuid]:
             return
@@ -148,7 +147,7 @@ class Epochs:
         self.emit("IncentiveAlphaEmittedToMiners", index, frozen(output.server_emission))
 
     def _store_subnet(self, netuid: int, outputs: list[EpochOutput], parts: list[int]) -> None:
-        """Terms of all mechanisms as one (epoch_with_mechanisms): flags by or, the others weighted by emission."""
+        """Merge the mechanisms' terms (epoch_with_mechanisms): flags by or, the others weighted by emission."""
         self.Active[netuid] = frozen(np.logical_or.reduce([output.active for output in outputs]))
         self.ValidatorPermit[netuid] = frozen(np.logical_or.reduce([output.validator_permit for output in outputs]))
         for item, term in (
@@ -163,7 +162,7 @@ class Epochs:
 
 def weighted(vectors: list[np.ndarray], parts: list[int]) -> np.ndarray:
     """Sum of vectors, each weighted by its part of the emission (U64F64) and truncated as it is added, as
-    weighted_acc_u16 does. Without any emission the first counts alone.
+    weighted_acc_u16 does. Without emission only the first counts.
     """
     if len(vectors) == 1:
         return vectors[0]

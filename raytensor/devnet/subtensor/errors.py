@@ -1,4 +1,4 @@
-"""Error names of the SubtensorModule pallet, dense: the position is the index (spec_version 425).
+"""Error names of the SubtensorModule pallet; the position is the index (spec_version 425).
 
 `CUSTOM_CODES` gives the pool's `InvalidTransaction::Custom(n)` of the errors that the transaction extension raises
 before an extrinsic gets into a block (runtime `CustomTransactionError`).

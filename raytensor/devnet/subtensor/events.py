@@ -1,6 +1,6 @@
-"""Events of the SubtensorModule pallet: name -> (index, payload types), as clients decode them by metadata.
+"""Events of the SubtensorModule pallet: name -> (index, payload types).
 
-The indices are the chain's (spec_version 425); events that this chain never emits are left out.
+The indices are the chain's (spec_version 425). Events that this chain never emits are not declared.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ _STAKE = (_A, _A, "u64", "u64", _N, "u64")  # coldkey, hotkey, TAO rao, alpha ra
 
 
 def _set(index: int, value: str) -> tuple:
-    """A per-subnet hyper-parameter was set."""
+    """Event of a per-subnet hyper-parameter that was set."""
     return index, (_N, value)
 
 

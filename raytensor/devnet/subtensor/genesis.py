@@ -1,7 +1,7 @@
-"""Genesis of SubtensorModule, as on a local Subtensor: root (0) and one dynamic subnet (1) that nobody owns.
+"""Genesis of SubtensorModule, as on a local Subtensor: root (0) and one dynamic subnet (1) without an owner.
 
-In: `{"values": {storage value name: value}}`, all optional, written over the defaults (a development network sets
-e.g. NetworkRateLimit 0). Out: storage, and the books opened with what exists (balances and the pool of subnet 1).
+In: `{"values": {storage value name: value}}`, optional overrides of the defaults (for example NetworkRateLimit 0).
+Out: storage, and an issuance equal to all balances plus the pool of subnet 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Genesis:
         self.MinAllowedWeights[ROOT] = 0
         self.TargetRegistrationsPerInterval[ROOT] = 1
         self.TokenSymbol[ROOT] = SYMBOLS[0]
-        # Root stake is TAO itself: it can be added from the first block on.
+        # Root stake is TAO, so staking on root is enabled from the first block.
         self.SubtokenEnabled[ROOT] = True
 
     def _first_subnet(self) -> None:

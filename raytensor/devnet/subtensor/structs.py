@@ -1,7 +1,7 @@
-"""Structs and enums that SubtensorModule stores, takes as arguments or emits.
+"""Structs and enums of SubtensorModule's storage, arguments and events.
 
-Field order is the wire order. The names returned here are namedtuple classes (the values of storage and arguments).
-Structs of the runtime APIs live beside the APIs (apis_*.py).
+Field order is the wire order. Values of a struct are namedtuples of the class declared here.
+Structs of the runtime APIs are in api_structs.py.
 """
 
 from __future__ import annotations
@@ -10,25 +10,16 @@ from raytensor.devnet.typedefs import declare_enum, declare_struct
 
 _PALLET = "pallet_subtensor::pallet::"
 
-AxonInfo = declare_struct(
-    "AxonInfo",
-    {
-        "block": "u64",
-        "version": "u32",
-        "ip": "u128",
-        "port": "u16",
-        "ip_type": "u8",
-        "protocol": "u8",
-        "placeholder1": "u8",
-        "placeholder2": "u8",
-    },
-    path=_PALLET + "AxonInfo",
-)
-PrometheusInfo = declare_struct(
-    "PrometheusInfo",
-    {"block": "u64", "version": "u32", "ip": "u128", "port": "u16", "ip_type": "u8"},
-    path=_PALLET + "PrometheusInfo",
-)
+
+def pairs(text: str) -> dict[str, str]:
+    """`"name:value name:value"` as {name: value}."""
+    return dict(item.split(":", 1) for item in text.split())
+
+
+_ENDPOINT = "block:u64 version:u32 ip:u128 port:u16 ip_type:u8"
+_AXON = pairs(f"{_ENDPOINT} protocol:u8 placeholder1:u8 placeholder2:u8")
+AxonInfo = declare_struct("AxonInfo", _AXON, path=_PALLET + "AxonInfo")
+PrometheusInfo = declare_struct("PrometheusInfo", pairs(_ENDPOINT), path=_PALLET + "PrometheusInfo")
 NeuronCertificate = declare_struct(
     "NeuronCertificate", {"public_key": "BoundedVec<u8, 64>", "algorithm": "u8"}, path=_PALLET + "NeuronCertificate"
 )
@@ -40,21 +31,11 @@ ChainIdentityV2 = declare_struct(
 SubnetIdentityV3 = declare_struct(
     "SubnetIdentityV3",
     dict.fromkeys(
-        (
-            "subnet_name",
-            "github_repo",
-            "subnet_contact",
-            "subnet_url",
-            "discord",
-            "description",
-            "logo_url",
-            "additional",
-        ),
-        "Vec<u8>",
+        "subnet_name github_repo subnet_contact subnet_url discord description logo_url additional".split(), "Vec<u8>"
     ),
     path=_PALLET + "SubnetIdentityV3",
 )
-# A decimal: mantissa * 10**exponent.
+# A decimal, mantissa * 10**exponent.
 SafeFloat = declare_struct("SafeFloat", {"mantissa": "u128", "exponent": "i64"}, path="share_pool::SafeFloat")
 LockState = declare_struct(
     "LockState", {"locked_mass": "u64", "conviction": "U64F64", "last_update": "u64"}, path=_PALLET + "LockState"
@@ -73,7 +54,7 @@ declare_enum(
     "RateLimitKey",
     {
         "SetSNOwnerHotkey": (0, "u16"),
-        "OwnerHyperparamUpdate": (1, ("u16", "u8")),  # a place in HYPERPARAMETERS: the chain's enum, without its names
+        "OwnerHyperparamUpdate": (1, ("u16", "u8")),  # an index in HYPERPARAMETERS (an enum on the chain)
         "NetworkLastRegistered": 2,
         "LastTxBlock": (3, "AccountId32"),
         "LastTxBlockChildKeyTake": (4, "AccountId32"),
