@@ -178,12 +178,12 @@ def compare(named: dict, served: dict, reasons: Reasons) -> Iterator[Row]:
 
 def table(rows: list[Row], version: str) -> str:
     """The page."""
+    sources = f"bittensor {version} and the metadata that `raytensor devnet` serves"
     out = [
         "# What of bittensor's descriptors the embedded chain has",
         "",
         "Made by `python jobs/devnet_coverage.py --python PYTHON` (see its head) from the descriptors of",
-        f"bittensor {version} and the metadata that `raytensor devnet` serves; not edited by hand. A call that is "
-        "left out",
+        f"{sources}; not edited by hand. A call that is left out",
         "can't be composed by a client, which finds it missing in the metadata; sent all the same, it gets 1001",
         '"Extrinsic has invalid format". A storage item that is left out reads as null, a runtime API as error 4003',
         '"Exported method ... is not found".',

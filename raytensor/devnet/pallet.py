@@ -21,7 +21,7 @@ A call returns None or a `PostInfo`, or raises a `DispatchError`, which undoes i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -219,7 +219,7 @@ class Pallet:
     crate: str = ""  # Rust crate, where it is not "pallet_" and the name in snake case
     constants: dict[str, tuple[str, Any]] = {}
     events: dict[str, tuple[int, Any]] = {}
-    errors: tuple[str, ...] = ()
+    errors: Sequence[str] = ()
     custom_codes: dict[str, int] = {}
 
     def __init__(self, runtime: Any) -> None:

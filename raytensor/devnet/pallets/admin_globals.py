@@ -1,4 +1,4 @@
-"""AdminUtils, the part that belongs to no subnet: rate limits, takes, costs. Root only. Part of AdminUtils."""
+"""Global parameters of AdminUtils: rate limits, takes, costs. Root only. Part of admin_utils.AdminUtils."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""AdminUtils, the part that changes a subnet's structure: how many uids and mechanisms, its owner's hotkey.
+"""Structure of a subnet in AdminUtils: numbers of uids and mechanisms, the owner's hotkey.
 
-In: calls by root or the owner. Out: grown or trimmed subnets, or an error. Part of admin_utils.AdminUtils.
+In: calls by root or the owner. Out: extended or trimmed subnets, or an error. Part of admin_utils.AdminUtils.
 """
 
 from __future__ import annotations
@@ -80,11 +80,9 @@ class StructureAdmin:
         module.LastRateLimitedBlock[key] = block
         self._put(netuid, "SubnetOwnerHotkey", hotkey, "SubnetOwnerHotkeySet")
 
-    # --- mechanisms ---
-
     @call(76, weight=SET)
     def sudo_set_mechanism_count(self, origin: Origin, netuid: "u16", mechanism_count: "u8"):
-        """Set the number of mechanisms that share the subnet's emission; resets the split to an even one."""
+        """Set the number of mechanisms that share the subnet's emission; resets the emission split to an even one."""
         module = self.module
         owner = self._limited(origin, netuid, "MechanismCountUpdate")
         if not 1 <= mechanism_count <= module.MaxMechanismCount.get():
@@ -134,7 +132,7 @@ class StructureAdmin:
         if len(safe) * 100 > MAX_IMMUNE_PERCENT * max_n:
             raise module.error("TrimmingWouldExceedMaxImmunePercentage")
         emission = module.Emission[netuid]
-        # Highest emission first; among equals the lower uid stays.
+        # Highest emission first, then lowest uid.
         ranked = sorted((uid for uid in range(n) if uid not in safe), key=lambda uid: (-int(emission[uid]), uid))
         keep = sorted([*safe, *ranked[: max(0, max_n - len(safe))]])
         if len(keep) < n:
@@ -142,7 +140,7 @@ class StructureAdmin:
         self._put(netuid, "MaxAllowedUids", max_n, "MaxAllowedUidsSet")
 
     def _limited(self, origin: Origin, netuid: int, kind: str) -> bytes | None:
-        """Owner (rate-limited) or root, on a subnet that exists."""
+        """Check the origin (root, or the owner within the rate limit) and that the subnet exists; the owner or None."""
         module = self.module
         owner = module.ensure_owner_or_root(origin, netuid)
         if not module.NetworksAdded[netuid]:

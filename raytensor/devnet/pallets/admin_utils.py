@@ -1,8 +1,8 @@
 """AdminUtils (19): hyper-parameters of one subnet, set by root or by its owner. Global ones: admin_globals.py.
 
-In: setters. Out: SubtensorModule's storage and its event, or an error of this pallet or of that one.
-An owner is refused in the freeze window before an epoch, and may change a parameter once in two tempos; root is not
-limited. `self._subnet(...)` does that; what follows it in each call are the parameter's own bounds.
+In: setter calls. Out: SubtensorModule's storage and event, or an error of either pallet.
+`self._subnet(...)` checks the origin: an owner is refused in the freeze window before an epoch and may change a
+parameter once in OwnerHyperparamRateLimit tempos; root has no limit. Each call then checks its parameter's bounds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_REVEAL_PERIOD = 100
 
 class SubnetAdmin:
     def _subnet(self, origin: Origin, netuid: int, owners_name: str | None) -> None:
-        """Who may set this: root, and the owner if the parameter has an owner's name (Hyperparameter)."""
+        """Check the origin: root, or the owner if `owners_name` (a Hyperparameter) is given; and the subnet."""
         module = self.module
         if owners_name is None:
             origin.ensure_root()
@@ -38,8 +38,6 @@ class SubnetAdmin:
         getattr(self.module, item)[netuid] = value
         if event:
             self.module.emit(event, netuid, value)
-
-    # --- by root ---
 
     @call(4, weight=SET)
     def sudo_set_min_difficulty(self, origin: Origin, netuid: "u16", min_difficulty: "u64"):
@@ -61,13 +59,8 @@ class SubnetAdmin:
     def sudo_set_target_registrations_per_interval(
         self, origin: Origin, netuid: "u16", target_registrations_per_interval: "u16"
     ):
-        self._set(
-            origin,
-            netuid,
-            "TargetRegistrationsPerInterval",
-            target_registrations_per_interval,
-            "RegistrationPerIntervalSet",
-        )
+        value = target_registrations_per_interval
+        self._set(origin, netuid, "TargetRegistrationsPerInterval", value, "RegistrationPerIntervalSet")
 
     @call(24, weight=SET)
     def sudo_set_difficulty(self, origin: Origin, netuid: "u16", difficulty: "u64"):
@@ -82,13 +75,12 @@ class SubnetAdmin:
 
     @call(27, weight=SET)
     def sudo_set_max_registrations_per_block(self, origin: Origin, netuid: "u16", max_registrations_per_block: "u16"):
-        self._set(
-            origin, netuid, "MaxRegistrationsPerBlock", max_registrations_per_block, "MaxRegistrationsPerBlockSet"
-        )
+        value = max_registrations_per_block
+        self._set(origin, netuid, "MaxRegistrationsPerBlock", value, "MaxRegistrationsPerBlockSet")
 
     @call(30, weight=SET)
     def sudo_set_tempo(self, origin: Origin, netuid: "u16", tempo: "u16"):
-        """Any tempo, 0 to stop the epochs; the cycle starts again at this block."""
+        """Set any tempo (0 stops the epochs) and restart the cycle at this block."""
         self._subnet(origin, netuid, None)
         self.module.apply_tempo(netuid, tempo)
 
@@ -107,8 +99,6 @@ class SubnetAdmin:
     @call(94, weight=SET)
     def sudo_set_subnet_emission_enabled(self, origin: Origin, netuid: "u16", enabled: "bool"):
         self._set(origin, netuid, "SubnetEmissionEnabled", enabled, None)
-
-    # --- by root or the owner ---
 
     @call(3, weight=SET)
     def sudo_set_serving_rate_limit(self, origin: Origin, netuid: "u16", serving_rate_limit: "u64"):
@@ -260,22 +250,11 @@ class AdminUtils(SubnetAdmin, StructureAdmin, GlobalAdmin, Pallet):
         "Yuma3EnableToggled": (1, {"netuid": "u16", "enabled": "bool"}),
         "BondsResetToggled": (2, {"netuid": "u16", "enabled": "bool"}),
     }
-    errors = (
-        "SubnetDoesNotExist",
-        "MaxValidatorsLargerThanMaxUIds",
-        "MaxAllowedUIdsLessThanCurrentUIds",
-        "BondsMovingAverageMaxReached",
-        "NegativeSigmoidSteepness",
-        "ValueNotInBounds",
-        "MinAllowedUidsGreaterThanCurrentUids",
-        "MinAllowedUidsGreaterThanMaxAllowedUids",
-        "MaxAllowedUidsLessThanMinAllowedUids",
-        "MaxAllowedUidsGreaterThanDefaultMaxAllowedUids",
-        "InvalidValue",
-        "NotPermittedOnRootSubnet",
-        "POWRegistrationDisabled",
-        "Deprecated",
-    )
+    errors = """SubnetDoesNotExist MaxValidatorsLargerThanMaxUIds MaxAllowedUIdsLessThanCurrentUIds
+        BondsMovingAverageMaxReached NegativeSigmoidSteepness ValueNotInBounds
+        MinAllowedUidsGreaterThanCurrentUids MinAllowedUidsGreaterThanMaxAllowedUids
+        MaxAllowedUidsLessThanMinAllowedUids MaxAllowedUidsGreaterThanDefaultMaxAllowedUids InvalidValue
+        NotPermittedOnRootSubnet POWRegistrationDisabled Deprecated""".split()
 
     @property
     def module(self):

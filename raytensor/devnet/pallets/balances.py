@@ -1,4 +1,4 @@
-"""Balances (5): TAO in integers of rao, held in System.Account; transfers, reserves, issuance.
+"""Balances (5): TAO in integers of rao, stored in System.Account; transfers, reserves, issuance.
 
 In: calls, and other pallets through `free`, `reducible`, `transfer`, `deposit`, `withdraw`, `reserve`, `unreserve`.
 Out: account data, events. Invariant: TotalIssuance = sum of free + reserved over all accounts, to the rao.
@@ -37,24 +37,13 @@ class Balances(Pallet):
         "Minted": (10, {"who": "AccountId32", "amount": "u64"}),
         "Burned": (11, {"who": "AccountId32", "amount": "u64"}),
     }
-    errors = (
-        "VestingBalance",
-        "LiquidityRestrictions",
-        "InsufficientBalance",
-        "ExistentialDeposit",
-        "Expendability",
-        "ExistingVestingSchedule",
-        "DeadAccount",
-        "TooManyReserves",
-        "TooManyHolds",
-        "TooManyFreezes",
-        "IssuanceDeactivated",
-        "DeltaZero",
-    )
+    errors = """VestingBalance LiquidityRestrictions InsufficientBalance ExistentialDeposit Expendability
+        ExistingVestingSchedule DeadAccount TooManyReserves TooManyHolds TooManyFreezes IssuanceDeactivated
+        DeltaZero""".split()
 
     def __init__(self, runtime) -> None:
         super().__init__(runtime)
-        # Called with every amount (signed) that this pallet creates or destroys: dust, burn, force_set_balance.
+        # Callbacks for every amount (signed) that this pallet creates or destroys: dust, burn, force_set_balance.
         self.on_own_change: list = []
 
     def _own_change(self, amount: int) -> None:
@@ -65,13 +54,11 @@ class Balances(Pallet):
         for account, amount in config.get("balances", ()):
             self.deposit(account, amount)
 
-    # --- for other pallets; amounts in rao ---
-
     def free(self, who: bytes) -> int:
         return self.runtime.System.Account[who].data.free
 
     def reducible(self, who: bytes, keep_alive: bool = True) -> int:
-        """What `who` can spend: all that is not frozen, less the existential deposit to keep the account."""
+        """Rao that `who` can spend: the free balance that is not frozen, less the existential deposit if kept alive."""
         info = self.runtime.System.Account[who]
         untouchable = info.data.frozen
         if keep_alive or info.consumers:
@@ -79,7 +66,7 @@ class Balances(Pallet):
         return max(info.data.free - untouchable, 0)
 
     def deposit(self, who: bytes, amount: int, *, emit: bool = False) -> None:
-        """Create `amount` on an account. Raises Token.BelowMinimum if it is too little for a new account."""
+        """Mint `amount` to an account. Raises Token.BelowMinimum below a new account's existential deposit."""
         if amount == 0:
             return
         info = self.runtime.System.Account[who]
@@ -91,7 +78,7 @@ class Balances(Pallet):
             self.emit("Deposit", who, amount)
 
     def withdraw(self, who: bytes, amount: int, keep_alive: bool = False, *, emit: bool = False) -> None:
-        """Destroy `amount` of an account. Raises the errors of a transfer."""
+        """Burn `amount` of an account. Raises the errors of a transfer."""
         if amount == 0:
             return
         info = self.runtime.System.Account[who]
@@ -151,7 +138,7 @@ class Balances(Pallet):
                 raise DispatchError(("Token", "NotExpendable"))
 
     def _put(self, who: bytes, info: AccountInfo, free: int, reserved: int) -> None:
-        """Write an account's balances; create or remove it, as frame_system's provider references do."""
+        """Write an account's balances; create or remove the account (frame_system's provider references)."""
         system = self.runtime.System
         nonce, consumers, providers, sufficients, data = info
         if bool(reserved) != bool(data.reserved):
@@ -171,8 +158,6 @@ class Balances(Pallet):
         if born:
             system.emit("NewAccount", who)
             self.emit("Endowed", who, free)
-
-    # --- calls ---
 
     @call(0, weight=50_000_000 + _RW)
     def transfer_allow_death(self, origin: Origin, dest: "MultiAddress", value: "Compact<u64>"):

@@ -1,8 +1,8 @@
 """Commitments (18): small data that a hotkey publishes on a subnet.
 
-In: set_commitment by a registered hotkey. Out: `CommitmentOf`, and what was used of the epoch's space; timelocked
-fields are opened when their pulse is on the chain, and kept as `RevealedCommitments`.
-Knows nothing of what the data mean. Space and errors: pallet commitments (deposits are 0).
+In: set_commitment by a registered hotkey. Out: `CommitmentOf` and the space used in the epoch; timelocked fields are
+decrypted when their pulse is on the chain and stored in `RevealedCommitments`.
+Knows nothing of the data's meaning. Space and errors: pallet commitments (deposits are 0).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ UsageTracker = declare_struct("UsageTracker", {"last_epoch": "u64", "used_space"
 
 
 def _size(field) -> int:
-    """Bytes of a field that count towards the space limit: its content without the tag."""
+    """Bytes of a field's content, without the tag, that count towards the space limit."""
     if isinstance(field, str):
         return 0
     kind, content = field
@@ -64,12 +64,8 @@ class Commitments(Pallet):
         "TimelockCommitment": (1, {"netuid": "u16", "who": "AccountId32", "reveal_round": "u64"}),
         "CommitmentRevealed": (2, {"netuid": "u16", "who": "AccountId32"}),
     }
-    errors = (
-        "TooManyFieldsInCommitmentInfo",
-        "AccountNotAllowedCommit",
-        "SpaceLimitExceeded",
-        "UnexpectedUnreserveLeftover",
-    )
+    errors = """TooManyFieldsInCommitmentInfo AccountNotAllowedCommit SpaceLimitExceeded
+        UnexpectedUnreserveLeftover""".split()
 
     @call(0, pays=False, weight=33_000_000 + 5 * 25_000_000 + 4 * 100_000_000)
     def set_commitment(self, origin: Origin, netuid: "u16", info: "CommitmentInfo"):
@@ -99,7 +95,7 @@ class Commitments(Pallet):
         self.MaxSpace.set(new_limit)
 
     def _use_space(self, netuid: int, who: bytes, size: int) -> None:
-        """MaxSpace bytes per account and epoch; every commitment counts at least MIN_SPACE."""
+        """Count `size` (at least MIN_SPACE) bytes; SpaceLimitExceeded above MaxSpace per account and epoch."""
         epoch = self.runtime.SubtensorModule.SubnetEpochIndex[netuid]
         usage = self.UsedSpaceOf[netuid, who]
         used = usage.used_space if usage is not None and usage.last_epoch == epoch else 0
@@ -115,13 +111,7 @@ class Commitments(Pallet):
 
     def purge(self, netuid: int) -> None:
         """Remove everything that was published on a subnet."""
-        items = (
-            self.CommitmentOf,
-            self.LastCommitment,
-            self.LastBondsReset,
-            self.RevealedCommitments,
-            self.UsedSpaceOf,
-        )
+        items = self.CommitmentOf, self.LastCommitment, self.LastBondsReset, self.RevealedCommitments, self.UsedSpaceOf
         for item in items:
             item.clear(netuid)
         self.TimelockedIndex.set(tuple(key for key in self.TimelockedIndex.get() if key[0] != netuid))

@@ -1,11 +1,11 @@
-"""Drand (26): pulses of the randomness beacon that timelocked commits wait for.
+"""Drand (26): pulses of the randomness beacon, which decrypt timelocked commits.
 
-In: pulses, the beacon's configuration. Out: storage (`Pulses`, `LastStoredRound`, `BeaconConfig`), and opened
-ciphertexts for other pallets. Knows nothing of weights or commitments.
+In: pulses, the beacon's configuration. Out: storage (`Pulses`, `LastStoredRound`, `BeaconConfig`), and plaintexts for
+other pallets. Knows nothing of weights or commitments.
 
-At genesis `BeaconConfig` names the development beacon (beacon.py). As long as it does, every block writes the pulses
-that were out one block time before its own time, at most MAX_PULSES: where the chain's off-chain worker fetches after
-a block, its pulses are in the next one. After `set_beacon_config` with another key pulses come by `write_pulse` alone.
+At genesis `BeaconConfig` is the development beacon (beacon.py). With it, every block stores the pulses published up to
+one block time before the block's time, at most MAX_PULSES; on the real chain an off-chain worker fetches pulses after
+a block and the next block stores them. After `set_beacon_config` with another key only `write_pulse` adds pulses.
 Source: pallets/drand of Subtensor.
 """
 
@@ -17,7 +17,7 @@ from raytensor.devnet.hashing import blake2_256
 from raytensor.devnet.pallet import Call, Origin, Pallet, StorageMap, StorageValue, Unsigned, call
 from raytensor.devnet.typedefs import declare_enum, declare_struct
 
-MAX_PULSES = 50  # fetched at once
+MAX_PULSES = 50  # per block
 KEPT_PULSES, MAX_REMOVED = 216_000, 100
 PRIORITY = 10_000
 LONGEVITY_BLOCKS = 3
@@ -66,19 +66,13 @@ declare_struct(
 def _development_config() -> BeaconConfiguration:
     beacon = development_beacon()
     digest = blake2_256(beacon.public_key)  # identifies the beacon; not used in a computation
-    return BeaconConfiguration(
-        beacon.public_key,
-        beacon.period_s,
-        beacon.genesis_s,
-        digest,
-        digest,
-        b"bls-unchained-g1-rfc9380",
-        BeaconMetadata(b"raytensor-devnet"),
-    )
+    key, period, start = beacon.public_key, beacon.period_s, beacon.genesis_s
+    scheme, metadata = b"bls-unchained-g1-rfc9380", BeaconMetadata(b"raytensor-devnet")
+    return BeaconConfiguration(key, period, start, digest, digest, scheme, metadata)
 
 
 class PulseMissing(Exception):
-    """The round's pulse is not on the chain (yet)."""
+    """The chain does not have the round's pulse yet."""
 
 
 class Drand(Pallet):
@@ -94,14 +88,8 @@ class Drand(Pallet):
         "NewPulse": (1, {"rounds": "Vec<u64>"}),
         "SetOldestStoredRound": (2, ("u64",)),
     }
-    errors = (
-        "NoneValue",
-        "StorageOverflow",
-        "DrandConnectionFailure",
-        "UnverifiedPulse",
-        "InvalidRoundNumber",
-        "PulseVerificationError",
-    )
+    errors = """NoneValue StorageOverflow DrandConnectionFailure UnverifiedPulse InvalidRoundNumber
+        PulseVerificationError""".split()
 
     def genesis(self, config: dict) -> None:
         self.BeaconConfig.set(_development_config())
@@ -136,8 +124,6 @@ class Drand(Pallet):
             del self.Pulses[number]
         self.OldestStoredRound.set(kept_from)
 
-    # --- calls ---
-
     @call(0, weight=4_294_000_000)
     def write_pulse(self, origin: Origin, pulses_payload: "PulsesPayload", signature: "Option<MultiSignature>"):
         origin.ensure_none()
@@ -171,10 +157,8 @@ class Drand(Pallet):
         self.OldestStoredRound.set(oldest_round)
         self.emit("SetOldestStoredRound", oldest_round)
 
-    # --- unsigned extrinsics ---
-
     def validate_unsigned(self, call: Call) -> Unsigned:
-        """Accept one pulse, not older than the stored one, in a payload that its sender signed."""
+        """Accept a signed payload with one pulse that is newer than the last stored one, or with a configuration."""
         if call.name == "set_beacon_config":
             payload, rounds = call["config_payload"], None
         elif call.name == "write_pulse":
@@ -205,8 +189,6 @@ class Drand(Pallet):
         signer_scheme, key = payload.public
         message = self.runtime.codecs(list(call.spec.args.values())[0]).encode(payload)
         return scheme == signer_scheme and verify_signature(SCHEMES.index(scheme), signature, message, key)
-
-    # --- for other pallets ---
 
     def open_timelocked(self, ciphertext: bytes, reveal_round: int) -> bytes | None:
         """The plaintext; None if it cannot be decrypted. Raises PulseMissing while the round has no pulse."""

@@ -1,9 +1,9 @@
-"""MevShield (30): extrinsics that stay encrypted in the pool until their block is made.
+"""MevShield (30): extrinsics that stay encrypted in the pool until their block is built.
 
-In: `submit_encrypted`, which carries a signed extrinsic under the author's ML-KEM-768 key. Out: the extrinsic within,
-which the chain puts into the same block right behind its carrier (chain.py).
-The author's key comes from a seed that everybody knows and never changes: on this chain nobody reads the pool but its
-owner. Knows nothing of the pool, and of the extrinsic within nothing but its bytes.
+In: `submit_encrypted`, which carries a signed extrinsic encrypted for the author's ML-KEM-768 key. Out: the inner
+extrinsic, which the chain adds to the same block directly after its carrier (chain.py).
+The author's key is derived from a fixed public seed, because only the owner of a development chain reads its pool.
+Knows nothing of the pool or of the inner extrinsic's content.
 
     ciphertext = xxhash128(key) | u16 length | ML-KEM-768 ciphertext | 24 bytes nonce | XChaCha20-Poly1305 ciphertext
 

@@ -1,8 +1,8 @@
-"""Multisig (13): accounts that act when enough of a fixed set of signatories approve the same call.
+"""Multisig (13): accounts that dispatch a call when enough of a fixed set of signatories approve it.
 
-In: approvals by call or by its hash. Out: the call made by the multisig account, which is derived from the sorted
-signatories and the threshold. The first approver reserves a deposit until the call is made or cancelled.
-A failing inner call shows only in `MultisigExecuted`. Knows nothing of what the calls are. Source: pallet_multisig.
+In: approvals of a call or of its hash. Out: the call, dispatched by the multisig account, which is derived from the
+sorted signatories and the threshold. The first approver reserves a deposit until the call is dispatched or cancelled.
+The error of an inner call is only in `MultisigExecuted`. Source: pallet_multisig.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from raytensor.devnet.hashing import blake2_256
 from raytensor.devnet.pallet import Call, DispatchError, Origin, Pallet, PostInfo, StorageMap, call
 from raytensor.devnet.typedefs import declare_struct
 
-DEPOSIT_BASE, DEPOSIT_FACTOR = 108_000_000, 32_000_000  # rao: one item of 88 bytes; 32 bytes for each approval wanted
+DEPOSIT_BASE, DEPOSIT_FACTOR = 108_000_000, 32_000_000  # rao: one item of 88 bytes; 32 bytes per required approval
 MAX_SIGNATORIES = 100
 
 Timepoint = declare_struct(
@@ -51,41 +51,19 @@ class Multisig(Pallet):
         "DepositFactor": ("u64", DEPOSIT_FACTOR),
         "MaxSignatories": ("u32", MAX_SIGNATORIES),
     }
-    _progress = {
-        "approving": "AccountId32",
-        "timepoint": "Timepoint",
-        "multisig": "AccountId32",
-        "call_hash": "[u8; 32]",
-    }
+    _operation = {"timepoint": "Timepoint", "multisig": "AccountId32", "call_hash": "[u8; 32]"}
+    _progress = {"approving": "AccountId32", **_operation}
+    _deposits = {"old_deposit": "u64", "new_deposit": "u64"}
     events = {
         "NewMultisig": (0, {"approving": "AccountId32", "multisig": "AccountId32", "call_hash": "[u8; 32]"}),
         "MultisigApproval": (1, _progress),
         "MultisigExecuted": (2, {**_progress, "result": "Result<(), DispatchError>"}),
-        "MultisigCancelled": (
-            3,
-            {"cancelling": "AccountId32", "timepoint": "Timepoint", "multisig": "AccountId32", "call_hash": "[u8; 32]"},
-        ),
-        "DepositPoked": (
-            4,
-            {"who": "AccountId32", "call_hash": "[u8; 32]", "old_deposit": "u64", "new_deposit": "u64"},
-        ),
+        "MultisigCancelled": (3, {"cancelling": "AccountId32", **_operation}),
+        "DepositPoked": (4, {"who": "AccountId32", "call_hash": "[u8; 32]", **_deposits}),
     }
-    errors = (
-        "MinimumThreshold",
-        "AlreadyApproved",
-        "NoApprovalsNeeded",
-        "TooFewSignatories",
-        "TooManySignatories",
-        "SignatoriesOutOfOrder",
-        "SenderInSignatories",
-        "NotFound",
-        "NotOwner",
-        "NoTimepoint",
-        "WrongTimepoint",
-        "UnexpectedTimepoint",
-        "MaxWeightTooLow",
-        "AlreadyStored",
-    )
+    errors = """MinimumThreshold AlreadyApproved NoApprovalsNeeded TooFewSignatories TooManySignatories
+        SignatoriesOutOfOrder SenderInSignatories NotFound NotOwner NoTimepoint WrongTimepoint
+        UnexpectedTimepoint MaxWeightTooLow AlreadyStored""".split()
 
     @call(0, weight=_inner_weight(1))
     def as_multi_threshold_1(self, origin: Origin, other_signatories: "Vec<AccountId32>", call: "RuntimeCall"):
@@ -128,7 +106,7 @@ class Multisig(Pallet):
         timepoint: "Timepoint",
         call_hash: "[u8; 32]",
     ):
-        """Cancel an operation; only the depositor may."""
+        """Cancel an operation; only its depositor can."""
         who, account = self._account(origin, threshold, other_signatories)
         operation = self.Multisigs[account, call_hash]
         if operation is None:
@@ -145,7 +123,7 @@ class Multisig(Pallet):
     def poke_deposit(
         self, origin: Origin, threshold: "u16", other_signatories: "Vec<AccountId32>", call_hash: "[u8; 32]"
     ):
-        """Adjust a deposit to the present price; no fee if it changes."""
+        """Adjust a deposit to the current price; no fee if it changes."""
         who, account = self._account(origin, threshold, other_signatories)
         operation = self.Multisigs[account, call_hash]
         if operation is None:
@@ -162,8 +140,6 @@ class Multisig(Pallet):
         self.Multisigs[account, call_hash] = operation._replace(deposit=new)
         self.emit("DepositPoked", who, call_hash, old, new)
         return PostInfo(pays=False)
-
-    # --- helpers ---
 
     def _signatories(self, who: bytes, others: tuple) -> list[bytes]:
         if not others:

@@ -1,7 +1,8 @@
-"""Proxy (16): accounts that act for others, with types, delays and announcements.
+"""Proxy (16): accounts that dispatch calls for other accounts, with types, delays and announcements.
 
-A failing inner call shows only in `ProxyExecuted`; the extrinsic itself succeeds.
-Knows nothing of what a type admits (proxy_types.py). Source: pallet_subtensor_proxy.
+In: calls of a delegate or of the real account. Out: the inner call, dispatched by the real account; deposits. The error
+of an inner call is only in `ProxyExecuted`; the extrinsic itself succeeds.
+Knows nothing of the calls that a type allows (proxy_types.py). Source: pallet_subtensor_proxy.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from raytensor.devnet.pallets.proxy_types import admits, covers
 from raytensor.devnet.scale import declare_enum, declare_struct
 
 MAX_PROXIES, MAX_PENDING = 20, 75
-DEPOSIT_BASE, DEPOSIT_FACTOR = 28_000_000, 33_000_000  # rao: one item of 8 bytes; 33 bytes for each proxy
+DEPOSIT_BASE, DEPOSIT_FACTOR = 28_000_000, 33_000_000  # rao: one item of 8 bytes; 33 bytes per proxy
 ANNOUNCEMENT_BASE, ANNOUNCEMENT_FACTOR = 28_000_000, 68_000_000
 
 ProxyDefinition = declare_struct(
@@ -48,31 +49,19 @@ class Proxy(Pallet):
         "AnnouncementDepositBase": ("u64", ANNOUNCEMENT_BASE),
         "AnnouncementDepositFactor": ("u64", ANNOUNCEMENT_FACTOR),
     }
+    _pure_type = {"proxy_type": "ProxyType", "disambiguation_index": "u16"}
     _pair = {"delegator": "AccountId32", "delegatee": "AccountId32", "proxy_type": "ProxyType", "delay": "u32"}
     events = {
         "ProxyExecuted": (0, {"result": "Result<(), DispatchError>"}),
-        "PureCreated": (
-            1,
-            {"pure": "AccountId32", "who": "AccountId32", "proxy_type": "ProxyType", "disambiguation_index": "u16"},
-        ),
+        "PureCreated": (1, {"pure": "AccountId32", "who": "AccountId32", **_pure_type}),
         "Announced": (2, {"real": "AccountId32", "proxy": "AccountId32", "call_hash": "H256"}),
         "ProxyAdded": (3, _pair),
         "ProxyRemoved": (4, _pair),
         "DepositPoked": (5, {"who": "AccountId32", "kind": "DepositKind", "old_deposit": "u64", "new_deposit": "u64"}),
         "RealPaysFeeSet": (6, {"real": "AccountId32", "delegate": "AccountId32", "pays_fee": "bool"}),
     }
-    errors = (
-        "TooMany",
-        "NotFound",
-        "NotProxy",
-        "Unproxyable",
-        "Duplicate",
-        "NoPermission",
-        "Unannounced",
-        "NoSelfProxy",
-        "AnnouncementDepositInvariantViolated",
-        "InvalidDerivedAccountId",
-    )
+    errors = """TooMany NotFound NotProxy Unproxyable Duplicate NoPermission Unannounced NoSelfProxy
+        AnnouncementDepositInvariantViolated InvalidDerivedAccountId""".split()
 
     def fee_payer(self, signer: bytes, call: Call) -> bytes:
         """The payer of an extrinsic: its signer, or the real account of a proxy call if that account agreed to pay."""

@@ -1,6 +1,6 @@
 """The calls that a proxy of each type may make (runtime: InstanceFilter for ProxyType).
 
-In: a proxy type's name and a call. Out: whether it is admitted. Knows nothing of who is whose proxy (proxy.py).
+In: a proxy type's name and a call. Out: whether the type allows the call. Knows nothing of accounts (proxy.py).
 """
 
 from __future__ import annotations
@@ -8,41 +8,16 @@ from __future__ import annotations
 from raytensor.devnet.pallet import Call
 from raytensor.devnet.scale import declare_enum
 
-PROXY_TYPES = (
-    "Any",
-    "Owner",
-    "NonCritical",
-    "NonTransfer",
-    "Senate",
-    "NonFungible",
-    "Triumvirate",
-    "Governance",
-    "Staking",
-    "Registration",
-    "Transfer",
-    "SmallTransfer",
-    "RootWeights",
-    "ChildKeys",
-    "SudoUncheckedSetCode",
-    "SwapHotkey",
-    "SubnetLeaseBeneficiary",
-    "RootClaim",
-)
+PROXY_TYPES = """Any Owner NonCritical NonTransfer Senate NonFungible Triumvirate Governance Staking Registration
+    Transfer SmallTransfer RootWeights ChildKeys SudoUncheckedSetCode SwapHotkey SubnetLeaseBeneficiary
+    RootClaim""".split()
 declare_enum("ProxyType", {name: i for i, name in enumerate(PROXY_TYPES)}, "subtensor_runtime_common::ProxyType")
 
 SMALL_TRANSFER_LIMIT = 500_000_000  # rao
-_STAKING = {
-    "add_stake",
-    "remove_stake",
-    "unstake_all",
-    "unstake_all_alpha",
-    "swap_stake",
-    "swap_stake_limit",
-    "move_stake",
-    "add_stake_limit",
-    "remove_stake_limit",
-    "remove_stake_full_limit",
-}
+_STAKING = set(
+    """add_stake remove_stake unstake_all unstake_all_alpha swap_stake swap_stake_limit move_stake add_stake_limit
+    remove_stake_limit remove_stake_full_limit""".split()
+)
 _COLDKEY_SWAPS = {"swap_coldkey", "schedule_swap_coldkey", "announce_coldkey_swap", "swap_coldkey_announced"}
 _NOT_NON_FUNGIBLE = _STAKING | _COLDKEY_SWAPS | {"transfer_stake", "burned_register", "root_register", "swap_hotkey"}
 _ADMITTED = {
@@ -83,7 +58,7 @@ def admits(proxy_type: str, call: Call) -> bool:
 
 
 def covers(wider: str, narrower: str) -> bool:
-    """Whether one type's rights include the other's."""
+    """Whether the rights of type `wider` include those of `narrower`."""
     if wider == narrower or wider == "Any":
         return True
     if wider == "NonTransfer":

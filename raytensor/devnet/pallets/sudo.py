@@ -1,7 +1,7 @@
-"""Sudo (12): one account that may call as root.
+"""Sudo (12): one account that may dispatch calls as root.
 
-A failing inner call shows only in `Sudid`; the extrinsic itself succeeds and pays no fee.
-The pool refuses any other signer (executive.py asks `is_sudo_call`). Source: pallet_sudo.
+The error of an inner call is only in `Sudid`; the extrinsic itself succeeds and pays no fee.
+The pool refuses every other signer (executive.py, `is_sudo_call`). Source: pallet_sudo.
 """
 
 from __future__ import annotations

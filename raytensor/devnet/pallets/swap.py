@@ -1,7 +1,7 @@
-"""Swap (28): the fee rate of each subnet's pool, and what clients read about pools.
+"""Swap (28): the fee rate of each subnet's pool, and pool storage that clients read.
 
-In: the fee rate by root or the subnet's owner. Out: storage. The pools themselves are in SubtensorModule (amm.py);
-concentrated positions were removed from the chain, so their calls answer Deprecated.
+In: the fee rate by root or the subnet's owner. Out: storage. SubtensorModule has the pools (pools.py, amm.py). The
+chain no longer has concentrated positions, so their calls fail with Deprecated.
 """
 
 from __future__ import annotations
@@ -21,21 +21,9 @@ class Swap(Pallet):
     SwapBalancer = StorageMap([("Twox64Concat", "u16")], "Balancer", default={"quote": HALF})
     PalSwapInitialized = StorageMap([("Twox64Concat", "u16")], "bool", default=False)
     events = {"FeeRateSet": (0, {"netuid": "u16", "rate": "u16"})}
-    errors = (
-        "FeeRateTooHigh",
-        "InsufficientInputAmount",
-        "InsufficientLiquidity",
-        "PriceLimitExceeded",
-        "InsufficientBalance",
-        "InvalidTickRange",
-        "InvalidLiquidityValue",
-        "ReservesTooLow",
-        "MechanismDoesNotExist",
-        "SubtokenDisabled",
-        "ReservesOutOfBalance",
-        "SwapInputTooLarge",
-        "Deprecated",
-    )
+    errors = """FeeRateTooHigh InsufficientInputAmount InsufficientLiquidity PriceLimitExceeded InsufficientBalance
+        InvalidTickRange InvalidLiquidityValue ReservesTooLow MechanismDoesNotExist SubtokenDisabled
+        ReservesOutOfBalance SwapInputTooLarge Deprecated""".split()
 
     @call(0, weight=20_000_000)
     def set_fee_rate(self, origin: Origin, netuid: "u16", rate: "u16"):

@@ -1,8 +1,8 @@
 """System (0): accounts, block numbers and hashes, events, remarks; and the runtime APIs Core, Metadata, AccountNonce.
 
-In: calls, and the block's number, parent hash and digest from the runtime. Out: the account records that nonces and
-balances live in, `System.Events` of each block (encoded once, when the block is closed).
-Knows nothing of balances' rules (balances.py) or of validity (executive.py). Source of shapes: frame_system.
+In: calls, and the block's number, parent hash and digest from the runtime. Out: account records with nonces and
+balances, `System.Events` of each block (encoded once, when the block is closed).
+Knows nothing of the rules of balances (balances.py) or of validity (executive.py). Source of the types: frame_system.
 """
 
 from __future__ import annotations
@@ -45,12 +45,7 @@ DispatchEventInfo = declare_struct(
 )
 ClassWeights = declare_struct(
     "WeightsPerClass",
-    {
-        "base_extrinsic": "Weight",
-        "max_extrinsic": "Option<Weight>",
-        "max_total": "Option<Weight>",
-        "reserved": "Option<Weight>",
-    },
+    {"base_extrinsic": "Weight", **dict.fromkeys(("max_extrinsic", "max_total", "reserved"), "Option<Weight>")},
     "frame_system::limits::WeightsPerClass",
 )
 _PER_CLASS = "frame_support::dispatch::PerDispatchClass"
@@ -107,30 +102,20 @@ def _limits() -> BlockWeights:
     base = Weight(EXTRINSIC_BASE_WEIGHT, 0)
     normal = int(MAX_BLOCK_WEIGHT * NORMAL_SHARE)
     block_base = 431_614_000  # BlockExecutionWeight
-    reserve = Weight(MAX_BLOCK_WEIGHT - normal, 0)
-    return BlockWeights(
-        Weight(block_base, 0),
-        weight(MAX_BLOCK_WEIGHT),
-        PerClassLimits(
-            # An extrinsic may use the limit of its class, less 10 % of a block for the hooks and its own base weight.
-            ClassWeights(
-                base, weight(normal - MAX_BLOCK_WEIGHT // 10 - EXTRINSIC_BASE_WEIGHT), weight(normal), Weight(0, 0)
-            ),
-            ClassWeights(
-                base, weight(int(MAX_BLOCK_WEIGHT * 0.9) - EXTRINSIC_BASE_WEIGHT), weight(MAX_BLOCK_WEIGHT), reserve
-            ),
-            ClassWeights(base, None, None, None),
-        ),
-    )
+    reserve, block = Weight(MAX_BLOCK_WEIGHT - normal, 0), weight(MAX_BLOCK_WEIGHT)
+    # An extrinsic may use the limit of its class, less 10 % of a block for the hooks and its own base weight.
+    max_normal = weight(normal - MAX_BLOCK_WEIGHT // 10 - EXTRINSIC_BASE_WEIGHT)
+    max_operational = weight(int(MAX_BLOCK_WEIGHT * 0.9) - EXTRINSIC_BASE_WEIGHT)
+    normal_class = ClassWeights(base, max_normal, weight(normal), Weight(0, 0))
+    operational_class = ClassWeights(base, max_operational, block, reserve)
+    limits = PerClassLimits(normal_class, operational_class, ClassWeights(base, None, None, None))
+    return BlockWeights(Weight(block_base, 0), block, limits)
 
 
 class System(Pallet):
     name, index, crate = "System", 0, "frame_system"
-    Account = StorageMap(
-        [("Blake2_128Concat", "AccountId32")],
-        "AccountInfo",
-        default=AccountInfo(0, 0, 0, 0, AccountData(0, 0, 0, NEW_LOGIC)),
-    )
+    _no_account = AccountInfo(0, 0, 0, 0, AccountData(0, 0, 0, NEW_LOGIC))
+    Account = StorageMap([("Blake2_128Concat", "AccountId32")], "AccountInfo", default=_no_account)
     BlockWeight = StorageValue("PerClassWeight")
     BlockHash = StorageMap([("Twox64Concat", "u32")], "H256")
     Number = StorageValue("u32")
@@ -157,17 +142,8 @@ class System(Pallet):
         "KilledAccount": (4, {"account": "AccountId32"}),
         "Remarked": (5, {"sender": "AccountId32", "hash": "H256"}),
     }
-    errors = (
-        "InvalidSpecName",
-        "SpecVersionNeedsToIncrease",
-        "FailedToExtractRuntimeVersion",
-        "NonDefaultComposite",
-        "NonZeroRefCount",
-        "CallFiltered",
-        "MultiBlockMigrationsOngoing",
-        "NothingAuthorized",
-        "Unauthorized",
-    )
+    errors = """InvalidSpecName SpecVersionNeedsToIncrease FailedToExtractRuntimeVersion NonDefaultComposite
+        NonZeroRefCount CallFiltered MultiBlockMigrationsOngoing NothingAuthorized Unauthorized""".split()
 
     def on_initialize(self, block: int) -> None:
         runtime = self.runtime
@@ -183,9 +159,8 @@ class System(Pallet):
         self.Events.set(Encoded(self.Events.codec.encode(events)))
         self.EventCount.set(len(events))
         used = self.runtime.used_weight
-        self.BlockWeight.set(
-            PerClassWeight(*(Weight(used[name], 0) for name in ("Normal", "Operational", "Mandatory")))
-        )
+        weights = [Weight(used[name], 0) for name in ("Normal", "Operational", "Mandatory")]
+        self.BlockWeight.set(PerClassWeight(*weights))
 
     @call(0, weight=lambda pallet, args: 2_000_000 + 400 * len(args[0]))
     def remark(self, origin: Origin, remark: "Vec<u8>"):

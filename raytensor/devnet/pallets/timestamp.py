@@ -1,7 +1,7 @@
-"""Timestamp (2) and Aura (3): the block's time, and the slot duration that clients read as the block time.
+"""Timestamp (2) and Aura (3): the block's time, and the slot duration, which clients use as the block time.
 
-In: the timestamp inherent that opens every block. Out: `Timestamp.Now` in milliseconds.
-Knows nothing of clocks: the author chooses the time. Source of shapes: pallet_timestamp, pallet_aura.
+In: the timestamp inherent, the first extrinsic of every block. Out: `Timestamp.Now` in milliseconds.
+Knows nothing of clocks: the author sets the time. Source of the types: pallet_timestamp, pallet_aura.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Timestamp(Pallet):
         self.constants = {"MinimumPeriod": ("u64", max(runtime.block_time_ms // 2, 1))}
 
     def on_initialize(self, block: int) -> None:
-        # Blocks without the inherent (tests without a node) have a time as well.
+        # Blocks without the inherent (tests without a node) need a time too.
         self.Now.set(self.runtime.timestamp_ms)
 
     @call(0, weight=10_000_000)

@@ -1,7 +1,7 @@
-"""TransactionPayment (6): what an extrinsic costs, and the runtime APIs that estimate it.
+"""TransactionPayment (6): fees of extrinsics, and the runtime APIs that estimate them.
 
-In: weights in picoseconds of ref_time, lengths in bytes. Out: fees in rao. The fee goes to the block's author.
-Knows nothing of when a fee is taken (executive.py).
+In: weights in picoseconds of ref_time, lengths in bytes. Out: fees in rao. The block's author receives the fee.
+Knows nothing of when a fee is charged (executive.py).
 Formula of the runtime: base weight and weight at 0.0005 rao per picosecond, 1 rao per byte, multiplier 1.
 """
 
@@ -52,7 +52,7 @@ class TransactionPayment(Pallet):
     events = {"TransactionFeePaid": (0, {"who": "AccountId32", "actual_fee": "u64", "tip": "u64"})}
 
     def fee(self, length: int, ref_time: int, tip: int = 0) -> int:
-        """Fee in rao of a paying extrinsic of `length` bytes whose call weighs `ref_time`."""
+        """Fee in rao of a paying extrinsic of `length` bytes whose call has weight `ref_time`."""
         return BASE_FEE + length + weight_fee(ref_time) + tip
 
 

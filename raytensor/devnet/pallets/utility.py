@@ -1,8 +1,8 @@
 """Utility (11): batches of calls, with Subtensor's rules.
 
-`batch` stops at the first failing item and still succeeds; `batch_all` undoes everything; `force_batch` goes on.
-A batch pays no fee if none of its items does; batches directly inside batches are filtered (System.CallFiltered).
-Knows nothing of what the items are. Source: pallet_subtensor_utility, runtime NoNestingCallFilter.
+On a failed item `batch` stops and succeeds, `batch_all` fails and undoes all items, `force_batch` continues.
+A batch pays no fee if none of its items does. A batch directly inside a batch is refused (System.CallFiltered).
+Source: pallet_subtensor_utility, runtime NoNestingCallFilter.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Utility(Pallet):
 
     @call(3, weight=_inner_weight(1), pays=_inner_pays(1))
     def dispatch_as(self, origin: Origin, as_origin: "OriginCaller", call: "RuntimeCall"):
-        """Dispatch a call with another origin; root only. The event has the result."""
+        """Dispatch a call with another origin; root only. The event contains the result."""
         origin.ensure_root()
         try:
             self.runtime.dispatch(_as(as_origin), call)

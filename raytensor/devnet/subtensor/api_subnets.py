@@ -55,8 +55,6 @@ class SubnetInfoRuntimeApi(Metagraphs, RuntimeApi):
     def module(self):
         return self.runtime.SubtensorModule
 
-    # --- metagraphs ---
-
     @api("Option<Metagraph>")
     def get_metagraph(self, netuid: "u16"):
         return self.metagraph(netuid, 0)
@@ -90,8 +88,6 @@ class SubnetInfoRuntimeApi(Metagraphs, RuntimeApi):
     def get_subnet_state(self, netuid: "u16"):
         return self.subnet_state(netuid)
 
-    # --- pools ---
-
     @api("Option<DynamicInfo>")
     def get_dynamic_info(self, netuid: "u16"):
         module = self.module
@@ -112,8 +108,6 @@ class SubnetInfoRuntimeApi(Metagraphs, RuntimeApi):
     @api("Vec<Option<DynamicInfo>>")
     def get_all_dynamic_info(self):
         return [self.get_dynamic_info(netuid) for netuid in self.module.netuids()]
-
-    # --- facts of a subnet ---
 
     @api("Option<SubnetInfo>")
     def get_subnet_info(self, netuid: "u16"):
@@ -173,8 +167,6 @@ class SubnetInfoRuntimeApi(Metagraphs, RuntimeApi):
     @api("u64")
     def get_block_emission(self):
         return self.module.BlockEmission.get()
-
-    # --- hyper-parameters ---
 
     @api("Option<SubnetHyperparams>")
     def get_subnet_hyperparams(self, netuid: "u16"):

@@ -64,8 +64,6 @@ class Coinbase:
             self.distribute(netuid, pending)
             self.LastMechansimStepBlock[netuid] = self.runtime.block_number
 
-    # --- who gets TAO ---
-
     def emits(self, netuid: int) -> bool:
         started = self.FirstEmissionBlockNumber[netuid] is not None
         return started and self.SubtokenEnabled[netuid] and self.NetworkRegistrationAllowed[netuid]
@@ -90,8 +88,6 @@ class Coinbase:
         root = self.SubnetTAO[ROOT] * ((self.TaoWeight.get() << 32) // U64_MAX)
         total = root + (self.alpha_issuance(netuid) << 32)
         return (root << 32) // total if total else 0
-
-    # --- pools ---
 
     def _inject(self, netuid: int, tao32: int) -> int:
         """Inject liquidity at the current price and buy alpha with the TAO that is left.
@@ -151,8 +147,6 @@ class Coinbase:
     def _add_pending(item, netuid: int, amount32: int) -> None:
         item[netuid] = item[netuid] + (amount32 >> 32)
 
-    # --- schedule ---
-
     def epoch_is_due(self, netuid: int, block: int) -> bool:
         tempo, last, pending = self.Tempo[netuid], self.LastEpochBlock[netuid], self.PendingEpochAt[netuid]
         since = self.BlocksSinceLastStep[netuid]
@@ -190,8 +184,6 @@ class Coinbase:
         for item in items:
             item[netuid] = 0
         return pending
-
-    # --- prices ---
 
     def update_moving_price(self, netuid: int) -> None:
         """ema += a * (min(price, 1) - ema), a = SubnetMovingAlpha * b / (b + halving); b: blocks since the start."""

@@ -35,8 +35,6 @@ class Distribution:
         else:
             self.add_stake_to(hotkey, owner, netuid, cut)
 
-    # --- miners ---
-
     def _pay_miners(self, netuid: int, shares: Shares) -> None:
         owner = self.SubnetOwner[netuid]
         withheld_hotkeys = {self.SubnetOwnerHotkey[netuid], *self.OwnedHotkeys[owner]} - {ZERO_ACCOUNT}
@@ -57,8 +55,6 @@ class Distribution:
                 self.emit("AutoStakeAdded", netuid, destination, hotkey, coldkey, amount)
             self.add_stake_to(destination or hotkey, coldkey, netuid, amount)
         self.MinerBurned[netuid] = (withheld << 32) // total if total else 0
-
-    # --- validators ---
 
     def _dividends(self, netuid: int, shares: Shares) -> dict[bytes, int]:
         """Rao of dividends of each hotkey, after children paid their parents."""

@@ -1,8 +1,8 @@
-"""A coldkey replaces one of its hotkeys by another, on one subnet or on all.
+"""Hotkey swaps: a coldkey replaces one of its hotkeys by another, on one subnet or on all.
 
-In: swap_hotkey, swap_hotkey_v2 by the coldkey. Out: everything that stood under the old hotkey stands under the new
-one: neuron, axon, commits, family, stake of all nominators (unless it is kept), dividends, root claims.
-Source: swap/swap_hotkey.rs. The first swap is not gated by the chain's age, as later versions of the chain have it.
+In: swap_hotkey, swap_hotkey_v2 by the coldkey. Out: the old hotkey's state under the new hotkey: neuron, axon, commits,
+parents and children, stake of all nominators (unless it is kept), dividends, root claims.
+Source: swap/swap_hotkey.rs, without the minimum age of the chain that later versions require for the first swap.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class HotkeySwaps:
         self._swap_hotkey(origin, hotkey, new_hotkey, netuid, keep_stake)
 
     def drop_old_swap_records(self, netuids: list[int], block: int) -> None:
-        """Each subnet's records of swaps are looked through in one block of the interval."""
+        """Delete expired swap records; each subnet is visited in one block of the interval."""
         netuid = block % SWAP_INTERVAL_BLOCKS
         if netuid in netuids:
             for coldkey, swapped_at in self.LastHotkeySwapOnNetuid.items(netuid):
@@ -118,8 +118,6 @@ class HotkeySwaps:
             if old in hotkeys:
                 self.StakingHotkeys[holder] = (*(key for key in hotkeys if key not in (old, new)), new)
 
-    # --- one subnet ---
-
     def _swap_on(self, old: bytes, new: bytes, netuid: int, keep_stake: bool) -> None:
         if self.IsNetworkMember[old, netuid]:
             self._swap_neuron(old, new, netuid)
@@ -159,11 +157,11 @@ class HotkeySwaps:
             _move(self.WeightCommits, (index, old), (index, new))
 
     def _swap_stake_of_all(self, old: bytes, new: bytes, netuid: int) -> None:
-        """Every nominator's stake moves by value; on root with what is claimable and what was claimed."""
+        """Move every nominator's stake by value; root stake takes claimable and claimed dividends along."""
         holders = [holder for holder, n in self.AlphaV2.keys(old) if n == netuid]
         claimable = self.RootClaimable[old] if netuid == ROOT else {}
         if claimable:
-            del self.RootClaimable[old]  # else moving the stake would count as a new deposit
+            del self.RootClaimable[old]  # otherwise the move would count as a deposit
         for holder in holders:
             amount = self.stake_of(old, holder, netuid)
             self.take_stake_from(old, holder, netuid, amount)

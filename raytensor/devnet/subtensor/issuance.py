@@ -1,7 +1,6 @@
-"""How much is minted a block, and how a registration price moves. Pure integers.
+"""Emission of a block, and the registration prices of neurons and subnets. Integers in rao.
 
-In: issuance and prices in rao. Out: rao.
-Knows nothing of storage, subnets or blocks beyond the numbers it is given.
+In: issuance and prices in rao, blocks. Out: rao. Knows nothing of storage.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ ONE32 = 1 << 32
 
 
 def block_emission_rao(issuance_rao: int) -> int:
-    """Emission of one block at this issuance: 1 TAO, halved each time half of what is left has been issued.
+    """Emission of one block at this issuance: 1 TAO, halved each time half of the remaining supply is issued.
 
-    The same curve serves TAO and each subnet's alpha. `2**-floor(log2(1 / (1 - issuance/supply)))` with 32
-    fractional bits (pallet_subtensor, coinbase/block_emission.rs); 0 once the supply is out.
+    TAO and each subnet's alpha use the same curve. `2**-floor(log2(1 / (1 - issuance/supply)))` with 32
+    fractional bits (pallet_subtensor, coinbase/block_emission.rs); 0 when the supply is exhausted.
     """
     if issuance_rao >= TOTAL_SUPPLY_RAO:
         return 0
@@ -57,7 +56,7 @@ def clamp(value: int, low: int, high: int) -> int:
 
 
 def decayed_burn_rao(burn_rao: int, half_life_blocks: int, min_rao: int, max_rao: int) -> int:
-    """Price of a registration one block later. A half-life of 0 holds the price still."""
+    """Price of a registration one block later. A half-life of 0 keeps the price."""
     if half_life_blocks:
         burn_rao = (burn_rao * decay_factor32(half_life_blocks)) >> 32
     return clamp(burn_rao, min_rao, max_rao)
@@ -69,9 +68,9 @@ def bumped_burn_rao(burn_rao: int, multiplier64: int, min_rao: int, max_rao: int
 
 
 def lock_cost_rao(last_lock_rao: int, min_rao: int, blocks_since: int, interval_blocks: int, multiplier: int) -> int:
-    """What a new subnet costs: the last one times `multiplier`, falling by the last one every `interval_blocks`.
+    """Cost of a new subnet: the last cost times `multiplier`, less the last cost every `interval_blocks`.
 
-    multiplier is 1 while no subnet was ever registered and 2 afterwards (subnets/subnet.rs, get_network_lock_cost).
+    multiplier is 1 until the first subnet is registered and 2 afterwards (subnets/subnet.rs, get_network_lock_cost).
     """
     cost = last_lock_rao * multiplier - last_lock_rao * blocks_since // max(1, interval_blocks)
     return max(cost, min_rao)

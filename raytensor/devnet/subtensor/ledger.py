@@ -1,8 +1,8 @@
-"""All TAO of the chain, added up from storage.
+"""The sum of all TAO of the chain, from storage.
 
-In: a runtime. Out: a `Ledger`. Total = balances + pools; it must equal genesis + minted - burned, to the rao.
-minted is what the blocks' emission schedule gave (one block_emission_rao(TotalIssuance) a block), burned what was
-recycled or destroyed since.
+In: a runtime. Out: a `Ledger`. total = balances + pools must equal genesis + minted - burned, to the rao.
+minted is the sum of the blocks' emission (block_emission_rao(TotalIssuance) each), burned all TAO that was recycled or
+destroyed.
 """
 
 from __future__ import annotations
@@ -23,21 +23,15 @@ class Ledger:
 
     @property
     def difference(self) -> int:
-        """Rao that exist and should not, or (negative) that should and do not: 0 on a sound chain."""
+        """Rao in excess (positive) or missing (negative); 0 on a correct chain."""
         return self.total - (self.genesis + self.minted - self.burned)
 
 
 def tao_ledger(runtime) -> Ledger:
-    """The books of a runtime at its current block."""
+    """The ledger at the runtime's current block."""
     module = runtime.SubtensorModule
     accounts = (info.data for _, info in runtime.System.Account.items())
     balances = sum(data.free + data.reserved for data in accounts)
     pools = sum(tao for _, tao in module.SubnetTAO.items())
-    return Ledger(
-        balances=balances,
-        pools=pools,
-        total=balances + pools,
-        minted=module.TotalMinted.get(),
-        burned=module.TotalBurned.get(),
-        genesis=module.GenesisIssuance.get(),
-    )
+    minted, burned, genesis = (item.get() for item in (module.TotalMinted, module.TotalBurned, module.GenesisIssuance))
+    return Ledger(balances, pools, total=balances + pools, minted=minted, burned=burned, genesis=genesis)

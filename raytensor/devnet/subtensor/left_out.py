@@ -1,7 +1,7 @@
-"""Calls of SubtensorModule that this chain has by name and refuses: each answers CallDisabled.
+"""Calls of SubtensorModule that this chain declares but does not implement: each fails with CallDisabled.
 
-In: any extrinsic of these. Out: the error. They are declared so that clients find them in the metadata and users read
-a reason; docs/devnet.md lists them, and what is not even declared (leases, EVM keys, voting power, the faucet).
+In: an extrinsic with such a call. Out: the error. Clients find the calls in the metadata and get a clear error.
+docs/devnet.md lists them, and the calls that are not declared (leases, EVM keys, voting power, the faucet).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Who may change a subnet, and how often: ownership, the freeze window before an epoch, rate limits.
+"""Limits on changes of a subnet: ownership, the freeze window before an epoch, rate limits.
 
 In: origins, netuids, kinds of change. Out: nothing, or BadOrigin, AdminActionProhibitedDuringWeightsWindow,
-TxRateLimitExceeded. A passed rate limit is written down at once: the caller goes on to make the change.
+TxRateLimitExceeded. A check that passes records the block, so the caller must then make the change.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Limits:
         return None if origin.is_root else self.ensure_owner(origin, netuid)
 
     def in_freeze_window(self, netuid: int) -> bool:
-        """Whether an epoch is so near (AdminFreezeWindow blocks) that owners must not change anything."""
+        """Whether the next epoch is less than AdminFreezeWindow blocks away: owners can't change the subnet."""
         tempo, block = self.Tempo[netuid], self.runtime.block_number
         if tempo == 0:
             return False
@@ -52,7 +52,7 @@ class Limits:
         self.TransactionKeyLastBlock[account, netuid, key] = block
 
     def pass_hyperparameter_limit(self, name: str, netuid: int) -> None:
-        """One change of each hyper-parameter by the owner in OwnerHyperparamRateLimit tempos."""
+        """An owner may change a hyper-parameter once in OwnerHyperparamRateLimit tempos."""
         key = ("OwnerHyperparamUpdate", (netuid, HYPERPARAMETERS.index(name)))
         block, last = self.runtime.block_number, self.LastRateLimitedBlock[key]
         if last and block - last < self.OwnerHyperparamRateLimit.get() * self.Tempo[netuid]:

@@ -1,7 +1,7 @@
-"""Neurons of a subnet: appending, replacing, pruning, and the per-uid vectors that must always have length n.
+"""Neurons of a subnet: append, replace, prune; every per-uid vector has length n.
 
-In: netuid, hotkey. Out: a uid, and every vector grown or cleared at that uid.
-Knows nothing of who pays for it (registration.py).
+In: netuid, hotkey. Out: a uid, and every vector extended or reset at that uid.
+Knows nothing of the price of a registration (registration.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from raytensor.devnet.subtensor.subnet_storage import frozen
 
 MAX_NETUIDS = 4096  # storage index = mechanism * MAX_NETUIDS + netuid
 
-# Vectors over uids, and what a new neuron starts with; LastUpdate (the block) is written apart.
+# Vectors over uids and a new neuron's value; _enter writes Incentive and LastUpdate, which are per mechanism.
 PER_NETUID = {
     "Active": True,
     "Emission": 0,
@@ -31,7 +31,7 @@ def storage_index(netuid: int, mechanism: int) -> int:
 
 
 def put(vector: np.ndarray, uid: int, value) -> np.ndarray:
-    """A copy with one entry set; one longer when uid is the next one."""
+    """A copy with one entry set, or appended if uid is the length."""
     if uid == len(vector):
         return frozen(np.append(vector, np.asarray([value], vector.dtype)))
     changed = vector.copy()
@@ -54,7 +54,7 @@ class Neurons:
         return uid
 
     def replace_neuron(self, netuid: int, uid: int, hotkey: bytes) -> None:
-        """Another hotkey takes over the uid; nothing that belonged to the old one stays behind."""
+        """Give the uid to another hotkey and delete the old neuron's state."""
         old = self.Keys[netuid, uid]
         del self.Uids[netuid, old]
         del self.IsNetworkMember[old, netuid]
@@ -79,14 +79,12 @@ class Neurons:
         self.BlockAtRegistration[netuid, uid] = block
         self.IsNetworkMember[hotkey, netuid] = True
 
-    # --- pruning ---
-
     def is_immune(self, netuid: int, uid: int) -> bool:
         age = self.runtime.block_number - self.BlockAtRegistration[netuid, uid]
         return age < self.ImmunityPeriod[netuid]
 
     def immortal_hotkeys(self, netuid: int) -> set[bytes]:
-        """Hotkeys that are never pruned: the owner's hotkey, then the owner's other ones by age, up to a limit."""
+        """Hotkeys that are never pruned: the owner's hotkey, then the owner's others by age, up to a limit."""
         limit = self.ImmuneOwnerUidsLimit[netuid]
         owner_hotkey = self.SubnetOwnerHotkey[netuid]
         owned = [
@@ -102,8 +100,8 @@ class Neurons:
     def neuron_to_prune(self, netuid: int) -> int | None:
         """The uid that the next registration replaces: least emission, then longest registered, then lowest uid.
 
-        A neuron past its immunity goes first, as long as more than MinNonImmuneUids of those are left; else an
-        immune one (subnets/registration.rs, get_neuron_to_prune).
+        Non-immune neurons come first if more than MinNonImmuneUids of them exist; otherwise an immune one
+        (subnets/registration.rs, get_neuron_to_prune).
         """
         immortal = self.immortal_hotkeys(netuid)
         emission = self.Emission[netuid]
@@ -119,7 +117,7 @@ class Neurons:
         return immune[0] if immune else None
 
     def trim_neurons(self, netuid: int, keep: list[int]) -> None:
-        """Drop every uid that is not in `keep`; the kept ones are renumbered in order."""
+        """Remove every uid that is not in `keep` and renumber the others in order."""
         new_uid = {uid: i for i, uid in enumerate(keep)}
         n = self.SubnetworkN[netuid]
         rows = np.array(keep, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""SubtensorModule (7), put together from its parts. Which part does what is said in the package's docstring."""
+"""SubtensorModule (7), composed of the parts that the package's docstring lists."""
 
 from __future__ import annotations
 

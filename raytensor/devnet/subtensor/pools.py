@@ -1,8 +1,8 @@
-"""Money inside the pallet: balances in and out, the subnet pools, minting and burning.
+"""TAO and alpha of the pallet: balances, the subnet pools, minting and burning.
 
-In: accounts, netuids, amounts in rao. Out: changed reserves and balances; every rao that appears or disappears is
-booked in TotalIssuance and in TotalMinted or TotalBurned.
-Knows nothing of who may trade (staking.py) or of shares (stake_book.py).
+In: accounts, netuids, amounts in rao. Out: changed reserves and balances; every rao created or destroyed is recorded
+in TotalIssuance and in TotalMinted or TotalBurned.
+Knows nothing of permissions to trade (staking.py) or of shares (stake_book.py).
 
 A dynamic subnet trades at its pool's price; root and mechanism-0 subnets trade 1:1 without a fee.
 """
@@ -19,16 +19,14 @@ U64_MAX = 2**64 - 1
 
 
 class Pools:
-    # --- balances ---
-
     def take_balance(self, account: bytes, amount: int, error: str = "NotEnoughBalanceToStake") -> None:
-        """Withdraw TAO; the account stays alive. Raises `error` when it can't pay."""
+        """Withdraw TAO and keep the account alive. Raises `error` if the balance is too small."""
         if amount > self.spendable(account):
             raise self.error(error)
         self.runtime.Balances.withdraw(account, amount, keep_alive=True)
 
     def give_balance(self, account: bytes, amount: int) -> None:
-        """Deposit TAO. What is too little to bring a new account to life is burned."""
+        """Deposit TAO; an amount below the existential deposit of a new account is burned."""
         balances = self.runtime.Balances
         if amount < balances.constant("ExistentialDeposit") and not self.runtime.System.Account[account].providers:
             self.book_burn(amount)
@@ -36,17 +34,15 @@ class Pools:
             balances.deposit(account, amount)
 
     def spendable(self, account: bytes) -> int:
-        """Rao that the account can pay and stay alive."""
+        """Rao that the account can pay while it stays alive."""
         return self.runtime.Balances.reducible(account)
-
-    # --- issuance ---
 
     def book_mint(self, amount: int) -> None:
         self.TotalMinted.set(self.TotalMinted.get() + amount)
         self.TotalIssuance.set(self.TotalIssuance.get() + amount)
 
     def book_burn(self, amount: int) -> None:
-        """TAO that left for good (recycled: it may be minted again, since issuance fell). Negative: root made some."""
+        """Record burned TAO: issuance falls, so it can be minted again. Negative if root created TAO."""
         if amount:
             self.TotalBurned.set(self.TotalBurned.get() + amount)
             self.TotalIssuance.set(self.TotalIssuance.get() - amount)
@@ -56,10 +52,8 @@ class Pools:
         self.runtime.Balances.on_own_change.append(self._book_outside_change)
 
     def _book_outside_change(self, amount: int) -> None:
-        """Dust, a burn or a balance set by root: TAO that Balances destroyed or created by itself."""
+        """Record TAO that Balances created or destroyed: dust, burns, balances set by root."""
         self.book_burn(-amount)
-
-    # --- reserves ---
 
     def add_tao(self, netuid: int, amount: int) -> None:
         self.SubnetTAO[netuid] = self.SubnetTAO[netuid] + amount
@@ -90,13 +84,11 @@ class Pools:
     def alpha_issuance(self, netuid: int) -> int:
         return self.SubnetAlphaIn[netuid] + self.SubnetAlphaOut[netuid]
 
-    # --- swaps ---
-
     def fee_rate(self, netuid: int, fees: bool = True) -> int:
         return self.runtime.Swap.FeeRate[netuid] if fees and self.is_dynamic(netuid) else 0
 
     def quote_buy(self, netuid: int, tao: int, limit_rao: int | None = None, fees: bool = True) -> Swap:
-        """What `tao` would buy. SwapRefused when the pool can't."""
+        """The trade that `tao` rao would make. Raises SwapRefused."""
         if not self.is_dynamic(netuid):
             return Swap(tao, 0, tao)
         return amm.buy(self.SubnetTAO[netuid], self.SubnetAlphaIn[netuid], tao, self.fee_rate(netuid, fees), limit_rao)
@@ -106,13 +98,12 @@ class Pools:
             if alpha > self.SubnetTAO[netuid]:
                 raise SwapRefused("InsufficientLiquidity")
             return Swap(alpha, 0, alpha)
-        return amm.sell(
-            self.SubnetTAO[netuid], self.SubnetAlphaIn[netuid], alpha, self.fee_rate(netuid, fees), limit_rao
-        )
+        rate = self.fee_rate(netuid, fees)
+        return amm.sell(self.SubnetTAO[netuid], self.SubnetAlphaIn[netuid], alpha, rate, limit_rao)
 
     def buy_alpha(self, netuid: int, tao: int, limit_rao: int | None = None, fees: bool = True) -> Swap:
-        """TAO (already taken from somebody) into the pool. The caller owns `swap.out` alpha and must give it to
-        someone; what the limit left over is `tao - swap.given`. The fee goes to the block's author.
+        """Buy with TAO that the caller has withdrawn. The caller must credit `swap.out` rao of alpha; the limit leaves
+        `tao - swap.given` unspent. The fee goes to the block's author.
         """
         swap = self.quote_buy(netuid, tao, limit_rao, fees)
         self.add_tao(netuid, swap.paid_in)
@@ -124,8 +115,8 @@ class Pools:
         return swap
 
     def sell_alpha(self, netuid: int, alpha: int, limit_rao: int | None = None, fees: bool = True) -> Swap:
-        """Alpha (already taken from somebody's stake) into the pool. The caller must deposit `swap.out` rao of TAO.
-        The fee, an amount of alpha, is sold too, for the block's author.
+        """Sell alpha that the caller has taken from stake. The caller must deposit `swap.out` rao of TAO.
+        The fee, in alpha, is sold too, for the block's author.
         """
         swap = self.quote_sell(netuid, alpha, limit_rao, fees)
         self._alpha_for_tao(netuid, swap.paid_in, swap.out)
@@ -144,18 +135,18 @@ class Pools:
         try:
             fee = amm.sell(self.SubnetTAO[netuid], self.SubnetAlphaIn[netuid], alpha)
         except SwapRefused:
-            # Too little to be worth a rao, or a pool at its floor: the alpha is recycled.
+            # The alpha is worth less than a rao, or the pool is at its minimum: recycle it.
             self.SubnetAlphaOut[netuid] = self.SubnetAlphaOut[netuid] - alpha
             return
         self._alpha_for_tao(netuid, fee.paid_in, fee.out)
         self.give_balance(self.runtime.author, fee.out)
 
     def recycle_alpha_out(self, netuid: int, alpha: int) -> None:
-        """Alpha that may be minted again: it leaves the issuance."""
+        """Remove alpha from the issuance; it can be minted again."""
         self.SubnetAlphaOut[netuid] = self.SubnetAlphaOut[netuid] - min(alpha, self.SubnetAlphaOut[netuid])
 
     def swap_error(self, refused: SwapRefused) -> DispatchError:
-        """The dispatch error of a refusal: thin pools show as this pallet's InsufficientLiquidity."""
+        """The dispatch error of a refused trade; low reserves are this pallet's InsufficientLiquidity."""
         if refused.name in ("ReservesTooLow", "InsufficientLiquidity"):
             return self.error("InsufficientLiquidity")
         return self.runtime.Swap.error(refused.name)

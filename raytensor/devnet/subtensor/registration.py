@@ -1,6 +1,6 @@
-"""Calls that register a neuron: on a subnet for its burn price, on root for stake.
+"""Calls that register a neuron: on a subnet for its burn price, on root by stake.
 
-In: a coldkey's extrinsic. Out: a uid, the price paid into the pool and its alpha destroyed, the price raised.
+In: a coldkey's extrinsic. Out: a uid; the price buys alpha that is destroyed, and the price rises.
 Order of checks: subnets/registration.rs, do_register, and coinbase/root.rs, do_root_register.
 """
 
@@ -23,7 +23,7 @@ class RegistrationCalls:
 
     @call(134, weight=REGISTER)
     def register_limit(self, origin: Origin, netuid: "u16", hotkey: "AccountId32", limit_price: "u64"):
-        """Only if the burn price is at most `limit_price` rao."""
+        """As burned_register, if the burn price is at most `limit_price` rao."""
         coldkey = origin.ensure_signed()
         self.require_subnet(netuid)
         if self.Burn[netuid] > limit_price:
@@ -41,7 +41,7 @@ class RegistrationCalls:
         hotkey: "AccountId32",
         coldkey: "AccountId32",
     ):
-        """The old proof-of-work call: the work is ignored, the signer pays the burn."""
+        """The former proof-of-work call; ignores the work, and the signer pays the burn price."""
         self.do_register(origin.ensure_signed(), netuid, hotkey)
 
     @call(62, weight=ref_time(104_000_000, 19, 16))
@@ -73,16 +73,15 @@ class RegistrationCalls:
             uid = pruned
         else:
             uid = self.append_neuron(netuid, hotkey)
-        self.Burn[netuid] = issuance.bumped_burn_rao(
-            price, self.BurnIncreaseMult[netuid], self.MinBurn[netuid], self.MaxBurn[netuid]
-        )
+        low, high = self.MinBurn[netuid], self.MaxBurn[netuid]
+        self.Burn[netuid] = issuance.bumped_burn_rao(price, self.BurnIncreaseMult[netuid], low, high)
         self.RegistrationsThisBlock[netuid] = self.RegistrationsThisBlock[netuid] + 1
         self.RegistrationsThisInterval[netuid] = self.RegistrationsThisInterval[netuid] + 1
         self.emit("NeuronRegistered", netuid, uid, hotkey)
         return uid
 
     def _burn_into_pool(self, coldkey: bytes, netuid: int, price: int) -> None:
-        """The price buys alpha, which is destroyed: the TAO stays in the pool."""
+        """Buy alpha with the price and destroy it; the TAO stays in the pool."""
         self.take_balance(coldkey, price)
         try:
             bought = self.buy_alpha(netuid, price)
@@ -90,8 +89,6 @@ class RegistrationCalls:
             raise self.swap_error(refused) from refused
         self.recycle_alpha_out(netuid, bought.out)
         self.RAORecycledForRegistration[netuid] = self.RAORecycledForRegistration[netuid] + price
-
-    # --- root ---
 
     def do_root_register(self, coldkey: bytes, hotkey: bytes) -> int:
         if self.RegistrationsThisBlock[ROOT] >= self.MaxRegistrationsPerBlock[ROOT]:
@@ -118,8 +115,6 @@ class RegistrationCalls:
         self.RegistrationsThisInterval[ROOT] = self.RegistrationsThisInterval[ROOT] + 1
         self.emit("NeuronRegistered", ROOT, uid, hotkey)
         return uid
-
-    # --- per block ---
 
     def decay_burn_prices(self, netuids: list[int]) -> None:
         for netuid in netuids:

@@ -1,8 +1,8 @@
-"""Root dividends: alpha that root stakers of a hotkey may claim, by their root stake.
+"""Root dividends: alpha that root stakers of a hotkey can claim in proportion to their root stake.
 
 In: claimable alpha per hotkey and subnet from the epochs; claims. Out: stake on the subnet (Keep) or TAO staked on
-root (Swap). RootClaimable holds alpha per unit of root stake (I96F32), RootClaimed what each staker already had;
-both move when root stake moves, so that nobody claims for stake they did not have (staking/claim_root.rs).
+root (Swap). RootClaimable is alpha per unit of root stake (I96F32), RootClaimed the alpha a staker has claimed. Both
+are adjusted when root stake moves, so that new stake earns no past dividends (staking/claim_root.rs).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RootClaims:
         self.RootClaimableThreshold[netuid] = new_value << 32
 
     def add_root_claim(self, hotkey: bytes, netuid: int, amount: int) -> None:
-        """Alpha for everyone with root stake on the hotkey; recycled when it is too little to be shared."""
+        """Add claimable alpha for the hotkey's root stakers; recycled when the rate rounds to 0."""
         total = self.TotalHotkeyAlpha[hotkey, ROOT]
         rate = (amount << 32) // total if total else 0
         if not rate:
@@ -62,10 +62,10 @@ class RootClaims:
         return max(0, earned - self.RootClaimed[netuid, hotkey, coldkey])
 
     def root_stake_moved(self, hotkey: bytes, coldkey: bytes, change: int) -> None:
-        """Root stake of a staker grew or shrank by `change` rao: what was already claimed moves along."""
+        """Adjust RootClaimed after a change of a staker's root stake by `change` rao."""
         for netuid, rate in self.RootClaimable[hotkey].items():
             key = (netuid, hotkey, coldkey)
-            # Rounded up for a deposit, so that it can't claim what it did not earn.
+            # Rounded up for a deposit, so that it can't claim past dividends.
             moved = -(-rate * change >> 32) if change > 0 else (rate * change) >> 32
             self.RootClaimed[key] = max(0, self.RootClaimed[key] + moved)
 

@@ -1,7 +1,7 @@
-"""Calls by which a hotkey publishes where it serves, and who it is.
+"""Calls that publish endpoints of hotkeys and identities of coldkeys and subnets.
 
 In: a hotkey's (serving) or coldkey's (identity) extrinsic. Out: a record in storage, or one of the pallet's errors
-(subnets/serving.rs: loopback and unset addresses are refused, private ranges allowed).
+(subnets/serving.rs: loopback and unset addresses are refused, private ranges are allowed).
 """
 
 from __future__ import annotations
@@ -19,19 +19,9 @@ from raytensor.devnet.subtensor.structs import (
 U32_MAX, U128_MAX = 2**32 - 1, 2**128 - 1
 LOOPBACK_V4, LOOPBACK_V6 = 0x7F000001, 1
 SERVE = ref_time(31_000_000, 3, 1)
-IDENTITY_LIMITS = ChainIdentityV2(
-    name=256, url=256, github_repo=256, image=1024, discord=256, description=1024, additional=1024
-)
-SUBNET_IDENTITY_LIMITS = SubnetIdentityV3(
-    subnet_name=256,
-    github_repo=1024,
-    subnet_contact=1024,
-    subnet_url=1024,
-    discord=256,
-    description=1024,
-    logo_url=1024,
-    additional=1024,
-)
+# Longest text of each field, in bytes.
+IDENTITY_LIMITS = ChainIdentityV2(*[256] * 7)._replace(image=1024, description=1024, additional=1024)
+SUBNET_IDENTITY_LIMITS = SubnetIdentityV3(*[1024] * 8)._replace(subnet_name=256, discord=256)
 
 
 class ServingCalls:
@@ -87,7 +77,7 @@ class ServingCalls:
     def check_serving(
         self, hotkey: bytes, netuid: int, ip: int, port: int, ip_type: int, records, zero_ip: bool
     ) -> None:
-        """All that can be wrong with an endpoint; `records` is Axons or Prometheus."""
+        """Raise the error of an invalid endpoint; `records` is Axons or Prometheus."""
         if (netuid, hotkey) not in self.Uids:
             raise self.error("HotKeyNotRegisteredInNetwork")
         if ip_type not in (4, 6):
@@ -101,8 +91,6 @@ class ServingCalls:
         if port == 0:
             raise self.error("InvalidPort")
 
-    # --- identities ---
-
     @call(68, weight=ref_time(38_000_000, 3, 1))
     def set_identity(
         self,
@@ -115,7 +103,7 @@ class ServingCalls:
         description: "Vec<u8>",
         additional: "Vec<u8>",
     ):
-        """Identity of a coldkey that owns at least one registered hotkey."""
+        """Set the identity of a coldkey that owns at least one registered hotkey."""
         coldkey = origin.ensure_signed()
         networks = self.netuids()
         if not any((netuid, hotkey) in self.Uids for hotkey in self.OwnedHotkeys[coldkey] for netuid in networks):
@@ -139,7 +127,7 @@ class ServingCalls:
         logo_url: "Vec<u8>",
         additional: "Vec<u8>",
     ):
-        """Identity of a subnet, by its owner."""
+        """Set the identity of a subnet; only its owner may."""
         coldkey = origin.ensure_signed()
         self.require_subnet(netuid)
         if self.SubnetOwner[netuid] != coldkey:
@@ -158,16 +146,14 @@ class ServingCalls:
         if any(len(text) > limit for text, limit in zip(identity, limits)):
             raise self.error("InvalidIdentity")
 
-    # --- keys ---
-
     @call(91, weight=ref_time(20_000_000, 3, 3))
     def try_associate_hotkey(self, origin: Origin, hotkey: "AccountId32"):
-        """Own a hotkey that nobody owns; nothing happens when somebody does."""
+        """Associate a hotkey without an owner with the coldkey; no effect if it has one."""
         self.own_hotkey(origin.ensure_signed(), hotkey)
 
     @call(114, weight=ref_time(30_000_000, 4, 2))
     def set_coldkey_auto_stake_hotkey(self, origin: Origin, netuid: "u16", hotkey: "AccountId32"):
-        """Where this coldkey's mining incentives on the subnet are staked."""
+        """Set the hotkey on which the coldkey's mining incentives of a subnet are staked."""
         coldkey = origin.ensure_signed()
         self.require_subnet(netuid)
         if (netuid, hotkey) not in self.Uids:

@@ -1,7 +1,7 @@
-"""Who has how much stake: hotkeys' pools of alpha, coldkeys' shares in them, stake weights with parents and children.
+"""Stake: hotkeys' pools of alpha, coldkeys' shares in them, stake weights with parents and children.
 
-In: accounts, netuids, rao of alpha (TAO on root). Out: changed books, stake as integers, stake weights as vectors.
-Knows nothing of TAO, prices or permission (pools.py, staking.py).
+In: accounts, netuids, rao of alpha (TAO on root). Out: changed pools and shares, stake as integers, stake weights.
+Knows nothing of prices or permissions (pools.py, staking.py).
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ ROOT = 0
 
 
 class StakeBook:
-    # --- owners ---
-
     def hotkey_exists(self, hotkey: bytes) -> bool:
         return hotkey in self.Owner
 
@@ -25,7 +23,7 @@ class StakeBook:
         return self.Owner.get(hotkey) == coldkey
 
     def own_hotkey(self, coldkey: bytes, hotkey: bytes) -> None:
-        """Associate a hotkey that nobody owns yet with a coldkey."""
+        """Associate a hotkey with a coldkey; no effect if it has an owner."""
         if hotkey in self.Owner:
             return
         self.Owner[hotkey] = coldkey
@@ -36,8 +34,6 @@ class StakeBook:
         hotkeys = self.StakingHotkeys[coldkey]
         if hotkey not in hotkeys:
             self.StakingHotkeys[coldkey] = (*hotkeys, hotkey)
-
-    # --- shares ---
 
     def stake_of(self, hotkey: bytes, coldkey: bytes, netuid: int) -> int:
         """Rao of alpha that the coldkey could withdraw from this hotkey, rounded down."""
@@ -66,7 +62,7 @@ class StakeBook:
             self._stakes_with(coldkey, hotkey)
 
     def take_stake_from(self, hotkey: bytes, coldkey: bytes, netuid: int, amount: int) -> None:
-        """`amount` must not exceed `stake_of`."""
+        """Remove stake; `amount` must be at most `stake_of`."""
         if not amount:
             return
         pool = self.TotalHotkeyAlpha[hotkey, netuid]
@@ -86,7 +82,7 @@ class StakeBook:
             self.AlphaV2[hotkey, coldkey, netuid] = SafeFloat(mine - taken, shares.EXPONENT)
 
     def grow_stake(self, hotkey: bytes, netuid: int, amount: int) -> None:
-        """Alpha for everyone who stakes with this hotkey, in proportion to shares; to the owner when nobody does."""
+        """Add alpha to all stakers of the hotkey in proportion to shares; to its owner if there are none."""
         if not amount:
             return
         if self.has_members(hotkey, netuid):
@@ -94,12 +90,10 @@ class StakeBook:
         else:
             self.add_stake_to(hotkey, self.Owner[hotkey], netuid, amount)
 
-    # --- inherited stake and stake weights ---
-
     def inherited(self, hotkey: bytes, on_netuid: int, family_netuid: int) -> int:
-        """A hotkey's alpha on `on_netuid`, less what its children on `family_netuid` use, plus its parents' parts.
+        """A hotkey's alpha on `on_netuid`, less its children's parts on `family_netuid`, plus its parents' parts.
 
-        Proportions are u64 / u64::MAX with 32 fractional bits, as `get_inherited_for_hotkey_on_subnet` has them.
+        Proportions are u64 / u64::MAX with 32 fractional bits (get_inherited_for_hotkey_on_subnet).
         """
         own = self.TotalHotkeyAlpha[hotkey, on_netuid]
         children = self.ChildKeys.get((hotkey, family_netuid))
@@ -118,7 +112,7 @@ class StakeBook:
         return [keys[netuid, uid] for uid in range(self.SubnetworkN[netuid])]
 
     def stake_parts(self, netuid: int, hotkeys: list[bytes]) -> tuple[list[int], list[int]]:
-        """(alpha, root TAO) of each hotkey as consensus counts it on this subnet, in rao."""
+        """(alpha, root TAO) of each hotkey in rao, the stake that consensus uses on this subnet."""
         alpha = [self.inherited(hotkey, netuid, netuid) for hotkey in hotkeys]
         if netuid == ROOT:
             return alpha, [0] * len(hotkeys)
@@ -131,7 +125,7 @@ class StakeBook:
         return int(whole[0])
 
     def meets_stake_threshold(self, hotkey: bytes, netuid: int) -> bool:
-        """Whether the hotkey may set weights; the subnet owner's neuron always may."""
+        """Whether the hotkey has enough stake to set weights; always true for the subnet owner's neuron."""
         owner_uid = self.owner_uid(netuid)
         if owner_uid is not None and self.Uids[netuid, hotkey] == owner_uid:
             return True
@@ -154,7 +148,7 @@ class StakeBook:
         return found
 
     def nominators(self, hotkey: bytes) -> dict[bytes, list[tuple[int, int]]]:
-        """Who stakes with the hotkey: coldkey -> [(netuid, rao of alpha)]."""
+        """Stake on the hotkey by coldkey: {coldkey: [(netuid, rao of alpha)]}."""
         found: dict[bytes, list[tuple[int, int]]] = {}
         for coldkey, netuid in self.AlphaV2.keys(hotkey):
             stake = self.stake_of(hotkey, coldkey, netuid)

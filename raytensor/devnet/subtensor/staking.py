@@ -1,8 +1,8 @@
-"""Calls that put TAO into subnets' pools as stake and take it out again.
+"""Calls that add and remove stake.
 
 In: a coldkey's extrinsic. Out: balances, pools and shares changed together, or one of the pallet's errors.
-Checks in the chain's order (staking/stake_utils.rs, validate_add_stake and validate_remove_stake). Limit prices are
-rao of TAO for one whole alpha. Knows nothing of moves between subnets (transfers.py).
+Checks follow the chain's order (staking/stake_utils.rs, validate_add_stake and validate_remove_stake). Limit prices
+are rao of TAO for one whole alpha. Knows nothing of moves between subnets (transfers.py).
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class StakeCalls:
     @call(103, weight=REMOVE)
     def remove_stake_full_limit(self, origin: Origin, hotkey: "AccountId32", netuid: "u16", limit_price: "Option<u64>"):
         coldkey = origin.ensure_signed()
-        self.do_remove_stake(coldkey, hotkey, netuid, U64_MAX, limit_price, allow_partial=False)
+        self.do_remove_stake(coldkey, hotkey, netuid, U64_MAX, limit_price, partial=False)
 
     @call(83, weight=ref_time(28_000_000, 7, 0))
     def unstake_all(self, origin: Origin, hotkey: "AccountId32"):
-        """Everything this coldkey staked with the hotkey; subnets that refuse are left as they are."""
+        """Remove all stake of the coldkey on the hotkey; subnets that refuse stay unchanged."""
         coldkey = origin.ensure_signed()
         self._require_hotkey(hotkey)
         for netuid in self.AlphaV2.keys(hotkey, coldkey):
@@ -65,7 +65,7 @@ class StakeCalls:
 
     @call(84, weight=ref_time(358_000_000, 36, 21))
     def unstake_all_alpha(self, origin: Origin, hotkey: "AccountId32"):
-        """As unstake_all, but the TAO goes to the root subnet as stake with the same hotkey."""
+        """As unstake_all, but stake the TAO on the root subnet with the same hotkey."""
         coldkey = origin.ensure_signed()
         self._require_hotkey(hotkey)
         proceeds = 0
@@ -86,19 +86,19 @@ class StakeCalls:
 
     @call(102, weight=ref_time(76_000_000, 9, 3))
     def burn_alpha(self, origin: Origin, hotkey: "AccountId32", amount: "u64", netuid: "u16"):
-        """The alpha is destroyed but stays in the issuance: nobody can mint it again."""
+        """Destroy alpha that stays in the issuance, so it can't be minted again."""
         coldkey, amount = self._take_alpha_away(origin, hotkey, amount, netuid)
         self.emit("AlphaBurned", coldkey, hotkey, amount, netuid)
 
     @call(132, weight=ref_time(368_000_000, 29, 17))
     def add_stake_burn(self, origin: Origin, hotkey: "AccountId32", netuid: "u16", amount: "u64", limit: "Option<u64>"):
-        """The subnet owner buys alpha and destroys it; once a tempo."""
+        """Buy alpha as the subnet owner and destroy it; once per tempo."""
         coldkey = self.ensure_owner(origin, netuid)
         key, block = ("AddStakeBurn", netuid), self.runtime.block_number
         last = self.LastRateLimitedBlock[key]
         if last and block - last < self.Tempo[netuid]:
             raise self.error("AddStakeBurnRateLimitExceeded")
-        swap = self.do_add_stake(coldkey, hotkey, netuid, amount, limit, allow_partial=False)
+        swap = self.do_add_stake(coldkey, hotkey, netuid, amount, limit, partial=False)
         self.LastRateLimitedBlock[key] = block
         burned = min(swap.out, self.stake_of(hotkey, coldkey, netuid))
         self.take_stake_from(hotkey, coldkey, netuid, burned)
@@ -118,33 +118,25 @@ class StakeCalls:
         self.take_stake_from(hotkey, coldkey, netuid, amount)
         return coldkey, amount
 
-    # --- adding ---
-
     def do_add_stake(
-        self,
-        coldkey: bytes,
-        hotkey: bytes,
-        netuid: int,
-        amount: int,
-        limit_rao: int | None = None,
-        allow_partial: bool = True,
+        self, coldkey: bytes, hotkey: bytes, netuid: int, amount: int, limit: int | None = None, partial: bool = True
     ) -> Swap:
         self.require_trading(netuid)
         if self.is_dynamic(netuid) and amount > amm.MAX_INPUT_FACTOR * self.SubnetTAO[netuid]:
             raise self.error("InsufficientLiquidity")
         if amount < MIN_STAKE_RAO + amm.fee_of(amount, self.fee_rate(netuid)):
             raise self.error("AmountTooLow")
-        swap = self._quote_within_limit(self.quote_buy, netuid, amount, limit_rao, allow_partial)
+        swap = self._quote_within_limit(self.quote_buy, netuid, amount, limit, partial)
         if amount > self.spendable(coldkey):
             raise self.error("NotEnoughBalanceToStake")
         self._require_hotkey(hotkey)
         if not swap.out:
             raise self.error("InsufficientLiquidity")
         self.take_balance(coldkey, swap.given)
-        return self._stake(coldkey, hotkey, netuid, swap.given, limit_rao)
+        return self._stake(coldkey, hotkey, netuid, swap.given, limit)
 
     def _stake(self, coldkey: bytes, hotkey: bytes, netuid: int, tao: int, limit_rao: int | None = None) -> Swap:
-        """TAO that was taken from somebody becomes the coldkey's stake."""
+        """Stake TAO that the caller has withdrawn."""
         swap = self.buy_alpha(netuid, tao, limit_rao)
         assert swap.given == tao, "the part within the limit was quoted before"
         self.add_stake_to(hotkey, coldkey, netuid, swap.out)
@@ -152,16 +144,8 @@ class StakeCalls:
         self.emit("StakeAdded", coldkey, hotkey, tao, swap.out, netuid, swap.fee)
         return swap
 
-    # --- removing ---
-
     def do_remove_stake(
-        self,
-        coldkey: bytes,
-        hotkey: bytes,
-        netuid: int,
-        alpha: int,
-        limit_rao: int | None = None,
-        allow_partial: bool = True,
+        self, coldkey: bytes, hotkey: bytes, netuid: int, alpha: int, limit: int | None = None, partial: bool = True
     ) -> Swap:
         self.require_trading(netuid)
         self._require_hotkey(hotkey)
@@ -169,16 +153,16 @@ class StakeCalls:
         alpha = min(alpha, available)
         if not alpha:
             raise self.error("AmountTooLow")
-        swap = self._quote_within_limit(self.quote_sell, netuid, alpha, limit_rao, allow_partial)
+        swap = self._quote_within_limit(self.quote_sell, netuid, alpha, limit, partial)
         if swap.out < MIN_STAKE_RAO and swap.given != available:
             raise self.error("AmountTooLow")
-        swap = self._unstake(coldkey, hotkey, netuid, swap.given, limit_rao)
+        swap = self._unstake(coldkey, hotkey, netuid, swap.given, limit)
         self.give_balance(coldkey, swap.out)
         self._after_removal(coldkey, hotkey, netuid)
         return swap
 
     def _unstake(self, coldkey: bytes, hotkey: bytes, netuid: int, alpha: int, limit_rao: int | None = None) -> Swap:
-        """Stake becomes TAO, which the caller must deposit somewhere."""
+        """Sell stake; the caller must deposit the TAO."""
         self.take_stake_from(hotkey, coldkey, netuid, alpha)
         try:
             swap = self.sell_alpha(netuid, alpha, limit_rao)
@@ -189,7 +173,7 @@ class StakeCalls:
         return swap
 
     def _after_removal(self, coldkey: bytes, hotkey: bytes, netuid: int) -> None:
-        """Small nominations are sent home, and a hotkey that fell below the threshold loses its planned children."""
+        """Unstake a nomination below the minimum; drop scheduled children of a hotkey below the stake threshold."""
         minimum = self.NominatorMinRequiredStake.get()
         left = self.stake_of(hotkey, coldkey, netuid)
         if minimum and 0 < left < minimum and not self.owns(coldkey, hotkey):
@@ -200,10 +184,8 @@ class StakeCalls:
         if (netuid, hotkey) in self.PendingChildKeys and self.total_stake_weight(hotkey, netuid) < threshold:
             del self.PendingChildKeys[netuid, hotkey]
 
-    # --- shared checks ---
-
     def _quote_within_limit(self, quote, netuid: int, amount: int, limit_rao: int | None, allow_partial: bool) -> Swap:
-        """The trade inside the limit price; SlippageTooHigh when nothing, or not all of it, fits."""
+        """The trade up to the limit price; SlippageTooHigh if it is empty, or incomplete without allow_partial."""
         if limit_rao is not None and not self.is_dynamic(netuid):
             buying = quote == self.quote_buy
             if (buying and limit_rao < amm.PRICE_UNIT) or (not buying and limit_rao > amm.PRICE_UNIT):
@@ -230,7 +212,7 @@ class StakeCalls:
             raise self.error("HotKeyAccountNotExists")
 
     def attempt(self, action):
-        """Run an action that may refuse; undo what it wrote and return None if it does."""
+        """Run an action; on a DispatchError undo its writes and events and return None."""
         mark, num_events = self.runtime.store.mark(), len(self.runtime.events)
         try:
             return action()

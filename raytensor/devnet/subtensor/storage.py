@@ -1,7 +1,7 @@
-"""Storage of SubtensorModule: what an account, a hotkey or the whole network owns. Per-subnet items: subnet_storage.py.
+"""Storage of SubtensorModule per account, per hotkey or global. Per-subnet items: subnet_storage.py.
 
 Names, hashers, types and defaults are the chain's (spec_version 425); clients read these keys directly.
-Amounts are rao (TAO or alpha as the name says), blocks are block numbers, shares of 1 are u16 / 65535.
+Amounts are rao of TAO or alpha (see the name), times are block numbers, fractions are u16 / 65535.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class GlobalStorage:
     TotalIssuance = StorageValue("u64", default=0)
     TotalStake = StorageValue("u64", default=0)
     BlockEmission = StorageValue("u64", default=RAO)
-    # The books: what the genesis holds, what blocks minted, what was burned or recycled (ledger.py adds them up).
+    # For the ledger (ledger.py): TAO at genesis, minted by blocks, burned or recycled.
     GenesisIssuance = StorageValue("u64", default=0)
     TotalMinted = StorageValue("u64", default=0)
     TotalBurned = StorageValue("i128", default=0)  # negative if root created TAO
@@ -29,7 +29,7 @@ class GlobalStorage:
     SubnetMovingAlpha = StorageValue("I96F32", default=12_885)  # 0.000003
     CKBurn = StorageValue("u64", default=0)
 
-    # --- who owns what
+    # --- ownership
     Owner = StorageMap([ACCOUNT], "AccountId32", default=ZERO_ACCOUNT)
     OwnedHotkeys = StorageMap([ACCOUNT], "Vec<AccountId32>", default=())
     StakingHotkeys = StorageMap([ACCOUNT], "Vec<AccountId32>", default=())
@@ -41,9 +41,7 @@ class GlobalStorage:
     AutoStakeDestination = StorageMap([ACCOUNT, NETUID], "AccountId32", optional=True)
     AutoStakeDestinationColdkeys = StorageMap([ACCOUNT, NETUID], "Vec<AccountId32>", default=())
     IdentitiesV2 = StorageMap([ACCOUNT], "ChainIdentityV2", optional=True)
-    LastColdkeyHotkeyStakeBlock = StorageMap(
-        [("Twox64Concat", "AccountId32"), ("Twox64Concat", "AccountId32")], "u64", optional=True
-    )
+    LastColdkeyHotkeyStakeBlock = StorageMap([("Twox64Concat", "AccountId32")] * 2, "u64", optional=True)
 
     # --- takes, parents and children
     Delegates = StorageMap([ACCOUNT], "u16", default=11_796)
@@ -68,7 +66,7 @@ class GlobalStorage:
     RootClaimableThreshold = StorageMap([("Blake2_128Concat", "u16")], "I96F32", default=500_000 << 32)
     NumRootClaim = StorageValue("u64", default=5)
 
-    # --- rate limits and their clocks
+    # --- rate limits and the blocks of the last calls
     TxRateLimit = StorageValue("u64", default=1_000)
     TxDelegateTakeRateLimit = StorageValue("u64", default=216_000)
     TxChildkeyTakeRateLimit = StorageValue("u64", default=216_000)

@@ -17,13 +17,11 @@ from raytensor.devnet.subtensor.symbols import SYMBOLS
 MIN_TEMPO, MAX_TEMPO = 360, 50_400
 MIN_CUTOFF_MILLI, MAX_CUTOFF_MILLI = 1_000, 50_000
 REGISTER = ref_time(277_000_000, 40, 48)
-
-
 _SUBNET_ACCOUNT = b"modlsubtensr"  # PalletId sub-accounts
 
 
 def subnet_account(netuid: int) -> bytes:
-    """The account that belongs to a subnet itself."""
+    """The account of a subnet."""
     return (_SUBNET_ACCOUNT + netuid.to_bytes(2, "little")).ljust(32, b"\0")
 
 
@@ -44,7 +42,7 @@ class SubnetCalls:
 
     @call(92, weight=ref_time(62_000_000, 6, 2))
     def start_call(self, origin: Origin, netuid: "u16"):
-        """Emission begins with the next block, and staking is allowed from now on."""
+        """Start the emission in the next block and enable staking."""
         self.require_subnet(netuid)
         self.ensure_owner(origin, netuid)
         if self.FirstEmissionBlockNumber[netuid] is not None:
@@ -68,7 +66,7 @@ class SubnetCalls:
 
     @call(139, weight=ref_time(40_000_000, 6, 5))
     def set_tempo(self, origin: Origin, netuid: "u16", tempo: "u16"):
-        """Owner's tempo; the cycle starts again at this block."""
+        """Set the tempo as the owner; the cycle restarts at this block."""
         owner = self.ensure_owner(origin, netuid)
         if not MIN_TEMPO <= tempo <= MAX_TEMPO:
             raise self.error("TempoOutOfBounds")
@@ -89,7 +87,7 @@ class SubnetCalls:
 
     @call(141, weight=ref_time(40_000_000, 7, 2))
     def trigger_epoch(self, origin: Origin, netuid: "u16"):
-        """One epoch out of turn, AdminFreezeWindow blocks from now."""
+        """Schedule an extra epoch in AdminFreezeWindow blocks."""
         owner = self.ensure_owner(origin, netuid)
         if self.CommitRevealWeightsEnabled[netuid]:
             raise self.error("DynamicTempoBlockedByCommitReveal")
@@ -99,7 +97,7 @@ class SubnetCalls:
         if blocks_until_auto(self.Tempo[netuid], block, self.LastEpochBlock[netuid]) < window:
             raise self.error("AutoEpochAlreadyImminent")
         self.pass_hyperparameter_limit("TriggerEpoch", netuid)
-        # 0 means "none pending", so a window of 0 still needs a block that is not 0.
+        # PendingEpochAt 0 means "none pending"; block + window is never 0.
         self.PendingEpochAt[netuid] = block + window
         self.emit("EpochTriggered", netuid, owner, block + window)
 
@@ -113,18 +111,12 @@ class SubnetCalls:
         origin.ensure_root()
         self.do_dissolve_network(netuid)
 
-    # --- creation ---
-
     def lock_cost_rao(self) -> int:
-        """Rao of TAO that a new subnet costs in this block."""
+        """Cost of a new subnet in this block, in rao of TAO."""
         last_block = self.LastRateLimitedBlock["NetworkLastRegistered"]
-        return issuance.lock_cost_rao(
-            self.NetworkLastLockCost.get(),
-            self.NetworkMinLockCost.get(),
-            self.runtime.block_number - last_block,
-            self.NetworkLockReductionInterval.get(),
-            2 if last_block else 1,
-        )
+        cost, minimum = self.NetworkLastLockCost.get(), self.NetworkMinLockCost.get()
+        blocks, interval = self.runtime.block_number - last_block, self.NetworkLockReductionInterval.get()
+        return issuance.lock_cost_rao(cost, minimum, blocks, interval, 2 if last_block else 1)
 
     def network_rate_limit_passes(self) -> bool:
         last = self.LastRateLimitedBlock["NetworkLastRegistered"]
@@ -167,7 +159,7 @@ class SubnetCalls:
         return netuid
 
     def init_subnet(self, netuid: int, owner: bytes, owner_hotkey: bytes, lock_rao: int) -> None:
-        """A new dynamic subnet. The pool starts with the least lock at a price of 1; the rest of the lock is burned."""
+        """Create a dynamic subnet. Its pool starts with NetworkMinLockCost at price 1; the rest is burned."""
         block = self.runtime.block_number
         self.create_network(netuid, tempo=360)
         self.NetworkRegisteredAt[netuid] = block
@@ -209,7 +201,7 @@ class SubnetCalls:
         return next((symbol for symbol in SYMBOLS[1:] if symbol not in taken), SYMBOLS[0])
 
     def subnet_to_prune(self) -> int | None:
-        """The subnet that a new one pushes out: lowest moving price, then oldest, past its immunity."""
+        """The subnet that a new one replaces: not immune, lowest moving price, then oldest."""
         block, immunity = self.runtime.block_number, self.NetworkImmunityPeriod.get()
         mortal = [
             (self.SubnetMovingPrice[netuid], self.NetworkRegisteredAt[netuid], netuid)
@@ -218,10 +210,8 @@ class SubnetCalls:
         ]
         return min(mortal)[2] if mortal else None
 
-    # --- schedule ---
-
     def apply_tempo(self, netuid: int, tempo: int) -> None:
-        """Set a tempo and start the cycle again at this block."""
+        """Set the tempo and restart the cycle at this block."""
         self.Tempo[netuid] = tempo
         self.LastEpochBlock[netuid] = self.runtime.block_number
         self.PendingEpochAt[netuid] = 0

@@ -1,6 +1,6 @@
 """Token symbols of subnets, by netuid: tau for root, then alphabets. UTF-8 bytes.
 
-The Greek ones are the chain's, in its order (subnets/symbols.rs); after them the order of the alphabets is Unicode's.
+Greek symbols have the chain's order (subnets/symbols.rs), the other alphabets Unicode's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Timelocked commits opened by the chain, at the block and epoch they become due.
+"""Opens timelocked commits in the epoch in which they are due.
 
-In: queued ciphertexts, the beacon's pulses (Drand pallet). Out: weights set as if the validator had revealed them.
-Runs before the coinbase of every block, so that an epoch in the same block sees the weights. An entry whose pulse is
-missing waits until its epoch is over; one that can't be opened, or sets weights that are refused, is dropped
+In: queued ciphertexts, the beacon's pulses (Drand pallet). Out: weights, as after a reveal by the validator.
+Runs before the coinbase of every block, so an epoch in the same block uses the weights. A commit without a pulse waits
+until its epoch is over; one that can't be decrypted or whose weights are refused is dropped
 (coinbase/reveal_commits.rs).
 """
 
@@ -29,7 +29,7 @@ class TimelockedReveals:
     def reveal_timelocked(self, netuids: list[int]) -> None:
         block = self.runtime.block_number
         for netuid in netuids:
-            # An epoch that is due in this block has not been counted yet.
+            # SubnetEpochIndex does not count an epoch of this block yet.
             epoch = self.SubnetEpochIndex[netuid] + (1 if self.epoch_is_due(netuid, block) else 0)
             due = epoch - self.RevealPeriodEpochs[netuid]
             for index in self.mechanism_indices(netuid):
@@ -66,8 +66,8 @@ class TimelockedReveals:
         return True
 
     def _payload(self, plaintext: bytes):
-        """The weights inside, None if there are none; what no account id stands in is read in the older layout, without
-        a hotkey. As the chain's decoder, it minds no bytes behind the value.
+        """The decoded weights, None if they can't be decoded. A plaintext without an account id has the older layout
+        without a hotkey. As in the chain's decoder, trailing bytes are ignored.
         """
         for name in ("WeightsTlockPayload", "LegacyWeightsTlockPayload"):
             try:

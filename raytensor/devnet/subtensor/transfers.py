@@ -1,7 +1,7 @@
 """Calls that move stake: between hotkeys, coldkeys and subnets.
 
-In: a coldkey's extrinsic. Out: stake elsewhere, or one of the pallet's errors (staking/move_stake.rs, in its order).
-Inside one subnet a move is free; between two it is a sale and a purchase, with the fee of the sale.
+In: a coldkey's extrinsic. Out: moved stake, or one of the pallet's errors in the order of staking/move_stake.rs.
+A move inside a subnet is free; a move between two is a sale and a purchase, with the fee of the sale.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from raytensor.devnet.subtensor.pools import MIN_STAKE_RAO
 
 
 class Place(NamedTuple):
-    """Where stake is."""
+    """A stake position."""
 
     coldkey: bytes
     hotkey: bytes
@@ -65,7 +65,7 @@ class MoveCalls:
         destination_netuid: "u16",
         alpha_amount: "u64",
     ):
-        self._swap(origin.ensure_signed(), hotkey, origin_netuid, destination_netuid, alpha_amount)
+        self._swap(Place(origin.ensure_signed(), hotkey, origin_netuid), destination_netuid, alpha_amount)
 
     @call(90, weight=ref_time(413_000_000, 36, 22))
     def swap_stake_limit(
@@ -78,23 +78,13 @@ class MoveCalls:
         limit_price: "u64",
         allow_partial: "bool",
     ):
-        """`limit_price`: least price of origin alpha in destination alpha, times 10^9, after the move."""
-        coldkey = origin.ensure_signed()
-        self._swap(coldkey, hotkey, origin_netuid, destination_netuid, alpha_amount, limit_price, allow_partial)
+        """`limit_price`: minimum price of origin alpha in destination alpha after the move, times 10^9."""
+        source = Place(origin.ensure_signed(), hotkey, origin_netuid)
+        self._swap(source, destination_netuid, alpha_amount, limit_price, allow_partial)
 
-    def _swap(
-        self,
-        coldkey: bytes,
-        hotkey: bytes,
-        from_netuid: int,
-        to_netuid: int,
-        alpha: int,
-        limit: int | None = None,
-        allow_partial: bool = False,
-    ) -> None:
-        source, target = Place(coldkey, hotkey, from_netuid), Place(coldkey, hotkey, to_netuid)
-        tao = self._move(source, target, alpha, limit=limit, allow_partial=allow_partial)
-        self.emit("StakeSwapped", coldkey, hotkey, from_netuid, to_netuid, tao)
+    def _swap(self, source: Place, netuid: int, alpha: int, limit: int | None = None, partial: bool = False) -> None:
+        tao = self._move(source, source._replace(netuid=netuid), alpha, limit=limit, allow_partial=partial)
+        self.emit("StakeSwapped", source.coldkey, source.hotkey, source.netuid, netuid, tao)
 
     def _move(
         self,
@@ -106,7 +96,7 @@ class MoveCalls:
         allow_partial: bool = False,
         transfer: bool = False,
     ) -> int:
-        """Move alpha from one place to another; returns the rao of TAO that it was worth on the way."""
+        """Move alpha between positions; returns its value in rao of TAO."""
         if source == target:
             raise self.error("SameNetuid")
         for place in (source, target):
@@ -160,7 +150,7 @@ class MoveCalls:
         return low
 
     def _ratio_after(self, from_netuid: int, to_netuid: int, alpha: int) -> int:
-        """10^9 times the origin's price over the destination's, after moving `alpha`; -1 if the pools can't do it."""
+        """10^9 * origin price / destination price after moving `alpha`; -1 if a pool refuses."""
         try:
             sold = self.quote_sell(from_netuid, alpha)
             bought = self.quote_buy(to_netuid, sold.out, fees=False)

@@ -1,8 +1,8 @@
-"""Calls by which validators set weights at once: one subnet, one mechanism, or many subnets in a batch.
+"""Calls that set weights without a commit: on one subnet, one mechanism, or many subnets in a batch.
 
 In: a hotkey's extrinsic with uids and weights (u16). Out: a row of `Weights`, max-upscaled, in the submitted order,
-zeros kept; or one of the pallet's errors in its order (subnets/weights.rs, internal_set_weights).
-Committed weights arrive here too, when they are revealed (commit_reveal.py).
+with zeros; or one of the pallet's errors in the chain's order (subnets/weights.rs, internal_set_weights).
+Revealed weights use the same checks (commit_reveal.py, `apply_weights`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ U16_MAX = 65_535
 def max_upscaled(values: np.ndarray) -> np.ndarray:
     """Weights (uint16 [k]) scaled so that the largest is 65535, rounded half up; all zeros stay zeros.
 
-    Two formulas around 32768 with 32 fractional bits, as epoch/math.rs (vec_max_upscale_to_u16) has them.
+    Two formulas, above and up to 32768, with 32 fractional bits (epoch/math.rs, vec_max_upscale_to_u16).
     """
     top = int(values.max(initial=0))
     if top in (0, U16_MAX):
@@ -55,7 +55,7 @@ class WeightCalls:
         weights: "Vec<Vec<(Compact<u16>, Compact<u16>)>>",
         version_keys: "Vec<Compact<u64>>",
     ):
-        """Weights of one hotkey on many subnets. An item that fails is reported by an event and harms no other."""
+        """Set one hotkey's weights on many subnets. A failed item emits an event and does not affect the others."""
         hotkey = origin.ensure_signed()
         if not len(netuids) == len(weights) == len(version_keys):
             raise self.error("InputLengthsUnequal")
@@ -90,7 +90,7 @@ class WeightCalls:
     def apply_weights(
         self, hotkey: bytes, netuid: int, mechanism: int, uids, values, version_key: int, *, openly: bool
     ) -> None:
-        """Check and store one row. `openly`: not behind a commit, so the rate limit and LastUpdate apply here."""
+        """Check and store one row. `openly`: without a commit, so check the rate limit and set LastUpdate."""
         if netuid == ROOT:
             raise self.error("CanNotSetRootNetworkWeights")
         if len(uids) != len(values):
