@@ -1,13 +1,13 @@
-"""What every incentive mechanism offers, what it may declare that it needs, and how one is found by its dotted path.
+"""The interface of incentive mechanisms, the needs that a mechanism declares, and the loader of a dotted path.
 
-    tasks(ask, state, text) -> tasks with what is kept back            who is asked what in one round
-    score(items)            -> a Score | Failure for each              the evidence; runs in the scorer pool
-    reduce(state, evidence) -> state                                   one round's evidence, in a fixed order
+    tasks(ask, state, text) -> [(Task, private part)]     the questions of one round
+    score(items)            -> [Score | Failure]          the evidence, one per item; runs in the scorer pool
+    reduce(state, evidence) -> state                      adds the evidence of one round, in a fixed order
     weights(state)          -> {hotkey: weight}
 
-These four are pure: equal arguments give equal results, in any process, in any order. Everything random comes from
-`Ask`. The evidence of a round is on disk before it is reduced, so replaying the log gives the same weights to the bit.
-A mechanism declares what else it needs on its class (see `Mechanism`); a job reads the declarations with `needs`.
+These four are pure: equal arguments give equal results, in any process and in any order. All randomness comes from
+`Ask`. The evidence of a round is on disk before it is reduced, so a replay of the log gives the same weights to the
+bit. A mechanism declares further needs as class attributes (see `Mechanism`); jobs read them with `needs`.
 Knows nothing of Ray or of the chain.
 """
 
@@ -29,17 +29,17 @@ from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import ConfigError, MechanismError, RayTensorError
 from raytensor.mechanisms.evidence import Evidence, State
-from raytensor.types import Failure, FileCommit, Promises, Response, Score, Submission, Task
+from raytensor.types import Failure, FileCommit, Promises, Reason, Response, Score, Submission, Task, Value
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One round of one validator on one subnet, and the source of everything random in it.
+    """One round of one validator on one subnet, and the source of all randomness in it.
 
-    seed     of the run, or a hash of a chain block that nobody could know when they committed.
+    seed     seed of the run, or a block hash that was unknown when the miners committed.
     hotkeys  miners that can be asked, in a fixed order.
-    commits  by hotkey, what they had committed to before the block that the seed comes from.
-    block    of the chain that the seed comes from; 0 without a chain.
+    commits  {hotkey: commitment}, of commitments made before the block of the seed.
+    block    number of the block of the seed; 0 without a chain.
     """
 
     seed: int | str
@@ -52,24 +52,32 @@ class Ask:
 
     @classmethod
     def at(cls, promises: Promises, netuid: int, validator: str, round: int, hotkeys: tuple[str, ...]) -> Ask:
-        """Drawn from a block's hash. Only commitments of earlier blocks count: their authors did not know the hash."""
+        """The round that is seeded by a block hash. Only commitments of earlier blocks count: they precede the hash."""
         before = {hotkey: commit for hotkey, commit in promises.commits.items() if commit.block < promises.block}
         return cls(promises.block_hash, netuid, validator, round, hotkeys, before, promises.block)
 
     def draw(self, *names: object) -> np.random.Generator:
-        """A generator for (seed, netuid, round, names). Name the mechanism; name the validator where each validator
-        draws for itself."""
+        """A generator for (seed, netuid, round, names). `names`: the mechanism, and the validator where each validator
+        draws independently."""
         return assign.generator(self.seed, self.netuid, self.round, *names)
+
+    def task(self, hotkey: str, tokens: np.ndarray, lengths: np.ndarray, *more: Any, digest: str = "") -> Task:
+        """The question of this round to one miner. more: the fields of `Task` from `top_k` to `horizon`.
+
+        The digest of a file is part of the task id.
+        """
+        task_id = f"{self.netuid}/{self.round}/{self.validator}/{hotkey}" + (f"/{digest}" if digest else "")
+        return Task(task_id, self.round, self.netuid, self.validator, hotkey, tokens, lengths, *more, digest=digest)
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What the validator keeps back of a task.
+    """The private part of a task: it stays with the validator.
 
     targets          int32 [B] or [B, horizon]: the tokens that follow each context.
-    group            of tasks whose responses are compared with each other; "" when there is none.
-    bytes_per_token  of the text that the targets come from.
-    features         of the question, for a gate; () without one.
+    group            name of the group of tasks whose responses are compared; "" for none.
+    bytes_per_token  mean bytes per token of the text that the targets come from.
+    features         features of the question, for a router; () without one.
     """
 
     task_id: str
@@ -80,81 +88,92 @@ class Sealed:
 
 
 class Item(NamedTuple):
-    """One answered question, ready to be scored."""
+    """One answered question, the input of `Mechanism.score`."""
 
     task: Task
-    sealed: Any  # `Sealed`, or what else the mechanism's `tasks` returned
+    sealed: Any  # the private part that `Mechanism.tasks` returned with the task, for example a `Sealed`
     response: Response | Submission
 
 
 class Mechanism(Protocol):
-    """One subnet's rules. Constructed as `cls(cfg, log_unigram, vocab_size, deadline_s=...)`, in the driver and in each
-    scorer. A class of your own may subclass this for the defaults, or only offer the same four methods.
+    """The rules of one subnet. The job and each scorer construct `cls(cfg, log_unigram, vocab_size, deadline_s=...)`.
 
-    cfg          the `mechanism` section; `cfg.options` holds the settings of a mechanism of your own.
-    log_unigram  float32 [vocab_size]: log frequencies of the train part's tokens (`Text.log_unigram`).
-    deadline_s   that a miner has for one question.
+    A custom mechanism subclasses this for the defaults, or only implements the four methods of the module docstring.
+
+    cfg          the `mechanism` section; `cfg.options` holds the settings of a custom mechanism.
+    log_unigram  float32 [vocab_size]: log frequencies of the tokens of the train part (`Text.log_unigram`).
+    deadline_s   seconds that a miner has for one question.
     """
 
-    # Miners commit to files on the chain, and tasks of kind "file" ask for them; `mechanism.files` overrides it.
+    # Miners commit to files on the chain, and tasks of kind "file" request them; `mechanism.files` overrides it.
     asks_for_files: ClassVar[bool] = False
-    # Dotted path of the class that miners of a run are made of; "" for raytensor.miners.miner.Miner.
+    # Dotted path of the miner class of a run; "" for raytensor.miners.miner.Miner.
     miner: ClassVar[str] = ""
-    # Behaviours (of raytensor.config.behaviours) that its miners have beside those of all mechanisms.
+    # Behaviours (of raytensor.config.behaviours) of its miners beside those of all mechanisms.
     behaviours: ClassVar[tuple[str, ...]] = ()
-    # Setting with the tokens of its longest sequence, which miners' models must see: "model_eval.seq_len", for example.
+    # Name of the setting with the length of its longest sequence in tokens, for example "model_eval.seq_len".
     longest_sequence: ClassVar[str] = ""
 
     @classmethod
     def shared_state(cls, cfg: config.Mechanism, folder: str | None) -> config.Mechanism:
-        """Settings by which the mechanism, its scorers and its miners find the state that they share.
+        """`cfg` with the location of the state that the mechanism, its scorers and its miners share.
 
-        folder  that the job offers for it; None when it has none that miners can see.
+        folder  offered by the job; None when the job has no folder that miners can read.
 
-        Returns `cfg` where nothing is shared. Raises `ConfigError` when a folder is needed and not known.
+        Returns `cfg` unchanged where nothing is shared. Raises `ConfigError` when a folder is needed and unknown.
         """
         return cfg
 
     def start(self, seed: int, first_round: int) -> None:
-        """Create the shared state if it is not there; called once, before miners and scorers work.
+        """Create the shared state if it does not exist; called once, before miners and scorers start.
 
-        Raises `DataError` when it is there and `first_round` can't continue it.
+        Raises `DataError` when it exists and `first_round` can't continue it.
         """
 
     def tasks(self, ask: Ask, state: State, text: Text) -> list[tuple[Task, Any]]:
-        """Questions of this round, each with what is kept back of it. Task ids are unique in a run. May be empty."""
+        """The questions of this round, each with its private part. Task ids are unique in a run. May be empty."""
         ...
 
     def score(self, items: Sequence[Item]) -> list[Score | Failure]:
-        """What each response showed, in the order of `items`.
+        """The result of each response, in the order of `items`.
 
-        Called with any part of a round's items in any order, in any process: the result for an item never depends on
-        the items beside it, to the bit. A `Failure` with MALFORMED when a response breaks the task's bounds; never
-        raises for it. Numbers that are needed to compare responses with each other (probabilities of the truth,
-        fingerprints) go into the Score; `reduce` compares them.
+        Called with any subset of a round's items, in any order and any process: the result of an item depends on that
+        item only, to the bit. A response that breaks the bounds of its task gives a `Failure` with MALFORMED, never an
+        exception. Values for comparing responses with each other (probabilities of the targets, fingerprints) belong in
+        the `Score`; `reduce` compares them.
         """
         ...
 
     def reduce(self, state: State, evidence: Evidence) -> State:
-        """The state after one round. `evidence.results` are sorted by (hotkey, task id); every `Failure` among them is
-        the miner's own. Find duplicates here, before rating. A hotkey without a result keeps what it has."""
+        """The state after one round. `evidence.results` are sorted by (hotkey, task id); each `Failure` among them is
+        the miner's fault. Detect duplicates here, before rating. The entry of a hotkey without a result is kept."""
         ...
 
     def weights(self, state: State) -> dict[str, float]:
-        """Weights by hotkey, >= 0, that sum to 1; empty when no miner deserves any."""
+        """{hotkey: weight >= 0}, sum 1; empty when no miner earns a weight."""
         ...
 
     def after_round(self, state: State, evidence: Evidence, answers: Mapping[str, Submission]) -> None:
-        """Advance the shared state. Called once a round, with the first validator's evidence, before it is reduced.
+        """Update the shared state. Called once per round, with the evidence of the first validator, before it is reduced.
 
-        state    before this evidence was reduced.
-        answers  files and updates by hotkey, of the answers in this evidence.
+        state    the state before this evidence.
+        answers  {hotkey: file or update} of the answers in this evidence.
         """
+
+
+def malformed(task: Task, why: str) -> Failure:
+    """The result of a response that breaks the bounds of its task."""
+    return Failure(task.task_id, task.hotkey, Reason.MALFORMED, why)
+
+
+def scored(task: Task, values: Mapping[str, Value], group: str = "") -> Score:
+    """The `Score` of a response to `task`."""
+    return Score(task.task_id, task.round, task.netuid, task.validator, task.hotkey, values, group)
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a mechanism declares, read from its class before anything starts. See `Mechanism`."""
+    """The declarations of a mechanism, read from its class before a job starts. See `Mechanism`."""
 
     asks_for_files: bool = False
     miner: str = ""
@@ -163,7 +182,7 @@ class Needs:
 
 
 def needs(cfg: config.Mechanism) -> Needs:
-    """The declarations of the mechanism that `cfg.path` names. Imports its module; raises `ConfigError` if it can't."""
+    """The declarations of the mechanism that `cfg.path` names. Raises `ConfigError` if it can't be imported."""
     found = load_class(cfg.path)
     default = Needs()
     names = [field.name for field in dataclasses.fields(Needs)]
@@ -174,15 +193,15 @@ def needs(cfg: config.Mechanism) -> Needs:
 
 
 def with_shared_state(cfg: config.Mechanism, folder: str | None) -> config.Mechanism:
-    """`cfg` with the place of the shared state; see `Mechanism.shared_state`."""
-    place = getattr(load_class(cfg.path), "shared_state", None)
-    return place(cfg, folder) if place is not None else cfg
+    """`cfg` with the location of the shared state; see `Mechanism.shared_state`."""
+    method = getattr(load_class(cfg.path), "shared_state", None)
+    return method(cfg, folder) if method is not None else cfg
 
 
 def load(cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0) -> Mechanism:
-    """The mechanism that `cfg.path` names.
+    """Construct the mechanism that `cfg.path` names.
 
-    Raises `ConfigError` when there is no such class, `MechanismError` when its constructor raises.
+    Raises `ConfigError` when the class does not exist, `MechanismError` when its constructor raises.
     """
     found = load_class(cfg.path)
     try:
@@ -194,13 +213,13 @@ def load(cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, dea
 
 
 def load_class(path: str, key: str = "mechanism.path") -> type[Any]:
-    """The class of a dotted path; packages in the current folder are found, too. key: of the setting, for messages.
+    """The class of a dotted path, also from packages in the current folder. key: name of the setting, for messages.
 
-    Raises `ConfigError` when there is no such class, or its module raises when it is imported.
+    Raises `ConfigError` when the class does not exist, or when the import of its module raises.
     """
     module, _, name = path.rpartition(".")
     folder = os.getcwd()
-    if folder not in sys.path and "" not in sys.path:  # the `raytensor` script has its own folder there instead
+    if folder not in sys.path and "" not in sys.path:  # the `raytensor` script puts its own folder there instead
         sys.path.append(folder)
     try:
         found = getattr(importlib.import_module(module), name) if module else None
@@ -217,9 +236,9 @@ def load_class(path: str, key: str = "mechanism.path") -> type[Any]:
 
 
 def fault_of(error: BaseException, path: str, what: str) -> str:
-    """One line: what the mechanism `path` did, the error, and where its code raised it.
+    """One line for a fault of the mechanism `path`: what happened, the error, and the code line that raised it.
 
-    The place is the innermost frame in the file of the mechanism's class, else the innermost frame.
+    The line is that of the innermost frame in the file of the mechanism's class, else of the innermost frame.
     """
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError) and error.filename:

@@ -44,7 +44,4 @@ def cap(shares: Mapping[str, float], limit: float) -> dict[str, float]:
     # A share of the rest, and not a scale: that of a rest near 0 would be too large for a float.
     capped = next(m for m in range(len(order)) if (1.0 - m * limit) * (ordered[m] / rest[m]) <= limit * (1 + 1e-12))
     at_limit, left = set(order[:capped]), 1.0 - capped * limit
-    return {
-        hotkey: limit if hotkey in at_limit else left * (share / float(rest[capped]))
-        for hotkey, share in shares.items()
-    }
+    return {key: limit if key in at_limit else left * (share / float(rest[capped])) for key, share in shares.items()}

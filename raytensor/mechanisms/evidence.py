@@ -79,6 +79,9 @@ class Evidence:
         return [result for result in self.results if isinstance(result, Failure)]
 
 
+Results = Mapping[str, Score | Failure]
+
+
 class Reducer(Protocol):
     """The half of a mechanism that turns evidence into weights; see `base.Mechanism`."""
 
@@ -88,15 +91,9 @@ class Reducer(Protocol):
 
 
 def gather(
-    netuid: int,
-    validator: str,
-    round: int,
-    results: Mapping[str, Score | Failure],
-    *,
-    answered: Iterable[str],
-    gone: Iterable[str] = (),
+    netuid: int, validator: str, round: int, results: Results, *, answered: Iterable[str], gone: Iterable[str] = ()
 ) -> Evidence:
-    """The evidence of a round, whatever the order in which results came.
+    """The evidence of a round; the order of `results` does not matter.
 
     results   by task id.
     answered  task ids of the questions whose answer reached the scorers. A failure after that is a fault of ours unless
@@ -104,44 +101,30 @@ def gather(
     """
     reached = set(answered)
 
-    def ours(task_id: str, failed: Failure) -> bool:
-        if failed.reason is Reason.MALFORMED:
+    def is_ours(task_id: str, result: Score | Failure) -> bool:
+        if isinstance(result, Score) or result.reason is Reason.MALFORMED:
             return False
-        return not reached or task_id in reached or failed.reason in (Reason.CANCELLED, Reason.MECHANISM)
+        return not reached or task_id in reached or result.reason in (Reason.CANCELLED, Reason.MECHANISM)
 
-    judged: list[Score | Failure] = []
-    unjudged: list[Failure] = []
-    for task_id in sorted(results, key=lambda task_id: (results[task_id].hotkey, task_id)):
-        result = results[task_id]
-        if isinstance(result, Failure) and ours(task_id, result):
-            unjudged.append(result)
-        else:
-            judged.append(result)
-    return Evidence(netuid, validator, round, tuple(judged), tuple(unjudged), tuple(sorted(gone)))
+    ordered = sorted(results.items(), key=lambda item: (item[1].hotkey, item[0]))
+    judged = tuple(result for task_id, result in ordered if not is_ours(task_id, result))
+    unjudged = tuple(result for task_id, result in ordered if isinstance(result, Failure) and is_ours(task_id, result))
+    return Evidence(netuid, validator, round, judged, unjudged, tuple(sorted(gone)))
 
 
 def advance(mechanism: Reducer, state: State, evidence: Evidence) -> State:
     """The state after a round: hotkeys that left are dropped, then the mechanism reduces. Pure, as replay needs it."""
     assert evidence.round > state.round, f"round {evidence.round} after round {state.round}"
-    left = dataclasses.replace(
-        state, miners={hotkey: values for hotkey, values in state.miners.items() if hotkey not in set(evidence.gone)}
-    )
-    return dataclasses.replace(mechanism.reduce(left, evidence), round=evidence.round)
-
-
-# ---------------------------------------------------------------------------------------------------------------- JSON
+    kept = {hotkey: values for hotkey, values in state.miners.items() if hotkey not in evidence.gone}
+    reduced = mechanism.reduce(dataclasses.replace(state, miners=kept), evidence)
+    return dataclasses.replace(reduced, round=evidence.round)
 
 
 def evidence_to_json(evidence: Evidence) -> dict[str, Any]:
     """Plain JSON of an `Evidence`; written with `json.dumps(..., allow_nan=False)` it comes back equal."""
-    return {
-        "netuid": evidence.netuid,
-        "validator": evidence.validator,
-        "round": evidence.round,
-        "results": [_result_to_json(result) for result in evidence.results],
-        "unjudged": [_result_to_json(failure) for failure in evidence.unjudged],
-        "gone": list(evidence.gone),
-    }
+    head = {"netuid": evidence.netuid, "validator": evidence.validator, "round": evidence.round}
+    results, unjudged = (list(map(_result_to_json, found)) for found in (evidence.results, evidence.unjudged))
+    return head | {"results": results, "unjudged": unjudged, "gone": list(evidence.gone)}
 
 
 def evidence_from_json(fields: Mapping[str, Any]) -> Evidence:
@@ -157,50 +140,37 @@ def evidence_from_json(fields: Mapping[str, Any]) -> Evidence:
 
 def state_to_json(state: State) -> dict[str, Any]:
     """Plain JSON of a `State`."""
-    miners = {
-        hotkey: {name: _plain(value) for name, value in values.items()} for hotkey, values in state.miners.items()
-    }
-    return {
-        "round": state.round,
-        "miners": miners,
-        "common": {name: _plain(value) for name, value in state.common.items()},
-    }
+    miners = {hotkey: _plain(values) for hotkey, values in state.miners.items()}
+    return {"round": state.round, "miners": miners, "common": _plain(state.common)}
 
 
 def state_from_json(fields: Mapping[str, Any]) -> State:
     """Raises ValueError, TypeError, AttributeError or KeyError when `fields` is not what `state_to_json` makes."""
-    miners = {
-        str(hotkey): {name: _value(value) for name, value in values.items()}
-        for hotkey, values in fields["miners"].items()
-    }
-    return State(int(fields["round"]), miners, {name: _value(value) for name, value in fields["common"].items()})
+    miners = {str(hotkey): _values(values) for hotkey, values in fields["miners"].items()}
+    return State(int(fields["round"]), miners, _values(fields["common"]))
 
 
 def _result_to_json(result: Score | Failure) -> dict[str, Any]:
     if isinstance(result, Failure):
-        return {
-            "task_id": result.item_id,
-            "hotkey": result.hotkey,
-            "failure": result.reason.value,
-            "detail": result.detail,
-        }
-    values = {name: _plain(value) for name, value in result.values.items()}
-    return {"task_id": result.task_id, "hotkey": result.hotkey, "values": values} | (
-        {"group": result.group} if result.group else {}
-    )
+        item = {"task_id": result.item_id, "hotkey": result.hotkey}
+        return item | {"failure": result.reason.value, "detail": result.detail}
+    item = {"task_id": result.task_id, "hotkey": result.hotkey, "values": _plain(result.values)}
+    return item | ({"group": result.group} if result.group else {})
 
 
 def _result_from_json(item: Mapping[str, Any], netuid: int, validator: str, round: int) -> Score | Failure:
+    task_id, hotkey = str(item["task_id"]), str(item["hotkey"])
     if "failure" in item:
-        return Failure(str(item["task_id"]), str(item["hotkey"]), Reason(item["failure"]), str(item["detail"]))
-    values = {str(name): _value(value) for name, value in item["values"].items()}
-    return Score(
-        str(item["task_id"]), round, netuid, validator, str(item["hotkey"]), values, str(item.get("group", ""))
-    )
+        return Failure(task_id, hotkey, Reason(item["failure"]), str(item["detail"]))
+    return Score(task_id, round, netuid, validator, hotkey, _values(item["values"]), str(item.get("group", "")))
 
 
-def _plain(value: Value) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _plain(values: Mapping[str, Value]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _values(fields: Mapping[str, Any]) -> dict[str, Value]:
+    return {str(name): _value(value) for name, value in fields.items()}
 
 
 def _value(value: Any) -> Value:

@@ -60,9 +60,8 @@ def completion_losses(ids: np.ndarray, probs: np.ndarray, targets: np.ndarray, v
     right = (ids == targets[:, None, :]).sum(axis=2)
     log_part = right * math.log(1.0 - SLIP + SLIP / vocab_size) + (horizon - right) * math.log(SLIP / vocab_size)
     with np.errstate(divide="ignore"):
-        terms = np.concatenate(
-            [np.log(p) + log_part, np.log(_left(p))[:, None] - horizon * math.log(vocab_size)], axis=1
-        )
+        rest = np.log(_left(p))[:, None] - horizon * math.log(vocab_size)
+        terms = np.concatenate([np.log(p) + log_part, rest], axis=1)
     top = np.maximum(terms.max(axis=1), -1e300)
     total = top + np.log(np.exp(terms - top[:, None]).sum(axis=1))
     return np.minimum(-total / horizon, MAX_LOSS)
@@ -119,14 +118,12 @@ def _words(task: Task, ids: np.ndarray, vocab_size: int) -> str | None:
         return f"an id lies outside 0 .. {vocab_size - 1}"
     if ids.ndim == 2:
         return "a row names a token twice" if (np.diff(np.sort(ids, axis=1), axis=1) == 0).any() else None
-    if not 1 <= ids.shape[2] <= task.horizon or (
-        task.kind == "completion" and (ids.shape[2] != task.horizon or (ids < 0).any())
-    ):
-        bound = "are asked for" if task.kind == "completion" else "at most"
-        return f"a phrase has {ids.shape[2]} tokens; {task.horizon} {bound}"
+    length, whole = ids.shape[2], task.kind == "completion"
+    if not 1 <= length <= task.horizon or (whole and (length != task.horizon or (ids < 0).any())):
+        return f"a phrase has {length} tokens; {task.horizon} {'are asked for' if whole else 'at most'}"
     if (ids[:, :, 0] < 0).any() or ((ids[:, :, 1:] >= 0) & (ids[:, :, :-1] < 0)).any():
         return "a phrase is empty or has a gap"
-    if ids.shape[2] == 1:
+    if length == 1:
         return "a row names a phrase twice" if (np.diff(np.sort(ids[:, :, 0], axis=1), axis=1) == 0).any() else None
     for row in ids:
         ordered = row[np.lexsort(row.T)]

@@ -33,7 +33,7 @@ from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import ConfigError, DataError
 from raytensor.mechanisms import ranking
-from raytensor.mechanisms.base import Ask, Item, Mechanism
+from raytensor.mechanisms.base import Ask, Item, Mechanism, malformed, scored
 from raytensor.mechanisms.constraints import constrain
 from raytensor.mechanisms.evidence import Evidence, State, number, numbers
 from raytensor.mechanisms.sequential import CROWNED, OPEN, TURNED_DOWN, Duel, for_crown, for_turning_down, verdict
@@ -42,7 +42,6 @@ from raytensor.types import Failure, Reason, Response, Score, Submission, Task, 
 KING, COPY, INVALID, MISSING = "king", "copy", "invalid", "missing"
 RANKED = (KING, OPEN, TURNED_DOWN)
 FREQUENT = 3  # tokens compared at each probe beside the one that follows: the most frequent of the text
-
 PRINT = ("digest", "block", "fingerprint")  # by which a file is recognised
 
 Entry = dict[str, Value]
@@ -81,47 +80,23 @@ class ModelEvalMechanism(Mechanism):
         self._frequent = np.argsort(-log_unigram, kind="stable")[:FREQUENT].astype(np.int32)
         self._forward: Any = None
 
-    # ------------------------------------------------------------------------------------------------- questions
-
     def tasks(self, ask: Ask, state: State, text: Text) -> list[tuple[Task, Trial]]:
-        rule = self.rule
-        asked = self._asked(ask, state)
+        rule, asked = self.rule, self._asked(ask, state)
         if not asked:
             return []
         # By round, not by validator: all validators of a subnet see the same sequences and agree.
-        starts = ask.draw("model_eval", "sequences").integers(0, len(text.heldout) - rule.seq_len + 1, rule.sequences)
+        end, within = len(text.heldout) - rule.seq_len + 1, np.arange(rule.seq_len)
+        starts = ask.draw("model_eval", "sequences").integers(0, end, rule.sequences)
         probe_seed = str(state.common.get("probe_seed", f"{ask.seed}/{ask.netuid}/{ask.validator}/{ask.round}"))
-        places = assign.generator(0, "model_eval", "probes", probe_seed).integers(
-            0, len(text.heldout) - rule.seq_len + 1, rule.probes
-        )
-        sequences, probes = (
-            text.heldout[s[:, None] + np.arange(rule.seq_len)].astype(np.int32) for s in (starts, places)
-        )
+        places = assign.generator(0, "model_eval", "probes", probe_seed).integers(0, end, rule.probes)
+        sequences, probes = (text.heldout[s[:, None] + within].astype(np.int32) for s in (starts, places))
         probe_tokens = np.concatenate([probes[:, -1:], np.tile(self._frequent, (rule.probes, 1))], axis=1)
-        made = []
+        drawn = (sequences, probes, probe_tokens, probe_seed)
+        nothing, made = (np.zeros((1, 1), np.int32), np.ones(1, np.int32)), []
         for hotkey in asked:
             commit = ask.commits[hotkey]
-            task_id = f"{ask.netuid}/{ask.round}/{ask.validator}/{hotkey}/{commit.digest}"
-            nothing = np.zeros((1, 1), np.int32)
-            task = Task(
-                task_id,
-                ask.round,
-                ask.netuid,
-                ask.validator,
-                hotkey,
-                nothing,
-                np.ones(1, np.int32),
-                1,
-                self._deadline_s,
-                "file",
-                digest=commit.digest,
-            )
-            made.append(
-                (
-                    task,
-                    Trial(task_id, commit.digest, commit.block, ask.block, sequences, probes, probe_tokens, probe_seed),
-                )
-            )
+            task = ask.task(hotkey, *nothing, 1, self._deadline_s, "file", digest=commit.digest)
+            made.append((task, Trial(task.task_id, commit.digest, commit.block, ask.block, *drawn)))
         return made
 
     def _asked(self, ask: Ask, state: State) -> list[str]:
@@ -147,51 +122,33 @@ class ModelEvalMechanism(Mechanism):
         if not king and settled:
             king = [min(settled, key=lambda hotkey: (number(state.miners[hotkey], "level"), hotkey))]
         fresh.sort(key=lambda hotkey: (ask.commits[hotkey].block, hotkey))
-        unclear.sort(
-            key=lambda hotkey: (
-                -max(judge(_duel(state.miners[hotkey]), rule) for judge in (for_crown, for_turning_down)),
-                hotkey,
-            )
-        )
+        duels = {hotkey: _duel(state.miners[hotkey]) for hotkey in unclear}
+        clarity = {hotkey: max(for_crown(duel, rule), for_turning_down(duel, rule)) for hotkey, duel in duels.items()}
+        unclear.sort(key=lambda hotkey: (-clarity[hotkey], hotkey))
         if rule.rule == "epsilon":
             return sorted(king + fresh + unclear)
         challengers = (fresh + unclear)[: rule.challengers]
         return sorted(king + challengers) if challengers else []
 
-    # -------------------------------------------------------------------------------------------------- evidence
-
     def score(self, items: Sequence[Item]) -> list[Score | Failure]:
         return [self._score(*item) for item in items]
 
-    def _score(self, task: Task, trial: Trial, submission: Response | Submission) -> Score | Failure:
+    def _score(self, task: Task, trial: Trial, answer: Response | Submission) -> Score | Failure:
         assert trial.task_id == task.task_id
-        if (
-            not isinstance(submission, Submission)
-            or submission.hotkey != task.hotkey
-            or submission.task_id != task.task_id
-        ):
-            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, "not the file that was asked for")
-        if submission.digest != trial.digest:
-            return Failure(
-                task.task_id, task.hotkey, Reason.MALFORMED, "another file than the one that was committed to"
-            )
+        if not isinstance(answer, Submission) or (answer.hotkey, answer.task_id) != (task.hotkey, task.task_id):
+            return malformed(task, "not the file that was asked for")
+        if answer.digest != trial.digest:
+            return malformed(task, "another file than the one that was committed to")
         try:
-            losses, fingerprint = self._loaded_forward().evaluate(
-                submission, trial.sequences, trial.probes, trial.probe_tokens
-            )
+            forward = self._loaded_forward()
+            losses, fingerprint = forward.evaluate(answer, trial.sequences, trial.probes, trial.probe_tokens)
         except DataError as error:
-            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
+            return malformed(task, str(error))
         if not (np.isfinite(losses).all() and np.isfinite(fingerprint).all()):
-            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, "the model's losses are not finite")
-        values: Entry = {
-            "digest": trial.digest,
-            "block": float(trial.block),
-            "now": float(trial.now),
-            "probe_seed": trial.probe_seed,
-            "losses": tuple(losses.tolist()),
-            "fingerprint": tuple(fingerprint.tolist()),
-        }
-        return Score(task.task_id, task.round, task.netuid, task.validator, task.hotkey, values)
+            return malformed(task, "the model's losses are not finite")
+        values: Entry = {"digest": trial.digest, "block": float(trial.block), "now": float(trial.now)}
+        values |= {"probe_seed": trial.probe_seed, "losses": tuple(losses.tolist())}
+        return scored(task, values | {"fingerprint": tuple(fingerprint.tolist())})
 
     def _loaded_forward(self) -> Any:
         if self._forward is None:
@@ -201,8 +158,6 @@ class ModelEvalMechanism(Mechanism):
             except (ImportError, AttributeError, ValueError) as error:
                 raise ConfigError(f"mechanism.model_eval.forward={self.rule.forward!r}: {error}") from error
         return self._forward
-
-    # ----------------------------------------------------------------------------------------------------- state
 
     def reduce(self, state: State, evidence: Evidence) -> State:
         rule = self.rule
@@ -227,16 +182,10 @@ class ModelEvalMechanism(Mechanism):
 
     def _failed(self, miners: dict[str, Entry], failure: Failure) -> None:
         """A file that breaks its bounds is invalid; a missing one is asked for again, up to `patience` times."""
-        digest = failure.item_id.rpartition("/")[2]
-        entry = _entry(miners.get(failure.hotkey), digest)
+        entry = _entry(miners.get(failure.hotkey), failure.item_id.rpartition("/")[2])
         misses = number(entry, "misses") + 1.0
-        status = (
-            INVALID
-            if failure.reason is Reason.MALFORMED
-            else MISSING
-            if misses >= self.rule.patience
-            else entry["status"]
-        )
+        status = MISSING if misses >= self.rule.patience else entry["status"]
+        status = INVALID if failure.reason is Reason.MALFORMED else status
         miners[failure.hotkey] = entry | {"misses": misses, "status": status}
 
     def _duels(self, miners: dict[str, Entry], scores: dict[str, Score], king: str) -> str:
@@ -276,9 +225,7 @@ class ModelEvalMechanism(Mechanism):
             miners[hotkey]["level"] = losses[hotkey]
 
     def weights(self, state: State) -> dict[str, float]:
-        ranked = {
-            hotkey: entry for hotkey, entry in state.miners.items() if entry["status"] in RANKED and "level" in entry
-        }
+        ranked = {key: entry for key, entry in state.miners.items() if entry["status"] in RANKED and "level" in entry}
         if self.rule.rule == "epsilon":
             return constrain({hotkey: number(entry, "weight", 0.0) for hotkey, entry in ranked.items()}, self.cfg)
         king = str(state.common.get("king", ""))
@@ -309,17 +256,12 @@ def _mark_copies(miners: dict[str, Entry], scores: dict[str, Score], copy_nats: 
 
     Commits of one block are in the order of their hotkeys. A copy of a copy is a copy of the first.
     """
-    seen = [
-        (hotkey, entry)
-        for hotkey, entry in miners.items()
-        if "fingerprint" in entry and entry["status"] in (*RANKED, COPY)
-    ]
-    files = [(entry["block"], hotkey, entry["digest"], entry["fingerprint"], True) for hotkey, entry in seen]
-    files += [
-        (entry["past_block"], hotkey, entry["past_digest"], entry["past_fingerprint"], False)
-        for hotkey, entry in seen
-        if "past_digest" in entry
-    ]
+    files = []
+    for hotkey, entry in miners.items():
+        if "fingerprint" in entry and entry["status"] in (*RANKED, COPY):
+            files.append((entry["block"], hotkey, entry["digest"], entry["fingerprint"], True))
+            if "past_digest" in entry:
+                files.append((entry["past_block"], hotkey, entry["past_digest"], entry["past_fingerprint"], False))
     files.sort(key=lambda file: file[:3])
     prints = np.array([fingerprint for *_, fingerprint, _ in files])
     for i, (_, hotkey, digest, _, is_newest) in enumerate(files):

@@ -31,16 +31,16 @@ import numpy as np
 from raytensor import config
 from raytensor.data.text import Text
 from raytensor.mechanisms import coalition, learned_router, questions
-from raytensor.mechanisms.base import Ask, Item, Mechanism, Sealed
+from raytensor.mechanisms.base import Ask, Item, Mechanism, Sealed, malformed, scored
 from raytensor.mechanisms.coalition import effective_parameters
 from raytensor.mechanisms.constraints import constrain
 from raytensor.mechanisms.evidence import Evidence, State, number, numbers
 from raytensor.mechanisms.losses import KINDS, distributions, fault
-from raytensor.types import Failure, Reason, Response, Score, Submission, Task, Value
+from raytensor.types import Failure, Response, Score, Submission, Task, Value
 
 
 class QueryMechanism(Mechanism):
-    """Questions about text. Made as `base.Mechanism` says; its settings are `cfg.query`."""
+    """Questions about text. Constructed as `base.Mechanism` says; its settings are `cfg.query`."""
 
     def __init__(
         self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0
@@ -57,24 +57,12 @@ class QueryMechanism(Mechanism):
     def tasks(self, ask: Ask, state: State, text: Text) -> list[tuple[Task, Sealed]]:
         rule, made = self.rule, []
         top_k = min(rule.top_k, self.vocab_size) if rule.kind == "token" else rule.top_k
+        asked = (top_k, self._deadline_s, rule.kind, rule.horizon)
         for group in questions.groups(ask, rule, state, text.heldout):
             for hotkey in group.hotkeys:
                 contexts, lengths, targets = questions.question(ask, rule, text.heldout, group.number, hotkey)
-                task_id = f"{ask.netuid}/{ask.round}/{ask.validator}/{hotkey}"
-                task = Task(
-                    task_id=task_id,
-                    round=ask.round,
-                    netuid=ask.netuid,
-                    validator=ask.validator,
-                    hotkey=hotkey,
-                    tokens=contexts,
-                    lengths=lengths,
-                    top_k=top_k,
-                    deadline_s=self._deadline_s,
-                    kind=rule.kind,
-                    horizon=rule.horizon,
-                )
-                made.append((task, Sealed(task_id, targets, group.name, text.bytes_per_token, group.features)))
+                task = ask.task(hotkey, contexts, lengths, *asked)
+                made.append((task, Sealed(task.task_id, targets, group.name, text.bytes_per_token, group.features)))
         return made
 
     def score(self, items: Sequence[Item]) -> list[Score | Failure]:
@@ -85,7 +73,7 @@ class QueryMechanism(Mechanism):
         rule, targets = self.rule, sealed.targets
         wrong = fault(task, response, self.vocab_size)
         if wrong or isinstance(response, Submission):
-            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, wrong or "")
+            return malformed(task, wrong or "")
         wanted = targets if rule.kind == "token" or targets.ndim == 2 else targets[:, None]
         losses = KINDS[rule.kind](response.ids, response.probs, wanted, self.vocab_size)
         own = losses[rule.shared_rows :]
@@ -101,7 +89,7 @@ class QueryMechanism(Mechanism):
                 values["cells"] = tuple(self._cells(response, sealed.group).ravel().tolist())
         if sealed.features:
             values["features"] = sealed.features
-        return Score(task.task_id, task.round, task.netuid, task.validator, task.hotkey, values, sealed.group)
+        return scored(task, values, sealed.group)
 
     def _cells(self, response: Response, group: str) -> np.ndarray:
         """float64 [shared_rows, cells]: an answer's distributions, summed over random parts of the vocabulary.
@@ -196,16 +184,11 @@ class QueryMechanism(Mechanism):
         return max(0.0, value - self._effective(self.table_loss, bytes_per_token)) if self.rule.baseline else value
 
     def _effective(self, loss: float, bytes_per_token: float) -> float:
-        rule = self.rule
-        return effective_parameters(
-            loss / (bytes_per_token if rule.unit == "byte" else 1.0), rule.entropy_floor, rule.power
-        )
+        unit = bytes_per_token if self.rule.unit == "byte" else 1.0
+        return effective_parameters(loss / unit, self.rule.entropy_floor, self.rule.power)
 
     def weights(self, state: State) -> dict[str, float]:
         """Values as shares; without `value_ema` times the presence. Then the constraints that all mechanisms share."""
-        paid = {
-            hotkey: number(miner, "value") * (1.0 if self.rule.value_ema else number(miner, "presence"))
-            for hotkey, miner in state.miners.items()
-            if "value" in miner
-        }
-        return constrain(paid, self.cfg)
+        rated, averaged = {key: miner for key, miner in state.miners.items() if "value" in miner}, self.rule.value_ema
+        presence = {key: 1.0 if averaged else number(miner, "presence") for key, miner in rated.items()}
+        return constrain({key: number(rated[key], "value") * presence[key] for key in rated}, self.cfg)

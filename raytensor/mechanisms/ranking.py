@@ -26,9 +26,8 @@ def graded(behind: Mapping[str, float], rule: config.ModelEval, *, first: str) -
     halves = [0.5**i for i in range(len(rest))]
     shares = dict(zip(most, ((1.0 - rule.reserve) * slope / math.fsum(slopes) for slope in slopes), strict=True))
     shares |= dict(zip(rest, (rule.reserve * half / math.fsum(halves) for half in halves), strict=True))
-    return normalise(
-        {hotkey: share * math.exp(-max(0.0, behind[hotkey]) / rule.quality_nats) for hotkey, share in shares.items()}
-    )
+    decay = {hotkey: math.exp(-max(0.0, behind[hotkey]) / rule.quality_nats) for hotkey in shares}
+    return normalise({hotkey: share * decay[hotkey] for hotkey, share in shares.items()})
 
 
 def epsilon(age_blocks: float, rule: config.ModelEval) -> float:

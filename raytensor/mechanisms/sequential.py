@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 from raytensor import config
@@ -39,13 +40,9 @@ class Duel(NamedTuple):
     def after(self, king: Sequence[float], challenger: Sequence[float], dead_zone: float) -> Duel:
         """The sums with more sequences: losses of both on each, nats per token."""
         d = [k - c for k, c in zip(king, challenger, strict=True)]
-        return Duel(
-            self.n + len(d),
-            self.total + math.fsum(d),
-            self.squares + math.fsum(x * x for x in d),
-            self.won + sum(x > dead_zone for x in d),
-            self.lost + sum(x < -dead_zone for x in d),
-        )
+        won, lost = sum(x > dead_zone for x in d), sum(x < -dead_zone for x in d)
+        total, squares = self.total + math.fsum(d), self.squares + math.fsum(x * x for x in d)
+        return Duel(self.n + len(d), total, squares, self.won + won, self.lost + lost)
 
     @property
     def gap(self) -> float:
@@ -81,11 +78,9 @@ def _log_e(duel: Duel, null: float, step: float) -> float:
 
 def _log_normal(x: float) -> float:
     """ln of the standard normal distribution function; its asymptote (Mills' ratio) where it underflows."""
-    return (
-        math.log(0.5 * math.erfc(-x / math.sqrt(2.0)))
-        if x > -20.0
-        else -x * x / 2.0 - math.log(-x * math.sqrt(2.0 * math.pi))
-    )
+    if x > -20.0:
+        return math.log(0.5 * math.erfc(-x / math.sqrt(2.0)))
+    return -x * x / 2.0 - math.log(-x * math.sqrt(2.0 * math.pi))
 
 
 def verdict(duel: Duel, rule: config.ModelEval) -> str:
@@ -101,7 +96,5 @@ def verdict(duel: Duel, rule: config.ModelEval) -> str:
 
 def fixed_size(deviation: float, rule: config.ModelEval) -> float:
     """Sequences that a test of fixed size with the same errors needs: ((z_alpha + z_beta) * s / margin)^2."""
-    from statistics import NormalDist
-
     z = NormalDist().inv_cdf
     return ((z(1.0 - rule.alpha) + z(1.0 - rule.beta)) * deviation / rule.margin) ** 2

@@ -19,6 +19,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from raytensor.config.validate import Watch
@@ -118,11 +119,10 @@ class Alarms:
         url, command = webhook(cfg), shlex.split(cfg.command or "")
         self._channels = []
         if url:
-            self._channels.append(Channel("webhook", lambda facts: post(url, facts, limit_s), lost, pauses_s))
+            self._channels.append(Channel("webhook", partial(post, url, limit_s=limit_s), lost, pauses_s))
         if command:
-            self._channels.append(
-                Channel("command", lambda facts: _run_command(command, facts, limit_s), lost, pauses_s)
-            )
+            run = partial(_run_command, command, limit_s=limit_s)
+            self._channels.append(Channel("command", run, lost, pauses_s))
 
     def send(self, place: Hashable, sentence: str, facts: Facts) -> None:
         """Send an alarm about a place; returns at once. facts: JSON values."""
@@ -164,16 +164,10 @@ def post(url: str, facts: Facts, limit_s: float) -> None:
 
 
 def _run_command(command: Sequence[str], facts: Facts, limit_s: float) -> None:
-    null = subprocess.DEVNULL  # not a pipe: a process that the command leaves running could hold it open for ever
+    words, pipe = [*command, str(facts["sentence"])], subprocess.PIPE
+    null = subprocess.DEVNULL  # not a pipe: a process that the command leaves running could keep it open
     try:
-        child = subprocess.Popen(
-            [*command, str(facts["sentence"])],
-            stdin=subprocess.PIPE,
-            stdout=null,
-            stderr=null,
-            text=True,
-            start_new_session=True,
-        )
+        child = subprocess.Popen(words, stdin=pipe, stdout=null, stderr=null, text=True, start_new_session=True)
     except OSError as error:
         raise Refused(f"it can't be started: {error.strerror}", again=False) from None
     try:

@@ -66,13 +66,7 @@ class Console:
 
     def __enter__(self) -> Console:
         if self.is_live:
-            self._live = Live(
-                console=self.out,
-                get_renderable=self._view,
-                refresh_per_second=4,
-                transient=False,
-                vertical_overflow="crop",
-            )
+            self._live = Live(console=self.out, get_renderable=self._view, vertical_overflow="crop")
             self._live.start(refresh=True)
         return self
 
@@ -101,8 +95,6 @@ class Console:
             self.out.print(line, soft_wrap=not self.out.is_terminal)
         self._print(Text(f"folder: {self.folder}"))
 
-    # ------------------------------------------------------------------------------------------------------- inside
-
     def _view(self) -> rich.console.RenderableType:
         with self._lock:
             return live_view(self.history, self.folder.name, time.time(), self.out.width, self.out.height)
@@ -125,10 +117,8 @@ class Console:
 
 def _network_line(event: NetworkUp, _: Console) -> str:
     roles = Counter(neuron.role for neuron in event.neurons)
-    return (
-        f"network: {event.endpoint}, netuid {event.netuid}, spec {event.spec_version}, tempo {event.tempo} blocks, "
-        f"{roles['miner']} miners, {roles['validator']} validators"
-    )
+    chain = f"{event.endpoint}, netuid {event.netuid}, spec {event.spec_version}, tempo {event.tempo} blocks"
+    return f"network: {chain}, {roles['miner']} miners, {roles['validator']} validators"
 
 
 # The plain line of each event that has one.

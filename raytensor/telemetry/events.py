@@ -37,9 +37,6 @@ class NeuronInfo:
     name: str = ""
 
 
-# --------------------------------------------------------------------------------------------------------- any job
-
-
 @dataclass(frozen=True, slots=True)
 class Started(Event):
     """A process opened the run folder; the first event of each process. rounds: planned."""
@@ -74,9 +71,6 @@ class Stopped(Event):
 
     kind: ClassVar[str] = "stopped"
     reason: str
-
-
-# -------------------------------------------------------------------------------------------- networks and validators
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +146,11 @@ class RoundDone(Event):
     standings: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def parts_s(self) -> tuple[float, ...]:
+        """Seconds of training, asking, scoring, the chain, and idling; the order of `history.PARTS`."""
+        return self.train_s, self.ask_s, self.score_s, self.chain_s, self.idle_s
+
+    @property
     def scored_per_s(self) -> float:
         """Answers scored per second of asking and scoring; of the whole round where its parts were not measured."""
         return self.scored / max(1e-9, self.ask_s + self.score_s or self.wall_s)
@@ -200,16 +199,8 @@ class ReceiptSeen(Event):
     @classmethod
     def of(cls, receipt: Receipt) -> ReceiptSeen:
         """The event of a receipt from the chain writer."""
-        return cls(
-            call=receipt.call,
-            signer=receipt.signer,
-            fate=receipt.fate.value,
-            netuid=receipt.netuid,
-            block=receipt.block,
-            error=receipt.error,
-            action=receipt.action,
-            fee_rao=receipt.fee_rao,
-        )
+        same = ("call", "signer", "netuid", "block", "error", "action", "fee_rao")
+        return cls(fate=receipt.fate.value, **{name: getattr(receipt, name) for name in same})
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +277,6 @@ class Extrinsics(Event):
     submitted: int
     included: int
     failed: int
-
-
-# -------------------------------------------------------------------------------------------------------- training
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,15 +67,10 @@ class History:
     """
 
     def __init__(self, past: Iterable[Event] = ()) -> None:
-        self.name = ""
-        self.seed = 0
-        self.rounds_planned = 0
-        self.phase = ""
-        self.endpoint = ""
+        self.name = self.phase = self.endpoint = ""
+        self.seed = self.rounds_planned = self.tempo = self.weights_every = self.sessions = 0
         self.netuid: int | None = None
         self.spec_version: int | None = None
-        self.tempo = 0
-        self.weights_every = 0
         self.block: int | None = None
         self.blocks_until_epoch: int | None = None
         self.neurons: dict[str, NeuronInfo] = {}
@@ -95,15 +90,11 @@ class History:
         self._paid: Counter[str] = Counter()
         self._paid_alpha: Counter[str] = Counter()
         self.started_at: float | None = None  # Unix time of the first event
-        self.sessions = 0
-        self._session_at = 0.0  # Unix time of this process's first event
-        self._newest_at = 0.0
+        self._session_at = self._newest_at = 0.0  # Unix times of this process's first event and of the newest event
         self._before_s = 0.0  # seconds that earlier processes worked
         self._counts_before = (0, 0, 0)
         for event in past:
             self.apply(event)
-
-    # ---------------------------------------------------------------------------------------------------- the fold
 
     def apply(self, event: Event) -> None:
         """Add the next event."""
@@ -173,8 +164,6 @@ class History:
     def _stopped(self, event: events.Stopped) -> None:
         self.stopped = event.reason
 
-    # ---------------------------------------------------------------------------------------------------- readings
-
     def clock(self, t: float) -> float:
         """Seconds of work on the run at Unix time `t` of the newest process."""
         return self._before_s + max(0.0, t - self._session_at)
@@ -208,8 +197,8 @@ class History:
 
     def time_s(self) -> dict[str, float]:
         """Seconds of the rounds by part, and "outside": start-up and everything else that is no round."""
-        parts = [(e.train_s, e.ask_s, e.score_s, e.chain_s, e.idle_s) for e in self.rounds]
-        sums = [math.fsum(column) for column in zip(*parts, strict=True)] or [0.0] * len(PARTS)
+        columns = zip(*(event.parts_s for event in self.rounds), strict=True)
+        sums = [math.fsum(column) for column in columns] or [0.0] * len(PARTS)
         in_rounds = math.fsum(event.wall_s for event in self.rounds)
         return dict(zip(PARTS, sums, strict=True)) | {"outside": max(0.0, self.wall_s - in_rounds)}
 
@@ -269,11 +258,9 @@ _CHANGES: dict[type[Event], Callable[[History, Any], None]] = {
 
 def shares(values: Mapping[str, float | None]) -> dict[str, float]:
     """Values scaled to sum to 1; all 0 when none is above 0. Those that are not finite or None count as 0."""
-    clean = {
-        key: value if value is not None and math.isfinite(value) and value > 0 else 0.0 for key, value in values.items()
-    }
+    clean = {key: value for key, value in values.items() if value is not None and 0 < value < math.inf}
     total = math.fsum(clean.values())
-    return {key: value / total if total > 0 else 0.0 for key, value in clean.items()}
+    return {key: clean.get(key, 0.0) / total if total > 0 else 0.0 for key in values}
 
 
 def ranked(rows: Iterable[Row]) -> list[Row]:

@@ -79,9 +79,8 @@ class Meters:
 
     def _metric(self, name: str, kind: str, tags: Mapping[str, object]) -> Any:
         metric = METRICS[name]
-        assert metric.kind == kind and set(metric.tags) == set(tags), (
-            f"{name} is a {metric.kind} with the tags {metric.tags}"
-        )
+        right = metric.kind == kind and set(metric.tags) == set(tags)
+        assert right, f"{name} is a {metric.kind} with the tags {metric.tags}"
         import ray  # this module is loaded before a job's first line is on the screen
 
         if not ray.is_initialized():

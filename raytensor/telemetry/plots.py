@@ -33,30 +33,16 @@ MAX_POINTS = 300
 MAX_LABELS = 25  # of miners under the weight matrix
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be selected and takes the page's colours
-    "font.family": "sans-serif",
-    "font.size": 10,
     "text.parse_math": False,  # a "$" in a name is a "$"
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "none",
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.6,
-    "lines.solid_capstyle": "round",
-    "savefig.facecolor": "none",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), "none"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
 }
+STYLE |= {"axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.6}
+STYLE |= {"font.family": "sans-serif", "font.size": 10, "legend.fontsize": 9}
+STYLE |= {"lines.linewidth": 1.6, "lines.solid_capstyle": "round"}
+HONEST = ("", "honest")  # behaviours
 
 
 def draw(history: History) -> dict[str, str]:
@@ -96,9 +82,6 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-# ---------------------------------------------------------------------------------------------------------- plots
-
-
 def _losses(figure: Figure, history: History) -> bool:
     looks = [(row, look) for row, look in _looks(_drawn(history)) if history.losses(row.hotkey)]
     if not looks:
@@ -119,36 +102,24 @@ def _incentives(figure: Figure, history: History) -> bool:
     axes = figure.add_subplot(xlabel="block of the epoch", ylabel="incentive (share)")
     whole_numbers(axes.xaxis)
     epochs = thinned(history.epochs)
+    blocks, marker = [epoch.block for epoch in epochs], "o" if len(epochs) < 25 else ""
     for row, look in looks:
         shares = [epoch.incentive.get(row.hotkey, 0.0) for epoch in epochs]
-        axes.plot(
-            [epoch.block for epoch in epochs],
-            shares,
-            marker="o" if len(epochs) < 25 else "",
-            markersize=3,
-            clip_on=False,
-            **look,
-        )
+        axes.plot(blocks, shares, marker=marker, markersize=3, clip_on=False, **look)
     axes.set_ylim(bottom=0)
     _legend(figure, looks)
     return True
 
 
 def _pay(figure: Figure, history: History) -> bool:
-    points = [
-        (row.behaviour, row.loss, row.incentive)
-        for row in ranked(history.rows())
-        if row.loss is not None and row.incentive is not None
-    ]
-    if not points:
+    rows = [row for row in ranked(history.rows()) if row.loss is not None and row.incentive is not None]
+    if not rows:
         return False
     axes = figure.add_subplot(xlabel="loss (nats per token)", ylabel="incentive (share)")
-    behaviours = _behaviours(behaviour for behaviour, _, _ in points)
-    for behaviour in behaviours:
-        places = [(loss, paid) for name, loss, paid in points if name == behaviour]
-        axes.scatter(
-            *zip(*places, strict=True), s=26, color=_colour(behaviour), label=behaviour or "miner", clip_on=False
-        )
+    behaviours = _behaviours(row.behaviour for row in rows)
+    for name in behaviours:
+        losses, paid = zip(*((row.loss, row.incentive) for row in rows if row.behaviour == name), strict=True)
+        axes.scatter(losses, paid, s=26, color=_colour(name), label=name or "miner", clip_on=False)
     axes.set_ylim(bottom=0)
     columns = max(1, min(6, 56 // (max(map(len, behaviours)) + 4)))
     figure.legend(loc="outside lower center", ncols=columns, handletextpad=0.2, columnspacing=1.2)
@@ -165,31 +136,21 @@ def _weights(figure: Figure, history: History) -> bool:
     matrix = np.array([[history.weights[v].get(row.hotkey, 0.0) for row in miners] for v in validators])
     axes = figure.add_subplot(xlabel="miner", ylabel="validator")
     axes.grid(False)
-    image = axes.imshow(
-        matrix, cmap="viridis", vmin=0.0, vmax=max(matrix.max(), 1e-9), aspect="auto", interpolation="none"
-    )
+    top = max(matrix.max(), 1e-9)
+    image = axes.imshow(matrix, cmap="viridis", vmin=0.0, vmax=top, aspect="auto", interpolation="none")
     bar = figure.colorbar(image, ax=axes, location="top", shrink=0.6, aspect=30)
     bar.set_label("share of the validator's weights")
     bar.ax.set_frame_on(False)
-    step = -(-len(miners) // MAX_LABELS)  # a label needs room of its own
+    step = -(-len(miners) // MAX_LABELS)  # labels must not overlap
     shown = range(0, len(miners), step)
     labels = [names[miners[place].hotkey] for place in shown]
     axes.set_xticks(shown, labels, rotation=90 if len(labels) > 4 else 0, fontsize=9 if len(labels) <= 12 else 7.5)
     if len(validators) <= 16:
         axes.set_yticks(range(len(validators)), [names.get(key, short(key)) for key in validators])
     if len(miners) <= 10 and len(validators) <= 12:
-        for y, line in enumerate(matrix):
-            for x, share in enumerate(line):
-                light = share < 0.6 * matrix.max()
-                axes.text(
-                    x,
-                    y,
-                    f"{share:.2f}",
-                    ha="center",
-                    va="center",
-                    fontsize=7.5,
-                    color="#ffffff" if light else "#000000",
-                )
+        for (y, x), share in np.ndenumerate(matrix):
+            colour = "#ffffff" if share < 0.6 * matrix.max() else "#000000"
+            axes.text(x, y, f"{share:.2f}", ha="center", va="center", fontsize=7.5, color=colour)
     return True
 
 
@@ -200,20 +161,11 @@ def _chain(figure: Figure, history: History) -> bool:
     if history.blocks:
         above.plot(*zip(*thinned(history.blocks), strict=True), color=COLOURS[0], drawstyle="steps-post")
     above.set_ylabel("block")
-    for column, (label, colour) in enumerate(
-        (("submitted", COLOURS[8]), ("included", COLOURS[2]), ("failed", COLOURS[5])), start=1
-    ):
-        points = thinned(history.extrinsics)
-        if points:
-            times, counts = [point[0] for point in points], [point[column] for point in points]
-            below.plot(
-                times,
-                counts,
-                color=colour,
-                label=label,
-                drawstyle="steps-post",
-                linestyle="--" if label == "submitted" else "-",
-            )
+    points = thinned(history.extrinsics)
+    lines = (("submitted", COLOURS[8], "--"), ("included", COLOURS[2], "-"), ("failed", COLOURS[5], "-"))
+    for column, (label, colour, dashes) in enumerate(lines if points else (), start=1):
+        times, counts = [point[0] for point in points], [point[column] for point in points]
+        below.plot(times, counts, color=colour, label=label, drawstyle="steps-post", linestyle=dashes)
     below.set(xlabel="seconds of the run", ylabel="extrinsics")
     below.set_ylim(bottom=0)
     for axes in (above, below):
@@ -229,7 +181,7 @@ def _time(figure: Figure, history: History) -> bool:
         return False
     axes = figure.add_subplot(xlabel="round", ylabel="seconds per round")
     whole_numbers(axes.xaxis)
-    table = np.array([(e.train_s, e.ask_s, e.score_s, e.chain_s, e.idle_s) for e in rounds], float)
+    table = np.array([event.parts_s for event in rounds], float)
     numbers = np.array([event.round for event in rounds], float)
     per_bar = -(-len(rounds) // 60)  # a long run shows means of neighbouring rounds
     cuts = range(0, len(rounds), per_bar)
@@ -246,9 +198,6 @@ def _time(figure: Figure, history: History) -> bool:
     return True
 
 
-# ---------------------------------------------------------------------------------------------------------- pieces
-
-
 def _drawn(history: History) -> list[Row]:
     """Miners to draw lines for, by uid: all of them, or as many as can be told apart, evenly by rank."""
     rows = ranked(history.rows())
@@ -258,36 +207,23 @@ def _drawn(history: History) -> list[Row]:
 
 
 def _looks(rows: Sequence[Row]) -> list[tuple[Row, dict[str, Any]]]:
-    if len(rows) <= len(COLOURS):
-        return [
-            (row, {"color": COLOURS[n]} | ({} if row.behaviour in ("", "honest") else {"linestyle": "--"}))
-            for n, row in enumerate(rows)
-        ]
-    return [(row, {"color": _colour(row.behaviour), "alpha": 0.6, "linewidth": 1.0}) for row in rows]
+    if len(rows) > len(COLOURS):
+        return [(row, {"color": _colour(row.behaviour), "alpha": 0.6, "linewidth": 1.0}) for row in rows]
+    dashes = ({} if row.behaviour in HONEST else {"linestyle": "--"} for row in rows)
+    return [(row, {"color": colour} | dash) for row, colour, dash in zip(rows, COLOURS, dashes)]
 
 
 def _legend(figure: Figure, looks: Sequence[tuple[Row, dict[str, Any]]]) -> None:
-    if len({look["color"] for _, look in looks}) == len(looks):  # every miner has a colour of its own
-        entries = [
-            (
-                Line2D([], [], **look),
-                (row.name or short(row.hotkey)) + ("" if row.behaviour in ("", "honest") else f" ({row.behaviour})"),
-            )
-            for row, look in looks
-        ]
+    if len({look["color"] for _, look in looks}) == len(looks):  # each miner has its own colour
+        lines = [Line2D([], [], **look) for _, look in looks]
+        suffixes = ["" if row.behaviour in HONEST else f" ({row.behaviour})" for row, _ in looks]
+        labels = [(row.name or short(row.hotkey)) + end for (row, _), end in zip(looks, suffixes, strict=True)]
     else:
-        entries = [
-            (Line2D([], [], color=_colour(name)), name or "miner")
-            for name in _behaviours(row.behaviour for row, _ in looks)
-        ]
-    longest = max(len(label) for _, label in entries)
-    figure.legend(
-        *zip(*entries, strict=True),
-        loc="outside lower center",
-        ncols=max(1, min(6, 56 // (longest + 6))),
-        columnspacing=1.0,
-        handlelength=1.2,
-    )
+        behaviours = _behaviours(row.behaviour for row, _ in looks)
+        lines = [Line2D([], [], color=_colour(name)) for name in behaviours]
+        labels = [name or "miner" for name in behaviours]
+    columns = max(1, min(6, 56 // (max(map(len, labels)) + 6)))
+    figure.legend(lines, labels, loc="outside lower center", ncols=columns, columnspacing=1.0, handlelength=1.2)
 
 
 def _behaviours(names: Iterable[str]) -> list[str]:
@@ -322,10 +258,8 @@ def _svg(figure: Figure, title: str) -> str:
     drawn = re.sub(r'<g id="[^"]*">', "<g>", drawn)  # names of groups repeat from plot to plot; nothing refers to them
     box = re.search(r'viewBox="[^"]*"', drawn)
     assert box is not None
-    drawn = (
-        f'<svg {box[0]} role="img" aria-label="{title}" xmlns:xlink="http://www.w3.org/1999/xlink">'
-        + drawn[drawn.index(">") + 1 :]
-    )
+    head = f'<svg {box[0]} role="img" aria-label="{title}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    drawn = head + drawn[drawn.index(">") + 1 :]
     for colour, variable in VARIABLES.items():
         drawn = drawn.replace(colour, variable)
     return drawn.strip()

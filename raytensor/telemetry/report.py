@@ -19,7 +19,7 @@ from raytensor.errors import DataError
 from raytensor.telemetry import page, tables
 from raytensor.telemetry.event_log import read_events
 from raytensor.telemetry.history import PARTS, History
-from raytensor.telemetry.plots import draw, spearman
+from raytensor.telemetry.plots import HONEST, draw, spearman
 from raytensor.telemetry.summary import build_summary, disk_sentence, disk_use
 from raytensor.telemetry.unpaid import unpaid_lines
 from raytensor.telemetry.views import amount, minutes, paid
@@ -65,9 +65,8 @@ def _summary(folder: Path, history: History) -> Mapping[str, Any]:
     except FileNotFoundError:
         pass
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{folder / 'summary.json'}: not a summary ({error}); remove it to report from the events"
-        ) from error
+        fix = "remove it to report from the events"
+        raise DataError(f"{folder / 'summary.json'}: not a summary ({error}); {fix}") from error
     return build_summary(history, name=folder.resolve().name, **known)
 
 
@@ -86,29 +85,25 @@ def _facts(history: History, summary: Mapping[str, Any]) -> list[tuple[str, str]
     sessions = f" in {history.sessions} sessions" if history.sessions > 1 else ""
     fees = sum(summary["fees_rao"].values())
     by_call = ", ".join(f"{call} {amount(rao)}" for call, rao in sorted(summary["fees_rao"].items()) if rao)
-    found = [
+    endpoint = f"{chain['endpoint'] or '-'}, netuid {_or_dash(summary['netuid'])}"
+    return [
         ("wall time", minutes(summary["wall_s"]) + sessions),
         ("responses scored", f"{summary['responses']} of {asked}"),
         ("extrinsics", f"{counts['submitted']} sent, {counts['included']} included, {counts['failed']} failed"),
         ("fees", f"{amount(fees)} TAO" + (f" ({by_call})" if by_call else "")),
         ("chain", f"block {_or_dash(chain['last_block'])}, {chain['epochs']} epochs, tempo {chain['tempo']}"),
-        (
-            "endpoint",
-            f"{chain['endpoint'] or '-'}, netuid {_or_dash(summary['netuid'])}, spec {_or_dash(chain['spec_version'])}",
-        ),
+        ("endpoint", f"{endpoint}, spec {_or_dash(chain['spec_version'])}"),
         ("paid to neurons", paid(neurons)),
         ("better models earn more", _order(neurons)),
         ("time of the rounds", ", ".join(f"{part} {_percent(summary['time_share'][part])}" for part in PARTS)),
         ("disk", disk_sentence(summary["disk_bytes"]) or "-"),
     ]
-    return found
 
 
 def _order(neurons: Sequence[Mapping[str, Any]]) -> str:
     """Rank correlation of what models are worth and earn, by their held-out losses where all have one."""
-    honest = [
-        n for n in neurons if n["role"] == "miner" and n["behaviour"] in ("", "honest") and n["incentive"] is not None
-    ]
+    miners = [n for n in neurons if n["role"] == "miner" and n["incentive"] is not None]
+    honest = [n for n in miners if n["behaviour"] in HONEST]
     name, key = "held-out loss", "heldout_loss"
     if any(n[key] is None for n in honest):
         name = key = "loss"
@@ -120,9 +115,8 @@ def _order(neurons: Sequence[Mapping[str, Any]]) -> str:
 def _troubles(history: History, summary: Mapping[str, Any]) -> list[str]:
     """Failures and warnings, each with how often."""
     items = [f"no answer ({reason}): {count}" for reason, count in sorted(summary["failures"].items())]
-    items += [
-        f"{call}: {fate}, {count}" for (call, fate), count in sorted(history.receipts.items()) if fate != "included"
-    ]
+    receipts = sorted(history.receipts.items())
+    items += [f"{call}: {fate}, {count}" for (call, fate), count in receipts if fate != "included"]
     for name, count in history.errors.most_common():
         items.append(f"chain error {name}: {count}" + (f" ({history.advice[name]})" if history.advice[name] else ""))
     seen = Counter(event.text + (f" ({event.fix})" if event.fix else "") for event in history.warnings)

@@ -66,9 +66,8 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self._lock = -1
         if resume == "must" and not self.state.exists():
-            raise RunError(
-                f"{self.path}: no saved state to resume from; start it with resume=auto, or check name and paths.runs"
-            )
+            fix = "start it with resume=auto, or check name and paths.runs"
+            raise RunError(f"{self.path}: no saved state to resume from; {fix}")
         self.is_new, parent_is_new = not self.path.exists(), not self.path.parent.exists()
         self._created = [self.path] * self.is_new + [self.path.parent] * parent_is_new
         try:
@@ -79,15 +78,12 @@ class RunFolder:
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
             self.close()
-            raise RunError(
-                f"{self.path}: can't be a run folder ({error.strerror}); set paths.runs to a folder you may write"
-            ) from error
+            fix = "set paths.runs to a folder you may write"
+            raise RunError(f"{self.path}: can't be a run folder ({error.strerror}); {fix}") from error
         if resume == "never" and (self.events.exists() or self.state.exists()):
             self.close()
-            name = self.path.name
-            raise RunError(
-                f"{self.path}: holds a run already; take another name, or resume it with `name={name} resume=auto`"
-            )
+            fix = f"take another name, or resume it with `name={self.name} resume=auto`"
+            raise RunError(f"{self.path}: holds a run already; {fix}")
         remove_unfinished(self.path)
 
     @property
@@ -153,8 +149,7 @@ class RunFolder:
         except BlockingIOError as error:
             holder = os.read(self._lock, 32).decode("ascii", "replace").strip() or "unknown"
             self.close()
-            raise RunError(
-                f"{self.path}: another run works in it (process {holder}); wait for it, stop it, or take another name"
-            ) from error
+            fix = "wait for it, stop it, or take another name"
+            raise RunError(f"{self.path}: another run works in it (process {holder}); {fix}") from error
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)

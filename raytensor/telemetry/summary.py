@@ -10,6 +10,7 @@ import dataclasses
 import math
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -60,10 +61,10 @@ def build_summary(
         measured = (heldout or {}).get(row.hotkey)
         measured = float(measured) if measured is not None and math.isfinite(measured) else None
         neurons.append(dataclasses.asdict(row) | {"heldout_loss": measured, "unpaid": reasons.get(row.hotkey, "")})
-    failures: dict[str, int] = {}
+    failures: Counter[str] = Counter()
     for event in history.rounds:
-        for reason, count in event.failures.items():
-            failures[str(reason)] = failures.get(str(reason), 0) + int(count)
+        failures.update({str(reason): int(count) for reason, count in event.failures.items()})
+    chain = {"endpoint": history.endpoint, "spec_version": history.spec_version, "tempo": history.tempo}
     times = history.time_s()
     in_rounds = math.fsum(event.wall_s for event in history.rounds)
     return {
@@ -74,19 +75,13 @@ def build_summary(
         "seed": history.seed,
         "wall_s": round(history.wall_s, 3),
         "stopped": history.stopped,
-        "chain": {
-            "endpoint": history.endpoint,
-            "spec_version": history.spec_version,
-            "tempo": history.tempo,
-            "last_block": history.block,
-            "epochs": len(history.epochs),
-        },
+        "chain": chain | {"last_block": history.block, "epochs": len(history.epochs)},
         "extrinsics": history.counts(),
         "fees_rao": dict(history.fees_rao),
         "unpaid": why_nothing_was_paid(history),
         "neurons": neurons,
         "responses": sum(event.scored for event in history.rounds),
-        "failures": failures,
+        "failures": dict(failures),
         "time_s": {part: round(seconds, 3) for part, seconds in times.items()},
         "time_share": {part: round(times[part] / in_rounds, 4) if in_rounds > 0 else None for part in PARTS},
         "disk_bytes": dict(disk_bytes or {}),
@@ -115,10 +110,9 @@ def disk_sentence(disk_bytes: Mapping[str, int]) -> str:
     if not disk_bytes.get("total"):
         return ""
     parts = sorted((name for name in DISK_PARTS if disk_bytes.get(name)), key=lambda name: -disk_bytes[name])
-    said = [f"{name} {_megabytes(disk_bytes[name])} ({DISK_PARTS[name][1]})" for name in parts]
-    return f"{_megabytes(disk_bytes['total'])}: " + ", ".join(
-        [*said, f"other {_megabytes(disk_bytes.get('other', 0))}"]
-    )
+    sizes = [f"{name} {_megabytes(disk_bytes[name])} ({DISK_PARTS[name][1]})" for name in parts]
+    sizes.append(f"other {_megabytes(disk_bytes.get('other', 0))}")
+    return f"{_megabytes(disk_bytes['total'])}: {', '.join(sizes)}"
 
 
 def _megabytes(count: int) -> str:
@@ -148,19 +142,19 @@ def this_versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    names = _fields(Path("/proc/cpuinfo"), "model name")
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _gpus() -> list[str]:
-    names = []
-    for info in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        for line in info.read_text().splitlines():
-            if line.startswith("Model:"):
-                names.append(line.partition(":")[2].strip())
-    return names
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    return [name for path in files for name in _fields(path, "Model:")]
+
+
+def _fields(path: Path, start: str) -> list[str]:
+    """The values of the "name: value" lines that begin with `start`; [] for a file that can't be read."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return []
+    return [line.partition(":")[2].strip() for line in lines if line.startswith(start)]

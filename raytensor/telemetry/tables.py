@@ -31,9 +31,6 @@ def as_csv(rows: Sequence[Sequence[str]]) -> str:
     return text.getvalue()
 
 
-# ------------------------------------------------------------------------------------------------------------ HTML
-
-
 def miners(neurons: Sequence[Neuron]) -> str:
     """The miners, the best paid first."""
     chosen = [neuron for neuron in neurons if neuron["role"] == "miner"]
@@ -48,11 +45,8 @@ def miners(neurons: Sequence[Neuron]) -> str:
         row += [number(n["loss"]), number(n["heldout_loss"]), number(n["score"]), number(n["weight"], 4)]
         rows.append([*row, number(n["incentive"], 4), _amount(n["emission_alpha_rao"]), amount(n["emission_rao"])])
     note = "Losses in nats per token. loss: as the validators score the answers; held-out loss: measured at the end."
-    return (
-        page.table("Miners", columns, rows, words=("name", "hotkey", "behaviour", "standing"), note=note)
-        if rows
-        else ""
-    )
+    words = ("name", "hotkey", "behaviour", "standing")
+    return page.table("Miners", columns, rows, words=words, note=note) if rows else ""
 
 
 def others(neurons: Sequence[Neuron]) -> str:
@@ -74,11 +68,9 @@ def mechanism(rows: Rows) -> str:
     if not rows:
         return ""
     head, first = rows[0], rows[1][0]
-    shown = [row[1:] for row in rows[1:] if row[0] == first]
+    shown = [[miner, _hotkey(hotkey), *cells] for of, miner, hotkey, *cells in rows[1:] if of == first]
     title = f"The mechanism's numbers, of validator {first}"
-    return page.table(
-        title, head[1:], [[row[0], _hotkey(row[1]), *row[2:]] for row in shown], words=("miner", "hotkey")
-    )
+    return page.table(title, head[1:], shown, words=("miner", "hotkey"))
 
 
 def _hotkey(hotkey: str) -> str:
@@ -89,9 +81,6 @@ def _hotkey(hotkey: str) -> str:
 
 def _amount(rao: int | None) -> str:
     return "-" if rao is None else amount(rao)
-
-
-# ------------------------------------------------------------------------------------------------------------- CSV
 
 
 def neuron_rows(neurons: Sequence[Neuron]) -> Rows:
@@ -105,8 +94,7 @@ def round_rows(history: History) -> Rows:
     head = ["round", "wall_s", *(f"{part}_s" for part in PARTS), "scored", "failed", "miner", "name", "loss", "score"]
     rows = [head]
     for event in history.rounds:
-        parts = (event.train_s, event.ask_s, event.score_s, event.chain_s, event.idle_s)
-        start = [str(event.round), _text(event.wall_s), *map(_text, parts), str(event.scored)]
+        start = [str(event.round), _text(event.wall_s), *map(_text, event.parts_s), str(event.scored)]
         start.append(str(sum(event.failures.values())))
         for hotkey in sorted({*event.losses, *event.values}):
             name = history.neurons[hotkey].name if hotkey in history.neurons else ""
@@ -131,11 +119,10 @@ def mechanism_rows(folder: Path, neurons: Sequence[Neuron]) -> Rows:
             raise DataError(f"{path}: not a score board ({error}); remove it to report without it") from error
     found: Rows = []
     # Lists (fingerprints, weights of a router) are left out: they say nothing in a column.
-    fields = sorted(
-        {name for _, _, miners in boards for m in miners.values() for name in m if not isinstance(m[name], list)}
-    )
-    for _, validator, entries in sorted(boards, key=lambda board: board[:2]):
-        for hotkey, values in sorted(entries.items(), key=lambda item: uids.get(item[0], 1 << 16)):
+    entries = [values for _, _, miners in boards for values in miners.values()]
+    fields = sorted({name for values in entries for name in values if not isinstance(values[name], list)})
+    for _, validator, miners in sorted(boards, key=lambda board: board[:2]):
+        for hotkey, values in sorted(miners.items(), key=lambda item: uids.get(item[0], 1 << 16)):
             found.append([validator, names.get(hotkey, hotkey), hotkey, *(_text(values.get(name)) for name in fields)])
     return [["validator", "miner", "hotkey", *fields], *found] if found else []
 

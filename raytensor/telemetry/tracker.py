@@ -20,11 +20,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from raytensor.config import Tracker as TrackerConfig
-from raytensor.telemetry.history import History
+from raytensor.telemetry.history import PARTS, History
 from raytensor.telemetry.redact import redact
 
 log = logging.getLogger(__name__)
@@ -69,17 +70,13 @@ class WandbTracker:
         self._pending = bytearray()
         self._dropped = 0
         self._process: subprocess.Popen[bytes] | None = None
+        command = [sys.executable, "-m", "raytensor.telemetry.wandb_child"]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        # In a new session, because Ctrl-C stops the run, which then finishes the tracker.
+        start = partial(subprocess.Popen, command, stdin=subprocess.PIPE, env=env, start_new_session=True)
         try:
             with self._log_file.open("ab") as errors:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "raytensor.telemetry.wandb_child"],
-                    stdin=subprocess.PIPE,
-                    stdout=errors,
-                    stderr=errors,
-                    # Ctrl-C stops the run, which then finishes the tracker.
-                    start_new_session=True,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-                )
+                self._process = start(stdout=errors, stderr=errors)
         except OSError as error:
             log.warning("wandb can't start, the run goes on without it: %s", error)
             return
@@ -165,21 +162,17 @@ def round_metrics(history: History) -> dict[str, float]:
     """The numbers of the newest round: pace, time by part, losses, incentive, extrinsics; {} before the first."""
     if not history.rounds:
         return {}
-    newest, counts = history.rounds[-1], history.counts()
+    newest = history.rounds[-1]
     out: dict[str, float | None] = {
         "round/wall_s": newest.wall_s,
         "round/responses": newest.scored,
         "round/responses_per_s": newest.scored_per_s,
         "round/failures": sum(newest.failures.values()),
-        "time/training_s": newest.train_s,
-        "time/asking_s": newest.ask_s,
-        "time/scoring_s": newest.score_s,
-        "time/chain_s": newest.chain_s,
-        "time/idle_s": newest.idle_s,
+        **{f"time/{part}_s": seconds for part, seconds in zip(PARTS, newest.parts_s, strict=True)},
         "chain/block": history.block,
         "chain/epochs": len(history.epochs),
+        **{f"extrinsics/{key}": value for key, value in history.counts().items()},
     }
-    out.update({f"extrinsics/{key}": value for key, value in counts.items()})
     miners = [row for row in history.rows() if row.role == "miner"]
     losses = [row.loss for row in miners if row.loss is not None]
     if losses:

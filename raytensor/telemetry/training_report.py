@@ -7,6 +7,7 @@ Knows nothing of Ray or torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,8 @@ def write_training_report(folder: Path, summary: Mapping[str, Any]) -> Path:
         ("pace", _number(summary["tokens_per_s"], "tokens/s (median)")),
     ]
     config = folder / "config.yaml"
-    parts = [
-        page.facts(facts),
-        page.plots(_plots(steps)),
-        page.configuration(config.read_text() if config.is_file() else ""),
-    ]
+    text = config.read_text() if config.is_file() else ""
+    parts = [page.facts(facts), page.plots(_plots(steps)), page.configuration(text)]
     target = folder / "report.html"
     disk.write_text(target, page.page(str(summary["name"]), "raytensor train", parts))
     return target
@@ -48,12 +46,9 @@ def _plots(steps: list[TrainStep]) -> dict[str, str]:
     loss = [(event.step, event.loss) for event in steps]
     heldout = [(event.step, event.heldout) for event in steps if event.heldout is not None]
     pace = [(event.step, event.tokens_per_s) for event in steps]
-    return {
-        "Loss": drawn(
-            "Loss", lambda figure: _curves(figure, "nats per token", {"training": loss, "held-out": heldout})
-        ),
-        "Pace": drawn("Pace", lambda figure: _curves(figure, "tokens/s", {"tokens/s": pace})),
-    }
+    losses = partial(_curves, unit="nats per token", lines={"training": loss, "held-out": heldout})
+    paces = partial(_curves, unit="tokens/s", lines={"tokens/s": pace})
+    return {"Loss": drawn("Loss", losses), "Pace": drawn("Pace", paces)}
 
 
 def _curves(figure: Figure, unit: str, lines: Mapping[str, list[tuple[int, float]]]) -> bool:

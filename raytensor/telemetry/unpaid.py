@@ -40,10 +40,8 @@ def why_nothing_was_paid(history: History) -> str:
     before = {hotkey for hotkey, (block, _) in history.weights_set.items() if block < epoch}
     share = _stake_share(history, before)
     if share is not None and share <= MAJORITY:
-        return (
-            f"only validators with {share:.0%} of the stake had set weights before consensus ran in block {epoch}; "
-            f"it pays for what more than {MAJORITY:.0%} of the stake agree on"
-        )
+        early = f"only validators with {share:.0%} of the stake had set weights before consensus ran in block {epoch}"
+        return f"{early}; it pays for what more than {MAJORITY:.0%} of the stake agree on"
     return f"consensus gave no incentive in block {epoch}: validators need a permit, and enough stake that agrees"
 
 
@@ -51,9 +49,8 @@ def why_unpaid(history: History) -> dict[str, str]:
     """{hotkey: why} for each miner without incentive in the newest epoch; {} while nobody was paid."""
     if not history.epochs or why_nothing_was_paid(history):
         return {}
-    return {
-        row.hotkey: _why(history, row) for row in history.rows() if row.role == "miner" and not (row.incentive or 0.0)
-    }
+    miners = (row for row in history.rows() if row.role == "miner")
+    return {row.hotkey: _why(history, row) for row in miners if not row.incentive}
 
 
 def unpaid_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -62,11 +59,10 @@ def unpaid_lines(summary: Mapping[str, Any]) -> list[str]:
     for neuron in summary["neurons"]:
         if neuron["unpaid"]:
             names.setdefault(neuron["unpaid"], []).append(neuron["name"] or neuron["hotkey"])
-    lines = [
-        f"{', '.join(who[:8])}{f' and {len(who) - 8} more' if len(who) > 8 else ''}: {why}"
-        for why, who in names.items()
-    ]
-    return [summary["unpaid"]] if summary["unpaid"] else lines
+    if summary["unpaid"]:
+        return [summary["unpaid"]]
+    more = {why: f" and {len(who) - 8} more" if len(who) > 8 else "" for why, who in names.items()}
+    return [f"{', '.join(who[:8])}{more[why]}: {why}" for why, who in names.items()]
 
 
 def _why(history: History, row: Row) -> str:

@@ -70,15 +70,11 @@ def ends(rows: Sequence[Any], room: int) -> tuple[Sequence[Any], int, Sequence[A
     return rows[:first], len(rows) - first - last, rows[len(rows) - last :] if last else ()
 
 
-# -------------------------------------------------------------------------------------------------------- live view
-
-
 def live_view(history: History, name: str, now: float, width: int, height: int) -> RenderableType:
     """The whole screen of a running network: at most `width` x (`height` - 1) characters."""
     width = min(width, 110)
-    head = Panel(
-        _facts(history, now, width), title=Text(f"raytensor · {name}"), title_align="left", box=box.ROUNDED, width=width
-    )
+    facts, title = _facts(history, now, width), Text(f"raytensor · {name}")
+    head = Panel(facts, title=title, title_align="left", box=box.ROUNDED, width=width)
     if not history.neurons:
         return head
     validators = _validators(history, width)
@@ -126,46 +122,45 @@ def _miners(history: History, room: int, width: int) -> Table:
     spare = width - named - 34 - 16 - taken  # what is left of the fixed columns and the gaps
     trend, gauge = max(4, min(16, spare // 2)), max(4, min(20, spare - spare // 2))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    columns: tuple[tuple[str, JustifyMethod, int], ...] = (
-        ("uid", "right", 4),
-        ("miner", "left", named),
-        ("behaviour", "left", 9),
-        ("loss", "right", 6),
-        ("", "left", trend),
-        ("weight", "right", 6),
-        ("incentive", "right", 9),
-        ("", "left", gauge),
-    )
-    if ranks:
-        columns = (*columns[:3], ("standing", "left", standing), *columns[3:])
-    for title, justify, columns_wide in columns:
-        table.add_column(title, justify=justify, width=columns_wide, no_wrap=True, overflow="ellipsis")
+    columns: list[tuple[str, JustifyMethod, int]] = [("uid", "right", 4), ("miner", "left", named)]
+    columns += [("behaviour", "left", 9), *([("standing", "left", standing)] if ranks else [])]
+    columns += [("loss", "right", 6), ("", "left", trend), ("weight", "right", 6)]
+    columns += [("incentive", "right", 9), ("", "left", gauge)]
+    for title, justify, num_characters in columns:
+        table.add_column(title, justify=justify, width=num_characters, no_wrap=True, overflow="ellipsis")
     losses = {row.hotkey: [loss for _, loss in history.losses(row.hotkey)[-trend:]] for row in rows}
     seen = [loss for values in losses.values() for loss in values]
     low, high = (min(seen), max(seen)) if seen else (0.0, 0.0)
     top = max((row.incentive or 0.0 for row in rows), default=0.0)
 
-    def add(row: Row) -> None:
-        table.add_row(
-            str(row.uid),
-            Text(row.name or short(row.hotkey)),
-            Text(row.behaviour, STYLES.get(row.behaviour, CHEAT)),
-            *([Text(row.standing, "bold" if row.standing == "king" else "")] if ranks else []),
-            number(row.loss),
-            Text(sparkline(losses[row.hotkey], low, high, trend).ljust(trend), "cyan"),
-            number(row.weight),
-            number(row.incentive),
-            Text(bar((row.incentive or 0.0) / top if top else 0.0, gauge), "green"),
-        )
+    def cells(row: Row) -> list[str | Text]:
+        line = Text(sparkline(losses[row.hotkey], low, high, trend).ljust(trend), "cyan")
+        gauged = Text(bar((row.incentive or 0.0) / top if top else 0.0, gauge), "green")
+        found = [str(row.uid), Text(row.name or short(row.hotkey)), _behaviour(row.behaviour)]
+        found += [_standing(row.standing)] if ranks else []
+        return [*found, number(row.loss), line, number(row.weight), number(row.incentive), gauged]
 
+    _fill(table, rows, room, cells)
+    return table
+
+
+def _fill(table: Table, rows: Sequence[Any], room: int, cells: Callable[[Any], Sequence[str | Text]]) -> None:
+    """Add the first and last rows in at most `room` lines, with the number of those left out between them."""
     first, left_out, last = ends(rows, room)
     for row in first:
-        add(row)
+        table.add_row(*cells(row))
     if left_out:
         table.add_row("", Text(f"… {left_out} more", "dim"))
     for row in last:
-        add(row)
-    return table
+        table.add_row(*cells(row))
+
+
+def _behaviour(name: str) -> Text:
+    return Text(name, STYLES.get(name, CHEAT))
+
+
+def _standing(word: str) -> Text:
+    return Text(word, "bold" if word == "king" else "")
 
 
 def _validators(history: History, width: int) -> Text:
@@ -184,9 +179,6 @@ def _validators(history: History, width: int) -> Text:
 
 def _errors(history: History) -> str:
     return ", ".join(f"{name} x{count}" for name, count in history.errors.most_common(3))
-
-
-# ------------------------------------------------------------------------------------------------------------ plain
 
 
 def round_line(event: RoundDone, history: History) -> str:
@@ -221,8 +213,8 @@ _COLUMNS: tuple[Column, ...] = (
     ("uid", "uid", "right", 4, lambda n: str(n["uid"])),
     ("hotkey", "hotkey", "left", 9, lambda n: short(n["hotkey"])),
     ("role", "role", "left", 9, lambda n: n["role"]),
-    ("behaviour", "behaves", "left", 8, lambda n: Text(n["behaviour"], STYLES.get(n["behaviour"], CHEAT))),
-    ("standing", "", "left", 8, lambda n: Text(n["standing"], "bold" if n["standing"] == "king" else "")),
+    ("behaviour", "behaves", "left", 8, lambda n: _behaviour(n["behaviour"])),
+    ("standing", "", "left", 8, lambda n: _standing(n["standing"])),
     ("loss", "loss", "right", 6, lambda n: _of("miner", n, "loss")),
     ("held-out", "", "right", 6, lambda n: _of("miner", n, "heldout_loss")),
     ("score", "score", "right", 6, lambda n: _of("miner", n, "score")),
@@ -253,13 +245,7 @@ def final_table(summary: Mapping[str, Any], width: int, max_rows: int) -> Table:
     miners.sort(key=lambda n: (-(n["incentive"] or 0.0), n["loss"] or math.inf, n["uid"]))
     room = min(len(others), max(4, max_rows // 4))
     for group, lines in ((others, room), (miners, max_rows - room)):
-        first, left_out, last = ends(group, lines)
-        for neuron in first:
-            table.add_row(*(cell(neuron) for *_, cell in shown))
-        if left_out:
-            table.add_row("", Text(f"… {left_out} more", "dim"))
-        for neuron in last:
-            table.add_row(*(cell(neuron) for *_, cell in shown))
+        _fill(table, group, lines, lambda neuron: [cell(neuron) for *_, cell in shown])
     return table
 
 
@@ -268,13 +254,10 @@ def closing_lines(summary: Mapping[str, Any]) -> list[Text]:
     counts, chain = summary["extrinsics"], summary["chain"]
     lines = [Text(f"nothing was paid: {line}", "yellow") for line in unpaid_lines(summary)]
     fees = amount(sum(summary["fees_rao"].values()))
-    lines += [
-        Text(f"paid: {paid(summary['neurons'])}; fees: {fees} TAO"),
-        Text(
-            f"{summary['rounds']} rounds in {summary['wall_s']:.0f} s, block {chain['last_block']}, extrinsics: "
-            f"{counts['submitted']} sent, {counts['included']} included, {counts['failed']} failed"
-        ),
-    ]
+    lines.append(Text(f"paid: {paid(summary['neurons'])}; fees: {fees} TAO"))
+    rounds = f"{summary['rounds']} rounds in {summary['wall_s']:.0f} s, block {chain['last_block']}"
+    sent = f"{counts['submitted']} sent, {counts['included']} included, {counts['failed']} failed"
+    lines.append(Text(f"{rounds}, extrinsics: {sent}"))
     used = disk_sentence(summary["disk_bytes"])
     return [*lines, Text(f"disk: {used}")] if used else lines
 

@@ -19,17 +19,9 @@ def main() -> None:
     head = json.loads(sys.stdin.readline())
     import wandb  # an optional package
 
-    settings = wandb.Settings(
-        console="off",
-        silent=True,
-        disable_git=True,
-        disable_code=True,
-        disable_job_creation=True,
-        init_timeout=30,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
-        x_save_requirements=False,
-    )
+    off = ("disable_git", "disable_code", "disable_job_creation", "x_disable_stats", "x_disable_machine_info", "silent")
+    switches = dict.fromkeys(off, True) | {"x_save_requirements": False}
+    settings = wandb.Settings(console="off", init_timeout=30, **switches)
     run = wandb.init(settings=settings, **head)  # project, name, dir, mode, config
     for line in sys.stdin:
         body = json.loads(line)

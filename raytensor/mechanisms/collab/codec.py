@@ -47,9 +47,8 @@ class Codec:
 
     def __post_init__(self) -> None:
         if not 0 <= self.k <= CHUNK:
-            raise ValueError(
-                f"k={self.k}: a chunk has {CHUNK} values, of which 1 to {CHUNK} can be sent; 0 sends all, uncompressed"
-            )
+            allowed = f"of which 1 to {CHUNK} can be sent; 0 sends all, uncompressed"
+            raise ValueError(f"k={self.k}: a chunk has {CHUNK} values, {allowed}")
 
     def counts(self, size: int) -> np.ndarray:
         """int64: values that each chunk of a vector of `size` sends."""

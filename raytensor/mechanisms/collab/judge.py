@@ -7,7 +7,7 @@ The model of a window, and its losses before any update, are computed once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,20 +21,11 @@ if TYPE_CHECKING:
     from raytensor.mechanisms.collab.mechanism import Window
 
 
-def first_model(rule: Collab, vocab_size: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+def first_model(rule: Collab, vocab_size: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and description of a new `Store`; equal arguments give equal results."""
-    spec = ModelSpec(
-        name=rule.model,
-        hidden=rule.hidden,
-        layers=rule.layers,
-        heads=rule.heads,
-        vocab_size=vocab_size,
-        seq_len=rule.seq_len,
-        seed=seed,
-    )
-    model = build(spec)
-    names = ("name", "hidden", "layers", "heads", "vocab_size", "seq_len", "seed")
-    described = {name: getattr(spec, name) for name in names}
+    described: dict[str, Any] = {"name": rule.model, "hidden": rule.hidden, "layers": rule.layers, "heads": rule.heads}
+    described |= {"vocab_size": vocab_size, "seq_len": rule.seq_len, "seed": seed}
+    model = build(ModelSpec(**described))
     return {name: p.detach().float().numpy() for name, p in model.named_parameters()}, described
 
 

@@ -1,6 +1,6 @@
-"""A model's parameters as one flat float32 vector, in the order of their names.
+"""Converts named parameters of a model to one flat float32 vector, in the order of the names, and back.
 
-In: named arrays. Out: a vector, and back. Pure numpy; knows nothing of torch.
+In: named arrays, or a vector. Out: the other of the two. Pure numpy. Knows nothing of torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """names sorted; shapes in that order."""
+    """The sorted names of a model's tensors, and the shape of each."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -30,21 +30,21 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """Values in all."""
+        """Number of values of all tensors."""
         return sum(self.sizes)
 
     @property
     def starts(self) -> np.ndarray:
-        """int64: where each tensor begins."""
+        """int64 [tensors]: index of the first value of each tensor in the vector."""
         return np.concatenate([[0], np.cumsum(self.sizes)[:-1]]).astype(np.int64)
 
     def flatten(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """float32 [size]. The arrays must be those of this layout."""
+        """The vector, float32 [size]. The names and shapes of the arrays must be those of the layout."""
         assert tuple(tuple(arrays[name].shape) for name in self.names) == self.shapes, "arrays of another model"
         return np.concatenate([np.asarray(arrays[name], np.float32).ravel() for name in self.names])
 
     def unflatten(self, vector: np.ndarray) -> dict[str, np.ndarray]:
-        """Views of float32 [size] by name."""
+        """{name: array}: views of a vector, float32 [size]."""
         assert vector.shape == (self.size,)
         cuts = np.split(vector, self.starts[1:])
         return {name: cut.reshape(shape) for name, cut, shape in zip(self.names, cuts, self.shapes)}

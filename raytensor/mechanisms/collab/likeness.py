@@ -39,23 +39,14 @@ def copies(
     """
     hotkeys = sorted(sketches)
     table = np.array([sketches[hotkey] for hotkey in hotkeys], np.float64).reshape(len(hotkeys), -1)
-    alike = table @ table.T > threshold
-    groups: dict[int, list[str]] = {}
-    root = list(range(len(hotkeys)))
-
-    def find(i: int) -> int:
-        while root[i] != i:
-            i = root[i]
-        return i
-
-    for i in range(len(hotkeys)):
-        for j in range(i):
-            if alike[i, j]:
-                root[find(i)] = find(j)
-    for i, hotkey in enumerate(hotkeys):
-        groups.setdefault(find(i), []).append(hotkey)
+    alike = (table @ table.T > threshold) | np.eye(len(hotkeys), dtype=bool)
+    group = np.arange(len(hotkeys))
+    for row in alike:
+        joined = np.isin(group, group[row])
+        group[joined] = group[joined].min()
     found = {}
-    for members in groups.values():
+    for number in set(group.tolist()):
+        members = [hotkey for hotkey, own in zip(hotkeys, group) if own == number]
         author = min(members, key=lambda hotkey: (claim[hotkey], hotkey))
         found.update({hotkey: author for hotkey in members if hotkey != author})
     return found

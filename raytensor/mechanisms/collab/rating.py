@@ -32,16 +32,8 @@ FORGIVE = 0.2  # share of the lost trust that a clean round restores
 COPY_GRACE = 3.0  # rounds in a row in which an update is like another's before it counts as a copy
 OFFENCES = {"missing": 0.75, "invalid": 0.5, "copy": 0.5, "repeated": 0.5}
 _MODEL = PlackettLuce(beta=BETA, tau=TAU)
-START = {
-    "mu": float(_MODEL.mu),
-    "sigma": float(_MODEL.sigma),
-    "bma": 0.0,
-    "gain": 0.0,
-    "edge": 0.0,
-    "copied": 0.0,
-    "trust": 1.0,
-    "rounds": 0.0,
-}
+START = {"mu": float(_MODEL.mu), "sigma": float(_MODEL.sigma), "bma": 0.0, "gain": 0.0, "edge": 0.0, "copied": 0.0}
+START |= {"trust": 1.0, "rounds": 0.0}
 
 
 def rate(ratings: Mapping[str, tuple[float, float]], gains: Mapping[str, float]) -> dict[str, tuple[float, float]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,12 @@ class Store:
         path = Path(folder) / "model.json"
         if path.exists():
             if json.loads(path.read_text()) != json.loads(text):
-                raise DataError(
-                    f"{folder} holds another shared model\n  fix: take another folder, or the settings in {path}"
-                )
+                fix = f"take another folder, or the settings in {path}"
+                raise DataError(f"{folder} holds another shared model\n  fix: {fix}")
             return cls(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        disk.write_bytes(
-            path.parent / _window(first),
-            save({"theta": layout.flatten(arrays), "velocity": np.zeros(layout.size, np.float32)}),
-        )
+        tensors = {"theta": layout.flatten(arrays), "velocity": np.zeros(layout.size, np.float32)}
+        disk.write_bytes(path.parent / _name("window", first), save(tensors))
         disk.write_text(path, text)
         return cls(folder)
 
@@ -67,10 +64,10 @@ class Store:
         at = max((n for n in self._numbers("window") if n <= window), default=None)
         if at is None:
             raise DataError(f"{self.folder} has no checkpoint at or before window {window}")
-        found = self._read(_window(at), ("theta", "velocity"))
+        found = self._read(_name("window", at), ("theta", "velocity"))
         theta, velocity = found["theta"], found["velocity"]
         for number in range(at, window):
-            found = self._read(_change(number), ("change",))
+            found = self._read(_name("change", number), ("change",))
             theta, velocity = theta - found["change"], found.get("velocity", np.zeros_like(theta))
         return theta, velocity
 
@@ -81,26 +78,25 @@ class Store:
 
         Windows after this one, which an earlier process wrote, are removed.
         """
-        for kind in ("window", "change"):
-            for number in self._numbers(kind):
-                if number > window:
-                    (self.folder / _name(kind, number)).unlink(missing_ok=True)
+        self._remove(lambda number: number > window)
         theta = self.before(window)[0] - change
-        disk.write_bytes(
-            self.folder / _change(window), save({"change": change} | ({"velocity": velocity} if velocity.any() else {}))
-        )
+        tensors = {"change": change} | ({"velocity": velocity} if velocity.any() else {})
+        disk.write_bytes(self.folder / _name("change", window), save(tensors))
         if checkpoint:
-            disk.write_bytes(self.folder / _window(window + 1), save({"theta": theta, "velocity": velocity}))
+            after = save({"theta": theta, "velocity": velocity})
+            disk.write_bytes(self.folder / _name("window", window + 1), after)
             first = sorted(self._numbers("window"))[-keep:][0]
-            for kind in ("window", "change"):
-                for number in self._numbers(kind):
-                    if number < first:
-                        (self.folder / _name(kind, number)).unlink(missing_ok=True)
+            self._remove(lambda number: number < first)
         return theta
 
     def newest(self) -> int:
         """The window that comes next."""
         return max([*self._numbers("window"), *(number + 1 for number in self._numbers("change"))], default=0)
+
+    def _remove(self, unwanted: Callable[[int], bool]) -> None:
+        for kind in ("window", "change"):
+            for number in filter(unwanted, self._numbers(kind)):
+                (self.folder / _name(kind, number)).unlink(missing_ok=True)
 
     def _numbers(self, kind: str) -> list[int]:
         found = (re.fullmatch(rf"{kind}-(\d+)\.safetensors", path.name) for path in self.folder.iterdir())
@@ -120,11 +116,3 @@ class Store:
 
 def _name(kind: str, number: int) -> str:
     return f"{kind}-{number:06d}.safetensors"
-
-
-def _window(number: int) -> str:
-    return _name("window", number)
-
-
-def _change(number: int) -> str:
-    return _name("change", number)
