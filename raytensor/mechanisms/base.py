@@ -154,7 +154,7 @@ class Mechanism(Protocol):
         ...
 
     def after_round(self, state: State, evidence: Evidence, answers: Mapping[str, Submission]) -> None:
-        """Update the shared state. Called once per round, with the evidence of the first validator, before it is reduced.
+        """Update the shared state. Called once per round, with the first validator's evidence, before it is reduced.
 
         state    the state before this evidence.
         answers  {hotkey: file or update} of the answers in this evidence.

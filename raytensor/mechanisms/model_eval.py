@@ -256,7 +256,7 @@ def _mark_copies(miners: dict[str, Entry], scores: dict[str, Score], copy_nats: 
 
     Commits of one block are in the order of their hotkeys. A copy of a copy is a copy of the first.
     """
-    files = []
+    files: list[tuple[Value, str, Value, Value, bool]] = []
     for hotkey, entry in miners.items():
         if "fingerprint" in entry and entry["status"] in (*RANKED, COPY):
             files.append((entry["block"], hotkey, entry["digest"], entry["fingerprint"], True))

@@ -59,11 +59,10 @@ def win_rates(
     competitive = [i for i in order if all(beats(i, j, rule.epsilon_end) for j in order[: place[i]])]
     found = {}
     for i in competitive:
-        won = 0
-        for j in competitive:
-            earlier = min(i, j, key=place.__getitem__)
-            won += i != j and beats(i, j, epsilon(now - blocks[earlier], rule))
-        found[i] = won / max(1, len(competitive) - 1) if len(competitive) > 1 else 1.0
+        others = [j for j in competitive if j != i]
+        ages = (now - blocks[min(i, j, key=place.__getitem__)] for j in others)
+        won = sum(beats(i, j, epsilon(age, rule)) for j, age in zip(others, ages, strict=True))
+        found[i] = won / len(others) if others else 1.0
     return found
 
 

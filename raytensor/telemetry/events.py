@@ -257,16 +257,11 @@ class EpochSeen(Event):
             return {hotkey: value / 65535 for hotkey, value in by_hotkey(column).items()}
 
         paid, price = by_hotkey(metagraph.emission_alpha_rao), metagraph.alpha_price_rao
-        return cls(
-            block=metagraph.last_epoch_block,
-            incentive=share(metagraph.incentive),
-            dividends=share(metagraph.dividends),
-            emission_rao={hotkey: alpha * price // 10**9 for hotkey, alpha in paid.items()},
-            emission_alpha_rao=paid,
-            stake_alpha_rao=by_hotkey(metagraph.stake_alpha_rao),
-            validator_trust=share(metagraph.validator_trust),
-            alpha_price_rao=price,
-        )
+        worth = {hotkey: alpha * price // 10**9 for hotkey, alpha in paid.items()}
+        stakes = by_hotkey(metagraph.stake_alpha_rao)
+        shares = {name: share(getattr(metagraph, name)) for name in ("incentive", "dividends", "validator_trust")}
+        alpha = {"emission_alpha_rao": paid, "stake_alpha_rao": stakes, "alpha_price_rao": price}
+        return cls(block=metagraph.last_epoch_block, emission_rao=worth, **shares, **alpha)
 
 
 @dataclass(frozen=True, slots=True)

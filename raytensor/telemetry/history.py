@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from raytensor.telemetry import events
@@ -223,11 +223,7 @@ class History:
         epoch = self.epochs[-1] if self.epochs else None
         score = newest.values.get(key) if newest else None
         return Row(
-            uid=neuron.uid,
-            hotkey=key,
-            name=neuron.name,
-            role=neuron.role,
-            behaviour=neuron.behaviour,
+            **asdict(neuron),
             standing=newest.standings.get(key, "") if newest else "",
             loss=self._loss.get(key),
             score=score if score is not None and math.isfinite(score) else None,

@@ -89,18 +89,15 @@ CSS = """\
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 76rem; margin: 0 auto; padding: 1rem; }
-h1 { margin: 0; font-size: 1.7rem; overflow-wrap: anywhere; }
-h2 { margin: 1.5rem 0 .5rem; font-size: 1.15rem; }
+h1 { margin: 0; font-size: 1.7rem; overflow-wrap: anywhere; } h2 { margin: 1.5rem 0 .5rem; font-size: 1.15rem; }
 header p { margin: .2rem 0 1rem; color: var(--muted); }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: .6rem; }
-dl { margin: 0 0 1rem; }
-dl div, figure, details { background: var(--card); border: 1px solid var(--grid); border-radius: .5rem; }
-dl div, figure, details { padding: .6rem .8rem; }
-dt { color: var(--muted); font-size: .85rem; }
-dd { margin: 0; overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: .6rem;
+  margin: 0 0 1rem; }
+dl div, figure, details { background: var(--card); border: 1px solid var(--grid); border-radius: .5rem;
+  padding: .6rem .8rem; }
+dt { color: var(--muted); font-size: .85rem; } dd { margin: 0; overflow-wrap: anywhere; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: .8rem; }
-figure { margin: 0; min-width: 0; }
-figcaption { font-weight: 600; margin-bottom: .3rem; }
+figure { margin: 0; min-width: 0; } figcaption { font-weight: 600; margin-bottom: .3rem; }
 figure svg { display: block; width: 100%; height: auto; }
 .scroll { overflow-x: auto; border: 1px solid var(--grid); border-radius: .5rem; background:
   linear-gradient(to right, var(--card) 30%, transparent) left / 3rem 100% no-repeat local,
@@ -108,8 +105,7 @@ figure svg { display: block; width: 100%; height: auto; }
   linear-gradient(to right, var(--shade), transparent) left / 1rem 100% no-repeat scroll,
   linear-gradient(to left, var(--shade), transparent) right / 1rem 100% no-repeat scroll, var(--card); }
 .wide, .note { margin: .3rem 0; color: var(--muted); font-size: .85rem; }
-.wide { display: none; }
-@media (max-width: 72rem) { .wide { display: block; } }
+.wide { display: none; } @media (max-width: 72rem) { .wide { display: block; } }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 th { color: var(--muted); font-weight: 600; }
@@ -117,10 +113,8 @@ tbody tr:last-child td { border-bottom: 0; }
 :is(th, td).word { text-align: left; }
 td code { display: inline-block; max-width: 7rem; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom;
   user-select: all; }
-.good { color: var(--good); }
-.bad { color: var(--bad); font-weight: 600; }
-details { margin-top: 1.5rem; }
-summary { cursor: pointer; font-weight: 600; }
+.good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
+details { margin-top: 1.5rem; } summary { cursor: pointer; font-weight: 600; }
 pre { overflow-x: auto; font-size: .85rem; }
 footer { margin: 1.5rem 0; color: var(--muted); font-size: .85rem; }
 """

@@ -12,6 +12,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -132,13 +133,11 @@ def this_machine() -> dict[str, Any]:
 
 def this_versions() -> dict[str, str]:
     """Versions of Python and of the packages that a run's numbers depend on, as far as they are installed."""
-    found = {"python": platform.python_version()}
+    found = {"raytensor": __version__, "python": platform.python_version()}  # a checkout need not be installed
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {"raytensor": __version__} | found  # a checkout need not be installed
+    return found
 
 
 def _processor() -> str:

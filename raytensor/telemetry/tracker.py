@@ -44,14 +44,8 @@ class Tracker(Protocol):
         """Wait until all is written, at most `timeout_s` seconds; a second call does nothing."""
 
 
-class NoTracker:
-    """Tracks nothing."""
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        pass
-
-    def finish(self, timeout_s: float = 5.0) -> None:
-        pass
+class NoTracker(Tracker):
+    """Tracks nothing: it inherits the empty methods of `Tracker`."""
 
 
 class WandbTracker:

@@ -123,9 +123,9 @@ def _miners(history: History, room: int, width: int) -> Table:
     trend, gauge = max(4, min(16, spare // 2)), max(4, min(20, spare - spare // 2))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     columns: list[tuple[str, JustifyMethod, int]] = [("uid", "right", 4), ("miner", "left", named)]
-    columns += [("behaviour", "left", 9), *([("standing", "left", standing)] if ranks else [])]
-    columns += [("loss", "right", 6), ("", "left", trend), ("weight", "right", 6)]
-    columns += [("incentive", "right", 9), ("", "left", gauge)]
+    columns.extend([("behaviour", "left", 9), *([("standing", "left", standing)] if ranks else [])])
+    columns.extend([("loss", "right", 6), ("", "left", trend), ("weight", "right", 6)])
+    columns.extend([("incentive", "right", 9), ("", "left", gauge)])
     for title, justify, num_characters in columns:
         table.add_column(title, justify=justify, width=num_characters, no_wrap=True, overflow="ellipsis")
     losses = {row.hotkey: [loss for _, loss in history.losses(row.hotkey)[-trend:]] for row in rows}

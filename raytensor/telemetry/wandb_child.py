@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+from typing import Any
 
 FINISH_S = 60.0  # after the end of the input: without a network it must not outlive a killed run for long
 
@@ -20,7 +21,7 @@ def main() -> None:
     import wandb  # an optional package
 
     off = ("disable_git", "disable_code", "disable_job_creation", "x_disable_stats", "x_disable_machine_info", "silent")
-    switches = dict.fromkeys(off, True) | {"x_save_requirements": False}
+    switches: dict[str, Any] = dict.fromkeys(off, True) | {"x_save_requirements": False}
     settings = wandb.Settings(console="off", init_timeout=30, **switches)
     run = wandb.init(settings=settings, **head)  # project, name, dir, mode, config
     for line in sys.stdin:

@@ -7,18 +7,16 @@ The model of a window, and its losses before any update, are computed once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from raytensor.config import Collab
 from raytensor.mechanisms.collab.codec import Sparse
+from raytensor.mechanisms.collab.mechanism import Window
 from raytensor.mechanisms.collab.store import Store
 from raytensor.training.delta_evaluator import DeltaEvaluator
 from raytensor.training.models import ModelSpec, build
-
-if TYPE_CHECKING:
-    from raytensor.mechanisms.collab.mechanism import Window
 
 
 def first_model(rule: Collab, vocab_size: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

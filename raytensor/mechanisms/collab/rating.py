@@ -71,15 +71,10 @@ def judged(
     """A miner's standing after a clean round. worth: its relative gain."""
     sign = 1.0 if own_beats_random else -1.0
     old = values["gain"] if values["rounds"] else worth
-    return {
-        "mu": rating[0],
-        "sigma": rating[1],
-        "bma": BMA_DECAY * values["bma"] + (1.0 - BMA_DECAY) * sign,
-        "gain": (1.0 - gain_ema) * old + gain_ema * worth,
-        "copied": 0.0,
-        "trust": values["trust"] + FORGIVE * (1.0 - values["trust"]),
-        "rounds": values["rounds"] + 1.0,
-    }
+    bma = BMA_DECAY * values["bma"] + (1.0 - BMA_DECAY) * sign
+    trust = values["trust"] + FORGIVE * (1.0 - values["trust"])
+    new = {"mu": rating[0], "sigma": rating[1], "bma": bma, "gain": (1.0 - gain_ema) * old + gain_ema * worth}
+    return new | {"copied": 0.0, "trust": trust, "rounds": values["rounds"] + 1.0}
 
 
 def undecided(values: Mapping[str, float]) -> dict[str, float]:
