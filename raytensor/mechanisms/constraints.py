@@ -37,7 +37,7 @@ def cap(shares: Mapping[str, float], limit: float) -> dict[str, float]:
         return dict(shares)
     if len(paid) * limit <= 1.0:
         return {hotkey: 1.0 / len(paid) if hotkey in paid else 0.0 for hotkey in shares}
-    # The largest m are at the limit, the rest keep their proportions: the smallest such m that leaves nobody above it.
+    # The largest m are at the limit, the rest keep their proportions: the smallest m that leaves no share above it.
     order = sorted(paid, key=lambda hotkey: -paid[hotkey])
     ordered = np.array([paid[hotkey] for hotkey in order])
     rest = np.cumsum(ordered[::-1])[::-1]  # rest[m]: sum of all but the largest m

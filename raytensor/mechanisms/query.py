@@ -161,14 +161,14 @@ class QueryMechanism(Mechanism):
         if not compared:
             return bases
         shared = np.array([score.values["shared"] for score in members])
-        stands = coalition.representatives(shared, np.array(losses), rule.duplicate_nats)
-        one_each = np.flatnonzero(stands == np.arange(len(members)))
+        representative = coalition.representatives(shared, np.array(losses), rule.duplicate_nats)
+        distinct = np.flatnonzero(representative == np.arange(len(members)))
         together, excess = np.zeros(len(members)), np.zeros(len(members))
         if rule.synergy_power:
-            together[one_each] = coalition.synergy(shared[one_each], rule.entropy_floor, rule.synergy_power, unit)
+            together[distinct] = coalition.synergy(shared[distinct], rule.entropy_floor, rule.synergy_power, unit)
         if rule.divergence_penalty:
             cells = np.array([score.values["cells"] for score in members]).reshape(*shared.shape, -1)
-            excess = coalition.excess_divergence(cells[one_each])[np.searchsorted(one_each, stands)]
+            excess = coalition.excess_divergence(cells[distinct])[np.searchsorted(distinct, representative)]
         values = []
         for i, score in enumerate(members):
             own, shown = (self._effective(number(miners[score.hotkey], key), unit) for key in ("loss", "shared_loss"))

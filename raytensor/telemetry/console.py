@@ -54,7 +54,7 @@ class Console:
         self.history.rounds_planned = rounds
         if out is None:
             if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows "?", the run goes on
+                sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows "?" instead of an error
             out = rich.console.Console(highlight=False)
             if not out.is_terminal:
                 out = rich.console.Console(highlight=False, width=PLAIN_WIDTH)

@@ -58,7 +58,7 @@ class Phase(Event):
 
 @dataclass(frozen=True, slots=True)
 class Warned(Event):
-    """Something is wrong and the job goes on. fix: what a person can do."""
+    """Something is wrong, but the job continues. fix: what a person can do."""
 
     kind: ClassVar[str] = "warned"
     text: str

@@ -186,9 +186,9 @@ class History:
         return max(0, self.rounds_planned - self.round) * sum(newest) / len(newest)
 
     def counts(self) -> dict[str, int]:
-        """events.Extrinsics submitted, included and failed, over all processes of the run."""
-        submitted, included, failed = self.extrinsics[-1][1:] if self.extrinsics else (0, 0, 0)
-        return {"submitted": submitted, "included": included, "failed": failed}
+        """Extrinsics submitted, included and failed, over all processes of the run."""
+        newest = self.extrinsics[-1][1:] if self.extrinsics else (0, 0, 0)
+        return dict(zip(("submitted", "included", "failed"), newest, strict=True))
 
     def losses(self, hotkey: str) -> list[tuple[int, float]]:
         """[(round, loss)] of a miner, finite ones only."""

@@ -26,7 +26,7 @@ from raytensor.telemetry.views import short
 
 INK, MUTED, GRID = "#010101", "#020202", "#030303"  # placeholders, replaced by the page's variables
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
-# Readable on white and on black, and told apart by most of the colour-blind (after Okabe and Ito).
+# Readable on white and on black; most colour-blind readers can distinguish them (after Okabe and Ito).
 COLOURS = ("#2b8cc4", "#e69f00", "#1aa179", "#d0689f", "#8f7be0", "#d55e00", "#4bb5d6", "#9a9a2e", "#8d8d8d", "#b07a55")
 MAX_LINES = 64
 MAX_POINTS = 300
@@ -199,7 +199,7 @@ def _time(figure: Figure, history: History) -> bool:
 
 
 def _drawn(history: History) -> list[Row]:
-    """Miners to draw lines for, by uid: all of them, or as many as can be told apart, evenly by rank."""
+    """Miners to draw lines for, by uid: all, or `MAX_LINES` of them, spread evenly over the ranks."""
     rows = ranked(history.rows())
     if len(rows) > MAX_LINES:
         rows = [rows[int(place)] for place in np.linspace(0, len(rows) - 1, MAX_LINES)]

@@ -124,13 +124,11 @@ def _troubles(history: History, summary: Mapping[str, Any]) -> list[str]:
 
 
 def _made_with(summary: Mapping[str, Any]) -> str:
-    machine, versions = summary["machine"], summary["versions"]
-    parts = []
+    machine, parts = summary["machine"], []
     if machine:
-        memory = machine["memory_bytes"] / 2**30
-        parts = [f"{machine['cpus']} cores of {machine['processor']}, {memory:.0f} GiB, {machine['system']}"]
-        parts += machine["gpus"]
-    parts.append(", ".join(f"{name} {version}" for name, version in versions.items()))
+        cores = f"{machine['cpus']} cores of {machine['processor']}, {machine['memory_bytes'] / 2**30:.0f} GiB"
+        parts = [f"{cores}, {machine['system']}", *machine["gpus"]]
+    parts.append(", ".join(f"{name} {version}" for name, version in summary["versions"].items()))
     return "; ".join(part for part in parts if part)
 
 

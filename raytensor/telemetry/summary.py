@@ -101,7 +101,7 @@ def disk_use(folder: Path) -> dict[str, int]:
         part = next((name for name, (starts, _) in DISK_PARTS.items() if top.startswith(starts)), "other")
         try:
             used[part] += path.stat().st_size
-        except FileNotFoundError:  # the run goes on, and it was removed meanwhile
+        except FileNotFoundError:  # a running job has removed it
             continue
     return used | {"total": sum(used.values())}
 

@@ -46,7 +46,7 @@ def why_nothing_was_paid(history: History) -> str:
 
 
 def why_unpaid(history: History) -> dict[str, str]:
-    """{hotkey: why} for each miner without incentive in the newest epoch; {} while nobody was paid."""
+    """{hotkey: why} for each miner without incentive in the newest epoch; {} while no miner was paid."""
     if not history.epochs or why_nothing_was_paid(history):
         return {}
     miners = (row for row in history.rows() if row.role == "miner")

@@ -42,7 +42,7 @@ def bar(share: float, width: int) -> str:
 
 
 def short(hotkey: str) -> str:
-    """The ends of an address: "5Grw…utQY" tells neurons apart and fits a column."""
+    """The two ends of an address, for a narrow column: "5Grw…utQY"."""
     return hotkey if len(hotkey) <= 9 else f"{hotkey[:4]}…{hotkey[-4:]}"
 
 
@@ -115,7 +115,7 @@ def _facts(history: History, now: float, width: int) -> Text:
 
 def _miners(history: History, room: int, width: int) -> Table:
     rows = ranked(history.rows())
-    ranks = any(row.standing for row in rows)  # a mechanism that says where each miner stands
+    ranks = any(row.standing for row in rows)  # only some mechanisms report standings
     standing = 0 if not ranks else 11 if width >= 90 else 9
     taken = standing + 2 if ranks else 0
     named = max(10, min(20, width - 70 - taken))

@@ -36,7 +36,7 @@ def made(rule: config.ModelEval = RULE, **more) -> ModelEvalMechanism:
 
 
 class Stage:
-    """Plays rounds: each model has a quality (nats below 3.0), a block, a fingerprint of its own."""
+    """Plays rounds: each model has a quality (nats below 3.0), a block and its own fingerprint."""
 
     def __init__(self, mechanism: ModelEvalMechanism) -> None:
         self.mechanism, self.state, self.number = mechanism, State(), 0
@@ -172,7 +172,7 @@ def test_of_two_that_are_better_the_best_is_crowned_and_the_other_starts_again()
 def test_a_copy_is_paid_nothing_whoever_came_first_to_the_validator():
     stage = Stage(made())
     stage.play({"thief": (0.0, 8), "king": (-0.1, 1)}, 3)
-    assert stage.statuses() == {"thief": "king", "king": "turned down"}  # nobody has seen the original yet
+    assert stage.statuses() == {"thief": "king", "king": "turned down"}  # the original has not been seen yet
     models = {"thief": (0.0, 8), "original": (0.0, 4)}
     stage.play(models, prints={"original": "thief"})
     assert stage.statuses() == {"thief": "copy", "king": "turned down", "original": "king"}
@@ -284,13 +284,13 @@ def test_the_throne_of_a_king_that_commits_anew(text):
     assert stage.statuses() == {"king": "king", "second": "turned down", "third": "turned down"}
     levels = stage.state.floats("level")
     assert levels["king"] == pytest.approx(-0.1, abs=0.02) and levels["third"] == pytest.approx(0.2, abs=0.02)
-    # All of them anew: nobody is left to measure by, so the scale begins again.
+    # All commit to new files: no known model is left as a reference, so the scale of levels starts again.
     stage.play({"king": (0.1, 30), "second": (0.2, 31), "third": (0.0, 32)})
     assert stage.statuses()["second"] == "king" and stage.state.miners["king"]["level"] == 0.0
 
 
 class GivenLosses:
-    """Stands for the forward pass: the payload says what is found."""
+    """A forward pass that reads its losses from the payload."""
 
     def __init__(self, rule, vocab_size) -> None:
         self.vocab_size = vocab_size

@@ -1,4 +1,4 @@
-"""Evidence and state: one order whatever came first, our own faults cost nobody, and JSON keeps every bit."""
+"""Evidence and state: a fixed order of results, no penalty for faults of the validator, and exact JSON."""
 
 from __future__ import annotations
 

@@ -89,8 +89,8 @@ def test_where_miners_stand_is_shown_where_a_mechanism_says_it(make_events, widt
     events = make_events(3, 1, rounds=4)
     newest = next(event for event in reversed(events) if isinstance(event, ev.RoundDone))
     standings = dict.fromkeys(newest.losses, "turned down") | {min(newest.losses): "king"}
-    told = [replace(event, standings=standings) if event is newest else event for event in events]
-    history = History(told)
+    shown = [replace(event, standings=standings) if event is newest else event for event in events]
+    history = History(shown)
     lines = rendered(live_view(history, "demo", events[-1].t, width, 24), width, 24)
     rows = [line for line in lines if " miner-" in line]
     assert max(map(len, lines)) <= width and "king" in rows[0] and word in rows[1] and word in rows[2]

@@ -85,13 +85,10 @@ def undecided(values: Mapping[str, float]) -> dict[str, float]:
 
 def offended(values: Mapping[str, float], offence: str, gain_ema: float) -> dict[str, float]:
     """A miner's standing after an offence. Its rating does not change, so that an offence never raises it."""
-    return dict(values) | {
-        "bma": BMA_DECAY * values["bma"] - (1.0 - BMA_DECAY),
-        "gain": (1.0 - gain_ema) * values["gain"],
-        "copied": values["copied"] + (1.0 if offence == "copy" else 0.0),
-        "trust": values["trust"] * OFFENCES[offence],
-        "rounds": values["rounds"] + 1.0,
-    }
+    bma, trust = BMA_DECAY * values["bma"] - (1.0 - BMA_DECAY), values["trust"] * OFFENCES[offence]
+    copied = values["copied"] + (1.0 if offence == "copy" else 0.0)
+    new = {"bma": bma, "gain": (1.0 - gain_ema) * values["gain"], "copied": copied, "trust": trust}
+    return dict(values) | new | {"rounds": values["rounds"] + 1.0}
 
 
 def standing(values: Mapping[str, float]) -> tuple[float, float]:
