@@ -79,16 +79,8 @@ class BaseEngine:
             return torch.cat(every)[:rows].cpu().numpy()
 
     def save(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
-        checkpoint.save(
-            folder,
-            self.ranks,
-            self._shapes,
-            self._read,
-            steps=self.steps,
-            strategy=self.strategy,
-            optimizer=self.recipe.optimizer,
-            position=position or {},
-        )
+        origin = checkpoint.Origin(self.steps, self.strategy, self.recipe.optimizer, position or {})
+        checkpoint.save(folder, self.ranks, self._shapes, self._read, origin)
 
     def load(self, folder: Path) -> dict[str, Any]:
         found = checkpoint.read(folder, self._shapes, self.ranks, self.recipe.optimizer)
@@ -103,7 +95,7 @@ class BaseEngine:
         found = {}
         for name in self._shapes:
             values = self._read(name)
-            if self.ranks.first:
+            if self.ranks.first:  # the others keep nothing
                 found[name] = values["param"]
         return found
 
@@ -112,8 +104,6 @@ class BaseEngine:
         if self.recipe.precision == "bf16":
             return torch.autocast(self.ranks.device.type, torch.bfloat16)
         return contextlib.nullcontext()
-
-    # --------------------------------------------------------------------------------------------- of each engine
 
     def _backward(self, tokens: Tensor, *, last: bool) -> Tensor:
         """The loss of one part of a rank's rows; adds its gradient. `last`: it is the last part of the step."""

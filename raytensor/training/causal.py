@@ -31,9 +31,8 @@ class Causal(nn.Module):
             return nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
         rows = torch.arange(len(tokens), device=tokens.device)
         # Only these positions go through the output embedding: T * V logits per row would be too many.
-        chosen = self.model.get_output_embeddings().register_forward_pre_hook(
-            lambda _, args: (args[0][rows, last][:, None],)
-        )
+        embedding = self.model.get_output_embeddings()
+        chosen = embedding.register_forward_pre_hook(lambda _, args: (args[0][rows, last][:, None],))
         try:
             logits = self.model(input_ids=tokens, use_cache=False).logits
         finally:

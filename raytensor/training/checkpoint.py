@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,23 +42,22 @@ Shapes = Mapping[str, tuple[int, ...]]
 T = TypeVar("T")
 
 
-def save(
-    folder: Path,
-    ranks: Ranks,
-    shapes: Shapes,
-    read: Callable[[str], dict[str, Tensor]],
-    *,
-    steps: int,
-    strategy: str,
-    optimizer: str,
-    position: Mapping[str, Any],
-) -> None:
+@dataclass(frozen=True)
+class Origin:
+    """What a checkpoint is of. position: what the caller needs to continue, such as the position in its data; JSON."""
+
+    steps: int
+    strategy: str
+    optimizer: str
+    position: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save(folder: Path, ranks: Ranks, shapes: Shapes, read: Callable[[str], dict[str, Tensor]], origin: Origin) -> None:
     """Write a checkpoint. All ranks call it together; it is complete when it returns.
 
-    shapes    of all trained parameters by name.
-    read      gives "param" and, if there are some, the moments of one parameter: whole, in float32. All ranks call it
-              for all parameters in the same order.
-    position  what the caller needs to continue, such as the position in its data. JSON.
+    shapes  of all trained parameters by name.
+    read    gives "param" and, if there are some, the moments of one parameter: whole, in float32. All ranks call it
+            for all parameters in the same order.
     """
     owners = _owners(shapes, ranks.size)
     with ExitStack() as stack:
@@ -78,12 +78,12 @@ def save(
         if ranks.first:
             manifest = {
                 "format": FORMAT,
-                "steps": steps,
-                "optimizer": optimizer,
-                "written_by": {"strategy": strategy, "ranks": ranks.size},
+                "steps": origin.steps,
+                "optimizer": origin.optimizer,
+                "written_by": {"strategy": origin.strategy, "ranks": ranks.size},
                 "parameters": {name: list(shape) for name, shape in shapes.items()},
                 "files": files,
-                "position": dict(position),
+                "position": dict(origin.position),
             }
             (new / "engine.json").write_text(json.dumps(manifest | {"xxh3": _seal(manifest)}))
     ranks.gather(None)  # no rank continues before the folder is there
@@ -150,8 +150,6 @@ class Reader:
             devices.restore_random_state(key.removeprefix(start), self._where[key].get_tensor(key), ranks.device)
 
     def _same_model(self, found: Shapes, wanted: Shapes) -> None:
-        if found == wanted:
-            return
         for name in [*wanted, *found]:
             if found.get(name) != wanted.get(name):
                 there = "is not in it" if name not in found else f"has the shape {found[name]} in it"
@@ -192,9 +190,8 @@ def load_newest(places: Iterable[Path], load: Callable[[Path], T]) -> tuple[Path
         except DamagedCheckpoint as error:
             damaged.append(error)
     reasons = "; ".join(map(str, damaged)) or "there is none"
-    raise DamagedCheckpoint(
-        f"no checkpoint is whole: {reasons}. Fix: put back a copy of one of them, or begin anew under another name"
-    )
+    fix = "put back a copy of one of them, or begin anew under another name"
+    raise DamagedCheckpoint(f"no checkpoint is whole: {reasons}. Fix: {fix}")
 
 
 def _refusal(folder: Path, why: str) -> str:

@@ -21,7 +21,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 from raytensor import disk
 from raytensor.errors import ConfigError, cause_of
 
-# size -> (hidden, layers, heads, key/value heads, inner width, vocabulary, tied embeddings) of a Llama.
+LLAMA_FIELDS = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size"),
+    *("vocab_size", "tie_word_embeddings"),
+)
+DOCUMENT_ENDS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": 0}
+# size -> `LLAMA_FIELDS` of a Llama.
 LLAMA_SIZES = {
     "1M": (128, 4, 4, 4, 400, 1024, True),
     "5M": (256, 6, 4, 4, 688, 1024, True),
@@ -78,10 +83,9 @@ def build(spec: ModelSpec, *, meta: bool = False) -> nn.Module:
     config, has_weights = _config(spec)
     named = spec.name is not None and not is_preset(spec.name)
     if named and config.vocab_size < (spec.vocab_size or 0):
-        raise ConfigError(
-            f"model={spec.name!r} has a vocabulary of {config.vocab_size} and the text one of {spec.vocab_size}; "
-            "take the tokenizer that it was trained with, or a smaller data.vocab_size"
-        )
+        fix = "take the tokenizer that it was trained with, or a smaller data.vocab_size"
+        sizes = f"a vocabulary of {config.vocab_size} and the text one of {spec.vocab_size}"
+        raise ConfigError(f"model={spec.name!r} has {sizes}; {fix}")
     config.use_cache = False
     _without_dropout(config)
     if meta:
@@ -91,10 +95,9 @@ def build(spec: ModelSpec, *, meta: bool = False) -> nn.Module:
         torch.manual_seed(spec.seed)
         if has_weights:
             assert spec.name is not None
+            options: dict[str, Any] = {"config": config, "dtype": torch.float32, "use_safetensors": True}
             try:
-                model = AutoModelForCausalLM.from_pretrained(
-                    spec.name, config=config, dtype=torch.float32, use_safetensors=True
-                )
+                model = AutoModelForCausalLM.from_pretrained(spec.name, **options)
             except (OSError, ValueError) as error:
                 raise _unusable(spec.name, error) from error
         else:
@@ -180,34 +183,14 @@ def _config(spec: ModelSpec) -> tuple[Any, bool]:
     if architecture != "gpt2":
         return _llama(architecture, LLAMA_SIZES[size], spec), False
     hidden, layers, heads, vocab = GPT2_SIZES[size]
-    config = GPT2Config(
-        n_embd=hidden,
-        n_layer=layers,
-        n_head=heads,
-        n_positions=max(1024, spec.seq_len),
-        vocab_size=spec.vocab_size or vocab,
-        bos_token_id=None,
-        eos_token_id=0,
-    )
-    return config, False
+    sizes = {"n_embd": hidden, "n_layer": layers, "n_head": heads, "n_positions": max(1024, spec.seq_len)}
+    return GPT2Config(vocab_size=spec.vocab_size or vocab, **sizes, **DOCUMENT_ENDS), False
 
 
 def _llama(architecture: str, shape: tuple[int, int, int, int, int, int, bool], spec: ModelSpec, **more: Any) -> Any:
-    hidden, layers, heads, kv_heads, inner, vocab, tied = shape
-    return AutoConfig.for_model(
-        architecture,
-        vocab_size=spec.vocab_size or vocab,
-        hidden_size=hidden,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        max_position_embeddings=spec.seq_len,
-        tie_word_embeddings=tied,
-        bos_token_id=None,
-        eos_token_id=0,
-        **more,
-    )
+    settings = dict(zip(LLAMA_FIELDS, shape, strict=True)) | DOCUMENT_ENDS | more
+    settings["vocab_size"] = spec.vocab_size or settings["vocab_size"]
+    return AutoConfig.for_model(architecture, max_position_embeddings=spec.seq_len, **settings)
 
 
 def _known(spec: ModelSpec) -> tuple[Any, bool]:
@@ -236,11 +219,9 @@ def _is_local(name: str) -> bool:
 
 
 def _unusable(name: str | None, error: BaseException) -> ConfigError:
-    sizes = ", ".join(LLAMA_SIZES)
-    return ConfigError(
-        f"model={name!r} can't be used: {str(error).strip().splitlines()[0]}\n"
-        f"  fix: a size ({sizes}), gpt2-SIZE, a folder with config.json and safetensors, or a hub name with a network"
-    )
+    sizes, why = ", ".join(LLAMA_SIZES), str(error).strip().splitlines()[0]
+    fix = f"a size ({sizes}), gpt2-SIZE, a folder with config.json and safetensors, or a hub name with a network"
+    return ConfigError(f"model={name!r} can't be used: {why}\n  fix: {fix}")
 
 
 def _without_dropout(config: Any) -> None:
@@ -256,15 +237,9 @@ def _with_lora(model: Any, spec: ModelSpec) -> nn.Module:
     try:  # an optional dependency
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise ConfigError(
-            f"lora_rank={spec.lora_rank}: needs the package peft: pip install 'raytensor[lora]'"
-        ) from error
-    targets = {"gpt2": ["c_attn", "c_proj", "c_fc"]}.get(model.config.model_type, "all-linear")
-    config = LoraConfig(
-        r=spec.lora_rank,
-        lora_alpha=2 * spec.lora_rank,
-        target_modules=targets,
-        fan_in_fan_out=model.config.model_type == "gpt2",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
+        fix = "pip install 'raytensor[lora]'"
+        raise ConfigError(f"lora_rank={spec.lora_rank}: needs the package peft: {fix}") from error
+    rank, is_gpt2 = spec.lora_rank, model.config.model_type == "gpt2"
+    targets: Any = ["c_attn", "c_proj", "c_fc"] if is_gpt2 else "all-linear"
+    options: dict[str, Any] = {"target_modules": targets, "fan_in_fan_out": is_gpt2, "task_type": "CAUSAL_LM"}
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, **options))

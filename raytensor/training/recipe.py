@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from raytensor.config.optimizers import MOMENTS, Moments
 
@@ -21,11 +22,9 @@ from raytensor.config.optimizers import MOMENTS, Moments
 class Recipe:
     """Settings of a training.
 
-    optimizer                 a row of `config.optimizers.OPTIMIZERS`. muon (Jordan et al. 2024; torch has it from 2.9
-    on)
+    optimizer                 a row of `config.optimizers.OPTIMIZERS`. muon (Jordan et al. 2024; in torch since 2.9)
                               orthogonalises the steps of the hidden layers' matrices and uses AdamW for the rest. Its
-                              steps are scaled to AdamW's, so that one `lr` fits both (Liu et al. 2025, arXiv
-                              2502.16982).
+                              steps are scaled to AdamW's: one `lr` fits both (Liu et al. 2025, arXiv 2502.16982).
     lr                        learning rate after `warmup_steps` optimizer steps.
     schedule                  constant, or cosine: falls to `min_lr_share` of `lr` at step `total_steps`.
     weight_decay              of matrices; vectors (norms, biases) are not decayed.
@@ -74,9 +73,7 @@ class Recipe:
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         return [group for group in groups if group["params"]]
 
-    def optimizers(
-        self, parameters: Mapping[str, nn.Parameter], hidden: Collection[str] = ()
-    ) -> list[torch.optim.Optimizer]:
+    def optimizers(self, parameters: Mapping[str, nn.Parameter], hidden: Collection[str] = ()) -> list[Optimizer]:
         """torch's own optimizers over `groups`. AdamW is fused in every engine, so that all round alike.
 
         hidden  names of the parameters of the repeated layers; needed where the optimizer reads whole matrices.
@@ -93,6 +90,6 @@ class Recipe:
         return [*found, *([torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)] if groups else [])]
 
 
-def moments_of(optimizer: torch.optim.Optimizer) -> Moments:
+def moments_of(optimizer: Optimizer) -> Moments:
     """What an optimizer keeps of each parameter."""
     return MOMENTS[type(optimizer).__name__]

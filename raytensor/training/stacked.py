@@ -37,18 +37,13 @@ class StackedEngine:
     """models    equal in shape and stackable (`stackable`); they are read once and not kept.
     recipes   one per model.
     device    "cpu" or "cuda".
-    width     models computed at once, at most; None: what suits the device.
+    width     models computed at once, at most; 0: what suits the device.
 
     Raises `ValueError` for models or recipes that can't be stacked.
     """
 
     def __init__(
-        self,
-        models: Iterable[nn.Module] = (),
-        recipes: Sequence[Recipe] = (),
-        *,
-        device: str = "cpu",
-        width: int | None = None,
+        self, models: Iterable[nn.Module] = (), recipes: Sequence[Recipe] = (), device: str = "cpu", width: int = 0
     ) -> None:
         self._device = torch.device(device)
         self._on_gpu = devices.is_gpu(self._device)
@@ -116,10 +111,8 @@ class StackedEngine:
             self._enter(group, moments=False)
             tokens = self._to_device(np.stack([questions[number][0] for number in group]))
             lengths = self._to_device(np.stack([questions[number][1] for number in group]))
-            parts = [
-                self.llama.log_probs(tokens[:, start : start + ROWS], lengths[:, start : start + ROWS]).cpu()
-                for start in range(0, tokens.shape[1], ROWS)
-            ]
+            chunks = zip(tokens.split(ROWS, dim=1), lengths.split(ROWS, dim=1), strict=True)
+            parts = [self.llama.log_probs(*chunk).cpu() for chunk in chunks]
             found.update(zip(group, torch.cat(parts, dim=1).numpy(), strict=True))
         return found
 
@@ -129,17 +122,9 @@ class StackedEngine:
 
     def save(self, number: int, folder: Path, position: Mapping[str, Any] | None = None) -> None:
         """Write one model's state, as a checkpoint of the plain engine."""
-        named = self._named(number)
-        checkpoint.save(
-            folder,
-            alone(),
-            self.llama.shape.parameters(),
-            named.__getitem__,
-            steps=self.steps[number],
-            strategy="plain",
-            optimizer="adamw",
-            position=position or {},
-        )
+        shapes, read = self.llama.shape.parameters(), self._named(number).__getitem__
+        origin = checkpoint.Origin(self.steps[number], "plain", "adamw", position or {})
+        checkpoint.save(folder, alone(), shapes, read, origin)
 
     def load(self, number: int, folder: Path) -> dict[str, Any]:
         """Restore a state that any engine wrote; returns its position. Raises as `Engine.load`."""
@@ -152,8 +137,6 @@ class StackedEngine:
                 self._of(number)[row, at : at + size.numel()] = new
         self.steps[number] = found.steps
         return found.position
-
-    # ---------------------------------------------------------------------------------------------------- inside
 
     def _groups(self, shapes: Mapping[int, tuple[int, ...]], order: Any) -> Iterable[list[int]]:
         """Groups of at most `width` models whose work has one shape, sorted by `order`."""
@@ -171,19 +154,14 @@ class StackedEngine:
         for step in range(len(batches[0])):
             active = sum(len(mine) > step for mine in batches)
             losses.append(llama.loss_and_grads(self._to_device(np.stack([mine[step] for mine in batches[:active]]))))
-            stacked_adamw.step(
-                llama.rows[:active],
-                llama.grads[:active],
-                self._moments[:, :active],
-                [self.recipes[number] for number in group[:active]],
-                [self.steps[number] + step + 1 for number in group[:active]],
-                llama.shape.num_decayed,
-                together=self._on_gpu,
-            )
+            state = (llama.rows[:active], llama.grads[:active], self._moments[:, :active])
+            recipes = [self.recipes[number] for number in group[:active]]
+            counts = [self.steps[number] + step + 1 for number in group[:active]]
+            stacked_adamw.step(state, recipes, counts, llama.shape.num_decayed, together=self._on_gpu)
         found = {}
         for place, number in enumerate(group):
-            state, taken = self._of(number), len(batches[place])
-            state[0], state[1:] = llama.rows[place], self._moments[:, place]
+            own, taken = self._of(number), len(batches[place])
+            own[0], own[1:] = llama.rows[place], self._moments[:, place]
             self.steps[number] += taken
             found[number] = torch.stack([loss[place] for loss in losses[:taken]]).cpu().numpy()
         return found

@@ -46,15 +46,8 @@ class Shape:
         rotary, trained = llm.model.rotary_emb, all(p.requires_grad for p in model.parameters())
         if c.hidden_size // c.num_attention_heads != c.head_dim or rotary.attention_scaling != 1.0 or not trained:
             return None
-        return cls(
-            vocab=c.vocab_size,
-            hidden=c.hidden_size,
-            layers=c.num_hidden_layers,
-            heads=c.num_attention_heads,
-            inner=c.intermediate_size,
-            eps=c.rms_norm_eps,
-            inv_freq=tuple(rotary.inv_freq.tolist()),
-        )
+        sizes = (c.vocab_size, c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.intermediate_size)
+        return cls(*sizes, c.rms_norm_eps, tuple(rotary.inv_freq.tolist()))
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Shapes by the model's own names, in the order of a row: matrices first, then the norms' gains."""
@@ -104,8 +97,7 @@ class _Buffers:
         self, shape: Shape, models: int, sequences: int, length: int, device: torch.device, *, train: bool
     ) -> None:
         h, i, n = shape.hidden, shape.inner, sequences * length
-        self.length = length
-        self.train = train
+        self.length, self.train = length, train
 
         def buffer(*size: int) -> Tensor:
             return torch.empty(models, n, *size, device=device)
@@ -188,8 +180,6 @@ class StackedLlama:
         last = torch.arange(sequences, device=self._device) * length + lengths - 1
         chosen = b.h.gather(1, last[..., None].expand(-1, -1, self.shape.hidden))
         return torch.log_softmax(torch.bmm(chosen, weights.embed.mT), dim=-1)
-
-    # ------------------------------------------------------------------------------------------------ arithmetic
 
     def _forward(self, weights: _Weights, b: _Buffers, ids: Tensor) -> None:
         x, inner = b.x, self.shape.inner
@@ -283,18 +273,15 @@ class StackedLlama:
             torch.mul(high, b.cos, out=new_high).addcmul_(low, b.sin, value=-1.0)
         dqkv[:, :, 2 * heads :].copy_(dv.transpose(1, 2))
 
-    # --------------------------------------------------------------------------------------------------- buffers
-
     def _room(self, models: int, sequences: int, length: int, *, train: bool) -> _Buffers:
-        key = (sequences, length, train)
-        views = self._buffers.pop(key, None) or {
-            len(self.rows): _Buffers(self.shape, len(self.rows), sequences, length, self._device, train=train)
-        }
+        key, most = (sequences, length, train), len(self.rows)
+        if (views := self._buffers.pop(key, None)) is None:
+            views = {most: _Buffers(self.shape, most, sequences, length, self._device, train=train)}
         self._buffers[key] = views
         if len(self._buffers) > KEPT_BUFFERS:
             self._buffers.popitem(last=False)
         if models not in views:
-            views[models] = views[len(self.rows)].of(models)
+            views[models] = views[most].of(models)
         return views[models]
 
     def _view(self, models: int) -> tuple[_Weights, _Weights]:

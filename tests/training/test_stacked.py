@@ -176,9 +176,9 @@ def test_the_two_ways_of_adamw_agree():
     rows, grads = torch.randn(5, 300, generator=draw), torch.randn(5, 300, generator=draw)
     states = [(rows.clone(), grads.clone(), torch.zeros(2, 5, 300)) for _ in range(2)]
     for count in range(1, 6):
-        for (r, g, m), together in zip(states, (False, True), strict=True):
-            g.copy_(grads.roll(count))
-            stacked_adamw.step(r, g, m, RECIPES, [count + n for n in range(5)], 200, together=together)
+        for state, together in zip(states, (False, True), strict=True):
+            state[1].copy_(grads.roll(count))
+            stacked_adamw.step(state, RECIPES, [count + n for n in range(5)], 200, together=together)
     for one, both in zip(*states, strict=True):
         torch.testing.assert_close(one, both, rtol=1e-5, atol=1e-6)
     assert not torch.equal(states[0][0], rows)
