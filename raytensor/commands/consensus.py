@@ -78,9 +78,8 @@ def consensus_main(argv: Sequence[str]) -> int:
 def _check_parser() -> argparse.ArgumentParser:
     parser = options.parser("consensus check", CHECK, CHECK_EXAMPLES)
     parser.add_argument("files", nargs="+", metavar="FILE", help="vector files (format: docs/consensus.md)")
-    parser.add_argument(
-        "--reference", action="store_true", help="run the plain integer reference, not the fast kernels"
-    )
+    text = "run the plain integer reference, not the fast kernels"
+    parser.add_argument("--reference", action="store_true", help=text)
     options.add_output(parser)
     return parser
 
@@ -99,12 +98,10 @@ def _whatif_parser() -> argparse.ArgumentParser:
     parser.add_argument("changes", nargs="*", metavar="CHANGE", help="set.…=…, or consensus=ray")
     parser.add_argument("--netuid", type=options.netuid, required=True, help="the subnet")
     parser.add_argument("--from", dest="file", metavar="FILE", help="a snapshot file, instead of a chain")
-    parser.add_argument(
-        "--epochs", type=options.count, default=1, metavar="N", help="consecutive epochs to add up (default 1)"
-    )
-    parser.add_argument(
-        "--top", type=options.count, default=20, metavar="N", help="neurons to print, largest change first (default 20)"
-    )
+    text = "consecutive epochs to add up (default 1)"
+    parser.add_argument("--epochs", type=options.count, default=1, metavar="N", help=text)
+    text = "neurons to print, largest change first (default 20)"
+    parser.add_argument("--top", type=options.count, default=20, metavar="N", help=text)
     parser.add_argument("--reference", action="store_true", help="compute with the plain integer reference")
     options.add_network(parser)
     options.add_output(parser)
@@ -172,12 +169,8 @@ def _on_cluster(inputs: EpochInput) -> EpochOutput:
 
 def _as_json(comparison: Comparison, num_epochs: int) -> dict:
     snapshot = comparison.snapshot
-    head = {
-        "netuid": snapshot.netuid,
-        "mecid": snapshot.mecid,
-        "block": snapshot.inputs.block,
-        "num_epochs": num_epochs,
-    }
+    head = {"netuid": snapshot.netuid, "mecid": snapshot.mecid, "block": snapshot.inputs.block}
+    head["num_epochs"] = num_epochs
     paid = {"paid_before_rao": sum(comparison.paid_before), "paid_after_rao": sum(comparison.paid_after)}
     return {**head, **paid, "neurons": comparison.rows()}
 
@@ -191,13 +184,14 @@ def _as_text(comparison: Comparison, changes: list[str], args: argparse.Namespac
     lines.append(f"with {' '.join(changes)}: {gain} gain, {lose} lose" if changes else "without changes")
     if not changes:
         rows = sorted(rows, key=lambda row: (-row["before_rao"], row["uid"]))
-    amounts = ("before_rao", "after_rao", "change_rao")
-    cells = [
-        (row["uid"], row["hotkey"], *(_alpha(row[name], sign=name == "change_rao") for name in amounts))
-        for row in rows[: args.top]
-    ]
-    headers = ("uid", "hotkey", "before (alpha)", "after (alpha)", "change")
-    lines.append(output.table(headers, cells, left=(1,)))
+    cells = {
+        "uid": lambda row: row["uid"],
+        "hotkey": lambda row: row["hotkey"],
+        "before (alpha)": lambda row: _alpha(row["before_rao"]),
+        "after (alpha)": lambda row: _alpha(row["after_rao"]),
+        "change": lambda row: _alpha(row["change_rao"], sign=True),
+    }
+    lines.append(output.columns(rows[: args.top], cells, left=(1,)))
     if len(rows) > args.top:
         lines.append(f"{len(rows) - args.top} more; --top {len(rows)} shows all")
     before, after = _alpha(sum(comparison.paid_before)), _alpha(sum(comparison.paid_after))

@@ -8,11 +8,11 @@ pays. Pure: arrays in, arrays out. Knows nothing of Ray, of a chain's transport 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from raytensor.consensus.dense_rows import DenseRows
 from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput, EpochOutput, RawColumns, stake_from_bits, stake_weight
-from raytensor.consensus.epochs import SubnetOutput, combine_mechanisms, following, run_epochs, split_emissions
+from raytensor.consensus.epochs import Between, SubnetOutput, combine_mechanisms, following, run_epochs, split_emissions
 from raytensor.consensus.reference import epoch_reference
 from raytensor.consensus.rows import Rows
 from raytensor.errors import ConfigError
@@ -43,7 +43,7 @@ def epochs(
     num_epochs: int,
     *,
     resubmit: bool = False,
-    between: Callable[[EpochInput, int], EpochInput] | None = None,
+    between: Between | None = None,
     implementation: str = "fast",
     threads: int | None = None,
 ) -> list[EpochOutput]:

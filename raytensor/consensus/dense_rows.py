@@ -65,18 +65,16 @@ class DenseRows:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def trusted(
-        cls, n: int, validators: np.ndarray, miners: np.ndarray, values: np.ndarray, zeros: np.ndarray
-    ) -> DenseRows:
-        """DenseRows from arrays that are already checked."""
+    def trusted(cls, n: int, *arrays: np.ndarray) -> DenseRows:
+        """DenseRows from arrays (validators, miners, values, zeros) that are already checked."""
         rows = object.__new__(cls)
-        for name, value in zip(_FIELDS, (n, validators, miners, values, zeros), strict=True):
+        for name, value in zip(_FIELDS, (n, *arrays), strict=True):
             object.__setattr__(rows, name, value)
         return rows
 
     @classmethod
     def checked(
-        cls, n: int, validators: Any, miners: Any, values: Any, zeros: Any = (), *, name: str = "rows"
+        cls, n: int, validators: Any, miners: Any, values: Any, zeros: Any = (), name: str = "rows"
     ) -> DenseRows:
         """DenseRows from arrays or lists. Raises ConfigError, with `name`, if they don't describe a matrix."""
         return cls.trusted(*_checked(cls.trusted(n, validators, miners, values, zeros), name))
@@ -101,9 +99,8 @@ class DenseRows:
 
     def covers(self, other: DenseRows) -> bool:
         """Whether both matrices are over the same uids."""
-        return (self.validators is other.validators or np.array_equal(self.validators, other.validators)) and (
-            self.miners is other.miners or np.array_equal(self.miners, other.miners)
-        )
+        pairs = ((self.validators, other.validators), (self.miners, other.miners))
+        return all(mine is its or np.array_equal(mine, its) for mine, its in pairs)
 
     def to_lists(self) -> list[list[tuple[int, int]]]:
         return self.to_rows().to_lists()

@@ -16,6 +16,7 @@ from raytensor.consensus.rows import Rows, unsigned
 from raytensor.errors import ConfigError
 
 NO_COMMIT = 2**64 - 1  # commit_block of a uid without a live commit
+PAID = ("server_emission", "validator_emission", "emission")  # fields of `EpochOutput` in rao, in the kernels' order
 
 
 def _whole(name: str, value: object, low: int, high: int) -> int:
@@ -24,12 +25,6 @@ def _whole(name: str, value: object, low: int, high: int) -> int:
     if not low <= value <= high:
         raise ConfigError(f"{name}: {value} is outside {low}..{high}")
     return int(value)
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise ConfigError(f"{name}: {value!r} is neither true nor false")
-    return bool(value)
 
 
 def _flags(name: str, values: object, n: int) -> np.ndarray:
@@ -116,7 +111,9 @@ class EpochInput:
         for name, (low, high) in _RANGES.items():
             put(name, _whole(name, getattr(self, name), low, high))
         for name in ("yuma3", "liquid_alpha", "commit_reveal"):
-            put(name, _flag(name, getattr(self, name)))
+            if not isinstance(value := getattr(self, name), (bool, np.bool_)):
+                raise ConfigError(f"{name}: {value!r} is neither true nor false")
+            put(name, bool(value))
         if self.owner_uid is not None:
             put("owner_uid", _whole("owner_uid", self.owner_uid, 0, n - 1))
         for name in ("last_update", "block_at_registration", "stake"):
@@ -145,15 +142,14 @@ def stake_from_bits(bits: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     for value in bits:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**127:
             raise ConfigError(f"stake: {value!r} is not the raw bits of an I64F64 of 0 or more")
-    return (
-        np.array([value >> 64 for value in bits], dtype=np.uint64),
-        np.array([value & _U64 for value in bits], dtype=np.uint64),
-    )
+    whole, fraction = [value >> 64 for value in bits], [value & _U64 for value in bits]
+    return np.array(whole, dtype=np.uint64), np.array(fraction, dtype=np.uint64)
 
 
-def stake_weight(
-    alpha_rao: Sequence[int] | np.ndarray, tao_rao: Sequence[int] | np.ndarray, tao_weight: int
-) -> tuple[np.ndarray, np.ndarray]:
+Rao = Sequence[int] | np.ndarray
+
+
+def stake_weight(alpha_rao: Rao, tao_rao: Rao, tao_weight: int) -> tuple[np.ndarray, np.ndarray]:
     """(stake, stake_frac) of alpha + tao * tao_weight / (2^64 - 1).
 
     alpha_rao, tao_rao: u64, after the transfers between parent and child keys. tao_weight: the u64 that the chain

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from raytensor.consensus.rows import unsigned
 from raytensor.errors import ConfigError
 
 _U64 = 2**64 - 1
+EpochRun = Callable[[EpochInput], EpochOutput]
+Between = Callable[[EpochInput, int], EpochInput]  # (input, number of its epoch) -> the input to use
 
 
 def following(inputs: EpochInput, output: EpochOutput, *, resubmit: bool = False) -> EpochInput:
@@ -30,23 +33,13 @@ def following(inputs: EpochInput, output: EpochOutput, *, resubmit: bool = False
     if resubmit:
         rows = inputs.weights.to_rows() if isinstance(inputs.weights, DenseRows) else inputs.weights
         last_update = last_update + np.uint64(period) * (np.diff(rows.indptr) > 0).astype(np.uint64)
-    return replace(
-        inputs,
-        block=inputs.block + period,
-        last_update=last_update,
-        last_mechanism_step_block=inputs.block,
-        validator_permit=output.validator_permit,
-        bonds=output.bonds,
-    )
+    blocks: dict[str, Any] = {"block": inputs.block + period, "last_mechanism_step_block": inputs.block}
+    stored = {"validator_permit": output.validator_permit, "bonds": output.bonds}
+    return replace(inputs, **blocks, last_update=last_update, **stored)
 
 
 def run_epochs(
-    inputs: EpochInput,
-    num_epochs: int,
-    run: Callable[[EpochInput], EpochOutput],
-    *,
-    resubmit: bool = False,
-    between: Callable[[EpochInput, int], EpochInput] | None = None,
+    inputs: EpochInput, num_epochs: int, run: EpochRun, *, resubmit: bool = False, between: Between | None = None
 ) -> list[EpochOutput]:
     """`num_epochs` consecutive epochs. between(input, number): changes each input but the first. Raises ConfigError."""
     if num_epochs < 1:

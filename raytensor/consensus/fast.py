@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from raytensor.consensus.dense_rows import DenseRows
-from raytensor.consensus.epoch_io import EpochInput, EpochOutput, RawColumns
+from raytensor.consensus.epoch_io import PAID, EpochInput, EpochOutput, RawColumns
 from raytensor.consensus.kernels import whole
 from raytensor.consensus.kernels.jit import one_compiler
 from raytensor.consensus.plan import Mapper, Plan, clock, in_turn, matrices, numbers
@@ -56,25 +57,13 @@ def load_kernels() -> None:
 
 
 def _call_all_kernels() -> None:
-    for ascending in (True, False):
-        row = [(0, 1), (1, 2)] if ascending else [(1, 2), (0, 1)]
+    ones, zeros = np.array([1, 1], np.uint64), np.zeros(2, np.uint64)
+    scalars: dict[str, Any] = {"block": 1, "tempo": 1, "activity_cutoff": 1, "max_validators": 2, "emission": 1}
+    scalars |= {"yuma3": True, "liquid_alpha": True}
+    columns = {"last_update": ones, "stake": ones, "block_at_registration": zeros}
+    for row in ([(0, 1), (1, 2)], [(1, 2), (0, 1)]):  # ascending, and not
         rows = Rows.from_lists([row, row])
-        ones = np.array([1, 1], np.uint64)
-        inputs = EpochInput(
-            block=1,
-            tempo=1,
-            activity_cutoff=1,
-            block_at_registration=np.zeros(2, np.uint64),
-            weights=rows,
-            bonds=rows,
-            validator_permit=np.ones(2, bool),
-            max_validators=2,
-            emission=1,
-            yuma3=True,
-            liquid_alpha=True,
-            last_update=ones,
-            stake=ones,
-        )
+        inputs = EpochInput(**scalars, **columns, validator_permit=np.ones(2, bool), weights=rows, bonds=rows)
         for threads in (1, 2):
             epoch_fast(inputs, threads=threads)
 
@@ -86,16 +75,9 @@ def _in_one_call(inputs: EpochInput, weights: DenseRows, bonds: DenseRows) -> Ep
     results = whole.epoch(clock(inputs), *numbers(inputs), *neurons, inputs.validator_permit, *pairs)
     flags, raw, columns, rao, stored, zeros = results
     kept = bonds.like(stored, zeros)
-    return EpochOutput(
-        *columns,
-        validator_permit=flags[1],
-        active=flags[0],
-        server_emission=rao[0],
-        validator_emission=rao[1],
-        emission=rao[2],
-        bonds=kept if isinstance(inputs.bonds, DenseRows) else kept.to_rows(),
-        raw=RawColumns(*raw),
-    )
+    rows = kept if isinstance(inputs.bonds, DenseRows) else kept.to_rows()
+    paid = dict(zip(PAID, rao, strict=True))
+    return EpochOutput(*columns, validator_permit=flags[1], active=flags[0], **paid, bonds=rows, raw=RawColumns(*raw))
 
 
 def _cores() -> int:

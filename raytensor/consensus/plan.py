@@ -14,7 +14,7 @@ import numpy as np
 
 from raytensor.consensus import pallet_math as pm
 from raytensor.consensus.dense_rows import DenseRows
-from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput, EpochOutput, RawColumns
+from raytensor.consensus.epoch_io import NO_COMMIT, PAID, EpochInput, EpochOutput, RawColumns
 from raytensor.consensus.fixed import ONE, div, from_int, u16_proportion_to_fixed
 from raytensor.consensus.kernels import column, layout, sparse, stake
 from raytensor.consensus.reference import bonds_alpha
@@ -60,9 +60,8 @@ def clock(inputs: EpochInput) -> np.ndarray:
     """uint64 [block, activity_cutoff, stake_threshold, last_tempo, emission]: the scalars that may need 64 bits."""
     step = inputs.last_mechanism_step_block
     last_tempo = min(step + 1, NO_COMMIT) if step else max(inputs.block - inputs.tempo, 0)
-    return np.array(
-        [inputs.block, inputs.activity_cutoff, inputs.stake_threshold, last_tempo, inputs.emission], np.uint64
-    )
+    scalars = [inputs.block, inputs.activity_cutoff, inputs.stake_threshold, last_tempo, inputs.emission]
+    return np.array(scalars, np.uint64)
 
 
 def numbers(inputs: EpochInput) -> tuple[np.ndarray, np.ndarray]:
@@ -81,10 +80,8 @@ def _numbers(owner, max_validators, kappa, yuma3, liquid, penalty, alpha, alpha_
     low, high = u16_proportion_to_fixed(alpha_low), u16_proportion_to_fixed(alpha_high)
     resting = pm.alpha_sigmoid(0, 0, 0, low, high, from_int(steepness)) if liquid else 0
     slope = div(from_int(steepness), from_int(-100))
-    return (
-        np.array([owner, max_validators, u16_proportion_to_fixed(kappa)], np.int64),
-        np.array([yuma3, liquid, alpha, mode, ratio, low, high, slope, resting], np.int64),
-    )
+    rates = np.array([yuma3, liquid, alpha, mode, ratio, low, high, slope, resting], np.int64)
+    return np.array([owner, max_validators, u16_proportion_to_fixed(kappa)], np.int64), rates
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,13 +112,8 @@ class Plan:
         vectors = {"bound": bound, "active_stake": active_share, "voting": voting, "keep": keep}
         if dense:
             vectors = {name: vector[dense[0].validators] for name, vector in vectors.items()}
-        voters = Electorate(
-            **vectors,
-            absent_votes=int(voting.sum()) - int(vectors["voting"].sum()),
-            kappa=int(kappa),
-            last_tempo=times[3],
-            rates=rates,
-        )
+        absent = int(voting.sum()) - int(vectors["voting"].sum())
+        voters = Electorate(**vectors, absent_votes=absent, kappa=int(kappa), last_tempo=times[3], rates=rates)
         return cls(inputs, bool(dense), weights, bonds, active, new_permit, share, active_share, voters)
 
     @property
@@ -189,30 +181,17 @@ class Plan:
         return Rows.trusted(*rows, ascending=not by_place)
 
     def _output(
-        self,
-        agreed: np.ndarray,
-        trust: np.ndarray,
-        incentive: np.ndarray,
-        dividends: np.ndarray,
-        bonds: Rows | DenseRows,
+        self, agreed: np.ndarray, trust: np.ndarray, incentive: np.ndarray, earned: np.ndarray, bonds: Rows | DenseRows
     ) -> EpochOutput:
+        """earned: the dividends."""
         if self.dense:
             w, _ = self._dense_rows()
             agreed, incentive = (self._spread(values, w.miners) for values in (agreed, incentive))
-            trust, dividends = (self._spread(values, w.validators) for values in (trust, dividends))
-        raw = RawColumns(self.stake, self.active_stake, agreed, trust, incentive, dividends)
-        emission = np.uint64(self.inputs.emission)
-        columns, rao = stake.finish(emission, self.stake, self.active_stake, agreed, trust, incentive, dividends)
-        return EpochOutput(
-            *columns,
-            validator_permit=self.new_permit,
-            active=self.active,
-            server_emission=rao[0],
-            validator_emission=rao[1],
-            emission=rao[2],
-            bonds=bonds,
-            raw=raw,
-        )
+            trust, earned = (self._spread(values, w.validators) for values in (trust, earned))
+        raw = (self.stake, self.active_stake, agreed, trust, incentive, earned)
+        columns, rao = stake.finish(np.uint64(self.inputs.emission), *raw)
+        flags = {"validator_permit": self.new_permit, "active": self.active}
+        return EpochOutput(*columns, **flags, **dict(zip(PAID, rao, strict=True)), bonds=bonds, raw=RawColumns(*raw))
 
     def _dense_rows(self) -> tuple[DenseRows, DenseRows]:
         assert isinstance(self.weights, DenseRows) and isinstance(self.bonds, DenseRows)

@@ -8,19 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from raytensor.consensus import fixed as fx
 from raytensor.consensus import pallet_math as pm
 from raytensor.consensus.epoch_io import EpochInput, EpochOutput, RawColumns
-from raytensor.consensus.fixed import (
-    ONE,
-    ONE64,
-    add,
-    fixed64_to_fixed32,
-    fixed_proportion_to_u16,
-    from_int,
-    safe_div64,
-    sub,
-    u16_proportion_to_fixed,
-)
 from raytensor.consensus.rows import Rows
 
 
@@ -37,8 +27,8 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
     filtered = [s if i == owner or s >> 64 >= inputs.stake_threshold else 0 for i, s in enumerate(total_stake)]
     stake_sum = sum(filtered)
     if stake_sum:
-        filtered = [safe_div64(s, stake_sum) for s in filtered]
-    stake = [fixed64_to_fixed32(s) for s in filtered]
+        filtered = [fx.safe_div64(s, stake_sum) for s in filtered]
+    stake = [fx.fixed64_to_fixed32(s) for s in filtered]
 
     # Validator permits: the stored ones apply to this epoch, the new ones to the next
     permits = inputs.validator_permit.tolist()
@@ -52,7 +42,7 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
     active_stake = pm.normalize(pm.inplace_mask_vector(forbids, active_stake))
 
     # Weights
-    weights = [[(j, from_int(w)) for j, w in row] for row in inputs.weights.to_lists()]
+    weights = [[(j, fx.from_int(w)) for j, w in row] for row in inputs.weights.to_lists()]
     weights = pm.mask_rows_sparse(forbids, weights)
     weights = pm.mask_diag_sparse(weights, owner)
     weights = pm.vec_mask_sparse_matrix(weights, last_update, registered, lambda updated, reg: updated <= reg)
@@ -62,7 +52,7 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
     weights = pm.row_normalize_sparse(weights)
 
     # Consensus, validator trust
-    kappa = u16_proportion_to_fixed(inputs.kappa)
+    kappa = fx.u16_proportion_to_fixed(inputs.kappa)
     consensus = pm.weighted_median_col_sparse(active_stake, weights, n, kappa)
     clipped = pm.col_clip_sparse(weights, consensus)
     validator_trust = pm.row_sum_sparse(clipped)
@@ -71,11 +61,11 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
     incentive = pm.normalize(pm.matmul_sparse(clipped, active_stake, n))
 
     # Bonds and dividends
-    penalty = u16_proportion_to_fixed(inputs.bonds_penalty)
+    penalty = fx.u16_proportion_to_fixed(inputs.bonds_penalty)
     weights_for_bonds = pm.interpolate_sparse(weights, clipped, n, penalty)
-    bonds = [[(j, from_int(b)) for j, b in row] for row in inputs.bonds.to_lists()]
+    bonds = [[(j, fx.from_int(b)) for j, b in row] for row in inputs.bonds.to_lists()]
     if inputs.yuma3:
-        bonds = [[(j, u16_proportion_to_fixed(b >> 32)) for j, b in row] for row in bonds]
+        bonds = [[(j, fx.u16_proportion_to_fixed(b >> 32)) for j, b in row] for row in bonds]
     last_tempo = min(inputs.last_mechanism_step_block + 1, 2**64 - 1)
     if inputs.last_mechanism_step_block == 0:
         last_tempo = max(block - inputs.tempo, 0)
@@ -92,7 +82,7 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
         ema_bonds = pm.col_max_upscale_sparse(ema_bonds, n)
 
     # Emission
-    combined = [add(i, d) for i, d in zip(incentive, dividends, strict=True)]
+    combined = [fx.add(i, d) for i, d in zip(incentive, dividends, strict=True)]
     emission_sum = sum(combined)
     server = pm.normalize_using_sum(incentive, emission_sum)
     validator = pm.normalize_using_sum(dividends, emission_sum)
@@ -101,10 +91,8 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
         # without incentive and dividends, stake decides
         validator = both = active_stake if any(active_stake) else stake
 
-    stored_bonds = [
-        [(j, fixed_proportion_to_u16(b)) for j, b in row] if permit else []
-        for row, permit in zip(ema_bonds, new_permits, strict=True)
-    ]
+    kept = [row if permit else [] for row, permit in zip(ema_bonds, new_permits, strict=True)]
+    stored_bonds = [[(j, fx.fixed_proportion_to_u16(b)) for j, b in row] for row in kept]
     raw = (stake, active_stake, consensus, validator_trust, incentive, dividends)
     return EpochOutput(
         incentive=_u16(incentive),
@@ -124,8 +112,8 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
 
 def bonds_alpha(inputs: EpochInput) -> int:
     """1 - bonds_moving_average / 10^6 (`compute_ema_bonds_normal_sparse`, `compute_disabled_liquid_alpha`)."""
-    average = safe_div64(inputs.bonds_moving_average * ONE64, 10**6 * ONE64)
-    return sub(ONE, fixed64_to_fixed32(average))
+    average = fx.safe_div64(inputs.bonds_moving_average * fx.ONE64, 10**6 * fx.ONE64)
+    return fx.sub(fx.ONE, fx.fixed64_to_fixed32(average))
 
 
 def compute_bonds_sparse(inputs: EpochInput, weights: pm.Sparse, bonds: pm.Sparse, consensus: pm.Vector) -> pm.Sparse:
@@ -143,17 +131,13 @@ def liquid_alpha_values_sparse(
     The chain reads each row with a cursor that only moves forward, so it reads an entry after a larger uid as 0. That
     changes the result for rows that are not ascending.
     """
-    steepness = from_int(inputs.alpha_sigmoid_steepness)
-    low, high = u16_proportion_to_fixed(inputs.alpha_low), u16_proportion_to_fixed(inputs.alpha_high)
+    steepness = fx.from_int(inputs.alpha_sigmoid_steepness)
+    low, high = fx.u16_proportion_to_fixed(inputs.alpha_low), fx.u16_proportion_to_fixed(inputs.alpha_high)
     alphas = []
     for weight_row, bond_row in zip(weights, bonds, strict=True):
         seen_weights, seen_bonds = _seen_by_cursor(weight_row), _seen_by_cursor(bond_row)
-        alphas.append(
-            [
-                pm.alpha_sigmoid(c, seen_weights.get(j, 0), seen_bonds.get(j, 0), low, high, steepness)
-                for j, c in enumerate(consensus)
-            ]
-        )
+        pairs = [(c, seen_weights.get(j, 0), seen_bonds.get(j, 0)) for j, c in enumerate(consensus)]
+        alphas.append([pm.alpha_sigmoid(*pair, low, high, steepness) for pair in pairs])
     return alphas
 
 
@@ -167,7 +151,7 @@ def _seen_by_cursor(row: list[tuple[int, int]]) -> dict[int, int]:
 
 
 def _u16(column: pm.Vector) -> np.ndarray:
-    return np.array([fixed_proportion_to_u16(value) for value in column], dtype=np.uint16)
+    return np.array([fx.fixed_proportion_to_u16(value) for value in column], dtype=np.uint16)
 
 
 def _rao(shares: pm.Vector, emission: int) -> np.ndarray:

@@ -49,10 +49,8 @@ def _checked(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     if len(pointers) == 0 or pointers[0] != 0 or np.any(np.diff(pointers) < 0):
         raise ConfigError(f"{name}.indptr: must start at 0 and must not decrease")
     if pointers[-1] != len(columns) or len(columns) != len(entries):
-        raise ConfigError(
-            f"{name}: indptr ends at {pointers[-1]}, uids has {len(columns)} and values {len(entries)} entries;"
-            " the three must be equal"
-        )
+        found = f"indptr ends at {pointers[-1]}, uids has {len(columns)} and values {len(entries)} entries"
+        raise ConfigError(f"{name}: {found}; the three must be equal")
     n = len(pointers) - 1
     if len(columns) and int(columns.max()) >= n:
         raise ConfigError(f"{name}.uids: uid {int(columns.max())} in a network of {n}")
@@ -150,7 +148,4 @@ class Rows:
 
     def same_as(self, other: Rows) -> bool:
         """Whether both hold the same entries in the same order."""
-        return all(
-            np.array_equal(a, b)
-            for a, b in ((self.indptr, other.indptr), (self.uids, other.uids), (self.values, other.values))
-        )
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in ("indptr", "uids", "values"))

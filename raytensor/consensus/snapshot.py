@@ -74,10 +74,7 @@ def write_snapshot(snapshot: Snapshot, path: str | Path) -> None:
         "hotkey": pa.array(snapshot.hotkeys, pa.string()),
         "coldkey": pa.array(snapshot.coldkeys, pa.string()),
         "stake_rao": pa.array(inputs.stake),
-        "stake_frac": pa.array(inputs.stake_frac),
-        "validator_permit": pa.array(inputs.validator_permit),
-        "last_update": pa.array(inputs.last_update),
-        "block_at_registration": pa.array(inputs.block_at_registration),
+        **{name: pa.array(getattr(inputs, name)) for name in _SAME_NAME},
         "commit_block": commits,
     }
     for name, rows in (("weight", inputs.weights), ("bond", inputs.bonds)):

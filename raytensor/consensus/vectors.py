@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,9 +45,8 @@ class Network:
         self.last_update = list(init["last_update"])
         self.registered = list(init["block_at_registration"])
         self.weights: dict[int, list] = {int(uid): row for uid, row in init["weights"].items()}
-        self.bonds: Rows | DenseRows = Rows.from_dict(
-            self.n, {int(uid): row for uid, row in init["bonds"].items()}, name="bonds"
-        )
+        bonds = {int(uid): row for uid, row in init["bonds"].items()}
+        self.bonds: Rows | DenseRows = Rows.from_dict(self.n, bonds, name="bonds")
         self.commits = {int(uid): block for uid, block in init["commits"].items()}
 
     def apply(self, change: dict) -> None:
@@ -66,14 +66,10 @@ class Network:
         if "weight_diag" in change:
             for uid in change["weight_diag"]["rows"]:
                 self.weights[uid] = [[uid, change["weight_diag"]["value"]]]
-        for uid, row in change.get("weights", {}).items():
-            self.weights[int(uid)] = row
-        for uid, block in change.get("last_update", {}).items():
-            self.last_update[int(uid)] = block
-        for uid, block in change.get("block_at_registration", {}).items():
-            self.registered[int(uid)] = block
-        for uid, block in change.get("commits", {}).items():
-            self.commits[int(uid)] = block
+        columns: dict[str, Any] = {"weights": self.weights, "last_update": self.last_update, "commits": self.commits}
+        for name, column in {**columns, "block_at_registration": self.registered}.items():
+            for uid, value in change.get(name, {}).items():
+                column[int(uid)] = value
         if "reset_bonds_of" in change:
             self.bonds = self.bonds.without_column(change["reset_bonds_of"])
 

@@ -8,15 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from raytensor.consensus import fixed as fx
 from raytensor.consensus import pallet_math as pm
-from raytensor.consensus.fixed import (
-    ONE,
-    fixed64_to_fixed32,
-    fixed_proportion_to_u16,
-    safe_div64,
-    sub,
-    u16_proportion_to_fixed,
-)
 
 
 def _sparse(dense: list[list[int]]) -> pm.Sparse:
@@ -48,24 +41,22 @@ def _liquid_and_plain(
     weights: list[list[int]], bonds: list[list[int]], consensus: list[int], low: int, high: int, average: int
 ) -> list[list[list[int]]]:
     """Yuma 3 bonds with equal alpha values, through liquid alpha and through the plain moving average."""
-    alpha_low, alpha_high = u16_proportion_to_fixed(low), u16_proportion_to_fixed(high)
+    alpha_low, alpha_high = fx.u16_proportion_to_fixed(low), fx.u16_proportion_to_fixed(high)
     alphas = [
-        [pm.alpha_sigmoid(c, w, b, alpha_low, alpha_high, 1000 * ONE) for w, b, c in zip(w_row, b_row, consensus)]
+        [pm.alpha_sigmoid(c, w, b, alpha_low, alpha_high, 1000 * fx.ONE) for w, b, c in zip(w_row, b_row, consensus)]
         for w_row, b_row in zip(weights, bonds, strict=True)
     ]
-    plain = sub(ONE, fixed64_to_fixed32(safe_div64(average << 64, 10**6 << 64)))
+    plain = fx.sub(fx.ONE, fx.fixed64_to_fixed32(fx.safe_div64(average << 64, 10**6 << 64)))
     new, old, columns = _sparse(weights), _sparse(bonds), len(weights[0])
-    return [
-        _dense(pm.mat_ema_alpha_sparse(new, old, alphas), columns),
-        _dense(pm.mat_ema_sparse(new, old, plain), columns),
-    ]
+    both = (pm.mat_ema_alpha_sparse(new, old, alphas), pm.mat_ema_sparse(new, old, plain))
+    return [_dense(stored, columns) for stored in both]
 
 
 FUNCTIONS: dict[str, Callable] = {
     "vec_max_upscale_to_u16": pm.vec_max_upscale_to_u16,
     "vec_u16_max_upscale_to_u16": pm.vec_u16_max_upscale_to_u16,
     "check_vec_max_limited": pm.check_vec_max_limited,
-    "fixed_proportion_to_u16": fixed_proportion_to_u16,
+    "fixed_proportion_to_u16": fx.fixed_proportion_to_u16,
     "sigmoid_safe": pm.sigmoid_safe,
     "is_topk": pm.is_topk,
     "normalize": pm.normalize,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput, EpochOutput
-from raytensor.consensus.epochs import run_epochs
+from raytensor.consensus.epochs import EpochRun, run_epochs
 from raytensor.consensus.fixed import from_int
 from raytensor.consensus.pallet_math import vec_max_upscale_to_u16
 from raytensor.consensus.snapshot import SCALARS, Snapshot
@@ -85,9 +85,8 @@ def _set_neuron(change: str, snapshot: Snapshot, inputs: EpochInput, field: str,
         rao = int(alpha[1]) * 10**9 + int((alpha[2] or "").ljust(9, "0"))
     else:
         raise ConfigError(f'"{change}": write rao, as in 2500000000, or alpha with its name, as in 2.5alpha')
-    return replace(
-        inputs, stake=_with(inputs.stake, uid, _u64(change, rao)), stake_frac=_with(inputs.stake_frac, uid, 0)
-    )
+    stake, fraction = _with(inputs.stake, uid, _u64(change, rao)), _with(inputs.stake_frac, uid, 0)
+    return replace(inputs, stake=stake, stake_frac=fraction)
 
 
 def _with(values: np.ndarray, uid: int, value: int | bool) -> np.ndarray:
@@ -104,12 +103,9 @@ def _u64(change: str, value: int) -> int:
 
 def set_weights(inputs: EpochInput, uid: int, row: Sequence[tuple[int, int]]) -> EpochInput:
     """The inputs as if the validator had set these weights (uid, u16) in this block, without a pending commit."""
-    return replace(
-        inputs,
-        weights=inputs.weights.replace_row(uid, row, name="weights"),
-        last_update=_with(inputs.last_update, uid, inputs.block),
-        commit_block=_with(inputs.commit_block, uid, NO_COMMIT),
-    )
+    weights = inputs.weights.replace_row(uid, row, name="weights")
+    updated, commits = _with(inputs.last_update, uid, inputs.block), _with(inputs.commit_block, uid, NO_COMMIT)
+    return replace(inputs, weights=weights, last_update=updated, commit_block=commits)
 
 
 def read_weights(path: str | Path, snapshot: Snapshot) -> list[tuple[int, int]]:
@@ -155,19 +151,10 @@ class Comparison:
         """One dictionary per neuron, largest change first; the u16 columns are those of the last epoch."""
         lasts = (self.before[-1], self.after[-1])
         columns = ("incentive", "dividends", "validator_trust", "validator_permit")
-        rows = [
-            {
-                "uid": uid,
-                "hotkey": hotkey,
-                "before_rao": before,
-                "after_rao": after,
-                "change_rao": after - before,
-                **{name: [getattr(last, name)[uid].item() for last in lasts] for name in columns},
-            }
-            for uid, (hotkey, before, after) in enumerate(
-                zip(self.snapshot.hotkeys, self.paid_before, self.paid_after, strict=True)
-            )
-        ]
+        paid, rows = zip(self.snapshot.hotkeys, self.paid_before, self.paid_after, strict=True), []
+        for uid, (hotkey, before, after) in enumerate(paid):
+            row = {"uid": uid, "hotkey": hotkey, "before_rao": before, "after_rao": after, "change_rao": after - before}
+            rows.append(row | {name: [getattr(last, name)[uid].item() for last in lasts] for name in columns})
         return sorted(rows, key=lambda row: (-abs(row["change_rao"]), row["uid"]))
 
 
@@ -176,9 +163,7 @@ def _paid(outputs: list[EpochOutput]) -> list[int]:
     return [sum(terms) for terms in zip(*columns, strict=True)]
 
 
-def compare(
-    snapshot: Snapshot, changes: Sequence[str], run: Callable[[EpochInput], EpochOutput], num_epochs: int = 1
-) -> Comparison:
+def compare(snapshot: Snapshot, changes: Sequence[str], run: EpochRun, num_epochs: int = 1) -> Comparison:
     """Run the snapshot as it is and with the changes, over `num_epochs` epochs. Validators keep their weights."""
     changed = apply_changes(snapshot, changes)
     before = run_epochs(snapshot.inputs, num_epochs, run, resubmit=num_epochs > 1)

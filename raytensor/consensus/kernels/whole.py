@@ -16,20 +16,7 @@ from raytensor.consensus.kernels.stake import finish, normalised, prepare, produ
 
 @kernel
 def epoch(
-    clock,
-    numbers,
-    rates,
-    last_update,
-    registered,
-    commit,
-    stake,
-    frac,
-    permit,
-    validators,
-    miners,
-    weights,
-    zeros,
-    held,
+    clock, numbers, rates, updated, registered, commit, stake, frac, permit, validators, miners, weights, zeros, held
 ):
     """clock: uint64 [block, activity_cutoff, stake_threshold, last_tempo, emission].
 
@@ -39,7 +26,7 @@ def epoch(
     """
     n, num_miners = stake.size, miners.size
     active, new_permit, share, active_share, bound = prepare(
-        clock, numbers[0], numbers[1], last_update, commit, stake, frac, permit
+        clock, numbers[0], numbers[1], updated, commit, stake, frac, permit
     )
     voting = normalised(active_share)
     registered_here = registered[miners]
