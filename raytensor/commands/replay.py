@@ -23,8 +23,6 @@ EXAMPLES = """\
   raytensor replay validator/netuid2/5F.../evidence.jsonl --until 40
   raytensor replay runs/demo/evidence --json             one object a log, weights included
 """
-
-
 OTHERS = ("events.jsonl", "audit.jsonl")  # what else lies in a job's folder
 
 
@@ -35,11 +33,9 @@ def replay_main(argv: Sequence[str]) -> int:
     parser.add_argument("--until", type=integer(0), metavar="ROUND", help="stop after this round")
     parser.add_argument("--json", action="store_true", help="print one JSON object a log instead of text")
     args = parser.parse_args(argv)
-    logs = (
-        [args.log]
-        if not args.log.is_dir()
-        else sorted({log_of(path) for path in args.log.rglob("*.jsonl") if path.name not in OTHERS})
-    )
+    logs = [args.log]
+    if args.log.is_dir():
+        logs = sorted({log_of(path) for path in args.log.rglob("*.jsonl") if path.name not in OTHERS})
     if not logs:
         raise ConfigError(f"{args.log} holds no evidence log (*.jsonl)")
     same = True
@@ -51,20 +47,12 @@ def replay_main(argv: Sequence[str]) -> int:
 
 
 def _as_json(path: Path, result: Replay) -> str:
-    return json.dumps(
-        {
-            "log": str(path),
-            "netuid": result.netuid,
-            "validator": result.validator,
-            "mechanism": result.mechanism,
-            "rounds": result.rounds,
-            "last_round": result.state.round,
-            "weights_checked": result.weights_checked,
-            "equal": not result.difference,
-            "difference": result.difference,
-            "weights": result.weights,
-        }
-    )
+    facts = {"log": str(path)} | {
+        name: getattr(result, name) for name in ("netuid", "validator", "mechanism", "rounds")
+    }
+    facts |= {"last_round": result.state.round, "weights_checked": result.weights_checked}
+    facts |= {"equal": not result.difference, "difference": result.difference, "weights": result.weights}
+    return json.dumps(facts)
 
 
 def _as_text(path: Path, result: Replay) -> str:
