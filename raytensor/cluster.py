@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from raytensor.config import Cluster
@@ -56,6 +56,11 @@ class Need:
     gpus: float = 0.0
     settings: str = ""
 
+    @property
+    def each(self) -> str:
+        """What one process of the role asks for, as text."""
+        return f"{self.cpus:g} CPU" + (f" + {self.gpus:g} GPU" if self.gpus else "")
+
     def of(self, resource: str) -> float:
         """What one process of the role asks of "CPU" or "GPU"."""
         return self.cpus if resource == "CPU" else self.gpus
@@ -71,10 +76,9 @@ def address_of(cfg: Cluster) -> str | None:
 def local_resources(cfg: Cluster) -> dict[str, float]:
     """CPUs and GPUs that a local Ray will offer."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = (
-        list(Path("/dev").glob("nvidia[0-9]*")) if chosen is None else [part for part in chosen.split(",") if part]
-    )
-    gpus = len(devices) if cfg.num_gpus is None else cfg.num_gpus
+    present = list(Path("/dev").glob("nvidia[0-9]*"))
+    gpus = len(present if chosen is None else [part for part in chosen.split(",") if part])
+    gpus = gpus if cfg.num_gpus is None else cfg.num_gpus
     return {"CPU": float(cfg.num_cpus or max(2, os.cpu_count() or 1)), "GPU": float(gpus)}
 
 
@@ -105,10 +109,8 @@ def connect(cfg: Cluster) -> bool:
         text = cause_of(error)
         hint = next((fix for part, fix in START_FIXES.items() if part.lower() in str(error).lower()), None)
         if address:
-            hint = (
-                hint
-                or "check that `ray start --head` runs there and that RAY_AUTH_MODE=token is exported on both sides"
-            )
+            reach = "check that `ray start --head` runs there and that RAY_AUTH_MODE=token is exported on both sides"
+            hint = hint or reach
             raise ClusterError(f"could not reach a Ray cluster at {address}: {text}\n  fix: {hint}") from error
         hint = hint or "look into /tmp/ray/session_latest/logs, and check the free memory and disk"
         raise ClusterError(f"could not start Ray on this machine: {text}\n  fix: {hint}") from error
@@ -132,9 +134,6 @@ def disconnect() -> None:
     """Leave the cluster; a local one ends with all its processes."""
     if ray.is_initialized():
         ray.shutdown()
-
-
-# ------------------------------------------------------------------------------------------------------------ demand
 
 
 def totals(needs: Iterable[Need]) -> dict[str, float]:
@@ -163,10 +162,9 @@ def check(needs: Iterable[Need], resources: Mapping[str, float] | None = None) -
     for need in needs:
         for resource in RESOURCES:
             largest = max((node.get(resource, 0.0) for node in nodes), default=0.0)
-            if need.of(resource) > largest + 1e-9:
-                what = (
-                    f"{need.role} ask for {need.of(resource):g} {resource}s each and the largest node has {largest:g}"
-                )
+            each = need.of(resource)
+            if each > largest + 1e-9:
+                what = f"{need.role} ask for {each:g} {resource}s each and the largest node has {largest:g}"
                 _refuse(what, [need], resource, free.get(resource, 0.0))
 
 
@@ -178,10 +176,7 @@ def _refuse(what: str, needs: list[Need], resource: str, free: float) -> None:
 
 def bill(needs: Iterable[Need]) -> str:
     """The resources per role as lines of text."""
-    return "\n".join(
-        f"  {need.role:<12} {need.count} x {need.cpus:g} CPU" + (f" + {need.gpus:g} GPU" if need.gpus else "")
-        for need in needs
-    )
+    return "\n".join(f"  {need.role:<12} {need.count} x {need.each}" for need in needs)
 
 
 def reserve(name: str, bundles: list[dict[str, float]], *, strategy: str = "PACK", timeout_s: float) -> PlacementGroup:
@@ -192,11 +187,10 @@ def reserve(name: str, bundles: list[dict[str, float]], *, strategy: str = "PACK
     except GetTimeoutError as error:
         remove_placement_group(group)
         free, total = ray.available_resources(), ray.cluster_resources()
-        shown = {key: f"{free.get(key, 0):g} free of {total.get(key, 0):g}" for key in RESOURCES}
-        raise ClusterError(
-            f"{name}: no room for {bundles} ({strategy}) within {timeout_s:.0f} s; CPU {shown['CPU']}, "
-            f"GPU {shown['GPU']}\n  fix: stop other jobs, ask for less, or raise cluster.start_timeout_s"
-        ) from error
+        shown = ", ".join(f"{key} {free.get(key, 0):g} free of {total.get(key, 0):g}" for key in RESOURCES)
+        what = f"{name}: no room for {bundles} ({strategy}) within {timeout_s:.0f} s; {shown}"
+        fix = "stop other jobs, ask for less, or raise cluster.start_timeout_s"
+        raise ClusterError(f"{what}\n  fix: {fix}") from error
     return group
 
 
@@ -225,17 +219,15 @@ def wait_ready(
             break
         free = ray.available_resources()
         shown = ", ".join(f"{free.get(key, 0.0):g} {key}s" for key in RESOURCES if key == "CPU" or (need and need.gpus))
-        asked = f" for {need.cpus:g} CPU" + (f" + {need.gpus:g} GPU" if need.gpus else "") + " each" if need else ""
+        asked = f" for {need.each} each" if need else ""
         if left <= 0:
             lower = f"lower {need.settings}" if need and need.settings else "ask for less"
-            raise ClusterError(
-                f"{', '.join(pending)} did not start within {timeout_s:.0f} s, waiting{asked}; free: {shown}\n"
-                f"  fix: {lower}, or raise cluster.start_timeout_s"
-            )
+            what = f"{', '.join(pending)} did not start within {timeout_s:.0f} s, waiting{asked}; free: {shown}"
+            raise ClusterError(f"{what}\n  fix: {lower}, or raise cluster.start_timeout_s")
         if say is not None:
             say(f"waiting{asked} of {', '.join(pending)}; free: {shown}")
     for name, ref in refs.items():
         try:
             ray.get(ref, timeout=5)
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             raise ClusterError(f"{name} failed to start: {cause_of(error)}") from error

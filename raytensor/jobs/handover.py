@@ -1,11 +1,11 @@
 """Hands weights and commitments to the chain writer and reports what became of them. `run` and `validate` both use it.
 
 In: weights that are due; commitments of miners. Out: `ReceiptSeen`, `Extrinsics` and `Warned` events, and the last
-attempt per hotkey and subnet, for the watchdog. The writer holds the newest weights of each (hotkey, subnet) and sets them
-as soon as the chain allows.
+attempt per hotkey and subnet, for the watchdog. The writer holds the newest weights of each (hotkey, subnet) and sets
+them as soon as the chain allows.
 Waits for: nothing, except `poll` and `settle` with a time-out. An unreachable writer is retried every 10 s.
-Bounds: at most one call of each kind to the writer is in flight. While weights of a hotkey and subnet have no receipt, newer
-ones wait here, for at most 30 s, and only the newest are kept.
+Bounds: at most one call of each kind to the writer is in flight. While weights of a hotkey and subnet have no receipt,
+newer ones wait here, for at most 30 s, and only the newest are kept.
 Knows nothing of rounds, scores or extrinsics.
 """
 
@@ -55,9 +55,7 @@ class Handover:
         self._promised: dict[str, str] = {}  # digests of the commitments in flight, by intent id
         self._asking: list[ray.ObjectRef] = []
         self._asked_at = self._state_at = self._retry_at = 0.0
-        self._awaited: dict[
-            Place, tuple[str, float]
-        ] = {}  # intent ids without a receipt, and when they were handed over
+        self._awaited: dict[Place, tuple[str, float]] = {}  # intent id without a receipt, when it was handed over
         self._last: dict[Place, tuple[float, Receipt | None]] = {}
         self._last_reported: dict[Place, str] = {}  # intent id of the newest receipt
         self._unrevealed: Mapping[Place, tuple[float, int]] = {}
@@ -77,13 +75,13 @@ class Handover:
         self.poll()
 
     def commit(self, commitments: Sequence[SetCommitment]) -> None:
-        """Submit commitments, unless earlier ones are still in flight: the caller then offers its newest again later."""
+        """Submit commitments, unless earlier ones are in flight: the caller then offers its newest again later."""
         if self._committing is None and commitments:
             self._promised = {one.intent_id: one.text for one in commitments}
             self._committing = self._writer.submit.remote(list(commitments))
 
     def poll(self, wait_s: float = 0.0) -> None:
-        """Collect the writer's answers that are there, and hand over what waits. Blocks for at most `wait_s` seconds."""
+        """Collect the writer's answers that have come and hand over what waits. Blocks for at most `wait_s` seconds."""
         refs = [ref for ref in (self._holding, self._committing, *self._asking) if ref is not None]
         if refs:
             if wait_s:
@@ -103,7 +101,7 @@ class Handover:
             self._ask()
 
     def settle(self, timeout_s: float) -> None:
-        """Wait until `idle`, at most `timeout_s` seconds, and report the receipts and counters that have come by then."""
+        """Wait until `idle`, at most `timeout_s` seconds, and report the receipts and counters up to then."""
         end = time.monotonic() + timeout_s
         while not self.idle and time.monotonic() < end:
             self.poll(wait_s=0.05)
@@ -132,11 +130,8 @@ class Handover:
     def _hold(self) -> None:
         """Hand over the newest weights of each place that has none without a receipt."""
         now = time.monotonic()
-        ready = {
-            place: one
-            for place, one in self._newest.items()
-            if place not in self._awaited or now - self._awaited[place][1] >= REPLACE_AFTER_S
-        }
+        kept = {place for place, (_, since) in self._awaited.items() if now - since < REPLACE_AFTER_S}
+        ready = {place: one for place, one in self._newest.items() if place not in kept}
         if ready:
             self._newest = {place: one for place, one in self._newest.items() if place not in ready}
             self._in_flight, self._holding = ready, self._writer.hold.remote(list(ready.values()))

@@ -101,8 +101,6 @@ class Session(Generic[V]):
         # Until `begin` a refusal removes the folder, so that the name stays free; never that of an earlier process.
         self._begun = not self.folder.is_new
 
-    # ------------------------------------------------------------------------------------------------- for the work
-
     def show(self, event: events.Event) -> None:
         """Write an event to events.jsonl, then show it and count it. Raises `OSError` when the disk is full, and
         `KeyboardInterrupt` in the main thread after a signal: nothing follows the `stopped` event."""
@@ -161,8 +159,6 @@ class Session(Generic[V]):
         if failure:
             raise failure[0]
         return result[0]
-
-    # ---------------------------------------------------------------------------------------------------- the run
 
     def run(self, work: Callable[[Session[V]], Any], sum_up: Callable[[Session[V], str], None]) -> int:
         """Do the work and end. Returns 0 when it finished, 130 when it was interrupted.

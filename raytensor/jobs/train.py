@@ -77,11 +77,8 @@ def _train(cfg: TrainConfig, parameters: int, session: Session[TrainingView]) ->
     cluster.check(needs(cfg))
     session.save(job="train")  # from here on there is something to resume
     session.begin()
-    where = "Ray started" if local else "joined the Ray cluster"
-    session.phase(
-        f"{where}; {training.model} with {parameters:,} parameters, {training.engine} on {training.ranks} rank(s); "
-        f"starting the workers"
-    )
+    what = f"{training.model} with {parameters:,} parameters, {training.engine} on {training.ranks} rank(s)"
+    session.phase(f"{'Ray started' if local else 'joined the Ray cluster'}; {what}; starting the workers")
     tracker = make_tracker(cfg.tracker, folder.path, folder.name)
     session.stack.callback(tracker.finish, timeout_s=2.0)
     with ProgressTail(folder.path / trainer.PROGRESS, session.show, tracker):
@@ -177,18 +174,19 @@ def _summary(cfg: TrainConfig, session: Session[TrainingView], reason: str) -> d
     steps = [event for event in found if isinstance(event, events.TrainStep)]
     heldout = [event.heldout for event in steps if event.heldout is not None]
     training: Training = cfg.training
+    newest = steps[-1] if steps else None
     return {
         "name": session.folder.name,
         "stopped": reason,
         "model": training.model,
         "engine": training.engine,
-        "ranks": steps[-1].ranks if steps else None,
-        "steps": steps[-1].step if steps else 0,
+        "ranks": newest.ranks if newest else None,
+        "steps": newest.step if newest else 0,
         "steps_planned": training.steps,
-        "loss": steps[-1].loss if steps else None,
+        "loss": newest.loss if newest else None,
         "heldout_loss": heldout[-1] if heldout else None,
         "tokens_per_s": sorted(event.tokens_per_s for event in steps)[len(steps) // 2] if steps else None,
-        "tokens": steps[-1].step * training.batch_size * training.seq_len if steps else 0,
+        "tokens": newest.step * training.batch_size * training.seq_len if newest else 0,
         "written_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

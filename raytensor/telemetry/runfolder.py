@@ -57,13 +57,9 @@ class RunFolder:
 
     def __init__(self, path: Path | str, resume: str = "never") -> None:
         assert resume in ("never", "auto", "must"), resume
-        self.path = Path(path)
-        self.config = self.path / "config.yaml"
-        self.events = self.path / "events.jsonl"
-        self.summary = self.path / "summary.json"
-        self.report = self.path / "report.html"
-        self.state = self.path / "state.json"
-        self.checkpoints = self.path / "checkpoints"
+        self.path = at = Path(path)
+        self.config, self.events, self.state = at / "config.yaml", at / "events.jsonl", at / "state.json"
+        self.summary, self.report, self.checkpoints = at / "summary.json", at / "report.html", at / "checkpoints"
         self._lock = -1
         if resume == "must" and not self.state.exists():
             fix = "start it with resume=auto, or check name and paths.runs"
@@ -82,7 +78,7 @@ class RunFolder:
             raise RunError(f"{self.path}: can't be a run folder ({error.strerror}); {fix}") from error
         if resume == "never" and (self.events.exists() or self.state.exists()):
             self.close()
-            fix = f"take another name, or resume it with `name={self.name} resume=auto`"
+            fix = f"take another name, or resume it with `name={self.path.name} resume=auto`"
             raise RunError(f"{self.path}: holds a run already; {fix}")
         remove_unfinished(self.path)
 

@@ -12,7 +12,7 @@ from raytensor.errors import ConfigError, DemandError
 from raytensor.jobs.sweep import space, tuner
 from raytensor.jobs.sweep.job import sweep_main
 
-KEYS = space.settings_of(SweepConfig)
+KEYS = config.settings(SweepConfig)
 SPACE = {
     "profile.lr": {"loguniform": [1e-3, 1e-1]},
     "profile.layers": {"int": [1, 3]},
@@ -28,7 +28,7 @@ SPACE = {
         ({"profile.lrr": {"choice": [1]}}, "unknown setting 'profile.lrr'; did you mean profile.lr"),
         ({"rounds": {"int": [1, 5]}}, "rounds is the same for all trials"),
         ({"data.vocab_size": {"int": [300, 500]}}, "data.vocab_size is the same for all trials"),
-        ({"profile.lr": 3}, "3 is no distribution; write {uniform"),
+        ({"profile.lr": 3}, "3 is not a distribution; write {uniform"),
         ({"profile.lr": {"loguniforn": [1, 2]}}, "unknown distribution 'loguniforn'; did you mean loguniform"),
         ({"profile.lr": {"uniform": [2, 1]}}, "the first must be smaller"),
         ({"profile.lr": {"uniform": [1, 2, 3]}}, "must be two numbers"),

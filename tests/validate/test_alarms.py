@@ -127,9 +127,9 @@ def test_a_silent_chain_is_an_alarm_too(hook_env):
     shown: list[events.Event] = []
     with Hook() as hook, Watchdog(hook_env(hook.url), {7: [ME]}, shown.append, Meters()) as dog:
         for silent_s in (0.0, 299.0, 301.0, 302.0):
-            dog.listen(silent_s, "" if not silent_s else "no answer within 20 s")
+            dog.check_silence(silent_s, "" if not silent_s else "no answer within 20 s")
         told = hook.wait(1)
-        dog.listen(0.0, "")
+        dog.check_silence(0.0, "")
         told = hook.wait(2)
     assert [(one["text"], one["silent"], one["silent_s"]) for one in told] == [
         ("the chain has not answered for 301 s: no answer within 20 s", True, 301.0),
@@ -240,7 +240,7 @@ def test_a_lost_alarm_is_in_the_events(hook_env):
         came.set()
 
     dog = Watchdog(Watch(command="/no/such"), {7: [ME]}, show, Meters())
-    dog.listen(999.0, "gone")
+    dog.check_silence(999.0, "gone")
     end = time.monotonic() + 20
     while len(shown) < 2 and time.monotonic() < end:
         came.wait(0.1)

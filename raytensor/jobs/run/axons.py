@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -23,7 +24,8 @@ from raytensor.miners.fleet import Fleet
 from raytensor.miners.serving import WireFrontend, node_ip
 from raytensor.types import Metagraph, Receipt
 
-REFRESH_S = 60.0  # between two metagraphs
+REFRESH_S = 60.0  # between two reads of the metagraph, which says who may ask
+Submit = Callable[[Sequence[Intent]], list[Receipt]]
 
 
 class AxonPublisher:
@@ -45,27 +47,24 @@ class AxonPublisher:
         endpoint: str,
         netuid: int,
         hotkeys: Sequence[str],
-        submit: Callable[[Sequence[Intent]], list[Receipt]],
+        submit: Submit,
         say: Callable[[str], None],
     ) -> None:
         self._cfg, self._endpoint, self._netuid, self._say = cfg, endpoint, netuid, say
         # On this node, whose address is published.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._front: Any = (
-            ray.remote(WireFrontend).options(num_cpus=0.1, scheduling_strategy=here).remote(list(hotkeys), cfg)
-        )
-        timeout_s = cfg.cluster.start_timeout_s
+        factory: Any = ray.remote(WireFrontend)
+        self._front = factory.options(num_cpus=0.1, scheduling_strategy=here).remote(list(hotkeys), cfg)
+        wire = cfg.miners.wire
         try:
-            ports = cast(dict[str, int], ray.get(self._front.start.remote(), timeout=timeout_s))
+            ports: dict[str, int] = ray.get(self._front.start.remote(), timeout=cfg.cluster.start_timeout_s)
         except (RayError, OSError, TimeoutError) as error:
             ray.kill(self._front)
-            wire = cfg.miners.wire
-            raise ClusterError(
-                f"the miners' ports from miners.wire.port={wire.port} on could not be opened on {wire.host}: "
-                f"{cause_of(error)}\n  fix: another miners.wire.port, or 0 for free ones"
-            ) from error
+            what = f"the miners' ports from miners.wire.port={wire.port} on could not be opened on {wire.host}"
+            fix = "another miners.wire.port, or 0 for free ones"
+            raise ClusterError(f"{what}: {cause_of(error)}\n  fix: {fix}") from error
         fleet.serve_through(self._front)
-        ip = cfg.miners.wire.ip or node_ip()
+        ip = wire.ip or node_ip()
         self._stopped = threading.Event()
         self.addresses = {hotkey: f"{ip}:{port}" for hotkey, port in ports.items()}
         self._publish(ip, ports, submit)
@@ -76,43 +75,36 @@ class AxonPublisher:
         """Close the ports. The axons stay on the chain."""
         self._stopped.set()
         self._thread.join(timeout=5)
-        try:
+        with suppress(RayError, TimeoutError):  # it ends with its process
             ray.get(self._front.stop.remote(), timeout=5)
-        except (RayError, TimeoutError):
-            pass  # it ends with its process
         ray.kill(self._front)
 
-    def _publish(self, ip: str, ports: dict[str, int], submit: Callable[[Sequence[Intent]], list[Receipt]]) -> None:
+    def _publish(self, ip: str, ports: dict[str, int], submit: Submit) -> None:
         with ChainClient(self._endpoint, self._cfg.chain.timeout_s) as client:
-            metagraph = self._look(client)
+            metagraph = self._read(client)
             known = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
             changed = [hotkey for hotkey in ports if known.get(hotkey) != self.addresses[hotkey]]
-        receipts = submit(
-            [ServeAxon(signer=hotkey, netuid=self._netuid, ip=ip, port=ports[hotkey]) for hotkey in changed]
-        )
+        receipts = submit([ServeAxon(signer=one, netuid=self._netuid, ip=ip, port=ports[one]) for one in changed])
         if failed := [receipt for receipt in receipts if not receipt.fate.done]:
             why = f"{failed[0].error} ({failed[0].action})"
             self._say(f"the miners listen, but {len(failed)} of {len(ports)} axons were not published: {why}")
             return
-        first, last = min(self.addresses.values()), max(self.addresses.values())
-        where = first if first == last else f"{first} .. {last}"
+        listed = sorted(self.addresses.values())
+        where = listed[0] if len(listed) == 1 else f"{listed[0]} .. {listed[-1]}"
         self._say(f"{len(ports)} miners answer signed HTTP at {where}; their axons are on the chain")
 
-    def _look(self, client: ChainClient) -> Metagraph:
+    def _read(self, client: ChainClient) -> Metagraph:
         metagraph = read_metagraph(client, self._netuid, with_weights=False)
         self._front.update.remote(metagraph)
         return metagraph
 
     def _refresh(self) -> None:
-        # Permits are given at epochs: on a fast chain that is more often than once a minute.
-        every_s = (
-            min(REFRESH_S, max(1.0, self._cfg.chain.tempo * self._cfg.chain.block_time_s / 2))
-            if not self._cfg.chain.endpoint
-            else REFRESH_S
-        )
+        chain, every_s = self._cfg.chain, REFRESH_S
+        if not chain.endpoint:  # permits change at epochs: on a fast chain that is more often than once a minute
+            every_s = min(REFRESH_S, max(1.0, chain.tempo * chain.block_time_s / 2))
         while not self._stopped.wait(every_s):
             try:
-                with ChainClient(self._endpoint, self._cfg.chain.timeout_s) as client:
-                    self._look(client)
+                with ChainClient(self._endpoint, chain.timeout_s) as client:
+                    self._read(client)
             except ChainError as error:
                 self._say(f"who may ask the miners could not be read again: {error}")

@@ -65,10 +65,8 @@ class ChainStart:
     def _start(self) -> ChainUp:
         cfg = self._cfg
         endpoint = cfg.chain.endpoint or self._start_embedded()
-        neurons = [
-            Neuron(who.name, who.role, who.hotkey, who.coldkey, stake_rao=int(who.stake_tao * RAO))
-            for who in self._neurons
-        ]
+        known = [(who, int(who.stake_tao * RAO)) for who in self._neurons]
+        neurons = [Neuron(who.name, who.role, who.hotkey, who.coldkey, stake_rao=stake) for who, stake in known]
         spec = SubnetSpec(neurons=neurons, tempo=cfg.chain.tempo, delegate=delegate(cfg))
         with ChainClient(endpoint, cfg.chain.timeout_s) as client:
             return ChainUp(endpoint, client.spec_version, make_subnet(client, spec, progress=self._phase))

@@ -50,17 +50,16 @@ def run_main(argv: Sequence[str]) -> int:
 def play(cfg: config.RunConfig) -> int:
     """Run a network to its last round. Returns 0 when it finished, 130 when it was stopped."""
     heldout: dict[str, float | None] = {}
-    session = Session(
-        "run",
-        cfg,
-        lambda one: Console(one.folder.path, cfg.rounds, past=one.past),
-        resume=cfg.resume,
-        may_change=MAY_CHANGE,
-        rounds=cfg.rounds,
-    )
-    return session.run(
-        lambda one: heldout.update(_rounds(cfg, one)), lambda one, reason: _sum_up(one, reason, heldout or None)
-    )
+
+    def make_view(one: Session[Console]) -> Console:
+        return Console(one.folder.path, cfg.rounds, past=one.past)
+
+    session = Session("run", cfg, make_view, resume=cfg.resume, may_change=MAY_CHANGE, rounds=cfg.rounds)
+
+    def sum_up(one: Session[Console], reason: str) -> None:
+        _sum_up(one, reason, heldout or None)
+
+    return session.run(lambda one: heldout.update(_rounds(cfg, one)), sum_up)
 
 
 def _rounds(cfg: config.RunConfig, session: Session[Console]) -> dict[str, float | None]:

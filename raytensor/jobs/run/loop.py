@@ -64,13 +64,11 @@ class RunLoop:
         fleet.train(number, committed)
         weigh = number % self._cfg.chain.weights_every == 0
         try:
-            result = self._round.play(
-                self._asks(number, promises, seen), seen.metagraph, weigh=weigh, interrupted=self._poll
-            )
+            asks = self._asks(number, promises, seen)
+            result = self._round.play(asks, seen.metagraph, weigh=weigh, interrupted=self._poll)
         except TimeoutError as error:
-            raise RunError(
-                f"round {number}: {error}\n  fix: more CPUs, or a larger validators.score_limit_s"
-            ) from error
+            fix = "more CPUs, or a larger validators.score_limit_s"
+            raise RunError(f"round {number}: {error}\n  fix: {fix}") from error
         assert result is not None, "nothing interrupts a run's round"
         played = time.monotonic()
         if self._files:  # some hosts were asked nothing, and their training must not pile up
@@ -120,11 +118,8 @@ class RunLoop:
         block = seen.tick.block if seen.tick is not None else 0
         newest = []
         for validator, values in result.weights.items():
-            self._show(
-                events.WeightsMade(
-                    netuid=self._netuid, round=result.round, hotkey=validator, values=values, block=block
-                )
-            )
+            at, number = self._netuid, result.round
+            self._show(events.WeightsMade(netuid=at, round=number, hotkey=validator, values=values, block=block))
             if values:
                 newest.append(Weights(self._netuid, validator, dict(values), made_at_block=block))
         self._handover.hand_over(newest)
@@ -135,13 +130,11 @@ class RunLoop:
         The intent's id is made from its content, so submitting it twice, after a resume for example, has no effect.
         """
         read = {hotkey: commit.digest for hotkey, commit in promises.commits.items()} if promises else {}
-        intents = [
-            SetCommitment(
-                signer=hotkey, netuid=self._netuid, text=digest, intent_id=f"commit-{self._netuid}-{hotkey}-{digest}"
-            )
-            for hotkey, digest in self._fleet.files.items()
-            if digest not in (self._handover.committed.get(hotkey), read.get(hotkey))
-        ]
+        netuid, intents = self._netuid, []
+        for hotkey, digest in self._fleet.files.items():
+            if digest not in (self._handover.committed.get(hotkey), read.get(hotkey)):
+                name = f"commit-{netuid}-{hotkey}-{digest}"
+                intents.append(SetCommitment(signer=hotkey, netuid=netuid, text=digest, intent_id=name))
         self._handover.commit(intents)
 
     def _warn(self, result: RoundResult) -> None:

@@ -1,7 +1,7 @@
 """The plan of a run, before anything starts: its neurons, the resources that it asks for, what it refuses.
 
-In: a `RunConfig`. Out: identities, resources role by role, refusals that say the fix, and the settings that a run must
-keep when it is gone on with. Starts nothing and knows nothing of what runs.
+In: a `RunConfig`. Out: identities, resources per role, refusals with their fix, and the settings that may change when a
+run is resumed. Starts nothing and knows nothing of what runs.
 """
 
 from __future__ import annotations
@@ -30,34 +30,13 @@ SUBMIT_UPDATES = "must be false or null where miners train a shared model: they 
 # What decides how much a role asks for.
 HOST_SETTINGS = "miners.num_hosts, miners.cpus_per_host or miners.gpus_per_host"
 RANK_SETTINGS = "ranks, cpus_per_rank or gpus_per_rank of miners.profiles"
-# Settings that change how a run is carried out but not what it computes: they may differ when it is gone on with.
-MAY_CHANGE = (
-    "rounds",
-    "resume",
-    "dry_run",
-    "paths.",
-    "cluster.",
-    "tracker.",
-    "chain.timeout_s",
-    "chain.inclusion_timeout_s",
-    "miners.num_hosts",
-    "miners.cpus_per_host",
-    "miners.gpus_per_host",
-    "miners.train_timeout_s",
-    "miners.checkpoint_every",
-    "miners.wire.",
-    "miners.files",
-    "mechanism.collab.folder",
-    "validators.num_scorers",
-    "validators.cpus_per_scorer",
-    "validators.scorer_queue",
-    "validators.deadline_s",
-    "validators.gpus_per_scorer",
-    "validators.pack_",
-    "validators.score_limit_s",
-    "validators.isolate",
-    "validators.evidence_",
-)
+# Settings that change how a run is carried out but not what it computes: they may differ when it is resumed.
+MAY_CHANGE = ("rounds", "resume", "dry_run", "paths.", "cluster.", "tracker.", "mechanism.collab.folder")
+MAY_CHANGE += ("chain.timeout_s", "chain.inclusion_timeout_s", "miners.num_hosts", "miners.cpus_per_host")
+MAY_CHANGE += ("miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every", "miners.wire.")
+MAY_CHANGE += ("miners.files", "validators.num_scorers", "validators.cpus_per_scorer", "validators.gpus_per_scorer")
+MAY_CHANGE += ("validators.scorer_queue", "validators.deadline_s", "validators.pack_", "validators.score_limit_s")
+MAY_CHANGE += ("validators.isolate", "validators.evidence_")
 
 
 @dataclass(frozen=True)
@@ -88,10 +67,8 @@ def identities(cfg: RunConfig) -> list[Identity]:
         uri = f"//raytensor//{cfg.seed}//{role}//{number}"
         return Identity(f"{role}-{number}", role, DevKey(f"{uri}//hot"), DevKey(f"{uri}//cold"), **more)
 
-    validators = [
-        make("validator", n, stake_tao=cfg.validators.stake_tao * cfg.validators.stake_ratio**n)
-        for n in range(cfg.validators.num_validators)
-    ]
+    stakes = [cfg.validators.stake_tao * cfg.validators.stake_ratio**n for n in range(cfg.validators.num_validators)]
+    validators = [make("validator", n, stake_tao=stake) for n, stake in enumerate(stakes)]
     miners = [make("miner", n, behaviour=profiles[n % len(profiles)].behaviour) for n in range(cfg.miners.num_miners)]
     return [make("owner", 0), *validators, *miners]
 
@@ -111,21 +88,12 @@ def needs(cfg: RunConfig, cpus: float) -> list[Need]:
     left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
     profiles = assign_profiles(miners, [str(number) for number in range(miners.num_miners)]).values()
     sharded = Counter((p.ranks, p.cpus_per_rank, p.gpus_per_rank) for p in profiles if is_sharded(p))
-    return [
-        Need("miner hosts", num_hosts(miners, left), miners.cpus_per_host, miners.gpus_per_host, HOST_SETTINGS),
-        *[
-            Need(
-                "sharded miner" if count == 1 else f"{count} sharded miners",
-                count * ranks,
-                cpus_each,
-                gpus_each,
-                RANK_SETTINGS,
-            )
-            for (ranks, cpus_each, gpus_each), count in sharded.items()
-        ],
-        scorers_need(validators),
-        Need("chain actor", 1, CHAIN_ACTOR_CPUS),
-    ]
+    hosts = Need("miner hosts", num_hosts(miners, left), miners.cpus_per_host, miners.gpus_per_host, HOST_SETTINGS)
+    roles = [hosts]
+    for (ranks, cpus_each, gpus_each), count in sharded.items():
+        role = "sharded miner" if count == 1 else f"{count} sharded miners"
+        roles.append(Need(role, count * ranks, cpus_each, gpus_each, RANK_SETTINGS))
+    return [*roles, scorers_need(validators), Need("chain actor", 1, CHAIN_ACTOR_CPUS)]
 
 
 def refuse_unusable(cfg: RunConfig) -> None:
@@ -163,9 +131,8 @@ def _refuse_unfit(cfg: RunConfig, declared: base.Needs) -> None:
             why = f"{cfg.mechanism.path} trains in one process per miner; use engine=plain and ranks=1"
             mistakes.append(f"{where}.engine={profile.engine!r}: {why}")
         if files and profile.lora_rank:
-            mistakes.append(
-                f"{where}.lora_rank={profile.lora_rank}: a submitted file holds whole weights; use lora_rank=0"
-            )
+            why = "a submitted file holds whole weights; use lora_rank=0"
+            mistakes.append(f"{where}.lora_rank={profile.lora_rank}: {why}")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 

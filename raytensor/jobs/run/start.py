@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raytensor import cluster
+from raytensor.chain.calls import Intent
 from raytensor.chain.reads.follower import Follower, Observer, Reads
 from raytensor.chain.writer.actor import writer_actor
 from raytensor.chain.writer.settings import WriterSettings
@@ -29,8 +31,10 @@ from raytensor.jobs.run.loop import SPEC, RunLoop, Show
 from raytensor.jobs.run.plan import CHAIN_ACTOR_CPUS, Identity, delegate, needs
 from raytensor.mechanisms import base
 from raytensor.miners.fleet import Fleet
+from raytensor.pool import Pool
 from raytensor.telemetry import events
 from raytensor.telemetry.runfolder import RunFolder
+from raytensor.types import Receipt
 from raytensor.validators.evidence_log import Keep
 from raytensor.validators.records import Records
 from raytensor.validators.round import Round, RoundParts
@@ -70,9 +74,8 @@ class Starter:
         self._cfg, self._folder, self._neurons, self._resumed_from = cfg, folder, neurons, resumed_from
         self._show, self._stack = show, stack
         self._files = base.needs(cfg.mechanism).asks_for_files
-        self._hotkeys = {
-            role: tuple(who.ss58 for who in neurons if who.role == role) for role in ("validator", "miner")
-        }
+        self._validators = tuple(who.ss58 for who in neurons if who.role == "validator")
+        self._miners = tuple(who.ss58 for who in neurons if who.role == "miner")
 
     def start(self, chain: ChainStart) -> Running:
         """Start everything. Raises `RayTensorError` when a part can't start."""
@@ -84,13 +87,11 @@ class Starter:
         mechanism = spec.load()
         mechanism.start(cfg.seed, (self._resumed_from or 0) + 1)
         fleet = self._start_fleet(text, num_hosts)
-        scorers = self._stack.enter_context(
-            ScorerService(
-                lambda: make_pool({SPEC: spec}, cfg.validators, cfg.cluster.torch_threads),
-                cfg.validators,
-                threaded=False,
-            )
-        )
+
+        def new_pool() -> Pool:
+            return make_pool({SPEC: spec}, cfg.validators, cfg.cluster.torch_threads)
+
+        scorers = self._stack.enter_context(ScorerService(new_pool, cfg.validators, threaded=False))
         up = chain.result()
         netuid = up.subnet.netuid
         writer = self._start_writer(up.endpoint)
@@ -99,35 +100,19 @@ class Starter:
             self._show(events.Warned(text=setback))
         if cfg.miners.wire.enabled:
             self._publish_axons(fleet, up.endpoint, netuid, writer)
+        keep, after = Keep.of(cfg.validators), self._resumed_from
         records = Records.at_round(
-            self._folder.path,
-            netuid,
-            self._hotkeys["validator"],
-            spec,
-            mechanism,
-            Keep.of(cfg.validators),
-            after_round=self._resumed_from,
+            self._folder.path, netuid, self._validators, spec, mechanism, keep, after_round=after
         )
         self._stack.callback(records.close)
         follower = self._follow(up.endpoint, netuid)
         cursor, _ = ray.get(writer.receipts_since.remote(None), timeout=cfg.cluster.start_timeout_s)
         handover = Handover(writer, self._show, cursor, receipts_every_s=0.2)
         round = Round(RoundParts(SPEC, mechanism, text, records, InCluster(fleet), scorers))
-        loop = RunLoop(
-            cfg,
-            netuid,
-            self._hotkeys["miner"],
-            self._files,
-            round,
-            fleet,
-            handover,
-            lambda: follower.seen(netuid),
-            self._show,
-        )
+        seen = partial(follower.seen, netuid)
+        loop = RunLoop(cfg, netuid, self._miners, self._files, round, fleet, handover, seen, self._show)
         self._announce(up)
         return Running(netuid, fleet, records, loop, handover, follower)
-
-    # ------------------------------------------------------------------------------------------------ one by one
 
     def _phase(self, text: str) -> None:
         self._show(events.Phase(text=text))
@@ -144,14 +129,8 @@ class Starter:
         return roles[0].count
 
     def _start_fleet(self, text: Text, num_hosts: int) -> Fleet:
-        fleet = Fleet(
-            self._cfg,
-            self._hotkeys["miner"],
-            text,
-            num_hosts=num_hosts,
-            folder=self._folder.checkpoints,
-            resume_round=self._resumed_from,
-        )
+        folder, after = self._folder.checkpoints, self._resumed_from
+        fleet = Fleet(self._cfg, self._miners, text, num_hosts=num_hosts, folder=folder, resume_round=after)
         self._stack.callback(fleet.close)
         return fleet
 
@@ -161,41 +140,33 @@ class Starter:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # Miners' keys too, where they publish something: one writer has all keys of a run.
         roles = ("validator", "miner") if cfg.miners.wire.enabled or self._files else ("validator",)
-        handle = writer_actor(
-            endpoint,
-            {who.ss58: who.hotkey for who in self._neurons if who.role in roles},
-            self._folder.path / "journal.sqlite",
-            WriterSettings(timeout_s=cfg.chain.timeout_s, inclusion_timeout_s=cfg.chain.inclusion_timeout_s),
-            delegate=delegate(cfg),
-            options={"num_cpus": CHAIN_ACTOR_CPUS, "scheduling_strategy": here},
-        )
-        writer = cast(Any, handle)
+        keys = {who.ss58: who.hotkey for who in self._neurons if who.role in roles}
+        settings = WriterSettings(timeout_s=cfg.chain.timeout_s, inclusion_timeout_s=cfg.chain.inclusion_timeout_s)
+        journal = self._folder.path / "journal.sqlite"
+        options = {"num_cpus": CHAIN_ACTOR_CPUS, "scheduling_strategy": here}
+        made = writer_actor(endpoint, keys, journal, settings, delegate=delegate(cfg), options=options)
+        writer = cast(Any, made)
         self._stack.callback(ray.kill, writer)
         cluster.wait_ready({"the chain actor": writer.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
         return writer
 
     def _publish_axons(self, fleet: Fleet, endpoint: str, netuid: int, writer: Any) -> None:
-        limit_s = self._cfg.chain.inclusion_timeout_s + 2 * self._cfg.chain.timeout_s
         from raytensor.jobs.run.axons import AxonPublisher  # imports aiohttp, which only served miners need
 
-        publisher = AxonPublisher(
-            self._cfg,
-            fleet,
-            endpoint,
-            netuid,
-            self._hotkeys["miner"],
-            lambda intents: ray.get(writer.submit.remote(intents), timeout=limit_s),
-            self._phase,
-        )
+        limit_s = self._cfg.chain.inclusion_timeout_s + 2 * self._cfg.chain.timeout_s
+
+        def submit(intents: Sequence[Intent]) -> list[Receipt]:
+            return ray.get(writer.submit.remote(intents), timeout=limit_s)
+
+        publisher = AxonPublisher(self._cfg, fleet, endpoint, netuid, self._miners, submit, self._phase)
         self._stack.callback(publisher.close)
 
     def _follow(self, endpoint: str, netuid: int) -> Follower:
+        fix = "it is asked again until it does"
         observer = Observer(
             on_block=lambda _, tick: self._show(events.BlockSeen(tick.block, tick.tempo, tick.blocks_until_epoch)),
             on_epoch=lambda metagraph: self._show(events.EpochSeen.of(metagraph)),
-            on_silence=lambda cause: self._show(
-                events.Warned(text=f"the chain does not answer: {cause}", fix="it is asked again until it does")
-            ),
+            on_silence=lambda why: self._show(events.Warned(text=f"the chain does not answer: {why}", fix=fix)),
         )
         reads = Reads(commitments="block" if self._files else None)
         follower = Follower(endpoint, [netuid], reads, observer, timeout_s=self._cfg.chain.timeout_s)
@@ -204,17 +175,7 @@ class Starter:
         return follower
 
     def _announce(self, up: ChainUp) -> None:
-        neurons = tuple(
-            events.NeuronInfo(up.subnet.uids[who.ss58], who.ss58, who.role, who.behaviour, who.name)
-            for who in self._neurons
-        )
-        self._show(
-            events.NetworkUp(
-                endpoint=up.endpoint,
-                netuid=up.subnet.netuid,
-                spec_version=up.spec_version,
-                tempo=self._cfg.chain.tempo,
-                neurons=neurons,
-                weights_every=self._cfg.chain.weights_every,
-            )
-        )
+        uids, neurons, chain = up.subnet.uids, self._neurons, self._cfg.chain
+        known = [events.NeuronInfo(uids[one.ss58], one.ss58, one.role, one.behaviour, one.name) for one in neurons]
+        at = up.endpoint, up.subnet.netuid, up.spec_version
+        self._show(events.NetworkUp(*at, chain.tempo, tuple(known), chain.weights_every))

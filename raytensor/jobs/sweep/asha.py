@@ -28,6 +28,7 @@ class RecordedASHA(ASHAScheduler):
         super().__init__(metric=metric, mode="min", time_attr="round", **settings)
         self._file = file
         self._known: dict[str, str] = {}
+        nobody: Any = None  # ASHA does not use the controller
         for _, line in disk.whole_lines(file) if file.exists() else ():
             try:
                 entry = json.loads(line)
@@ -35,8 +36,8 @@ class RecordedASHA(ASHAScheduler):
                 continue
             stand_in: Any = SimpleNamespace(trial_id=f"earlier {entry['trial']}")
             if stand_in.trial_id not in self._trial_info:
-                super().on_trial_add(None, stand_in)
-            super().on_trial_result(None, stand_in, entry["result"])
+                super().on_trial_add(nobody, stand_in)
+            super().on_trial_result(nobody, stand_in, entry["result"])
             self._known[self._key(entry["trial"], entry["result"]["round"])] = entry["action"]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -46,12 +47,8 @@ class RecordedASHA(ASHAScheduler):
             return self._known[key]
         action = super().on_trial_result(tune_controller, trial, result)
         self._known[key] = action
-        entry = {
-            "trial": name,
-            "result": {"round": result["round"], self._metric: result[self._metric]},
-            "action": action,
-        }
-        disk.append_line(self._file, json.dumps(entry))
+        kept = {key: result[key] for key in ("round", str(self._metric))}
+        disk.append_line(self._file, json.dumps({"trial": name, "result": kept, "action": action}))
         return action
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 In: requests for one round of a trial, from many threads. Out: the round's result, which is on file by then.
 Waits for: further requests, `GRACE_S` after each one, so that trials at the same pace are computed in one stack.
-Everything it holds is on file: a restarted host restores its models, and a repeated request trains nothing.
+All of its state is on file: a restarted host restores its models, and a repeated request trains nothing.
 Knows nothing of Tune, and of other hosts only what is on file.
 """
 
@@ -26,7 +26,6 @@ from raytensor.jobs.sweep.store import Lineage, Store
 from raytensor.jobs.sweep.trial_data import TrialData, read_text
 from raytensor.jobs.sweep.trial_model import TrialModel
 from raytensor.miners.miner import top_tokens
-from raytensor.miners.model import make_engine, spec
 from raytensor.miners.placement import architecture
 from raytensor.training import models, ranks
 from raytensor.training.engine import Engine
@@ -45,6 +44,9 @@ class _Request:
     futures: list[Future[dict[str, Any]]] = field(default_factory=list)
 
 
+_Member = tuple[_Request, SweepConfig, TrialModel[StackedMember]]  # what is trained together
+
+
 class TrialHost:
     """A host, ready when the constructor returns.
 
@@ -57,8 +59,8 @@ class TrialHost:
         base: Sequence[str],
         text: Path,
         folder: Path,
-        *,
         device: str = "cpu",
+        *,
         threads: int = 1,
         keep_all: bool = False,
     ) -> None:
@@ -95,16 +97,8 @@ class TrialHost:
         with self._lock:
             model = TrialModel(self._data, self._store, self._alone)
             model.advance_to(lineage, round)
-            return [
-                Response(
-                    task.task_id,
-                    task.hotkey,
-                    *top_tokens(model.engine.log_probs(task.tokens, task.lengths), task.top_k),
-                )
-                for task in tasks
-            ]
-
-    # ---------------------------------------------------------------------------------------------------- inside
+            answers = (top_tokens(model.engine.log_probs(task.tokens, task.lengths), task.top_k) for task in tasks)
+            return [Response(task.task_id, task.hotkey, *tops) for task, tops in zip(tasks, answers)]
 
     def _serve(self) -> None:
         torch.set_num_threads(self._threads)  # per thread
@@ -123,7 +117,7 @@ class TrialHost:
                 self._train(list(asked.values()))
 
     def _train(self, asked: list[_Request]) -> None:
-        groups: dict[int, list[tuple[_Request, SweepConfig, TrialModel[StackedMember]]]] = {}
+        groups: dict[int, list[_Member]] = {}
         for request in asked:
             try:
                 known = self._store.results(request.lineage).get(request.round)
@@ -142,14 +136,12 @@ class TrialHost:
                 for request, _, _ in group:
                     _set_error(request, error)
 
-    def _train_group(self, group: list[tuple[_Request, SweepConfig, TrialModel[StackedMember]]]) -> None:
-        started = time.perf_counter()
+    def _train_group(self, group: list[_Member]) -> None:
+        started, data = time.perf_counter(), self._data
         stack: StackedEngine = group[0][2].engine.stack
         numbers = [model.engine.number for _, _, model in group]
-        losses = stack.train(
-            {n: self._data.batches(cfg, request.round) for n, (request, cfg, _) in zip(numbers, group, strict=True)}
-        )
-        exam = (self._data.heldout_tokens, self._data.heldout_lengths)
+        losses = stack.train({model.engine.number: data.batches(cfg, asked.round) for asked, cfg, model in group})
+        exam = (data.heldout_tokens, data.heldout_lengths)
         for start in range(0, len(group), stack.width):
             part = group[start : start + stack.width]
             answers = stack.log_probs(dict.fromkeys(numbers[start : start + stack.width], exam))
@@ -157,10 +149,8 @@ class TrialHost:
                 number = model.engine.number
                 model.trained(request.round)
                 wall_s = (time.perf_counter() - started) / len(group)  # its share of the stack's time
-                result = (
-                    self._data.result(request.round, float(losses[number].mean()), answers[number], wall_s)
-                    | model.setbacks()
-                )
+                result = data.result(request.round, float(losses[number].mean()), answers[number], wall_s)
+                result |= model.setbacks()
                 model.engine.save(self._store.checkpoint(request.lineage, request.round))
                 self._store.add(request.lineage, result)
                 self._store.prune(request.lineage)
@@ -169,22 +159,15 @@ class TrialHost:
     def _member(self, cfg: SweepConfig) -> StackedMember:
         shape = (architecture(cfg.profile), cfg.miners.seq_len)
         stack = self._stacks.setdefault(shape, StackedEngine(device=self._device))
-        profile = cfg.profile
-        return stack.add(
-            models.build(spec(profile, self._data.text.vocab_size, cfg.miners.seq_len, self._data.seed(cfg))),
-            Recipe(lr=profile.lr),
-        )
+        return stack.add(models.build(self._data.model_spec(cfg)), Recipe(lr=cfg.profile.lr))
 
     def _alone(self, cfg: SweepConfig) -> Engine:
         """An engine that loads the checkpoint of any trial: stacked, sharded or neither."""
         if architecture(cfg.profile) is not None:
-            found = spec(cfg.profile, self._data.text.vocab_size, cfg.miners.seq_len, self._data.seed(cfg))
-            return StackedEngine([models.build(found)], [Recipe()]).members[0]
+            return StackedEngine([models.build(self._data.model_spec(cfg))], [Recipe()]).members[0]
         # A checkpoint does not depend on the engine or the number of ranks.
-        profile = replace(cfg.profile, engine="plain", ranks=1, accumulate=1)
-        return make_engine(
-            profile, self._data.text.vocab_size, cfg.miners.seq_len, self._data.seed(cfg), ranks.alone(self._device)
-        )
+        plain = replace(cfg, profile=replace(cfg.profile, engine="plain", ranks=1, accumulate=1))
+        return self._data.engine(plain, ranks.alone(self._device))
 
 
 def _set_result(request: _Request, result: dict[str, Any]) -> None:

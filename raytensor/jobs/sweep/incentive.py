@@ -1,8 +1,8 @@
 """What trials would earn as the miners of one subnet.
 
-In: trials and a way to ask their models. Out: the share of the incentive of each, as a run would pay it: a few rounds
-of validators/round.py with the sweep's mechanism, then one epoch of Yuma consensus (`raytensor.consensus`).
-No chain process, no actors and no files: all of it is computed in this process. Waits for: the trials' answers.
+In: trials and a way to ask their models. Out: each one's share of the incentive, as a run would pay it: a few rounds of
+validators/round.py with the sweep's mechanism, then one epoch of Yuma consensus (`raytensor.consensus`).
+It is computed in this process, without a chain, actors or files. Waits for: the trials' answers.
 """
 
 from __future__ import annotations
@@ -85,9 +85,8 @@ def epoch_shares(weights: Sequence[Sequence[float]], stakes_rao: Sequence[int]) 
     for row in weights:
         top = max(row, default=0.0)
         # u16 with the largest at 65535, as a client normalises them.
-        rows.append(
-            [(num_validators + m, round(value / top * 65535)) for m, value in enumerate(row) if top > 0 and value > 0]
-        )
+        paid = ((num_validators + m, value) for m, value in enumerate(row) if value > 0)
+        rows.append([(uid, round(value / top * 65535)) for uid, value in paid])
     block = 10 * TEMPO
     output = consensus.epoch(
         consensus.EpochInput(

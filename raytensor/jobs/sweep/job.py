@@ -27,12 +27,14 @@ from raytensor.config.sweep import SweepConfig
 from raytensor.errors import RunError
 from raytensor.jobs.session import Session
 from raytensor.jobs.sweep import outcome, space
+from raytensor.jobs.sweep.space import Point, Space
 from raytensor.telemetry import events
 
 if TYPE_CHECKING:
     from raytensor.data.text import Text
     from raytensor.jobs.sweep.outcome import TrialOutcome
     from raytensor.jobs.sweep.tuner import Demand, SweepPlan
+    from raytensor.telemetry.runfolder import RunFolder
 
 HELP = """usage: raytensor sweep [group=choice] [key=value] ...
 
@@ -45,7 +47,7 @@ examples:
   raytensor sweep search=lr profile.hidden=128      the learning rates of a grid, for a wider model
   raytensor sweep search=own 'search.space={profile.lr: {loguniform: [1e-3, 1e-2]}, profile.layers: {int: [1, 4]}}'
   raytensor sweep name=s1 rank_by=incentive         ranked by what the trials would earn as miners of one subnet
-  raytensor sweep name=s1 resume=auto               go on where kill -9 left it
+  raytensor sweep name=s1 resume=auto               train only what is missing
   raytensor sweep search=pbt scheduler.kind=pbt     weak trials continue from strong ones, with changed settings
   raytensor sweep search.method=optuna              points chosen by the results so far (needs raytensor[sweep])
   raytensor sweep dry_run=true                      the trials and the resources, and stop
@@ -55,19 +57,8 @@ A distribution is {uniform: [low, high]}, {loguniform: [low, high]}, {int: [low,
 A trial is defined by its overrides: tried alone in the same sweep, they give the same numbers, bit for bit.
 """
 # Settings that change how a sweep is carried out but not its results.
-MAY_CHANGE = (
-    "name",
-    "resume",
-    "dry_run",
-    "rank_by",
-    "max_",
-    "paths.",
-    "cluster.",
-    "miners.num_hosts",
-    "miners.cpus",
-    "miners.gpus",
-    "miners.round_timeout_s",
-)
+MAY_CHANGE = ("name", "resume", "dry_run", "rank_by", "max_", "paths.", "cluster.")
+MAY_CHANGE += ("miners.num_hosts", "miners.cpus", "miners.gpus", "miners.round_timeout_s")
 
 
 def sweep_main(argv: Sequence[str]) -> int:
@@ -76,7 +67,7 @@ def sweep_main(argv: Sequence[str]) -> int:
         print(config.help_page("sweep", HELP, argv), end="")
         return 0
     cfg: SweepConfig = config.compose("sweep", list(argv))
-    found = space.parse(cfg.search.space, space.settings_of(SweepConfig))
+    found = space.parse(cfg.search.space, config.settings(SweepConfig))
     points = space.points(found, cfg.search.method, cfg.search.num_trials, cfg.seed)
     # What trials share: without what names this start of the sweep.
     base = tuple(arg for arg in argv if not arg.startswith(("name=", "resume=", "dry_run=")))
@@ -98,16 +89,12 @@ def sweep_main(argv: Sequence[str]) -> int:
         asked = tuner.demand(cfg, base, probes, 1.0)  # refuses trials that can't be trained
     if not cfg.dry_run:
         return play(cfg, base, found, points)
-    resources: list[str] = preflight.resources(
-        cfg.cluster, lambda there: tuner.demand(cfg, base, probes, there.get("CPU", 0.0)).needs
-    )
-    print(_dry_run(cfg, found, points, asked, resources), end="")
+    lines = preflight.resources(cfg.cluster, lambda on: tuner.demand(cfg, base, probes, on.get("CPU", 0.0)).needs)
+    print(_dry_run(cfg, found, points, asked, lines), end="")
     return 0
 
 
-def play(
-    cfg: SweepConfig, base: tuple[str, ...], found: dict[str, space.Distribution], points: list[space.Point]
-) -> int:
+def play(cfg: SweepConfig, base: tuple[str, ...], found: Space, points: list[Point]) -> int:
     """Run a sweep to its end. Returns 0, or 130 when it was stopped."""
     last_lines: list[str] = []
 
@@ -135,7 +122,6 @@ class SweepView:
 
     def show(self, event: events.Event) -> None:
         """Print the line of an event; an event without a line is not shown."""
-        line = ""
         match event:
             case events.Started():
                 line = f"sweep {event.name}: {self._path}"
@@ -143,14 +129,13 @@ class SweepView:
                 line = event.text
             case events.Warned():
                 line = f"warning: {event.text}" + (f" ({event.fix})" if event.fix else "")
-        if line:
-            self._out.print(line, markup=False, soft_wrap=True)
+            case _:
+                return
+        self._out.print(line, markup=False, soft_wrap=True)
 
 
-def _sweep(
-    session: Session[SweepView], base: tuple[str, ...], found: dict[str, space.Distribution], points: list[space.Point]
-) -> list[str]:
-    """The work of the session: trains and ranks the trials, writes the outcome; the last lines for the terminal."""
+def _sweep(session: Session[SweepView], base: tuple[str, ...], found: Space, points: list[Point]) -> list[str]:
+    """Train and rank the trials and write the outcome. Returns the last lines for the terminal."""
     import ray  # after the first line
 
     from raytensor import cluster
@@ -178,24 +163,20 @@ def _sweep(
     if cfg.rank_by == "incentive" and not hosts:  # the trials had ranks of their own
         with tuner.start_hosts(plan, 1, session.phase) as hosts:
             _rank_by_incentive(session, text, hosts[0], trials)
-    return _write_outcome(session, plan, trials, time.monotonic() - started)
+    return _write_outcome(folder, plan, trials, time.monotonic() - started)
 
 
-def _write_outcome(
-    session: Session[SweepView], plan: SweepPlan, trials: list[TrialOutcome], wall_s: float
-) -> list[str]:
-    """Rank the trials and write the table, the summary, the best settings and the report; the last lines to print."""
-    from raytensor.jobs.sweep.report import write_report  # draws
+def _write_outcome(folder: RunFolder, plan: SweepPlan, trials: list[TrialOutcome], wall_s: float) -> list[str]:
+    """Rank the trials and write the table, the summary, the best settings and the report. Returns the last lines."""
+    from raytensor.jobs.sweep.report import write_report  # matplotlib, after the first line
 
-    cfg, folder, keys = plan.cfg, session.folder, list(plan.space)
+    cfg, keys = plan.cfg, list(plan.space)
     ranked = outcome.ranked(trials, cfg.rank_by)
     rows, best = outcome.table(ranked, keys), ranked[0]
     if best.loss is None:
         why = best.error or "a loss that is not finite"
-        raise RunError(
-            f"no trial gave a result; the first one failed with: {why}\n"
-            f"  fix: change search.space or the profile; /tmp/ray/session_latest/logs has the workers' logs"
-        )
+        fix = "change search.space or the profile; /tmp/ray/session_latest/logs has the workers' logs"
+        raise RunError(f"no trial gave a result; the first one failed with: {why}\n  fix: {fix}")
     command = outcome.write_best(folder.path, config.compose("sweep", [*plan.base, *best.overrides]), best)
     outcome.write_csv(folder.path / "trials.csv", rows)
     summary = outcome.summary(ranked, name=folder.name, rank_by=cfg.rank_by, command=command, wall_s=wall_s)
@@ -210,15 +191,15 @@ def _write_outcome(
 
 
 def _rank_by_incentive(session: Session[SweepView], text: Text, host: Any, trials: list[TrialOutcome]) -> None:
-    """Let the trials' models answer as the miners of one subnet, and keep the share that each would earn."""
+    """Compute the share of the incentive that each trial earns as a miner of one subnet, and set it on the trials."""
     import ray  # after the first line
 
     from raytensor.jobs.sweep import incentive
 
     cfg: SweepConfig = session.cfg
     session.phase("ranking by incentive: the trials answer validators side by side")
-    usable = [trial for trial in trials if trial.loss is not None]
-    alive = {trial.number: trial for trial in usable if trial.status not in (outcome.FAILED, outcome.DIVERGED)}
+    unusable = (outcome.FAILED, outcome.DIVERGED)
+    alive = {one.number: one for one in trials if one.loss is not None and one.status not in unusable}
 
     def ask(number: int, tasks: Sequence[Any]) -> Any:
         trial = alive[number]
@@ -228,20 +209,11 @@ def _rank_by_incentive(session: Session[SweepView], text: Text, host: Any, trial
         alive[number].incentive = share
 
 
-def _dry_run(
-    cfg: SweepConfig,
-    found: dict[str, space.Distribution],
-    points: list[space.Point],
-    asked: Demand,
-    resources: list[str],
-) -> str:
+def _dry_run(cfg: SweepConfig, found: Space, points: list[Point], asked: Demand, resources: list[str]) -> str:
     count = len(points) or cfg.search.num_trials
     lines = [f"{key}: {d.kind} {list(d.values)}" for key, d in found.items()]
-    lines += [
-        "",
-        f"{count} trials ({cfg.search.method}), {cfg.rounds} rounds of {cfg.profile.steps} steps at most, "
-        f"scheduler {cfg.scheduler.kind}:",
-    ]
+    rounds = f"{cfg.rounds} rounds of {cfg.profile.steps} steps at most"
+    lines += ["", f"{count} trials ({cfg.search.method}), {rounds}, scheduler {cfg.scheduler.kind}:"]
     tried = [f"  trial {number}: {' '.join(space.overrides(point))}" for number, point in enumerate(points, start=1)]
     lines += [*(tried or ["  chosen by optuna from the results so far"]), "", *resources]
     for proxy, *ranks in asked.trials:

@@ -38,9 +38,7 @@ class ResultLines(tune.Callback):
         """Tune saves its callbacks; `say` belongs to this process, and nothing restores them."""
         return self.__dict__ | {"_say": None}
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         number, loss = trial_number(trial.trial_id), result[METRIC]
         if result["setback"]:
             self._say(f"warning: trial {number}: {result['setback']}")

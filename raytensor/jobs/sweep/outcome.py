@@ -1,7 +1,7 @@
-"""The outcome of a sweep: its ranked trials, the table, the best settings.
+"""The outcome of a sweep: the ranked trials, their table, and the best settings.
 
-In: trials with their results. Out: trials.csv, a table for the terminal, and the best trial as a file that
-`raytensor run` takes. Knows nothing of Tune.
+In: trials with their results. Out: trials.csv, a table for the terminal, and the best trial as an experiment file of
+`raytensor run`. Knows nothing of Tune.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from raytensor.config import MinerProfile
 from raytensor.config.sweep import SweepConfig
 from raytensor.disk import write_text
@@ -24,10 +26,13 @@ FINISHED, STOPPED, FAILED, DIVERGED = "finished", "stopped early", "failed", "di
 
 @dataclass
 class TrialOutcome:
-    """number    in the order of the trials, from 1.
-    overrides    settings of the last rounds it trained.
-    heldout      held-out loss by round, nats per token.
-    incentive    share that it earned beside the others; None when trials are not ranked by it.
+    """What became of one trial.
+
+    number          in the order of the trials, from 1.
+    status          FINISHED, STOPPED, FAILED or DIVERGED.
+    heldout, train  losses by round, nats per token.
+    wall_s          seconds of training.
+    incentive       its share of the incentive; None when trials are not ranked by incentive.
     """
 
     number: int
@@ -41,6 +46,7 @@ class TrialOutcome:
 
     @property
     def overrides(self) -> tuple[str, ...]:
+        """The settings of the newest rounds."""
         return self.lineage[-1][1]
 
     @property
@@ -56,7 +62,7 @@ class TrialOutcome:
 def outcome_of(
     number: int, lineage: Lineage, results: Mapping[int, Mapping[str, Any]], *, rounds: int, error: str
 ) -> TrialOutcome:
-    """results: by round, as the store has them."""
+    """The outcome of a trial from its results by round, as `Store.results` returns them."""
     heldout = {n: r["heldout_loss"] for n, r in sorted(results.items()) if r["heldout_loss"] is not None}
     train = {n: r["train_loss"] for n, r in sorted(results.items()) if r["train_loss"] is not None}
     last = max(results, default=0)
@@ -65,7 +71,7 @@ def outcome_of(
 
 
 def ranked(trials: Sequence[TrialOutcome], by: str) -> list[TrialOutcome]:
-    """Best first: by the newest held-out loss, or by incentive. What failed or diverged comes last."""
+    """The trials, best first: by the newest held-out loss, or by incentive. Failed and diverged trials are last."""
 
     def place(trial: TrialOutcome) -> tuple[Any, ...]:
         loss = float("inf") if trial.loss is None or trial.status in (FAILED, DIVERGED) else trial.loss
@@ -77,20 +83,10 @@ def ranked(trials: Sequence[TrialOutcome], by: str) -> list[TrialOutcome]:
 
 
 def table(trials: Sequence[TrialOutcome], keys: Sequence[str]) -> list[list[str]]:
-    """Rows of text, heads first: what people and trials.csv see."""
+    """Rows of text, the column names first, for trials.csv, the terminal and the report."""
     paid = any(trial.incentive is not None for trial in trials)
-    head = [
-        "rank",
-        "trial",
-        *keys,
-        "status",
-        "rounds",
-        "heldout_loss",
-        "train_loss",
-        *(["incentive"] if paid else []),
-        "train_s",
-    ]
-    rows = [head]
+    head = ["rank", "trial", *keys, "status", "rounds", "heldout_loss", "train_loss"]
+    rows = [[*head, *(["incentive"] if paid else []), "train_s"]]
     for place, trial in enumerate(trials, start=1):
         train = trial.train.get(max(trial.train, default=0))
         settings = dict(item.split("=", 1) for item in trial.overrides)
@@ -102,29 +98,25 @@ def table(trials: Sequence[TrialOutcome], keys: Sequence[str]) -> list[list[str]
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write the rows of `table` as a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
 
 
 def as_text(rows: Sequence[Sequence[str]]) -> str:
-    """Columns side by side; numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    left = {i for i, name in enumerate(rows[0]) if name == "status"}
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    """The rows of `table` as aligned text: the status to the left, all other columns to the right."""
+    columns = []
+    for name, *cells in zip(*rows, strict=True):
+        width = max(map(len, (name, *cells)))
+        columns.append([cell.ljust(width) if name == "status" else cell.rjust(width) for cell in (name, *cells)])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
 def run_settings(cfg: SweepConfig) -> dict[str, Any]:
-    """A trial's configuration as the settings of a `run`: only what differs from a run's defaults."""
-    found: dict[str, Any] = {
-        "miners": {"seq_len": cfg.miners.seq_len, "profiles": [_differing(asdict(cfg.profile), asdict(MinerProfile()))]}
-    }
+    """A trial's configuration as settings of `raytensor run`: only those that differ from the defaults of a run."""
+    profile = _differing(asdict(cfg.profile), asdict(MinerProfile()))
+    found: dict[str, Any] = {"miners": {"seq_len": cfg.miners.seq_len, "profiles": [profile]}}
     for name in ("data", "mechanism"):
         section = getattr(cfg, name)
         found[name] = _differing(asdict(section), asdict(type(section)()))
@@ -134,37 +126,30 @@ def run_settings(cfg: SweepConfig) -> dict[str, Any]:
 def _differing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for key, value in values.items():
-        inner = (
-            _differing(value, defaults[key])
-            if isinstance(value, dict) and isinstance(defaults.get(key), dict)
-            else value
-        )
-        if value != defaults.get(key):
-            found[key] = inner
+        default = defaults.get(key)
+        if value != default:
+            nested = isinstance(value, dict) and isinstance(default, dict)
+            found[key] = _differing(value, defaults[key]) if nested else value
     return found
 
 
 def write_best(folder: Path, cfg: SweepConfig, trial: TrialOutcome) -> str:
-    """experiment/best.yaml: a Hydra file for `raytensor run`; the command that takes it."""
-    from omegaconf import OmegaConf
-
-    settings = run_settings(cfg)
-    head = (
-        f"# @package _global_\n# Best of the sweep {folder.name}: trial {trial.number}, {' '.join(trial.overrides)}\n"
-    )
-    head += f"# held-out loss {trial.loss:.4f} after {trial.rounds} rounds" if trial.loss is not None else "#"
+    """Write experiment/best.yaml, an experiment file of `raytensor run`. Returns the command that runs it."""
+    head = f"# Best of the sweep {folder.name}: trial {trial.number}, {' '.join(trial.overrides)}\n#"
+    if trial.loss is not None:
+        head += f" held-out loss {trial.loss:.4f} after {trial.rounds} rounds"
     if len(trial.lineage) > 1:
-        head += "\n# Its settings changed while it trained: " + "; ".join(
-            f"after round {after}: {' '.join(items)}" for after, items in trial.lineage
-        )
+        changes = [f"after round {after}: {' '.join(items)}" for after, items in trial.lineage]
+        head += f"\n# Its settings changed while it trained: {'; '.join(changes)}"
     place = folder / "experiment"
     place.mkdir(exist_ok=True)
-    write_text(place / "best.yaml", head + "\n" + OmegaConf.to_yaml(OmegaConf.create(settings)))
+    settings = OmegaConf.to_yaml(OmegaConf.create(run_settings(cfg)))
+    write_text(place / "best.yaml", f"# @package _global_\n{head}\n{settings}")
     return f"raytensor run 'hydra.searchpath=[file://{folder}]' experiment=best"
 
 
 def summary(trials: Sequence[TrialOutcome], *, name: str, rank_by: str, command: str, wall_s: float) -> dict[str, Any]:
-    """The same for programs; the first trial is the best."""
+    """The content of summary.json; the best trial is the first."""
     return {
         "name": name,
         "rank_by": rank_by,

@@ -20,7 +20,6 @@ from raytensor.config.sweep import SweepConfig
 from raytensor.jobs.sweep.store import Lineage, Store
 from raytensor.jobs.sweep.trial_data import TrialData, read_text
 from raytensor.jobs.sweep.trial_model import TrialModel
-from raytensor.miners.model import make_engine
 from raytensor.training import devices, ranks
 from raytensor.training.engine import Engine
 
@@ -44,13 +43,11 @@ class TrialRank:
         self._store = Store(folder, keep_all=keep_all)
         cfg = self._data.settings_of(lineage)
         torch.set_num_threads(cfg.cluster.torch_threads)
-        device = devices.name_for(cfg.profile.gpus_per_rank)
-        size = cfg.profile.ranks
-        self._ranks = (
-            ranks.join(rank, size, meeting, device, timeout_s=cfg.cluster.start_timeout_s)
-            if meeting
-            else ranks.alone(device)
-        )
+        device, limit_s = devices.name_for(cfg.profile.gpus_per_rank), cfg.cluster.start_timeout_s
+        if meeting:
+            self._ranks = ranks.join(rank, cfg.profile.ranks, meeting, device, timeout_s=limit_s)
+        else:
+            self._ranks = ranks.alone(device)
         self._model = TrialModel(self._data, self._store, self._engine)
 
     def ready(self) -> int:
@@ -76,9 +73,7 @@ class TrialRank:
         return result
 
     def _engine(self, cfg: SweepConfig) -> Engine:
-        return make_engine(
-            cfg.profile, self._data.text.vocab_size, cfg.miners.seq_len, self._data.seed(cfg), self._ranks
-        )
+        return self._data.engine(cfg, self._ranks)
 
 
 def meeting_point() -> tuple[str, int]:

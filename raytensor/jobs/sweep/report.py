@@ -22,6 +22,7 @@ from raytensor.telemetry import page
 from raytensor.telemetry.plots import COLOURS, drawn, whole_numbers
 from raytensor.telemetry.views import minutes
 
+STATUSES = {FINISHED: COLOURS[0], STOPPED: COLOURS[8], DIVERGED: COLOURS[5], FAILED: COLOURS[3]}
 MAX_LINES = 64
 NAMED = 5  # trials with a colour and a name of their own among the learning curves
 
@@ -35,10 +36,7 @@ def write_report(
         ("best", f"trial {best.number}: {' '.join(best.overrides)}"),
         ("its held-out loss", f"{best.loss:.4f} nats per token after {best.rounds} rounds"),
         ("run it", command),
-        (
-            "trials",
-            ", ".join(f"{counts[name]} {name}" for name in (FINISHED, STOPPED, DIVERGED, FAILED) if counts[name]),
-        ),
+        ("trials", ", ".join(f"{counts[name]} {name}" for name in STATUSES if counts[name])),
         ("ranked by", "held-out loss" if cfg.rank_by == "heldout_loss" else "incentive that they earn side by side"),
         ("search", f"{cfg.search.method}, {cfg.scheduler.kind}, {cfg.rounds} rounds of {cfg.profile.steps} steps"),
         ("time", f"{minutes(wall_s)}; {sum(trial.wall_s for trial in trials):.0f} s of training"),
@@ -125,12 +123,9 @@ def _against(figure: Figure, trials: Sequence[TrialOutcome], key: str, number: i
             _plain_labels(axes.xaxis, values)
         elif all(value == int(value) for value in values):
             whole_numbers(axes.xaxis)
-    for status, colour in ((FINISHED, COLOURS[0]), (STOPPED, COLOURS[8]), (DIVERGED, COLOURS[5]), (FAILED, COLOURS[3])):
-        chosen = [
-            (value, trial.heldout[number])
-            for value, (_, trial) in zip(values, found, strict=True)
-            if trial.status == status
-        ]
+    of_trial = list(zip(values, (trial for _, trial in found), strict=True))
+    for status, colour in STATUSES.items():
+        chosen = [(value, trial.heldout[number]) for value, trial in of_trial if trial.status == status]
         if chosen:
             axes.scatter(*zip(*chosen, strict=True), s=26, color=colour, label=status, clip_on=False)
     figure.legend(loc="outside lower center", ncols=4)

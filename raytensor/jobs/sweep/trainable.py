@@ -51,9 +51,9 @@ def bundles(cfg: SweepConfig) -> list[dict[str, float]]:
     """What a trial reserves: its own process, then each rank."""
     if hosted(cfg):
         return [{"CPU": PROXY_CPUS}]
-    rank = {"CPU": cfg.profile.cpus_per_rank} | (
-        {"GPU": float(cfg.profile.gpus_per_rank)} if cfg.profile.gpus_per_rank else {}
-    )
+    rank = {"CPU": cfg.profile.cpus_per_rank}
+    if cfg.profile.gpus_per_rank:
+        rank["GPU"] = float(cfg.profile.gpus_per_rank)
     return [{"CPU": PROXY_CPUS}, *[rank] * cfg.profile.ranks]
 
 
@@ -83,27 +83,22 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         self._round += 1
         try:
-            result = ray.get(self._ask(), timeout=self._plan.timeout_s)
+            result: dict[str, Any] = ray.get(self._ask(), timeout=self._plan.timeout_s)
         except GetTimeoutError as error:
-            raise RunError(
-                f"round {self._round} of {list(self._lineage[-1][1])} took more than {self._plan.timeout_s:g} s; "
-                f"raise miners.round_timeout_s"
-            ) from error
+            what, limit_s = list(self._lineage[-1][1]), self._plan.timeout_s
+            text = f"round {self._round} of {what} took more than {limit_s:g} s; raise miners.round_timeout_s"
+            raise RunError(text) from error
         loss = result["heldout_loss"]
-        report = {
-            "round": self._round,
-            "heldout_loss": DIVERGED if loss is None else loss,
-            "train_loss": result["train_loss"],
-        }
-        report |= {"setback": result.get("setback", "")}
+        report = {"round": self._round, "heldout_loss": DIVERGED if loss is None else loss}
+        report |= {"train_loss": result["train_loss"], "setback": result.get("setback", "")}
         report |= {"lineage": json.dumps(self._lineage), "key": key_of(self._lineage)}
         return report | {"done": loss is None or self._round >= self._plan.rounds}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         Path(checkpoint_dir, "trial.json").write_text(json.dumps({"lineage": self._lineage, "round": self._round}))
 
-    def load_checkpoint(self, checkpoint: str | Mapping[str, Any]) -> None:
-        """Continue from the checkpoint of this trial or, in population based training, another; with own settings."""
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Continue from the checkpoint in a folder with this trial's settings; PBT may pass another trial's folder."""
         assert isinstance(checkpoint, str)
         found = json.loads(Path(checkpoint, "trial.json").read_text())
         lineage, mine = read_lineage(json.dumps(found["lineage"])), self._lineage[-1][1]
@@ -112,8 +107,6 @@ class Trial(tune.Trainable):
 
     def cleanup(self) -> None:
         self._end()
-
-    # ---------------------------------------------------------------------------------------------------- inside
 
     def _begin(self, config: Mapping[str, Any]) -> None:
         self._lineage = ((0, tuple(overrides(config))),)
@@ -129,9 +122,8 @@ class Trial(tune.Trainable):
     def _ask(self) -> Any:
         cfg = compose((*self._plan.base, *self._lineage[-1][1]))
         if hosted(cfg):
-            return self._plan.hosts[trial_number(self.trial_id) % len(self._plan.hosts)].advance.remote(
-                self._lineage, self._round
-            )
+            host = self._plan.hosts[trial_number(self.trial_id) % len(self._plan.hosts)]
+            return host.advance.remote(self._lineage, self._round)
         if not self._ranks:
             self._ranks = self._start_ranks(cfg)
         first, *_ = [rank.advance.remote(self._lineage, self._round) for rank in self._ranks]
@@ -142,6 +134,7 @@ class Trial(tune.Trainable):
         from raytensor.jobs.sweep.rank import TrialRank, meeting_point
 
         group, plan, profile = ray.util.get_current_placement_group(), self._plan, cfg.profile
+        assert group is not None, "Tune reserves the bundles of a trial"
 
         def options(rank: int) -> dict[str, Any]:
             where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank + 1)
@@ -149,13 +142,9 @@ class Trial(tune.Trainable):
 
         meeting = None
         if profile.ranks > 1:
-            meeting = ray.get(
-                ray.remote(meeting_point).options(**options(0)).remote(), timeout=cfg.cluster.start_timeout_s
-            )
-        factory = ray.remote(TrialRank)
-        return [
-            factory.options(**options(rank)).remote(
-                plan.base, plan.text, plan.folder, self._lineage, rank, meeting, keep_all=plan.keep_all
-            )
-            for rank in range(profile.ranks)
-        ]
+            asked = ray.remote(meeting_point).options(**options(0)).remote()
+            meeting = ray.get(asked, timeout=cfg.cluster.start_timeout_s)
+        factory: Any = ray.remote(TrialRank)
+        args = plan.base, plan.text, plan.folder, self._lineage
+        factories = [factory.options(**options(rank)) for rank in range(profile.ranks)]
+        return [one.remote(*args, rank, meeting, keep_all=plan.keep_all) for rank, one in enumerate(factories)]

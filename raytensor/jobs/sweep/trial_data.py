@@ -23,6 +23,10 @@ from raytensor.jobs.sweep.space import compose
 from raytensor.jobs.sweep.store import Lineage
 from raytensor.mechanisms.losses import token_losses
 from raytensor.miners.miner import top_tokens
+from raytensor.miners.model import make_engine, spec
+from raytensor.training.engine import Engine
+from raytensor.training.models import ModelSpec
+from raytensor.training.ranks import Ranks
 
 NAME = "trial"  # in place of a miner's hotkey, where one seeds a draw
 
@@ -57,24 +61,24 @@ class TrialData:
     def batches(self, cfg: SweepConfig, round: int) -> np.ndarray:
         """Token ids of one round of training: [steps, batch_size, seq_len + 1]."""
         profile, window = cfg.profile, cfg.miners.seq_len + 1
-        starts = assign.training_starts(
-            cfg.seed, round, NAME, profile.steps * profile.batch_size, window, len(self.text.train)
-        )
+        rows, tokens = profile.steps * profile.batch_size, len(self.text.train)
+        starts = assign.training_starts(cfg.seed, round, NAME, rows, window, tokens)
         return self.text.train[starts[:, None] + np.arange(window)].reshape(profile.steps, profile.batch_size, window)
 
-    def seed(self, cfg: SweepConfig) -> int:
-        """Seed of the initial model."""
-        return assign.seed_of(cfg.seed, "model", NAME)
+    def model_spec(self, cfg: SweepConfig) -> ModelSpec:
+        """The initial model of a trial."""
+        return spec(cfg.profile, self.text.vocab_size, cfg.miners.seq_len, assign.seed_of(cfg.seed, "model", NAME))
+
+    def engine(self, cfg: SweepConfig, group: Ranks) -> Engine:
+        """A new engine of a trial on one rank of `group`."""
+        seed = assign.seed_of(cfg.seed, "model", NAME)
+        return make_engine(cfg.profile, self.text.vocab_size, cfg.miners.seq_len, seed, group)
 
     def result(self, round: int, train_losses: float, log_probs: np.ndarray, wall_s: float) -> dict[str, Any]:
         """A round's result. `log_probs`: float32 [B, V] of the held-out questions. A loss is None if not finite."""
         heldout = float(token_losses(*top_tokens(log_probs, self._top_k), self._targets, self.text.vocab_size).mean())
-        return {
-            "round": round,
-            "train_loss": _finite(train_losses),
-            "heldout_loss": _finite(heldout),
-            "wall_s": float(f"{wall_s:.4g}"),
-        }
+        losses = {"train_loss": _finite(train_losses), "heldout_loss": _finite(heldout)}
+        return {"round": round, **losses, "wall_s": float(f"{wall_s:.4g}")}
 
 
 def read_text(path: Path) -> Text:

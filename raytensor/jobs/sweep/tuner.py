@@ -35,7 +35,7 @@ from raytensor.jobs.sweep.host import CALLERS, TrialHost
 from raytensor.jobs.sweep.lines import METRIC, ResultLines, Silent
 from raytensor.jobs.sweep.outcome import TrialOutcome, outcome_of
 from raytensor.jobs.sweep.pbt import SeededPBT
-from raytensor.jobs.sweep.space import Distribution, Point, compose, corners, overrides
+from raytensor.jobs.sweep.space import Point, Space, compose, corners, overrides
 from raytensor.jobs.sweep.store import Store, read_lineage
 from raytensor.jobs.sweep.trainable import Trial, TrialPlan, bundles, hosted
 from raytensor.miners.model import refuse_models
@@ -44,8 +44,6 @@ from raytensor.training import devices
 TRIALS_PER_HOST = 4  # at a time, unless max_concurrent says otherwise: a trial's process takes seconds to start
 # Settings that may change while a model trains.
 MUTABLE = ("profile.lr", "profile.steps", "profile.batch_size")
-
-
 HOST_SETTINGS = "miners.num_hosts, miners.cpus_per_host or miners.gpus_per_host"
 RANK_SETTINGS = "profile.ranks, profile.cpus_per_rank or profile.gpus_per_rank, also in search.space"
 
@@ -74,7 +72,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep carries out.
+    """What a sweep runs.
 
     base    overrides of the sweep's command line, shared by all trials.
     space   what trials vary; points: the trials, empty where the search chooses them.
@@ -84,7 +82,7 @@ class SweepPlan:
 
     cfg: SweepConfig
     base: tuple[str, ...]
-    space: Mapping[str, Distribution]
+    space: Space
     points: Sequence[Point]
     text: Path
     folder: Path
@@ -95,50 +93,41 @@ class SweepPlan:
         return len(self.points) or self.cfg.search.num_trials
 
     @property
+    def keep_all(self) -> bool:
+        """Whether all checkpoints are kept: population based training may continue from any of them."""
+        return self.cfg.scheduler.kind == "pbt"
+
+    @property
     def store(self) -> Store:
-        """Results and checkpoints; population based training may resume from any checkpoint, so it keeps all."""
-        return Store(self.folder / "trials", keep_all=self.cfg.scheduler.kind == "pbt")
+        """Results and checkpoints of the trials."""
+        return Store(self.folder / "trials", keep_all=self.keep_all)
 
 
-def samples(space: Mapping[str, Distribution], points: Sequence[Point]) -> list[Point]:
+def samples(space: Space, points: Sequence[Point]) -> list[Point]:
     """Points that represent everything that may be tried."""
     return list(points) or corners(space)
 
 
-def demand(
-    cfg: SweepConfig,
-    base: Sequence[str],
-    probes: Sequence[Point],
-    cpus: float,
-    say: Callable[[str], None] = lambda text: None,
-) -> Demand:
-    """What the sweep asks of a cluster of `cpus` CPUs; `say` gets a line before every trial that is checked.
-
-    Raises `ConfigError` for a point that can't be trained.
-    """
+def demand(cfg: SweepConfig, base: Sequence[str], probes: Sequence[Point], cpus: float) -> Demand:
+    """What the sweep asks of a cluster of `cpus` CPUs. Raises `ConfigError` for a point that can't be trained."""
     kinds: dict[tuple[Any, ...], tuple[dict[str, float], ...]] = {}
     any_hosted, profiles = False, []
-    for number, point in enumerate(probes, start=1):
-        say(f"checking trial {number} of {len(probes)}")
+    for point in probes:
         try:
             trial = compose((*base, *overrides(point)))
         except ConfigError as error:
-            why = str(error).replace("\n", "\n  ")
-            raise ConfigError(
-                f"the trial {' '.join(overrides(point))} can't be trained:\n  {why}\n"
-                f"  fix: change its distribution in search.space"
-            ) from error
+            what, why = " ".join(overrides(point)), str(error).replace("\n", "\n  ")
+            fix = "change its distribution in search.space"
+            raise ConfigError(f"the trial {what} can't be trained:\n  {why}\n  fix: {fix}") from error
         any_hosted |= hosted(trial)
         profiles.append(trial.profile)
         asked = tuple(bundles(trial))
         kinds[tuple(tuple(sorted(bundle.items())) for bundle in asked)] = asked
     refuse_models(profiles, cfg.data, cfg.miners.seq_len)
     trials = sorted(kinds.values(), key=lambda asked: [sum(b.get(key, 0.0) for b in asked) for key in ("GPU", "CPU")])
-    num_hosts = cfg.miners.num_hosts or max(1, int(cpus / (cfg.miners.cpus_per_host + 0.2)))
-    hosts = Need(
-        "hosts", num_hosts if any_hosted else 0, cfg.miners.cpus_per_host, cfg.miners.gpus_per_host, HOST_SETTINGS
-    )
-    return Demand(hosts, tuple(trials))
+    host_cpus, host_gpus = cfg.miners.cpus_per_host, cfg.miners.gpus_per_host
+    num_hosts = (cfg.miners.num_hosts or max(1, int(cpus / (host_cpus + 0.2)))) if any_hosted else 0
+    return Demand(Need("hosts", num_hosts, host_cpus, host_gpus, HOST_SETTINGS), tuple(trials))
 
 
 def concurrency(cfg: SweepConfig, found: Demand, num_trials: int, resources: Mapping[str, float]) -> int:
@@ -161,10 +150,8 @@ def run_trials(plan: SweepPlan, hosts: Sequence[Any], say: Callable[[str], None]
     cfg, store = plan.cfg, plan.store
     at_once = concurrency(cfg, plan.demand, plan.num_trials, ray.cluster_resources())
     say(f"{plan.num_trials} trials, {at_once} at a time, {plan.demand.hosts.count} hosts")
-    keep_all = cfg.scheduler.kind == "pbt"
-    trial_plan = TrialPlan(
-        plan.base, plan.text, tuple(hosts), store.folder, cfg.rounds, cfg.miners.round_timeout_s, keep_all
-    )
+    limit_s = cfg.miners.round_timeout_s
+    trial_plan = TrialPlan(plan.base, plan.text, tuple(hosts), store.folder, cfg.rounds, limit_s, plan.keep_all)
 
     def resources(point: Mapping[str, Any]) -> tune.PlacementGroupFactory:
         return tune.PlacementGroupFactory(bundles(compose((*plan.base, *overrides(point)))))
@@ -191,25 +178,20 @@ def run_trials(plan: SweepPlan, hosts: Sequence[Any], say: Callable[[str], None]
     random.seed(cfg.seed)  # Tune's schedulers draw from the global generators
     np.random.seed(cfg.seed % 2**32)
     results = tuner.fit()
-    return [_outcome(number, result, store, cfg.rounds) for number, result in enumerate(results, start=1)]
+    return [_outcome(at + 1, results[at], store, cfg.rounds) for at in range(len(results))]
 
 
 @contextlib.contextmanager
 def start_hosts(plan: SweepPlan, count: int, say: Callable[[str], None]) -> Iterator[list[Any]]:
-    """`count` host actors, ready; they end with the block. All that they hold is on file: Ray may restart one on any
-    node and repeat its calls. `say` gets a line while they wait for resources. Raises `ClusterError`."""
+    """`count` host actors, ready; they end with the block. Their state is on file: Ray may restart one on any node and
+    repeat its calls. `say` gets a line while they wait for resources. Raises `ClusterError`."""
     cfg, need = plan.cfg, plan.demand.hosts
-    factory = ray.remote(TrialHost).options(
-        num_cpus=need.cpus,
-        num_gpus=need.gpus,
-        max_restarts=-1,
-        max_task_retries=-1,
-        max_concurrency=CALLERS,
-        scheduling_strategy="SPREAD",
-    )
-    device, keep_all = devices.name_for(need.gpus), cfg.scheduler.kind == "pbt"
-    settings = {"device": device, "threads": cfg.cluster.torch_threads, "keep_all": keep_all}
-    hosts = [factory.remote(plan.base, plan.text, plan.store.folder, **settings) for _ in range(count)]
+    retries = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": CALLERS}
+    factory: Any = ray.remote(TrialHost)
+    factory = factory.options(num_cpus=need.cpus, num_gpus=need.gpus, scheduling_strategy="SPREAD", **retries)
+    device, threads = devices.name_for(need.gpus), cfg.cluster.torch_threads
+    args, settings = (plan.base, plan.text, plan.store.folder, device), {"threads": threads, "keep_all": plan.keep_all}
+    hosts = [factory.remote(*args, **settings) for _ in range(count)]
     try:
         ready = {f"host {number}": host.ready.remote() for number, host in enumerate(hosts)}
         wait_ready(ready, timeout_s=cfg.cluster.start_timeout_s, need=need, say=say)
@@ -221,31 +203,22 @@ def start_hosts(plan: SweepPlan, count: int, say: Callable[[str], None]) -> Iter
 
 def _outcome(number: int, result: Any, store: Store, rounds: int) -> TrialOutcome:
     metrics = result.metrics or {}
-    lineage = (
-        read_lineage(metrics["lineage"]) if "lineage" in metrics else ((0, tuple(overrides(result.config or {}))),)
-    )
+    first = ((0, tuple(overrides(result.config or {}))),)
+    lineage = read_lineage(metrics["lineage"]) if "lineage" in metrics else first
     known = store.results(lineage)
     newest = int(metrics.get("round", max(known, default=0)))
     error = cause_of(result.error) if result.error else ""
     return outcome_of(number, lineage, {n: r for n, r in known.items() if n <= newest}, rounds=rounds, error=error)
 
 
-def _scheduler(cfg: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> TrialScheduler:
+def _scheduler(cfg: SweepConfig, space: Space, folder: Path) -> TrialScheduler:
     settings = cfg.scheduler
     if settings.kind == "asha":
-        return RecordedASHA(
-            folder / "decisions.jsonl",
-            metric=METRIC,
-            max_t=cfg.rounds,
-            grace_period=settings.grace,
-            reduction_factor=settings.reduction,
-        )
+        asha = {"max_t": cfg.rounds, "grace_period": settings.grace, "reduction_factor": settings.reduction}
+        return RecordedASHA(folder / "decisions.jsonl", metric=METRIC, **asha)
     if settings.kind == "none":
         return FIFOScheduler()
-    mutations = {
-        key: distribution.tune() if distribution.is_range else list(distribution.values)
-        for key, distribution in space.items()
-    }
+    mutations = {key: one.tune() if one.is_range else list(one.values) for key, one in space.items()}
 
     def bounded(point: dict[str, Any]) -> dict[str, Any]:
         for key, distribution in space.items():
@@ -265,14 +238,12 @@ def _scheduler(cfg: SweepConfig, space: Mapping[str, Distribution], folder: Path
     )
 
 
-def check_scheduler(cfg: SweepConfig, space: Mapping[str, Distribution]) -> None:
+def check_scheduler(cfg: SweepConfig, space: Space) -> None:
     """Refuse population based training of settings that can't change while a model trains. Raises `ConfigError`."""
     fixed = [key for key in space if key not in MUTABLE]
     if cfg.scheduler.kind == "pbt" and fixed:
-        raise ConfigError(
-            f"search.space: {fixed[0]} can't change while a model trains; with scheduler.kind=pbt vary "
-            f"{', '.join(MUTABLE)}"
-        )
+        fix = f"with scheduler.kind=pbt vary {', '.join(MUTABLE)}"
+        raise ConfigError(f"search.space: {fixed[0]} can't change while a model trains; {fix}")
 
 
 def _search(cfg: SweepConfig, points: Sequence[Point], at_once: int) -> Searcher | BasicVariantGenerator:
@@ -286,10 +257,8 @@ def optuna_search(cfg: SweepConfig, at_once: int) -> Any:
     try:
         import optuna  # an optional dependency
     except ImportError as error:
-        raise ConfigError(
-            "search.method=optuna: optuna is not installed\n"
-            "  fix: pip install 'raytensor[sweep]', or take search.method=random"
-        ) from error
+        fix = "pip install 'raytensor[sweep]', or take search.method=random"
+        raise ConfigError(f"search.method=optuna: optuna is not installed\n  fix: {fix}") from error
     from ray.tune.search.optuna import OptunaSearch  # imports optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -305,8 +274,8 @@ def _next(folder: Path) -> str:
 
 def quiet() -> None:
     """Keep Tune off the terminal, from loading loggers that are not used, and from replacing the handler of Ctrl-C."""
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    for name in ("TUNE_DISABLE_SIGINT_HANDLER", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"):
+        os.environ.setdefault(name, "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     for name in ("ray.tune", "ray.train"):

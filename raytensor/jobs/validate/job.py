@@ -70,10 +70,8 @@ def run(cfg: ValidateConfig) -> int:
         names = {stack.ss58[text]: text for text in cfg.hotkeys}
         netuids = tuple(rules.netuid for rules in cfg.all_subnets)
         session.begin()
-        network, version = cfg.chain.network, __version__
-        session.show(
-            events.ValidatorUp(name=cfg.name, network=network, netuids=netuids, hotkeys=names, version=version)
-        )
+        at = {"name": cfg.name, "network": cfg.chain.network, "version": __version__}
+        session.show(events.ValidatorUp(netuids=netuids, hotkeys=names, **at))
         session.doing("")
         up.append(stack)
         stack.operator.start()
@@ -100,7 +98,7 @@ def _loop(stack: ValidatorStack) -> None:
         stack.handover.poll()
         for netuid in stack.hotkeys_of:
             stack.watchdog.look(netuid, stack.follower.seen(netuid).view, stack.handover.last_try)
-        stack.watchdog.listen(*stack.follower.silence)
+        stack.watchdog.check_silence(*stack.follower.silence)
         if time.monotonic() - saved_at > SAVE_EVERY_S:
             saved_at = time.monotonic()
             stack.save()

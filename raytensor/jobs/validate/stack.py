@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ from raytensor.jobs.handover import Handover
 from raytensor.jobs.preflight import scorers_need
 from raytensor.jobs.validate.watch import Watchdog
 from raytensor.mechanisms import base
+from raytensor.pool import Pool
 from raytensor.telemetry import events
 from raytensor.telemetry.alarms import webhook
 from raytensor.telemetry.metrics import Meters
@@ -60,9 +62,8 @@ def keys(cfg: ValidateConfig) -> dict[str, KeyRef]:
         ref = key_ref(text, cfg.wallet_path)
         if isinstance(ref, WalletKey):
             if ref.hotkey is None:
-                raise ConfigError(
-                    f"hotkeys={text!r}: names a coldkey; write wallet/hotkey: validating needs no coldkey"
-                )
+                fix = "write wallet/hotkey: validating needs no coldkey"
+                raise ConfigError(f"hotkeys={text!r}: names a coldkey; {fix}")
             ref = WalletKey(ref.wallet, ref.hotkey, ref.path, cfg.password_file)
             if not cfg.allow_coldkey:
                 refuse_readable_coldkey(ref)
@@ -90,9 +91,12 @@ class SubnetClock:
 class ValidatorStack:
     """Started by the constructor; a context manager that ends everything in reverse.
 
-    transport  how miners are asked; None: over the wire.
+    transport   how miners are asked; None: over the wire.
 
-    ss58       address by hotkey reference. hotkeys_of: addresses by netuid.
+    ss58        address by hotkey reference.
+    hotkeys_of  addresses by netuid.
+
+    When the constructor raises, the parts that have started are ended first.
     """
 
     def __init__(
@@ -109,9 +113,8 @@ class ValidatorStack:
         self.ss58 = {text: ref.ss58 for text, ref in refs.items()}
         if len(set(self.ss58.values())) != len(self.ss58):
             raise ConfigError(f"hotkeys={cfg.hotkeys}: two of them are the same key")
-        self.hotkeys_of = {
-            one.netuid: tuple(self.ss58[text] for text in one.hotkeys or cfg.hotkeys) for one in cfg.all_subnets
-        }
+        own = {one.netuid: one.hotkeys or cfg.hotkeys for one in cfg.all_subnets}
+        self.hotkeys_of = {netuid: tuple(self.ss58[text] for text in texts) for netuid, texts in own.items()}
         subnets = with_shared_state(cfg)
         signers = {self.ss58[text]: ref for text, ref in refs.items()}
         with ExitStack() as stack:
@@ -121,10 +124,8 @@ class ValidatorStack:
             notary = self._start_notary(stack, signers)
             self._phase("preparing the text, starting the scorers and the chain writer")
             text = prepare(cfg.data, Path(cfg.paths.cache), self._phase)
-            specs = {
-                one.netuid: MechanismSpec(one.mechanism, text.log_unigram, text.vocab_size, cfg.validators.deadline_s)
-                for one in subnets
-            }
+            rest = text.log_unigram, text.vocab_size, cfg.validators.deadline_s
+            specs = {one.netuid: MechanismSpec(one.mechanism, *rest) for one in subnets}
             scorers = self._start_scorers(stack, specs)
             started = {"the chain writer": writer.ready.remote(), "the notary": notary.schemes.remote()}
             wait_ready(started, timeout_s=cfg.cluster.start_timeout_s)
@@ -147,28 +148,19 @@ class ValidatorStack:
         """What is known of a subnet; no metagraph where the newest is too old to decide by."""
         seen, limit_s = self.follower.seen(netuid), self.cfg.chain.max_metagraph_age_s
         fresh = seen.metagraph is not None and time.monotonic() - seen.read_at <= limit_s
-        tick = seen.tick
-        return SubnetClock(
-            tick.block if tick else 0,
-            tick.tempo if tick else 0,
-            seen.next_epoch,
-            seen.metagraph if fresh else None,
-            seen.commits,
-            seen.trouble,
-        )
+        block, tempo = (seen.tick.block, seen.tick.tempo) if seen.tick else (0, 0)
+        metagraph = seen.metagraph if fresh else None
+        return SubnetClock(block, tempo, seen.next_epoch, metagraph, seen.commits, seen.trouble)
 
     def _hand_over(self, weights: Sequence[Weights]) -> None:
         for one in weights:
-            self.show(
-                events.WeightsMade(netuid=one.netuid, hotkey=one.hotkey, values=one.values, block=one.made_at_block)
-            )
+            block = one.made_at_block
+            self.show(events.WeightsMade(netuid=one.netuid, hotkey=one.hotkey, values=one.values, block=block))
         self.handover.hand_over(weights)
 
     def save(self) -> None:
         """Save which receipts were shown."""
         self.folder.save_state({"receipts": self.handover.cursor})
-
-    # ------------------------------------------------------------------------------------------------ one by one
 
     def _phase(self, text: str) -> None:
         self.show(events.Phase(text=text))
@@ -193,14 +185,11 @@ class ValidatorStack:
 
     def _start_writer(self, stack: ExitStack, signers: Mapping[str, KeyRef]) -> Any:
         cfg = self.cfg
-        writer = writer_actor(
-            self._endpoints,
-            dict(signers),
-            self.folder.path / "journal.sqlite",
-            WriterSettings(timeout_s=cfg.chain.timeout_s, audit_path=str(self.folder.path / "audit.jsonl")),
-            delegate=key_ref(cfg.chain.delegate, cfg.wallet_path) if cfg.chain.delegate else None,
-            options={"num_cpus": WRITER_CPUS, "scheduling_strategy": _here()},
-        )
+        journal, audit = self.folder.path / "journal.sqlite", str(self.folder.path / "audit.jsonl")
+        settings = WriterSettings(timeout_s=cfg.chain.timeout_s, audit_path=audit)
+        delegate = key_ref(cfg.chain.delegate, cfg.wallet_path) if cfg.chain.delegate else None
+        options = {"num_cpus": WRITER_CPUS, "scheduling_strategy": _here()}
+        writer = writer_actor(self._endpoints, dict(signers), journal, settings, delegate=delegate, options=options)
         stack.callback(_end_writer, writer)
         return writer
 
@@ -212,51 +201,38 @@ class ValidatorStack:
 
     def _start_scorers(self, stack: ExitStack, specs: Mapping[int, MechanismSpec]) -> ScorerService:
         cfg, named = self.cfg, {str(netuid): spec for netuid, spec in specs.items()}
-        return stack.enter_context(
-            ScorerService(
-                lambda: make_pool(named, cfg.validators, cfg.cluster.torch_threads, max_replacements=MANY),
-                cfg.validators,
-            )
-        )
+
+        def new_pool() -> Pool:
+            return make_pool(named, cfg.validators, cfg.cluster.torch_threads, max_replacements=MANY)
+
+        return stack.enter_context(ScorerService(new_pool, cfg.validators))
 
     def _start_asker(self, stack: ExitStack, notary: Any) -> Wire:
         cfg = self.cfg
-        schemes = ray.get(notary.schemes.remote(), timeout=cfg.cluster.start_timeout_s)
+        limit_s = cfg.cluster.start_timeout_s
+        schemes = ray.get(notary.schemes.remote(), timeout=limit_s)
         options = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 256}
         asker = cast(Any, ray.remote(Asker).options(**options).remote(notary, schemes, cfg.asking))
         stack.callback(ray.kill, asker)
-        wait_ready({"the asker": asker.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
+        wait_ready({"the asker": asker.ready.remote()}, timeout_s=limit_s)
         return Wire(asker)
 
     def _subnet(
         self, netuid: int, spec: MechanismSpec, text: Text, transport: MinerTransport, scorers: ScorerService
     ) -> SubnetLoop:
         cfg, folder, hotkeys = self.cfg, self.folder.path / f"netuid{netuid}", self.hotkeys_of[netuid]
-        pace = Pace(
-            cfg.chain.rounds_per_tempo,
-            cfg.chain.margin_blocks,
-            cfg.backoff_s,
-            cfg.backoff_most_s,
-            cfg.round_limit_s,
-            cfg.rounds,
-        )
+        chain, limits = cfg.chain, (cfg.backoff_s, cfg.backoff_most_s, cfg.round_limit_s, cfg.rounds)
+        pace = Pace(chain.rounds_per_tempo, chain.margin_blocks, *limits)
+        args = (str(netuid), netuid, hotkeys, spec, text, folder, Keep.of(cfg.validators))
 
         def make() -> SubnetValidator:
-            keep = Keep.of(cfg.validators)
-            return SubnetValidator(
-                str(netuid), netuid, hotkeys, spec, text, folder, keep, transport=transport, scorers=scorers
-            )
+            return SubnetValidator(*args, transport=transport, scorers=scorers)
 
-        return SubnetLoop(
-            netuid,
-            make,
-            pace,
-            lambda: self.clock(netuid),
-            on_round=self._show_round,
-            on_fault=lambda netuid, cause, rest_s: self.show(
-                events.SubnetFault(netuid=netuid, cause=cause, rest_s=rest_s)
-            ),
-        )
+        clock = partial(self.clock, netuid)
+        return SubnetLoop(netuid, make, pace, clock, on_round=self._show_round, on_fault=self._show_fault)
+
+    def _show_fault(self, netuid: int, cause: str, rest_s: float) -> None:
+        self.show(events.SubnetFault(netuid=netuid, cause=cause, rest_s=rest_s))
 
     def _show_round(self, result: RoundResult) -> None:
         self.show(events.RoundDone(**result.counts(), wall_s=result.wall_s, ask_s=result.ask_s, score_s=result.score_s))
@@ -286,8 +262,6 @@ def _here() -> NodeAffinitySchedulingStrategy:
 
 def _end_writer(writer: Any) -> None:
     """End the writer; it gives its lease back, and what is open stays in its journal."""
-    try:
+    with suppress(RayError, TimeoutError):  # a lease of a process that is gone on this machine is free at once
         ray.get(writer.close.remote(), timeout=10)
-    except (RayError, TimeoutError):
-        pass  # a lease of a process that is gone on this machine is free at once
     ray.kill(writer)

@@ -22,7 +22,8 @@ from raytensor.telemetry import events
 from raytensor.telemetry.event_log import to_line
 
 PLAIN_WIDTH = 120
-NEWEST = 6  # lines of what happened last, under the table
+NUMBERS = ("netuid", "epoch in", "hotkeys", "round", "asked", "answered", "scored", "weights set", "tempos ago")
+NEWEST = 6  # lines of the newest events, below the table
 _STYLES = {"waiting": "green", "asking": "cyan", "starting": "dim", "done": "green", "failed": "red", "stuck": "red"}
 
 
@@ -68,9 +69,8 @@ class View:
 
     def __enter__(self) -> View:
         if self._is_live:
-            self._live = Live(
-                console=self._out, get_renderable=self._table, refresh_per_second=2, vertical_overflow="crop"
-            )
+            out, draw = self._out, self._table
+            self._live = Live(console=out, get_renderable=draw, refresh_per_second=2, vertical_overflow="crop")
             self._live.start(refresh=True)
         return self
 
@@ -90,12 +90,8 @@ class View:
         if line is None:
             return
         with self._lock:
-            text = Text(
-                f"{time.strftime('%H:%M:%S', time.localtime(event.t))} {line}",
-                style=_style(event),
-                overflow="ellipsis",
-                no_wrap=self._is_live,
-            )
+            at = time.strftime("%H:%M:%S", time.localtime(event.t))
+            text = Text(f"{at} {line}", style=_style(event), overflow="ellipsis", no_wrap=self._is_live)
             if self._is_live:
                 self._newest.append(text)
             else:
@@ -108,27 +104,16 @@ class View:
 
     def _table(self) -> Group:
         table = Table(title=self._title, title_justify="left", box=None, pad_edge=False, expand=False)
-        for name, justify in (
-            ("netuid", "right"),
-            ("epoch in", "right"),
-            ("hotkeys", "right"),
-            ("round", "right"),
-            ("asked", "right"),
-            ("answered", "right"),
-            ("scored", "right"),
-            ("weights set", "right"),
-            ("tempos ago", "right"),
-            ("state", "left"),
-        ):
-            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        # On a terminal each subnet has one line, and those in trouble come first if there is no room for all.
-        table.columns[-1].no_wrap = self._is_live
+        for name in NUMBERS:
+            table.add_column(name, justify="right", no_wrap=True)
+        # A live table has one line per subnet, those in trouble first where not all fit; a plain one shows everything.
+        table.add_column("state", no_wrap=self._is_live)
         if self._is_live:
             table.expand, table.columns[-1].ratio = True, 1  # the width that the other columns leave
         with self._lock:
             newest = list(self._newest)
         rows, left_out = self._rows(), 0
-        room = max(1, self._out.height - 3 - len(newest))  # without title, head, and the line of what is left out
+        room = max(1, self._out.height - len(newest) - 3)  # title, column names, and the line for subnets left out
         if self._is_live and len(rows) > room:
             rows, left_out = sorted(rows, key=lambda row: not row.trouble)[:room], len(rows) - room
         for row in rows:
@@ -153,23 +138,20 @@ def line_of(event: events.Event) -> str | None:
     """One line for a person; None for an event that has none."""
     match event:
         case events.ValidatorUp():
-            netuids = ", ".join(map(str, event.netuids))
-            return f"{event.name}: {len(event.hotkeys)} hotkeys on subnets {netuids} of {event.network}"
+            subnets = ", ".join(map(str, event.netuids))
+            return f"{event.name}: {len(event.hotkeys)} hotkeys on subnets {subnets} of {event.network}"
         case events.RoundDone():
             failed = ", ".join(f"{number} {reason}" for reason, number in sorted(event.failures.items()))
-            return (
-                f"subnet {event.netuid}: round {event.round} at block {event.block}, {event.asked} asked, "
-                f"{event.answered} answered, {event.scored} scored in {event.wall_s:.1f} s"
-                + (f" ({failed})" if failed else "")
-            )
+            where = f"subnet {event.netuid}: round {event.round} at block {event.block}"
+            numbers = f"{event.asked} asked, {event.answered} answered, {event.scored} scored in {event.wall_s:.1f} s"
+            return f"{where}, {numbers}" + (f" ({failed})" if failed else "")
         case events.WeightsMade():
             what = f"weights of {event.hotkey[:8]} for {len(event.values)} miners"
             return f"subnet {event.netuid}: {what} handed to the chain writer"
         case events.ReceiptSeen():
             where = f" in block {event.block}" if event.block else ""
-            return f"subnet {event.netuid}: weights of {event.signer[:8]} {event.fate}{where}" + (
-                f", {event.error}: {event.action}" if event.error else ""
-            )
+            why = f", {event.error}: {event.action}" if event.error else ""
+            return f"subnet {event.netuid}: weights of {event.signer[:8]} {event.fate}{where}{why}"
         case events.SubnetFault():
             return f"subnet {event.netuid} failed and rests for {event.rest_s:.0f} s: {event.cause}"
         case events.WeightsOverdue():

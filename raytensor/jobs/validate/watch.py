@@ -60,13 +60,13 @@ class Watchdog:
             before, self.health[netuid, hotkey] = self.health.get((netuid, hotkey)), health
             found.append(health)
             if health.overdue != (before is not None and before.overdue):
-                self._tell(health)
+                self._report(health)
         self._meters.set("raytensor_weights_age_tempos", max(health.age_tempos for health in found), netuid=netuid)
         self._meters.set("raytensor_blocks_since_update", max(health.age_blocks for health in found), netuid=netuid)
         self._meters.set("raytensor_weights_overdue", sum(health.overdue for health in found), netuid=netuid)
 
-    def listen(self, silent_s: float, why: str) -> None:
-        """The chain has not answered for `silent_s`; 0.0: it does."""
+    def check_silence(self, silent_s: float, why: str) -> None:
+        """Raise or end the alarm of a chain that has not answered for `silent_s` seconds; 0.0: it answers."""
         self._meters.set("raytensor_chain_silence_s", silent_s)
         silent = silent_s > self._cfg.silent_s
         if silent == self._silent:
@@ -78,26 +78,17 @@ class Watchdog:
         self._alarms.send("chain", sentence, {"silent": silent, "silent_s": round(silent_s, 1)})
 
     def of(self, netuid: int) -> list[Health]:
-        """What was found of a subnet's hotkeys last."""
+        """The newest `Health` of each hotkey of a subnet."""
         found = [self.health.get((netuid, hotkey)) for hotkey in self._hotkeys[netuid]]
         return [health for health in found if health is not None]
 
-    def _tell(self, health: Health) -> None:
-        sentence = redact_text(health.sentence)
-        self._show(
-            events.WeightsOverdue(
-                netuid=health.netuid,
-                hotkey=health.hotkey,
-                overdue=health.overdue,
-                age_tempos=health.age_tempos,
-                sentence=sentence,
-            )
-        )
+    def _report(self, health: Health) -> None:
+        sentence, overdue = redact_text(health.sentence), health.overdue
+        self._show(events.WeightsOverdue(health.netuid, health.hotkey, overdue, health.age_tempos, sentence))
         (log.error if health.overdue else log.info)("%s: %s", health.hotkey, sentence)
         self._alarms.send((health.netuid, health.hotkey), sentence, dataclasses.asdict(health))
 
     def _lost(self, way: str, number: int, why: str) -> None:
         self._meters.count("raytensor_alarms_lost_total", number, way=way)
-        self._show(
-            events.Warned(text=f"{number} alarms were not delivered by the {way}: {why}", fix=f"look at watch.{way}")
-        )
+        text = f"{number} alarms were not delivered by the {way}: {why}"
+        self._show(events.Warned(text=text, fix=f"look at watch.{way}"))
