@@ -1,7 +1,7 @@
 """The KubeRay manifests against what the program needs: commands, settings, resources, volumes, secrets.
 
-KubeRay itself can't run here; its rules that are checked are those of its own validation (a job on a standing cluster is
-never tried again and never shut down) and of its field reference.
+KubeRay itself can't run here. The rules that are checked are those of its own validation (a job on a standing cluster
+is never tried again and never shut down) and of its field reference.
 """
 
 from __future__ import annotations

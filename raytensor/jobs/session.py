@@ -282,25 +282,20 @@ class Session(Generic[V]):
             return
         # A setting that is newer than the folder had its default then; one that is gone no longer matters.
         before = flatten(dataclasses.asdict(type(self.cfg)())) | self.state["config"]
-        differs = [
-            f"{key}={value!r} (was {before.get(key)!r})"
-            for key, value in self.settled.items()
-            if _as_json(value) != before.get(key)
-        ]
+        changed = {key: now for key, now in self.settled.items() if _as_json(now) != before.get(key)}
+        differs = [f"{key}={now!r} (was {before.get(key)!r})" for key, now in changed.items()]
         if differs:
-            raise RunError(
-                f"{self.folder.path} was begun with other settings: {', '.join(differs)}\n"
-                f"  fix: give the same settings again (config.yaml there has them), or take another name"
-            )
+            fix = "give the same settings again (config.yaml there has them), or take another name"
+            what = f"{self.folder.path} was begun with other settings: {', '.join(differs)}"
+            raise RunError(f"{what}\n  fix: {fix}")
 
 
 def refuse_working_copy(runs: Path) -> None:
     """Refuse a folder in Ray's copy of a working directory, which Ray deletes after the job. Raises `ConfigError`."""
     if any(part.startswith("_ray_pkg_") for part in runs.absolute().parts):
-        raise ConfigError(
-            f"paths.runs={str(runs)!r}: lies in Ray's copy of the working directory, which is deleted after the job\n"
-            f"  fix: set paths.runs to a folder outside of it that every node sees, as paths.runs=/shared/runs"
-        )
+        what = f"paths.runs={str(runs)!r}: lies in Ray's copy of the working directory, which is deleted after the job"
+        fix = "set paths.runs to a folder outside of it that every node sees, as paths.runs=/shared/runs"
+        raise ConfigError(f"{what}\n  fix: {fix}")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

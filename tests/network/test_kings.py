@@ -1,4 +1,4 @@
-"""King of the hill by the command that a user types: real commitments on a real chain, files, duels, weights, resume."""
+"""King of the hill by the command that a user types: real commitments on a chain, files, duels, weights, resume."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ SMALL = [
     "data.max_documents=200",
     "miners.num_miners=4",
     "validators.num_validators=2",
-    "miners.profiles=[{hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 100}, {behaviour: copy}, {hidden: 32, layers: 1, heads: 2, lr: 0.003, steps: 30}, {behaviour: silent}]",
+    (
+        "miners.profiles=[{hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 100}, {behaviour: copy}, "
+        "{hidden: 32, layers: 1, heads: 2, lr: 0.003, steps: 30}, {behaviour: silent}]"
+    ),
     "miners.commit_every=6",
     "chain.tempo=6",
     "chain.block_time_s=0.25",

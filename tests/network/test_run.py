@@ -29,7 +29,10 @@ SMALL = [
     "data.max_documents=200",
     "miners.num_miners=4",
     "validators.num_validators=2",
-    "miners.profiles=[{hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 60}, {hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 30}, {behaviour: constant}, {behaviour: silent}]",
+    (
+        "miners.profiles=[{hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 60}, "
+        "{hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 30}, {behaviour: constant}, {behaviour: silent}]"
+    ),
     "mechanism.query.rows=128",
     "chain.tempo=6",
     "chain.block_time_s=0.25",

@@ -143,11 +143,17 @@ def test_a_failure_after_the_start_keeps_the_folder(tmp_path):
     [
         (
             OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/y"),
-            "No space left on device: /x/y; fix: free disk space, or set paths.runs and paths.cache to a disk with space",
+            (
+                "No space left on device: /x/y; fix: free disk space, "
+                "or set paths.runs and paths.cache to a disk with space"
+            ),
         ),
         (
             UnicodeDecodeError("utf-8", b"\xff", 0, 1, "end"),
-            "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 0: end; fix: convert the file to UTF-8",
+            (
+                "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 0: end; "
+                "fix: convert the file to UTF-8"
+            ),
         ),
         (KeyError("a"), "KeyError: 'a'; fix: the settings are not at fault; report the traceback"),
     ],

@@ -1,4 +1,4 @@
-"""A sweep as a job of a two-node cluster, by `ray job submit`; one node is killed in the middle, and the job goes on."""
+"""A sweep as a job of a two-node cluster, by `ray job submit`; one node is killed in the middle, the job goes on."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def two_nodes(tmp_path):
 @pytest.mark.slow
 def test_a_node_dies_and_the_sweep_goes_on(two_nodes, tmp_path):
     address, env, second = two_nodes
-    # The nodes have the package (PYTHONPATH). Two nodes of one machine share Ray's folder for working directories, and the
-    # second one to unpack a job's takes it away under the first one's feet.
+    # The nodes have the package (PYTHONPATH). Two nodes of one machine share Ray's folder for working directories, and
+    # the second node to unpack a job's directory deletes the one that the first node uses.
     command = [RAY, "job", "submit", "--address", address, "--", "python", str(ROOT / "jobs" / "sweep.py"), *SWEEP]
     command += [f"paths.runs={tmp_path}/runs", f"paths.cache={os.environ['TEXT_CACHE']}"]
     job = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

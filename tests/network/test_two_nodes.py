@@ -1,4 +1,4 @@
-"""`raytensor train` as a job of a two-node cluster, one node killed in the middle: the job goes on with what is left."""
+"""`raytensor train` as a job of a two-node cluster, one node killed in the middle: the job continues on the other."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def nodes(tmp_path):
 def test_a_node_dies_and_the_training_goes_on(nodes, tmp_path):
     address, env, second = nodes
     steps = 120
-    # Without --working-dir, from the checkout that both nodes see: two nodes of one machine share the folder of Ray's copy,
-    # and one node clears it away while the other still imports from it.
+    # Without --working-dir, from the checkout that both nodes see: two nodes of one machine share the folder of Ray's
+    # copy, and one node deletes it while the other still imports from it.
     command = [
         RAY,
         "job",

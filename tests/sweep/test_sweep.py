@@ -70,7 +70,7 @@ def finish(process: subprocess.Popen, timeout_s: float = 400) -> str:
 
 
 def kill_after(process: subprocess.Popen, results: int) -> list[str]:
-    """Kill -9 of the driver after so many results, and wait until all that works is gone with it; what it had printed."""
+    """Kill -9 the driver after so many results and wait until its processes have ended. Returns what it printed."""
     lines: list[str] = []
     assert process.stdout is not None
     for line in process.stdout:
@@ -87,7 +87,7 @@ def kill_after(process: subprocess.Popen, results: int) -> list[str]:
 
 
 def alive(session: int) -> list[int]:
-    """Processes of a session that have not ended, without Ray's agents, which notice the end of their raylet a minute later."""
+    """Processes of a session that have not ended, without Ray's agents, which end a minute after their raylet."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -110,7 +110,7 @@ def finished_trained(folder: Path) -> int:
 
 
 def test_kill_9_in_the_middle_loses_no_trial_and_no_round(tmp_path):
-    """Stopped hard and gone on with: the same trials, each round trained once, the best one found; `raytensor run` takes it."""
+    """Killed and resumed: the same trials, each round trained once, the best one found; `raytensor run` takes it."""
     process = start("s", tmp_path, *SMALL)
     printed = kill_after(process, 4)
     before = {file: file.read_text().splitlines() for file in (tmp_path / "s" / "trials").glob("*/results.jsonl")}

@@ -129,7 +129,8 @@ def test_a_damaged_checkpoint_is_told_and_its_rounds_are_trained_again(text_file
     result = TrialHost(BASE, text_file, tmp_path / "b").advance(trial, 3)
     assert result["heldout_loss"] == whole[2]
     assert result["setback"] == (
-        f"the checkpoint {file.parent} can't be loaded: model.safetensors is damaged: its hash is not the one that was written; "
+        f"the checkpoint {file.parent} can't be loaded: model.safetensors is damaged: "
+        "its hash is not the one that was written; "
         "what it held was trained again"
     )
     for path in file.parent.parent.glob("round-*/optimizer.safetensors"):  # none is whole: from the start
@@ -140,7 +141,7 @@ def test_a_damaged_checkpoint_is_told_and_its_rounds_are_trained_again(text_file
 
 
 def test_a_trial_goes_on_from_another_with_changed_settings(text_file, tmp_path):
-    """Population based training: the model of the parent, from there on with the child's rate; the parent stays as it is."""
+    """Population based training: the child continues the parent's model with its own rate; the parent keeps its own."""
     parent = lineage("profile.lr=0.003")
     child = (*parent, (2, ("profile.lr=0.03",)))
     host = TrialHost(BASE, text_file, tmp_path, keep_all=True)

@@ -1,4 +1,4 @@
-"""Miners that are served over the wire, in a process of their own: bigram tables of the text, one better than the other.
+"""Miners that are served over the wire, in their own process: bigram tables of the text, one better than the other.
 
     python served_miners.py FOLDER   (reads miners.json there: [{"hotkey", "netuid", "share"}], validators, cache)
 

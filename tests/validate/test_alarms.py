@@ -1,4 +1,4 @@
-"""Alarms: what a webhook receives when weights stop counting, and that a bad webhook holds up nothing, for no more than its bound."""
+"""Alarms: what a webhook receives when weights stop counting; a bad webhook delays nothing beyond its bound."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ class Lost:
 
 
 def view(block: int, updated: int, **more) -> SubnetView:
-    facts = dict(
-        netuid=7,
-        mecid=0,
-        block=block,
-        uid_of={ME: 0},
-        permit=np.array([True]),
-        last_update=np.array([updated]),
-        tempo=100,
-        rate_limit=100,
-    )
+    facts = {
+        "netuid": 7,
+        "mecid": 0,
+        "block": block,
+        "uid_of": {ME: 0},
+        "permit": np.array([True]),
+        "last_update": np.array([updated]),
+        "tempo": 100,
+        "rate_limit": 100,
+    }
     return SubnetView(**{**facts, **more})
 
 

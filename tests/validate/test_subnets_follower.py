@@ -1,4 +1,4 @@
-"""One connection that follows many subnets: clocks, metagraphs, commitments; a subnet that is not there says so alone."""
+"""One connection that follows many subnets: clocks, metagraphs, commitments; a missing subnet affects no other."""
 
 from __future__ import annotations
 

@@ -57,9 +57,12 @@ def test_the_table_on_paper():
         "netuid   epoch in  hotkeys  round  asked  answered  scored  weights set  tempos ago  state",
         "     1  17 of 360        2     12     64        60      59         4033         0.2  waiting",
         "     9   98 of 99        1      -      0         0       0        never           -  starting",
-        "    30   3 of 360        2      4      8         0       0         2900         3.3  overdue, failed: again in 40 s:",
-        "                                                                                     RuntimeError: the author of these",
-        "                                                                                     rules made a mistake",
+        (
+            "    30   3 of 360        2      4      8         0       0         2900         3.3  "
+            "overdue, failed: again in 40 s:"
+        ),
+        " " * 85 + "RuntimeError: the author of these",
+        " " * 85 + "rules made a mistake",
     ]
 
 

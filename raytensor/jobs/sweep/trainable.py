@@ -30,8 +30,7 @@ DIVERGED = 1e9  # reported for a held-out loss that is not finite: Tune needs a 
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What all trials share. base: the sweep's overrides; text: file of the text; hosts: actor handles; folder: of the
-    store."""
+    """What all trials share. base: the sweep's overrides; text: its file; hosts: actors; folder: of the store."""
 
     base: tuple[str, ...]
     text: Path

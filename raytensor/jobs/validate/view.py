@@ -65,7 +65,6 @@ class View:
         self._newest: deque[Text] = deque(maxlen=NEWEST)
         self._lock = threading.Lock()
         self._live: Live | None = None
-        self._started = time.time()
 
     def __enter__(self) -> View:
         if self._is_live:
