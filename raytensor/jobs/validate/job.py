@@ -70,8 +70,7 @@ def run(cfg: ValidateConfig) -> int:
         names = {stack.ss58[text]: text for text in cfg.hotkeys}
         netuids = tuple(rules.netuid for rules in cfg.all_subnets)
         session.begin()
-        at = {"name": cfg.name, "network": cfg.chain.network, "version": __version__}
-        session.show(events.ValidatorUp(netuids=netuids, hotkeys=names, **at))
+        session.show(events.ValidatorUp(cfg.name, cfg.chain.network, netuids, names, __version__))
         session.doing("")
         up.append(stack)
         stack.operator.start()
