@@ -17,6 +17,7 @@ from raytensor import config
 from raytensor.config import MinerProfile
 from raytensor.data.text import Text, unigram
 from raytensor.errors import ConfigError
+from raytensor.jobs.run.plan import refuse_unusable
 from raytensor.mechanisms.base import Ask, Item
 from raytensor.mechanisms.evidence import State
 from raytensor.mechanisms.model_eval import ModelEvalMechanism
@@ -233,16 +234,14 @@ def test_models_that_can_not_be_handed_in_are_refused(tmp_path):
         ConfigError, match=r"parameters; scorers build at most mechanism.model_eval.max_parameters=1000"
     ):
         refuse_unlike(cfg)
-    for profile, words in (
-        ("lora_rank: 2", "holds whole weights; use lora_rank=0"),
-        ("behaviour: nan", "must be one of"),
+    for settings, words in (
+        (["mechanism=model_eval", "miners.profiles=[{lora_rank: 2}]"], "holds whole weights; use lora_rank=0"),
+        (["mechanism=model_eval", "miners.profiles=[{behaviour: nan}]"], r"behaviour='nan': must be one of"),
+        (["miners.profiles=[{behaviour: copy_noise}]"], r"behaviour='copy_noise': must be one of"),
+        (["mechanism=model_eval", "mechanism.model_eval.seq_len=64"], r"64: must be at most miners.seq_len \(32\)"),
     ):
         with pytest.raises(ConfigError, match=words):
-            config.compose("run", ["mechanism=model_eval", f"miners.profiles=[{{{profile}}}]"])
-    with pytest.raises(ConfigError, match="copy_noise"):
-        config.compose("run", ["miners.profiles=[{behaviour: copy_noise}]"])
-    with pytest.raises(ConfigError, match=r"seq_len=64: must be at most miners.seq_len \(32\)"):
-        config.compose("run", ["mechanism=model_eval", "mechanism.model_eval.seq_len=64"])
+            refuse_unusable(config.compose("run", settings))
     assert config.compose("run", ["experiment=kings"]).mechanism.model_eval.seq_len == 32
     assert (
         config.compose(
