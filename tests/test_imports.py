@@ -37,6 +37,7 @@ CHAIN_RANK = {room: number for number, rooms in enumerate(CHAIN_ORDER) for room 
 PURE = [
     "types.py",
     "chain/calls.py",
+    "chain/intents.py",
     "chain/rpc/events.py",
     "chain/writer/batcher.py",
     "consensus/*.py",

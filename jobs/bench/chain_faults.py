@@ -43,7 +43,8 @@ from chain_ledger import Ledger, Recorder, Verdict  # noqa: E402
 from chain_network import BANK, RAO, carry_out, hotkey, make_network, sudo  # noqa: E402
 from faults import Fault, FaultProxy  # noqa: E402
 
-from raytensor.chain.calls import AddStake, Intent, SetWeights, Transfer  # noqa: E402
+from raytensor.chain.calls import Intent  # noqa: E402
+from raytensor.chain.intents import AddStake, SetWeights, Transfer  # noqa: E402
 from raytensor.chain.rpc.client import ChainClient  # noqa: E402
 from raytensor.chain.writer.batcher import Limits  # noqa: E402
 from raytensor.chain.writer.policy import Policy  # noqa: E402

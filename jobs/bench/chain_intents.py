@@ -7,7 +7,8 @@ import random
 
 from chain_network import RAO, hotkey
 
-from raytensor.chain.calls import AddStake, Intent, MoveStake, RemoveStake, SetWeights
+from raytensor.chain.calls import Intent
+from raytensor.chain.intents import AddStake, MoveStake, RemoveStake, SetWeights
 from raytensor.chain.wallet import DevKey
 
 

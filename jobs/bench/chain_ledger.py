@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from raytensor.chain.calls import AddStake, Intent, MoveStake, RemoveStake, SetWeights
+from raytensor.chain.calls import Intent
+from raytensor.chain.intents import AddStake, MoveStake, RemoveStake, SetWeights
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.rpc.events import Event
 from raytensor.errors import ChainUnavailable

@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 
 from raytensor.chain.bulk_submitter import BulkSubmitter
-from raytensor.chain.calls import AddProxy, AddStake, BurnedRegister, Call, Intent, RegisterNetwork, StartCall, Transfer
+from raytensor.chain.calls import Call, Intent
+from raytensor.chain.intents import AddProxy, AddStake, BurnedRegister, RegisterNetwork, StartCall, Transfer
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.writer.writer import ChainWriter

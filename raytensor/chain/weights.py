@@ -12,7 +12,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from raytensor.chain.calls import Call, SetWeights
+from raytensor.chain.calls import Call
+from raytensor.chain.intents import SetWeights
 from raytensor.types import Weights
 
 U16_MAX = 65535

@@ -10,7 +10,7 @@ import argparse
 import re
 from fractions import Fraction
 
-from raytensor.chain.calls import DecreaseTake, IncreaseTake, SetChildren
+from raytensor.chain.intents import DecreaseTake, IncreaseTake, SetChildren
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import options, output, sending
 from raytensor.errors import ChainRefused, ConfigError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from raytensor.chain.calls import RegisterLimit, RootRegister
+from raytensor.chain.intents import RegisterLimit, RootRegister
 from raytensor.chain.reads.quotes import burn_price
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import options, output, sending

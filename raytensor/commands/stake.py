@@ -7,7 +7,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from raytensor.chain import calls
+from raytensor.chain import calls, intents
 from raytensor.chain.reads.quotes import Trade, buy, move_slippage, price, prices, ratio, sell, stakes
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import delegation, options, output, sending
@@ -98,9 +98,9 @@ def _add(args: argparse.Namespace) -> int:
         now, trade = price(client, args.netuid), buy(client, args.netuid, args.amount)
         order = {"signer": key.ss58, "intent_id": sending.order_id(args), **given}
         limit = None if args.no_limit else now * (MILLION + args.slippage_ppm) // MILLION
-        intent: calls.Intent = calls.AddStake(**order)
+        intent: calls.Intent = intents.AddStake(**order)
         if limit is not None:
-            intent = calls.AddStakeLimit(**order, limit_price=limit, allow_partial=args.partial)
+            intent = intents.AddStakeLimit(**order, limit_price=limit, allow_partial=args.partial)
         sending.afford(client, intent)
         effect = {"netuid": args.netuid, "hotkey": hotkey, "pays_rao": args.amount, "gets_alpha_rao": trade.got}
         effect |= {"pool_fee_rao": trade.fee, **_prices(trade, now, limit), "balance_rao": client.balance(key.ss58)}
@@ -120,12 +120,12 @@ def _remove(args: argparse.Namespace) -> int:
         limit = None if args.no_limit else now * (MILLION - args.slippage_ppm) // MILLION
         intent: calls.Intent
         if args.all and not args.partial:  # also takes the rewards that arrive until then
-            intent = calls.RemoveStakeFullLimit(**order, limit_price=limit)
+            intent = intents.RemoveStakeFullLimit(**order, limit_price=limit)
         elif limit is None:
-            intent = calls.RemoveStake(**order, amount_unstaked=amount)
+            intent = intents.RemoveStake(**order, amount_unstaked=amount)
         else:
             order |= {"amount_unstaked": amount, "allow_partial": args.partial}
-            intent = calls.RemoveStakeLimit(**order, limit_price=limit)
+            intent = intents.RemoveStakeLimit(**order, limit_price=limit)
         effect = {"netuid": args.netuid, "hotkey": hotkey, "pays_alpha_rao": amount, "gets_rao": trade.got}
         effect |= {"pool_fee_alpha_rao": trade.fee, **_prices(trade, now, limit), "stake_alpha_rao": staked}
         what = f"unstake {output.tao(amount)} alpha from {hotkey}, subnet {args.netuid}"
@@ -147,7 +147,7 @@ def _move(args: argparse.Namespace) -> int:
     hotkeys = {"origin_hotkey": hotkey, "destination_hotkey": to_hotkey}
     effect = {"netuid": args.netuid, "hotkey": hotkey, "to_netuid": to_netuid, "to_hotkey": to_hotkey}
     where = f"to {to_hotkey}, subnet {to_netuid}"
-    return _send_alpha(args, calls.MoveStake, to_netuid, hotkeys, effect, ("move", where))
+    return _send_alpha(args, intents.MoveStake, to_netuid, hotkeys, effect, ("move", where))
 
 
 def _swap(args: argparse.Namespace) -> int:
@@ -156,7 +156,7 @@ def _swap(args: argparse.Namespace) -> int:
         raise ConfigError("the stake is already on that subnet: give another --to-netuid")
     effect = {"netuid": args.netuid, "to_netuid": args.to_netuid, "hotkey": hotkey}
     where = f"to subnet {args.to_netuid} on {hotkey}"
-    return _send_alpha(args, calls.SwapStakeLimit, args.to_netuid, {"hotkey": hotkey}, effect, ("swap", where))
+    return _send_alpha(args, intents.SwapStakeLimit, args.to_netuid, {"hotkey": hotkey}, effect, ("swap", where))
 
 
 def _transfer(args: argparse.Namespace) -> int:
@@ -165,12 +165,12 @@ def _transfer(args: argparse.Namespace) -> int:
     to_netuid = args.netuid if args.to_netuid is None else args.to_netuid
     keys = {"destination_coldkey": dest, "hotkey": hotkey}
     effect = {"netuid": args.netuid, "to_netuid": to_netuid, "hotkey": hotkey, "to_coldkey": dest}
-    return _send_alpha(args, calls.TransferStake, to_netuid, keys, effect, ("give", f"on {hotkey} to {dest}"))
+    return _send_alpha(args, intents.TransferStake, to_netuid, keys, effect, ("give", f"on {hotkey} to {dest}"))
 
 
 def _send_alpha(
     args: argparse.Namespace,
-    kind: type[calls.MoveStake] | type[calls.SwapStakeLimit] | type[calls.TransferStake],
+    kind: type[intents.MoveStake] | type[intents.SwapStakeLimit] | type[intents.TransferStake],
     to_netuid: int,
     keys: dict[str, str],
     effect: dict[str, Any],
@@ -190,7 +190,7 @@ def _send_alpha(
         lost = move_slippage(client, args.netuid, to_netuid, amount)
         effect |= {"gives_alpha_rao" if verb == "give" else "moves_alpha_rao": amount}
         limits: dict[str, Any] = {}
-        if kind is calls.SwapStakeLimit:
+        if kind is intents.SwapStakeLimit:
             now = ratio(client, args.netuid, to_netuid)
             limit = now * (MILLION - args.slippage_ppm) // MILLION
             limits = {"limit_price": limit, "allow_partial": args.partial}
@@ -214,7 +214,7 @@ def _unstake_all(args: argparse.Namespace) -> int:
             raise ChainRefused(message, name="NotEnoughStake", action="give up: there is nothing to unstake")
         trades = [sell(client, s.netuid, s.alpha_rao) for s in staked if s.netuid]
         on_root = sum(s.alpha_rao for s in staked if s.netuid == 0)  # 1 alpha of root is 1 TAO
-        kind = calls.UnstakeAllAlpha if args.alpha else calls.UnstakeAll
+        kind = intents.UnstakeAllAlpha if args.alpha else intents.UnstakeAll
         intent = kind(signer=key.ss58, intent_id=sending.order_id(args), hotkey=hotkey)
         lost = max((trade.slippage for trade in trades), default=0.0)
         effect = {"hotkey": hotkey, "netuids": [s.netuid for s in staked]}

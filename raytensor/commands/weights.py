@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raytensor.arguments import integer, number
-from raytensor.chain.calls import SetWeights
+from raytensor.chain.intents import SetWeights
 from raytensor.chain.reads.preflight import Refusal, check_weights, read_views
 from raytensor.chain.reads.watchdog import OVERDUE_TEMPOS, Health, LastTry, judge
 from raytensor.chain.rpc.client import ChainClient

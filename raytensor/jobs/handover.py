@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from raytensor.chain.calls import SetCommitment
+from raytensor.chain.intents import SetCommitment
 from raytensor.chain.reads.watchdog import LastTry
 from raytensor.errors import cause_of
 from raytensor.telemetry import events

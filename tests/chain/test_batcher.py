@@ -2,7 +2,8 @@
 
 import pytest
 
-from raytensor.chain.calls import AddStake, Call, Cost
+from raytensor.chain.calls import Call, Cost
+from raytensor.chain.intents import AddStake
 from raytensor.chain.rpc.events import count_items
 from raytensor.chain.weights import Row, single_call
 from raytensor.chain.writer.batcher import Item, Limits, halve, plan

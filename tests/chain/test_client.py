@@ -6,7 +6,8 @@ import pytest
 from faults import FaultProxy
 from substrateinterface import Keypair, SubstrateInterface
 
-from raytensor.chain.calls import Call, Transfer
+from raytensor.chain.calls import Call
+from raytensor.chain.intents import Transfer
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.connection import RpcError, endpoint_urls
 from raytensor.chain.rpc.runtime import Era

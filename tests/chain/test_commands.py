@@ -12,7 +12,7 @@ import pytest
 
 from raytensor import config
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
-from raytensor.chain.calls import Transfer
+from raytensor.chain.intents import Transfer
 from raytensor.chain.reads.metagraph import read_metagraph
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.runtime import Era

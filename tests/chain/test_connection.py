@@ -3,7 +3,7 @@
 import pytest
 from faults import ERRORS, Fault, FaultProxy
 
-from raytensor.chain.calls import Transfer
+from raytensor.chain.intents import Transfer
 from raytensor.chain.rpc import connection, transport
 from raytensor.chain.rpc.client import ChainClient, header_hash
 from raytensor.chain.rpc.connection import Connection, RpcError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raytensor.chain.calls import AddStake, SetWeights, intent_from_json, kinds
+from raytensor.chain.intents import AddStake, SetWeights, intent_from_json, kinds
 from raytensor.chain.writer.audit import AuditLog
 from raytensor.chain.writer.journal import Extrinsic, Journal, Sent
 from raytensor.chain.writer.orders import OrderQueue, Receipts

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
-from raytensor.chain.calls import AddStake, ServeAxon, Transfer
+from raytensor.chain.intents import AddStake, ServeAxon, Transfer
 from raytensor.chain.reads.metagraph import read_metagraph, to_arrow, write_parquet
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey

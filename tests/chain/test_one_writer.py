@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from raytensor.chain.calls import Transfer
+from raytensor.chain.intents import Transfer
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.writer.actor import actor_name, writer_actor
 from raytensor.chain.writer.lease import Lease, holders

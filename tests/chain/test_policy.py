@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from raytensor.chain.calls import (
+from raytensor.chain.intents import (
     AddProxy,
     AddStake,
     AddStakeLimit,

@@ -14,7 +14,8 @@ from faults import FaultProxy
 
 from raytensor import config
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
-from raytensor.chain.calls import AddStake, Call
+from raytensor.chain.calls import Call
+from raytensor.chain.intents import AddStake
 from raytensor.chain.reads.metagraph import read_metagraph
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey

@@ -7,7 +7,7 @@ import typing
 import pytest
 
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
-from raytensor.chain.calls import (
+from raytensor.chain.intents import (
     IncreaseTake,
     RemoveProxy,
     SetChildkeyTake,

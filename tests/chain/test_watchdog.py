@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from raytensor.chain.calls import SetWeights
+from raytensor.chain.intents import SetWeights
 from raytensor.chain.reads.preflight import SubnetView
 from raytensor.chain.reads.watchdog import LastTry, judge
 from raytensor.chain.writer.journal import Journal

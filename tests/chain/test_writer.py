@@ -6,7 +6,7 @@ import time
 import pytest
 from faults import Fault, FaultProxy
 
-from raytensor.chain.calls import Transfer
+from raytensor.chain.intents import Transfer
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.runtime import Era
 from raytensor.chain.wallet import DevKey

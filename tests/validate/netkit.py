@@ -12,7 +12,8 @@ from pathlib import Path
 
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.bulk_submitter import BulkSubmitter
-from raytensor.chain.calls import Call, ServeAxon
+from raytensor.chain.calls import Call
+from raytensor.chain.intents import ServeAxon
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.devnet.launch import EmbeddedChain

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import netkit
 import pytest
 
-from raytensor.chain.calls import SetCommitment
+from raytensor.chain.intents import SetCommitment
 from raytensor.chain.reads.commitments import digest_of
 from raytensor.chain.reads.follower import Follower, Reads
 from raytensor.chain.rpc.client import ChainClient

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raytensor.chain.calls import SetWeights
 from raytensor.chain.error_actions import Do, action_for
+from raytensor.chain.intents import SetWeights
 from raytensor.chain.reads.metagraph import next_epoch
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.weights import Row, resolve_intent, storage_index

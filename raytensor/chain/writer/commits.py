@@ -13,8 +13,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from raytensor.chain.calls import SetWeights
 from raytensor.chain.error_actions import Do, action_for
+from raytensor.chain.intents import SetWeights
 from raytensor.chain.reads.preflight import Refusal, SubnetView
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.weights import Row, storage_index

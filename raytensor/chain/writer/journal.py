@@ -26,7 +26,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from raytensor.chain.calls import Intent, SetWeights, intent_from_json
+from raytensor.chain.calls import Intent
+from raytensor.chain.intents import SetWeights, intent_from_json
 from raytensor.types import Fate, Receipt
 
 

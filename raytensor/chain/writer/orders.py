@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from raytensor.chain.calls import Intent, SetWeights
+from raytensor.chain.calls import Intent
+from raytensor.chain.intents import SetWeights
 from raytensor.chain.writer.audit import AuditLog
 from raytensor.chain.writer.journal import Journal
 from raytensor.types import Fate, Receipt

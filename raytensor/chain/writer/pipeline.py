@@ -14,9 +14,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from raytensor.chain.calls import Call, SetWeights
+from raytensor.chain.calls import Call
 from raytensor.chain.error_actions import Do, action_for
 from raytensor.chain.errors import PoolRefusal
+from raytensor.chain.intents import SetWeights
 from raytensor.chain.reads.preflight import Refusal, SubnetView, check_weights, read_views
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.wallet import Signer

@@ -22,7 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raytensor.chain.calls import Intent, SetWeights
+from raytensor.chain.calls import Intent
+from raytensor.chain.intents import SetWeights
 from raytensor.chain.reads.metagraph import read_metagraph
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import KeyRef, Signer

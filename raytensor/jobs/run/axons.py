@@ -15,7 +15,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raytensor.chain.calls import Intent, ServeAxon
+from raytensor.chain.calls import Intent
+from raytensor.chain.intents import ServeAxon
 from raytensor.chain.reads.metagraph import read_metagraph
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.config import RunConfig

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from raytensor.chain.calls import SetCommitment
+from raytensor.chain.intents import SetCommitment
 from raytensor.chain.reads.follower import Seen
 from raytensor.config import RunConfig
 from raytensor.errors import RunError
