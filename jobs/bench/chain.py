@@ -222,7 +222,8 @@ def main() -> int:
                     "ok": goal is None or times >= goal,
                 }
             )
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    python = platform.python_version()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {python}"
     print(json.dumps({"bench": "chain", "machine": machine, "goals": goals}))
     return 0 if all(goal["ok"] for goal in goals) else 1
 

@@ -244,7 +244,7 @@ def hand_in(writer: ChainWriter, intents: list[Intent], size: int) -> dict[str, 
 def settle(
     writer: ChainWriter, client: ChainClient, intents: list[Intent], receipts: dict[str, Receipt]
 ) -> dict[str, Receipt]:
-    """Without faults: hands in again what has no fate or may have lost it, until the chain is final and nothing changes.
+    """Without faults: submits again what has no fate or may have lost it, until the chain is final and unchanged.
 
     Weights that were not set are not handed in again once newer ones of their place were.
     """
@@ -303,7 +303,8 @@ def run_classes(
         ),
     )
     client = ChainClient(node.quiet, 60.0)
-    columns = f"{'faults':<24}{'intents':>8}{'faults':>8}{'unknown':>9}{'applied':>9}{'reported':>10}{'wrong':>7}{'seconds':>9}"
+    columns = f"{'faults':<24}{'intents':>8}{'faults':>8}{'unknown':>9}{'applied':>9}{'reported':>10}{'wrong':>7}"
+    columns += f"{'seconds':>9}"
     print(f"\n{columns}", flush=True)
     total = applied = reported = 0
     wrong: list[str] = []
@@ -370,15 +371,16 @@ def main() -> int:
         started = time.monotonic()
         netuids = prepare(node, folder, args.hotkeys, args.subnets)
         print(
-            f"{args.hotkeys} hotkeys x {args.subnets} subnets, {args.block_time:g} s blocks, final {FINALITY_LAG} behind, "
-            f"at most {ITEMS} items an extrinsic, seed {args.seed}; set up in {time.monotonic() - started:.0f} s",
+            f"{args.hotkeys} hotkeys x {args.subnets} subnets, {args.block_time:g} s blocks, "
+            f"final {FINALITY_LAG} behind, at most {ITEMS} items an extrinsic, seed {args.seed}; "
+            f"set up in {time.monotonic() - started:.0f} s",
             flush=True,
         )
         if args.intents:
             total, applied, reported, bad = run_classes(args, node, folder, netuids)
             wrong += bad
             print(
-                f"\n{total} intents: {applied} applied exactly once, {reported} reported as not applied, {len(bad)} wrong"
+                f"\n{total} intents: {applied} applied exactly once, {reported} reported not applied, {len(bad)} wrong"
             )
             goals += [
                 {"name": "intents", "value": total, "unit": "", "goal": None, "ok": total == applied + reported},
@@ -416,7 +418,8 @@ def main() -> int:
         node.close()
     for line in wrong[:20]:
         print(f"WRONG {line}")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    python = platform.python_version()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {python}"
     print(json.dumps({"bench": "chain_faults", "machine": machine, "goals": goals}))
     return 0 if not wrong and all(goal["ok"] for goal in goals) else 1
 

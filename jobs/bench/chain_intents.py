@@ -1,4 +1,4 @@
-"""Weight and stake intents that a ledger can tell apart on the chain: no two stake intents have amounts or accounts alike."""
+"""Weight and stake intents that a ledger can tell apart on the chain: no two stake intents have the same amounts."""
 
 from __future__ import annotations
 

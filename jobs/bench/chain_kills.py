@@ -1,8 +1,9 @@
 """The chain actor killed at random moments between plan and receipt: nothing applied twice, nothing lost.
 
-A Ray actor is given weight and stake intents and gets SIGKILL at a moment drawn from the time that such a portion takes;
-Ray starts it again, the same intents are handed in again (at times it is killed once more meanwhile). A kill counts if
-the call that it hit never returned. The chain says what came of it (chain_ledger.py). Used by chain_faults.py --kills.
+A Ray actor is given weight and stake intents and gets SIGKILL at a moment drawn from the time that such a portion
+takes; Ray starts it again, the same intents are handed in again (at times it is killed once more meanwhile). A kill
+counts if the call that it hit never returned. The chain says what came of it (chain_ledger.py). Used by chain_faults.py
+--kills.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _run(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) 
         _say(f"{'kills':>6}{'too late':>10}{'intents':>9}{'applied':>9}{'reported':>10}{'wrong':>7}{'seconds':>9}")
         while kills < args.kills:
             portion = made.take(PORTION)
-            for attempt in range(1 if dice.random() < 0.7 else 2):  # at times killed again in the second try
+            for _ in range(1 if dice.random() < 0.7 else 2):  # at times killed again in the second try
                 pending = actor.submit(portion)
                 time.sleep(dice.uniform(0.0, usual))
                 actor.kill()

@@ -1,8 +1,8 @@
 """What weight and stake intents did to a chain, told by the chain alone: events of every block, storage at two blocks.
 
-In: the intents with the receipts that a writer gave for them, and a span of blocks. Out: a `Verdict`: for each intent how
-often it was applied, and what does not add up. Nothing of the writer is believed: each stake intent is known by amounts
-or accounts that no other has, and a row of weights by its place and the order of places.
+In: the intents with the receipts that a writer gave for them, and a span of blocks. Out: a `Verdict`: for each intent
+how often it was applied, and what does not add up. Nothing of the writer is believed: each stake intent is known by
+amounts or accounts that no other has, and a row of weights by its place and the order of places.
 
 Holds for spans without epochs (emission would move stake), in which nobody else uses these coldkeys and hotkeys.
 """

@@ -55,7 +55,7 @@ def make_network(
 ) -> list[int]:
     """Subnets on which every hotkey has stake and a permit; their netuids.
 
-    tempo: raised to the number of subnets where it is shorter: with more epochs due than blocks run, the last would starve.
+    tempo: raised to the number of subnets where it is shorter, since the chain runs one epoch per block.
     delegate: becomes the hotkeys' proxy.
     """
     tempo = max(tempo, num_subnets)

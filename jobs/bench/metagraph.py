@@ -7,7 +7,8 @@ Each client is a separate process, reads each subnet a few times and reports its
     bittensor 11.3    client.subnets.metagraph(netuid), with and without commitments; needs RAYTENSOR_BITTENSOR_PYTHON,
                       the interpreter of an environment that has bittensor 11.3
 
-Then a follower watches all subnets over one connection while blocks are made; a proxy before the node counts every request.
+Then a follower watches all subnets over one connection while blocks are made; a proxy before the node counts every
+request.
 
     RAYTENSOR_BITTENSOR_PYTHON=... python jobs/bench/metagraph.py
     python jobs/bench/metagraph.py --sizes 64 --blocks 3        smaller
@@ -189,9 +190,10 @@ def follow(args: argparse.Namespace, node: Node, goals: list[dict]) -> None:
         asked = proxy.requests - before
         reads = sum(follower.seen(netuid).metagraph.last_epoch_block > epochs[netuid] for netuid in node.netuids)
     per_block = asked["state_queryStorageAt"] / args.blocks
+    kinds, ms = ", ".join(f"{name} {n}" for name, n in asked.items()), took / args.blocks * 1000
     print(
         f"\nfollowing {len(node.netuids)} subnets over {args.blocks} blocks: {asked.total()} requests to the node "
-        f"({', '.join(f'{name} {n}' for name, n in asked.items())}), {reads} epochs, {took / args.blocks * 1000:.1f} ms a block"
+        f"({kinds}), {reads} epochs, {ms:.1f} ms a block"
     )
     goals.append(
         {
@@ -222,7 +224,8 @@ def main() -> int:
     )
     sync(args, node, goals)
     follow(args, node, goals)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    python = platform.python_version()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {python}"
     print(json.dumps({"bench": "metagraph", "machine": machine, "goals": goals}))
     return 0 if all(goal["ok"] for goal in goals) else 1
 

@@ -1,10 +1,10 @@
-"""A subnet on a development chain, made by the extrinsics that anyone would use.
+"""Creates a subnet on a development chain with ordinary extrinsics.
 
-In: a client, a `SubnetSpec`. Out: the netuid and the uid of every neuron. Sudo sets the hyperparameters, a rich
-development account opens the subnet and funds the coldkeys, the coldkeys register their hotkeys and stake, and the
-validators' hotkeys make the delegate their proxy if there is one. Each step is one block: calls of one account share a
-batch, accounts go side by side. Whatever is there already is left as it is, so a second run changes nothing.
-For chains whose sudo key is known; knows nothing of Ray.
+In: a client, a `SubnetSpec`. Out: the netuid and the uid of every neuron. Sudo sets the hyperparameters, a development
+account with funds registers the subnet and funds the coldkeys, the coldkeys register their hotkeys and stake, and the
+validators' hotkeys add the delegate as their proxy, if there is one. Each step takes one block: calls of one account
+share a batch, and accounts submit concurrently. Existing state is kept, so that a second run changes nothing.
+For chains with a known sudo key; knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from raytensor.errors import ChainRefused, ConfigError
 
 RAO = 10**9
 PALLET = "SubtensorModule"
-MAX_BURN_RAO = RAO  # ceiling of the registration price: without it each registration costs 1.26 times the one before
-DEFAULT_SEATS = 256  # neurons of a subnet, unless sudo allows more
-FEES_RAO = 10 * RAO  # what an account gets beside what it is to spend: fees, deposits
+MAX_BURN_RAO = RAO  # limit of the registration price, which else grows by a factor of 1.26 per registration
+DEFAULT_UIDS = 256  # neurons of a subnet, unless sudo allows more
+FEES_RAO = 10 * RAO  # funds of an account for fees and deposits, in addition to what it stakes
 
 DEFAULT_OWNER = (DevKey("//raytensor//owner//hot"), DevKey("//raytensor//owner//cold"))
 
-# Hyperparameter call -> storage item that shows whether it is set already.
+# Hyperparameter call -> storage item with its current value.
 _SHOWN_BY = {
     "sudo_set_network_rate_limit": "NetworkRateLimit",
     "sudo_set_stake_threshold": "StakeThreshold",
@@ -50,8 +50,8 @@ _SHOWN_BY = {
 class Neuron:
     """A hotkey to be registered.
 
-    role       owner (opens the subnet; at most one), validator or miner.
-    stake_rao  what its coldkey stakes on it, in rao of TAO.
+    role       owner (registers the subnet; at most one), validator or miner.
+    stake_rao  stake that its coldkey adds, in rao of TAO.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Neuron:
 
 @dataclass(frozen=True)
 class SubnetSpec:
-    """The subnet that is wanted.
+    """The subnet to create.
 
-    neurons          in the order in which they register. Without an owner among them, `DEFAULT_OWNER` opens the subnet.
+    neurons          in the order in which they register. Without an owner among them, `DEFAULT_OWNER` is the owner.
     tempo            blocks between two epochs.
-    rich, sudo       development accounts: one that has funds to give, and the one that may set hyperparameters.
-    delegate         becomes the proxy of the validators' hotkeys, so that one extrinsic can carry all their weights.
+    rich, sudo       development accounts: one with funds, and the one that may set hyperparameters.
+    delegate         proxy of the validators' hotkeys, so that one extrinsic can carry all their weights.
     hyperparameters  AdminUtils call -> value, over the defaults of `_hyperparameters`.
     """
 
@@ -82,7 +82,7 @@ class SubnetSpec:
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
-    """The subnet that was made or found: uids by hotkey (ss58)."""
+    """The subnet that was created or found: uids by hotkey (ss58)."""
 
     netuid: int
     uids: dict[str, int]
@@ -96,9 +96,9 @@ def make_subnet(
     progress: Callable[[str], None] = lambda text: None,
     timeout_s: float = 60.0,
 ) -> Subnet:
-    """Makes what is missing of the subnet, in at most five blocks. `timeout_s` bounds each of the steps.
+    """Create the missing parts of the subnet, in at most five blocks. timeout_s: of each step.
 
-    Raises ConfigError for a spec that can't work, ChainRefused with the chain's reason.
+    Raises ConfigError for an invalid spec, ChainRefused with the chain's reason.
     """
     plan = _Plan.of(spec)
     rich, sudo = spec.rich.open(), spec.sudo.open()
@@ -146,13 +146,14 @@ def make_subnet(
     pruned = [keys.hotkey.ss58 for keys, uid in zip(plan.neurons, uids) if uid is None]
     if pruned:
         raise ChainRefused(
-            f"{len(pruned)} of {len(uids)} neurons lost their place on subnet {netuid} to later ones; allow more with sudo_set_max_allowed_uids"
+            f"{len(pruned)} of {len(uids)} neurons lost their place on subnet {netuid} to later ones; allow more with "
+            "sudo_set_max_allowed_uids"
         )
     return Subnet(netuid, {keys.hotkey.ss58: uid for keys, uid in zip(plan.neurons, uids)}, head.number)
 
 
 def find_subnet(client: ChainClient, owner_hotkey: str) -> int | None:
-    """The subnet that this hotkey owns, None if there is none."""
+    """The netuid that this hotkey owns, None if it owns none."""
     for netuid, hotkey in client.query_map(PALLET, "SubnetOwnerHotkey").items():
         if hotkey == owner_hotkey and client.query(PALLET, "NetworksAdded", [netuid]):
             return netuid
@@ -161,7 +162,7 @@ def find_subnet(client: ChainClient, owner_hotkey: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """A neuron's open keys."""
+    """The signers of a neuron."""
 
     role: str
     hotkey: Signer
@@ -177,7 +178,7 @@ class _Plan:
 
     @classmethod
     def of(cls, spec: SubnetSpec) -> _Plan:
-        """Opens the keys; raises ConfigError for neurons that can't make a subnet."""
+        """Open the keys. Raises ConfigError for neurons that can't form a subnet."""
         neurons = tuple(_Keys(n.role, n.hotkey.open(), n.coldkey.open(), n.stake_rao) for n in spec.neurons)
         if unknown := {keys.role for keys in neurons} - {"owner", "validator", "miner"}:
             raise ConfigError(f"role {', '.join(sorted(unknown))}: a neuron is an owner, a validator or a miner")
@@ -196,7 +197,7 @@ class _Plan:
 
 
 def _hyperparameters(spec: SubnetSpec, netuid: int | None) -> dict[str, Any]:
-    """Those of the chain (netuid None) or of the subnet."""
+    """Hyperparameters of the chain (netuid None) or of the subnet."""
     if netuid is None:
         own = {"sudo_set_network_rate_limit": 0, "sudo_set_stake_threshold": 0}
         return {name: spec.hyperparameters.get(name, value) for name, value in own.items()}
@@ -207,15 +208,15 @@ def _hyperparameters(spec: SubnetSpec, netuid: int | None) -> dict[str, Any]:
         "sudo_set_subnet_emission_enabled": True,
         "sudo_set_max_burn": MAX_BURN_RAO,
     }
-    seats = len(spec.neurons) + 1  # an owner that is not among them has one too
-    if seats > DEFAULT_SEATS:  # else each further registration would prune a neuron
-        own["sudo_set_max_allowed_uids"] = seats
+    num_uids = len(spec.neurons) + 1  # an owner that is not among them has one too
+    if num_uids > DEFAULT_UIDS:  # else each further registration would prune a neuron
+        own["sudo_set_max_allowed_uids"] = num_uids
     more = {k: v for k, v in spec.hyperparameters.items() if k not in _hyperparameters(spec, None)}
     return {**own, **more}
 
 
 def _settings(client: ChainClient, spec: SubnetSpec, netuid: int | None) -> list[Call]:
-    """The hyperparameter calls whose value the chain does not have yet."""
+    """The hyperparameter calls whose value differs from the chain's."""
     calls = []
     for name, value in _hyperparameters(spec, netuid).items():
         shown = _SHOWN_BY.get(name)
@@ -235,7 +236,7 @@ def _sudo(calls: list[Call]) -> Call | None:
 
 
 def _transfers(client: ChainClient, plan: _Plan, opens: bool) -> list[Call]:
-    """Funds for the accounts that have less than they are going to spend."""
+    """Transfers to the new accounts that have less than they will spend."""
     needs: dict[str, int] = {}
     for keys in plan.neurons:
         own = needs.setdefault(keys.coldkey.ss58, FEES_RAO)
@@ -250,13 +251,13 @@ def _transfers(client: ChainClient, plan: _Plan, opens: bool) -> list[Call]:
     return [
         Call("Balances", "transfer_keep_alive", {"dest": address, "value": need})
         for (address, need), account in zip(needs.items(), accounts)
-        # An account that has signed before was funded before: what it has spent since is no lack.
+        # An account that has signed was funded by an earlier run.
         if account["nonce"] == 0 and account["data"]["free"] < need
     ]
 
 
 def _without_proxy(client: ChainClient, plan: _Plan) -> list[Signer]:
-    """The validators' hotkeys that have not made the delegate their proxy yet."""
+    """The validators' hotkeys that do not have the delegate as a proxy yet."""
     if plan.delegate is None:
         return []
     hotkeys = [keys.hotkey for keys in plan.neurons if keys.role == "validator"]

@@ -1,7 +1,8 @@
 """Calls, and the base class of intents: what can be asked of the chain.
 
-A `Call` is one runtime call by name. An `Intent` is an effect that is wanted exactly once: it has an id, names its signer,
-returns its `Call`, and declares what it spends, trades and needs permission for. `chain.intents` holds the intents.
+A `Call` is one runtime call by name. An `Intent` is an effect that is wanted exactly once: it has an id, names its
+signer, returns its `Call`, and declares what it spends, trades and needs permission for. `chain.intents` holds the
+intents.
 Knows nothing of encoding, nonces or connections.
 """
 
@@ -35,7 +36,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One runtime call. args: values by the argument names of the metadata; a value may be a `Call` or a list of them."""
+    """One runtime call. args: values by the names of the metadata; a value may be a `Call` or a list of them."""
 
     module: str
     function: str
@@ -75,8 +76,8 @@ class Intent:
     free       the chain asks no fee for the call (Pays::No).
     moves      the call moves or spends funds: the policy is asked.
     right      field of `Policy` that must be true for it: "transfers", "unstaking" or "proxies"; "": none.
-    spends     what leaves the signer's balance besides the fee: the name of a field with an amount in rao of TAO, or a price that
-               is read when needed: "burn" (of a registration), "network" (of a new subnet); "": nothing.
+    spends     what leaves the signer's balance besides the fee: the name of a field with an amount in rao of TAO, or a
+               price that is read when needed: "burn" (of a registration), "network" (of a new subnet); "": nothing.
     """
 
     signer: str
@@ -89,7 +90,7 @@ class Intent:
     spends: ClassVar[str] = ""
 
     def call(self) -> Call:
-        """The runtime call. Its arguments are the intent's own fields, in the order and by the names of the metadata."""
+        """The runtime call: the fields of the intent, by the names and in the order of the metadata."""
         module, function = self.name.split(".")
         return Call(module, function, self._args())
 

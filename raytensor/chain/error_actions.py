@@ -1,8 +1,8 @@
 """What to do about each error of the chain, by its metadata name: the one table of errors.
 
 In: the name of an error, without its pallet. Out: an `Action`. It covers every error of the pallets that a wallet, a
-miner, a validator, a subnet owner or the chain itself can cause. The retries of the writer follow from it, and the table
-in the documentation.
+miner, a validator, a subnet owner or the chain itself can cause. The retries of the writer follow from it, and the
+table in the documentation.
 Sources: the checks of pallet subtensor; FRAME `InvalidTransaction`, `DispatchError`, pallets Balances, Proxy, Utility.
 Pure.
 """

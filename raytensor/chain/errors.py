@@ -1,9 +1,10 @@
 """Names of the errors that a node or a runtime answers with.
 
-In: the answer of a transaction pool (a JSON-RPC error), or the dispatch error of an event. Out: the error's name; what to do
-about it is in error_actions.py. `python -m raytensor.chain.errors` prints the documentation's table. Module errors are
-identified by their metadata name, since their indices change between runtimes.
-Sources: pallet subtensor `CustomTransactionError`; FRAME `InvalidTransaction`; JSON-RPC codes of substrate's author pool.
+In: the answer of a transaction pool (a JSON-RPC error), or the dispatch error of an event. Out: the error's name; what
+to do about it is in error_actions.py. `python -m raytensor.chain.errors` prints the documentation's table. Module
+errors are identified by their metadata name, since their indices change between runtimes.
+Sources: pallet subtensor `CustomTransactionError`; FRAME `InvalidTransaction`; JSON-RPC codes of substrate's author
+pool.
 Knows nothing of connections; pure.
 """
 

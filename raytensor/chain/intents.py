@@ -1,7 +1,7 @@
 """Intents: one dataclass for each effect on the chain that the project asks for.
 
-Names and arguments are those of the runtime metadata (pallets SubtensorModule, Balances, Proxy, Commitments); amounts are
-integers. `Intent.to_json` and `intent_from_json` store an intent in a journal.
+Names and arguments are those of the runtime metadata (pallets SubtensorModule, Balances, Proxy, Commitments); amounts
+are integers. `Intent.to_json` and `intent_from_json` store an intent in a journal.
 Knows nothing of encoding, nonces or connections.
 """
 
@@ -16,7 +16,7 @@ from raytensor.chain.calls import Call, Exchange, Intent
 
 @dataclass(frozen=True, kw_only=True)
 class SetWeights(Intent):
-    """A validator's weights on one mechanism of a subnet, by hotkey. The uids are looked up when the extrinsic is planned.
+    """A validator's weights on one mechanism of a subnet, by hotkey. The uids are looked up when it is planned.
 
     values  ((hotkey ss58, weight >= 0), ...), any scale.
     """

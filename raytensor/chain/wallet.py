@@ -1,8 +1,9 @@
 """Key references, signers, and the key files of Bittensor wallets.
 
-In: the name of a key (a development URI or a wallet file) and the place of its password. Out: a `Signer` in the process that
-signs. References hold names and paths, never a secret, and may be sent to other processes. A `Signer` can't be pickled, so no
-private key passes through Ray. Nothing here prints a secret, prompts for one, or creates a key that was not requested.
+In: the name of a key (a development URI or a wallet file) and the place of its password. Out: a `Signer` in the process
+that signs. References hold names and paths, never a secret, and may be sent to other processes. A `Signer` can't be
+pickled, so no private key passes through Ray. Nothing here prints a secret, prompts for one, or creates a key that was
+not requested.
 
 Files, in the format of bittensor 11 and its wallet library, under `~/.bittensor/wallets/<wallet>/`:
     coldkey           JSON, usually encrypted ("$NACL": argon2i and secretbox)
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from raytensor import disk
 from raytensor.errors import WalletError
 
 bittensor_core: Any = importlib.import_module("bittensor_core")  # a compiled module without type declarations
@@ -238,11 +240,8 @@ def secret_lines(file: str) -> list[str]:
 
 def _write(file: Path, data: bytes, mode: int, overwrite: bool) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
     try:
-        handle = os.open(file, flags, mode)
+        file.touch(mode, exist_ok=overwrite)  # of two processes that create the same key, one fails here
     except FileExistsError as error:
         raise WalletError(f"{file} exists: a key is never replaced unless requested") from error
-    with os.fdopen(handle, "wb") as out:
-        out.write(data)
-    os.chmod(file, mode)
+    disk.write_bytes(file, data, mode=mode)

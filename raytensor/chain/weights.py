@@ -1,4 +1,4 @@
-"""Weights as the chain wants them: hotkeys and real numbers -> sorted uids and u16 values.
+"""Weights in the form of the chain: hotkeys and real numbers -> sorted uids and u16 values.
 
 In: a validator's values by hotkey and the uids of a subnet at one block. Out: a `Row`, and the calls that carry rows.
 Pure; knows nothing of who signs or when.
@@ -56,10 +56,10 @@ def resolve(
     version_key: int = 0,
     min_length: int = 1,
 ) -> Row:
-    """Looks hotkeys up and quantises.
+    """Look up the uids of hotkeys and quantise the values.
 
-    Zeros are left out, except where all are zero. A row shorter than the chain's min(n, MinAllowedWeights) is filled
-    up with zeros for the lowest uids that it does not name, which means the same to consensus.
+    Zeros are left out, unless all are zero. A row shorter than the chain's min(n, MinAllowedWeights) gets zeros for the
+    lowest uids that it lacks, which makes no difference to consensus.
     """
     known, dropped = {}, []
     for hotkey, value in values:
@@ -76,26 +76,15 @@ def resolve(
     elif (missing := min(len(uid_of), min_length) - len(pairs)) > 0:
         pairs += [(uid, 0) for uid in sorted(set(uid_of.values()) - {uid for uid, _ in pairs})[:missing]]
         pairs.sort()
-    return Row(
-        netuid=netuid,
-        mecid=mecid,
-        uids=tuple(uid for uid, _ in pairs),
-        values=tuple(value for _, value in pairs),
-        version_key=version_key,
-        dropped=tuple(dropped),
-    )
+    scaled_by_uid = dict(pairs)
+    return Row(netuid, mecid, tuple(scaled_by_uid), tuple(scaled_by_uid.values()), version_key, tuple(dropped))
 
 
 def resolve_intent(intent: SetWeights, uid_of: Mapping[str, int], *, version_key: int, min_length: int = 1) -> Row:
-    """`resolve` for an intent; the newer of its own version key and the chain's is used."""
-    return resolve(
-        intent.values,
-        uid_of,
-        netuid=intent.netuid,
-        mecid=intent.mecid,
-        version_key=max(intent.version_key, version_key),
-        min_length=min_length,
-    )
+    """`resolve` for an intent, with the newer of its version key and the chain's."""
+    place = {"netuid": intent.netuid, "mecid": intent.mecid}
+    version_key = max(intent.version_key, version_key)
+    return resolve(intent.values, uid_of, **place, version_key=version_key, min_length=min_length)
 
 
 def single_call(row: Row) -> Call:
@@ -107,18 +96,15 @@ def single_call(row: Row) -> Call:
 
 
 def batch_call(rows: Sequence[Row]) -> Call:
-    """The native call that sets the rows of one hotkey on several subnets (mechanism 0), each failing on its own."""
+    """The call that sets rows of one hotkey on several subnets (mechanism 0); each may fail separately."""
     assert all(row.mecid == 0 for row in rows), "the native batch has no mechanism argument"
     assert len({row.netuid for row in rows}) == len(rows), "one row a subnet"
-    return Call(
-        "SubtensorModule",
-        "batch_set_weights",
-        {
-            "netuids": [row.netuid for row in rows],
-            "weights": [list(zip(row.uids, row.values)) for row in rows],
-            "version_keys": [row.version_key for row in rows],
-        },
-    )
+    args = {
+        "netuids": [row.netuid for row in rows],
+        "weights": [list(zip(row.uids, row.values)) for row in rows],
+        "version_keys": [row.version_key for row in rows],
+    }
+    return Call("SubtensorModule", "batch_set_weights", args)
 
 
 def storage_index(netuid: int, mecid: int) -> int:
@@ -127,18 +113,12 @@ def storage_index(netuid: int, mecid: int) -> int:
 
 
 def weights_intent(weights: Weights) -> SetWeights:
-    """The intent of some weights. Weights that know their block have an id made of their content: handed in twice, they
-    are set once. Others get an id of their own each time."""
+    """The intent of some weights. The id of weights with `made_at_block` is a hash of their content, so that they are
+    set once even if they are submitted twice; other weights get a random id."""
     values = tuple(sorted(weights.values.items()))
     made = {}
     if weights.made_at_block > 0:
         content = [weights.hotkey, weights.netuid, weights.mecid, weights.version_key, weights.made_at_block, values]
         made["intent_id"] = "weights-" + hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
-    return SetWeights(
-        signer=weights.hotkey,
-        netuid=weights.netuid,
-        values=values,
-        mecid=weights.mecid,
-        version_key=weights.version_key,
-        **made,
-    )
+    place = {"netuid": weights.netuid, "mecid": weights.mecid}
+    return SetWeights(signer=weights.hotkey, values=values, version_key=weights.version_key, **place, **made)

@@ -81,7 +81,7 @@ class Handover:
             self._committing = self._writer.submit.remote(list(commitments))
 
     def poll(self, wait_s: float = 0.0) -> None:
-        """Collect the writer's answers that have come and hand over what waits. Blocks for at most `wait_s` seconds."""
+        """Collect the writer's answers, and hand over what waits. Blocks for at most `wait_s` seconds."""
         refs = [ref for ref in (self._holding, self._committing, *self._asking) if ref is not None]
         if refs:
             if wait_s:
@@ -101,7 +101,7 @@ class Handover:
             self._ask()
 
     def settle(self, timeout_s: float) -> None:
-        """Wait until `idle`, at most `timeout_s` seconds, and report the receipts and counters up to then."""
+        """Wait until `idle`, at most `timeout_s` seconds, and report the receipts and counters that have come."""
         end = time.monotonic() + timeout_s
         while not self.idle and time.monotonic() < end:
             self.poll(wait_s=0.05)

@@ -1,6 +1,7 @@
 """Weight and stake intents through every fault, and through kills of the actor: the benchmark in a small form.
 
-The verdict is the chain's: events of every block, stake and balances to the rao, LastUpdate (jobs/bench/chain_ledger.py).
+The verdict is the chain's: events of every block, stake and balances to the rao, LastUpdate
+(jobs/bench/chain_ledger.py).
 """
 
 import json

@@ -95,6 +95,19 @@ def test_amounts_that_are_none_are_refused(text, capsys):
     assert transfer_main([COLD["miner"].ss58, text, "-w", "//Alice", "--yes"]) == 2
 
 
+@pytest.mark.parametrize("num_bytes", [31, 32, 33])
+def test_a_transfer_to_a_public_key_in_hexadecimal_is_refused(num_bytes, capsys):
+    key = "0x" + "ab" * num_bytes
+    assert transfer_main([key, "1", "-w", "//Alice", "-n", "ws://127.0.0.1:9", "--yes"]) == 2
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith(
+            f"'{key}' is not an address: a public key in hexadecimal is no address: give the ss58 address, as 5F3sa2TJ..."
+        )
+    )
+
+
 def test_shares_of_a_price():
     assert [options.share(text) for text in ("5%", "0.05", "0", "0.5%", "99.9999%")] == [
         50_000,
@@ -431,7 +444,7 @@ def test_weights_are_set_and_their_age_is_told(node, client, subnet, ask, capsys
     client.wait_for_block(health["last_update"] + 5, timeout_s=20)
     status, told = ask(weights_main, "status", *who, "--overdue", "0.5", "--journal", journals[0])
     (health,) = told["weights"]
-    assert status == 1 and health["overdue"] and health["cause"].startswith("none were handed in since those of")
+    assert status == 1 and health["overdue"] and health["cause"].startswith("none were submitted since those of")
     elsewhere = ["--state", str(tmp_path / "elsewhere")]  # no journal there
     assert weights_main(["status", "--hotkey", VALIDATOR.ss58, "-n", node, "--overdue", "0.5", *elsewhere]) == 1
     said = capsys.readouterr().out

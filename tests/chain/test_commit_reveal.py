@@ -220,19 +220,19 @@ def test_commitments_and_reveals_on_the_command_line(node, client, netuid, tmp_p
 
 
 def view(block=100, index=7, **changes):
-    facts = dict(
-        netuid=1,
-        mecid=0,
-        block=block,
-        uid_of={"v": 0},
-        permit=np.array([True]),
-        last_update=np.array([0], np.uint64),
-        commit_reveal=True,
-        tempo=20,
-        next_epoch=110,
-        last_epoch=90,
-        epoch_index=index,
-    )
+    facts = {
+        "netuid": 1,
+        "mecid": 0,
+        "block": block,
+        "uid_of": {"v": 0},
+        "permit": np.array([True]),
+        "last_update": np.array([0], np.uint64),
+        "commit_reveal": True,
+        "tempo": 20,
+        "next_epoch": 110,
+        "last_epoch": 90,
+        "epoch_index": index,
+    }
     return SubnetView(**facts | changes)
 
 

@@ -1,4 +1,4 @@
-"""Following a subnet: every block is told once, every epoch with its metagraph, a silence once; what that costs a node."""
+"""Follower: reports every block once, every epoch with its metagraph, a silence once; what that costs a node."""
 
 import time
 
@@ -29,7 +29,7 @@ def test_blocks_epochs_and_a_silence(tmp_path):
         before, first = proxy.requests.copy(), ticks[-1].block
         for n in range(1, 4):
             client.rpc("dev_newBlock")
-            until(lambda: ticks[-1].block == first + n, f"block {first + n}")
+            until(lambda at=first + n: ticks[-1].block == at, f"block {first + n}")
         assert proxy.requests - before == {"state_queryStorageAt": 3}
         assert [tick.block for tick in ticks] == list(range(first, first + 4))
         proxy.mode = "shut"

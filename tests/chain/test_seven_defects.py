@@ -172,7 +172,7 @@ def test_defect_6_weights_that_fail_are_no_flood_of_requests(node, client, netui
             asked = {name: count - before.get(name, 0) for name, count in proxy.requests.items()}
             blocks = client.head().number - begin
             tried = asked.get("author_submitExtrinsic", 0)
-            # Pauses of 1, 1, 2, 4, ... blocks; then the next epoch has taken the permit, and it waits for the one after.
+            # Pauses of 1, 1, 2, 4, ... blocks; then the next epoch has taken the permit: it waits for the one after.
             assert tried <= 7, f"{tried} tries in {blocks} blocks"
             assert asked.get("state_queryStorageAt", 0) <= blocks, "the subnet is read where that can change something"
             held = {r.error for r in writer.receipts_since(0)[1] if r.fate is Fate.HELD}

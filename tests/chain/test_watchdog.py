@@ -16,18 +16,18 @@ ME, OTHER = "me", "other"
 
 def view(**changes):
     """Block 1000 of a subnet with tempo 100: my last weights were set 50 blocks ago."""
-    facts = dict(
-        netuid=7,
-        mecid=0,
-        block=1000,
-        uid_of={OTHER: 0, ME: 1},
-        permit=np.array([False, True]),
-        last_update=np.array([10, 950], np.uint64),
-        tempo=100,
-        rate_limit=100,
-        next_epoch=1020,
-        owner_hotkey="",
-    )
+    facts = {
+        "netuid": 7,
+        "mecid": 0,
+        "block": 1000,
+        "uid_of": {OTHER: 0, ME: 1},
+        "permit": np.array([False, True]),
+        "last_update": np.array([10, 950], np.uint64),
+        "tempo": 100,
+        "rate_limit": 100,
+        "next_epoch": 1020,
+        "owner_hotkey": "",
+    }
     return SubnetView(**{**facts, **changes})
 
 
@@ -55,12 +55,12 @@ def test_overdue_begins_after_the_third_tempo(age, overdue):
     "last, cause, action",
     [
         (None, "no weights were handed to the writer", "fix: start the validator"),
-        (LastTry(30.0), "the weights of 30 s ago are in no block", "fix: look at the writer"),
-        (LastTry(600.0, Fate.UNKNOWN), "the weights of 10 min ago are in no block", "fix: look at the writer"),
+        (LastTry(30.0), "the weights of 30 s ago are in no block", "fix: check the writer"),
+        (LastTry(600.0, Fate.UNKNOWN), "the weights of 10 min ago are in no block", "fix: check the writer"),
         (
             LastTry(600.0, Fate.INCLUDED, 600),
-            "none were handed in since those of 10 min ago",
-            "fix: look at the validator",
+            "none were submitted since those of 10 min ago",
+            "fix: check the validator",
         ),
         (LastTry(600.0, Fate.INCLUDED, 900), "block 900 that had them left the chain", "retry: hand"),
         (

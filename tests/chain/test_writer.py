@@ -274,7 +274,7 @@ def test_what_a_lost_block_held_is_not_taken_for_done(forking, fresh, tmp_path, 
 
 
 def until_included(writer, client, intent):
-    """Hands the intent in until its block is really on the chain: the writer needs a look to notice that one is gone."""
+    """Submits the intent until its block is on the chain: the writer has to look to notice that one is gone."""
     for _ in range(100):
         (receipt,) = writer.submit([intent])
         if receipt.fate is Fate.INCLUDED and client.balance(intent.dest) == intent.value:

@@ -1,8 +1,8 @@
-"""What miners of a subnet have bound themselves to: digests of files, published as commitments.
+"""Digests of files that the miners of a subnet have published as commitments (pallet Commitments).
 
-In: a client, a netuid, a block. Out: `FileCommit` by hotkey: the digest and the block of the promise. A commitment counts
-when it begins with the 64 hex digits of a blake2b-256 digest (whatever follows, as a place to fetch the file from), or is
-a hash of the chain's own kind BlakeTwo256. Others are somebody else's business. Knows nothing of files.
+In: a client, a netuid, a block. Out: `FileCommit` by hotkey: the digest and the block of the commitment. A commitment
+is read if it begins with the 64 hex digits of a blake2b-256 digest (anything may follow, such as an address of the
+file), or is a hash of the chain's kind BlakeTwo256. Others are ignored. Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DIGEST = re.compile(r"(?:0x)?([0-9a-f]{64})(?![0-9a-f])")
 
 
 def read_commits(client: ChainClient, netuid: int, block_hash: str) -> dict[str, FileCommit]:
-    """All of a subnet's at one block, in two requests per thousand."""
+    """Read the file commitments of a subnet at one block; two requests per thousand."""
     if not client.runtime.has_storage(PALLET, "CommitmentOf"):
         return {}
     found: dict[str, FileCommit] = {}
@@ -32,7 +32,7 @@ def read_commits(client: ChainClient, netuid: int, block_hash: str) -> dict[str,
 
 
 def digest_of(field: Any) -> str | None:
-    """The digest in a field as the chain's codec gives it ({kind: content}), None if there is none."""
+    """The digest in a decoded field ({kind: content}), None if it has none."""
     while isinstance(field, (list, tuple)) and len(field) == 1:
         (field,) = field
     if not isinstance(field, dict) or len(field) != 1:
@@ -50,7 +50,7 @@ def digest_of(field: Any) -> str | None:
 
 
 def _raw(content: Any) -> bytes | None:
-    """Bytes that a codec may give as hex, as text, or as numbers."""
+    """Bytes of a decoded value, which is hex, text or numbers."""
     if isinstance(content, str):
         if content.startswith("0x") and len(content) % 2 == 0:
             try:

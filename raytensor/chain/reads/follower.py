@@ -1,11 +1,11 @@
 """Follows the blocks of a chain for any number of subnets, in one thread with one connection.
 
 In: endpoints, netuids, what to read. Out, readable at any time: the newest `Seen` of each subnet (tick, metagraph,
-commitments, the state that weights depend on). Optionally calls an observer per block, per epoch and when the chain falls silent.
-A block costs one small request for all subnets. A metagraph is read when consensus ran and, if asked for, every
-`refresh_blocks`; a view every `view_blocks`. A subnet that cannot be read says so in `trouble`; the others go on.
-Waits for: the chain, at most `timeout_s` per request. A chain that does not answer is asked again until it does; `silence`
-returns for how long, and why. Knows nothing of rounds; a slow chain delays nobody here.
+commitments, the state that weights depend on). Optionally calls an observer per block, per epoch and when the chain
+falls silent. A block costs one small request for all subnets. A metagraph is read when consensus ran and, if asked for,
+every `refresh_blocks`; a view every `view_blocks`. A subnet that cannot be read says so in `trouble`; the others go on.
+Waits for: the chain, at most `timeout_s` per request. A chain that does not answer is asked again until it does;
+`silence` returns for how long, and why. Knows nothing of rounds; a slow chain delays nobody here.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Reads:
 
     refresh_blocks       blocks between two metagraphs of the same epoch; None reads one per epoch.
     view_blocks          blocks between two views; None reads none.
-    commitments          read what miners have committed to with each metagraph, or with each block ("metagraph", "block").
+    commitments          read what miners have committed to with each metagraph, or with each block ("metagraph",
+                         "block").
     mecid                incentive mechanism of the metagraphs.
     """
 

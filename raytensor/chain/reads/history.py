@@ -1,7 +1,7 @@
 """The history of a subnet: a folder with one Parquet file per epoch.
 
-In: metagraphs. Out: files FOLDER/netuid-N[-mechanism-M]/block-NNNNNNNNNN.parquet in the format of `to_arrow`, written whole;
-a summary of each file. Knows nothing of connections.
+In: metagraphs. Out: files FOLDER/netuid-N[-mechanism-M]/block-NNNNNNNNNN.parquet in the format of `to_arrow`, written
+whole; a summary of each file. Knows nothing of connections.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Reads the metagraph of a subnet at one block; writes it as an Arrow table or a Parquet file.
 
-In: a client, a netuid and optionally a block. Out: `raytensor.types.Metagraph`, read at one block hash: the neurons by one
-runtime call (metagraph_api.py), and what that call lacks (epoch clock, validator trust, weights) by one storage read. On
-runtimes without the call everything is read from storage, in three requests.
-The vectors of consensus (incentive, dividends, ...) are those of the last epoch; weights, stake and last_update are live.
+In: a client, a netuid and optionally a block. Out: `raytensor.types.Metagraph`, read at one block hash: the neurons by
+one runtime call (metagraph_api.py), and what that call lacks (epoch clock, validator trust, weights) by one storage
+read. On runtimes without the call everything is read from storage, in three requests. The vectors of consensus
+(incentive, dividends, ...) are those of the last epoch; weights, stake and last_update are live.
 Waits for: the answers of the node. Knows nothing of Ray or caches.
 """
 

@@ -1,8 +1,8 @@
 """The neurons of a subnet by one runtime call, SubnetInfoRuntimeApi_get_selective_mechagraph.
 
-In: a netuid and a mechanism; then the undecoded answer. Out: `Graph`, the columns by name: numpy arrays, and addresses as ss58.
-Only the columns that are used are requested. The layout is fixed here, since metadata V14 does not describe runtime APIs. An
-answer of another layout raises ValueError, and the caller reads storage instead.
+In: a netuid and a mechanism; then the undecoded answer. Out: `Graph`, the columns by name: numpy arrays, and addresses
+as ss58. Only the columns that are used are requested. The layout is fixed here, since metadata V14 does not describe
+runtime APIs. An answer of another layout raises ValueError, and the caller reads storage instead.
 Source: pallet subtensor, rpc_info/metagraph.rs, `SelectiveMetagraph`: the netuid, then one Option per field index.
 Knows nothing of connections.
 """

@@ -1,10 +1,10 @@
-"""What the chain would say to weights, before they are sent.
+"""Checks weights against the rules of the chain before they are sent.
 
-In: SetWeights intents and the state of their subnets at one block. Out: for each either the row of weights to send (or
-to commit, where the subnet has commit-reveal) or the name of the error the chain would give, with the block from which
-it would not. The checks and their order are those of pallet subtensor's `internal_set_weights`; a rate limit is judged
-at the block after the one that was read. StakeThreshold is left to the node, whose pool refuses such weights for
-certain. A commit is checked as its reveal will be: the chain would take it, and then refuse the reveal.
+In: SetWeights intents and the state of their subnets at one block. Out: for each intent the row of weights to send (or
+to commit, on a subnet with commit-reveal), or a `Refusal`: the error that the chain would return, and the first block
+at which it no longer would. The checks and their order are those of pallet subtensor's `internal_set_weights`; a rate
+limit is checked for the block after the one that was read. StakeThreshold is not checked: the node's pool refuses such
+weights. A commit is checked like its reveal, since the chain accepts the commit of weights that it refuses later.
 Reads only; knows nothing of keys or nonces.
 """
 
@@ -41,7 +41,7 @@ _NUMBERS = {
 
 @dataclass(frozen=True)
 class SubnetView:
-    """What setting weights on one mechanism of a subnet depends on, at one block."""
+    """The state that setting weights on one mechanism of a subnet depends on, at one block."""
 
     netuid: int
     mecid: int
@@ -66,14 +66,14 @@ class SubnetView:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an intent is not sent. `until`: the first block at which the reason is gone, None if it is not known."""
+    """Why an intent is not sent. `until`: first block at which the reason no longer holds, None if unknown."""
 
     name: str
     until: int | None = None
 
     @property
     def waits(self) -> bool:
-        """Whether time alone can end it."""
+        """Whether the reason ends by itself after some blocks."""
         return action_for(self.name).do is Do.WAIT
 
     @property
@@ -82,10 +82,11 @@ class Refusal:
         return text if self.until is None else f"{text} (block {self.until})"
 
 
-def read_views(
-    client: ChainClient, subnets: Iterable[tuple[int, int]], head: Head
-) -> dict[tuple[int, int], SubnetView]:
-    """The views of (netuid, mecid) pairs at one block, in two requests for all of them."""
+NetuidMecid = tuple[int, int]
+
+
+def read_views(client: ChainClient, subnets: Iterable[NetuidMecid], head: Head) -> dict[NetuidMecid, SubnetView]:
+    """Read the views of (netuid, mecid) pairs at one block, with two requests in total."""
     runtime = client.runtime
     subnets = sorted(set(subnets))
     fields = {field: name for field, name in _NUMBERS.items() if runtime.has_storage(PALLET, name)}
@@ -109,22 +110,15 @@ def read_views(
     for (netuid, mecid), (values, permits, updates) in zip(subnets, read):
         n = values.pop("n")
         epoch = next_epoch(values.get("last_epoch", 0), values["tempo"], values.get("pending_epoch", 0))
-        views[netuid, mecid] = SubnetView(
-            netuid=netuid,
-            mecid=mecid,
-            block=head.number,
-            uid_of={hotkey: uid for uid, hotkey in enumerate(owners[at : at + n])},
-            permit=permits,
-            last_update=updates,
-            next_epoch=epoch,
-            **values,
-        )
+        uid_of = {hotkey: uid for uid, hotkey in enumerate(owners[at : at + n])}
+        facts = netuid, mecid, head.number, uid_of, permits, updates
+        views[netuid, mecid] = SubnetView(*facts, next_epoch=epoch, **values)
         at += n
     return views
 
 
 def check_weights(intent: SetWeights, view: SubnetView) -> Row | Refusal:
-    """The row to send or to commit, or why the chain would refuse it in the next block."""
+    """Return the row to send or to commit, or why the chain would refuse it in the next block."""
     if intent.netuid == 0:
         return Refusal("CanNotSetRootNetworkWeights")
     if not view.uid_of or view.mecid >= view.mechanisms:
@@ -145,6 +139,6 @@ def check_weights(intent: SetWeights, view: SubnetView) -> Row | Refusal:
 
 
 def rate_limit_block(view: SubnetView, uid: int) -> int:
-    """The first block in which this uid may set weights: LastUpdate + WeightsSetRateLimit, or any if it never did."""
+    """First block in which this uid may set weights: LastUpdate + WeightsSetRateLimit; 0 if it never set any."""
     last = int(view.last_update[uid]) if uid < len(view.last_update) else 0
     return 0 if last == 0 else last + view.rate_limit

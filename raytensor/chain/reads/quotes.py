@@ -1,7 +1,8 @@
 """Prices, and what an intent would cost and yield if it ran now.
 
-In: a client and an intent. Out: prices, what a trade on a subnet's pool yields, the TAO that an intent spends, its fee and its
-slippage. Everything is read at the best block and may change before the intent runs: only a limit price is binding.
+In: a client and an intent. Out: prices, what a trade on a subnet's pool yields, the TAO that an intent spends, its fee
+and its slippage. Everything is read at the best block and may change before the intent runs: only a limit price is
+binding.
 Sources: SwapRuntimeApi (current_alpha_price, sim_swap_*), StakeInfoRuntimeApi, SubnetRegistrationRuntimeApi,
 TransactionPaymentApi; storage SubtensorModule.Burn.
 Reads only; knows nothing of keys.
@@ -120,7 +121,8 @@ def spend(client: ChainClient, intent: Intent) -> int:
 def slippage(client: ChainClient, intent: Intent) -> float | None:
     """Share that the intent may lose against the present price, 0 to 1; None where nothing bounds it.
 
-    With a limit price it is what the limit allows: the worst price, so never less than the slippage of the trade itself.
+    With a limit price it is what the limit allows: the worst price, so never less than the slippage of the trade
+    itself.
     """
     trade = intent.trades()
     if trade is None:

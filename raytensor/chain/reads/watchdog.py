@@ -1,14 +1,15 @@
-"""Whether a validator's weights are overdue, by how much, and why.
+"""Decides whether a validator's weights are overdue, by how much, and why.
 
-In: what setting weights depends on at one block (`preflight.SubnetView`) and what the writer's journal last said of
-them. Out: one `Health` per hotkey and subnet, with the first cause that explains it and what to do. It trusts neither
-the writer nor its process: the chain's LastUpdate says when weights were set or committed (the registration sets it
-too), and its list of commits which of them were never revealed. A commit alone is no weights: one whose epoch has
-passed unrevealed is overdue, however young. Pure: no clock, no connection, no file.
+In: the state of a subnet at one block (`preflight.SubnetView`), and the last attempt in the writer's journal. Out: one
+`Health` per hotkey and subnet, with the first cause that applies and what to do. The chain decides, not the writer: its
+LastUpdate shows when weights were set or committed (a registration sets it too), and its list of commits shows which
+were never revealed. A commit whose epoch has passed without a reveal is overdue at once, since it has no effect.
+Pure: no clock, no connection, no file.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,14 +17,15 @@ from raytensor.chain.error_actions import action_for
 from raytensor.chain.reads.preflight import SubnetView, rate_limit_block
 from raytensor.types import Fate
 
+Commits = Sequence[tuple[int, int]]  # epoch, block
 OVERDUE_TEMPOS = 3.0  # a working validator sets weights about once a tempo
 
 
 @dataclass(frozen=True, slots=True)
 class LastTry:
-    """The newest weights that a journal has for a hotkey and subnet. `fate` None: never settled.
+    """The newest weights that a journal has for a hotkey and subnet. `fate` None: still open.
 
-    unrevealed  commits that ended without a reveal, after the last reveal; unrevealed_s: age of the first of them.
+    unrevealed  commits that expired without a reveal since the last reveal; unrevealed_s: age of the first of them.
     """
 
     age_s: float
@@ -40,9 +42,9 @@ class Health:
     """A hotkey's weights on one mechanism of a subnet.
 
     uid          None: not registered.
-    last_update  block of the last weights, commit or registration; 0 never. age_blocks, age_tempos: since then.
-    next_block   the first block in which weights can be set, None if that is not known.
-    cause, action  "" unless overdue, or unless weights can't be set.
+    last_update  block of the last weights, commit or registration; 0: never. age_blocks, age_tempos: since then.
+    next_block   the first block in which weights can be set, None if unknown.
+    cause, action  "" if weights are in time and can be set.
     """
 
     hotkey: str
@@ -76,13 +78,13 @@ def judge(
     hotkey: str,
     last: LastTry | None = None,
     *,
-    commits: Sequence[tuple[int, int]] = (),
+    commits: Commits = (),
     overdue_tempos: float = OVERDUE_TEMPOS,
 ) -> Health:
     """The health of one hotkey's weights.
 
-    last     None if no journal knows of any.
-    commits  (epoch, block) of the hash commits that the chain has of it; expired ones stay there until the next.
+    last     None if no journal has weights of it.
+    commits  (epoch, block) of its hash commits on the chain; an expired one stays there until the next commit.
     """
     uid = view.uid_of.get(hotkey)
     permit = uid is not None and (_flag(view, uid) or hotkey == view.owner_hotkey)
@@ -90,40 +92,24 @@ def judge(
     age = view.block - updated if uid is not None else 0
     tempos = age / view.tempo if view.tempo else 0.0
     late = tempos > overdue_tempos
-    facts = {
-        "hotkey": hotkey,
-        "netuid": view.netuid,
-        "mecid": view.mecid,
-        "block": view.block,
-        "uid": uid,
-        "permit": permit,
-        "commit_reveal": view.commit_reveal,
-        "tempo": view.tempo,
-        "last_update": updated,
-        "age_blocks": age,
-        "age_tempos": round(tempos, 3),
-        "next_block": _next_block(view, uid, permit),
-    }
+    place = hotkey, view.netuid, view.mecid, view.block
+    facts = *place, uid, permit, view.commit_reveal, view.tempo, updated, age, round(tempos, 3)
+    health = functools.partial(Health, *facts, _next_block(view, uid, permit))
     if uid is None:
-        # Only what was validated from here can be overdue here.
+        # A hotkey without weights in a journal was never validated with from here, so nothing of it is overdue.
         cause, action = "the hotkey is not registered", str(action_for("HotKeyNotRegisteredInSubNet"))
-        return Health(**facts, overdue=last is not None, cause=cause, action=action)
+        return health(last is not None, cause, action)
     if not permit:
         cause, action = "it has no validator permit", str(action_for("NeuronNoValidatorPermit"))
-        return Health(**facts, overdue=late and last is not None, cause=cause, action=action)
+        return health(late and last is not None, cause, action)
     if view.commit_reveal and (found := _never_revealed(view, last, commits)):
-        return Health(**facts, overdue=True, cause=found[0], action=found[1])
-    if not late:
-        return Health(**facts, overdue=False)
-    cause, action = _why(last, updated)
-    return Health(**facts, overdue=True, cause=cause, action=action)
+        return health(True, *found)
+    return health(True, *_why(last, updated)) if late else health(False)
 
 
-def _never_revealed(
-    view: SubnetView, last: LastTry | None, commits: Sequence[tuple[int, int]]
-) -> tuple[str, str] | None:
-    """Cause and action if commits have passed their epoch unrevealed and nothing was revealed since."""
-    action = "fix: look at the writer that has their salts: is it running, and on its old journal?"
+def _never_revealed(view: SubnetView, last: LastTry | None, commits: Commits) -> tuple[str, str] | None:
+    """Cause and action if commits have expired without a reveal and nothing was revealed since."""
+    action = "fix: check the writer that has their salts: is it running, with the same journal?"
     if last is not None and last.unrevealed:
         many = f"{last.unrevealed} commits" if last.unrevealed > 1 else "a commit"
         why = f" ({last.error})" if last.error else ""
@@ -140,14 +126,14 @@ def _time(seconds: float) -> str:
 
 def _why(last: LastTry | None, updated: int) -> tuple[str, str]:
     if last is None:
-        return "no weights were handed to the writer", "fix: start the validator, or look at the machine that writes"
+        return "no weights were handed to the writer", "fix: start the validator, or check the machine of the writer"
     ago = f"{_time(last.age_s)} ago"
     if last.fate is None or last.fate is Fate.UNKNOWN:
-        return f"the weights of {ago} are in no block", "fix: look at the writer and its endpoint: is it running?"
+        return f"the weights of {ago} are in no block", "fix: check the writer and its endpoint: is it running?"
     if last.fate is Fate.COMMITTED or (last.fate is not None and last.fate.done):
         if last.block is not None and last.block > updated:
-            return f"block {last.block} that had them left the chain", "retry: hand the weights in again"
-        return f"none were handed in since those of {ago}", "fix: look at the validator: is it scoring?"
+            return f"block {last.block} that had them left the chain", "retry: submit the weights again"
+        return f"none were submitted since those of {ago}", "fix: check the validator: is it scoring?"
     return f"{last.error} ({ago})", last.action or str(action_for(last.error or ""))
 
 

@@ -1,7 +1,7 @@
 """The chain client: reads of a chain and single submissions over one connection.
 
-In: endpoints. Out: heads, storage values, constants, runtime API results, events, fees; for signed bytes, the node's answer.
-Works with any Substrate endpoint whose runtime has the names that are asked for, the embedded chain included.
+In: endpoints. Out: heads, storage values, constants, runtime API results, events, fees; for signed bytes, the node's
+answer. Works with any Substrate endpoint whose runtime has the names that are asked for, the embedded chain included.
 Waits for: the node, at most `timeout_s` per request. A submission is sent at most once, see `submit`.
 Bounds: not thread-safe and not picklable; use one per process or actor. Knows nothing of intents, journals or Ray.
 """
@@ -311,7 +311,8 @@ class ChainClient:
     def send(self, call: Call, signer: Signer, *, timeout_s: float = 60.0, period: int = 64) -> tuple[int, list[Event]]:
         """Sign, send and wait until it is in a block: (block number, events). For tools and development chains.
 
-        Nothing is journalled: use the chain writer for what must survive a crash. Raises ChainRefused with the error's name.
+        Nothing is journalled: use the chain writer for what must survive a crash. Raises ChainRefused with the error's
+        name.
         """
         self.refresh_runtime()
         born = self.finalized()

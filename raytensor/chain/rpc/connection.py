@@ -1,10 +1,10 @@
 """One websocket connection to a chain, with fail-over between several endpoints.
 
 In: endpoints in order of preference, and a time-out. Out: JSON-RPC answers, and the heads that the endpoint pushes.
-The connection moves to the next endpoint when the socket fails, when several requests in a row end with an error, when the
-endpoint refuses to serve (rate limits), or when it has no new block for `heartbeat_s`. An endpoint that serves another chain
-is never used; one that lags behind the newest known block is used only if no other is left.
-Reads are repeated. A submission is not: without an answer its fate is unknown, and the caller has to look at the chain.
+The connection moves to the next endpoint when the socket fails, when several requests in a row end with an error, when
+the endpoint refuses to serve (rate limits), or when it has no new block for `heartbeat_s`. An endpoint that serves
+another chain is never used; one that lags behind the newest known block is used only if no other is left. Reads are
+repeated. A submission is not: without an answer its fate is unknown, and the caller has to look at the chain.
 Waits for: the answer, at most `timeout_s` per request. A connection that was silent is pinged before the next request.
 Bounds: not thread-safe. Knows nothing of metadata, calls or keys.
 

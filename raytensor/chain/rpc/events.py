@@ -1,12 +1,12 @@
-"""What became of each item of an extrinsic, read from its events.
+"""The outcome of each item of an extrinsic, parsed from its events.
 
 In: the call that was sent and the decoded events of its extrinsic, in order. Out: one `Outcome` per item: a plain call
 is one item, a batch has those of its calls, batch_set_weights one per subnet, a proxied or sudo call its inner call's.
-An extrinsic "succeeds" on the chain although items of it failed: the truth is in BatchInterrupted, ItemFailed,
-ProxyExecuted, Sudid and BatchWeightItemFailed, and a failed dispatch leaves no events behind (FRAME rolls them back).
+An extrinsic may succeed although items of it failed: the events BatchInterrupted, ItemFailed, ProxyExecuted, Sudid and
+BatchWeightItemFailed report them. A failed dispatch leaves no events (FRAME rolls them back).
 
-The events of nested calls are a small grammar, and it is parsed as one, with backtracking where the end of an inner
-call can be told only by what follows. Knows nothing of metadata: errors stay as they were decoded. Pure.
+The events of nested calls form a small grammar. The parser backtracks where only later events determine the end of an
+inner call. Knows nothing of metadata: errors stay as they were decoded. Pure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from raytensor.chain.calls import Call
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One decoded event. `data`: a dict of named fields or the value(s) of unnamed ones."""
+    """One decoded event. data: a dict of named fields, or the value(s) of unnamed ones."""
 
     module: str
     name: str
@@ -29,7 +29,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one item. `error`: the decoded DispatchError, or a name; `run` is False if the item never ran."""
+    """The outcome of one item. error: the decoded DispatchError, or a name; run: False if the item never ran."""
 
     ok: bool
     error: Any = None
@@ -59,7 +59,7 @@ _Parse = Iterator[tuple[tuple[Outcome, ...], int]]
 
 
 def count_items(call: Call) -> int:
-    """How many items `outcomes` gives for a call."""
+    """Number of items of a call, which is the length of `outcomes`."""
     if call.name in _BATCHES:
         return sum(count_items(inner) for inner in call.args["calls"])
     if call.name in _WRAPPERS:
@@ -70,7 +70,7 @@ def count_items(call: Call) -> int:
 
 
 def item_names(call: Call) -> tuple[str, ...]:
-    """The innermost call of each item, in the order of `outcomes`."""
+    """Name of the innermost call of each item, in the order of `outcomes`."""
     if call.name in _BATCHES:
         return tuple(name for inner in call.args["calls"] for name in item_names(inner))
     if call.name in _WRAPPERS:
@@ -79,7 +79,7 @@ def item_names(call: Call) -> tuple[str, ...]:
 
 
 def skeleton(call: Call) -> Call:
-    """The call without the arguments that `outcomes` does not need: what a journal has to keep of it."""
+    """The call without the arguments that `outcomes` does not need, for the journal."""
     if call.name in _BATCHES:
         return Call(call.module, call.function, {"calls": [skeleton(inner) for inner in call.args["calls"]]})
     if call.name in _WRAPPERS:
@@ -90,9 +90,9 @@ def skeleton(call: Call) -> Call:
 
 
 def outcomes(call: Call, events: Sequence[Event]) -> tuple[Outcome, ...]:
-    """One outcome per item of the extrinsic's call, in the order of the call.
+    """One outcome per item, in the order of the call.
 
-    Raises ValueError if the events are not those of this call: its end is missing, or the structure differs.
+    Raises ValueError if the events are not those of this call: the end is missing, or the structure differs.
     """
     end = next((e for e in reversed(events) if e.module == "System" and e.name.startswith("Extrinsic")), None)
     if end is None:
@@ -135,7 +135,7 @@ def _is(stream: Sequence[Event], at: int, module: str, *names: str) -> bool:
 
 
 def _parse(call: Call, stream: Sequence[Event], at: int) -> _Parse:
-    """Every way to read the events of a dispatch that returned Ok, as (outcomes, next position)."""
+    """Every way to parse the events of a dispatch that returned Ok, as (outcomes, next position)."""
     if call.name in _BATCHES:
         yield from _parse_batch(call, stream, at)
     elif call.name in _WRAPPERS:
@@ -147,7 +147,7 @@ def _parse(call: Call, stream: Sequence[Event], at: int) -> _Parse:
 
 
 def _parse_batch(call: Call, stream: Sequence[Event], at: int) -> _Parse:
-    """One call after the other, keeping for each reachable position the outcomes (a linked list) that lead there."""
+    """Parse call by call. `states` has, for each reachable position, the outcomes so far as a linked list."""
     calls = call.args["calls"]
     states: dict[int, tuple | None] = {at: None}
     for index, inner in enumerate(calls):
@@ -196,12 +196,12 @@ def _error_of(result: Any) -> Any:
 
 
 def _parse_list(call: Call, stream: Sequence[Event], at: int) -> _Parse:
-    """batch_set_weights and batch_commit_weights: a failure per subnet, then the end, which lists every subnet."""
+    """batch_set_weights and batch_commit_weights: an event for each failed subnet, then the end of the batch."""
     failed: dict[int, Any] = {}
     while _is(stream, at, "SubtensorModule", "BatchCompletedWithErrors", "BatchWeightItemFailed"):
         event = stream[at]
         if event.name == "BatchWeightItemFailed":
-            # Older runtimes give the error alone: it then belongs to no subnet in particular, so to all.
+            # Older runtimes report the error without a subnet: it then counts for all of them.
             netuids = call.args["netuids"] if not _has_netuid(event.data) else [int(_field(event, "netuid", 0))]
             for netuid in netuids:
                 failed[netuid] = _field(event, "error", 1) if _has_netuid(event.data) else _only(event, "error")

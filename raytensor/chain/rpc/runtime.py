@@ -1,8 +1,8 @@
-"""What one version of a chain's runtime is made of, as its metadata says: storage, calls, events, errors, signing.
+"""One version of a chain's runtime, described by its metadata: storage, calls, events, errors, signing.
 
 In: decoded metadata V14 (by substrate-interface) with the spec and transaction versions. Out: storage keys and values,
-encoded calls, the bytes to sign and the signed extrinsic, events and error names.
-Everything is found by name, so it works on any runtime that has the names; nothing is known of a connection.
+encoded calls, signed extrinsics, events and error names. Everything is looked up by name, so that it works on any
+runtime that has these names. Knows nothing of connections.
 Formats: FRAME metadata V14, extrinsic format 4, `sp_runtime::generic::Era`.
 """
 
@@ -35,7 +35,7 @@ _KEY_OFFSET = {"Identity": 0, "Twox64Concat": 8, "Blake2_128Concat": 16}  # byte
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A storage item. A plain item has no keys. `default` is what an absent key means, None if it means "nothing"."""
+    """A storage item; a plain value has no keys. `default`: the encoded value of an absent key, None if it has none."""
 
     pallet: str
     name: str
@@ -48,14 +48,14 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Era:
-    """The blocks in which an extrinsic is valid: birth < n <= death. Never-ending if `death` is None."""
+    """The blocks n in which an extrinsic is valid: birth < n <= death; without end if `death` is None."""
 
     birth: int = 0
     death: int | None = None
 
     @classmethod
     def mortal(cls, birth: int, period: int) -> Era:
-        """An era of `period` blocks (rounded up to a power of two, 4 to 4096) from block `birth` on."""
+        """An era of `period` blocks (rounded up to a power of two, 4 to 4096) after block `birth`."""
         period = 1 << max(2, min(12, (period - 1).bit_length()))
         return cls(birth, birth + period - 1)
 
@@ -69,7 +69,7 @@ class Era:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A signed extrinsic: its bytes, length-prefixed as nodes take them, and its hash ("0x" blake2-256 of them)."""
+    """A signed extrinsic: its length-prefixed bytes, and their blake2-256 hash ("0x...")."""
 
     data: bytes
     hash: str
@@ -86,12 +86,12 @@ def signer_of(data: bytes) -> bytes | None:
 
 
 class Runtime:
-    """One runtime version. `metadata`: the value of substrate-interface's decoded `MetadataVersioned`."""
+    """One runtime version. metadata: the value of substrate-interface's decoded `MetadataVersioned`."""
 
     def __init__(self, metadata: Sequence, spec_version: int, transaction_version: int) -> None:
         versioned = metadata[1]
         if "V14" not in versioned:
-            raise ChainError(f"metadata {', '.join(versioned)}: only V14 is understood")
+            raise ChainError(f"metadata {', '.join(versioned)}: only V14 is supported")
         body = versioned["V14"]
         self.spec_version = spec_version
         self.transaction_version = transaction_version
@@ -101,12 +101,12 @@ class Runtime:
         self._storage: dict[tuple[str, str], Storage] = {}
         extrinsic = body["extrinsic"]
         if extrinsic["version"] != 4:
-            raise ChainError(f"extrinsic format {extrinsic['version']}: only 4 is understood")
+            raise ChainError(f"extrinsic format {extrinsic['version']}: only 4 is supported")
         self._extensions = extrinsic["signed_extensions"]
         self._call_type = next(t["id"] for t in body["types"]["types"] if t["type"]["path"][-1:] == ["RuntimeCall"])
 
     def storage(self, pallet: str, name: str) -> Storage:
-        """Raises ChainError if this runtime has no such item."""
+        """The storage item. Raises ChainError if this runtime has none of that name."""
         if (pallet, name) not in self._storage:
             self._storage[pallet, name] = self._find_storage(pallet, name)
         return self._storage[pallet, name]
@@ -150,14 +150,14 @@ class Runtime:
         return [variant["name"] for variant in self.codec.variants(error["ty"]).values()] if error else []
 
     def key(self, item: Storage, params: Sequence[Any] = ()) -> bytes:
-        """The storage key; with fewer parameters than keys, the prefix of all that begin so."""
+        """The storage key. With fewer parameters than the item has keys: the common prefix of those keys."""
         parts = [item.prefix]
         for value, type_id, hasher in zip(params, item.keys, item.hashers):
             parts.append(bytes(_HASHERS[hasher](self.codec.encode(type_id, value))))
         return b"".join(parts)
 
     def key_params(self, item: Storage, key: bytes, known: int = 0) -> tuple[Any, ...]:
-        """The parameters after the first `known` ones, read from a storage key whose hashers keep them."""
+        """The parameters after the first `known` ones, decoded from a storage key; ChainError for opaque hashers."""
         at, found = len(item.prefix), []
         for index, (type_id, hasher) in enumerate(zip(item.keys, item.hashers)):
             if hasher not in _KEY_OFFSET:
@@ -168,7 +168,7 @@ class Runtime:
         return tuple(found)
 
     def value(self, item: Storage, raw: bytes | None) -> Any:
-        """The decoded value; an absent one is the item's default."""
+        """The decoded value; the item's default if it is absent."""
         raw = item.default if raw is None else raw
         return None if raw is None else self.codec.decode(item.value, raw)
 
@@ -178,7 +178,7 @@ class Runtime:
         return self.codec.array(item.value, b"\0" if raw is None else raw)
 
     def encode_call(self, call: Call) -> bytes:
-        """Raises ChainError naming the call if the runtime lacks it or its arguments do not fit."""
+        """The encoded call. Raises ChainError if the runtime lacks the call or its arguments do not fit."""
         try:
             return self.codec.encode(self._call_type, call)
         except ValueError as error:
@@ -209,7 +209,7 @@ class Runtime:
         return self._signed(call, signer.public_key, signer.crypto_type, signer.sign(payload), extra)
 
     def unsigned_like(self, call: bytes, public_key: bytes) -> Signed:
-        """An extrinsic with a signature of zeros, as fee estimates want it."""
+        """An extrinsic with a signature of zeros, for fee estimates."""
         extra, _ = self._extensions_of(0, Era(), "0x" + "00" * 32, "0x" + "00" * 32, 0)
         return self._signed(call, public_key, 1, bytes(64), extra)
 
@@ -220,7 +220,7 @@ class Runtime:
         return Signed(data, extrinsic_hash(data))
 
     def _extensions_of(self, nonce: int, era: Era, genesis: str, birth_hash: str, tip: int) -> tuple[bytes, bytes]:
-        """What the metadata's signed extensions put into the extrinsic, and what they add under the signature."""
+        """Bytes that the signed extensions add to the extrinsic, and those that are only signed."""
         extra, additional = [], []
         for extension in self._extensions:
             name = extension["identifier"]
@@ -241,7 +241,7 @@ class Runtime:
             elif name == "CheckGenesis":
                 additional.append(_raw(genesis))
             elif not self._empty(extension["ty"]) or not self._empty(extension["additional_signed"]):
-                raise ChainError(f"runtime {self.spec_version} wants signed extension {name}, which is not known here")
+                raise ChainError(f"runtime {self.spec_version} needs the unknown signed extension {name}")
         return b"".join(extra), b"".join(additional)
 
     def _empty(self, type_id: int) -> bool:
@@ -265,19 +265,13 @@ class Runtime:
         if kind == "Map":
             hashers, value = tuple(detail["hashers"]), detail["value"]
             keys = (detail["key"],) if len(hashers) == 1 else self.codec.parts(detail["key"])
-        return Storage(
-            pallet=pallet,
-            name=name,
-            prefix=bytes(xxh128(storage["prefix"].encode()) + xxh128(name.encode())),
-            keys=keys,
-            hashers=hashers,
-            value=value,
-            default=_raw(entry["default"]) if entry["modifier"] == "Default" else None,
-        )
+        prefix = bytes(xxh128(storage["prefix"].encode()) + xxh128(name.encode()))
+        default = _raw(entry["default"]) if entry["modifier"] == "Default" else None
+        return Storage(pallet, name, prefix, keys, hashers, value, default)
 
 
 def _raw(value: str | bytes) -> bytes:
-    """Bytes as scalecodec shows them: as text where they happen to be UTF-8, else as "0x..."."""
+    """Undo scalecodec's rendering of bytes: text if they are valid UTF-8, else "0x..."."""
     if isinstance(value, bytes):
         return value
     return bytes.fromhex(value[2:]) if value.startswith("0x") else value.encode()

@@ -1,7 +1,7 @@
 """Reads SCALE bytes field by field: for results of runtime APIs, which metadata V14 does not describe.
 
-In: bytes. Out: the next value, or a column of values as a numpy array. Raises ValueError or IndexError where the bytes end
-too early. Knows nothing of any layout: the caller names one field after the other.
+In: bytes. Out: the next value, or a column of values as a numpy array. Raises ValueError or IndexError where the bytes
+end too early. Knows nothing of any layout: the caller names one field after the other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A websocket with a deadline per request, a ping for silent connections, and a queue for notifications.
 
-In: one request at a time. Out: its answer. Answers to other requests are dropped; notifications of subscriptions are kept (the
-newest `KEPT_NOTES`). Has the three methods that the transport of substrate-interface needs.
+In: one request at a time. Out: its answer. Answers to other requests are dropped; notifications of subscriptions are
+kept (the newest `KEPT_NOTES`). Has the three methods that the transport of substrate-interface needs.
 Waits for: the peer, at most `timeout_s`. Raises the errors in `BROKEN`; the socket is unusable after one.
 Knows nothing of endpoints, chains or retries.
 """

@@ -1,4 +1,4 @@
-"""The writer of some keys as a named Ray actor. Everyone who names the same keys on the same network gets the same actor.
+"""The writer of some keys as a named Ray actor: the same keys on the same network give the same actor.
 
 In: endpoints, key references, a journal path, settings. Out: a Ray actor handle of a `ChainWriter`, created or found.
 Knows nothing of what is written.
@@ -35,7 +35,8 @@ def writer_actor(
     name      by default made of the network and the keys, so that equal arguments give the same actor.
     options   further Ray actor options, such as num_cpus or scheduling_strategy.
 
-    The other arguments are those of `ChainWriter`. A restarted actor waits until the lease of its predecessor has ended.
+    The other arguments are those of `ChainWriter`. A restarted actor waits until the lease of its predecessor has
+    ended.
     """
     name = name or actor_name(endpoints, [*signers, *([delegate.ss58] if delegate else ())])
     wait_s = settings.lease_s + 5 if settings.lease_wait_s is None else settings.lease_wait_s

@@ -5,7 +5,7 @@ Out: `Planned` extrinsics, in nonce order for each signer.
 
     one hotkey, many subnets, plain weights     SubtensorModule.batch_set_weights (free, fails per subnet)
     one hotkey, many subnets, hash commits      SubtensorModule.batch_commit_weights (free, fails per subnet)
-    one signer, many other free calls           Utility.force_batch, where the chain asks no fee for a batch of free calls
+    one signer, many other free calls           Utility.force_batch, where the chain takes no fee for a free batch
     many signers with one delegate              Utility.force_batch of Proxy.proxy calls, signed by the delegate
     one signer, many paid calls                 Utility.force_batch, signed by the signer
     anything else                               one extrinsic each, consecutive nonces, all in flight at once
@@ -83,13 +83,14 @@ def plan(
     """The extrinsics that carry the items.
 
     delegates     signer -> delegate that may act for it by Proxy.proxy.
-    keys          signers whose own key is available; None means all. A single signer of a delegate uses its own key if it can:
-                  weights are free then, while a proxied call pays a fee.
+    keys          signers whose own key is available; None means all. A single signer of a delegate uses its own key if
+                  it can: weights are free then, while a proxied call pays a fee.
     cost          of a call; a batch costs the sum of its calls.
     native_batch, native_commits  the runtime has batch_set_weights, batch_commit_weights.
     free_batches  the chain asks no fee for a force_batch of free calls: a hotkey without funds can send one.
 
-    The order of one signer's paid calls is kept. A call over a limit by itself is planned alone, and the chain refuses it.
+    The order of one signer's paid calls is kept. A call over a limit by itself is planned alone, and the chain refuses
+    it.
     """
     delegates = delegates or {}
     natives = {kind for kind, there in ((_ROWS, native_batch), (_COMMITS, native_commits)) if there}

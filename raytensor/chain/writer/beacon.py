@@ -1,8 +1,8 @@
 """Timelocked commits with the randomness beacon of a chain, and whether the chain can open them.
 
-In: a client, a subnet's view, a row of weights. Out: the beacon to use, and the timelocked commit. Timelocked commits (version
-4) are preferred where the chain stores the pulses of its beacon: the chain opens them itself, even if the validator is
-down. Where the last pulse is old, or there is no beacon, a hash commit is made instead.
+In: a client, a subnet's view, a row of weights. Out: the beacon to use, and the timelocked commit. Timelocked commits
+(version 4) are preferred where the chain stores the pulses of its beacon: the chain opens them itself, even if the
+validator is down. Where the last pulse is old, or there is no beacon, a hash commit is made instead.
 Waits for: the answers of the node, at most five values; the encryption is in timelock.py.
 """
 

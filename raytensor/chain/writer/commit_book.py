@@ -1,8 +1,9 @@
 """The committed weights of a writer on disk, with everything that revealing them needs.
 
-In: commits, before they are sent. Out: those that are still pending, also after a restart or a kill. Kept in the writer's
-journal (table `commits`): losing it means losing the weights. What happened to a commit is read from the chain; the book
-holds what the chain cannot know. A salt is no secret key: it has no value once the weights are revealed.
+In: commits, before they are sent. Out: those that are still pending, also after a restart or a kill. Kept in the
+writer's journal (table `commits`): losing it means losing the weights. What happened to a commit is read from the
+chain; the book holds what the chain cannot know. A salt is no secret key: it has no value once the weights are
+revealed.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class CommitBook:
 
     def pending(self, signer: str | None = None) -> list[WeightCommit]:
         """Commits that have not ended, oldest first."""
-        query = "SELECT digest, kind, intent_id, signer, netuid, mecid, body, due, epoch FROM commits WHERE state = 'pending'"
+        columns = "digest, kind, intent_id, signer, netuid, mecid, body, due, epoch"
+        query = f"SELECT {columns} FROM commits WHERE state = 'pending'"
         rows = self._journal.rows(
             query + (" AND signer = ?" if signer else "") + " ORDER BY at, rowid", (signer,) if signer else ()
         )
@@ -87,7 +89,7 @@ class CommitBook:
         return rows[0][0] if rows else None
 
     def unrevealed_since(self, signer: str) -> dict[tuple[int, int], tuple[float, int]]:
-        """(netuid, mecid) -> (Unix time of the first, number) of the commits that ended unrevealed since the last reveal."""
+        """(netuid, mecid) -> (Unix time of the first, number) of commits that expired unrevealed since a reveal."""
         found: dict[tuple[int, int], tuple[float, int]] = {}
         for netuid, mecid, state, at in self._journal.rows(
             "SELECT netuid, mecid, state, at FROM commits WHERE signer = ? ORDER BY at, rowid", (signer,)

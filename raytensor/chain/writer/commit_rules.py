@@ -1,9 +1,9 @@
 """The rules of commit-reveal: how a commit is made, and the next step for it at a block.
 
-In: rows of weights, a subnet's schedule, what the chain has of our commits. Out: commit and reveal calls, digests, and the next
-`Step` of each pending commit. A commit of epoch e can be revealed in epoch e + RevealPeriodEpochs and in no other (pallet
-subtensor, subnets/weights.rs). The chain decides whether a commit exists, not our records.
-Pure except for `new_salt`; the encryption of timelocked commits is in timelock.py.
+In: rows of weights, a subnet's schedule, what the chain has of our commits. Out: commit and reveal calls, digests, and
+the next `Step` of each pending commit. A commit of epoch e can be revealed in epoch e + RevealPeriodEpochs and in no
+other (pallet subtensor, subnets/weights.rs). The chain decides whether a commit exists, not our records. Pure except
+for `new_salt`; the encryption of timelocked commits is in timelock.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The pending commits of a writer: made, watched on the chain, revealed in their epoch, and made again if that failed.
 
-In: weights for subnets with commit-reveal, and the state of those subnets at a block. Out: items to send (commits and reveals),
-receipts. The book on disk has salt and row before a commit is sent, so a restarted writer reveals what its predecessor
-committed. Of several commits of one place that can be revealed in the same block the newest is; the chain drops the others.
+In: weights for subnets with commit-reveal, and the state of those subnets at a block. Out: items to send (commits and
+reveals), receipts. The book on disk has salt and row before a commit is sent, so a restarted writer reveals what its
+predecessor committed. Of several commits of one place that can be revealed in the same block the newest is; the chain
+drops the others.
 Waits for: the answers of the node. Used by the pipeline, in its thread.
 """
 
@@ -121,7 +122,7 @@ class PendingCommits:
     # Revealing
 
     def reveals(self, views: Mapping[tuple[int, int], SubnetView], head: Head) -> list[Item]:
-        """Look at the commits that are due on the chain, and settle those that have ended. Returns the reveals to send."""
+        """Look up the commits that are due on the chain, and settle those that have ended. Returns reveals to send."""
         due = self.due(head.number)
         self._read(due, views, head)
         reveals: dict[Place, WeightCommit] = {}
@@ -165,7 +166,7 @@ class PendingCommits:
             self._unrevealed(commit, "dropped", error)
 
     def _revealed(self, commit: WeightCommit, receipt: Receipt, seen_at: int | None = None) -> None:
-        """The weights of a commit count now. seen_at: block at which the chain was found to have opened it by itself."""
+        """The weights of a commit count now. seen_at: block at which the chain was seen to have opened it itself."""
         # A newer commit of the same epoch may be looked at later than this one; this one does not supersede it.
         before = list(itertools.takewhile(lambda one: one.digest != commit.digest, self._pending.values()))
         self._end(commit, "revealed")
@@ -233,7 +234,7 @@ class PendingCommits:
         reads = [(PALLET, "WeightCommits", [storage_index(n, m), signer]) for signer, n, m in hashed]
         reads += [(PALLET, "TimelockedWeightCommits", list(queue)) for queue in queues]
         found = self._client.query_many(reads, head.hash) if reads else []
-        for place, entries in zip(hashed, found):
+        for entries in found[: len(hashed)]:
             epochs |= {digest: epoch for digest, epoch, *_ in entries or ()}
         for (_, epoch), entries in zip(queues, found[len(hashed) :]):
             epochs |= {beacon.digest(bytes(ciphertext)): epoch for _, _, ciphertext, _ in entries or ()}
@@ -247,7 +248,7 @@ class PendingCommits:
         self._on_chain = OnChain(epochs, {place: tuple(map(tuple, row)) for (place, _), row in zip(keys, rows)})
 
     def _live_commits(self, place: Place, view: SubnetView) -> int:
-        """Number of hash commits of a place that the chain counts as unrevealed, made by this writer or another program."""
+        """Number of hash commits of a place that the chain counts as unrevealed, whichever program made them."""
         signer, netuid, mecid = place
         entries = self._client.query(PALLET, "WeightCommits", [storage_index(netuid, mecid), signer]) or ()
         return sum(epoch_after(view) <= epoch + view.reveal_period for _, epoch, *_ in entries)

@@ -1,7 +1,8 @@
 """The journal of a writer: intents, extrinsics and receipts in a SQLite file (WAL) that survives the process.
 
-In: an intent before it is planned, an extrinsic with its signed bytes before it is sent, a fate as soon as the chain shows
-it. Out: the same after a restart: a writer finds here what it may have sent, and looks it up on the chain before it sends more.
+In: an intent before it is planned, an extrinsic with its signed bytes before it is sent, a fate as soon as the chain
+shows it. Out: the same after a restart: a writer finds here what it may have sent, and looks it up on the chain before
+it sends more.
 
     intents     one row per intent, with its fate and newest receipt
     extrinsics  one row per signed extrinsic: hash, signer, nonce, first and last block of its era, bytes, state
@@ -10,7 +11,8 @@ it. Out: the same after a restart: a writer finds here what it may have sent, an
     standing    the newest weights of each (signer, netuid, mecid) that are set as soon as the chain allows
     commits     committed weights, with what revealing them needs (commit_book.py)
 
-Several threads may use one journal. Knows nothing of the chain; holds no key, and no signature outside the bytes of extrinsics.
+Several threads may use one journal. Knows nothing of the chain; holds no key, and no signature outside the bytes of
+extrinsics.
 """
 
 from __future__ import annotations
@@ -244,7 +246,8 @@ class Journal:
         """
         with self.transaction() as db:
             gone = db.execute(
-                "DELETE FROM intents WHERE call = ? AND at < ? AND fate IN ('included', 'revealed', 'failed', 'not_sent') "
+                "DELETE FROM intents WHERE call = ? AND at < ? "
+                "AND fate IN ('included', 'revealed', 'failed', 'not_sent') "
                 "AND rowid NOT IN (SELECT MAX(rowid) FROM intents GROUP BY signer, call, netuid, "
                 "                  json_extract(body, '$.mecid')) "
                 "AND intent_id NOT IN (SELECT intent_id FROM items JOIN extrinsics USING (hash) "

@@ -1,11 +1,11 @@
-"""Who may write with a key: a lease on disk, with an expiry, for each (chain, key).
+"""Ensures that one process writes with a key: a lease on disk, with an expiry, for each (chain, key).
 
-In: a folder that all who might write with these keys can see (by default the journal's), and the keys. Out: a lease that
-is to be renewed, or a refusal that says who has it, until when, and what to do. Whoever dies without a word keeps its
-lease until it expires; one that died on this very machine is found dead, and its lease is free at once.
+In: a folder that all possible writers with these keys can access (by default the journal's), and the keys. Out: a lease
+that must be renewed, or a refusal that names the holder, the expiry and the fix. The lease of a writer that crashed
+ends when it expires; if it ran on this machine, its end is detected and the lease is free at once.
 
-One SQLite file; clocks of machines that share it may differ by a few seconds, which the length of a lease outweighs.
-The chain is the second guard: extrinsics that are not ours stop the writer (outbox.py). Knows nothing of connections.
+One SQLite file. The clocks of machines that share it may differ by a few seconds, much less than the length of a lease.
+As a second guard, foreign extrinsics on the chain stop the writer (outbox.py). Knows nothing of connections.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ CREATE TABLE IF NOT EXISTS leases (
     pid INTEGER NOT NULL, born TEXT NOT NULL, since REAL NOT NULL, renewed REAL NOT NULL, expires REAL NOT NULL,
     PRIMARY KEY (chain, key));
 """
+_SELECT = "SELECT key, token, owner, host, pid, born, since, expires FROM leases"
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who has the lease of a key. born: when its process began, as the machine counts; expires: Unix time."""
+    """Who has the lease of a key. born: start of its process in clock ticks since boot; since, expires: Unix time."""
 
     key: str
     token: str
@@ -47,19 +48,16 @@ class Holder:
 
     @property
     def sentence(self) -> str:
-        until = datetime.datetime.fromtimestamp(self.expires).astimezone().isoformat(timespec="seconds")
-        since = datetime.datetime.fromtimestamp(self.since).astimezone().isoformat(timespec="seconds")
-        name = self.host.split("/")[0]
-        return (
-            f"{self.owner} (process {self.pid} on {name}) writes with {self.key} since {since}, its lease ends {until}"
-        )
+        where = f"process {self.pid} on {self.host.split('/')[0]}"
+        times = f"since {_iso(self.since)}, its lease ends {_iso(self.expires)}"
+        return f"{self.owner} ({where}) writes with {self.key} {times}"
 
 
 class Lease:
     """The lease of some keys on one chain, held from the constructor to `release`.
 
-    owner   what people call this writer; the refusal of others names it.
-    wait_s  how long to wait for a holder whose lease runs out; 0 refuses at once.
+    owner   name of this writer in the refusals that others get.
+    wait_s  how long to wait for the lease of another writer to end; 0 refuses at once.
     Raises ChainRefused "KeyInUse" with the holder and the fix.
     """
 
@@ -82,7 +80,7 @@ class Lease:
         self._db = sqlite3.connect(self._file, timeout=10.0, isolation_level=None, check_same_thread=False)
         self._db.executescript(_SCHEMA)
         deadline = time.monotonic() + wait_s
-        while (holder := self._take()) is not None:
+        while (holder := self._acquire()) is not None:
             if time.monotonic() >= deadline:
                 self._db.close()
                 raise ChainRefused(
@@ -94,21 +92,21 @@ class Lease:
 
     @property
     def valid(self) -> bool:
-        """Whether nobody else can have it yet: false once it was not renewed in time."""
+        """Whether no other writer can have it: false once it was not renewed in time."""
         return time.monotonic() < self._valid_until
 
     def renew(self) -> Holder | None:
-        """Makes it last another length. Who has it now, if somebody else has taken it (we were too slow); else None."""
-        return self._take()
+        """Extend the lease. Returns the new holder if another writer has taken it after it expired, else None."""
+        return self._acquire()
 
     def release(self) -> None:
-        """Gives it back."""
+        """Delete the lease, so that another writer can start at once."""
         self._valid_until = 0.0
         self._db.execute("DELETE FROM leases WHERE token = ?", (self._token,))
         self._db.close()
 
-    def _take(self) -> Holder | None:
-        """Takes or renews the lease of every key, or of none: then who has one of them."""
+    def _acquire(self) -> Holder | None:
+        """Acquire or renew the leases of all keys. If another writer has one, acquire none and return its holder."""
         asked = time.monotonic()
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -117,21 +115,8 @@ class Lease:
                 holder = self._holder(key)
                 if holder is not None and holder.token != self._token and holder.expires > now and not _is_dead(holder):
                     return holder
-            rows = [
-                (
-                    self._chain,
-                    key,
-                    self._token,
-                    self._owner,
-                    _host(),
-                    os.getpid(),
-                    _born(os.getpid()) or "",
-                    now,
-                    now,
-                    now + self._length_s,
-                )
-                for key in self._keys
-            ]
+            process = self._token, self._owner, _host(), os.getpid(), _born(os.getpid()) or ""
+            rows = [(self._chain, key, *process, now, now, now + self._length_s) for key in self._keys]
             self._db.executemany(
                 "INSERT INTO leases VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (chain, key) DO UPDATE SET "
                 "token = excluded.token, owner = excluded.owner, host = excluded.host, pid = excluded.pid, "
@@ -143,24 +128,25 @@ class Lease:
         return None
 
     def _holder(self, key: str) -> Holder | None:
-        row = self._db.execute(
-            "SELECT key, token, owner, host, pid, born, since, expires FROM leases WHERE chain = ? AND key = ?",
-            (self._chain, key),
-        ).fetchone()
+        row = self._db.execute(f"{_SELECT} WHERE chain = ? AND key = ?", (self._chain, key)).fetchone()
         return Holder(*row) if row else None
 
 
 def holders(folder: str | os.PathLike) -> list[Holder]:
-    """Who holds what in a folder, expired leases too."""
+    """The holders of all leases in a folder, including expired ones."""
     file = Path(folder).expanduser() / FILE
     if not file.exists():
         return []
     db = sqlite3.connect(file, timeout=10.0)
     try:
-        rows = db.execute("SELECT key, token, owner, host, pid, born, since, expires FROM leases").fetchall()
+        rows = db.execute(_SELECT).fetchall()
     finally:
         db.close()
     return [Holder(*row) for row in rows]
+
+
+def _iso(unix_time: float) -> str:
+    return datetime.datetime.fromtimestamp(unix_time).astimezone().isoformat(timespec="seconds")
 
 
 def _fix(holder: Holder, file: Path) -> str:
@@ -169,12 +155,12 @@ def _fix(holder: Holder, file: Path) -> str:
 
 
 def _is_dead(holder: Holder) -> bool:
-    """Whether the holder ran on this very machine (and in this process namespace) and runs no more."""
+    """Whether the holder ran on this machine and in this process namespace, and has ended."""
     return holder.host == _host() and _born(holder.pid) != (holder.born or None)
 
 
 def _host() -> str:
-    """Name of this machine, of this start of it, and of the namespace in which process numbers mean something."""
+    """Host name, boot id and process namespace, by which a process id is unique."""
     parts = [socket.gethostname()]
     boot = Path("/proc/sys/kernel/random/boot_id")
     for read in (lambda: boot.read_text().strip(), lambda: os.readlink("/proc/self/ns/pid")):

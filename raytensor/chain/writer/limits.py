@@ -39,7 +39,7 @@ def read_limits(client: ChainClient) -> Limits:
 
 
 class Meter:
-    """The cost of a call: its encoded length, and the ref_time that the chain reports for a call of that name, read once."""
+    """Cost of a call: its encoded length, and the ref_time that the chain reports for that name, read once."""
 
     def __init__(self, client: ChainClient, public_key: bytes) -> None:
         self._client = client

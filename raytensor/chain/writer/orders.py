@@ -1,9 +1,9 @@
 """The queue of orders between callers and the writer's thread, and the receipts on their way back. Thread-safe.
 
 In: intents that the policy allows, from any thread. Out: the orders that are due at a block, for the writer's thread;
-receipts, for the callers that wait for them. Of the weights of one place (signer, netuid, mechanism) only the newest are
-kept: older ones that were not sent get the receipt Superseded. Weights that are set as soon as the chain allows are in
-the journal before `put` returns, so they survive the process.
+receipts, for the callers that wait for them. Of the weights of one place (signer, netuid, mechanism) only the newest
+are kept: older ones that were not sent get the receipt Superseded. Weights that are set as soon as the chain allows are
+in the journal before `put` returns, so they survive the process.
 Waits for: its own lock and the disk. Knows nothing of the chain.
 """
 

@@ -1,10 +1,11 @@
 """Extrinsics in flight: nonces, journal, submission, and the blocks that decide their fate.
 
-In: planned extrinsics. Out: `Settled` ones, each with a receipt per intent. An extrinsic is in the journal before it is sent and
-is never signed twice. If its fate is uncertain, its hash is searched in the blocks of its era and the account's nonce is
-read; only the same bytes may be sent again, since they take effect at most once. Expiry is decided on finalized blocks only.
-Blocks are read, not taken from a subscription. If a block leaves the best chain, its extrinsics are open again. Extrinsics
-of our signers that this journal does not have are reported in `foreign`: another program uses the key.
+In: planned extrinsics. Out: `Settled` ones, each with a receipt per intent. An extrinsic is in the journal before it is
+sent and is never signed twice. If its fate is uncertain, its hash is searched in the blocks of its era and the
+account's nonce is read; only the same bytes may be sent again, since they take effect at most once. Expiry is decided
+on finalized blocks only. Blocks are read, not taken from a subscription. If a block leaves the best chain, its
+extrinsics are open again. Extrinsics of our signers that this journal does not have are reported in `foreign`: another
+program uses the key.
 Waits for: the answers of the node. Call `poll` in a loop.
 """
 
@@ -98,7 +99,7 @@ class Outbox:
         return self._carried[intent_id] > 0
 
     def restore(self) -> None:
-        """Load from the journal what is open, or in a block that is not finalized; the blocks of its eras are read again."""
+        """Load from the journal what is open or in a block that is not finalized; its eras' blocks are read again."""
         for extrinsic in self._journal.included_after(self._client.finalized().number):
             self._journal.reopen(extrinsic)
         for extrinsic in self._journal.open_extrinsics():
@@ -109,7 +110,7 @@ class Outbox:
         self._trail = {self._scanned: self._client.block_hash(self._scanned)}
 
     def post(self, planned: Planned, born: Head) -> str | PoolRefusal:
-        """Sign, record and send one extrinsic. Returns its hash if it is (or may be) in flight, else the node's refusal.
+        """Sign, record and send one extrinsic. Returns its hash if it is or may be in flight, else the refusal.
 
         born  first block of the era: a finalized block not older than a few minutes.
         """

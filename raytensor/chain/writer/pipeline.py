@@ -3,8 +3,9 @@
 In: the orders in the queue, the commits in the book. Out: extrinsics in the outbox, receipts.
     order -> preflight at a block -> plain row | commit | wait | refusal -> plan -> sign -> journal -> send
     block -> events per item -> receipt | again | commit anew;  commit + its reveal epoch -> reveal -> receipt
-Waits for: the answers of the node; never for a block. `tick` does nothing twice for the same block, and only one thread may
-call it. Weights that are set as soon as the chain allows are retried with exponential back-off, at most every 256 blocks.
+Waits for: the answers of the node; never for a block. `tick` does nothing twice for the same block, and only one thread
+may call it. Weights that are set as soon as the chain allows are retried with exponential back-off, at most every 256
+blocks.
 Knows nothing of Ray, callers or threads.
 """
 
@@ -89,7 +90,7 @@ class Pipeline:
         self.stopped: dict[str, str] = {}
 
     def tick(self) -> None:
-        """Settle what new blocks have decided, and send what is due. Raises ChainUnavailable; nothing is lost by that."""
+        """Settle what new blocks have decided, and send what is due. Raises ChainUnavailable; nothing is lost then."""
         for settled in self._outbox.poll():
             self._settle(settled)
         head = self._outbox.head

@@ -1,6 +1,7 @@
 """Checks intents against the spending policy before they are queued.
 
-In: intents and a `Policy`. Out: the intents that it allows, and a receipt for each of the others, which the audit log gets.
+In: intents and a `Policy`. Out: the intents that it allows, and a receipt for each of the others, which the audit log
+gets.
 Waits for: the chain, where a cap needs facts about an intent that moves funds. Knows nothing of signing or nonces.
 """
 
@@ -71,5 +72,5 @@ class PolicyCheck:
         )
 
     def _spent(self) -> int:
-        """TAO that the intents of the last 24 hours have spent or may yet spend; a registration counts its present price."""
+        """TAO that the intents of the last 24 hours have spent or may still spend; registrations at today's price."""
         return sum(spend(self._client(), intent) for intent in self._journal.effective_since(time.time() - DAY_S))

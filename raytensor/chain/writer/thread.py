@@ -1,6 +1,7 @@
 """The writer's thread: it runs the pipeline for each new block and renews the lease of the keys.
 
-In: the pipeline, the outbox, the queue, the lease. Out: progress; `trouble` and `stopped` of the pipeline show the state.
+In: the pipeline, the outbox, the queue, the lease. Out: progress; `trouble` and `stopped` of the pipeline show the
+state.
 Waits for: new orders, at most a second. Only `close` ends the thread: a tick that fails is followed by the next. Once
 another writer has the lease, nothing is sent any more.
 """
@@ -43,7 +44,7 @@ class LeaseKeeper:
         return self.taken_by is None
 
     def fence(self) -> None:
-        """Call before each send. Raises ChainUnavailable if another writer has the lease: it may expire during a request."""
+        """Check before each send. Raises ChainUnavailable if another writer has taken the lease during a request."""
         if not self._lease.valid and not self.keep():
             raise ChainUnavailable("another writer has the lease of these keys: nothing more is sent")
 

@@ -3,8 +3,9 @@
 In: uids and u16 values, a subnet's epoch schedule, the beacon as `Drand.BeaconConfig` gives it. Out: the bytes for
 `commit_timelocked_mechanism_weights`, and the reveal round. Knows nothing of connections or keys.
 
-bittensor-core encrypts in the same format, but only for the public key of drand quicknet; a chain with another beacon, such as
-the embedded one, needs the key that it publishes. In `tests/chain/test_timelock.py` bittensor-core decrypts the result.
+bittensor-core encrypts in the same format, but only for the public key of drand quicknet; a chain with another beacon,
+such as the embedded one, needs the key that it publishes. In `tests/chain/test_timelock.py` bittensor-core decrypts the
+result.
 
     key -> BF-IBE under (beacon key, sha256(round)) ; plaintext -> AES-256-GCM under key
     bytes = U | V | W | body | suite    (U: 96 bytes of G2; the others with a u64 length in front, little endian)
@@ -87,7 +88,8 @@ class EpochSchedule(NamedTuple):
 def first_reveal_block(schedule: EpochSchedule, reveal_period_epochs: int) -> int:
     """The first block that can open a commit included in the block after the schedule's.
 
-    The chain opens commits before it runs the epochs of a block, and counts a due epoch as begun. Raises ValueError for tempo 0.
+    The chain opens commits before it runs the epochs of a block, and counts a due epoch as begun. Raises ValueError for
+    tempo 0.
     """
     if schedule.tempo == 0:
         raise ValueError("the subnet's tempo is 0: no epoch runs, so no commit can be revealed")
@@ -105,12 +107,12 @@ def first_reveal_block(schedule: EpochSchedule, reveal_period_epochs: int) -> in
 def reveal_round(
     beacon: Beacon, schedule: EpochSchedule, reveal_period_epochs: int, now_s: float, block_time_s: float
 ) -> int:
-    """The round to encrypt for, as bittensor-core computes it: published just before SAFETY_BLOCKS after the first reveal block.
+    """The round to encrypt for: published just before SAFETY_BLOCKS after the first reveal block, as in bittensor-core.
 
     now_s  Unix time of the chain at `schedule.block`, its Timestamp.Now.
 
-    Where epochs are shorter than a few rounds (fast blocks), the newest round at the time of inclusion is used: the chain
-    refuses older ones.
+    Where epochs are shorter than a few rounds (fast blocks), the newest round at the time of inclusion is used: the
+    chain refuses older ones.
     """
     blocks = first_reveal_block(schedule, reveal_period_epochs) + SAFETY_BLOCKS - schedule.block
     wanted = math.floor((now_s + blocks * block_time_s - beacon.genesis_s) / beacon.period_s)

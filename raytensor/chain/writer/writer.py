@@ -2,14 +2,14 @@
 
 In: `Weights` or intents of its signers. Out: receipts.
     submit(intents)      carries them out and waits for the blocks, at most `inclusion_timeout_s`
-    hold(weights)        the newest weights of each (hotkey, subnet, mechanism): set in the first block that allows it, committed
-                         and revealed on subnets with commit-reveal; returns at once, whatever the chain does
+    hold(weights)        the newest weights of each (hotkey, subnet, mechanism): set in the first block that allows it,
+                         committed and revealed on subnets with commit-reveal; returns at once, whatever the chain does
     set_weights(weights) `hold`, then waits until each is set, committed, held for later or refused
     receipts_since(n)    every receipt since, in order: for callers that hold and do not wait
-The writer is ready when its constructor returns: it has the lease of its keys, the journal is open, and what was left open is
-looked up on the chain. One thread does all the sending, at each new block; callers only wait for their receipts. An
-extrinsic without a fate in time is UNKNOWN and stays watched; submitting the same intent again returns its receipt. An extrinsic
-of one of its keys that it did not send stops that key.
+The writer is ready when its constructor returns: it has the lease of its keys, the journal is open, and what was left
+open is looked up on the chain. One thread does all the sending, at each new block; callers only wait for their
+receipts. An extrinsic without a fate in time is UNKNOWN and stays watched; submitting the same intent again returns its
+receipt. An extrinsic of one of its keys that it did not send stops that key.
 Bounds: one writer per key and chain (lease.py). A plain class; actor.py makes it a named Ray actor.
 """
 
@@ -110,19 +110,19 @@ class ChainWriter:
     def submit(self, intents: Sequence[Intent]) -> list[Receipt]:
         """Carry out intents, in as few extrinsics as the chain allows. Returns one receipt for each, in order.
 
-        An intent whose id was carried out before is not carried out again: its receipt is returned. One that had no effect is
-        tried again. Of several weights for one hotkey, subnet and mechanism the last counts.
-        Raises ConfigError for a signer whose key is not here, ValueError for an invalid weight, ChainRefused "KeyInUse" when
-        another writer has taken over.
+        An intent whose id was carried out before is not carried out again: its receipt is returned. One that had no
+        effect is tried again. Of several weights for one hotkey, subnet and mechanism the last counts.
+        Raises ConfigError for a signer whose key is not here, ValueError for an invalid weight, ChainRefused "KeyInUse"
+        when another writer has taken over.
         """
         return self._deliver(list(intents), blocking=True)
 
     def set_weights(self, weights: Sequence[Weights]) -> list[Receipt]:
-        """Hold weights, and wait until the chain has them or the earliest block for them is known. Receipts in order."""
+        """Hold weights; wait until the chain has them or the earliest block for them is known. Receipts in order."""
         return self._deliver([weights_intent(one) for one in weights], blocking=False)
 
     def hold(self, weights: Sequence[Weights]) -> list[str]:
-        """Set these weights as soon as the chain allows; they replace earlier ones of their places. Returns the intents' ids.
+        """Set these weights as soon as the chain allows; they replace earlier ones of their places. Returns intent ids.
 
         Never waits for the chain. Nothing is lost if this process dies after the return.
         """
@@ -170,7 +170,7 @@ class ChainWriter:
         }
 
     def unrevealed(self) -> dict[tuple[int, str], tuple[float, int]]:
-        """(netuid, hotkey) -> (Unix time of the first, number) of commits that ended without a reveal since the last reveal.
+        """(netuid, hotkey) -> (Unix time of the first, number) of commits that expired since the last reveal.
 
         Of mechanism 0. These are weights that the chain accepted and never applied.
         """
