@@ -55,7 +55,8 @@ class Handover:
         self._promised: dict[str, str] = {}  # digests of the commitments in flight, by intent id
         self._asking: list[ray.ObjectRef] = []
         self._asked_at = self._state_at = self._retry_at = 0.0
-        self._awaited: dict[Place, tuple[str, float]] = {}  # intent id without a receipt, when it was handed over
+        # Intent ids without a receipt, and when they were handed over.
+        self._awaited: dict[Place, tuple[str, float]] = {}
         self._last: dict[Place, tuple[float, Receipt | None]] = {}
         self._last_reported: dict[Place, str] = {}  # intent id of the newest receipt
         self._unrevealed: Mapping[Place, tuple[float, int]] = {}
@@ -130,8 +131,8 @@ class Handover:
     def _hold(self) -> None:
         """Hand over the newest weights of each place that has none without a receipt."""
         now = time.monotonic()
-        kept = {place for place, (_, since) in self._awaited.items() if now - since < REPLACE_AFTER_S}
-        ready = {place: one for place, one in self._newest.items() if place not in kept}
+        late = {place for place, (_, at) in self._awaited.items() if now - at >= REPLACE_AFTER_S}
+        ready = {place: one for place, one in self._newest.items() if place not in self._awaited or place in late}
         if ready:
             self._newest = {place: one for place, one in self._newest.items() if place not in ready}
             self._in_flight, self._holding = ready, self._writer.hold.remote(list(ready.values()))
@@ -191,7 +192,7 @@ class Handover:
             self._counters = counters
             self._show(events.Extrinsics(**counters))
         if more:
-            self._take_state(*more)
+            self._after_state(*more)
 
     def _received(self, receipt: Receipt) -> None:
         if receipt.netuid is not None and "weights" in receipt.call:
@@ -209,7 +210,7 @@ class Handover:
             text = f"{receipt.call} of {receipt.signer[:8]}{where}: {receipt.error}"
             self._show(events.Warned(text=text, fix=receipt.action or ""))
 
-    def _take_state(self, state: Mapping[str, Any], unrevealed: Mapping[Place, tuple[float, int]]) -> None:
+    def _after_state(self, state: Mapping[str, Any], unrevealed: Mapping[Place, tuple[float, int]]) -> None:
         self._unrevealed = unrevealed
         if state["stopped"] != self._stopped:
             self._stopped = dict(state["stopped"])

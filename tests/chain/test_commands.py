@@ -99,13 +99,8 @@ def test_amounts_that_are_none_are_refused(text, capsys):
 def test_a_transfer_to_a_public_key_in_hexadecimal_is_refused(num_bytes, capsys):
     key = "0x" + "ab" * num_bytes
     assert transfer_main([key, "1", "-w", "//Alice", "-n", "ws://127.0.0.1:9", "--yes"]) == 2
-    assert (
-        capsys.readouterr()
-        .err.strip()
-        .endswith(
-            f"'{key}' is not an address: a public key in hexadecimal is no address: give the ss58 address, as 5F3sa2TJ..."
-        )
-    )
+    why = "a public key in hexadecimal is no address: give the ss58 address, as 5F3sa2TJ..."
+    assert f"'{key}' is not an address: {why}" in capsys.readouterr().err
 
 
 def test_shares_of_a_price():

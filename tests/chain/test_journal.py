@@ -118,11 +118,11 @@ def test_weights_are_overtaken_by_newer_ones_of_their_place_that_had_a_chance(tm
     journal = Journal(tmp_path / "j.db")
     other = intent("other", mecid=1)
     journal.add_intents([intent("old"), other, intent("new")])
-    assert journal.overtaken([intent("old"), other, intent("new")]) == {"old"}
+    assert journal.superseded([intent("old"), other, intent("new")]) == {"old"}
     journal.settle([receipt("new", Fate.FAILED)])
-    assert journal.overtaken([intent("old")]) == set()
+    assert journal.superseded([intent("old")]) == set()
     journal.settle([receipt("new", Fate.INCLUDED)])
-    assert journal.overtaken([intent("old")]) == {"old"}
+    assert journal.superseded([intent("old")]) == {"old"}
 
 
 def test_an_intent_carried_out_meanwhile_is_not_queued_again(tmp_path):

@@ -43,21 +43,12 @@ _VECTORS = (
     ("validator_trust", "ValidatorTrust", np.uint16, False),
     ("emission_alpha_rao", "Emission", np.uint64, False),
 )
-_SCALARS = (
-    "NetworksAdded",
-    "SubnetworkN",
-    "Tempo",
-    "LastEpochBlock",
-    "PendingEpochAt",
-    "SubnetTAO",
-    "SubnetAlphaIn",
-    "SubnetMechanism",
-)
+_SCALARS = ("NetworksAdded", "SubnetworkN", "Tempo", *_CLOCK, "SubnetTAO", "SubnetAlphaIn")
 
 
 @dataclass(frozen=True)
 class Clock:
-    """What changes with an epoch and is not in the runtime call. last_step: block of the epoch it belongs to."""
+    """Values that an epoch changes and the runtime call lacks. last_step: block of the epoch that they belong to."""
 
     last_step: int
     last_epoch_block: int
@@ -97,7 +88,7 @@ def read_graph(client: ChainClient, netuid: int, mecid: int, head: Head) -> meta
 def read_clock(
     client: ChainClient, netuid: int, mecid: int, graph: metagraph_api.Graph, head: Head, with_weights: bool = False
 ) -> Clock:
-    """What the runtime call lacks, in one request."""
+    """Read the values that the runtime call lacks, in one request."""
     runtime, n = client.runtime, graph["num_uids"]
     numbers = [runtime.storage(PALLET, name) for name in _CLOCK if runtime.has_storage(PALLET, name)]
     trust, rows = runtime.storage(PALLET, "ValidatorTrust"), runtime.storage(PALLET, "Weights")
@@ -123,9 +114,8 @@ def combine(netuid: int, head: Head, graph: metagraph_api.Graph, clock: Clock) -
     places = dict.fromkeys(range(len(axons)), "")
     for uid in np.flatnonzero(axons["port"]).tolist():
         low, high = axons["ip"][uid].tolist()
-        places[uid] = axon_text(
-            {"ip": low | high << 64, "port": int(axons["port"][uid]), "ip_type": int(axons["ip_type"][uid])}
-        )
+        port, ip_type = int(axons["port"][uid]), int(axons["ip_type"][uid])
+        places[uid] = axon_text({"ip": low | high << 64, "port": port, "ip_type": ip_type})
     pool = {"SubnetTAO": graph["tao_in"], "SubnetAlphaIn": graph["alpha_in"], "SubnetMechanism": clock.mechanism}
     return Metagraph(
         netuid=netuid,
@@ -211,11 +201,8 @@ def _read_subnet(client: ChainClient, netuid: int, index: int, block_hash: str) 
     raws = client.query_raw(keys, block_hash)
     scalar = dict.fromkeys(_SCALARS, 0)
     scalar |= {name: runtime.value(item, raw) for name, item, raw in zip(names, numbers, raws)}
-    columns = {
-        attribute: runtime.array(item, raw).astype(dtype)
-        for (attribute, _, dtype, _), (item, _), raw in zip(_VECTORS, vectors, raws[len(numbers) :])
-    }
-    return scalar, columns
+    found = zip(_VECTORS, vectors, raws[len(numbers) :])
+    return scalar, {name: runtime.array(item, raw).astype(dtype) for (name, _, dtype, _), (item, _), raw in found}
 
 
 def _read_table(client: ChainClient, columns: dict[str, list[list]], block_hash: str) -> dict[str, list]:
@@ -269,19 +256,13 @@ def to_arrow(metagraph: Metagraph) -> pyarrow.Table:
     columns: dict[str, Any] = {"uid": np.arange(len(metagraph.hotkeys), dtype=np.uint16)}
     for name in ("hotkeys", "coldkeys", "axons"):
         columns[name.removesuffix("s")] = list(getattr(metagraph, name))
-    for name in (
-        "stake_alpha_rao",
-        "stake_weight_rao",
-        "block_at_registration",
-        *(attribute for attribute, *_ in _VECTORS),
-    ):
+    numbers = ["stake_alpha_rao", "stake_weight_rao", "block_at_registration", *(name for name, *_ in _VECTORS)]
+    for name in numbers:
         if len(column := getattr(metagraph, name)) == len(metagraph.hotkeys):
             columns[name] = column
     pair = pyarrow.list_(pyarrow.struct([("uid", pyarrow.uint16()), ("weight", pyarrow.uint16())]))
-    rows = [
-        [{"uid": uid, "weight": weight} for uid, weight in metagraph.weights.get(n, ())]
-        for n in range(len(metagraph.hotkeys))
-    ]
+    by_uid = [metagraph.weights.get(n, ()) for n in range(len(metagraph.hotkeys))]
+    rows = [[{"uid": uid, "weight": weight} for uid, weight in row] for row in by_uid]
     table = pyarrow.table({**columns, "weights": pyarrow.array(rows, pair)})
     whole = ("netuid", "block", "block_hash", "tempo", "last_epoch_block", "next_epoch_block", "alpha_price_rao")
     return table.replace_schema_metadata({name: str(getattr(metagraph, name)) for name in whole})

@@ -220,10 +220,8 @@ class ChainClient:
         while True:
             page = self.rpc("state_getKeysPaged", [prefix, KEYS_PER_PAGE, start, block_hash])
             if page:
-                yield from zip(
-                    (bytes.fromhex(key[2:]) for key in page),
-                    self._read([bytes.fromhex(key[2:]) for key in page], block_hash),
-                )
+                keys = [bytes.fromhex(key[2:]) for key in page]
+                yield from zip(keys, self._read(keys, block_hash))
             if len(page) < KEYS_PER_PAGE:
                 return
             start = page[-1]
@@ -298,9 +296,8 @@ class ChainClient:
     def fee(self, call: Call, public_key: bytes) -> tuple[int, Cost]:
         """(fee in rao, cost) of a call (TransactionPaymentApi_query_info)."""
         signed = self._runtime.unsigned_like(self._runtime.encode_call(call), public_key)
-        raw = self.runtime_call(
-            "TransactionPaymentApi_query_info", signed.data + len(signed.data).to_bytes(4, "little")
-        )
+        argument = signed.data + len(signed.data).to_bytes(4, "little")
+        raw = self.runtime_call("TransactionPaymentApi_query_info", argument)
         # RuntimeDispatchInfo: Weight {Compact ref_time, Compact proof_size}, class u8, fee of the balance's type.
         reader = ScaleReader(raw)
         ref_time = reader.compact()

@@ -63,11 +63,9 @@ class CommitBook:
     def pending(self, signer: str | None = None) -> list[WeightCommit]:
         """Commits that have not ended, oldest first."""
         columns = "digest, kind, intent_id, signer, netuid, mecid, body, due, epoch"
-        query = f"SELECT {columns} FROM commits WHERE state = 'pending'"
-        rows = self._journal.rows(
-            query + (" AND signer = ?" if signer else "") + " ORDER BY at, rowid", (signer,) if signer else ()
-        )
-        return [_commit(*row) for row in rows]
+        where = "state = 'pending'" + (" AND signer = ?" if signer else "")
+        query = f"SELECT {columns} FROM commits WHERE {where} ORDER BY at, rowid"
+        return [_commit(*row) for row in self._journal.rows(query, (signer,) if signer else ())]
 
     def seen(self, commit: WeightCommit, epoch: int) -> WeightCommit:
         """Record the epoch of a commit on the chain."""
@@ -82,18 +80,15 @@ class CommitBook:
 
     def due(self, intent_id: str) -> int | None:
         """Block in which the newest pending commit of an intent can be revealed, None if there is none."""
-        rows = self._journal.rows(
-            "SELECT due FROM commits WHERE intent_id = ? AND state = 'pending' ORDER BY at DESC, rowid DESC LIMIT 1",
-            (intent_id,),
-        )
+        where = "intent_id = ? AND state = 'pending' ORDER BY at DESC, rowid DESC LIMIT 1"
+        rows = self._journal.rows(f"SELECT due FROM commits WHERE {where}", (intent_id,))
         return rows[0][0] if rows else None
 
     def unrevealed_since(self, signer: str) -> dict[tuple[int, int], tuple[float, int]]:
         """(netuid, mecid) -> (Unix time of the first, number) of commits that expired unrevealed since a reveal."""
         found: dict[tuple[int, int], tuple[float, int]] = {}
-        for netuid, mecid, state, at in self._journal.rows(
-            "SELECT netuid, mecid, state, at FROM commits WHERE signer = ? ORDER BY at, rowid", (signer,)
-        ):
+        query = "SELECT netuid, mecid, state, at FROM commits WHERE signer = ? ORDER BY at, rowid"
+        for netuid, mecid, state, at in self._journal.rows(query, (signer,)):
             if state == "revealed":
                 found.pop((netuid, mecid), None)
             elif state in ("expired", "dropped", "lost"):
@@ -103,16 +98,8 @@ class CommitBook:
 
 
 def _body(commit: WeightCommit) -> str:
-    row = commit.row
-    return json.dumps(
-        {
-            "uids": row.uids,
-            "values": row.values,
-            "version_key": row.version_key,
-            "salt": commit.salt,
-            "reveal_round": commit.reveal_round,
-        }
-    )
+    row = {"uids": commit.row.uids, "values": commit.row.values, "version_key": commit.row.version_key}
+    return json.dumps({**row, "salt": commit.salt, "reveal_round": commit.reveal_round})
 
 
 def _commit(digest, kind, intent_id, signer, netuid, mecid, body, due, epoch) -> WeightCommit:

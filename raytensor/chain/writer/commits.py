@@ -62,13 +62,8 @@ class PendingCommits:
         kind: str | None = None,
     ) -> None:
         self._kind = kind
-        self._client, self._journal, self._outbox, self._queue, self._receipts = (
-            client,
-            journal,
-            outbox,
-            queue,
-            receipts,
-        )
+        self._client, self._journal, self._outbox = client, journal, outbox
+        self._queue, self._receipts = queue, receipts
         self._book = CommitBook(journal)
         self._pending: dict[str, WeightCommit] = {commit.digest: commit for commit in self._book.pending()}
         self._look_at = dict.fromkeys(self._pending, 0)  # digest -> head from which on it is looked at
@@ -82,11 +77,8 @@ class PendingCommits:
 
     def due(self, block: int) -> list[WeightCommit]:
         """The commits to look at now, except those with an extrinsic in flight."""
-        return [
-            commit
-            for digest, commit in self._pending.items()
-            if self._look_at[digest] <= block and not self._outbox.in_flight(commit.intent_id)
-        ]
+        due = [commit for digest, commit in self._pending.items() if self._look_at[digest] <= block]
+        return [commit for commit in due if not self._outbox.in_flight(commit.intent_id)]
 
     def make(self, intent: SetWeights, row: Row, view: SubnetView) -> Item | Refusal:
         """A commit of this row, recorded in the book; or why none can be made now."""

@@ -83,6 +83,7 @@ CREATE TABLE IF NOT EXISTS commits (
 CREATE INDEX IF NOT EXISTS pending_commits ON commits (state) WHERE state = 'pending';
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+_COLUMNS = "hash, signer, nonce, birth, death, data, call, state, block"  # of an extrinsic, without the time
 
 
 class Journal:
@@ -134,30 +135,16 @@ class Journal:
         now = time.time()
         rows = [(i.intent_id, i.name, i.signer, i.subnet, json.dumps(i.to_json()), now) for i in intents]
         with self.transaction() as db:
-            db.executemany(
-                "INSERT OR IGNORE INTO intents (intent_id, call, signer, netuid, body, at) VALUES (?,?,?,?,?,?)", rows
-            )
+            columns = "intent_id, call, signer, netuid, body, at"
+            db.executemany(f"INSERT OR IGNORE INTO intents ({columns}) VALUES (?,?,?,?,?,?)", rows)
 
     def add_extrinsic(self, extrinsic: Extrinsic) -> None:
         """Record a signed extrinsic and its items, before it is sent."""
+        x = extrinsic
+        row = x.hash, x.signer, x.nonce, x.birth, x.death, x.data, x.call_json, x.state.value, x.block
         with self.transaction() as db:
-            db.execute(
-                "INSERT INTO extrinsics (hash, signer, nonce, birth, death, data, call, state, block, at) "
-                "VALUES (?,?,?,?,?,?,?,?,?,?)",
-                (
-                    extrinsic.hash,
-                    extrinsic.signer,
-                    extrinsic.nonce,
-                    extrinsic.birth,
-                    extrinsic.death,
-                    extrinsic.data,
-                    extrinsic.call_json,
-                    extrinsic.state.value,
-                    extrinsic.block,
-                    time.time(),
-                ),
-            )
-            rows = [(extrinsic.hash, place, intent_id) for place, intent_id in enumerate(extrinsic.intent_ids)]
+            db.execute(f"INSERT INTO extrinsics ({_COLUMNS}, at) VALUES (?,?,?,?,?,?,?,?,?,?)", (*row, time.time()))
+            rows = [(x.hash, place, intent_id) for place, intent_id in enumerate(x.intent_ids)]
             db.executemany("INSERT INTO items VALUES (?,?,?)", rows)
 
     def mark(self, hash: str, state: Sent, *, block: int | None = None, detail: str | None = None) -> None:
@@ -202,36 +189,30 @@ class Journal:
 
     # The newest weights of each place
 
-    def stand(self, intents: Iterable[SetWeights]) -> None:
+    def add_standing(self, intents: Iterable[SetWeights]) -> None:
         """Record these as the newest weights of their places, to be set as soon as the chain allows."""
+        rows = [(i.signer, i.netuid, i.mecid, i.intent_id) for i in intents]
         with self.transaction() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO standing VALUES (?,?,?,?)",
-                [(i.signer, i.netuid, i.mecid, i.intent_id) for i in intents],
-            )
+            db.executemany("INSERT OR REPLACE INTO standing VALUES (?,?,?,?)", rows)
 
-    def lay_down(self, intent_id: str) -> None:
-        """These weights need not be set any more."""
+    def remove_standing(self, intent_id: str) -> None:
+        """Remove weights from the standing ones: they need not be set any more."""
         with self.transaction() as db:
             db.execute("DELETE FROM standing WHERE intent_id = ?", (intent_id,))
 
-    def lay_down_at(self, place: tuple[str, int, int]) -> None:
-        """No weights of this (signer, netuid, mecid) need to be set any more."""
+    def remove_standing_at(self, place: tuple[str, int, int]) -> None:
+        """Remove the standing weights of this (signer, netuid, mecid)."""
         with self.transaction() as db:
             db.execute("DELETE FROM standing WHERE signer = ? AND netuid = ? AND mecid = ?", place)
 
-    def overtaken(self, weights: Iterable[SetWeights]) -> set[str]:
-        """The ids of those whose place has newer weights, which were set or may yet be."""
-        return {
-            i.intent_id
-            for i in weights
-            if self.rows(
-                "SELECT 1 FROM intents AS newer JOIN intents AS this USING (signer, netuid, call) "
-                "WHERE this.intent_id = ? AND newer.rowid > this.rowid AND json_extract(newer.body, '$.mecid') = ? "
-                "AND (newer.fate IS NULL OR newer.fate NOT IN ('failed', 'not_sent')) LIMIT 1",
-                (i.intent_id, i.mecid),
-            )
-        }
+    def superseded(self, weights: Iterable[SetWeights]) -> set[str]:
+        """The ids of the weights whose place has newer ones, which were set or may still be set."""
+        newer = (
+            "SELECT 1 FROM intents AS newer JOIN intents AS this USING (signer, netuid, call) "
+            "WHERE this.intent_id = ? AND newer.rowid > this.rowid AND json_extract(newer.body, '$.mecid') = ? "
+            "AND (newer.fate IS NULL OR newer.fate NOT IN ('failed', 'not_sent')) LIMIT 1"
+        )
+        return {i.intent_id for i in weights if self.rows(newer, (i.intent_id, i.mecid))}
 
     def standing(self) -> list[SetWeights]:
         """The newest weights of each place that are to be set, oldest first."""
@@ -276,7 +257,7 @@ class Journal:
         return None if found is None or found.fate is Fate.UNKNOWN else found
 
     def known_intent(self, intent_id: str) -> Intent:
-        """An intent that is recorded for certain."""
+        """The intent, which must be in the journal."""
         intent = self.intent(intent_id)
         assert intent is not None, f"intent {intent_id} is not in the journal"
         return intent
@@ -297,11 +278,7 @@ class Journal:
         return self._extrinsics("state = 'included' AND block > ?", (block,))
 
     def _extrinsics(self, where: str, values: Sequence = ()) -> list[Extrinsic]:
-        rows = self.rows(
-            "SELECT hash, signer, nonce, birth, death, data, call, state, block FROM extrinsics "
-            f"WHERE {where} ORDER BY signer, nonce",
-            values,
-        )
+        rows = self.rows(f"SELECT {_COLUMNS} FROM extrinsics WHERE {where} ORDER BY signer, nonce", values)
         return [Extrinsic(*row[:7], intent_ids=self._items(row[0]), state=Sent(row[7]), block=row[8]) for row in rows]
 
     def open_intents(self) -> list[Intent]:
@@ -311,21 +288,17 @@ class Journal:
 
     def latest(self, signer: str, call: str) -> list[tuple[Intent, float, Receipt | None]]:
         """The newest intent of a signer and call on each (netuid, mecid): (intent, Unix time, receipt if any)."""
-        rows = self.rows(
-            "SELECT body, at, receipt FROM intents WHERE signer = ? AND call = ? ORDER BY at, rowid", (signer, call)
-        )
+        query = "SELECT body, at, receipt FROM intents WHERE signer = ? AND call = ? ORDER BY at, rowid"
         newest = {}
-        for body, at, receipt in rows:
+        for body, at, receipt in self.rows(query, (signer, call)):
             intent = intent_from_json(json.loads(body))
             newest[intent.subnet, vars(intent).get("mecid", 0)] = (intent, at, _receipt(receipt) if receipt else None)
         return list(newest.values())
 
     def effective_since(self, at: float) -> list[Intent]:
         """Intents recorded since a Unix time that had an effect or may yet have one."""
-        rows = self.rows(
-            "SELECT body FROM intents WHERE at >= ? AND (fate IS NULL OR fate IN ('unknown', 'included'))", (at,)
-        )
-        return [intent_from_json(json.loads(body)) for (body,) in rows]
+        query = "SELECT body FROM intents WHERE at >= ? AND (fate IS NULL OR fate IN ('unknown', 'included'))"
+        return [intent_from_json(json.loads(body)) for (body,) in self.rows(query, (at,))]
 
     def count(self, table: str = "extrinsics") -> dict[str, int]:
         """Number of extrinsics by state, or of intents by fate."""

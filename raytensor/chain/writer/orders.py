@@ -152,13 +152,13 @@ class OrderQueue:
             fresh = [i for i in intents if i.intent_id not in self._orders]
             with self._journal.transaction():
                 self._journal.add_intents(fresh)
-                overtaken = self._journal.overtaken(i for i in fresh if isinstance(i, SetWeights))
+                superseded = self._journal.superseded(i for i in fresh if isinstance(i, SetWeights))
                 for intent in fresh:
                     known = self._journal.receipt(intent.intent_id)
                     if known is not None and known.fate.done:
                         finished.append(known)
                         continue
-                    if intent.intent_id in overtaken:
+                    if intent.intent_id in superseded:
                         superseded.append(intent)
                         continue
                     if isinstance(intent, SetWeights):
@@ -177,9 +177,9 @@ class OrderQueue:
         older = self._orders.get(self._newest.get(place, ""))
         self._newest[place] = intent.intent_id
         if blocking:
-            self._journal.lay_down_at(place)
+            self._journal.remove_standing_at(place)
         else:
-            self._journal.stand([intent])
+            self._journal.add_standing([intent])
         if older is None or older.stage is not Stage.WAITING:
             return []
         del self._orders[older.intent.intent_id]
@@ -217,7 +217,7 @@ class OrderQueue:
         with self._changed:
             order.stage, order.blocking = Stage.COMMITTED, False
             if self._newest.get(place_of(intent)) == intent.intent_id:
-                self._journal.stand([intent])
+                self._journal.add_standing([intent])
             else:
                 self._orders.pop(intent.intent_id, None)
 
@@ -225,7 +225,7 @@ class OrderQueue:
         """Remove an order that has ended."""
         with self._changed:
             order = self._orders.pop(intent_id, None)
-            self._journal.lay_down(intent_id)
+            self._journal.remove_standing(intent_id)
             if order is not None and (place := order.place) is not None and self._newest.get(place) == intent_id:
                 del self._newest[place]
 

@@ -285,10 +285,8 @@ class Outbox:
                 expired = replace(extrinsic, state=Sent.EXPIRED)
                 result = Outcome(False, "Expired" if over else "Stale", run=False)
                 calls = item_names(call_from_json(json.loads(expired.call_json)))
-                receipts = tuple(
-                    self._receipt(expired, intent_id, result, call, 0)
-                    for intent_id, call in zip(expired.intent_ids, calls)
-                )
+                ended = zip(expired.intent_ids, calls)
+                receipts = tuple(self._receipt(expired, intent_id, result, call, 0) for intent_id, call in ended)
                 self._journal.settle(receipts, (expired.hash, Sent.EXPIRED, None))
                 self.counters["failed"] += 1
                 self._settled.append(Settled(expired, receipts, calls))

@@ -78,9 +78,8 @@ class Pipeline:
         self._limits = settings.limits or read_limits(client)
         self._any_public_key = any_key.public_key
         self._meter = Meter(client, any_key.public_key)
-        self.commits = PendingCommits(
-            client, self._journal, self._outbox, self._queue, self._receipts, settings.commit_kind
-        )
+        parts = self._journal, self._outbox, self._queue, self._receipts
+        self.commits = PendingCommits(client, *parts, settings.commit_kind)
         self._delegates: dict[str, str] = {}
         self._free_batches: dict[int, bool] = {}  # by spec version
         self._setbacks: dict[Place, int] = {}  # failures in a row

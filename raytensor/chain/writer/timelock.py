@@ -75,13 +75,7 @@ class EpochSchedule(NamedTuple):
     def step(self, block: int) -> EpochSchedule:
         """The schedule after `block`, if it is not changed from outside."""
         if self.due(block):
-            return self._replace(
-                block=block,
-                last_epoch_block=block,
-                pending_epoch_at=0,
-                epoch_index=self.epoch_index + 1,
-                blocks_since_step=0,
-            )
+            return EpochSchedule(block, self.tempo, block, 0, self.epoch_index + 1, 0)
         return self._replace(block=block, blocks_since_step=self.blocks_since_step + 1)
 
 
@@ -123,9 +117,8 @@ def weights_payload(hotkey: bytes, uids: Sequence[int], values: Sequence[int], v
     """SCALE of WeightsTlockPayload: (hotkey: Vec<u8>, uids: Vec<u16>, values: Vec<u16>, version_key: u64)."""
     if len(uids) != len(values):
         raise ValueError(f"{len(uids)} uids but {len(values)} values")
-    u16s = b"".join(
-        encode_compact(len(items)) + b"".join(i.to_bytes(2, "little") for i in items) for items in (uids, values)
-    )
+    columns = [b"".join(i.to_bytes(2, "little") for i in column) for column in (uids, values)]
+    u16s = b"".join(encode_compact(len(uids)) + column for column in columns)
     return encode_compact(len(hotkey)) + hotkey + u16s + version_key.to_bytes(8, "little")
 
 
@@ -138,9 +131,8 @@ def seal(plaintext: bytes, round_number: int, public_key: bytes) -> bytes:
     try:
         beacon_key = G2Point.from_compressed_bytes(public_key)
     except ValueError as error:
-        raise ValueError(
-            f"beacon key 0x{public_key.hex()} is not a compressed point of BLS12-381 G2: {error}"
-        ) from error
+        why = f"is not a compressed point of BLS12-381 G2: {error}"
+        raise ValueError(f"beacon key 0x{public_key.hex()} {why}") from error
     key, sigma, nonce = os.urandom(32), os.urandom(32), os.urandom(12)
     r = Scalar.from_be_bytes_mod_order(_sha256(sigma + key))
     identity = G1Point.hash_to_curve(round_message(round_number), DST)

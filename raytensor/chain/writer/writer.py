@@ -75,7 +75,7 @@ class ChainWriter:
         try:
             self._client = ChainClient(endpoints, settings.timeout_s)
             self._undo.append(self._client.close)
-            lease = self._take_lease(journal_path, list(everyone))
+            lease = self._acquire_lease(journal_path, list(everyone))
             self._undo.append(lease.release)
             self._keeper = LeaseKeeper(lease, settings.lease_s)
             self._journal = _journal(journal_path, self._client.genesis)
@@ -87,24 +87,16 @@ class ChainWriter:
             self._receipts = Receipts(self._journal, audit)
             self._queue = OrderQueue(self._journal, self._receipts)
             records = Records(self._journal, self._outbox, self._queue, self._receipts, audit)
-            self._pipeline = Pipeline(
-                self._client, records, self._keys, self._delegate, settings, fence=self._keeper.fence
-            )
+            signing, fence = (self._keys, self._delegate), self._keeper.fence
+            self._pipeline = Pipeline(self._client, records, *signing, settings, fence)
             self._outbox.restore()
             self._queue.restore(self._outbox.in_flight, self._pipeline.commits.intent_ids)
             self._pipeline.tick()
         except BaseException:
             self._close_all()
             raise
-        self._thread = WriterThread(
-            self._pipeline,
-            self._outbox,
-            self._queue,
-            self._journal,
-            self._keeper,
-            self._keys,
-            stop_on_foreign=settings.stop_on_foreign,
-        )
+        parts = self._pipeline, self._outbox, self._queue, self._journal, self._keeper, self._keys
+        self._thread = WriterThread(*parts, stop_on_foreign=settings.stop_on_foreign)
         self._thread.start()
 
     def submit(self, intents: Sequence[Intent]) -> list[Receipt]:
@@ -174,13 +166,11 @@ class ChainWriter:
 
         Of mechanism 0. These are weights that the chain accepted and never applied.
         """
-        book = CommitBook(self._journal)
-        return {
-            (netuid, signer): found
-            for signer in self._keys
-            for (netuid, mecid), found in book.unrevealed_since(signer).items()
-            if mecid == 0
-        }
+        book, all_of = CommitBook(self._journal), {}
+        for signer in self._keys:
+            found = book.unrevealed_since(signer).items()
+            all_of |= {(netuid, signer): since for (netuid, mecid), since in found if mecid == 0}
+        return all_of
 
     def take_over(self) -> None:
         """Continue with keys that were stopped because another program used them. Stop that program first."""
@@ -249,11 +239,9 @@ class ChainWriter:
 
     def _check(self, intents: Sequence[Intent]) -> None:
         if self._keeper.taken_by is not None:
-            raise ChainRefused(
-                "another writer has taken over the keys of this one: it sends nothing any more",
-                name="KeyInUse",
-                action="fix: use the other writer, or stop it and start this one again",
-            )
+            text = "another writer has taken over the keys of this one: it sends nothing any more"
+            fix = "fix: use the other writer, or stop it and start this one again"
+            raise ChainRefused(text, name="KeyInUse", action=fix)
         for intent in intents:
             if isinstance(intent, SetWeights):
                 max_upscale([value for _, value in intent.values])  # raises for an invalid weight
@@ -278,16 +266,12 @@ class ChainWriter:
             self._reader = ChainClient(self._endpoints, self._settings.timeout_s, runtime=self._client.runtime)
         return self._reader
 
-    def _take_lease(self, journal_path: str | os.PathLike, keys: list[str]) -> Lease:
+    def _acquire_lease(self, journal_path: str | os.PathLike, keys: list[str]) -> Lease:
         settings = self._settings
-        return Lease(
-            settings.lease_folder or Path(journal_path).expanduser().parent,
-            self._client.genesis,
-            keys,
-            owner=settings.owner or f"the writer of {journal_path}",
-            length_s=settings.lease_s,
-            wait_s=5.0 if settings.lease_wait_s is None else settings.lease_wait_s,
-        )
+        folder = settings.lease_folder or Path(journal_path).expanduser().parent
+        owner = settings.owner or f"the writer of {journal_path}"
+        wait_s = 5.0 if settings.lease_wait_s is None else settings.lease_wait_s
+        return Lease(folder, self._client.genesis, keys, owner=owner, length_s=settings.lease_s, wait_s=wait_s)
 
     def _close_all(self) -> None:
         while self._undo:
