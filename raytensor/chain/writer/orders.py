@@ -152,13 +152,13 @@ class OrderQueue:
             fresh = [i for i in intents if i.intent_id not in self._orders]
             with self._journal.transaction():
                 self._journal.add_intents(fresh)
-                superseded = self._journal.superseded(i for i in fresh if isinstance(i, SetWeights))
+                outdated = self._journal.superseded(i for i in fresh if isinstance(i, SetWeights))
                 for intent in fresh:
                     known = self._journal.receipt(intent.intent_id)
                     if known is not None and known.fate.done:
                         finished.append(known)
                         continue
-                    if intent.intent_id in superseded:
+                    if intent.intent_id in outdated:
                         superseded.append(intent)
                         continue
                     if isinstance(intent, SetWeights):
