@@ -145,10 +145,8 @@ def make_subnet(
     uids = client.query_many([(PALLET, "Uids", [netuid, keys.hotkey.ss58]) for keys in plan.neurons], head.hash)
     pruned = [keys.hotkey.ss58 for keys, uid in zip(plan.neurons, uids) if uid is None]
     if pruned:
-        raise ChainRefused(
-            f"{len(pruned)} of {len(uids)} neurons lost their place on subnet {netuid} to later ones; allow more with "
-            "sudo_set_max_allowed_uids"
-        )
+        lost = f"{len(pruned)} of {len(uids)} neurons lost their place on subnet {netuid} to later ones"
+        raise ChainRefused(f"{lost}; allow more with sudo_set_max_allowed_uids")
     return Subnet(netuid, {keys.hotkey.ss58: uid for keys, uid in zip(plan.neurons, uids)}, head.number)
 
 
@@ -189,10 +187,8 @@ class _Plan:
             raise ConfigError(f"{len(owners)} neurons own the subnet: one at most can")
         owner = owners[0] if owners else _Keys("owner", DEFAULT_OWNER[0].open(), DEFAULT_OWNER[1].open())
         if any(keys.coldkey.ss58 == owner.coldkey.ss58 for keys in neurons if keys is not owner):
-            raise ConfigError(
-                f"{owner.coldkey.ss58} owns the subnet and other neurons: the chain burns the incentive of an owner's "
-                "hotkeys, so give the other neurons another coldkey"
-            )
+            why = "the chain burns the incentive of an owner's hotkeys, so give the other neurons another coldkey"
+            raise ConfigError(f"{owner.coldkey.ss58} owns the subnet and other neurons: {why}")
         return cls(owner, neurons, spec.delegate.open() if spec.delegate is not None else None)
 
 

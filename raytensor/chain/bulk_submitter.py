@@ -50,10 +50,10 @@ class BulkSubmitter:
         read = time.monotonic()
         sent: dict[str, Call] = {}
         for signer, own in calls.values():
-            if time.monotonic() > read + BIRTH_S:  # signing for a thousand accounts may take longer than an era lasts
+            if time.monotonic() > read + BIRTH_S:  # signing for a thousand accounts may take longer than an era
                 born, read = client.finalized(), time.monotonic()
             nonce = client.account_next_index(signer.ss58)
-            # Sudo stands alone: whether its inner call failed shows in an event of its own.
+            # A sudo call is not batched: only its event Sudid reports whether the inner call failed.
             batches = [[call] for call in own if call.module == "Sudo"]
             batches += [rest] if (rest := [call for call in own if call.module != "Sudo"]) else []
             for place, batch in enumerate(batches):
@@ -61,11 +61,8 @@ class BulkSubmitter:
                 era = Era.mortal(born.number, 64)
                 signed = client.sign(call, signer, nonce=nonce + place, era=era, birth_hash=born.hash)
                 if refusal := client.submit(signed.data):
-                    raise ChainRefused(
-                        f"{signer.ss58} {_names(call)}: {refusal.text} ({refusal.name}); {refusal.action}",
-                        name=refusal.name,
-                        action=str(refusal.action),
-                    )
+                    text = f"{signer.ss58} {_names(call)}: {refusal.text} ({refusal.name}); {refusal.action}"
+                    raise ChainRefused(text, name=refusal.name, action=str(refusal.action))
                 sent[signed.hash] = call
         self._wait(sent, first.number)
 

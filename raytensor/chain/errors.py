@@ -3,8 +3,7 @@
 In: the answer of a transaction pool (a JSON-RPC error), or the dispatch error of an event. Out: the error's name; what
 to do about it is in error_actions.py. `python -m raytensor.chain.errors` prints the documentation's table. Module
 errors are identified by their metadata name, since their indices change between runtimes.
-Sources: pallet subtensor `CustomTransactionError`; FRAME `InvalidTransaction`; JSON-RPC codes of substrate's author
-pool.
+Sources: pallet subtensor `CustomTransactionError`; FRAME `InvalidTransaction`; JSON-RPC codes of substrate's pool.
 Knows nothing of connections; pure.
 """
 

@@ -127,7 +127,7 @@ class Follower:
             self._thread.join(timeout=2)
 
     def seen(self, netuid: int) -> Seen:
-        """The newest that is known; replaced as a whole, never changed."""
+        """The newest state of a subnet. The object is replaced, never changed."""
         return self._seen[netuid]
 
     @property
@@ -151,9 +151,7 @@ class Follower:
             try:
                 if client is None:
                     client = ChainClient(self._endpoints, self._timeout_s)
-                head = client.next_head(
-                    self._poll_s
-                )  # the present head first; pushed by the endpoint, without a request
+                head = client.next_head(self._poll_s)  # pushed by the endpoint, without a request
                 if head is not None:
                     self._look(client, head)
                 self._cause, self._reported = "", False
@@ -190,9 +188,8 @@ class Follower:
             known = self._seen[netuid].metagraph
             if known is None or last > known.last_epoch_block or self._is_old(known, head):
                 self._read(client, netuid, head)
-        if self._reads.view_blocks and (
-            self._views_at is None or head.number - self._views_at >= self._reads.view_blocks
-        ):
+        every, before = self._reads.view_blocks, self._views_at
+        if every and (before is None or head.number - before >= every):
             self._views_at = head.number
             for netuid in self._netuids:
                 if self._seen[netuid].metagraph is not None:

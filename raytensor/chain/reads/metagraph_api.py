@@ -42,16 +42,8 @@ _FIELDS = {
     69: ("total_stake", "many"),
 }
 _AXON = np.dtype(
-    [
-        ("block", "<u8"),
-        ("version", "<u4"),
-        ("ip", "<u8", 2),
-        ("port", "<u2"),
-        ("ip_type", "u1"),
-        ("protocol", "u1"),
-        ("placeholder1", "u1"),
-        ("placeholder2", "u1"),
-    ]
+    [("block", "<u8"), ("version", "<u4"), ("ip", "<u8", 2), ("port", "<u2")]
+    + [(name, "u1") for name in ("ip_type", "protocol", "placeholder1", "placeholder2")]
 )
 
 Graph = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Prices, and what an intent would cost and yield if it ran now.
+"""Prices, and the cost and yield of an intent at the best block.
 
 In: a client and an intent. Out: prices, what a trade on a subnet's pool yields, the TAO that an intent spends, its fee
 and its slippage. Everything is read at the best block and may change before the intent runs: only a limit price is
@@ -101,9 +101,7 @@ def stakes(client: ChainClient, coldkey: str) -> list[Stake]:
     for _ in range(reader.compact()):
         hotkey = reader.account()
         reader.take(32)  # the coldkey
-        netuid, stake, *_ = [
-            reader.compact() for _ in ("netuid", "stake", "locked", "emission", "tao_emission", "drain")
-        ]
+        netuid, stake, *_ = [reader.compact() for _ in range(6)]  # ..., locked, emission, tao_emission, drain
         found.append(Stake(hotkey, netuid, stake, registered=bool(reader.byte())))
     return [stake for stake in found if stake.alpha_rao]
 
@@ -121,8 +119,7 @@ def spend(client: ChainClient, intent: Intent) -> int:
 def slippage(client: ChainClient, intent: Intent) -> float | None:
     """Share that the intent may lose against the present price, 0 to 1; None where nothing bounds it.
 
-    With a limit price it is what the limit allows: the worst price, so never less than the slippage of the trade
-    itself.
+    With a limit price it is the loss at the limit, which is never less than the slippage of the trade.
     """
     trade = intent.trades()
     if trade is None:

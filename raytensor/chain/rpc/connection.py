@@ -211,9 +211,8 @@ class Connection:
         found = Socket(self.endpoint, self.timeout_s)
         try:
             if self._substrate is None:
-                self._substrate = SubstrateInterface(
-                    websocket=found, ss58_format=42, type_registry={"types": {"Balance": "u64"}}
-                )
+                registry = {"types": {"Balance": "u64"}}
+                self._substrate = SubstrateInterface(websocket=found, ss58_format=42, type_registry=registry)
             else:
                 self._substrate.transport = WebsocketTransport(websocket=found, auto_reconnect=False)
             self._socket = found

@@ -89,8 +89,7 @@ def plan(
     native_batch, native_commits  the runtime has batch_set_weights, batch_commit_weights.
     free_batches  the chain asks no fee for a force_batch of free calls: a hotkey without funds can send one.
 
-    The order of one signer's paid calls is kept. A call over a limit by itself is planned alone, and the chain refuses
-    it.
+    The order of one signer's paid calls is kept. A call over a limit by itself is planned alone: the chain refuses it.
     """
     delegates = delegates or {}
     natives = {kind for kind, there in ((_ROWS, native_batch), (_COMMITS, native_commits)) if there}
@@ -108,16 +107,11 @@ def plan(
         if len(signers) == 1 and (keys is None or signers.pop() in keys):
             direct += group
             continue
-        wrapped = [
-            Planned(delegate, Call("Proxy", "proxy", _proxy_args(part)), part.intent_ids, free=False) for part in group
-        ]
+        wrapped = [Planned(delegate, Call("Proxy", "proxy", _proxy_args(part)), part.intent_ids) for part in group]
         planned += _force_batches(wrapped, limits, cost)
     for _, group in _by(direct, lambda part: part.signer):
         free = [part for part in group if part.free]
-        if free_batches:
-            planned += _force_batches(free, limits, cost)
-        else:
-            planned += free
+        planned += _force_batches(free, limits, cost) if free_batches else free
         planned += _force_batches([part for part in group if not part.free], limits, cost)
     return planned
 

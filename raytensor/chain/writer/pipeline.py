@@ -319,9 +319,7 @@ class Pipeline:
         if missing and self._client.runtime.has_storage("Proxy", "Proxies"):
             found = self._client.query_many([("Proxy", "Proxies", [address]) for address in missing])
             for address, (proxies, _deposit) in zip(missing, found):
-                if any(
-                    p["delegate"] == self._delegate.ss58 and p["delay"] == 0 and p["proxy_type"] in _PROXY_TYPES
-                    for p in proxies
-                ):
+                usable = [p for p in proxies if p["delay"] == 0 and p["proxy_type"] in _PROXY_TYPES]
+                if any(p["delegate"] == self._delegate.ss58 for p in usable):
                     self._delegates[address] = self._delegate.ss58
         return self._delegates

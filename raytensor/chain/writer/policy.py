@@ -80,10 +80,8 @@ class Policy:
     @property
     def reads(self) -> bool:
         """Whether it has a cap, which needs facts from the chain."""
-        return any(
-            cap is not None
-            for cap in (self.max_spend_rao, self.max_spend_per_day_rao, self.max_fee_rao, self.max_slippage)
-        )
+        caps = self.max_spend_rao, self.max_spend_per_day_rao, self.max_fee_rao, self.max_slippage
+        return any(cap is not None for cap in caps)
 
     def forbids(self, intent: Intent) -> str | None:
         """Why an intent of this kind, subnet or recipient is refused, None if it is allowed."""

@@ -65,11 +65,9 @@ class PolicyCheck:
             lost = slippage(self._client(), intent) if policy.max_slippage is not None else 0.0
         except ChainRefused:  # the pool is too small for the trade
             lost = None
-        return Facts(
-            spend_rao=spend(self._client(), intent) if capped else 0,
-            fee_rao=fee(self._client(), intent) if policy.max_fee_rao is not None else 0,
-            slippage=lost,
-        )
+        spend_rao = spend(self._client(), intent) if capped else 0
+        fee_rao = fee(self._client(), intent) if policy.max_fee_rao is not None else 0
+        return Facts(spend_rao, fee_rao, lost)
 
     def _spent(self) -> int:
         """TAO that the intents of the last 24 hours have spent or may still spend; registrations at today's price."""

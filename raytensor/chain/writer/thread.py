@@ -1,7 +1,6 @@
 """The writer's thread: it runs the pipeline for each new block and renews the lease of the keys.
 
-In: the pipeline, the outbox, the queue, the lease. Out: progress; `trouble` and `stopped` of the pipeline show the
-state.
+In: the pipeline, the outbox, the queue, the lease. Out: `trouble` and `stopped` of the pipeline show its state.
 Waits for: new orders, at most a second. Only `close` ends the thread: a tick that fails is followed by the next. Once
 another writer has the lease, nothing is sent any more.
 """
@@ -68,13 +67,8 @@ class WriterThread:
         *,
         stop_on_foreign: bool,
     ) -> None:
-        self._pipeline, self._outbox, self._queue, self._journal, self._keeper = (
-            pipeline,
-            outbox,
-            queue,
-            journal,
-            keeper,
-        )
+        self._pipeline, self._outbox, self._queue = pipeline, outbox, queue
+        self._journal, self._keeper = journal, keeper
         self._keys, self._stop_on_foreign = tuple(keys), stop_on_foreign
         self._stopping = threading.Event()
         self._prune_at = time.monotonic() + 60.0
