@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from raytensor.chain.calls import Call
 from raytensor.chain.intents import SetWeights
@@ -90,9 +91,14 @@ def resolve_intent(intent: SetWeights, uid_of: Mapping[str, int], *, version_key
 def single_call(row: Row) -> Call:
     """The call that sets one row: set_weights, or set_mechanism_weights for a mechanism other than 0."""
     args = {"netuid": row.netuid, "dests": list(row.uids), "weights": list(row.values), "version_key": row.version_key}
-    if row.mecid == 0:
-        return Call("SubtensorModule", "set_weights", args)
-    return Call("SubtensorModule", "set_mechanism_weights", {**args, "mecid": row.mecid})
+    return mechanism_call("set_weights", row.mecid, args)
+
+
+def mechanism_call(function: str, mecid: int, args: dict[str, Any]) -> Call:
+    """A call for one mechanism. Mechanisms other than 0 have calls of their own, such as set_mechanism_weights."""
+    if mecid == 0:
+        return Call("SubtensorModule", function, args)
+    return Call("SubtensorModule", function.replace("_weights", "_mechanism_weights"), {**args, "mecid": mecid})
 
 
 def batch_call(rows: Sequence[Row]) -> Call:

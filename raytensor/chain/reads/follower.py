@@ -2,10 +2,10 @@
 
 In: endpoints, netuids, what to read. Out, readable at any time: the newest `Seen` of each subnet (tick, metagraph,
 commitments, the state that weights depend on). Optionally calls an observer per block, per epoch and when the chain
-falls silent. A block costs one small request for all subnets. A metagraph is read when consensus ran and, if asked for,
-every `refresh_blocks`; a view every `view_blocks`. A subnet that cannot be read says so in `trouble`; the others go on.
-Waits for: the chain, at most `timeout_s` per request. A chain that does not answer is asked again until it does;
-`silence` returns for how long, and why. Knows nothing of rounds; a slow chain delays nobody here.
+stops answering. A block costs one small request for all subnets. A metagraph is read after consensus ran and
+every `refresh_blocks`, a view every `view_blocks`. `trouble` is the error of a subnet that cannot be read.
+Waits for: the chain, at most `timeout_s` per request. A chain that does not answer is retried until it does; `silence`
+returns the time since its last answer, and the cause. Knows nothing of rounds.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of a subnet.
+    """The newest state of a subnet.
 
     next_epoch  block of the next epoch, 0 if unknown.
     read_at     monotonic time at which the metagraph was read; trouble: why the newest read failed, "" if it did not.
-    promises    what miners have committed to, at the block in it; None before the first read, or if not asked for.
-    view        the state that weights depend on, None if not asked for.
+    promises    commitments of miners, with their block; None before the first read, or if not requested.
+    view        the state that weights depend on, None if not requested.
     """
 
     tick: Tick | None = None
@@ -62,8 +62,7 @@ class Reads:
 
     refresh_blocks       blocks between two metagraphs of the same epoch; None reads one per epoch.
     view_blocks          blocks between two views; None reads none.
-    commitments          read what miners have committed to with each metagraph, or with each block ("metagraph",
-                         "block").
+    commitments          when to read the miners' commitments: "metagraph" (with each), "block", or None.
     mecid                incentive mechanism of the metagraphs.
     """
 
@@ -93,7 +92,7 @@ class Observer:
 class Follower:
     """Starts with `start`, ends with `close`. `seen` and `silence` may be read from any thread.
 
-    poll_s  how often an unreachable chain is asked again, and how quickly `close` is noticed.
+    poll_s  seconds between two attempts to reach the chain, and the time within which `close` is noticed.
     """
 
     def __init__(

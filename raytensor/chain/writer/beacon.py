@@ -15,7 +15,7 @@ from raytensor.chain import ss58
 from raytensor.chain.calls import Call
 from raytensor.chain.reads.preflight import SubnetView
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.chain.weights import Row
+from raytensor.chain.weights import Row, mechanism_call
 from raytensor.chain.writer.timelock import (
     COMMIT_VERSION,
     QUICKNET,
@@ -68,9 +68,8 @@ def choose(client: ChainClient, view: SubnetView) -> ChainBeacon | None:
 
 def encrypt(chain: ChainBeacon, hotkey: str, row: Row, view: SubnetView) -> tuple[bytes, int]:
     """(ciphertext, reveal round) of a row whose commit is included in the next block."""
-    schedule = EpochSchedule(
-        view.block, view.tempo, view.last_epoch, view.pending_epoch, view.epoch_index, view.blocks_since_step
-    )
+    clock = view.block, view.tempo, view.last_epoch, view.pending_epoch, view.epoch_index, view.blocks_since_step
+    schedule = EpochSchedule(*clock)
     round = reveal_round(chain.beacon, schedule, view.reveal_period, chain.now_s, chain.block_time_s)
     payload = weights_payload(ss58.decode(hotkey), row.uids, row.values, row.version_key)
     return seal(payload, round, chain.beacon.public_key), round
@@ -79,9 +78,7 @@ def encrypt(chain: ChainBeacon, hotkey: str, row: Row, view: SubnetView) -> tupl
 def commit_call(row: Row, ciphertext: bytes, round: int) -> Call:
     """The call that submits a timelocked commit."""
     args = {"netuid": row.netuid, "commit": ciphertext, "reveal_round": round, "commit_reveal_version": COMMIT_VERSION}
-    if row.mecid == 0:
-        return Call(PALLET, "commit_timelocked_weights", args)
-    return Call(PALLET, "commit_timelocked_mechanism_weights", {**args, "mecid": row.mecid})
+    return mechanism_call("commit_timelocked_weights", row.mecid, args)
 
 
 def digest(ciphertext: bytes) -> str:

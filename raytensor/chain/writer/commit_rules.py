@@ -18,7 +18,7 @@ from raytensor.chain import ss58
 from raytensor.chain.calls import Call
 from raytensor.chain.reads.preflight import SubnetView
 from raytensor.chain.rpc.codec import encode_compact
-from raytensor.chain.weights import Row, storage_index
+from raytensor.chain.weights import Row, mechanism_call, storage_index
 from raytensor.chain.writer.commit_book import HASH, WeightCommit
 
 PALLET = "SubtensorModule"
@@ -67,26 +67,15 @@ def commit_digest(hotkey: str, row: Row, salt: Iterable[int]) -> str:
 
 def commit_call(commit: WeightCommit) -> Call:
     """The call that submits a hash commit."""
-    row = commit.row
-    if row.mecid == 0:
-        return Call(PALLET, "commit_weights", {"netuid": row.netuid, "commit_hash": commit.digest})
-    args = {"netuid": row.netuid, "mecid": row.mecid, "commit_hash": commit.digest}
-    return Call(PALLET, "commit_mechanism_weights", args)
+    args = {"netuid": commit.row.netuid, "commit_hash": commit.digest}
+    return mechanism_call("commit_weights", commit.row.mecid, args)
 
 
 def reveal_call(commit: WeightCommit) -> Call:
     """The call that reveals a hash commit."""
     row = commit.row
-    args = {
-        "netuid": row.netuid,
-        "uids": list(row.uids),
-        "values": list(row.values),
-        "salt": list(commit.salt),
-        "version_key": row.version_key,
-    }
-    if row.mecid == 0:
-        return Call(PALLET, "reveal_weights", args)
-    return Call(PALLET, "reveal_mechanism_weights", {**args, "mecid": row.mecid})
+    args = {"netuid": row.netuid, "uids": list(row.uids), "values": list(row.values), "version_key": row.version_key}
+    return mechanism_call("reveal_weights", row.mecid, {**args, "salt": list(commit.salt)})
 
 
 def epoch_after(view: SubnetView) -> int:

@@ -121,9 +121,8 @@ class Outbox:
         era = Era.mortal(born.number, self._era_blocks)
         signed = self._client.sign(planned.call, signer, nonce=nonce, era=era, birth_hash=born.hash)
         shape = json.dumps(skeleton(planned.call).to_json())
-        extrinsic = Extrinsic(
-            signed.hash, signer.ss58, nonce, era.birth, era.death, signed.data, shape, planned.intent_ids
-        )
+        valid = era.birth, era.death
+        extrinsic = Extrinsic(signed.hash, signer.ss58, nonce, *valid, signed.data, shape, planned.intent_ids)
         self._journal.add_extrinsic(extrinsic)
         try:
             refusal = self._send(extrinsic)
