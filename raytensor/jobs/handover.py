@@ -55,8 +55,7 @@ class Handover:
         self._promised: dict[str, str] = {}  # digests of the commitments in flight, by intent id
         self._asking: list[ray.ObjectRef] = []
         self._asked_at = self._state_at = self._retry_at = 0.0
-        # Intent ids without a receipt, and when they were handed over.
-        self._awaited: dict[Place, tuple[str, float]] = {}
+        self._awaited: dict[Place, tuple[str, float]] = {}  # intent id without a receipt, when it was handed over
         self._last: dict[Place, tuple[float, Receipt | None]] = {}
         self._last_reported: dict[Place, str] = {}  # intent id of the newest receipt
         self._unrevealed: Mapping[Place, tuple[float, int]] = {}
@@ -82,7 +81,7 @@ class Handover:
             self._committing = self._writer.submit.remote(list(commitments))
 
     def poll(self, wait_s: float = 0.0) -> None:
-        """Collect the writer's answers, and hand over what waits. Blocks for at most `wait_s` seconds."""
+        """Collect the writer's answers that have come and hand over what waits. Blocks for at most `wait_s` seconds."""
         refs = [ref for ref in (self._holding, self._committing, *self._asking) if ref is not None]
         if refs:
             if wait_s:
@@ -102,7 +101,7 @@ class Handover:
             self._ask()
 
     def settle(self, timeout_s: float) -> None:
-        """Wait until `idle`, at most `timeout_s` seconds, and report the receipts and counters that have come."""
+        """Wait until `idle`, at most `timeout_s` seconds, and report the receipts and counters up to then."""
         end = time.monotonic() + timeout_s
         while not self.idle and time.monotonic() < end:
             self.poll(wait_s=0.05)
@@ -131,8 +130,8 @@ class Handover:
     def _hold(self) -> None:
         """Hand over the newest weights of each place that has none without a receipt."""
         now = time.monotonic()
-        late = {place for place, (_, at) in self._awaited.items() if now - at >= REPLACE_AFTER_S}
-        ready = {place: one for place, one in self._newest.items() if place not in self._awaited or place in late}
+        kept = {place for place, (_, since) in self._awaited.items() if now - since < REPLACE_AFTER_S}
+        ready = {place: one for place, one in self._newest.items() if place not in kept}
         if ready:
             self._newest = {place: one for place, one in self._newest.items() if place not in ready}
             self._in_flight, self._holding = ready, self._writer.hold.remote(list(ready.values()))
@@ -192,7 +191,7 @@ class Handover:
             self._counters = counters
             self._show(events.Extrinsics(**counters))
         if more:
-            self._after_state(*more)
+            self._take_state(*more)
 
     def _received(self, receipt: Receipt) -> None:
         if receipt.netuid is not None and "weights" in receipt.call:
@@ -210,7 +209,7 @@ class Handover:
             text = f"{receipt.call} of {receipt.signer[:8]}{where}: {receipt.error}"
             self._show(events.Warned(text=text, fix=receipt.action or ""))
 
-    def _after_state(self, state: Mapping[str, Any], unrevealed: Mapping[Place, tuple[float, int]]) -> None:
+    def _take_state(self, state: Mapping[str, Any], unrevealed: Mapping[Place, tuple[float, int]]) -> None:
         self._unrevealed = unrevealed
         if state["stopped"] != self._stopped:
             self._stopped = dict(state["stopped"])

@@ -62,7 +62,7 @@ def test_overdue_begins_after_the_third_tempo(age, overdue):
             "none were submitted since those of 10 min ago",
             "fix: check the validator",
         ),
-        (LastTry(600.0, Fate.INCLUDED, 900), "block 900 that had them left the chain", "retry: hand"),
+        (LastTry(600.0, Fate.INCLUDED, 900), "block 900 that had them left the chain", "retry: submit"),
         (
             LastTry(60.0, Fate.NOT_SENT, None, "WeightVecLengthIsLow"),
             "WeightVecLengthIsLow (1 min ago)",
