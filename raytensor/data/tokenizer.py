@@ -33,6 +33,10 @@ class Tokenizer(Protocol):
         """The text of some ids; ends of documents are left out."""
         ...
 
+    def to_json(self) -> str | None:
+        """The content of a tokenizer.json, as transformers reads it; None for one that has no such file."""
+        ...
+
 
 class ByteTokenizer:
     """The 256 byte values of UTF-8; byte 0 ends a document and is dropped from its text."""
@@ -45,6 +49,9 @@ class ByteTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         return bytes(i for i in ids if i != END).decode("utf-8", "replace")
+
+    def to_json(self) -> None:
+        return None
 
 
 class BpeTokenizer:
@@ -61,7 +68,6 @@ class BpeTokenizer:
         return [np.asarray(found.ids, dtype=np.int32) for found in encoded]
 
     def to_json(self) -> str:
-        """The content of a tokenizer.json, as transformers reads it."""
         return self._inner.to_str()
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -31,13 +31,9 @@ def newest(folder: Path | None, hotkeys: Iterable[str], *, up_to: int) -> int | 
 
     A run that was killed and resumed from an older round may find later rounds of its earlier process; hence `up_to`.
     """
-    names = list(hotkeys)
-    whole = [
-        round
-        for round in rounds(folder)
-        if round <= up_to and all((_at(folder, round) / f"{name}.done").is_file() for name in names)
-    ]
-    return max(whole, default=None)
+    names = [f"{hotkey}.done" for hotkey in hotkeys]
+    at = {round: _at(folder, round) for round in rounds(folder) if round <= up_to}
+    return max((round for round, path in at.items() if all((path / name).is_file() for name in names)), default=None)
 
 
 def older(folder: Path, round: int, hotkey: str) -> list[int]:

@@ -38,7 +38,8 @@ class Collaborator:
     """The training of one identity.
 
     behaviour   a row of `config.behaviours.BEHAVIOURS`; a lazy miner does a fifth of the steps, a constant one sends
-    zeros. other_text  draws [rows, T + 1] token ids that were not assigned to it; for wrong_data only.
+                zeros.
+    other_text  draws [rows, T + 1] token ids that were not assigned to it; for wrong_data only.
     """
 
     def __init__(
@@ -52,11 +53,9 @@ class Collaborator:
         other_text: Callable[[int, int], np.ndarray] | None = None,
     ) -> None:
         assert rule.folder is not None
-        self.hotkey = hotkey
-        self.behaviour = behaviour
+        self.hotkey, self.behaviour = hotkey, behaviour
         self._store = Store(Path(rule.folder))
         self._layout = self._store.layout
-        self._rule = rule
         self._engine = engine.PlainEngine(build(ModelSpec(**self._store.model)), device=device, **vars(recipe))
         self._feedback = Feedback(Codec(rule.k), self._layout.size, rule.feedback)
         self._other_text = other_text
@@ -96,11 +95,10 @@ class Collaborator:
             raise DamagedCheckpoint(f"the checkpoint {folder} can't be loaded: {error}") from error
         if digest(own) != position.get("collaborator"):
             raise DamagedCheckpoint(f"the checkpoint {folder} can't be loaded: collaborator.safetensors is damaged")
-        found = load(own)
+        found, size = load(own), self._layout.size
         residual, window, done = found["residual"], int(found["window"][0]), found["done"].tobytes()
-        if residual.shape != (self._layout.size,):
-            why = f"{residual.shape} values, not {self._layout.size}"
-            raise DataError(f"the checkpoint {folder} is of another model: {why}")
+        if residual.shape != (size,):
+            raise DataError(f"the checkpoint {folder} is of another model: {residual.shape} values, not {size}")
         self._feedback.residual = residual
         self._done = (window, done) if window >= 0 else None
 
@@ -167,9 +165,7 @@ class CollaboratingMiner:
             starts = draw.integers(0, len(train) - rule.seq_len - 1, rows)
             return train[starts[:, None] + np.arange(rule.seq_len + 1)]
 
-        self.hotkey = hotkey
-        self.profile = profile
-        self._vocab_size = text.vocab_size
+        self.hotkey, self.profile, self._vocab_size = hotkey, profile, text.vocab_size
         recipe = Recipe(optimizer=profile.optimizer, lr=profile.lr)
         self._own = Collaborator(hotkey, profile.behaviour, rule, recipe, device=device, other_text=other)
 

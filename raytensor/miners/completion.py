@@ -19,9 +19,10 @@ from raytensor.wire.codec import Prompt
 TOP_K = 64  # candidates of a token
 
 
-async def complete(
-    prompt: Prompt, ask: Callable[[Task], Awaitable[Response | Failure]], coder: Tokenizer, context: int
-) -> AsyncIterator[str]:
+Ask = Callable[[Task], Awaitable[Response | Failure]]
+
+
+async def complete(prompt: Prompt, ask: Ask, coder: Tokenizer, context: int) -> AsyncIterator[str]:
     """The completion in pieces. `context`: tokens that the model sees at most.
 
     Raises `RuntimeError` with the reason when the miner gives no answer.

@@ -57,9 +57,7 @@ class Fleet(supervisor.Supervisor):
         super().__init__(cfg, hosts, ray.put(text), folder, resume_round)
 
     def wait_ready(self, timeout_s: float) -> dict[str, int]:
-        """Wait until the constructor of every host has returned. Returns process ids by name.
-
-        Raises `ClusterError` when one is late."""
+        """Wait until every host is constructed. Returns process ids by name. Raises `ClusterError` when one is late."""
         refs = {host.name: host.actor.ready.remote() for host in self.hosts}
         for host in self.hosts:
             others = host.group.ready() if host.group is not None else []
@@ -139,21 +137,17 @@ class Fleet(supervisor.Supervisor):
 
     def checkpoint(self, round: int) -> bool:
         """Write a checkpoint of every miner and wait for it. False when a host failed; `incidents` has the reason."""
-        if self._folder is None:
+        if self._folder is None or len(self._call_all("checkpoint", round)) < len(self.hosts):
             return False
-        complete = len(self._call_all("checkpoint", round)) == len(self.hosts)
-        if complete:
-            checkpoints.prune(self._folder, round)
-        return complete
-
-    # ----------------------------------------------------------------------------------------------------- asking
+        checkpoints.prune(self._folder, round)
+        return True
 
     def _step(self) -> list[Done]:
         """Dispatch questions, wait for the first event, and return the tasks that are finished."""
         done: list[Done] = []
+        limit = supervisor.MAX_REPLACEMENTS
         for host in self.hosts:
             if host.actor is None:
-                limit = supervisor.MAX_REPLACEMENTS
                 done += host.fail(Reason.CRASHED, f"{host.name} is gone and its {limit} replacements are used up")
             host.dispatch()
         working = [host for host in self.hosts if host.in_flight]

@@ -17,8 +17,9 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raytensor.cluster import release, reserve
-from raytensor.config import MinerProfile, RunConfig
+from raytensor.config import RunConfig
 from raytensor.errors import cause_of
+from raytensor.miners.placement import Member
 from raytensor.miners.shard import FirstRank, Shard, rendezvous_address
 
 # Options of a host actor. Ray never restarts it: the supervisor makes a new one from the newest checkpoint. Questions
@@ -57,14 +58,7 @@ class Group:
         release(self.placement)
 
 
-def start(
-    cfg: RunConfig,
-    name: str,
-    member: tuple[str, MinerProfile],
-    text: Any,
-    folder: Path | None,
-    resume_round: int | None,
-) -> Group:
+def start(cfg: RunConfig, name: str, member: Member, text: Any, folder: Path | None, resume_round: int | None) -> Group:
     """A new group of the miner `member`. `text`: its ObjectRef. Raises `ClusterError` when there is no room in time."""
     hotkey, profile = member
     bundle = {"CPU": profile.cpus_per_rank} | ({"GPU": float(profile.gpus_per_rank)} if profile.gpus_per_rank else {})
@@ -79,8 +73,7 @@ def start(
     first = ray.remote(**LANES)(FirstRank).options(**at(0)).remote(cfg, [member], text, folder, resume_round, address)
     # `follow` does not return, so `ready` has a concurrency group of its own.
     options: dict[str, Any] = {"max_restarts": 0, "concurrency_groups": {"beside": 1}}
-    shard = ray.remote(**options)(Shard)
-    others = [
-        shard.options(**at(rank)).remote(cfg, hotkey, profile, text, rank, address) for rank in range(1, profile.ranks)
-    ]
+    shard: Any = ray.remote(**options)(Shard)
+    ranks = range(1, profile.ranks)
+    others = [shard.options(**at(rank)).remote(cfg, member, text, rank, address) for rank in ranks]
     return Group(placement, first, others, [actor.follow.remote() for actor in others])

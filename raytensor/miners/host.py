@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import transformers
 
-from raytensor.config import MinerProfile, RunConfig
+from raytensor.config import RunConfig
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.mechanisms import base
@@ -30,7 +30,7 @@ from raytensor.miners.fifo_lock import FifoLock
 from raytensor.miners.gauges import Gauges
 from raytensor.miners.miner import Miner, heldout_questions, top_tokens
 from raytensor.miners.model import spec
-from raytensor.miners.placement import architecture
+from raytensor.miners.placement import Member, architecture
 from raytensor.miners.submission_export import Original
 from raytensor.training import devices, models
 from raytensor.training.checkpoint import load_newest
@@ -70,7 +70,7 @@ class MinerHost:
     def __init__(
         self,
         cfg: RunConfig,
-        members: Sequence[tuple[str, MinerProfile]],
+        members: Sequence[Member],
         text: Text,
         folder: Path | None = None,
         resume_round: int | None = None,
@@ -83,8 +83,7 @@ class MinerHost:
         self._heldout = heldout_questions(cfg, text)
         self._seq_len = cfg.miners.seq_len
         self._commit_every = cfg.miners.commit_every if declared.asks_for_files else 0
-        self._gauges = Gauges("run")
-        self._vocab_size = text.vocab_size
+        self._gauges, self._vocab_size = Gauges("run"), text.vocab_size
         self._stack_lock = FifoLock()  # of all stacked models, which are computed together
         self._miners: dict[str, Miner | CollaboratingMiner] = {}
         device = devices.name_for(cfg.miners.gpus_per_host)
@@ -98,8 +97,7 @@ class MinerHost:
                 stacked = _stack(cfg, members, text.vocab_size, device)
             own = {**stacked, **(engines or {})}
             for hotkey, profile in members:
-                lock = self._stack_lock if hotkey in stacked else None
-                engine = own.get(hotkey)
+                lock, engine = self._stack_lock if hotkey in stacked else None, own.get(hotkey)
                 self._miners[hotkey] = Miner(hotkey, profile, cfg, text, device=device, engine=engine, lock=lock)
         # Hotkeys of each stack, in the order of its models.
         self._stacks: dict[StackedEngine, list[str]] = {}
@@ -170,10 +168,8 @@ class MinerHost:
                     answers = stack.log_probs(dict.fromkeys(numbers, (questions.tokens, questions.lengths)))
                 for number, answer in answers.items():
                     found[hotkeys[number]] = questions.loss(*top_tokens(answer, questions.top_k), self._vocab_size)
-        return {
-            hotkey: found[hotkey] if hotkey in found else miner.heldout_loss(questions)
-            for hotkey, miner in self._miners.items()
-        }
+        alone = {hotkey: miner for hotkey, miner in self._miners.items() if hotkey not in found}
+        return found | {hotkey: miner.heldout_loss(questions) for hotkey, miner in alone.items()}
 
     def checkpoint(self, round: int) -> None:
         """Write a checkpoint of every miner."""
@@ -181,8 +177,6 @@ class MinerHost:
         for hotkey, miner in self._miners.items():
             miner.checkpoint(checkpoints.path_of(self._folder, round, hotkey))
             checkpoints.mark(self._folder, round, hotkey)
-
-    # ----------------------------------------------------------------------------------------------------- inside
 
     def _unanswerable(self, task: Task) -> str | None:
         """Why a stranger's question can't be given to a model; None when it can."""
@@ -218,15 +212,11 @@ class MinerHost:
             with self._stack_lock:
                 losses.update(stack.train({number: work[number] for number in order[start : start + stack.width]}))
         # The mean over the steps of the newest round, as for a miner that trains alone.
-        return {
-            hotkey: float(np.mean(losses[number][-len(batches[number][-1]) :])) if number in losses else None
-            for number, hotkey in enumerate(hotkeys)
-        }
+        newest = {number: float(np.mean(of[-len(batches[number][-1]) :])) for number, of in losses.items()}
+        return {hotkey: newest.get(number) for number, hotkey in enumerate(hotkeys)}
 
 
-def _stack(
-    cfg: RunConfig, members: Sequence[tuple[str, MinerProfile]], vocab_size: int, device: str
-) -> dict[str, StackedMember]:
+def _stack(cfg: RunConfig, members: Sequence[Member], vocab_size: int, device: str) -> dict[str, StackedMember]:
     """Engines of the stackable miners by hotkey; those of one architecture share a stack.
 
     Whether a miner is stacked depends on its own profile only, so that its bits do not depend on the number of hosts.

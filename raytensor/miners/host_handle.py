@@ -13,9 +13,8 @@ from typing import Any
 
 import ray
 
-from raytensor.config import MinerProfile
 from raytensor.miners.group import Group
-from raytensor.miners.placement import is_sharded
+from raytensor.miners.placement import Member, is_sharded
 from raytensor.types import Failure, Reason, Response, Submission, Task
 
 QUEUE = 2  # the second question hides the transfer of the first one's answer
@@ -42,7 +41,7 @@ class HostHandle:
     """A host and its members, (hotkey, profile) of each. A sharded miner is the only member of its host."""
 
     number: int
-    members: list[tuple[str, MinerProfile]]
+    members: list[Member]
     actor: Any = None  # None when the host is lost and not replaced
     group: Group | None = None  # processes of a sharded miner; `actor` is the first of them
     busy: Any = None  # ObjectRef of the start or the training that comes before any answer; None: idle

@@ -77,13 +77,10 @@ class Miner:
         engine: Engine | None = None,
         lock: FifoLock | None = None,
     ) -> None:
-        self.hotkey = hotkey
-        self.profile = profile
+        self.hotkey, self.profile = hotkey, profile
         self._behaviour = BEHAVIOURS[profile.behaviour]
-        self._seed = cfg.seed
-        self._seq_len = cfg.miners.seq_len
-        self._warmup_rounds = cfg.miners.warmup_rounds
-        self._text = text
+        self._seed, self._text = cfg.seed, text
+        self._seq_len, self._warmup_rounds = cfg.miners.seq_len, cfg.miners.warmup_rounds
         files = base.needs(cfg.mechanism).asks_for_files
         # A random miner submits a model that was never trained.
         if engine is None and (self._behaviour.trains or (files and profile.behaviour == "random")):
@@ -92,8 +89,7 @@ class Miner:
         self.engine = engine
         self._lock = lock or FifoLock()
         folder = Path(cfg.miners.files or "")
-        exporter = SubmissionExporter(hotkey, profile, text, self._seq_len, folder, cfg.seed) if files else None
-        self._exporter = exporter
+        self._exporter = SubmissionExporter(hotkey, profile, text, cfg, folder) if files else None
 
     def train(self, round: int) -> float | None:
         """Train one round. Returns the mean loss in nats per token; None when the miner does not train in this round.
@@ -199,9 +195,7 @@ class Miner:
         self, name: str, tokens: np.ndarray, lengths: np.ndarray, top_k: int, observed: Response | None
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """(ids int32 [B, K], probs float32 [B, K]) by the miner's behaviour."""
-        rows = len(tokens)
-        top_k = min(top_k, self._text.vocab_size)
-        behaviour = self.profile.behaviour
+        rows, behaviour, top_k = len(tokens), self.profile.behaviour, min(top_k, self._text.vocab_size)
         if behaviour == "silent":
             return None
         if self._behaviour.copies:

@@ -26,16 +26,8 @@ def spec(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int) -> Mod
     """The model of a profile. Without `profile.model`: a Llama (pre-norm, RoPE, SwiGLU) with tied embeddings of
     vocab_size * hidden parameters and, per layer, 4 * hidden^2 parameters of attention and 8 * hidden^2 of
     feed-forward (inner width 8/3 hidden, rounded to 16)."""
-    return ModelSpec(
-        name=profile.model,
-        hidden=profile.hidden,
-        layers=profile.layers,
-        heads=profile.heads,
-        vocab_size=vocab_size,
-        seq_len=seq_len,
-        seed=seed,
-        lora_rank=profile.lora_rank,
-    )
+    shape = (profile.hidden, profile.layers, profile.heads)
+    return ModelSpec(profile.model, *shape, vocab_size, seq_len, seed, lora_rank=profile.lora_rank)
 
 
 def make_engine(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int, ranks: Ranks) -> engine.Engine:

@@ -11,6 +11,8 @@ from raytensor.config import MinerProfile, Miners
 from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.config.optimizers import OPTIMIZERS
 
+Member = tuple[str, MinerProfile]  # hotkey and profile
+
 
 def assign_profiles(cfg: Miners, hotkeys: Sequence[str]) -> dict[str, MinerProfile]:
     """The profile of each miner, in rotation when there are more miners than profiles."""
@@ -38,10 +40,10 @@ def work(profile: MinerProfile) -> float:
     return 12.0 * profile.layers * profile.hidden**2 * profile.steps * profile.batch_size
 
 
-def place(profiles: Mapping[str, MinerProfile], hosts: int) -> list[list[tuple[str, MinerProfile]]]:
+def place(profiles: Mapping[str, MinerProfile], hosts: int) -> list[list[Member]]:
     """Members of each host, none empty: the costliest miner first, each to the host with the least work so far."""
     assert (hosts >= 1) == bool(profiles) and hosts <= len(profiles)
-    members: list[list[tuple[str, MinerProfile]]] = [[] for _ in range(hosts)]
+    members: list[list[Member]] = [[] for _ in range(hosts)]
     load = [0.0] * hosts
     for hotkey, profile in sorted(profiles.items(), key=lambda item: -work(item[1])):
         # Of equal loads, the host with fewer miners, so that miners without a model are spread as well.

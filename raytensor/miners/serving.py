@@ -13,6 +13,7 @@ import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +39,15 @@ class WireFrontend:
         cfg = run.miners.wire
         self._context = run.miners.seq_len
         # It is in the cache of this node, where the run's text was prepared.
-        key = corpus.fingerprint(run.data)
-        self._coder = tokenizer.load(
-            run.data.tokenizer,
-            run.data.vocab_size,
-            key,
-            lambda: corpus.documents(run.data, heldout=False),
-            Path(run.paths.cache).expanduser(),
-        )
+        data, cache = run.data, Path(run.paths.cache).expanduser()
+        key, text = corpus.fingerprint(data), partial(corpus.documents, data, heldout=False)
+        self._coder = tokenizer.load(data.tokenizer, data.vocab_size, key, text, cache)
         self._hosts: dict[str, Any] = {}
         self._gauges = Gauges("wire")
-        self._servers = {
-            hotkey: WireServer(
-                hotkey,
-                self._ask,
-                dataclasses.replace(cfg, port=cfg.port + place if cfg.port else 0),
-                complete=self._complete,
-            )
-            for place, hotkey in enumerate(hotkeys)
-        }
+        self._servers: dict[str, WireServer] = {}
+        for place, hotkey in enumerate(hotkeys):
+            own = dataclasses.replace(cfg, port=cfg.port + place if cfg.port else 0)
+            self._servers[hotkey] = WireServer(hotkey, self._ask, own, complete=self._complete)
 
     def route(self, hotkeys: Sequence[str], host: Any) -> None:
         """Send questions to these hotkeys to `host` (an actor with `serve`), in place of an earlier one."""

@@ -23,12 +23,13 @@ import torch
 import transformers
 from torch import Tensor
 
-from raytensor.config import MinerProfile, RunConfig
+from raytensor.config import RunConfig
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import RayTensorError
 from raytensor.miners.host import MinerHost
 from raytensor.miners.model import make_engine
+from raytensor.miners.placement import Member
 from raytensor.training import devices, ranks
 from raytensor.training.engine import Engine
 from raytensor.training.ranks import Ranks
@@ -40,8 +41,7 @@ class LeadEngine:
     """An `Engine` on the first rank whose calls run on all ranks."""
 
     def __init__(self, engine: Engine, group: Ranks) -> None:
-        self._engine = engine
-        self._group = group
+        self._engine, self._group = engine, group
 
     @property
     def steps(self) -> int:
@@ -71,26 +71,18 @@ class FirstRank(MinerHost):
     """The rank that answers for the miner. Arguments as those of `MinerHost`, with one member."""
 
     def __init__(
-        self,
-        cfg: RunConfig,
-        members: list[tuple[str, MinerProfile]],
-        text: Text,
-        folder: Path | None,
-        resume_round: int | None,
-        address: Address,
+        self, cfg: RunConfig, members: list[Member], text: Text, folder: Path | None, resume: int | None, at: Address
     ) -> None:
-        ((hotkey, profile),) = members
-        lead = LeadEngine(*_engine(cfg, hotkey, profile, text, 0, address))
-        super().__init__(cfg, members, text, folder, resume_round, engines={hotkey: lead})
+        (member,) = members
+        lead = LeadEngine(*_engine(cfg, member, text, 0, at))
+        super().__init__(cfg, members, text, folder, resume, engines={member[0]: lead})
 
 
 class Shard:
     """Another rank. Ready when the constructor returns, which is when all ranks have joined."""
 
-    def __init__(
-        self, cfg: RunConfig, hotkey: str, profile: MinerProfile, text: Text, rank: int, address: Address
-    ) -> None:
-        self._engine, self._group = _engine(cfg, hotkey, profile, text, rank, address)
+    def __init__(self, cfg: RunConfig, member: Member, text: Text, rank: int, address: Address) -> None:
+        self._engine, self._group = _engine(cfg, member, text, rank, address)
 
     def ready(self) -> int:
         """The process id."""
@@ -111,9 +103,8 @@ def rendezvous_address() -> Address:
     return ray.util.get_node_ip_address(), ranks.free_port()
 
 
-def _engine(
-    cfg: RunConfig, hotkey: str, profile: MinerProfile, text: Text, rank: int, address: Address
-) -> tuple[Engine, Ranks]:
+def _engine(cfg: RunConfig, member: Member, text: Text, rank: int, address: Address) -> tuple[Engine, Ranks]:
+    hotkey, profile = member
     torch.set_num_threads(cfg.cluster.torch_threads)
     transformers.logging.set_verbosity_error()
     device, limit_s = devices.name_for(profile.gpus_per_rank), cfg.cluster.start_timeout_s

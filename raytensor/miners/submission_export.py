@@ -36,31 +36,28 @@ from raytensor.types import Submission, Task
 
 NOISE = 1e-3
 
+Weights = Callable[[], Mapping[str, Tensor]]
 Original = tuple[str, str]  # a hotkey and the digest that it has committed to
 
 
 class SubmissionExporter:
-    """The files of one miner. folder: of the store; seed: of the run."""
+    """The files of one miner. folder: of the store."""
 
-    def __init__(self, hotkey: str, profile: MinerProfile, text: Text, seq_len: int, folder: Path, seed: int) -> None:
-        self._hotkey, self._behaviour, self._seed = hotkey, profile.behaviour, seed
-        self._text, self._seq_len = text, seq_len
+    def __init__(self, hotkey: str, profile: MinerProfile, text: Text, cfg: RunConfig, folder: Path) -> None:
+        self._hotkey, self._behaviour, self._seed = hotkey, profile.behaviour, cfg.seed
+        self._text, self._seq_len = text, cfg.miners.seq_len
         self._store = FileStore(folder)
-        model: Any = models.build(spec(profile, text.vocab_size, seq_len, 0), meta=True)
+        model: Any = models.build(spec(profile, text.vocab_size, self._seq_len, 0), meta=True)
         self._config = model.config
 
     def export(
-        self,
-        weights: Callable[[], Mapping[str, Tensor]] | None,
-        original: Original | None,
-        committed: Mapping[str, str] | None,
+        self, weights: Weights | None, original: Original | None, committed: Mapping[str, str] | None
     ) -> str | None:
         """Write the newest version. Returns the digest to commit to; None when there is nothing to submit.
 
         weights    of the miner's own model; None when it has none.
         original   the file to copy.
-        committed  digests by hotkey, as the chain has them; None when they are unknown, and then no old file is
-        removed.
+        committed  digests by hotkey, as the chain has them; None when they are unknown: then no old file is removed.
         """
         data = self._file(weights, original)
         if data is None:
@@ -75,7 +72,7 @@ class SubmissionExporter:
         path = self._store.find(self._hotkey, task.digest)
         return None if path is None else Submission(task.task_id, self._hotkey, task.digest, path=str(path))
 
-    def _file(self, weights: Callable[[], Mapping[str, Tensor]] | None, original: Original | None) -> bytes | None:
+    def _file(self, weights: Weights | None, original: Original | None) -> bytes | None:
         if BEHAVIOURS[self._behaviour].copies:
             path = self._store.find(*original) if original is not None else None
             if path is None:
@@ -115,16 +112,12 @@ def refuse_unlike(cfg: RunConfig) -> None:
     vocab_size = 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size
     for number, profile in enumerate(cfg.miners.profiles):
         model: Any = models.build(spec(profile, vocab_size, cfg.miners.seq_len, 0), meta=True)
-        rule, count = cfg.mechanism.model_eval, models.num_parameters(model)
+        rule, count, where = cfg.mechanism.model_eval, models.num_parameters(model), f"miners.profiles[{number}]"
         if count > rule.max_parameters or 4 * count + single_file.MAX_HEADER_BYTES > rule.max_bytes:
-            raise ConfigError(
-                f"miners.profiles[{number}]: {count} parameters; scorers build at most "
-                f"mechanism.model_eval.max_parameters={rule.max_parameters} "
-                f"and read at most max_bytes={rule.max_bytes}\n"
-                "  fix: a smaller model, or larger bounds (4 bytes a parameter)"
-            )
+            bounds = f"mechanism.model_eval.max_parameters={rule.max_parameters} and read at most"
+            fix = "a smaller model, or larger bounds (4 bytes a parameter)"
+            what = f"{count} parameters; scorers build at most {bounds} max_bytes={rule.max_bytes}"
+            raise ConfigError(f"{where}: {what}\n  fix: {fix}")
         if why := single_file.unlike(model.config):
-            raise ConfigError(
-                f"miners.profiles[{number}].model={profile.model!r} can't be submitted as a file: {why}\n"
-                "  fix: a size (1M, 5M, ...) or hidden, layers and heads"
-            )
+            fix = "a size (1M, 5M, ...) or hidden, layers and heads"
+            raise ConfigError(f"{where}.model={profile.model!r} can't be submitted as a file: {why}\n  fix: {fix}")

@@ -31,10 +31,7 @@ MAX_REPLACEMENTS = 4  # of one host
 
 
 class Supervisor:
-    """hosts         started here; replaced when they are lost.
-    text          ObjectRef of the text.
-    folder        of checkpoints; None: none are written.
-    resume_round  round whose checkpoints the miners continue from; None: new models.
+    """Starts `hosts`, and replaces those that are lost. `text` is an ObjectRef; other arguments as those of `Fleet`.
 
     Raises `ClusterError` when there is no room for a sharded miner.
     """
@@ -82,8 +79,6 @@ class Supervisor:
         """End the hosts at once; training since the last checkpoint is lost."""
         for host in self.hosts:
             host.end()
-
-    # ------------------------------------------------------------------------------------------------ supervision
 
     def _start(self, host: HostHandle, resume_round: int | None) -> None:
         cfg, miners = self._cfg, self._cfg.miners

@@ -31,10 +31,8 @@ from raytensor.errors import PoolExhausted, WorkLost, cause_of
 from raytensor.pool.items import Item, Packing, Queue
 from raytensor.types import Failure, Reason
 
-_OUT_OF_MEMORY = {
-    "MemoryError",
-    "OutOfMemoryError",
-}  # of Python, numpy and torch, by name: this module does not import torch
+# Errors of Python, numpy and torch, by name: this module does not import torch.
+_OUT_OF_MEMORY = {"MemoryError", "OutOfMemoryError"}
 
 
 @dataclass
@@ -171,8 +169,6 @@ class Pool:
             ray.kill(slot.actor)
         self._slots.clear()
 
-    # --------------------------------------------------------------------------------------------------- dispatch
-
     def _new_slot(self) -> _Slot:
         actor = self._factory()
         self._num_slots += 1
@@ -182,14 +178,8 @@ class Pool:
         """Start all calls that can start. partly: also calls that are not full, behind others."""
         reserved = self._dispatch_suspects()
         while len(self._queue) > len(self._queue.suspects):
-            free = [
-                slot
-                for slot in self._slots
-                if slot.starting is None
-                and len(slot.in_flight) < self._max_in_flight
-                and not slot.suspected
-                and slot is not reserved
-            ]
+            alive = [slot for slot in self._slots if slot.starting is None and slot is not reserved]
+            free = [slot for slot in alive if len(slot.in_flight) < self._max_in_flight and not slot.suspected]
             slot = min(free, key=lambda slot: len(slot.in_flight), default=None)
             if slot is None or (slot.in_flight and not partly and not self._queue.has_full_call()):
                 return
@@ -220,8 +210,6 @@ class Pool:
         slot.in_flight[ref] = items
         self.calls += 1
 
-    # ------------------------------------------------------------------------------------------- results and losses
-
     def _collect(self, timeout_s: float) -> None:
         self._dispatch()
         refs = {ref: slot for slot in self._slots for ref in slot.refs}
@@ -242,8 +230,7 @@ class Pool:
             except RayTaskError as error:  # the method raised; the actor lives on
                 self._raised(slot, slot.finish(ref), error)
             except (RayActorError, GetTimeoutError) as error:
-                # Its finished calls are still collected below, so that the oldest call left is the one that was
-                # running.
+                # Its finished calls are still collected below, so that the oldest call left is the running one.
                 self._last_cause = cause_of(error)
                 dead[slot.number] = (slot, Reason.CRASHED)
             else:

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,24 +64,15 @@ class Progress:
 
 def spec_of(cfg: TrainConfig, vocab_size: int) -> ModelSpec:
     """The model of a configuration."""
-    training = cfg.training
-    return ModelSpec(
-        training.model,
-        vocab_size=vocab_size,
-        seq_len=training.seq_len,
-        seed=assign.seed_of(cfg.seed, "model", "train"),
-        pretrained=training.pretrained,
-        lora_rank=training.lora_rank,
-    )
+    of, seed = cfg.training, assign.seed_of(cfg.seed, "model", "train")
+    own = {"pretrained": of.pretrained, "lora_rank": of.lora_rank}
+    return ModelSpec(of.model, vocab_size=vocab_size, seq_len=of.seq_len, seed=seed, **own)
 
 
-def run(
-    cfg: TrainConfig,
-    ranks: Ranks,
-    folder: Path,
-    report: Callable[[Progress], None],
-    warn: Callable[[str], None] = print,
-) -> None:
+Warn = Callable[[str], None]
+
+
+def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[Progress], None], warn: Warn = print) -> None:
     """Train to the last step, then export.
 
     report  called on every rank, at the same steps.
@@ -114,33 +106,23 @@ def run(
         seconds = time.perf_counter() - began
         last = due == training.steps
         measures = _is_due(due, training.heldout_every) or (last and training.heldout_every)
+        heldout = _heldout_loss(engine, questions) if measures else None
         per_s = (due - before) * training.batch_size * training.seq_len / seconds
-        progress = Progress(
-            step=due,
-            steps=training.steps,
-            loss=loss,
-            rate=recipe.rate(due),
-            tokens_per_s=per_s,
-            eta_s=(training.steps - due) * training.batch_size * training.seq_len / per_s,
-            ranks=ranks.size,
-            epoch=stream.epoch,
-            mfu=_utilisation(per_s * flops / ranks.size, ranks.device),
-            heldout=_heldout_loss(engine, questions) if measures else None,
-        )
-        report(progress)
+        eta_s = (training.steps - due) * training.batch_size * training.seq_len / per_s
+        mfu = _utilisation(per_s * flops / ranks.size, ranks.device)
+        rate, epoch = recipe.rate(due), stream.epoch
+        report(Progress(due, training.steps, loss, rate, per_s, eta_s, ranks.size, epoch, mfu, heldout))
         if last or _is_due(due, training.checkpoint_every):
             engine.save(points / f"step-{due:07d}", {"stream": stream.state()})
             if ranks.first:
                 prune(points, training.keep)
     weights = engine.weights()
     if ranks.first:
-        models.export(spec, weights, folder / "export", getattr(coder, "to_json", lambda: None)())
+        models.export(spec, weights, folder / "export", coder.to_json())
     ranks.gather(None)
 
 
-def _resume(
-    points: Path, engine: engines.Engine, ranks: Ranks, warn: Callable[[str], None]
-) -> Mapping[str, Any] | None:
+def _resume(points: Path, engine: engines.Engine, ranks: Ranks, warn: Warn) -> Mapping[str, Any] | None:
     """Restore the newest intact checkpoint. Returns its position; None when there is no checkpoint."""
     steps = ranks.broadcast(sorted(_steps(points), reverse=True))
     if not steps:
@@ -176,17 +158,9 @@ def _is_due(step: int, every: int) -> bool:
 
 def _tokenizer(cfg: TrainConfig, ranks: Ranks) -> tokenizer.Tokenizer:
     """The tokenizer. The first rank loads it first, because that may train it."""
-    key = corpus.fingerprint(cfg.data)
-
-    def load() -> tokenizer.Tokenizer:
-        return tokenizer.load(
-            cfg.data.tokenizer,
-            cfg.data.vocab_size,
-            key,
-            lambda: corpus.documents(cfg.data, heldout=False),
-            Path(cfg.paths.cache),
-        )
-
+    data, cache = cfg.data, Path(cfg.paths.cache)
+    key, text = corpus.fingerprint(data), partial(corpus.documents, data, heldout=False)
+    load = partial(tokenizer.load, data.tokenizer, data.vocab_size, key, text, cache)
     found = load() if ranks.first else None
     ranks.gather(None)
     return found or load()
@@ -203,10 +177,9 @@ def _questions(cfg: TrainConfig, coder: tokenizer.Tokenizer) -> tuple[np.ndarray
             break
     window = min(training.seq_len, 128) + 1
     if tokens <= window:
-        raise DataError(
-            f"the held-out part of data.source={cfg.data.source!r} has {tokens} tokens; more than {window} are needed: "
-            f"raise data.heldout_share (now {cfg.data.heldout_share})"
-        )
+        fix = f"raise data.heldout_share (now {cfg.data.heldout_share})"
+        what = f"the held-out part of data.source={cfg.data.source!r} has {tokens} tokens"
+        raise DataError(f"{what}; more than {window} are needed: {fix}")
     text = np.concatenate(pieces).astype(np.int32)
     starts = assign.question_starts(cfg.seed, 0, "held-out", training.heldout_rows, window, len(text))
     shortest = max(1, (window - 1) // 2)

@@ -86,13 +86,8 @@ def join(rank: int, size: int, address: tuple[str, int], device: str = "cpu", *,
     # DeepSpeed reads these; torch does not need them here.
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK="0", MASTER_ADDR=host, MASTER_PORT=str(port))
     found = devices.open_device(device)
-    dist.init_process_group(
-        devices.backend(found),
-        init_method=f"tcp://{host}:{port}",
-        rank=rank,
-        world_size=size,
-        timeout=datetime.timedelta(seconds=timeout_s),
-    )
+    limit, where = datetime.timedelta(seconds=timeout_s), f"tcp://{host}:{port}"
+    dist.init_process_group(devices.backend(found), where, limit, rank=rank, world_size=size)
     return attach(found)
 
 

@@ -22,13 +22,8 @@ from raytensor.errors import DataError
 
 # The shape: every number that the computation depends on. All of them are required.
 SHAPE = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "max_position_embeddings",
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "max_position_embeddings"),
 )
 MAX_HEADER_BYTES = 2**22
 MAX_LAYERS = 512
@@ -141,9 +136,8 @@ def _empty(shape: Mapping[str, int], max_parameters: int) -> Any:
 
 
 def _shape_of(config: Any) -> dict[str, int]:
-    return {name: int(getattr(config, name)) for name in SHAPE} | {
-        "tie_word_embeddings": bool(config.tie_word_embeddings)
-    }
+    tied = {"tie_word_embeddings": bool(config.tie_word_embeddings)}
+    return {name: int(getattr(config, name)) for name in SHAPE} | tied
 
 
 def llama(shape: Mapping[str, int]) -> LlamaConfig:

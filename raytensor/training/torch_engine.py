@@ -19,17 +19,14 @@ from raytensor.config.optimizers import OPTIMIZERS
 from raytensor.training import devices
 from raytensor.training.base import BaseEngine
 from raytensor.training.causal import layers
-from raytensor.training.ranks import Ranks, alone
+from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe, moments_of
 
 
 class TorchEngine(BaseEngine):
     """`strategy`: plain | ddp | fsdp2."""
 
-    def __init__(
-        self, model: nn.Module, recipe: Recipe, ranks: Ranks | None = None, *, strategy: str = "plain"
-    ) -> None:
-        ranks = ranks or alone()
+    def __init__(self, model: nn.Module, recipe: Recipe, ranks: Ranks = Ranks(), *, strategy: str = "plain") -> None:
         assert strategy != "plain" or ranks.size == 1, "plain is for one rank"
         super().__init__(model, recipe, ranks)
         self.strategy = strategy
@@ -41,9 +38,8 @@ class TorchEngine(BaseEngine):
         if strategy == "ddp":
             device_ids = [ranks.device] if devices.is_gpu(ranks.device) else None
             # Without views of the buckets a step would hold each gradient twice.
-            self._module = nn.parallel.DistributedDataParallel(
-                self._causal, device_ids=device_ids, gradient_as_bucket_view=True
-            )
+            ddp = nn.parallel.DistributedDataParallel
+            self._module = ddp(self._causal, device_ids=device_ids, gradient_as_bucket_view=True)
         # The loss is compiled. Predictions are not: their shapes change with every question.
         self._loss: Any = torch.compile(self._module) if self._compiles and strategy != "fsdp2" else self._module
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -51,9 +47,8 @@ class TorchEngine(BaseEngine):
         assert not (OPTIMIZERS[recipe.optimizer].whole_matrices and strategy == "fsdp2"), recipe.optimizer
         hidden = [name for name, p in self._parameters.items() if id(p) in inner]
         self._optimizers = recipe.optimizers(self._parameters, hidden)
-        self._optimizer_of = {
-            p: made for made in self._optimizers for group in made.param_groups for p in group["params"]
-        }
+        groups = [(made, group) for made in self._optimizers for group in made.param_groups]
+        self._optimizer_of = {p: made for made, group in groups for p in group["params"]}
 
     def _shard(self) -> None:
         options: dict[str, Any] = {"mesh": init_device_mesh(self.ranks.device.type, (self.ranks.size,))}
@@ -124,7 +119,6 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
     """A tensor of a checkpoint on the device of the parameter, and sharded like it."""
     if not isinstance(parameter, DTensor):
         return value.to(parameter.device, parameter.dtype, copy=True)
+    mesh, placements = parameter.device_mesh, parameter.placements
     # Every rank has read the same file, so nothing is sent.
-    return distribute_tensor(
-        value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
-    )
+    return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)

@@ -50,13 +50,8 @@ class ZeroEngine(BaseEngine):
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         (optimizer,) = recipe.optimizers(self._parameters)
         self._moments = moments_of(optimizer)
-        self._engine, *_ = deepspeed.initialize(
-            model=self._causal,
-            optimizer=optimizer,
-            model_parameters=list(self._parameters.values()),
-            config=config,
-            dist_init_required=False,
-        )
+        options = {"model_parameters": list(self._parameters.values()), "dist_init_required": False}
+        self._engine, *_ = deepspeed.initialize(model=self._causal, optimizer=optimizer, config=config, **options)
 
     def _backward(self, tokens: Tensor, *, last: bool) -> Tensor:
         self._engine.set_gradient_accumulation_boundary(last)
@@ -151,10 +146,9 @@ def _deepspeed(ranks: Ranks, strategy: str) -> Any:
         import deepspeed  # isort: skip
         from deepspeed.ops import __compatible_ops__
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
-        raise ConfigError(
-            f"engine={strategy}: the package deepspeed can't be imported ({cause_of(error)}); "
-            "fix: pip install --force-reinstall deepspeed, or take engine=fsdp2, which needs torch only"
-        ) from error
+        fix = "pip install --force-reinstall deepspeed, or take engine=fsdp2, which needs torch only"
+        why = f"the package deepspeed can't be imported ({cause_of(error)})"
+        raise ConfigError(f"engine={strategy}: {why}; fix: {fix}") from error
 
     # Where a compiler is installed, init_distributed would compile a shared-memory all-reduce for minutes.
     __compatible_ops__["deepspeed_shm_comm"] = False

@@ -30,15 +30,8 @@ from omegaconf import OmegaConf
 
 from raytensor import config, disk
 from raytensor.errors import DataError
-from raytensor.mechanisms.evidence import (
-    Evidence,
-    State,
-    advance,
-    evidence_from_json,
-    evidence_to_json,
-    state_from_json,
-    state_to_json,
-)
+from raytensor.mechanisms import evidence as formats
+from raytensor.mechanisms.evidence import Evidence, State, advance
 from raytensor.validators import segments
 from raytensor.validators.scorer import MechanismSpec
 
@@ -67,9 +60,8 @@ class EvidenceLog:
     def __init__(self, path: Path, netuid: int, validator: str, rules: MechanismSpec, keep: Keep = Keep()) -> None:
         self.path = path
         self._keep = keep
-        self._rules = {
-            "rules": {"format": FORMAT, "netuid": netuid, "validator": validator, "made_from": _rules_to_json(rules)}
-        }
+        owner = {"format": FORMAT, "netuid": netuid, "validator": validator}
+        self._rules = {"rules": owner | {"made_from": _rules_to_json(rules)}}
         path.parent.mkdir(parents=True, exist_ok=True)
         segments.restore(path)
         self.cut_bytes = disk.cut_torn_line(path)
@@ -79,7 +71,7 @@ class EvidenceLog:
     def _open(self) -> Any:
         """Read the newest segment, and open it. Returns the spec that it names last."""
         newest, self.last_round, self._rounds = None, -1, 0
-        for entry in _entries((self.path, *line) for line in _whole_lines(self.path)):
+        for entry in _entries_of(self.path):
             if entry.kind == "rules":
                 _check_owner(self.path, entry, self._rules["rules"])
                 newest = entry.body
@@ -91,10 +83,9 @@ class EvidenceLog:
     def append(self, evidence: Evidence) -> None:
         """Write the evidence of a round; it is on the disk when this returns."""
         assert evidence.round > self.last_round, f"round {evidence.round} after round {self.last_round} in {self.path}"
-        self._write({"evidence": evidence_to_json(evidence)})
+        self._write({"evidence": formats.evidence_to_json(evidence)})
         disk.sync(self._file)
-        self.last_round = evidence.round
-        self._rounds += 1
+        self.last_round, self._rounds = evidence.round, self._rounds + 1
 
     def append_weights(self, round: int, values: Mapping[str, float]) -> None:
         """Write the weights that followed from the state after `round`."""
@@ -102,7 +93,7 @@ class EvidenceLog:
 
     def append_state(self, state: State) -> None:
         """Write a state that the log's own rounds do not lead to."""
-        self._write({"state": state_to_json(state)})
+        self._write({"state": formats.state_to_json(state)})
         self.last_round = state.round
 
     def roll(self, state: State, saved_round: int) -> bool:
@@ -113,22 +104,17 @@ class EvidenceLog:
         """
         assert state.round == self.last_round, f"a state of round {state.round} after round {self.last_round}"
         keep = self._keep
-        if self._file.tell() < keep.segment_bytes and (
-            keep.segment_rounds is None or self._rounds < keep.segment_rounds
-        ):
-            return False
-        if not self._rounds:  # a head that is larger than the bound
+        full = keep.segment_rounds is not None and self._rounds >= keep.segment_rounds
+        # A segment without rounds is not full: its head may be larger than the bound.
+        if not self._rounds or not (full or self._file.tell() >= keep.segment_bytes):
             return False
         disk.sync(self._file)
         self._file.close()
-        segments.close(self.path, [_line(self._rules), _line({"state": state_to_json(state)})])
+        segments.close(self.path, [_line(self._rules), _line({"state": formats.state_to_json(state)})])
         self._open()
         files = [*segments.closed(self.path), self.path]
-        while (
-            keep.segments is not None
-            and len(files) - 1 > keep.segments
-            and (_begins_with(files[1]) or 0) <= saved_round
-        ):
+        most = len(files) if keep.segments is None else keep.segments
+        while len(files) - 1 > most and (_begins_with(files[1]) or 0) <= saved_round:
             files.pop(0).unlink()
         return True
 
@@ -136,18 +122,14 @@ class EvidenceLog:
         """Remove rounds after `round`, which are played again. Returns the number of lines removed."""
         gone = 0
         while (_begins_with(self.path) or 0) > round and (before := segments.closed(self.path)):
-            gone += sum(1 for _ in _whole_lines(self.path))
+            gone += sum(1 for _ in _entries_of(self.path))
             self._file.close()
             disk.replace(before[-1], self.path)  # the segment before is the newest now
             self._open()
-        kept = []
-        for line, entry in zip(
-            self.path.read_bytes().splitlines(keepends=True), read_log(self.path, self.path), strict=True
-        ):
-            if entry.kind != "rules" and entry.round > round:
-                gone += 1
-            else:
-                kept.append(line)
+        lines, entries = self.path.read_bytes().splitlines(keepends=True), read_log(self.path, self.path)
+        pairs = zip(lines, entries, strict=True)
+        kept = [line for line, entry in pairs if entry.kind == "rules" or entry.round <= round]
+        gone += len(lines) - len(kept)
         if gone:
             self._file.close()
             disk.write_bytes(self.path, kept)
@@ -182,9 +164,7 @@ def read_log(path: Path, first: Path | None = None) -> Iterator[Entry]:
 
     Raises `DataError` for any other damage.
     """
-    if first == path:
-        return _entries((path, *line) for line in _whole_lines(path))
-    return _entries(segments.lines(path, first))
+    return _entries_of(path) if first == path else _entries(segments.lines(path, first))
 
 
 @dataclass(frozen=True)
@@ -233,9 +213,9 @@ def replay(path: Path, *, state: State = State(), until: int | None = None) -> R
             if entry.kind == "state" and entry.round == state.round:
                 difference = difference or _other_state(entry, path, state)
             elif entry.kind == "state" and entry.round > state.round:
-                state = state_from_json(entry.body)
+                state = formats.state_from_json(entry.body)
             elif entry.kind == "evidence" and entry.round > state.round:
-                state = advance(mechanism, state, evidence_from_json(entry.body))
+                state = advance(mechanism, state, formats.evidence_from_json(entry.body))
                 rounds += 1
             elif entry.kind == "weights" and entry.round == state.round:
                 checked += 1
@@ -244,21 +224,16 @@ def replay(path: Path, *, state: State = State(), until: int | None = None) -> R
             raise DataError(f"{entry.path}, line {entry.number}: {error!r}") from error
     if mechanism is None or rules is None:
         raise DataError(f"{path} names no mechanism: it is no evidence log, or its first line was never finished")
-    weights = mechanism.weights(state)
-    return Replay(
-        owner["netuid"], owner["validator"], rules.mechanism.path, rounds, checked, weights, state, difference
-    )
-
-
-# ------------------------------------------------------------------------------------------------------------ inside
+    of, weights = (owner["netuid"], owner["validator"], rules.mechanism.path), mechanism.weights(state)
+    return Replay(*of, rounds, checked, weights, state, difference)
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
     return json.dumps(entry, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    return disk.whole_lines(path) if path.exists() else iter(())
+def _entries_of(segment: Path) -> Iterator[Entry]:
+    return _entries((segment, *line) for line in (disk.whole_lines(segment) if segment.exists() else ()))
 
 
 def _entries(lines: Iterable[tuple[Path, int, bytes]]) -> Iterator[Entry]:
@@ -276,10 +251,8 @@ def _entries(lines: Iterable[tuple[Path, int, bytes]]) -> Iterator[Entry]:
 
 def _begins_with(segment: Path) -> int | None:
     """The round of the state that a segment begins with, None if it begins with anything else."""
-    for entry in _entries((segment, *line) for line in _whole_lines(segment)):
-        if entry.kind != "rules":
-            return entry.round if entry.kind == "state" else None
-    return None
+    first = next((entry for entry in _entries_of(segment) if entry.kind != "rules"), None)
+    return first.round if first is not None and first.kind == "state" else None
 
 
 def _where(entry: Entry, path: Path) -> str:
@@ -297,11 +270,8 @@ def _difference(entry: Entry, path: Path, made: Mapping[str, float]) -> str:
 
 
 def _other_state(entry: Entry, path: Path, state: State) -> str:
-    return (
-        ""
-        if state_from_json(entry.body) == state_from_json(state_to_json(state))
-        else f"{_where(entry, path)}: replay gives another state"
-    )
+    same = formats.state_from_json(entry.body) == formats.state_from_json(formats.state_to_json(state))
+    return "" if same else f"{_where(entry, path)}: replay gives another state"
 
 
 def _check_owner(path: Path, entry: Entry, owner: Mapping[str, Any]) -> None:
@@ -312,13 +282,9 @@ def _check_owner(path: Path, entry: Entry, owner: Mapping[str, Any]) -> None:
 
 
 def _rules_to_json(rules: MechanismSpec) -> dict[str, Any]:
-    table = np.ascontiguousarray(rules.log_unigram, "<f4")
-    return {
-        "mechanism": dataclasses.asdict(rules.mechanism),
-        "log_unigram": base64.b64encode(table.tobytes()).decode(),
-        "vocab_size": rules.vocab_size,
-        "deadline_s": rules.deadline_s,
-    }
+    table = base64.b64encode(np.ascontiguousarray(rules.log_unigram, "<f4").tobytes()).decode()
+    fields = {"mechanism": dataclasses.asdict(rules.mechanism), "log_unigram": table}
+    return fields | {"vocab_size": rules.vocab_size, "deadline_s": rules.deadline_s}
 
 
 @functools.lru_cache(maxsize=16)

@@ -32,8 +32,7 @@ class LlamaForward:
     """
 
     def __init__(self, rule: config.ModelEval, vocab_size: int) -> None:
-        self._rule = rule
-        self._vocab_size = vocab_size
+        self._rule, self._vocab_size = rule, vocab_size
         self._device = devices.visible()
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
 
@@ -49,9 +48,7 @@ class LlamaForward:
         """
         model = self._model(submission)
         losses = self._by_rows(model, sequences, _losses)
-        last = self._by_rows(
-            model, probes, lambda logits, tokens: functional.log_softmax(logits[:, -2].float(), dim=-1)
-        )
+        last = self._by_rows(model, probes, _last_log_probs)
         found = np.take_along_axis(last, probe_tokens.astype(np.int64), axis=1)
         return losses, found.ravel()
 
@@ -69,12 +66,8 @@ class LlamaForward:
         if submission.digest in self._models:
             self._models.move_to_end(submission.digest)
             return self._models[submission.digest]
-        model = single_file.unpack(
-            self._bytes(submission),
-            max_bytes=self._rule.max_bytes,
-            max_parameters=self._rule.max_parameters,
-            vocab_size=self._vocab_size,
-        )
+        bounds = {"max_bytes": self._rule.max_bytes, "max_parameters": self._rule.max_parameters}
+        model = single_file.unpack(self._bytes(submission), vocab_size=self._vocab_size, **bounds)
         longest = int(cast(Any, model).config.max_position_embeddings)
         if longest < self._rule.seq_len:
             raise DataError(f"the model reads {longest} tokens; {self._rule.seq_len} are needed")
@@ -88,13 +81,17 @@ class LlamaForward:
         data = submission.payload
         if submission.path:
             path = Path(submission.path)
-            size = path.stat().st_size
-            if size > self._rule.max_bytes:
+            if (size := path.stat().st_size) > self._rule.max_bytes:
                 raise DataError(f"the file has {size} bytes; at most {self._rule.max_bytes} are read")
             data = path.read_bytes()
         if single_file.digest(data) != submission.digest:
             raise DataError("the file is not the one that was committed to: its digest differs")
         return data
+
+
+def _last_log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """float32 [B, V]: ln p after all tokens of a row but the last."""
+    return functional.log_softmax(logits[:, -2].float(), dim=-1)
 
 
 def _losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

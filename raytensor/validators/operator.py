@@ -22,6 +22,7 @@ from raytensor.types import FileCommit, Metagraph, Weights
 from raytensor.validators.round import RoundResult
 
 log = logging.getLogger(__name__)
+Commits = Mapping[str, FileCommit]  # by hotkey
 
 
 class Clock(Protocol):
@@ -40,7 +41,7 @@ class Clock(Protocol):
     @property
     def metagraph(self) -> Metagraph | None: ...
     @property
-    def commits(self) -> Mapping[str, FileCommit]: ...
+    def commits(self) -> Commits: ...
     @property
     def trouble(self) -> str: ...
 
@@ -49,11 +50,9 @@ class Validator(Protocol):
     """A `SubnetValidator`, as its thread uses it."""
 
     def play(
-        self, metagraph: Metagraph, interrupted: Callable[[], bool], commits: Mapping[str, FileCommit] | None
+        self, metagraph: Metagraph, interrupted: Callable[[], bool], commits: Commits | None
     ) -> RoundResult | None: ...
-
     def weights(self, block: int) -> list[Weights]: ...
-
     def close(self) -> None: ...
 
 
@@ -137,13 +136,13 @@ class SubnetLoop:
         good = list(self._good)
         if not good or not clock.tempo:
             return []
-        blocks_left = clock.next_epoch - clock.block
-        in_margin = blocks_left <= self._pace.margin(clock.tempo) and clock.next_epoch > self._handed_for
+        epoch, margin = clock.next_epoch, self._pace.margin(clock.tempo)
+        in_margin = epoch - clock.block <= margin and epoch > self._handed_for
         last = self.row.state == "done" and self._handed_rounds < self.row.rounds
         if not in_margin and not last:
             return []
         if in_margin:
-            self._handed_for = clock.next_epoch
+            self._handed_for = epoch
         self._handed_rounds, self.row.handed_at_block = self.row.rounds, clock.block
         return good
 
@@ -155,8 +154,6 @@ class SubnetLoop:
             self._failed(f"a round did not end within {self._pace.round_limit_s:g} s")
             self.row.state = "stuck"
             self.start()
-
-    # ------------------------------------------------------------------------------------------------ the thread
 
     def _ended(self, generation: int) -> bool:
         return self._stop.is_set() or generation != self._generation
@@ -201,12 +198,9 @@ class SubnetLoop:
                 continue
             self._stop.wait(0.2)
 
-    def _play(
-        self, generation: int, validator: Validator, metagraph: Metagraph, commits: Mapping[str, FileCommit]
-    ) -> bool:
+    def _play(self, generation: int, validator: Validator, metagraph: Metagraph, commits: Commits) -> bool:
         """Play one round; False when the thread is to end."""
-        self.row.state = "asking"
-        self.busy_since = time.monotonic()
+        self.row.state, self.busy_since = "asking", time.monotonic()
         result = validator.play(metagraph, lambda: self._ended(generation), commits)
         if generation != self._generation:
             return False
@@ -214,9 +208,8 @@ class SubnetLoop:
         if result is None:
             return False
         self._good = validator.weights(metagraph.block)
-        self.row.last, self.row.failures, self.row.cause = result, 0, ""
-        self.row.rounds += 1
-        self.row.state = "waiting"
+        row = self.row
+        row.last, row.failures, row.cause, row.rounds, row.state = result, 0, "", row.rounds + 1, "waiting"
         self._on_round(result)
         return True
 

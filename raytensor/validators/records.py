@@ -26,15 +26,10 @@ ROUNDS_KEPT = 2  # folders of boards, where they are saved per round
 class Records:
     """The boards and logs of one subnet, by validator hotkey. Made by `in_memory`, `newest` or `at_round`."""
 
-    def __init__(
-        self,
-        boards: Mapping[str, ScoreBoard],
-        logs: Mapping[str, EvidenceLog] | None = None,
-        newest: Path | None = None,
-    ) -> None:
+    def __init__(self, boards: Mapping[str, ScoreBoard]) -> None:
         self.boards = dict(boards)
-        self._logs = dict(logs or {})
-        self._newest = newest
+        self._logs: dict[str, EvidenceLog] = {}
+        self._newest: Path | None = None  # folder of the boards that are saved after every round
 
     @classmethod
     def in_memory(cls, netuid: int, hotkeys: tuple[str, ...], mechanism: Guard) -> Records:

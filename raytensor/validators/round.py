@@ -145,21 +145,11 @@ class Round:
         weights = parts.records.weigh(first.round) if weigh else {}
         parts.records.end_round(first.round)
         failures, unscored = answers.failures()
-        return RoundResult(
-            netuid=first.netuid,
-            round=first.round,
-            block=first.block,
-            miners=len(first.hotkeys),
-            asked=len(questions),
-            answered=len(answers.answered),
-            scored=sum(isinstance(result, Score) for result in answers.results.values()),
-            wall_s=time.monotonic() - started,
-            failures=failures,
-            unscored=unscored,
-            weights=weights,
-            ask_s=answers.asked_at - started,
-            score_s=answers.scored_at - answers.asked_at,
-        )
+        scored = sum(isinstance(result, Score) for result in answers.results.values())
+        counts = (len(first.hotkeys), len(questions), len(answers.answered), scored)
+        ask_s, score_s = answers.asked_at - started, answers.scored_at - answers.asked_at
+        of, wall_s = (first.netuid, first.round, first.block), time.monotonic() - started
+        return RoundResult(*of, *counts, wall_s, failures, unscored, weights, ask_s, score_s)
 
     def _ask_and_score(self, answers: _Answers, metagraph: Metagraph | None, interrupted: Callable[[], bool]) -> bool:
         """Answers go to the scorers as they arrive. Every question ends as one Score or one Failure.

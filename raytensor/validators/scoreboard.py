@@ -25,11 +25,9 @@ class ScoreBoard:
     """
 
     def __init__(self, netuid: int, validator: str, mechanism: Reducer, path: str) -> None:
-        self.netuid = netuid
-        self.validator = validator
+        self.netuid, self.validator = netuid, validator
         self.state = State()
-        self._mechanism = mechanism
-        self._path = path
+        self._mechanism, self._path = mechanism, path
 
     def update(self, evidence: Evidence) -> None:
         """Reduce one round. Where there is an evidence log, it has this evidence already."""
@@ -62,9 +60,8 @@ class ScoreBoard:
         try:
             owner = (saved["format"], saved["netuid"], saved["validator"], saved.get("mechanism"))
             if owner != expected:
-                raise DataError(
-                    f"the score board {path} is of (format, netuid, validator, mechanism) {owner}, not {expected}"
-                )
+                names = "(format, netuid, validator, mechanism)"
+                raise DataError(f"the score board {path} is of {names} {owner}, not {expected}")
             saved_at, state = float(saved["saved_at"]), state_from_json(saved)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"the score board {path} is damaged: {error!r}; delete it to begin anew") from error

@@ -17,6 +17,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import ray
@@ -33,7 +34,6 @@ MIB = 2**20
 # A scorer may take this much longer than its limit before the whole actor counts as hung: the child is ended first.
 GRACE_S = 10.0
 ATTEMPTS = 2  # calls that an item may take down before the pool gives it up
-RESTART_PAUSE_S = 30.0  # before a pool that has lost all of its actors is made again
 
 Result = tuple[str, Score | Failure]
 
@@ -65,11 +65,7 @@ class Scorers(Protocol):
 
 
 def make_pool(
-    specs: Mapping[str, MechanismSpec],
-    cfg: config.Scoring,
-    torch_threads: int = 1,
-    *,
-    max_replacements: int | None = None,
+    specs: Mapping[str, MechanismSpec], cfg: config.Scoring, torch_threads: int = 1, max_replacements: int | None = None
 ) -> Pool:
     """The pool of scorer actors. specs: by the name that `ScorerService.session` is given."""
     isolate = cfg.gpus_per_scorer == 0 if cfg.isolate is None else cfg.isolate
@@ -78,22 +74,12 @@ def make_pool(
     environment = {"OMP_NUM_THREADS": str(torch_threads), "TOKENIZERS_PARALLELISM": "false"}
     if cfg.gpus_per_scorer == 0:
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    actor = ray.remote(ScorerActor).options(
-        num_cpus=cfg.cpus_per_scorer,
-        num_gpus=cfg.gpus_per_scorer,
-        max_restarts=0,
-        runtime_env={"env_vars": environment},
-    )
-    shared = ray.put(dict(specs))
-    return Pool(
-        lambda: actor.remote(shared, isolate, cfg.score_limit_s),
-        "score_all",
-        cfg.num_scorers,
-        queue=cfg.scorer_queue,
-        packing=Packing(cfg.pack_items, cfg.pack_mib * MIB),
-        max_attempts=ATTEMPTS,
-        max_replacements=max_replacements,
-    )
+    needs = {"num_cpus": cfg.cpus_per_scorer, "num_gpus": cfg.gpus_per_scorer, "max_restarts": 0}
+    actor = ray.remote(ScorerActor).options(**needs, runtime_env={"env_vars": environment})
+    make = partial(actor.remote, ray.put(dict(specs)), isolate, cfg.score_limit_s)
+    packing = Packing(cfg.pack_items, cfg.pack_mib * MIB)
+    limits: dict[str, Any] = {"max_attempts": ATTEMPTS, "max_replacements": max_replacements}
+    return Pool(make, "score_all", cfg.num_scorers, queue=cfg.scorer_queue, packing=packing, **limits)
 
 
 class InProcessScorers:
@@ -131,10 +117,9 @@ class ScoringSession:
     """The answers of one round. Made by `ScorerService.session`."""
 
     def __init__(self, service: ScorerService, name: str) -> None:
-        self.name = name
+        self.name, self._service = name, service
         self.results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self.closed = False
-        self._service = service
 
     def submit(self, task: Task, sealed: Any, answer: Response | Submission) -> None:
         self._service.submit(self, (self.name, task, sealed, answer))
@@ -161,7 +146,7 @@ class ScorerService:
         cfg: config.Scoring,
         *,
         threaded: bool = True,
-        restart_pause_s: float = RESTART_PAUSE_S,
+        restart_pause_s: float = 30.0,
     ) -> None:
         self._make_pool, self._cfg, self._restart_pause_s = make_pool, cfg, restart_pause_s
         self._pool = make_pool()
@@ -215,22 +200,14 @@ class ScorerService:
         except queue.Empty:
             return None
 
-    # ------------------------------------------------------------------------------------------------ the pool
-
     def _to_pool(self, session: ScoringSession, answered: Answered) -> None:
         name, task, _, answer = answered
         size = len(answer.payload) if isinstance(answer, Submission) else answer.ids.nbytes + answer.probs.nbytes
         item_id = str(next(self._serial))
         self._sessions[item_id] = (session, task)
         try:
-            self._pool.submit(
-                item_id,
-                *answered,
-                hotkey=task.hotkey,
-                deadline_s=self._cfg.score_limit_s + GRACE_S,
-                group=name,
-                cost=task.tokens.nbytes + size + 1,
-            )
+            limit_s, cost = self._cfg.score_limit_s + GRACE_S, task.tokens.nbytes + size + 1
+            self._pool.submit(item_id, *answered, hotkey=task.hotkey, deadline_s=limit_s, group=name, cost=cost)
         except PoolExhausted as error:
             self._deliver(item_id, Failure(item_id, task.hotkey, Reason.CRASHED, str(error)))
             raise
@@ -247,8 +224,6 @@ class ScorerService:
             self.scored += 1
         if not session.closed:
             session.results.put((task.task_id, result))
-
-    # ------------------------------------------------------------------------------------------------ the thread
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -7,13 +7,14 @@ restart keeps every miner's score. Knows nothing of when rounds are due, or of o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from raytensor.data.text import Text
 from raytensor.mechanisms.base import Ask
-from raytensor.types import FileCommit, Metagraph, Promises, Weights
+from raytensor.types import Metagraph, Promises, Weights
 from raytensor.validators.evidence_log import Keep
+from raytensor.validators.operator import Commits
 from raytensor.validators.records import Records
 from raytensor.validators.round import Round, RoundParts, RoundResult
 from raytensor.validators.scorer import MechanismSpec
@@ -56,10 +57,7 @@ class SubnetValidator:
             raise
 
     def play(
-        self,
-        metagraph: Metagraph,
-        interrupted: Callable[[], bool] = lambda: False,
-        commits: Mapping[str, FileCommit] | None = None,
+        self, metagraph: Metagraph, interrupted: Callable[[], bool] = lambda: False, commits: Commits | None = None
     ) -> RoundResult | None:
         """One round; None when it was interrupted.
 

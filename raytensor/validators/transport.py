@@ -54,10 +54,8 @@ class Wire:
     def ask(self, tasks: Sequence[Task], metagraph: Metagraph | None) -> Iterator[Answer]:
         assert metagraph is not None, "the wire needs the miners' addresses"
         left = {task.task_id: task for task in tasks}
-        wanted = {task.hotkey for task in tasks}
-        axons = {
-            hotkey: axon for hotkey, axon in zip(metagraph.hotkeys, metagraph.axons, strict=True) if hotkey in wanted
-        }
+        wanted, axons_of = {task.hotkey for task in tasks}, zip(metagraph.hotkeys, metagraph.axons, strict=True)
+        axons = {hotkey: axon for hotkey, axon in axons_of if hotkey in wanted}
         # Not all are asked at once, so the limit counts from the answer before.
         limit_s = max((task.deadline_s for task in tasks), default=0.0) + GRACE_S
         why = ""

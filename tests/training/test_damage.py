@@ -93,9 +93,8 @@ def test_when_none_is_whole_it_is_refused_and_nothing_is_touched(whole, tmp_path
     ]
     with pytest.raises(loop.CannotResume) as caught:
         run(settings(tmp_path, schedule="constant", steps=40), tmp_path / "run")
-    assert str(caught.value) == (
-        f"no checkpoint is whole: {reasons[0]}; {reasons[1]}. Fix: put back a copy of one of them, or begin anew under another name"
-    )
+    fix = "put back a copy of one of them, or begin anew under another name"
+    assert str(caught.value) == f"no checkpoint is whole: {reasons[0]}; {reasons[1]}. Fix: {fix}"
     assert names(points) == KEPT
 
 

@@ -87,7 +87,7 @@ def test_a_change_of_rules_and_a_cut_are_part_of_the_log(tmp_path):
 
 
 def test_kill_nine_resets_nobody(tmp_path):
-    """Three times killed in the middle of its work, a validator goes on with exactly the scores of one that never was."""
+    """A validator that is killed three times at work continues with exactly the scores of one that was not killed."""
     first = 0
     for kill_after in (7, 13, 22):
         command = [sys.executable, str(HERE / "evidence_writer.py"), str(tmp_path), str(first)]

@@ -1,4 +1,4 @@
-"""Real checkpoints: small Llamas are handed in, read with bounds, evaluated bit for bit, and copies of them are found."""
+"""Submitted checkpoints of small Llamas are read within bounds and evaluated bit for bit; copies of them are found."""
 
 from __future__ import annotations
 

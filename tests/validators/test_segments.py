@@ -1,4 +1,4 @@
-"""Segments of the evidence log: closed when full, bounded in number, replayed in order to the bit, whole after any kill."""
+"""Segments of an evidence log: closed when full, bounded in number, replayed to the bit, whole after any kill."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_a_kill_between_any_two_steps_loses_no_evidence_and_no_score(tmp_path):
         folder.mkdir()
         for name, data in start.items():
             (folder / name).write_bytes(data)
-        ended, told = killed_at(step, lambda tell: play(folder, 5, keep, told=tell))
+        ended, told = killed_at(step, lambda tell, folder=folder: play(folder, 5, keep, told=tell))
         path = folder / "evidence.jsonl"
         half_closed += not path.exists()
         on_disk = max([2, *told])
@@ -273,7 +273,7 @@ def test_a_kill_while_rounds_are_cut_off(tmp_path):
         folder.mkdir()
         for name, data in start.items():
             (folder / name).write_bytes(data)
-        ended, _ = killed_at(step, lambda tell: cut(folder))
+        ended, _ = killed_at(step, lambda tell, folder=folder: cut(folder))
         cut(folder)  # the next process begins with the same
         assert replay(folder / "evidence.jsonl").state == unbroken(3), f"step {step}"
         assert play(folder, 7, keep).state == unbroken(7)

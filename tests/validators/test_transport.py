@@ -1,4 +1,4 @@
-"""In-cluster and wire give the same answers to the bit, and so the same scores; a broken asker costs no miner anything."""
+"""Both transports give the same answers and scores to the bit; a broken asker costs no miner anything."""
 
 from __future__ import annotations
 
