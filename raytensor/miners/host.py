@@ -169,7 +169,8 @@ class MinerHost:
                 for number, answer in answers.items():
                     found[hotkeys[number]] = questions.loss(*top_tokens(answer, questions.top_k), self._vocab_size)
         alone = {hotkey: miner for hotkey, miner in self._miners.items() if hotkey not in found}
-        return found | {hotkey: miner.heldout_loss(questions) for hotkey, miner in alone.items()}
+        found |= {hotkey: miner.heldout_loss(questions) for hotkey, miner in alone.items()}
+        return {hotkey: found[hotkey] for hotkey in self._miners}
 
     def checkpoint(self, round: int) -> None:
         """Write a checkpoint of every miner."""
