@@ -81,7 +81,7 @@ def _in_one_call(inputs: EpochInput, weights: DenseRows, bonds: DenseRows) -> Ep
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # Linux only
 
 
 def _in_threads(pool: ThreadPoolExecutor) -> Mapper:

@@ -35,14 +35,14 @@ def documents(cfg: Data, *, heldout: bool) -> Iterator[str]:
 
     Raises `ConfigError` for files or a column that don't exist, `DataError` for a source that can't be read.
     """
-    from datasets.exceptions import DatasetsError  # heavy: not every process that imports this module reads a corpus
+    import datasets  # heavy: not every process that imports this module reads a corpus
 
     try:
         for row in stream(cfg):
             text = row["text"]
             if isinstance(text, str) and text.strip() and is_heldout(text, cfg.heldout_share) == heldout:
                 yield text
-    except (DatasetsError, OSError) as error:
+    except (datasets.exceptions.DatasetsError, OSError) as error:
         raise DataError(f"data.source={cfg.source!r} can't be read: {_cause(error)}") from error
 
 
@@ -110,7 +110,6 @@ def _stdlib_rows() -> Iterator[dict[str, str]]:
 
 def _load(cfg: Data) -> IterableDataset:
     import datasets  # as in `documents`
-    from datasets.exceptions import DatasetsError
 
     options: dict[str, Any] = {"split": cfg.split, "streaming": True}
     if cfg.source in LOCAL:
@@ -119,7 +118,7 @@ def _load(cfg: Data) -> IterableDataset:
             options["sample_by"] = "paragraph"  # a line is no document, and one large file must be in both parts
     try:
         return datasets.load_dataset(cfg.source, cfg.subset, **options)
-    except (OSError, ValueError, DatasetsError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         fix = "check the name, data.subset, data.split and the network; data.source=stdlib needs none of them"
         raise DataError(f"data.source={cfg.source!r} can't be loaded: {_cause(error)}\n  fix: {fix}") from error
 

@@ -26,7 +26,7 @@ _KEEPALIVE = [
     *(
         (socket.IPPROTO_TCP, getattr(socket, name), value)
         for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-        if hasattr(socket, name)
+        if hasattr(socket, name)  # not on every system
     ),
 ]
 

@@ -15,6 +15,9 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
+from Crypto.Cipher import ChaCha20_Poly1305
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+
 from raytensor.devnet.hashing import blake2_256, twox_128
 from raytensor.devnet.pallet import Call, Origin, Pallet, StorageValue, call
 
@@ -27,8 +30,6 @@ _HASH, _NONCE, _TAG = 16, 24, 16
 @cache
 def author_key():
     """The author's decapsulation key."""
-    from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
-
     halves = (blake2_256(b"RayTensor devnet, MevShield key " + half) for half in (b"d", b"z"))
     return MLKEM768PrivateKey.from_seed_bytes(b"".join(halves))
 
@@ -76,8 +77,6 @@ class MevShield(Pallet):
 
     def open(self, call: Call) -> bytes | None:
         """The length-prefixed extrinsic inside a carrier; None if it is not encrypted for the author's key."""
-        from Crypto.Cipher import ChaCha20_Poly1305
-
         shielded = parse(call.args[0])
         if shielded is None:
             return None
