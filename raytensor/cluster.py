@@ -15,7 +15,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from raytensor.config import Cluster
 from raytensor.errors import ClusterError, DemandError, cause_of
+from raytensor.types import Need
 
 RESOURCES = ("CPU", "GPU")
 PROGRESS_S = 3.0  # of waiting, between two lines that say so
@@ -41,29 +41,6 @@ START_FIXES = {
     "No space left": "free disk space, or set RAY_TMPDIR to a disk that has some",
     "getcwd": SHARED_TEMP,
 }
-
-
-@dataclass(frozen=True)
-class Need:
-    """What one role asks of the cluster: `count` processes with `cpus` and `gpus` each.
-
-    settings  names of the settings that decide it, for refusals.
-    """
-
-    role: str
-    count: int
-    cpus: float
-    gpus: float = 0.0
-    settings: str = ""
-
-    @property
-    def each(self) -> str:
-        """What one process of the role asks for, as text."""
-        return f"{self.cpus:g} CPU" + (f" + {self.gpus:g} GPU" if self.gpus else "")
-
-    def of(self, resource: str) -> float:
-        """What one process of the role asks of "CPU" or "GPU"."""
-        return self.cpus if resource == "CPU" else self.gpus
 
 
 def address_of(cfg: Cluster) -> str | None:

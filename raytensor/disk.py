@@ -24,7 +24,8 @@ def write_bytes(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o6
     content  the bytes, or chunks of them.
     mode     permissions of the new file; 0o600 for keys and salts.
 
-    Safe while other processes replace the same file: the last one wins. Raises `OSError`; the old file is then unchanged.
+    Safe while other processes replace the same file: the last one wins. Raises `OSError`; the old file is then
+    unchanged.
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=SUFFIX)
@@ -94,8 +95,8 @@ def cut_torn_line(path: Path) -> int:
 def new_folder(target: Path) -> Iterator[Path]:
     """An empty folder to fill. It becomes `target` when the block ends, and is removed when the block raises.
 
-    An older `target` is moved aside first, so that a crash leaves either folder or none, never a mixed one. Leftovers of
-    a killed writer of the same `target` are removed: there must be one writer at a time. What is in the folder is not
+    An older `target` is moved aside first, so that a crash leaves either folder or none, never a mixed one. Leftovers
+    of     a killed writer of the same `target` are removed: there must be one writer at a time. What is in the folder is not
     flushed to the disk; its format must be able to detect damage.
     """
     target.parent.mkdir(parents=True, exist_ok=True)

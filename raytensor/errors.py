@@ -15,7 +15,7 @@
     ├── MechanismError                    a mechanism's own code failed; says the error, its file and line
     ├── WireError                         a request or an answer that was turned down; its tree is in wire/errors.py
     ├── DataError                         a corpus, tokenizer or checkpoint that can't be read
-    │   └── DamagedCheckpoint             it is missing, cut off or changed since it was written; an older one may be whole
+    │   └── DamagedCheckpoint             missing, cut off or changed since it was written; an older one may be whole
     └── RunError                          a run folder that is in use, or can't be resumed
 
 A user's mistake is a `ConfigError` with the value and the fix; a mistake of ours is an `assert`.
@@ -103,7 +103,7 @@ class WalletError(ChainError):
 
 
 class MechanismError(RayTensorError):
-    """The code of a mechanism raised, or returned what its contract does not allow. The text has the file and the line."""
+    """A mechanism raised, or returned what its contract does not allow. The text has the file and the line."""
 
 
 class WireError(RayTensorError):

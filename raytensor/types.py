@@ -3,7 +3,7 @@
 In: nothing. Out: small frozen dataclasses, cheap to pickle, with numpy arrays where numbers are many.
 Knows nothing of Ray, torch or the chain's transport.
 
-    Task -> Response | Submission | Failure -> Score | Failure -> Weights -> Receipt;   Metagraph comes back from the chain.
+    Task -> Response | Submission | Failure -> Score | Failure -> Weights -> Receipt;  Metagraph returns from the chain.
 
 A message is never changed after it was made; arrays in it are treated as read-only.
 """
@@ -89,7 +89,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class FileCommit:
-    """What a hotkey has bound itself to before it knew the questions: the digest of a file, and the block of the promise."""
+    """What a hotkey committed to before it knew the questions: the digest of a file, and the block of the commitment."""
 
     digest: str  # blake2b-256 of the file, hex
     block: int
@@ -231,3 +231,26 @@ class Receipt:
     action: str | None = None  # what to do about the error
     fee_rao: int = 0
     until: int | None = None  # block of the next step, as far as it can be told: HELD sent, COMMITTED revealed
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one role asks of the cluster: `count` processes with `cpus` and `gpus` each.
+
+    settings  names of the settings that decide it, for refusals.
+    """
+
+    role: str
+    count: int
+    cpus: float
+    gpus: float = 0.0
+    settings: str = ""
+
+    @property
+    def each(self) -> str:
+        """What one process of the role asks for, as text."""
+        return f"{self.cpus:g} CPU" + (f" + {self.gpus:g} GPU" if self.gpus else "")
+
+    def of(self, resource: str) -> float:
+        """What one process of the role asks of "CPU" or "GPU"."""
+        return self.cpus if resource == "CPU" else self.gpus

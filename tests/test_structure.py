@@ -1,4 +1,4 @@
-"""The limits that keep the source readable: module and function length, imports inside functions, one place for files."""
+"""Limits that keep the source readable: lengths of modules and functions, imports inside functions, file writes."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_built_wheel_runs_from_another_folder(tmp_path):
-    """`python -m build` makes a wheel; installed without the checkout, `raytensor` composes every shipped configuration."""
+    """`python -m build` makes a wheel; installed without the checkout, `raytensor` finds its configuration."""
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT],
         check=True,

@@ -64,10 +64,8 @@ class Report:
     def goal(self, name: str, value: float, unit: str, goal: float, *, least: bool = False) -> None:
         ok = value >= goal if least else value <= goal
         self.goals.append({"name": name, "value": round(value, 5), "unit": unit, "goal": goal, "ok": bool(ok)})
-        print(
-            f"  {name:<58} {value:>10.4g} {unit:<12} {'at least' if least else 'at most'} {goal:g}: {'ok' if ok else 'MISSED'}",
-            flush=True,
-        )
+        asked, verdict = "at least" if least else "at most", "ok" if ok else "MISSED"
+        print(f"  {name:<58} {value:>10.4g} {unit:<12} {asked} {goal:g}: {verdict}", flush=True)
 
 
 def recipe(steps: int) -> Recipe:

@@ -1,6 +1,6 @@
 """Simulated miners of the query mechanism: n-gram tables in pure numpy, and the cheats that a mechanism must not pay.
 
-In: tokens of a text, a `Task`. Out: ids and probabilities of an answer. No model, no Ray: thousands of them fit a laptop.
+In: tokens of a text, a `Task`. Out: ids and probabilities of an answer. No model, no Ray: thousands fit a laptop.
 """
 
 from __future__ import annotations
@@ -128,12 +128,12 @@ class Copy:
 
 
 class LookUp:
-    """Finds the question in a text that it owns by `suffix` tokens that end `gap` before the context's end; where it finds
-    nothing it answers with the frequencies.
+    """Finds the question in a text that it owns by `suffix` tokens that end `gap` before the context's end; where it
+    finds     nothing it answers with the frequencies.
 
     text       its frequencies.
     owned      the text that it looks in.
-    gap        tokens at the end of the context that it does not look at, one of which is missing; 0 takes none for missing.
+    gap        tokens at the end of the context that it ignores, one of which is missing; 0 takes none for missing.
     """
 
     def __init__(self, text: Text, owned: np.ndarray, suffix: int = 8, gap: int = 0) -> None:

@@ -4,11 +4,11 @@
     python jobs/bench/mechanisms.py --only query --quick
 
 query: the `classic` preset on the embedded corpus. 16 honest n-gram miners of different orders and amounts of text, and
-seven cheats, 50 questions each: Spearman's correlation of the weight with minus the held-out loss, and each cheat's weight
-beside the best miner's. Then 4,096 table miners, each asked and scored once.
+seven cheats, 50 questions each: Spearman's correlation of the weight with minus the held-out loss, and each cheat's
+weight beside the best miner's. Then 4,096 table miners, each asked and scored once.
 model_eval: duels by `reduce` on simulated per-sequence losses (differences of 0.02 nats standard deviation, as duels of
-80B models have them): 1,000 challengers each that are copies, as good as the king, better by the margin and by twice the
-margin, and with gaps as real duels have them (median 0.0094 nats). Sequences used, beside a test of fixed size with the
+80B models have them): 1,000 challengers each that are copies, as good as the king, better by the margin and by
+twice the margin, and with gaps as real duels have them (median 0.0094 nats). Sequences used, beside a test of fixed size with the
 same errors and beside the 25,000 of the largest network that runs such duels.
 
 Pure numpy, one process: the mechanisms' decisions do not depend on where scorers run.
@@ -79,8 +79,8 @@ def spearman(a: list[float], b: list[float]) -> float:
 
 
 def honest_tables(text: Text, rows: int, count: int = 16) -> dict[str, tuple[Table, float]]:
-    """{hotkey: (table, true loss)}, best first: tables that differ in the length of context and in how much they have read,
-    picked so that their losses are spread over the whole range."""
+    """{hotkey: (table, true loss)}, best first: tables that differ in the length of context and in how much they
+    have read,     picked so that their losses are spread over the whole range."""
     most = len(text.train)
     made = [
         Table(text.train[: int(most * 0.6**step)], order, text.vocab_size) for order in (1, 2, 3) for step in range(10)
@@ -94,7 +94,7 @@ def honest_tables(text: Text, rows: int, count: int = 16) -> dict[str, tuple[Tab
 
 
 def cheats(text: Text, suffix: int) -> dict:
-    """The cheats of the query mechanism, by name; the look-up owns all text, held-out part and all, and seeks `suffix` tokens."""
+    """The cheats of the query mechanism, by name; the look-up owns all text and seeks `suffix` tokens."""
     return {
         "silent": Silent(),
         "constant": Constant.one_answer(text),
@@ -107,13 +107,13 @@ def cheats(text: Text, suffix: int) -> dict:
 
 
 def query_incentive(cfg: config.Mechanism, text: Text, rounds: int, rows: int, suffix: int = 8) -> dict:
-    """{"spearman", "cheats": {name: share of the best}, "table": [(hotkey, loss, weight)]} after `rounds` questions each."""
+    """{"spearman", "cheats": {name: share of the best}, "table": [(hotkey, loss, weight)]} after `rounds` questions."""
     tables = honest_tables(text, rows)
     mechanism = base.load(cfg, text.log_unigram, text.vocab_size)
     losses = {hotkey: loss for hotkey, (_, loss) in tables.items()}
     best = min(losses, key=losses.get)
     dishonest = cheats(text, suffix)
-    # No cheat, for comparison: what can be found in the published part, with the hole allowed for, is knowledge of a kind.
+    # No cheat, for comparison: what is found in the published part is knowledge of a kind.
     others = {"memoriser": LookUp(text, text.train, gap=4)}
     miners = {hotkey: Honest(table) for hotkey, (table, _) in tables.items()} | dishonest | others
     state = play(mechanism, text, miners, rounds, victims={"copy": best, "noisy copy": best})
@@ -170,8 +170,8 @@ def query_goals(quick: bool, cache: str) -> list[dict]:
 
 # ------------------------------------------------------------------------------------------------------- model_eval
 
-# How much a copy's losses (by sequence) and log-probabilities (fingerprint) move, in nats: more than was measured on real
-# models (tests/validators/test_forward.py): float32 gives 1e-6 for permuted heads and rescaled norms.
+# How much a copy's losses (by sequence) and log-probabilities (fingerprint) move, in nats: more than was measured on
+# real models (tests/validators/test_forward.py): float32 gives 1e-6 for permuted heads and rescaled norms.
 COPIES = {
     "exact copy": (0.0, 0.0),
     "copy with noise": (1e-3, 1e-2),

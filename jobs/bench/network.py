@@ -154,9 +154,9 @@ def main(overrides: list[str]) -> int:
                 "ok": ok,
             }
         )
-        print(
-            f"{name:<26} {value:10.3f} {unit:<26} {'' if goal is None else rows[-1]['goal']:<8} {'' if ok is None else 'ok' if ok else 'MISSED'}"
-        )
+        shown = "" if goal is None else rows[-1]["goal"]
+        verdict = "" if ok is None else "ok" if ok else "MISSED"
+        print(f"{name:<26} {value:10.3f} {unit:<26} {shown:<8} {verdict}")
     machine = summary["machine"]
     print(json.dumps({"bench": "network", "machine": machine, "goals": rows}))
     return 0

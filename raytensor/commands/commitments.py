@@ -7,6 +7,7 @@ timelocked commit; a hash commit needs its salt, which only the journal that com
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import time
 from dataclasses import dataclass
@@ -58,11 +59,10 @@ def read_pending(
 ) -> list[Pending]:
     """All commits of a hotkey on the chain, on some subnets, at one block."""
     places = sorted(views)
-    queues = [
-        (place, epoch)
-        for place in places
-        for epoch in range(max(0, views[place].epoch_index - views[place].reveal_period), views[place].epoch_index + 1)
-    ]
+    queues = []
+    for place, view in sorted(views.items()):
+        last = view.epoch_index
+        queues += [(place, epoch) for epoch in range(max(0, last - view.reveal_period), last + 1)]
     reads = [(PALLET, "WeightCommits", [storage_index(*place), hotkey]) for place in places]
     if client.runtime.has_storage(PALLET, "TimelockedWeightCommits"):
         reads += [(PALLET, "TimelockedWeightCommits", [storage_index(*place), epoch]) for place, epoch in queues]
@@ -98,9 +98,8 @@ def subnets_of(client: ChainClient, hotkey: str, netuids: list[int] | None, head
     """The given subnets, or those where the hotkey is registered. Raises ConfigError for one that does not exist."""
     existing = [n for n, yes in client.query_map(PALLET, "NetworksAdded", (), head.hash).items() if yes and n]
     if unknown := sorted(set(netuids or ()) - set(existing)):
-        raise ConfigError(
-            f"--netuid {unknown[0]}: there is no such subnet at block {head.number} (root accepts no weights)"
-        )
+        where = f"at block {head.number} (root accepts no weights)"
+        raise ConfigError(f"--netuid {unknown[0]}: there is no such subnet {where}")
     if netuids:
         return sorted(set(netuids))
     uids = client.query_many([(PALLET, "Uids", [netuid, hotkey]) for netuid in sorted(existing)], head.hash)
@@ -120,11 +119,8 @@ def known_commits(files: list[Path], hotkey: str) -> list[WeightCommit]:
     for file in files:
         if not file.expanduser().is_file():
             raise ConfigError(f"--journal {file}: there is no such file")
-        journal = Journal(file)
-        try:
+        with contextlib.closing(Journal(file)) as journal:
             found += CommitBook(journal).pending(hotkey)
-        finally:
-            journal.close()
     return found
 
 
@@ -162,23 +158,15 @@ def reveal(args: argparse.Namespace) -> int:
         file = sending.journal_file(args, client, key.ss58)
         pending = [c for c in known_commits([file] if file.exists() else [], key.ss58) if c.kind == HASH]
         if not pending:
-            raise ChainRefused(
-                f"{file} has no commit to reveal",
-                name="NothingToReveal",
-                action="fix: give the --state folder of the `raytensor weights set` that committed",
-            )
+            action = "fix: give the --state folder of the `raytensor weights set` that committed"
+            raise ChainRefused(f"{file} has no commit to reveal", name="NothingToReveal", action=action)
         head = client.head()
         views = read_views(client, {(c.row.netuid, c.row.mecid) for c in pending}, head)
-    rows = [
-        {
-            "netuid": c.row.netuid,
-            "mecid": c.row.mecid,
-            "intent_id": c.intent_id,
-            "digest": c.digest,
-            "reveals_block": c.due if c.epoch is None else reveal_block(views[c.row.netuid, c.row.mecid], c.epoch),
-        }
-        for c in pending
-    ]
+    rows = []
+    for c in pending:
+        due = c.due if c.epoch is None else reveal_block(views[c.row.netuid, c.row.mecid], c.epoch)
+        row = {"netuid": c.row.netuid, "mecid": c.row.mecid, "intent_id": c.intent_id, "digest": c.digest}
+        rows.append({**row, "reveals_block": due})
     if args.dry_run:
         if args.json:
             output.show_json({"block": head.number, "pending": rows, "receipts": []})

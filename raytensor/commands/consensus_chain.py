@@ -52,23 +52,20 @@ def fetch_snapshot(netuid: int, endpoints: Sequence[str] | str, *, timeout_s: fl
     """
     with ChainClient(endpoints, timeout_s) as client:
         head = client.head()
-        state = _SubnetState(
-            client.runtime_call("SubnetInfoRuntimeApi_get_subnet_state", netuid.to_bytes(2, "little"), head.hash)
-        )
+        name, argument = "SubnetInfoRuntimeApi_get_subnet_state", netuid.to_bytes(2, "little")
+        state = _SubnetState(client.runtime_call(name, argument, head.hash))
         if not state.exists:
             raise ChainError(f"there is no subnet {netuid} at block {head.number} of {client.endpoint}")
         values = client.query_many([(PALLET, name, [netuid]) for name in _PER_SUBNET.values()], head.hash)
         subnet = dict(zip(_PER_SUBNET, values))
-        threshold, tao_weight = client.query_many(
-            [(PALLET, "StakeThreshold", []), (PALLET, "TaoWeight", [])], head.hash
-        )
+        reads = [(PALLET, "StakeThreshold", []), (PALLET, "TaoWeight", [])]
+        threshold, tao_weight = client.query_many(reads, head.hash)
         n = len(state.hotkeys)
         stake, stake_frac = stake_weight(state.alpha_stake, state.tao_stake, tao_weight)
-        rows = [client.query_map(PALLET, name, [netuid], head.hash) for name in ("Weights", "Bonds")]
-        weights, bonds = (
-            Rows.from_lists([[pair for pair in found.get(uid, ()) if pair[0] < n] for uid in range(n)])
-            for found in rows
-        )
+        matrices = []
+        for name in ("Weights", "Bonds"):
+            found = client.query_map(PALLET, name, [netuid], head.hash)
+            matrices.append(Rows.from_lists([[p for p in found.get(uid, ()) if p[0] < n] for uid in range(n)]))
         commits = np.full(n, NO_COMMIT, np.uint64)
         if subnet["commit_reveal"]:
             commits = _commit_blocks(client, netuid, subnet, state.hotkeys, head.hash)
@@ -84,8 +81,8 @@ def fetch_snapshot(netuid: int, endpoints: Sequence[str] | str, *, timeout_s: fl
             stake_threshold=threshold,
             owner_uid=state.hotkeys.index(owner) if owner in state.hotkeys else None,
             validator_permit=state.validator_permit,
-            weights=weights,
-            bonds=bonds,
+            weights=matrices[0],
+            bonds=matrices[1],
             max_validators=subnet["max_validators"],
             emission=subnet["pending_server"] + subnet["pending_validator"] + subnet["pending_root"],
             alpha_low=subnet["alpha_values"][0],
@@ -93,21 +90,18 @@ def fetch_snapshot(netuid: int, endpoints: Sequence[str] | str, *, timeout_s: fl
             commit_block=commits,
             **{key: subnet[key] for key in _SAME_NAME},
         )
-        return Snapshot(
-            netuid, 0, tuple(state.hotkeys), tuple(state.coldkeys), inputs, f"{client.endpoint} at block {head.number}"
-        )
+        source = f"{client.endpoint} at block {head.number}"
+        return Snapshot(netuid, 0, tuple(state.hotkeys), tuple(state.coldkeys), inputs, source)
 
 
-def _commit_blocks(
-    client: ChainClient, netuid: int, subnet: dict, hotkeys: tuple[str, ...], block_hash: str
-) -> np.ndarray:
+def _commit_blocks(client: ChainClient, netuid: int, subnet: dict, hotkeys: Sequence[str], at: str) -> np.ndarray:
     """Block of each uid's earliest live weight commit: unexpired hash commits and timelocked ones. uint64 [n]."""
     earliest: dict[str, int] = {}
-    for account, commits in client.query_map(PALLET, "WeightCommits", [netuid], block_hash).items():
+    for account, commits in client.query_map(PALLET, "WeightCommits", [netuid], at).items():
         live = [block for _, epoch, block, _ in commits if epoch + subnet["reveal_period"] >= subnet["epoch_index"]]
         if live:
             earliest[account] = min(live)
-    for commits in client.query_map(PALLET, "TimelockedWeightCommits", [netuid], block_hash).values():
+    for commits in client.query_map(PALLET, "TimelockedWeightCommits", [netuid], at).values():
         for account, block, _, _ in commits:
             earliest[account] = min(block, earliest.get(account, block))
     return np.array([earliest.get(hotkey, NO_COMMIT) for hotkey in hotkeys], np.uint64)

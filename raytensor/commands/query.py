@@ -23,16 +23,8 @@ from raytensor import config
 from raytensor.arguments import integer, number
 from raytensor.chain.reads.metagraph import read_metagraph
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.commands import options, output
-from raytensor.commands.query_miners import (
-    MinerAnswer,
-    Query,
-    QueryFailed,
-    choose,
-    continue_text,
-    refuse_unreachable,
-    stream_text,
-)
+from raytensor.commands import options, output, query_miners
+from raytensor.commands.query_miners import MinerAnswer, Query, QueryFailed
 from raytensor.commands.request_signer import ProcessSigner
 from raytensor.config.wire import PROTOCOLS, Client
 from raytensor.data import corpus, tokenizer
@@ -110,22 +102,25 @@ def _query(args: argparse.Namespace) -> int:
         if netuid is None:
             raise ConfigError("--netuid N is missing (or --run FOLDER)")
         metagraph = _metagraph(args, run, netuid)
-        miners = choose(metagraph, args.top, args.miner, own=key.ss58)
+        miners = query_miners.choose(metagraph, args.top, args.miner, own=key.ss58)
         allow_local = args.allow_local or run is not None
-        refuse_unreachable(miners, allow_local=allow_local)
+        query_miners.refuse_unreachable(miners, allow_local=allow_local)
         context = args.context or (run.context if run else config.Query().context)
-        query = Query(
-            netuid, key.ss58, args.prompt, args.tokens, context, args.top_k, args.temperature, args.seed, args.deadline
-        )
+        sampling = (args.top_k, args.temperature, args.seed, args.deadline)
+        query = Query(netuid, key.ss58, args.prompt, args.tokens, context, *sampling)
         settings = Client(protocol=args.protocol, allow_local_addresses=allow_local, deadline_mads=0.0)
         if args.stream:
             asyncio.run(_stream(signer, settings, query, miners, as_json=args.json))
             return 0
         coder = _coder(args.tokenizer, run)
-        mixed = asyncio.run(_continue(signer, settings, query, miners, coder))
+        text = coder.decode(asyncio.run(_continue(signer, settings, query, miners, coder)))
     finally:
         signer.close()
-    _show(query, metagraph, miners, coder, mixed, as_json=args.json)
+    if args.json:
+        head = {"netuid": metagraph.netuid, "block": metagraph.block, "prompt": query.prompt, "mixed": text}
+        output.show_json({**head, "answers": [_as_json(one, coder) for one in miners]})
+    else:
+        _show(f"{query.prompt}{text}\n", miners, coder)
     return 0
 
 
@@ -146,7 +141,7 @@ async def _continue(
     signer: ProcessSigner, settings: Client, query: Query, miners: list[MinerAnswer], coder: tokenizer.Tokenizer
 ) -> list[int]:
     async with WireClient(signer, settings) as client:
-        return await continue_text(client, query, miners, coder)
+        return await query_miners.continue_text(client, query, miners, coder)
 
 
 async def _stream(
@@ -155,7 +150,7 @@ async def _stream(
     started_at, text, one = time.monotonic(), "", miners[0]
     try:
         async with WireClient(signer, settings) as client:
-            async for speaker, piece in stream_text(client, query, miners):
+            async for speaker, piece in query_miners.stream_text(client, query, miners):
                 one, text = speaker, text + piece
                 if not as_json:
                     print("".join(c for c in piece if c.isprintable() or c in "\n\t"), end="", flush=True)
@@ -171,47 +166,24 @@ async def _stream(
         print(f"\n[uid {one.uid} {output.short(one.hotkey)}, weight {one.weight:.4f}, {took_s:.1f} s]")
 
 
-def _show(
-    query: Query,
-    metagraph: Metagraph,
-    miners: list[MinerAnswer],
-    coder: tokenizer.Tokenizer,
-    mixed: list[int],
-    *,
-    as_json: bool,
-) -> None:
-    text = coder.decode(mixed)
-    if as_json:
-        answers = [
-            {
-                "uid": one.uid,
-                "hotkey": one.hotkey,
-                "axon": one.axon,
-                "weight": one.weight,
-                "text": coder.decode(one.ids) if one.ids else None,
-                "tokens": len(one.ids),
-                "median_ms": one.median_ms,
-                "error": one.error or None,
-            }
-            for one in miners
-        ]
-        head = {"netuid": metagraph.netuid, "block": metagraph.block, "prompt": query.prompt, "mixed": text}
-        output.show_json({**head, "answers": answers})
-        return
-    print(f"{query.prompt}{text}\n")
-    cells = [
-        (
-            one.uid,
-            output.short(one.hotkey),
-            f"{one.weight:.4f}",
-            "-" if one.median_ms is None else f"{one.median_ms:.0f}",
-            len(one.ids),
-            json.dumps(coder.decode(one.ids), ensure_ascii=False) if one.ids else "",
-            one.error,
-        )
-        for one in miners
-    ]
-    print(output.table(("uid", "hotkey", "weight", "ms", "tokens", "its own answer", ""), cells, left=(1, 5, 6)))
+def _as_json(one: MinerAnswer, coder: tokenizer.Tokenizer) -> dict:
+    found = {"uid": one.uid, "hotkey": one.hotkey, "axon": one.axon, "weight": one.weight}
+    found |= {"text": coder.decode(one.ids) if one.ids else None, "tokens": len(one.ids)}
+    return found | {"median_ms": one.median_ms, "error": one.error or None}
+
+
+def _show(continued: str, miners: list[MinerAnswer], coder: tokenizer.Tokenizer) -> None:
+    print(continued)
+    cells = {
+        "uid": lambda one: one.uid,
+        "hotkey": lambda one: output.short(one.hotkey),
+        "weight": lambda one: f"{one.weight:.4f}",
+        "ms": lambda one: "-" if one.median_ms is None else f"{one.median_ms:.0f}",
+        "tokens": lambda one: len(one.ids),
+        "its own answer": lambda one: json.dumps(coder.decode(one.ids), ensure_ascii=False) if one.ids else "",
+        "": lambda one: one.error,
+    }
+    print(output.columns(miners, cells, left=(1, 5, 6)))
 
 
 def _run_folder(folder: str) -> RunFolder:

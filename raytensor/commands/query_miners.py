@@ -115,10 +115,8 @@ async def continue_text(
     session = uuid.uuid4().hex[:12]
     for step in range(query.num_tokens):
         asked = [one for one in miners if not one.error]
-        tasks = [
-            _task(query, one, prompt.tolist(), mixed, f"query/{session}/{step}/{one.uid}", coder.vocab_size)
-            for one in asked
-        ]
+        ids = [f"query/{session}/{step}/{one.uid}" for one in asked]
+        tasks = [_task(query, *pair, prompt.tolist(), mixed, coder.vocab_size) for pair in zip(asked, ids, strict=True)]
         by_hotkey, sent_at = {one.hotkey: one for one in asked}, time.monotonic()
         answers: dict[str, Response] = {}
         async for answer in client.ask_each(tasks, axons):
@@ -154,18 +152,8 @@ async def stream_text(
     for one in miners:
         if one.error:
             continue
-        prompt = Prompt(
-            uuid.uuid4().hex,
-            query.netuid,
-            query.caller,
-            one.hotkey,
-            query.prompt,
-            query.num_tokens,
-            query.temperature,
-            query.seed,
-            query.deadline_s,
-        )
-        length = 0
+        length, sampling = 0, (query.num_tokens, query.temperature, query.seed, query.deadline_s)
+        prompt = Prompt(uuid.uuid4().hex, query.netuid, query.caller, one.hotkey, query.prompt, *sampling)
         try:
             async for piece in client.complete(prompt, one.axon):
                 length += len(piece)
@@ -190,7 +178,7 @@ def pick(distribution: np.ndarray, temperature: float, rng: np.random.Generator)
     return int(rng.choice(len(scaled), p=scaled / scaled.sum()))
 
 
-def _task(query: Query, miner: MinerAnswer, prompt: list[int], mixed: list[int], task_id: str, vocab_size: int) -> Task:
+def _task(query: Query, miner: MinerAnswer, task_id: str, prompt: list[int], mixed: list[int], vocab_size: int) -> Task:
     """A task of two contexts: the end of the mixed continuation, and of the miner's own."""
     rows = [[*prompt, *mixed][-query.context :], [*prompt, *miner.ids][-query.context :]]
     lengths = np.array([max(1, len(row)) for row in rows], np.int32)
@@ -206,15 +194,8 @@ def _fault(answer: Any, vocab_size: int) -> str:
     if isinstance(answer, Failure):
         return f"{answer.reason.value}: {answer.detail}" if answer.detail else answer.reason.value
     ids, probs = answer.ids, answer.probs
-    if (
-        ids.ndim != 2
-        or len(ids) != 2
-        or ids.shape[1] < 1
-        or ids.min() < 0
-        or not np.isfinite(probs).all()
-        or (probs < 0).any()
-        or probs.sum(axis=1).max() > 1.001
-    ):
+    two_rows = ids.ndim == 2 and len(ids) == 2 and ids.shape[1] >= 1 and ids.min() >= 0
+    if not two_rows or not np.isfinite(probs).all() or (probs < 0).any() or probs.sum(axis=1).max() > 1.001:
         return "malformed: not a distribution over next tokens"
     if ids.max() >= vocab_size:
         return f"malformed: a token is beyond {vocab_size}; give the subnet's --tokenizer"

@@ -18,6 +18,13 @@ from raytensor.errors import ConfigError
 _FIELDS = ("n", "validators", "miners", "values", "zeros")
 
 
+def _layout() -> Any:
+    """The kernels that change the layout of rows."""
+    from raytensor.consensus.kernels import layout  # loads the compiler, which takes a second
+
+    return layout
+
+
 def _checked(rows: DenseRows, name: str) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The fields of `rows` in their dtypes. Raises ConfigError if they don't describe a matrix."""
     across = unsigned(f"{name}.validators", rows.validators, np.uint32)
@@ -82,16 +89,12 @@ class DenseRows:
     @classmethod
     def from_rows(cls, rows: Rows, validators: np.ndarray, miners: np.ndarray) -> DenseRows:
         """The same entries as a matrix, without their order. `validators` and `miners` must cover every entry."""
-        from raytensor.consensus.kernels import layout  # loads the compiler, which takes a second
-
-        values, zeros = layout.to_dense(rows.indptr, rows.uids, rows.values, validators, miners, rows.ascending)
+        values, zeros = _layout().to_dense(rows.indptr, rows.uids, rows.values, validators, miners, rows.ascending)
         return cls.trusted(rows.n, validators, miners, values, zeros)
 
     def to_rows(self) -> Rows:
         """The same entries as `Rows`."""
-        from raytensor.consensus.kernels import layout  # loads the compiler, which takes a second
-
-        return Rows.trusted(*layout.to_sparse(self.n, self.validators, self.miners, self.values, self.zeros))
+        return Rows.trusted(*_layout().to_sparse(self.n, self.validators, self.miners, self.values, self.zeros))
 
     def like(self, values: np.ndarray, zeros: np.ndarray) -> DenseRows:
         """Another matrix over the same uids."""

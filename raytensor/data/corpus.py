@@ -35,8 +35,7 @@ def documents(cfg: Data, *, heldout: bool) -> Iterator[str]:
 
     Raises `ConfigError` for files or a column that don't exist, `DataError` for a source that can't be read.
     """
-    import datasets  # heavy: not every process that imports this module reads a corpus
-
+    datasets = _datasets()
     try:
         for row in stream(cfg):
             text = row["text"]
@@ -48,8 +47,7 @@ def documents(cfg: Data, *, heldout: bool) -> Iterator[str]:
 
 def stream(cfg: Data) -> IterableDataset:
     """The whole corpus as a lazy `IterableDataset` with one column `text`."""
-    import datasets  # as in `documents`
-
+    datasets = _datasets()
     if cfg.source == "stdlib":
         found = datasets.IterableDataset.from_generator(_stdlib_rows)
     else:
@@ -104,13 +102,19 @@ def local_files(cfg: Data) -> list[str]:
     return sorted(str(file.absolute()) for file in found)
 
 
+def _datasets() -> Any:
+    """The package `datasets`."""
+    import datasets  # takes seconds, and not every process that imports this module reads a corpus
+
+    return datasets
+
+
 def _stdlib_rows() -> Iterator[dict[str, str]]:
     yield from ({"text": text} for text in stdlib_documents())
 
 
 def _load(cfg: Data) -> IterableDataset:
-    import datasets  # as in `documents`
-
+    datasets = _datasets()
     options: dict[str, Any] = {"split": cfg.split, "streaming": True}
     if cfg.source in LOCAL:
         options["data_files"] = {cfg.split: local_files(cfg)}

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
+from tokenizers import Tokenizer as HubTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from raytensor import disk
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer as HubTokenizer
 
 END = 0  # id of the end of a document
 END_TEXT = "<|end|>"
@@ -90,10 +89,7 @@ def load(kind: str, vocab_size: int, key: str, train: Callable[[], Iterable[str]
 
 
 def _train(texts: Iterable[str], vocab_size: int) -> HubTokenizer:
-    # Workers that read tokens import this module and never train or read a tokenizer.
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    inner = Tokenizer(models.BPE())
+    inner = HubTokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -107,15 +103,13 @@ def _train(texts: Iterable[str], vocab_size: int) -> HubTokenizer:
 
 def _read(path: Path, vocab_size: int) -> HubTokenizer | None:
     """A cached tokenizer (the hash of the body on the first line, then the body); None when missing or damaged."""
-    from tokenizers import Tokenizer  # as in `_train`
-
     try:
         digest, _, body = path.read_text(encoding="utf-8").partition("\n")
     except (FileNotFoundError, UnicodeDecodeError):
         return None
     if digest != _digest(body):
         return None
-    inner = Tokenizer.from_str(body)
+    inner = HubTokenizer.from_str(body)
     return inner if inner.get_vocab_size() <= vocab_size else None
 
 

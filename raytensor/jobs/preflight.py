@@ -16,17 +16,11 @@ from contextlib import contextmanager
 import ray
 
 from raytensor import cluster
-from raytensor.cluster import Need
-from raytensor.config import Cluster, Scoring
+from raytensor.config import Cluster
 from raytensor.errors import ClusterError, cause_of
+from raytensor.types import Need
 
 SILENT_S = 3.0
-
-
-def scorers_need(cfg: Scoring) -> Need:
-    """What the scorers ask of a cluster."""
-    settings = "validators.num_scorers, validators.cpus_per_scorer or validators.gpus_per_scorer"
-    return Need("scorers", cfg.num_scorers, cfg.cpus_per_scorer, cfg.gpus_per_scorer, settings)
 
 
 def resources(cfg: Cluster, needs: Callable[[Mapping[str, float]], Sequence[Need]]) -> list[str]:

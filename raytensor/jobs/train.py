@@ -11,17 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raytensor import config
 from raytensor.config.train import TrainConfig, Training
+from raytensor.data import corpus
 from raytensor.jobs.session import Session
 from raytensor.telemetry import events
 from raytensor.telemetry.event_log import read_events
+from raytensor.telemetry.tracker import make_tracker
 from raytensor.telemetry.training_view import TrainingView
-
-if TYPE_CHECKING:
-    from raytensor.cluster import Need
+from raytensor.types import Need
 
 HELP = """usage: raytensor train [group=choice] [key=value] ...
 
@@ -47,7 +47,7 @@ def train_main(argv: Sequence[str]) -> int:
         print(config.help_page("train", HELP, argv), end="")
         return 0
     cfg: TrainConfig = config.compose("train", list(argv))
-    from raytensor.jobs import preflight
+    from raytensor.jobs import preflight  # imports Ray, which `--help` does not need
 
     with preflight.patience("checking the data and the model"):
         parameters = _parameters(cfg)
@@ -67,8 +67,7 @@ def play(cfg: TrainConfig, parameters: int) -> int:
 
 def _train(cfg: TrainConfig, parameters: int, session: Session[TrainingView]) -> None:
     from raytensor import cluster  # imports Ray, after the first line
-    from raytensor.telemetry.tracker import make_tracker
-    from raytensor.training import trainer
+    from raytensor.training import trainer  # imports Ray Train
 
     training, folder = cfg.training, session.folder
     session.phase("starting Ray (takes about 7 s)")
@@ -150,8 +149,6 @@ class ProgressTail:
 
 def needs(cfg: TrainConfig) -> list[Need]:
     """What the training asks of a cluster: the number of ranks below which it can't continue."""
-    from raytensor.cluster import Need  # imports Ray
-
     training = cfg.training
     count, setting = (training.ranks, "ranks") if training.min_ranks is None else (training.min_ranks, "min_ranks")
     settings = f"training.{setting}, training.cpus_per_rank or training.gpus_per_rank"
@@ -160,13 +157,10 @@ def needs(cfg: TrainConfig) -> list[Need]:
 
 def _parameters(cfg: TrainConfig) -> int:
     """Parameters of the model. Raises `ConfigError` when it can't be built, or when local data is missing."""
-    from raytensor.data import corpus  # with torch and transformers: a `--help` must not wait for them
-
     corpus.refuse_missing(cfg.data)  # before seconds of imports
-    from raytensor.training.loop import spec_of
-    from raytensor.training.models import refuse_unusable
+    from raytensor.training import loop, models  # torch and transformers: a `--help` must not wait for them
 
-    return refuse_unusable(spec_of(cfg, 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size))
+    return models.refuse_unusable(loop.spec_of(cfg, 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size))
 
 
 def _summary(cfg: TrainConfig, session: Session[TrainingView], reason: str) -> dict[str, Any]:

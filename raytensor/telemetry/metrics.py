@@ -81,13 +81,12 @@ class Meters:
         metric = METRICS[name]
         right = metric.kind == kind and set(metric.tags) == set(tags)
         assert right, f"{name} is a {metric.kind} with the tags {metric.tags}"
-        import ray  # this module is loaded before a job's first line is on the screen
+        import ray.util.metrics  # this module is loaded before a job's first line is on the screen
 
         if not ray.is_initialized():
             return None
+        metrics = ray.util.metrics
         if name not in self._made:
-            from ray.util import metrics  # as above
-
             if kind == HISTOGRAM:
                 self._made[name] = metrics.Histogram(name, metric.text, boundaries=list(BOUNDS_S), tag_keys=metric.tags)
             else:

@@ -34,6 +34,7 @@ class ZeroEngine(BaseEngine):
         super().__init__(model, recipe, ranks)
         self.strategy, self._stage = f"zero{stage}", stage
         deepspeed = _deepspeed(ranks, self.strategy)
+        self._utils = deepspeed.utils
         if self._compiles:
             for layer in layers(model):
                 layer.compile()
@@ -68,28 +69,24 @@ class ZeroEngine(BaseEngine):
         return self._engine(tokens, last)
 
     def _read(self, name: str) -> dict[str, Tensor]:
-        # Imported where used: see `_deepspeed`.
-        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-
+        utils = self._utils
         parameter = self._parameters[name]
-        values = {"param": safe_get_full_fp32_param(parameter)}
+        values = {"param": utils.safe_get_full_fp32_param(parameter)}
         if self._states():
             self._link_states()
-            values |= {key: safe_get_full_optimizer_state(parameter, key) for key in self._moments.names}
+            values |= {key: utils.safe_get_full_optimizer_state(parameter, key) for key in self._moments.names}
         whole = {key: value for key, value in values.items() if value is not None}
         assert len(whole) == len(values), f"DeepSpeed has no {sorted(values.keys() - whole.keys())} of {name}"
         return {key: value.view(self._shapes[name]).float().cpu() for key, value in whole.items()}
 
     def _write(self, name: str, values: dict[str, Tensor], steps: int) -> None:
-        # Imported where used: see `_deepspeed`.
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
+        utils = self._utils
         parameter = self._parameters[name]
         self._make_states(steps, fresh=not all(key in values for key in self._moments.names))
-        safe_set_full_fp32_param(parameter, values["param"].to(self.ranks.device))
+        utils.safe_set_full_fp32_param(parameter, values["param"].to(self.ranks.device))
         for key in self._moments.names:
             if key in values:
-                safe_set_full_optimizer_state(parameter, values[key].to(self.ranks.device), key)
+                utils.safe_set_full_optimizer_state(parameter, values[key].to(self.ranks.device), key)
         self._set_working_copy(parameter, values["param"])
 
     def _set_working_copy(self, parameter: Any, value: Tensor) -> None:
@@ -144,14 +141,13 @@ def _deepspeed(ranks: Ranks, strategy: str) -> Any:
         import transformers  # noqa: F401
 
         import deepspeed  # isort: skip
-        from deepspeed.ops import __compatible_ops__
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         fix = "pip install --force-reinstall deepspeed, or take engine=fsdp2, which needs torch only"
         why = f"the package deepspeed can't be imported ({cause_of(error)})"
         raise ConfigError(f"engine={strategy}: {why}; fix: {fix}") from error
 
     # Where a compiler is installed, init_distributed would compile a shared-memory all-reduce for minutes.
-    __compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.logger.setLevel("WARNING")
     deepspeed.init_distributed(dist_backend="nccl" if devices.is_gpu(ranks.device) else "gloo", verbose=False)
     return deepspeed

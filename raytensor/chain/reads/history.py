@@ -10,6 +10,9 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute
+import pyarrow.parquet
+
 from raytensor import disk
 from raytensor.chain.reads.metagraph import write_parquet
 from raytensor.errors import ConfigError
@@ -45,9 +48,6 @@ def keep_epoch(history: Path, metagraph: Metagraph, mecid: int = 0) -> Path:
 
 def epochs(history: Path, netuid: int, mecid: int = 0) -> list[Epoch]:
     """The files of a subnet, oldest first. Raises ConfigError if there are none."""
-    import pyarrow.compute
-    import pyarrow.parquet
-
     folder = folder_of(history, netuid, mecid)
     found = []
     for path in sorted(folder.glob("block-*.parquet")):

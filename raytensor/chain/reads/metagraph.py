@@ -13,9 +13,11 @@ import ipaddress
 import logging
 import os
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 
 from raytensor.chain.reads import metagraph_api
 from raytensor.chain.rpc.client import ChainClient, Head
@@ -24,9 +26,6 @@ from raytensor.chain.rpc.connection import RpcError
 from raytensor.chain.weights import storage_index
 from raytensor.errors import ChainError
 from raytensor.types import Metagraph
-
-if TYPE_CHECKING:
-    import pyarrow
 
 log = logging.getLogger(__name__)
 
@@ -251,8 +250,6 @@ def axon_text(axon: dict | None) -> str:
 
 def to_arrow(metagraph: Metagraph) -> pyarrow.Table:
     """One row per neuron; values of the whole subnet are in the schema's metadata."""
-    import pyarrow
-
     columns: dict[str, Any] = {"uid": np.arange(len(metagraph.hotkeys), dtype=np.uint16)}
     for name in ("hotkeys", "coldkeys", "axons"):
         columns[name.removesuffix("s")] = list(getattr(metagraph, name))
@@ -270,6 +267,4 @@ def to_arrow(metagraph: Metagraph) -> pyarrow.Table:
 
 def write_parquet(metagraph: Metagraph, file: str | os.PathLike | IO[bytes]) -> None:
     """Write the table of `to_arrow` as Parquet."""
-    import pyarrow.parquet
-
     pyarrow.parquet.write_table(to_arrow(metagraph), file)

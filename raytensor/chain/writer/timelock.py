@@ -22,6 +22,9 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from py_arkworks_bls12381 import GT, G1Point, G2Point, Scalar
+
 from raytensor.chain.rpc.codec import encode_compact
 
 DST = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"
@@ -124,10 +127,6 @@ def weights_payload(hotkey: bytes, uids: Sequence[int], values: Sequence[int], v
 
 def seal(plaintext: bytes, round_number: int, public_key: bytes) -> bytes:
     """Encrypt so that only the beacon's signature of `round_number` decrypts. Raises ValueError for an invalid key."""
-    # Imported here: only validators of a commit-reveal subnet need these packages.
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-    from py_arkworks_bls12381 import GT, G1Point, G2Point, Scalar
-
     try:
         beacon_key = G2Point.from_compressed_bytes(public_key)
     except ValueError as error:

@@ -14,6 +14,7 @@ from raytensor.jobs.run.plan import MAY_CHANGE, needs, refuse_unusable
 from raytensor.jobs.session import Session
 from raytensor.telemetry.console import Console
 from raytensor.telemetry.summary import build_summary, disk_use
+from raytensor.telemetry.tracker import make_tracker, round_metrics
 
 HELP = """usage: raytensor run [group=choice] [key=value] ...
 
@@ -66,8 +67,6 @@ def _rounds(cfg: config.RunConfig, session: Session[Console]) -> dict[str, float
     """Play all rounds; the held-out losses by hotkey."""
     network = session.stack.enter_context(Network(cfg, session))
     session.begin()
-
-    from raytensor.telemetry.tracker import make_tracker, round_metrics  # imports trackers, after the first line
 
     tracker = make_tracker(cfg.tracker, session.folder.path, session.folder.name)
     session.stack.callback(tracker.finish, timeout_s=2.0)

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raytensor.chain.wallet import DevKey, KeyRef
 from raytensor.config import RunConfig
@@ -19,11 +19,11 @@ from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.config.checks import list_of
 from raytensor.data import corpus
 from raytensor.errors import ConfigError
+from raytensor.jobs.demand import scorers_need
 from raytensor.mechanisms import base
+from raytensor.miners.placement import assign_profiles, is_sharded, num_hosts
+from raytensor.types import Need
 from raytensor.wire.policy import check_addresses
-
-if TYPE_CHECKING:
-    from raytensor.cluster import Need
 
 CHAIN_ACTOR_CPUS = 0.1
 SUBMIT_UPDATES = "must be false or null where miners train a shared model: they submit updates"
@@ -80,10 +80,6 @@ def delegate(cfg: RunConfig) -> KeyRef:
 
 def needs(cfg: RunConfig, cpus: float) -> list[Need]:
     """What a run asks of a cluster that has `cpus` CPUs, role by role."""
-    from raytensor.cluster import Need  # imports Ray, after the first line
-    from raytensor.jobs.preflight import scorers_need
-    from raytensor.miners.placement import assign_profiles, is_sharded, num_hosts
-
     validators, miners = cfg.validators, cfg.miners
     left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
     profiles = assign_profiles(miners, [str(number) for number in range(miners.num_miners)]).values()

@@ -15,26 +15,22 @@ In: the command line. Out: an exit status and a folder:
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import rich.console
 
 from raytensor import config
 from raytensor.config.sweep import SweepConfig
-from raytensor.errors import RunError
+from raytensor.data import corpus
 from raytensor.jobs.session import Session
-from raytensor.jobs.sweep import outcome, space
+from raytensor.jobs.sweep import space
 from raytensor.jobs.sweep.space import Point, Space
+from raytensor.mechanisms.base import load_class
 from raytensor.telemetry import events
 
 if TYPE_CHECKING:
-    from raytensor.data.text import Text
-    from raytensor.jobs.sweep.outcome import TrialOutcome
-    from raytensor.jobs.sweep.tuner import Demand, SweepPlan
-    from raytensor.telemetry.runfolder import RunFolder
+    from raytensor.jobs.sweep.tuner import Demand
 
 HELP = """usage: raytensor sweep [group=choice] [key=value] ...
 
@@ -71,14 +67,11 @@ def sweep_main(argv: Sequence[str]) -> int:
     points = space.points(found, cfg.search.method, cfg.search.num_trials, cfg.seed)
     # What trials share: without what names this start of the sweep.
     base = tuple(arg for arg in argv if not arg.startswith(("name=", "resume=", "dry_run=")))
-    from raytensor.data import corpus  # with Tune and torch below: `--help` must not wait for them
-
     corpus.refuse_missing(cfg.data)
-    from raytensor.jobs import preflight
+    from raytensor.jobs import preflight  # imports Ray, which `--help` does not need
 
     with preflight.patience("loading Ray Tune and checking the trials"):
-        from raytensor.jobs.sweep import tuner
-        from raytensor.mechanisms.base import load_class
+        from raytensor.jobs.sweep import trials, tuner  # Ray Tune and torch
 
         load_class(cfg.mechanism.path)
         tuner.quiet()
@@ -88,14 +81,17 @@ def sweep_main(argv: Sequence[str]) -> int:
         probes = tuner.samples(found, points)
         asked = tuner.demand(cfg, base, probes, 1.0)  # refuses trials that can't be trained
     if not cfg.dry_run:
-        return play(cfg, base, found, points)
+        return play(cfg, lambda session: trials.train(session, base, found, points))
     lines = preflight.resources(cfg.cluster, lambda on: tuner.demand(cfg, base, probes, on.get("CPU", 0.0)).needs)
     print(_dry_run(cfg, found, points, asked, lines), end="")
     return 0
 
 
-def play(cfg: SweepConfig, base: tuple[str, ...], found: Space, points: list[Point]) -> int:
-    """Run a sweep to its end. Returns 0, or 130 when it was stopped."""
+def play(cfg: SweepConfig, train: Callable[[Session[SweepView]], list[str]]) -> int:
+    """Run a sweep to its end. Returns 0, or 130 when it was stopped.
+
+    train  trains and ranks the trials, and returns the last lines for the terminal.
+    """
     last_lines: list[str] = []
 
     def sum_up(session: Session[SweepView], reason: str) -> None:
@@ -104,7 +100,7 @@ def play(cfg: SweepConfig, base: tuple[str, ...], found: Space, points: list[Poi
         print("\n".join(last_lines) if reason == "finished" else again, flush=True)
 
     session = Session("sweep", cfg, SweepView, resume=cfg.resume, may_change=MAY_CHANGE, rounds=cfg.rounds)
-    return session.run(lambda one: last_lines.extend(_sweep(one, base, found, points)), sum_up)
+    return session.run(lambda one: last_lines.extend(train(one)), sum_up)
 
 
 class SweepView:
@@ -132,81 +128,6 @@ class SweepView:
             case _:
                 return
         self._out.print(line, markup=False, soft_wrap=True)
-
-
-def _sweep(session: Session[SweepView], base: tuple[str, ...], found: Space, points: list[Point]) -> list[str]:
-    """Train and rank the trials and write the outcome. Returns the last lines for the terminal."""
-    import ray  # after the first line
-
-    from raytensor import cluster
-    from raytensor.data import text as texts
-    from raytensor.jobs.sweep import tuner
-
-    cfg, folder, started = session.cfg, session.folder, time.monotonic()
-    session.phase("starting Ray (takes about 7 s)")
-    session.stack.callback(cluster.disconnect)
-    cluster.connect(cfg.cluster)
-    cpus = ray.cluster_resources().get("CPU", 0.0)
-    asked = tuner.demand(cfg, base, tuner.samples(found, points), cpus)
-    cluster.check(asked.needs)
-    session.phase("preparing the text")
-    text = texts.prepare(cfg.data, Path(cfg.paths.cache), session.phase)
-    texts.save(folder.path / "text.npz", text)
-    session.save(trials=[space.overrides(point) for point in points])
-    session.begin()
-    plan = tuner.SweepPlan(cfg, base, found, points, folder.path / "text.npz", folder.path, asked)
-    session.phase("starting the hosts")
-    with tuner.start_hosts(plan, asked.hosts.count, session.phase) as hosts:
-        trials = tuner.run_trials(plan, hosts, session.phase)
-        if cfg.rank_by == "incentive" and hosts:
-            _rank_by_incentive(session, text, hosts[0], trials)
-    if cfg.rank_by == "incentive" and not hosts:  # the trials had ranks of their own
-        with tuner.start_hosts(plan, 1, session.phase) as hosts:
-            _rank_by_incentive(session, text, hosts[0], trials)
-    return _write_outcome(folder, plan, trials, time.monotonic() - started)
-
-
-def _write_outcome(folder: RunFolder, plan: SweepPlan, trials: list[TrialOutcome], wall_s: float) -> list[str]:
-    """Rank the trials and write the table, the summary, the best settings and the report. Returns the last lines."""
-    from raytensor.jobs.sweep.report import write_report  # matplotlib, after the first line
-
-    cfg, keys = plan.cfg, list(plan.space)
-    ranked = outcome.ranked(trials, cfg.rank_by)
-    rows, best = outcome.table(ranked, keys), ranked[0]
-    if best.loss is None:
-        why = best.error or "a loss that is not finite"
-        fix = "change search.space or the profile; /tmp/ray/session_latest/logs has the workers' logs"
-        raise RunError(f"no trial gave a result; the first one failed with: {why}\n  fix: {fix}")
-    command = outcome.write_best(folder.path, config.compose("sweep", [*plan.base, *best.overrides]), best)
-    outcome.write_csv(folder.path / "trials.csv", rows)
-    summary = outcome.summary(ranked, name=folder.name, rank_by=cfg.rank_by, command=command, wall_s=wall_s)
-    folder.write_summary(summary)
-    write_report(folder.path, cfg, ranked, keys, command, wall_s)
-    return [
-        f"\n{outcome.as_text(rows)}\n",
-        f"best:   trial {best.number}: {' '.join(best.overrides)}",
-        f"run it: {command}",
-        f"table, report: {folder.path / 'trials.csv'}, {folder.report}",
-    ]
-
-
-def _rank_by_incentive(session: Session[SweepView], text: Text, host: Any, trials: list[TrialOutcome]) -> None:
-    """Compute the share of the incentive that each trial earns as a miner of one subnet, and set it on the trials."""
-    import ray  # after the first line
-
-    from raytensor.jobs.sweep import incentive
-
-    cfg: SweepConfig = session.cfg
-    session.phase("ranking by incentive: the trials answer validators side by side")
-    unusable = (outcome.FAILED, outcome.DIVERGED)
-    alive = {one.number: one for one in trials if one.loss is not None and one.status not in unusable}
-
-    def ask(number: int, tasks: Sequence[Any]) -> Any:
-        trial = alive[number]
-        return ray.get(host.answer.remote(trial.lineage, trial.rounds, list(tasks)), timeout=cfg.miners.round_timeout_s)
-
-    for number, share in incentive.incentives(cfg, text, sorted(alive), ask).items():
-        alive[number].incentive = share
 
 
 def _dry_run(cfg: SweepConfig, found: Space, points: list[Point], asked: Demand, resources: list[str]) -> str:

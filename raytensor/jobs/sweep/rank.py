@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 import transformers
 
@@ -78,6 +79,4 @@ class TrialRank:
 
 def meeting_point() -> tuple[str, int]:
     """A free address of this node; call it where the first rank will run."""
-    import ray
-
     return ray.util.get_node_ip_address(), ranks.free_port()

@@ -27,7 +27,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from raytensor.cluster import RESOURCES, Need, wait_ready
+from raytensor.cluster import RESOURCES, wait_ready
 from raytensor.config.sweep import SweepConfig
 from raytensor.errors import ConfigError, cause_of
 from raytensor.jobs.sweep.asha import RecordedASHA
@@ -40,6 +40,7 @@ from raytensor.jobs.sweep.store import Store, read_lineage
 from raytensor.jobs.sweep.trainable import Trial, TrialPlan, bundles, hosted
 from raytensor.miners.model import refuse_models
 from raytensor.training import devices
+from raytensor.types import Need
 
 TRIALS_PER_HOST = 4  # at a time, unless max_concurrent says otherwise: a trial's process takes seconds to start
 # Settings that may change while a model trains.

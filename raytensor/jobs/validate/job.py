@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from raytensor import __version__, config
 from raytensor.config.validate import ValidateConfig
+from raytensor.data import corpus
 from raytensor.jobs.session import Session
 from raytensor.jobs.validate.view import Shown, View
 from raytensor.telemetry import events
@@ -139,8 +140,7 @@ def _rows(stack: ValidatorStack) -> list[Shown]:
 
 
 def _dry_run(cfg: ValidateConfig) -> str:
-    from raytensor.data import corpus
-    from raytensor.jobs import preflight
+    from raytensor.jobs import preflight  # imports Ray, which `--help` does not need
     from raytensor.jobs.validate.stack import keys, needs, with_shared_state
 
     with_shared_state(cfg)  # imports the mechanisms

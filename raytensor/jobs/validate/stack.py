@@ -25,12 +25,12 @@ from raytensor.chain.reads.follower import Follower, Reads
 from raytensor.chain.wallet import KeyRef, WalletKey, key_ref, refuse_readable_coldkey
 from raytensor.chain.writer.actor import writer_actor
 from raytensor.chain.writer.settings import WriterSettings
-from raytensor.cluster import Need, wait_ready
+from raytensor.cluster import wait_ready
 from raytensor.config.validate import SubnetConfig, ValidateConfig
 from raytensor.data.text import Text, prepare
 from raytensor.errors import ConfigError
+from raytensor.jobs.demand import scorers_need
 from raytensor.jobs.handover import Handover
-from raytensor.jobs.preflight import scorers_need
 from raytensor.jobs.validate.watch import Watchdog
 from raytensor.mechanisms import base
 from raytensor.pool import Pool
@@ -38,7 +38,7 @@ from raytensor.telemetry import events
 from raytensor.telemetry.alarms import webhook
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder
-from raytensor.types import FileCommit, Metagraph, Weights
+from raytensor.types import FileCommit, Metagraph, Need, Weights
 from raytensor.validators.evidence_log import Keep
 from raytensor.validators.operator import Operator, Pace, SubnetLoop
 from raytensor.validators.round import RoundResult

@@ -97,9 +97,7 @@ class CollabMechanism(Mechanism):
 
     def start(self, seed: int, first_round: int) -> None:
         """Create the first model if the store does not exist; see `Mechanism.start`."""
-        from raytensor.mechanisms.collab.judge import first_model  # needs torch
-
-        folder = self._folder()
+        folder, first_model = self._folder(), _judge_module().first_model
         store = Store.create(folder, *first_model(self.rule, self._vocab_size, seed), first=first_round)
         if store.newest() < first_round:
             raise DataError(
@@ -149,10 +147,8 @@ class CollabMechanism(Mechanism):
         return scored(task, values | {"sketch": sketch(update, assign.generator(sealed.secret, "sketch"))})
 
     def _judge_of(self, sealed: Window) -> Any:
-        from raytensor.mechanisms.collab.judge import Judge  # needs torch
-
         if self._judge is None or self._judge.folder != sealed.folder:
-            self._judge = Judge(sealed.folder)
+            self._judge = _judge_module().Judge(sealed.folder)
         return self._judge
 
     def reduce(self, state: State, evidence: Evidence) -> State:
@@ -246,3 +242,10 @@ def _entry(state: State, hotkey: str) -> dict[str, float]:
     """The numbers of a miner's state, with the initial value of each that is missing."""
     known = state.miners.get(hotkey, {})
     return {**rating.START, **{name: value for name, value in known.items() if isinstance(value, float)}}
+
+
+def _judge_module() -> Any:
+    """collab/judge.py."""
+    from raytensor.mechanisms.collab import judge  # needs torch, which the pure parts do not import
+
+    return judge
