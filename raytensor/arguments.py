@@ -5,8 +5,6 @@ value and what is accepted. Imports the standard library only, so that `--help` 
 Knows nothing of what the arguments mean.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import math

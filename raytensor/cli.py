@@ -5,8 +5,6 @@ In: the command line. Out: an exit status: 0 done, 1 failed, 2 a mistake in the 
 Knows nothing of what a command does; imports nothing heavy before it is needed.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

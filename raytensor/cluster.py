@@ -6,8 +6,6 @@ Waits for: Ray, and for actors and placement groups, each with a time-out.
 Knows nothing of miners, validators or the chain.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -5,8 +5,6 @@ Bounds: none of its own; a file is held in memory once while it is written from 
 The only module that calls `fsync` and renames files into place. Knows nothing of what the files contain.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
@@ -96,8 +94,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     """An empty folder to fill. It becomes `target` when the block ends, and is removed when the block raises.
 
     An older `target` is moved aside first, so that a crash leaves either folder or none, never a mixed one. Leftovers
-    of     a killed writer of the same `target` are removed: there must be one writer at a time. What is in the folder is not
-    flushed to the disk; its format must be able to detect damage.
+    of a killed writer of the same `target` are removed: there must be one writer at a time. The files in the folder
+    are not flushed to the disk; their format must be able to detect damage.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f".{target.name}-*"):

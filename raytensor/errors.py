@@ -22,8 +22,6 @@ A user's mistake is a `ConfigError` with the value and the fix; a mistake of our
 Knows nothing of the rooms that raise these.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

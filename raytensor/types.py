@@ -8,8 +8,6 @@ Knows nothing of Ray, torch or the chain's transport.
 A message is never changed after it was made; arrays in it are treated as read-only.
 """
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,7 +87,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class FileCommit:
-    """What a hotkey committed to before it knew the questions: the digest of a file, and the block of the commitment."""
+    """What a hotkey committed to before it knew the questions: a file's digest, and the block of the commitment."""
 
     digest: str  # blake2b-256 of the file, hex
     block: int

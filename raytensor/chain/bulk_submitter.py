@@ -5,8 +5,6 @@ Waits for: a block with each extrinsic, at most `timeout_s`. Nothing is sent aga
 survive a crash.
 """
 
-from __future__ import annotations
-
 import time
 
 from raytensor.chain.calls import Call

@@ -7,8 +7,6 @@ Sources: the checks of pallet subtensor; FRAME `InvalidTransaction`, `DispatchEr
 Pure.
 """
 
-from __future__ import annotations
-
 import enum
 import functools
 from dataclasses import dataclass

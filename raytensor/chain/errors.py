@@ -7,8 +7,6 @@ Sources: pallet subtensor `CustomTransactionError`; FRAME `InvalidTransaction`; 
 Knows nothing of connections; pure.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ are integers. `Intent.to_json` and `intent_from_json` store an intent in a journ
 Knows nothing of encoding, nonces or connections.
 """
 
-from __future__ import annotations
-
 import ipaddress
 from dataclasses import dataclass
 from typing import Any, ClassVar

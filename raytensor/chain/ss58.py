@@ -5,8 +5,6 @@ Substrate addresses. Bittensor's prefix is 42; other prefixes, lengths and hexad
 Knows nothing of signature schemes: sr25519 and ed25519 keys look alike.
 """
 
-from __future__ import annotations
-
 import hashlib
 from functools import lru_cache
 

@@ -11,8 +11,6 @@ Files, in the format of bittensor 11 and its wallet library, under `~/.bittensor
     hotkeys/<hotkey>  JSON, usually plain
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import stat

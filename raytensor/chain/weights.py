@@ -4,8 +4,6 @@ In: a validator's values by hotkey and the uids of a subnet at one block. Out: a
 Pure; knows nothing of who signs or when.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -4,8 +4,6 @@ In: a hotkey, the chain, journals. Out: the pending commits, when each can be re
 timelocked commit; a hash commit needs its salt, which only the journal that committed it holds.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

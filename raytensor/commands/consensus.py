@@ -8,8 +8,6 @@ differs. An epoch runs in this process or, with consensus=ray, on a Ray cluster.
     consensus snapshot  a subnet of a running chain, for --from
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Sequence
 

@@ -5,8 +5,6 @@ Stake weights are those of the runtime API SubnetInfoRuntimeApi.get_subnet_state
 per neuron is lost. The emission is the amount pending since the last epoch, so the result is "if the epoch ran now".
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

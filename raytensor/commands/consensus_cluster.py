@@ -6,8 +6,6 @@ vectors over validators and columns over miners are sent. An actor that dies fai
 effects, so the caller can run it again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any

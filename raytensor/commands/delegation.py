@@ -4,8 +4,6 @@ In: a hotkey, a share or children. Out: the chain's present value, or the order 
 a take is a u16 (65535 is 100 %), a child's share a u64. The chain limits how often both change.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """`raytensor metagraph`: the neurons of a subnet at one block, or over its epochs."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ accepted too. Amounts are read digit by digit, never as floats. Raises ConfigErr
 connection.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

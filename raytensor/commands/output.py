@@ -6,8 +6,6 @@ stable. An error is one line on standard error and, where there is one, a second
 Exit status: 0 done, 1 failed, 2 a mistake in the command line, 130 stopped. Knows nothing of chains.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

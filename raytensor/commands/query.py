@@ -6,8 +6,6 @@ HTTP, at the addresses in the metagraph. With --stream, one miner's own text is 
 The key signs in a process of its own; this process, which reads the miners' answers, never opens it.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

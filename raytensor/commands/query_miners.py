@@ -5,8 +5,6 @@ own. Waits for: each answer, at most `deadline_s`. A miner that fails is not ask
 Knows nothing of the command line.
 """
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence

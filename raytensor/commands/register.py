@@ -1,7 +1,5 @@
 """`raytensor register`: register a hotkey on a subnet, at no more than a given price."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 

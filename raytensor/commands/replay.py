@@ -4,8 +4,6 @@ In: a log, or a folder with logs. Out: whether they are the same to the bit, and
 status 0 or 1.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

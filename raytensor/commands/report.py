@@ -1,7 +1,5 @@
 """`raytensor report`: write the report of a run folder again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

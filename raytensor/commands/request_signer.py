@@ -4,8 +4,6 @@ In: a key reference. Out: signatures of wire requests. The child process opens t
 else, so a process that reads answers of strangers holds no key.
 """
 
-from __future__ import annotations
-
 import threading
 
 from raytensor.chain.wallet import KeyRef

@@ -6,8 +6,6 @@ The state folder holds one journal per (chain, signer), used by one command at a
 unknown, the next order is refused, so that a second attempt never pays twice.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

@@ -1,7 +1,5 @@
 """`raytensor stake`: add, remove, move, swap, transfer and list stake, with limit prices; take and children."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`raytensor subnets`: the subnets of a chain, all at one block."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """`raytensor transfer`: send TAO to an account."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 

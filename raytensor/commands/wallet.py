@@ -5,8 +5,6 @@ only secret that is printed, once and on a terminal only; without a terminal it 
 passwords are read from files or from a terminal without echo, never from the command line.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import getpass

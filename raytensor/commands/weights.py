@@ -1,7 +1,5 @@
 """`raytensor weights`: the age of a validator's weights; set, commit and reveal weights by hand."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

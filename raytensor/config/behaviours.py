@@ -5,8 +5,6 @@ add a row here and its action in the module of the mechanism: `miners/miner.py` 
 `miners/submission_export.py` (files) or `miners/collaborator.py` (updates of a shared model). Knows nothing of models.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

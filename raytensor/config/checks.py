@@ -7,8 +7,6 @@ passes only where the type allows it. What relates several fields is in the `con
 Knows no particular job.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import ipaddress

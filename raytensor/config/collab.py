@@ -1,7 +1,5 @@
 """Settings of collaborative training (raytensor.mechanisms.collab)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

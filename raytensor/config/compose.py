@@ -4,8 +4,6 @@ In: the name of the job and what a user typed. Out: a checked configuration of p
 YAML files of `conf/` (`yaml_files`), the settings that were typed come last (`overrides`), then everything is checked.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import re

@@ -5,8 +5,6 @@ what a field allows where that is more than "a number greater than 0, a text tha
 Knows nothing of YAML or of which job uses what.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass, field

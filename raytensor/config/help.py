@@ -4,8 +4,6 @@ In: a job, its usage text and the words beside --help. Out: text. A short page b
 settings of a section with their defaults, `--help all` every setting. The comment above a field is its help text.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 import typing

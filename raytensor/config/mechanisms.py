@@ -3,8 +3,6 @@
 In: nothing. Out: plain dataclasses with every default and range. Knows nothing of how a mechanism works.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any

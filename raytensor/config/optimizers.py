@@ -5,8 +5,6 @@ In: nothing. Out: `ENGINES` and `OPTIMIZERS`, which the checks, the help texts, 
 it in `training/recipe.py`. Knows nothing of torch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

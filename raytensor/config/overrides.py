@@ -6,8 +6,6 @@ as text.
 Raises `ConfigError`, which names the very field and says what to type.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import re

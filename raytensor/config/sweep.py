@@ -3,8 +3,6 @@
 The distributions of a trial (`search.space`) are read and checked in `raytensor.jobs.sweep.space`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The settings of the `validate` job."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 

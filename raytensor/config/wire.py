@@ -4,8 +4,6 @@ In: nothing. Out: plain dataclasses with every default. They are the sections `m
 and the settings that `raytensor.wire` takes. Knows nothing of aiohttp or Ray.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 

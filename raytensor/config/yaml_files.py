@@ -5,8 +5,6 @@ several jobs share, a section that this job does not have is left out. Raises `C
 the schema.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet

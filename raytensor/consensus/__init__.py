@@ -6,8 +6,6 @@ pays. Pure: arrays in, arrays out. Knows nothing of Ray, of a chain's transport 
     EpochInput -> epoch -> EpochOutput;   epochs: several in a row;   epoch_with_mechanisms: a subnet of several
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from raytensor.consensus.dense_rows import DenseRows

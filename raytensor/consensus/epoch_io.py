@@ -4,8 +4,6 @@ In: the chain's storage values; a malformed one raises a ConfigError with its na
 Out: `EpochInput` and `EpochOutput`. Field names are the chain's. Knows nothing of how an epoch is computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

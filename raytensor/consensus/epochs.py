@@ -4,8 +4,6 @@ In: `EpochInput`s. Out: `EpochOutput`s, and what the chain stores for the subnet
 epoch is computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -5,8 +5,6 @@ computes inputs outside the kernels' exact range (a bonds_moving_average above 1
 Knows nothing of Ray.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

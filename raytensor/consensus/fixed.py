@@ -7,8 +7,6 @@ Rounding: products are floored (an arithmetic shift, also for negatives); quotie
 conversion to an integer drops the fraction; results out of range saturate, except in `safe_div`, which returns 0.
 """
 
-from __future__ import annotations
-
 ONE = 1 << 32
 MAX = (1 << 63) - 1
 MIN = -(1 << 63)

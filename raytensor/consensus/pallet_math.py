@@ -6,8 +6,6 @@ nothing of subnets, storage or numpy. Where a sum of the chain overflows (a row 
 sum here is the exact integer; where it saturates (columns), it saturates here too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from raytensor.consensus.fixed import (

@@ -4,8 +4,6 @@ In: `EpochInput`. Out: `EpochOutput`, equal to the chain to the last bit. Slow; 
 Knows nothing of several mechanisms or several epochs.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raytensor.consensus import fixed as fx

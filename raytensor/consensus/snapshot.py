@@ -7,8 +7,6 @@ list<uint32>, weight_values, bond_values list<uint16>. Metadata: key "raytensor.
 netuid, mecid, source and every scalar field of `EpochInput`. Knows nothing of the chain's transport.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path

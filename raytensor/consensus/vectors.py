@@ -6,8 +6,6 @@ pallet's maths functions instead. Out: a list of differences. The tolerance is 0
 test compares with a tolerance.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ In: `cases`, each with a function's name, its arguments (raw I32F32 bits) and it
 The matrices of the pallet's dense functions become sparse ones with each entry stored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from raytensor.consensus import fixed as fx

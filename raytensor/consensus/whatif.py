@@ -4,8 +4,6 @@ In: a `Snapshot` and changes as text ("set.kappa=0.6"). Out: a `Comparison`. Pur
 weights file. Knows nothing of the command line.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

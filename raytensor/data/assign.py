@@ -5,8 +5,6 @@ Each draw has its own Philox generator (Salmon et al. 2011), keyed by a hash of 
 the draws before it. Knows nothing of models and scores.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -7,8 +7,6 @@ process, so each rank reads the whole stream and uses its share of the rows.
 Bounds: at most `DOCUMENTS` encoded documents in memory. Knows nothing of models and ranks.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterator
 from typing import Any

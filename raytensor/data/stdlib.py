@@ -6,8 +6,6 @@ document each, in a fixed order. Knows nothing of splits and tokens.
 Sources are parsed, never imported: importing some modules of the library has side effects.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import os

@@ -5,8 +5,6 @@ actor without a copy. Waits for: the corpus (seconds the first time; later start
 Knows nothing of miners or rounds.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ In: the training part's text (never the held-out part's). Out: a `Tokenizer`, ca
 Id 0 ends a document in both; the text of a document never encodes to it. Knows nothing of models.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -6,8 +6,6 @@ Timestamps are the wall clock in interval mode. Instant and manual blocks are on
 that seals blocks by hand produces the same chain each time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 

@@ -6,8 +6,6 @@ Scheme: bls-unchained-g1-rfc9380 (signatures of 48 bytes in G1, keys of 96 bytes
 quicknet, so that clients compute the same rounds from the wall clock. Knows nothing of storage or blocks.
 """
 
-from __future__ import annotations
-
 import hashlib
 from functools import cache
 

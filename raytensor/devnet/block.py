@@ -3,8 +3,6 @@
 Header hash = blake2_256(SCALE(parent, Compact<number>, state root, extrinsics root, digest)), as in Substrate.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from raytensor.devnet.builtin import compact

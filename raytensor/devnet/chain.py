@@ -11,8 +11,6 @@ The state is a function of the genesis and the extrinsics, so a state root hashe
 extrinsics root. The genesis state root hashes the genesis state and the metadata.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from concurrent.futures import Future

@@ -4,8 +4,6 @@ In: block time, history. Out: a `Runtime` with the genesis state of a local Subt
 Knows nothing of how any pallet works.
 """
 
-from __future__ import annotations
-
 from raytensor.devnet.pallets.admin_utils import AdminUtils
 from raytensor.devnet.pallets.balances import Balances
 from raytensor.devnet.pallets.commitments import Commitments

@@ -3,8 +3,6 @@
 In: command-line arguments. Out: what node.py prints, and exit code 0 after SIGTERM or SIGINT.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import sys

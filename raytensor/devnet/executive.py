@@ -5,8 +5,6 @@ Knows nothing of queues (pool.py) or of the schedule of blocks (author.py).
 Order of checks: the runtime's TxExtension tuple. A signature is verified once, when the extrinsic enters the pool.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

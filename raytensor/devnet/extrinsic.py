@@ -6,8 +6,6 @@ Format: `84 | MultiAddress | MultiSignature | era, nonce, tip, mode | call`. The
 (spec_version, transaction_version, genesis, era block hash, metadata hash), hashed with blake2-256 above 256 bytes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

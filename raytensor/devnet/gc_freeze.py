@@ -5,8 +5,6 @@ subnets takes up to a second. Every BLOCKS_BETWEEN blocks all live objects are f
 from later collections; the state has no reference cycles, so reference counting still frees it.
 """
 
-from __future__ import annotations
-
 import gc
 
 from raytensor.devnet.block import Block

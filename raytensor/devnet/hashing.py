@@ -1,7 +1,5 @@
 """Substrate's hash functions and storage key hashers. In: bytes. Out: bytes. Knows nothing of storage."""
 
-from __future__ import annotations
-
 from hashlib import blake2b
 
 import xxhash

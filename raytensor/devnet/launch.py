@@ -4,8 +4,6 @@ In: a state folder and a block time. Out: an endpoint for any client.
 Knows nothing of the chain's implementation: it runs `python -m raytensor.devnet`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -5,8 +5,6 @@ Knows nothing of requests; registry.py encodes the types.
 Format: frame-metadata 14 and 15 of Substrate.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

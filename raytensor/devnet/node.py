@@ -5,8 +5,6 @@ In: the options of `raytensor devnet`. Out: one line of JSON on standard output 
 Waits for: the end. Knows nothing of how options are parsed (cli.py).
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

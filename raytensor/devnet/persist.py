@@ -7,8 +7,6 @@ A folder of another chain (genesis or metadata differ), or one that another proc
 The state of earlier blocks is not stored: after a restart, state is readable from the last stored block on.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path

@@ -9,8 +9,6 @@ Knows nothing of sockets; reads the state only through the executive.
     submit -> future -> ready -> in a block -> finalized      or: invalid | dropped | usurped
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

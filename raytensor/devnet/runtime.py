@@ -8,8 +8,6 @@ Out: state in the store, events, dispatch results. Knows nothing of sockets, sig
 Tests run pallets without a node: `runtime.next_block()`, `runtime.dispatch(Origin.signed(a), runtime.call(...))`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ than the input can hold. Knows nothing of pallets: the runtime registers the typ
 Format: the SCALE specification of Polkadot (little endian, compact lengths, enums by index byte).
 """
 
-from __future__ import annotations
-
 import struct
 from typing import Any
 

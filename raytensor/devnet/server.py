@@ -5,8 +5,6 @@ Bounds: a client with MAX_BACKLOG unread bytes, or that reads nothing for MAX_ST
 MAX_MESSAGE get the error of a real node. Knows nothing of the meaning of messages.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections import deque

@@ -1,7 +1,5 @@
 """SS58 addresses of 32-byte accounts with a one-byte prefix: Substrate's base58 with a blake2b checksum."""
 
-from __future__ import annotations
-
 from hashlib import blake2b
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"

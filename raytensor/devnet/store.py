@@ -4,8 +4,6 @@ In: declarations, ends of blocks. Out: rollback, the changed keys of a block, ra
 Bounds: keeps the state of the last `history_blocks` blocks. Knows nothing of pallets or JSON-RPC.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator

@@ -18,8 +18,6 @@ The Python value of each type, in the whole devnet:
     newtype, fixed-point (I96F32 ...)  the inner value; fixed-point is the plain int of its raw bits
 """
 
-from __future__ import annotations
-
 import re
 from collections import namedtuple
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ give the same bits. On a new machine the kernels compile for some tens of second
 Knows nothing of what an epoch computes.
 """
 
-from __future__ import annotations
-
 import threading
 
 from raytensor.consensus import load_kernels

@@ -1,7 +1,5 @@
 """What roles that several jobs share ask of a cluster. Imports no Ray: a job counts before it starts any."""
 
-from __future__ import annotations
-
 from raytensor.config import Scoring
 from raytensor.types import Need
 

@@ -9,8 +9,6 @@ newer ones wait here, for at most 30 s, and only the newest are kept.
 Knows nothing of rounds, scores or extrinsics.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

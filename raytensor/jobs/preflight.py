@@ -5,8 +5,6 @@ run would refuse.
 Waits for: a cluster that is to be joined, at most as long as Ray does.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 import time

@@ -3,8 +3,6 @@
 In: signals, log lines, exceptions. Out: a call of the handler, job.log, a `Foreign` error. Knows nothing of jobs.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import re

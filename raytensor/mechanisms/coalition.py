@@ -4,8 +4,6 @@ In: per-row losses and distributions of the miners of one group, on rows that al
 each miner. Everything is a sum over miners in a fixed order. Knows nothing of tasks and state.
 """
 
-from __future__ import annotations
-
 import math
 from typing import overload
 

@@ -1,7 +1,5 @@
 """Constraints on weights that all mechanisms share: exclusion of the lowest, and a largest share. Pure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

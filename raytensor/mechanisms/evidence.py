@@ -5,8 +5,6 @@ which a state changes. JSON keeps every float to the bit: what was logged gives 
 Knows nothing of files, of Ray or of any one mechanism.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping

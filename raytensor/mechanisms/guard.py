@@ -6,8 +6,6 @@ that it concerns with MECHANISM and leaves the others scored. Neither is ever an
 Knows nothing of Ray, of files or of the chain.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence

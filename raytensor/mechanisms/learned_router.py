@@ -6,8 +6,6 @@ core_validator, `textcausallmnext`; the gates of v2.1, a sparsely gated mixture 
 Its weights are stored in `State.miners` by hotkey, under "gate".
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

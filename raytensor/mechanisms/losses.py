@@ -7,8 +7,6 @@ In: arrays of one `Response`. Out: losses in nats, or why the answer is malforme
     completion  the whole withheld text: the answer is a mixture of its continuations.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -4,8 +4,6 @@ In: responses to one `Task`, a weight for each miner. Out: one distribution per 
 Knows nothing of how weights are made.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

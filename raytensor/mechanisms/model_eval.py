@@ -19,8 +19,6 @@ sequences), "misses"; "past_digest", "past_block", "past_fingerprint" of its fil
 State of all: "king", "probe_seed" (the places of the fingerprint stay the same).
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

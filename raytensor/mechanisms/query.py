@@ -19,8 +19,6 @@ where bears = min(1, N(loss)^p / N(shared_loss)^p): answers on shared rows count
 own rows support, so repeating another's answers is worth nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping, Sequence

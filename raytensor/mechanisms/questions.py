@@ -7,8 +7,6 @@ that one miner's answer does not fit another's question. Only the first `shared_
 group. The targets never leave the validator.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

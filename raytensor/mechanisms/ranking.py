@@ -3,8 +3,6 @@
 In: losses or gaps by hotkey, and blocks of commitments. Out: shares by hotkey. Knows nothing of models.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -4,8 +4,6 @@ In: a folder, a round, hotkeys. Out: paths, and the newest complete round. Bound
 nothing of what is saved.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterable

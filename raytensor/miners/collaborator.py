@@ -6,8 +6,6 @@ folder at every window, so a miner that joins late is up to date after one read.
 task, own state). Knows nothing of scores or of other miners.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 

@@ -5,8 +5,6 @@ Waits for: one answer per token. Tokens are drawn by (seed, prompt id), so a rep
 Knows nothing of HTTP.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import numpy as np

@@ -4,8 +4,6 @@ In: threads that want a model. Out: one at a time, in the order in which they as
 training loop would acquire it again and again while a question waits. Knows nothing of models.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 

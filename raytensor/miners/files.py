@@ -6,8 +6,6 @@ chain has a commitment to and the `KEPT` newest files are kept. Validators ask f
 nothing of what is in a file.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -7,8 +7,6 @@ Bounds: those of `host_handle` (questions in flight) and `supervisor` (replaceme
 Knows nothing of scores or of keys: identities come from outside. A miner's answers do not depend on its host.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

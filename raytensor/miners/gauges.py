@@ -4,8 +4,6 @@ In: numbers of one process. Out: the miners' rows of `telemetry.metrics`. The la
 (asked inside a run) or "wire" (over HTTP). Knows nothing of models.
 """
 
-from __future__ import annotations
-
 from raytensor.telemetry.metrics import Meters
 from raytensor.types import Failure, Response, Submission
 

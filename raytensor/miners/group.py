@@ -5,8 +5,6 @@ In: a profile with ranks. Out: actors that have joined each other, or are joinin
 most `cluster.start_timeout_s`; not for the ranks. Knows nothing of rounds and questions.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

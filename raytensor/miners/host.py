@@ -7,8 +7,6 @@ computed together with it (`width` of a stack). Knows nothing of other hosts. Wh
 miners beside it.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping, Sequence

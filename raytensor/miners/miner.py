@@ -7,8 +7,6 @@ Knows nothing of Ray, of scores, or of other miners: everything it does is a pur
 text, rounds trained so far), bit for bit.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass

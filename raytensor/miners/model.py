@@ -4,8 +4,6 @@ In: a `MinerProfile`, a vocabulary size, a seed. Out: a `ModelSpec` or an engine
 rank. Knows nothing of hotkeys.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from raytensor.config import Data, MinerProfile

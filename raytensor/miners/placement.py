@@ -3,8 +3,6 @@
 In: profiles by hotkey, the number of hosts. Out: the members of each host, the victims. Knows nothing of Ray.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from raytensor.config import MinerProfile, Miners

@@ -7,8 +7,6 @@ those of the wire's server; a question at most its own deadline. Knows nothing o
 ports and supplies the snapshots.
 """
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 from collections import Counter

@@ -10,8 +10,6 @@ A rank that dies breaks the group: the next collective of the others raises, and
 Knows nothing of rounds.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path

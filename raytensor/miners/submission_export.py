@@ -11,8 +11,6 @@ digests. Pure except for the store: equal weights give the same file, bit for bi
 A copier takes the file that its victim has committed to on the chain. Knows nothing of Ray or the chain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

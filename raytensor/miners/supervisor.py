@@ -9,8 +9,6 @@ replacement. A sharded miner is replaced as a whole group when one rank dies or 
 the new group trains the rounds since its checkpoint again, and so reaches the state of an undisturbed one.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path

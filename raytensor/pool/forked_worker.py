@@ -9,8 +9,6 @@ must take longer than the copy. Linux only. Not for objects that hold a GPU, bec
 fork: there, the actor itself is replaced.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import pickle

@@ -6,8 +6,6 @@ Groups are served in rotation, so that a large group (a subnet of thousands) doe
 was lost together with others is a suspect: from then on it runs alone. Pure; knows nothing of Ray.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable

@@ -16,8 +16,6 @@ constructor has returned, so a slow start costs no item its deadline. Any other 
 alone. When no actor is left, every waiting item fails, and `PoolExhausted` names the last cause.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterator

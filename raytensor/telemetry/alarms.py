@@ -7,8 +7,6 @@ delivery that fails is retried after each of `PAUSES_S`; after the last retry th
 Knows nothing of what an alarm means.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -5,8 +5,6 @@ The same events give the same history, whether they are read from a file or seen
 files, terminals or plots.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

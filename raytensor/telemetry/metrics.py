@@ -5,8 +5,6 @@ Bounds: tags have few values (netuid, call, fate, lane, outcome) and are never a
 raises nothing because of it. `jobs/grafana/raytensor.json` draws exactly these metrics.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ In: titles, facts, plots and tables, all of them text of other people until they
 or dark as the reader's system is, readable from a phone to a wide screen. Knows nothing of runs.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Collection, Iterable, Mapping, Sequence
 

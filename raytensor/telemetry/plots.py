@@ -5,8 +5,6 @@ and in dark. The same history gives the same bytes. Each plot is as narrow as a 
 Knows nothing of files or of the rest of the page.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence

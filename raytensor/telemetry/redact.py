@@ -5,8 +5,6 @@ of defence: settings name files and environment variables, never secrets. A reda
 settings back asks `redacted_keys` first. Imports the standard library only.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

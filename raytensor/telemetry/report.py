@@ -5,8 +5,6 @@ the run may be over, killed or still running. Out: report.html, neurons.csv, rou
 The same folder gives the same bytes. Knows nothing of Ray, torch or the chain.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections import Counter

@@ -4,8 +4,6 @@ In: the `History` of a run and what the caller knows beyond it. Out: plain conta
 Knows nothing of Ray, torch or the chain; versions are read from the installed packages.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

@@ -4,8 +4,6 @@ In: the neurons of a summary, a `History`, the score boards of a run folder. Out
 Knows nothing of how any of them came about.
 """
 
-from __future__ import annotations
-
 import csv
 import html
 import io

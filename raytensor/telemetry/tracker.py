@@ -6,8 +6,6 @@ without waiting and is killed when it takes too long. A failure is logged once.
 Bounds: `MAX_PENDING_BYTES` for a child that does not read. `round_metrics` chooses the numbers of a `History`.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

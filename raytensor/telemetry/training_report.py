@@ -4,8 +4,6 @@ In: the folder of a training with its events, and its summary. Out: `report.html
 Knows nothing of Ray or torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path

@@ -4,8 +4,6 @@ In: the `History` of a run. Out: sentences for the view, the table, the summary 
 nothing to explain. Knows nothing of mechanisms or of the chain beyond the events.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ In: a `History` or a summary, and the size of the screen. Out: renderables and s
 the validators' scores say (`history.Row.loss`); "held-out loss" is measured at the end of a run.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ the input ends the wandb run. Out: wandb's own files under `dir`. Catches no err
 and the traceback on standard error, and no run depends on this process.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

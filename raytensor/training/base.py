@@ -4,8 +4,6 @@ In and out: as `Engine`. An engine adds how a gradient is computed and applied (
 is called without a gradient (`_serve`), and how one whole parameter is read and written (`_read`, `_write`).
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path

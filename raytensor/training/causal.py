@@ -5,8 +5,6 @@ In: token ids. Out: a loss, or log-probabilities. Every engine wraps this module
 that both uses run the wrapper's hooks. Knows nothing of optimizers or ranks.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -14,8 +14,6 @@ Every byte is covered by a hash: a file that is cut off, changed or missing is f
 Knows nothing of engines. With more than one rank, all ranks must see the folder.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack

@@ -5,8 +5,6 @@ The delta is undone from remembered values, so a judgement costs two forward pas
 Knows nothing of where a delta comes from.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ depends on the kind of device: process-group backends and random states. Ray sho
 device of a process is always number 0 to it.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

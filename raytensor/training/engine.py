@@ -10,8 +10,6 @@ prediction depends on its own rows only. The engines give the same numbers up to
 Knows nothing of hotkeys, rounds, text or Ray.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol

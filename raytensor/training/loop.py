@@ -7,8 +7,6 @@ transformers' format, `Progress` values through `report`. A new process continue
 the folder, on any number of ranks and with any engine. Knows nothing of Ray.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import time

@@ -4,8 +4,6 @@ In: a `ModelSpec`. Out: a model, bit-equal for equal specs on every rank; an exp
 Code in a model's folder is never run (`trust_remote_code` stays off). Knows nothing of training.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ In: a rank's number, the number of ranks, the address of the first. Out: a joine
 GPUs, with gloo for objects). Waits for: all ranks, at most `timeout_s`. Knows nothing of models or of Ray.
 """
 
-from __future__ import annotations
-
 import datetime
 import os
 import socket

@@ -5,8 +5,6 @@ JSON), its tensors the weights by their names in transformers. No code of a file
 no memory is allocated before its size is known and allowed. Knows nothing of the sender.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

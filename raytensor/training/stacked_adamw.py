@@ -6,8 +6,6 @@ which reads everything once (for a CPU, whose cache holds one model), or all tog
 would take longer to launch than to run).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ In and out: as `Engine`. ddp holds the whole model on every rank and averages gr
 layer's parameters, gradients and moments, and gathers a layer while it computes with it.
 """
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any
 

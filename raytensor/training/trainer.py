@@ -7,8 +7,6 @@ times. Checkpoints are the engine's own and are written to the folder directly: 
 the terminal.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

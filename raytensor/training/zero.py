@@ -7,8 +7,6 @@ The model is built whole on every rank before it is cut, because `zero.Init` los
 the host briefly needs ranks * parameters * 4 bytes.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 
@@ -120,7 +118,8 @@ class ZeroEngine(BaseEngine):
     def _flat_masters(self) -> list[Tensor]:
         """This rank's part of the float32 weights: one flat tensor per group, named differently in each stage."""
         names = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
-        return next(getattr(self._engine.optimizer, name) for name in names if hasattr(self._engine.optimizer, name))
+        found = vars(self._engine.optimizer)
+        return next(found[name] for name in names if name in found)
 
     def _link_states(self) -> None:
         """Link each parameter to its part of the moments. DeepSpeed 0.19 does so once, after the first step of its

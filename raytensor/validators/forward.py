@@ -5,8 +5,6 @@ Every forward pass has the same number of rows, so that a sequence's loss does n
 beside it. The models last used stay loaded: a king is read once. Knows nothing of duels and weights.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, cast

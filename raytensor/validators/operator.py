@@ -8,8 +8,6 @@ Waits for: nothing in `tick`. A thread that exceeds its limit is abandoned, and 
 Knows nothing of the chain or of terminals.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -10,8 +10,6 @@ Bounds: at most `MAX_WAITING_BYTES` of files wait for scorers; until then more a
 Knows nothing of clocks, of the chain or of other subnets.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -5,8 +5,6 @@ A miner that was not asked keeps its scores. The state is written to one JSON fi
 Knows nothing of what the numbers mean, of Ray or of the chain.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -6,8 +6,6 @@ Holds no state between calls, so any scorer of a pool gives the same result. A m
 items of its own subnet only. Knows nothing of Ray.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence

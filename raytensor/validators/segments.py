@@ -7,8 +7,6 @@ In: the path of the newest. Out: the lines of all of them in order. After each s
 same, so a process killed between two steps loses nothing. Knows nothing of the content of lines.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path

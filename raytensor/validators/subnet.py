@@ -5,8 +5,6 @@ Questions are drawn from the hash of the metagraph's block. State is a folder wi
 restart keeps every miner's score. Knows nothing of when rounds are due, or of other subnets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -6,8 +6,6 @@ Waits for: each answer, at most the longest deadline of the tasks and `GRACE_S`.
 before the scorers need them. Knows nothing of scores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 

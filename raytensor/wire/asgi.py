@@ -17,8 +17,6 @@ all share the nonce store of the hotkey:
 Behind a proxy all requests have the address of the proxy; addresses in headers are not trusted.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any

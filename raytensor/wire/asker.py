@@ -4,8 +4,6 @@ In: tasks of its validators, and the addresses of their miners. Out: the answer 
 only process of a validator that parses what miners send; a `Notary` signs for it.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any

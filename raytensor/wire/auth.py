@@ -12,8 +12,6 @@ body is read, and `prove` (signature under the declared scheme only) after. The 
 only the owner of a key can use up its nonces.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import secrets

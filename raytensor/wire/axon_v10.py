@@ -18,8 +18,6 @@ body; nonces are unique and kept in the store that all replicas share; the time-
 in v10, but never beyond the retention of the store.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -6,8 +6,6 @@ Knows nothing of HTTP, signatures or permissions. Only sizes, types and identiti
 of an answer are valid (finite, a distribution) is checked by the mechanism, as inside a cluster.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ In: seconds that each answer took, and the number of open questions. Out: second
 Pure. Knows nothing of HTTP.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

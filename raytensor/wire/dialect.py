@@ -6,8 +6,6 @@ Epistula, axon_v10. In all of them nothing is decoded before its signature is ch
 Knows nothing of sockets, policies or stores.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

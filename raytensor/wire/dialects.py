@@ -1,7 +1,5 @@
 """The protocols of the wire by name, and btauth/1, the protocol of RayTensor and bittensor 11."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from raytensor.config.wire import PROTOCOLS, Freshness

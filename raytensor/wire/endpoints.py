@@ -4,8 +4,6 @@ In: "ip:port" as the chain has it, untrusted. Out: host and port, or the reason 
 accepted; names are not resolved. Knows nothing of HTTP.
 """
 
-from __future__ import annotations
-
 import ipaddress
 
 from raytensor.errors import WireError

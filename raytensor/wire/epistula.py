@@ -6,8 +6,6 @@ wire, since Epistula defines none. Fail-closed: a request without a receiver is 
 nonce, so that no request is answered twice. The optional Epistula-Secret-Signature headers are not sent.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import uuid

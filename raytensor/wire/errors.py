@@ -21,8 +21,6 @@ On the wire an error is JSON: {"error": class name, "reason": text, "fix": text}
 Reasons contain no signature, no body and nothing internal to the server, so any caller may read them.
 """
 
-from __future__ import annotations
-
 import json
 
 from raytensor.errors import WireError

@@ -12,8 +12,6 @@ Bounds: `max_concurrent` questions in the handler, `max_queued` before it; more 
 Waits for: the body and the handler, each with a time-out. Needs the address of the served hotkey, never its key.
 """
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import json

@@ -11,8 +11,6 @@ a whole. After a restart a store has no memory; until `ready_ns` it refuses ever
 before.
 """
 
-from __future__ import annotations
-
 import asyncio
 import enum
 import threading

@@ -6,8 +6,6 @@ the wire's protocols: an attacker in the asking process can send requests as the
 gets neither the key nor a signature under an extrinsic.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

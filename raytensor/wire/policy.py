@@ -9,8 +9,6 @@ only the allow list is served. Knows nothing of HTTP or signatures.
 `spend` comes after the nonce check, so that replayed requests do not count against the limit of a caller.
 """
 
-from __future__ import annotations
-
 import ipaddress
 from collections import OrderedDict
 

@@ -8,8 +8,6 @@ Format (from the safetensors specification): 8 bytes little-endian N; N bytes of
 be padded with spaces at its end.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import struct

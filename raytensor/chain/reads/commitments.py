@@ -5,8 +5,6 @@ is read if it begins with the 64 hex digits of a blake2b-256 digest (anything ma
 file), or is a hash of the chain's kind BlakeTwo256. Others are ignored. Knows nothing of files.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

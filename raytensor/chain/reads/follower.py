@@ -8,8 +8,6 @@ Waits for: the chain, at most `timeout_s` per request. A chain that does not ans
 returns the time since its last answer, and the cause. Knows nothing of rounds.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence

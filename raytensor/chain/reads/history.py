@@ -4,8 +4,6 @@ In: metagraphs. Out: files FOLDER/netuid-N[-mechanism-M]/block-NNNNNNNNNN.parque
 whole; a summary of each file. Knows nothing of connections.
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from pathlib import Path

@@ -7,8 +7,6 @@ read. On runtimes without the call everything is read from storage, in three req
 Waits for: the answers of the node. Knows nothing of Ray or caches.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import logging
 import os

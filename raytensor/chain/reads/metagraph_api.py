@@ -7,8 +7,6 @@ Source: pallet subtensor, rpc_info/metagraph.rs, `SelectiveMetagraph`: the netui
 Knows nothing of connections.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -8,8 +8,6 @@ weights. A commit is checked like its reveal, since the chain accepts the commit
 Reads only; knows nothing of keys or nonces.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -8,8 +8,6 @@ TransactionPaymentApi; storage SubtensorModule.Burn.
 Reads only; knows nothing of keys.
 """
 
-from __future__ import annotations
-
 import struct
 from dataclasses import dataclass
 

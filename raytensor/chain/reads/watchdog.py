@@ -7,8 +7,6 @@ were never revealed. A commit whose epoch has passed without a reveal is overdue
 Pure: no clock, no connection, no file.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass

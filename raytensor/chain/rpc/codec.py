@@ -13,8 +13,6 @@ The codec of substrate-interface takes about 1 ms per event; this one makes batc
 Format: the SCALE specification (little endian, compact lengths, enums by index). Knows nothing of pallets or nodes.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -9,8 +9,6 @@ The events of nested calls form a small grammar. The parser backtracks where onl
 inner call. Knows nothing of metadata: errors stay as they were decoded. Pure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

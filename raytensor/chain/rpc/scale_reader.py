@@ -4,8 +4,6 @@ In: bytes. Out: the next value, or a column of values as a numpy array. Raises V
 end too early. Knows nothing of any layout: the caller names one field after the other.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raytensor.chain import ss58

@@ -6,8 +6,6 @@ Waits for: the peer, at most `timeout_s`. Raises the errors in `BROKEN`; the soc
 Knows nothing of endpoints, chains or retries.
 """
 
-from __future__ import annotations
-
 import json
 import socket
 import ssl

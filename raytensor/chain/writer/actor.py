@@ -4,8 +4,6 @@ In: endpoints, key references, a journal path, settings. Out: a Ray actor handle
 Knows nothing of what is written.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import os

@@ -5,8 +5,6 @@
 In: refusals of the policy, extrinsics that were sent, receipts. Out: the file. Knows nothing of signing or nonces.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 import hashlib

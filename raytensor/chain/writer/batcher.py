@@ -13,8 +13,6 @@ Out: `Planned` extrinsics, in nonce order for each signer.
 Pure: no clock, no connection, no Ray. Limits and costs are arguments.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 

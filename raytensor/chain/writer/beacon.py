@@ -6,8 +6,6 @@ validator is down. Where the last pulse is old, or there is no beacon, a hash co
 Waits for: the answers of the node, at most five values; the encryption is in timelock.py.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 

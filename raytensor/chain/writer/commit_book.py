@@ -6,8 +6,6 @@ chain; the book holds what the chain cannot know. A salt is no secret key: it ha
 revealed.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterable

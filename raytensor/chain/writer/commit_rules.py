@@ -6,8 +6,6 @@ other (pallet subtensor, subnets/weights.rs). The chain decides whether a commit
 for `new_salt`; the encryption of timelocked commits is in timelock.py.
 """
 
-from __future__ import annotations
-
 import enum
 import hashlib
 import secrets

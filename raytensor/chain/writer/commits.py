@@ -7,8 +7,6 @@ drops the others.
 Waits for: the answers of the node. Used by the pipeline, in its thread.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 from collections.abc import Iterable, Mapping

@@ -15,8 +15,6 @@ Several threads may use one journal. Knows nothing of the chain; holds no key, a
 extrinsics.
 """
 
-from __future__ import annotations
-
 import enum
 import json
 import os

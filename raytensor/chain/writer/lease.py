@@ -8,8 +8,6 @@ One SQLite file. The clocks of machines that share it may differ by a few second
 As a second guard, foreign extrinsics on the chain stop the writer (outbox.py). Knows nothing of connections.
 """
 
-from __future__ import annotations
-
 import datetime
 import os
 import socket

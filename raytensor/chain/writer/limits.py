@@ -5,8 +5,6 @@ Source: FRAME constants System.BlockWeights and System.BlockLength, Utility.batc
 TransactionPaymentApi_query_info.
 """
 
-from __future__ import annotations
-
 from raytensor.chain.calls import Call, Cost
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.connection import RpcError

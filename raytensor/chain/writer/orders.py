@@ -7,8 +7,6 @@ in the journal before `put` returns, so they survive the process.
 Waits for: its own lock and the disk. Knows nothing of the chain.
 """
 
-from __future__ import annotations
-
 import enum
 import threading
 import time

@@ -9,8 +9,6 @@ program uses the key.
 Waits for: the answers of the node. Call `poll` in a loop.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections import Counter

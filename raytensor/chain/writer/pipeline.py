@@ -9,8 +9,6 @@ blocks.
 Knows nothing of Ray, callers or threads.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

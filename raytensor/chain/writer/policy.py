@@ -6,8 +6,6 @@ A cap refuses an intent whose amount is unknown.
 Pure: knows nothing of connections, keys or the journal; `policy_check` reads the facts.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import tomllib

@@ -5,8 +5,6 @@ gets.
 Waits for: the chain, where a cap needs facts about an intent that moves funds. Knows nothing of signing or nonces.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 

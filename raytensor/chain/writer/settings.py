@@ -1,7 +1,5 @@
 """The settings of a chain writer."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ Waits for: new orders, at most a second. Only `close` ends the thread: a tick th
 another writer has the lease, nothing is sent any more.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -13,8 +13,6 @@ receipt. An extrinsic of one of its keys that it did not send stops that key.
 Bounds: one writer per key and chain (lease.py). A plain class; actor.py makes it a named Ray actor.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time

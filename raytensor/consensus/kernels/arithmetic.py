@@ -4,8 +4,6 @@ In and out: int64 bits of I32F32 from 0 to 1 (2^32), unless said otherwise. Each
 equals `fixed.py`; the values of an epoch stay in that range. Knows nothing of networks.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raytensor.consensus.kernels.jit import part

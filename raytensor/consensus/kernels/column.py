@@ -5,8 +5,6 @@ Out: scalars, and vectors written in place. Loops write one or two vectors each,
 instructions. Knows nothing of how the matrices are stored.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raytensor.consensus.kernels.arithmetic import ONE, blend, from_u16, inverse, mul, ratio, share, to_u16

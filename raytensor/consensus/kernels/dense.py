@@ -12,8 +12,6 @@ it; own int32 [miners]: position of the miner among the validators if its weight
 zeros int64: sorted flat positions (miner * validators + validator) of weights that are stored as 0.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raytensor.consensus.kernels import column

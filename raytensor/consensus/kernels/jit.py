@@ -7,8 +7,6 @@ the hash of all kernels' source, so that an edit or an upgrade never uses old co
 If no folder can be written, each process compiles the kernels again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

@@ -3,8 +3,6 @@
 In and out: plain arrays, see `rows.Rows` and `dense_rows.DenseRows`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raytensor.consensus.kernels.jit import kernel

@@ -4,8 +4,6 @@ In: weights, bonds and consensus of a column (int64 bits of I32F32). Out: alpha 
 chain's truncated series, term by term (`fixed.exp`), for many pairs at a time.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raytensor.consensus.kernels.arithmetic import ONE

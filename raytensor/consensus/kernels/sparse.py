@@ -8,8 +8,6 @@ A column form is (start int64 [n + 1], row int32 [entries], place int64 [entries
 start[j]:start[j + 1], by ascending validator; place is an entry's position in the stored rows.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raytensor.consensus.kernels import column

@@ -4,8 +4,6 @@ In: the chain's columns. Out: normalised stake, permits, active stake; then u16 
 O(n), exact for any stake in the range of an I64F64.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raytensor.consensus.kernels.arithmetic import inverse, mul, ratio, to_rao, to_u16

@@ -4,8 +4,6 @@ Entering compiled code takes microseconds, as long as the epoch of a small netwo
 In: the chain's columns and the matrices. Out: the results that `plan.Plan` collects from the separate phases.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raytensor.consensus.kernels import dense

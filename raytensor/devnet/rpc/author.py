@@ -3,8 +3,6 @@
 In: raw extrinsics. Out: hashes, and the statuses of watched extrinsics, the last of which is final.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from raytensor.devnet.author import Author

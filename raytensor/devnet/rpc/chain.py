@@ -3,8 +3,6 @@
 In: block numbers and hashes. Out: headers and bodies as JSON; a missing block is null, never an error.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from raytensor.devnet.block import Block

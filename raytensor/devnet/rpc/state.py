@@ -3,8 +3,6 @@
 In: raw keys, SCALE arguments, block hashes. Out: hex, in the form of a Substrate node.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from typing import Any
 

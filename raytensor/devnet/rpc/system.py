@@ -1,7 +1,5 @@
 """system_* and rpc_methods: the node's identity, account nonces, the served methods."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ In: the fleet, the subnet, an endpoint, the chain writer. Out: a `WireFrontend` 
 Waits for: the ports, and for the extrinsics to be in a block. Knows nothing of how a question is answered.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress

@@ -5,8 +5,6 @@ run can be resumed.
 Waits for: the chain process and the registrations, together at most `START_S`.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future

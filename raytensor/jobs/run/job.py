@@ -4,8 +4,6 @@ In: the command line. Out: an exit status and a run folder.
 Knows nothing of how a network is made (network.py) or what a round does (loop.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from raytensor import config

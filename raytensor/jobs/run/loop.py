@@ -10,8 +10,6 @@ In: the parts, already started. Out: one `RoundDone` per round; weights and comm
 Waits for: the miners and the scorers, as the round does; never for the chain.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 

@@ -4,8 +4,6 @@ In: a `RunConfig`. Out: identities, resources per role, refusals with their fix,
 run is resumed. Starts nothing and knows nothing of what runs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass

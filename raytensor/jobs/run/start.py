@@ -5,8 +5,6 @@ Waits for: the actors' constructors, each with a time-out. The chain starts side
 Importing this module takes seconds (torch, transformers), so a run does it after its first line is on the screen.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -26,6 +24,7 @@ from raytensor.chain.writer.settings import WriterSettings
 from raytensor.config import RunConfig
 from raytensor.data.text import Text, prepare
 from raytensor.jobs.handover import Handover
+from raytensor.jobs.run.axons import AxonPublisher
 from raytensor.jobs.run.chain_start import ChainStart, ChainUp
 from raytensor.jobs.run.loop import SPEC, RunLoop, Show
 from raytensor.jobs.run.plan import CHAIN_ACTOR_CPUS, Identity, delegate, needs
@@ -151,8 +150,6 @@ class Starter:
         return writer
 
     def _publish_axons(self, fleet: Fleet, endpoint: str, netuid: int, writer: Any) -> None:
-        from raytensor.jobs.run.axons import AxonPublisher  # imports aiohttp, which only served miners need
-
         limit_s = self._cfg.chain.inclusion_timeout_s + 2 * self._cfg.chain.timeout_s
 
         def submit(intents: Sequence[Intent]) -> list[Receipt]:

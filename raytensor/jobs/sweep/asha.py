@@ -5,8 +5,6 @@ ASHA's decisions depend on the order of results. Tune's own scheduler loses its 
 would decide differently.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

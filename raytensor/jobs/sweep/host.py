@@ -6,8 +6,6 @@ All of its state is on file: a restarted host restores its models, and a repeate
 Knows nothing of Tune, and of other hosts only what is on file.
 """
 
-from __future__ import annotations
-
 import os
 import queue
 import threading

@@ -5,8 +5,6 @@ validators/round.py with the sweep's mechanism, then one epoch of Yuma consensus
 It is computed in this process, without a chain, actors or files. Waits for: the trials' answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 In: results, as Tune reports them. Out: lines, through `say`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

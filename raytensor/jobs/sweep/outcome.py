@@ -4,8 +4,6 @@ In: trials with their results. Out: trials.csv, a table for the terminal, and th
 `raytensor run`. Knows nothing of Tune.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

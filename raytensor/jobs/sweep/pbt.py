@@ -5,8 +5,6 @@ In: results, as Tune reports them. Out: which trial continues from which, with w
 other code in the process uses as well.
 """
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

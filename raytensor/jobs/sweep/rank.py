@@ -5,8 +5,6 @@ Waits for: the other ranks, at most `cluster.start_timeout_s` for the rendezvous
 Tune restarts it from the newest checkpoint.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ In: the ranked trials. Out: the page, with learning curves and, for each setting
 give the same bytes, but for the seconds that they took.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ space as Ray Tune takes it. Points of random and grid search are drawn here from
 sweep draws the same ones. Knows nothing of what a setting means.
 """
 
-from __future__ import annotations
-
 import difflib
 import functools
 import itertools

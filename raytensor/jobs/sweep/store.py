@@ -10,8 +10,6 @@ A trial's results are a pure function of its lineage and the sweep's settings, s
 trained again. A resumed sweep starts over and finds its results here. Knows nothing of models.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

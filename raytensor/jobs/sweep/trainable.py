@@ -5,8 +5,6 @@ with others; any other model by ranks in the trial's own bundles, which end with
 Waits for: a round, at most `miners.round_timeout_s`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

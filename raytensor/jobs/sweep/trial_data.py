@@ -5,8 +5,6 @@ All trials of a sweep read the same text in the same order (as far as their batc
 seed, so that they differ only in what the search varies.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

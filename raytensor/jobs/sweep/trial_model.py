@@ -5,8 +5,6 @@ rounds are trained again, from an older checkpoint or from the start.
 Waits for: nothing. Knows nothing of Ray, of stacks or of ranks: `make` creates the engine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Generic, TypeVar
 

@@ -4,8 +4,6 @@ In: a session, a search space and its points. Out: the files of the sweep's fold
 Waits for: Ray, the hosts and Ray Tune. Importing this module takes seconds (Ray Tune, torch, matplotlib).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path

@@ -8,8 +8,6 @@ decisions, and only what is missing is trained. (`Tuner.restore` would restore t
 is seconds or minutes old, and a scheduler without its decisions.)
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import math
@@ -26,6 +24,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.search.optuna import OptunaSearch
 
 from raytensor.cluster import RESOURCES, wait_ready
 from raytensor.config.sweep import SweepConfig
@@ -260,8 +259,6 @@ def optuna_search(cfg: SweepConfig, at_once: int) -> Any:
     except ImportError as error:
         fix = "pip install 'raytensor[sweep]', or take search.method=random"
         raise ConfigError(f"search.method=optuna: optuna is not installed\n  fix: {fix}") from error
-    from ray.tune.search.optuna import OptunaSearch  # imports optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     searcher = OptunaSearch(metric=METRIC, mode="min", sampler=optuna.samplers.TPESampler(seed=cfg.seed))
     return ConcurrencyLimiter(searcher, max_concurrent=at_once)

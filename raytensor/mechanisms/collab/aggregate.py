@@ -8,8 +8,6 @@ Bounds, in this order: each tensor of an update is scaled down to the median nor
 so that a coordinate that few updates contain moves little.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -9,8 +9,6 @@ is sent later: SparseLoCo (arXiv 2508.15706) as Templar runs it, with the codes 
 Payloads come from strangers: any but safetensors of known names, types and sizes is refused with the reason.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ In: the folder of the shared model, windows, updates. Out: losses before and aft
 The model of a window, and its losses before any update, are computed once.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

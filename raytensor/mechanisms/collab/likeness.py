@@ -7,8 +7,6 @@ about 1 / sqrt(w). Honest updates of one round overlap (the same model, like dat
 rescaled, lies within a few degrees of its victim.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -10,8 +10,6 @@ In: text, submissions, evidence. Out: tasks, scores, weights; the shared model o
 A score is a pure function of (shared model, update, texts): scorers hold no other state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -17,8 +17,6 @@ are ours. A clip at mu - 3 sigma alone pays nothing for half of the work and eve
 ties with its victim in every round takes two thirds of the victim's rating otherwise.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 
