@@ -8,8 +8,8 @@ seven cheats, 50 questions each: Spearman's correlation of the weight with minus
 weight beside the best miner's. Then 4,096 table miners, each asked and scored once.
 model_eval: duels by `reduce` on simulated per-sequence losses (differences of 0.02 nats standard deviation, as duels of
 80B models have them): 1,000 challengers each that are copies, as good as the king, better by the margin and by
-twice the margin, and with gaps as real duels have them (median 0.0094 nats). Sequences used, beside a test of fixed size
-with the same errors and beside the 25,000 of the largest network that runs such duels.
+twice the margin, and with gaps as real duels have them (median 0.0094 nats). Sequences used, beside a test of
+fixed size with the same errors and beside the 25,000 of the largest network that runs such duels.
 
 Pure numpy, one process: the mechanisms' decisions do not depend on where scorers run.
 """
