@@ -132,7 +132,7 @@ def test_kill_9_of_any_rank(ray_session, text, tmp_path):
     end = time.monotonic() + 20
     while ray.available_resources()["CPU"] < free - 1e-6 and time.monotonic() < end:
         time.sleep(0.1)
-    assert ray.available_resources()["CPU"] == pytest.approx(free)
+    assert ray.available_resources()["CPU"] >= free - 1e-6  # more when actors of an earlier test were still ending
 
 
 def test_questions_are_answered_between_training_steps(ray_session, text):
