@@ -1,4 +1,4 @@
-"""The chain side of a run's start: the chain process, and the subnet with all neurons.
+"""The first part of a run's start: the chain process with the subnet and all neurons, and Ray.
 
 In: a `RunConfig`, identities with their keys. Out: a `ChainUp`. A subnet that exists already is found again, so a
 run can be resumed.
@@ -6,6 +6,7 @@ Waits for: the chain process and the registrations, together at most `START_S`.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -13,12 +14,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import ray
+
+from raytensor import cluster
 from raytensor.chain.bootstrap import Neuron, Subnet, SubnetSpec, make_subnet
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.config import RunConfig
 from raytensor.devnet.launch import EmbeddedChain
 from raytensor.errors import ChainUnavailable
-from raytensor.jobs.run.plan import Identity, delegate
+from raytensor.jobs.run.plan import Identity, delegate, needs
 
 RAO = 10**9
 START_S = 180.0  # to open the subnet and register everyone, on a chain with 12 s blocks, too
@@ -73,3 +77,14 @@ class ChainStart:
         process = EmbeddedChain(self._folder / "chain", self._cfg.chain.block_time_s, self._folder / "chain.log")
         self._stack.callback(process.close)
         return process.endpoint
+
+
+def start_ray(cfg: RunConfig, phase: Callable[[str], None], stack: ExitStack) -> int:
+    """Start or join Ray; the number of miners' hosts. Raises `ClusterError` when the cluster can't hold the run."""
+    started = time.monotonic()
+    stack.callback(cluster.disconnect)
+    how = "Ray started" if cluster.connect(cfg.cluster) else "joined the Ray cluster"
+    roles = needs(cfg, ray.cluster_resources().get("CPU", 0.0))
+    cluster.check(roles)
+    phase(f"{how} in {time.monotonic() - started:.1f} s; preparing the text")
+    return roles[0].count

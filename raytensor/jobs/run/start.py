@@ -5,7 +5,6 @@ Waits for: the actors' constructors, each with a time-out. The chain starts side
 Importing this module takes seconds (torch, transformers), so a run does it after its first line is on the screen.
 """
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from raytensor.jobs.handover import Handover
 from raytensor.jobs.run.axons import AxonPublisher
 from raytensor.jobs.run.chain_start import ChainStart, ChainUp
 from raytensor.jobs.run.loop import SPEC, RunLoop, Show
-from raytensor.jobs.run.plan import CHAIN_ACTOR_CPUS, Identity, delegate, needs
+from raytensor.jobs.run.plan import CHAIN_ACTOR_CPUS, Identity, delegate
 from raytensor.mechanisms import base
 from raytensor.miners.fleet import Fleet
 from raytensor.pool import Pool
@@ -76,10 +75,9 @@ class Starter:
         self._validators = tuple(who.ss58 for who in neurons if who.role == "validator")
         self._miners = tuple(who.ss58 for who in neurons if who.role == "miner")
 
-    def start(self, chain: ChainStart) -> Running:
-        """Start everything. Raises `RayTensorError` when a part can't start."""
+    def start(self, chain: ChainStart, num_hosts: int) -> Running:
+        """Start everything, with Ray connected. Raises `RayTensorError` when a part can't start."""
         cfg = self._cfg
-        num_hosts = self._connect()
         text = prepare(cfg.data, Path(cfg.paths.cache), self._phase)
         self._phase("starting the miners' hosts and the scorers")
         spec = MechanismSpec(cfg.mechanism, text.log_unigram, text.vocab_size, cfg.validators.deadline_s)
@@ -115,17 +113,6 @@ class Starter:
 
     def _phase(self, text: str) -> None:
         self._show(events.Phase(text=text))
-
-    def _connect(self) -> int:
-        """Start or join Ray; the number of miners' hosts."""
-        started = time.monotonic()
-        self._stack.callback(cluster.disconnect)
-        local = cluster.connect(self._cfg.cluster)
-        roles = needs(self._cfg, ray.cluster_resources().get("CPU", 0.0))
-        cluster.check(roles)
-        how = "Ray started" if local else "joined the Ray cluster"
-        self._phase(f"{how} in {time.monotonic() - started:.1f} s; preparing the text")
-        return roles[0].count
 
     def _start_fleet(self, text: Text, num_hosts: int) -> Fleet:
         folder, after = self._folder.checkpoints, self._resumed_from
