@@ -162,6 +162,8 @@ def test_out_of_memory_halves_the_call(make_pool):
 def test_a_crash_of_the_child_leaves_the_actor_alive(ray_session, make_pool):
     remote = ray_session.remote(num_cpus=0.1)(Forking)
     pool = make_pool(2, cls=remote)
+    ray_session.get([actor.__ray_ready__.remote() for actor in pool.actors], timeout=60)
+    pool.poll()  # both are up
     out = run(pool, [*range(6), "die", "raise", "hang", *range(9, 16)])
     dead, bad, hung = out.pop("item6"), out.pop("item7"), out.pop("item8")
     assert dead.reason is Reason.CRASHED and "2 actors" in dead.detail and "status 7" in dead.detail
