@@ -48,12 +48,13 @@ class NeuronReader:
         return [self.module.BlockAtRegistration[self.netuid, uid] for uid in range(self.n)]
 
     def stakes(self) -> tuple[list[int], list[int], list[int]]:
-        """(alpha, weighted TAO, total) of every uid in whole rao, as consensus counts stake."""
+        """(alpha, TAO, total) of every uid in whole rao, as `get_stake_weights_for_network` returns them.
+
+        The TAO is not weighted; total is alpha + TAO * TaoWeight, the stake that consensus counts.
+        """
         alpha, tao = self.module.stake_parts(self.netuid, self.hotkeys)
-        weight = self.module.TaoWeight.get()
-        weighted, _ = stake_weight([0] * len(tao), tao, weight)
-        total, _ = stake_weight(alpha, tao, weight)
-        return alpha, np.asarray(weighted).tolist(), np.asarray(total).tolist()
+        total, _ = stake_weight(alpha, tao, self.module.TaoWeight.get())
+        return alpha, tao, total.tolist()
 
 
 class NeuronInfoRuntimeApi(RuntimeApi):
