@@ -7,21 +7,22 @@ independent of order, number of files and machine. Knows nothing of tokens.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raytensor.config import Data
+from raytensor.data.files import LOCAL, local_files, refuse_unreadable
 from raytensor.data.stdlib import stdlib_documents, stdlib_fingerprint
-from raytensor.errors import ConfigError, DataError, cause_of
+from raytensor.errors import ConfigError, DataError, RayTensorError, cause_of
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
-
-LOCAL = {"text": ("*.txt", "*.md", "*.rst"), "json": ("*.json", "*.jsonl"), "parquet": ("*.parquet",)}
 
 
 def is_heldout(text: str, share: float) -> bool:
@@ -35,24 +36,24 @@ def documents(cfg: Data, *, heldout: bool) -> Iterator[str]:
 
     Raises `ConfigError` for files or a column that don't exist, `DataError` for a source that can't be read.
     """
-    datasets = _datasets()
-    try:
-        for row in stream(cfg):
-            text = row["text"]
-            if isinstance(text, str) and text.strip() and is_heldout(text, cfg.heldout_share) == heldout:
-                yield text
-    except (datasets.exceptions.DatasetsError, OSError) as error:
-        raise DataError(f"data.source={cfg.source!r} can't be read: {_cause(error)}") from error
+    for row in rows(cfg, stream(cfg)):
+        text = row["text"]
+        if isinstance(text, str) and text.strip() and is_heldout(text, cfg.heldout_share) == heldout:
+            yield text
 
 
 def stream(cfg: Data) -> IterableDataset:
     """The whole corpus as a lazy `IterableDataset` with one column `text`."""
-    datasets = _datasets()
+    with _readable(cfg):
+        return _stream(cfg)
+
+
+def _stream(cfg: Data) -> IterableDataset:
     if cfg.source == "stdlib":
-        found = datasets.IterableDataset.from_generator(_stdlib_rows)
+        found = _datasets().IterableDataset.from_generator(_stdlib_rows)
     else:
         found = _load(cfg)
-        columns = found.column_names or list(next(iter(found), {}))
+        columns = _columns(cfg, found)
         if cfg.column not in columns:
             there = ", ".join(columns) or "(none)"
             raise ConfigError(f"data.column={cfg.column!r}: the source has the columns {there}")
@@ -76,30 +77,21 @@ def fingerprint(cfg: Data) -> str:
 
 
 def refuse_missing(cfg: Data) -> None:
-    """Raises `ConfigError` for local files that do not exist. Called before anything starts."""
+    """Raises `ConfigError` for local files that do not exist, `DataError` for one that can't be read. Called before
+    anything starts; reads at most `files.CHECKED_BYTES`."""
     if cfg.source in LOCAL:
-        local_files(cfg)
+        refuse_unreadable(cfg)
 
 
-def local_files(cfg: Data) -> list[str]:
-    """Absolute paths of a local source, sorted. Raises `ConfigError` when there are none."""
-    if not cfg.files:
-        fix = "add data.files=FOLDER or data.files='FOLDER/*'"
-        raise ConfigError(f"data.files is not set: data.source={cfg.source!r} reads local files; {fix}")
-    path = Path(cfg.files).expanduser()
-    if path.is_dir():
-        found = [file for pattern in LOCAL[cfg.source] for file in path.rglob(pattern)]
-    elif path.is_file():
-        found = [path]
-    else:
-        anchor = Path(path.anchor) if path.is_absolute() else Path()
-        pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else str(path)
-        found = [file for file in anchor.glob(pattern) if file.is_file()]
-    if not found:
-        kinds = " ".join(LOCAL[cfg.source])
-        fix = f"give a file, a glob, or a folder that holds {kinds}"
-        raise ConfigError(f"data.files={cfg.files!r}: no file matches; {fix}")
-    return sorted(str(file.absolute()) for file in found)
+def is_local(cfg: Data) -> bool:
+    """Whether the source is on this machine: what can't be read there can't be read the next time either."""
+    return cfg.source == "stdlib" or cfg.source in LOCAL
+
+
+def rows(cfg: Data, source: IterableDataset) -> Iterator[dict[str, Any]]:
+    """The rows of a stream. Raises `DataError` in one line with the cause, and the file where one is known."""
+    with _readable(cfg):
+        yield from source
 
 
 def _datasets() -> Any:
@@ -117,14 +109,47 @@ def _load(cfg: Data) -> IterableDataset:
     datasets = _datasets()
     options: dict[str, Any] = {"split": cfg.split, "streaming": True}
     if cfg.source in LOCAL:
-        options["data_files"] = {cfg.split: local_files(cfg)}
+        # A `DataFilesList` holds paths, where a list of texts would be read as glob patterns.
+        files = local_files(cfg)
+        times = [(name, str(Path(name).stat().st_mtime_ns)) for name in files]
+        options["data_files"] = {cfg.split: datasets.data_files.DataFilesList(files, times)}
         if cfg.source == "text":
             options["sample_by"] = "paragraph"  # a line is no document, and one large file must be in both parts
     try:
         return datasets.load_dataset(cfg.source, cfg.subset, **options)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if cfg.source in LOCAL:
+            raise _unreadable(cfg, error) from error
         fix = "check the name, data.subset, data.split and the network; data.source=stdlib needs none of them"
         raise DataError(f"data.source={cfg.source!r} can't be loaded: {_cause(error)}\n  fix: {fix}") from error
+
+
+def _columns(cfg: Data, source: IterableDataset) -> list[str]:
+    found = source.column_names or list(next(rows(cfg, source), {}))
+    if not found and cfg.source in LOCAL:
+        refuse_unreadable(cfg, math.inf)
+    return found
+
+
+@contextlib.contextmanager
+def _readable(cfg: Data) -> Iterator[None]:
+    """Raises `DataError` for what goes wrong in `datasets`, which raises all kinds of errors."""
+    try:
+        yield
+    except RayTensorError:
+        raise
+    except (_datasets().exceptions.DatasetsError, OSError, ValueError, RuntimeError, StopIteration) as error:
+        raise _unreadable(cfg, error) from error
+
+
+def _unreadable(cfg: Data, error: Exception) -> DataError:
+    """Why a source can't be read, with the file and the line of a local one."""
+    if cfg.source in LOCAL:
+        try:
+            refuse_unreadable(cfg, math.inf)
+        except DataError as found:
+            return found
+    return DataError(f"data.source={cfg.source!r} can't be read: {_cause(error)}")
 
 
 def _cause(error: Exception) -> str:

@@ -30,8 +30,7 @@ class PackedStream:
     def __init__(self, cfg: Data, coder: Tokenizer, *, seq_len: int, batch_size: int) -> None:
         self._cfg, self._coder = cfg, coder
         self._shape = (batch_size, seq_len + 1)
-        self._source = corpus.stream(cfg)
-        self._rows: Iterator[dict[str, Any]] = iter(self._source)
+        self._open(None)
         self._waiting = np.zeros(0, np.int32)
         self.epoch = 0  # times the source has been read to its end
         self._found = False  # any text since the source was opened
@@ -51,7 +50,9 @@ class PackedStream:
     def state(self) -> dict[str, Any]:
         """The position of the stream, before the next batch."""
         waiting = base64.b64encode(self._waiting.tobytes()).decode()
-        found = {"source": self._source.state_dict(), "waiting": waiting, "epoch": self.epoch, "found": self._found}
+        # A stream that has not moved since it was opened reports the start of the source, wherever it was opened.
+        source = self._source.state_dict() if self._moved or self._opened_at is None else self._opened_at
+        found = {"source": source, "waiting": waiting, "epoch": self.epoch, "found": self._found}
         return {**found, "corpus": corpus.fingerprint(self._cfg)}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -59,11 +60,17 @@ class PackedStream:
         if state["corpus"] != corpus.fingerprint(self._cfg):
             cause = "the saved position belongs to another corpus (its files, settings or tokenizer changed)"
             raise DataError(f"{cause}\n  fix: use the same data, or start a new run")
-        self._source = corpus.stream(self._cfg)
-        self._source.load_state_dict(state["source"])
-        self._rows = iter(self._source)
+        self._open(state["source"])
         self._waiting = np.frombuffer(base64.b64decode(state["waiting"]), np.int32)
         self.epoch, self._found = int(state["epoch"]), bool(state["found"])
+
+    def _open(self, position: dict[str, Any] | None) -> None:
+        """Read the source from a saved position of its own; None: from its start."""
+        self._source = corpus.stream(self._cfg)
+        if position is not None:
+            self._source.load_state_dict(position)
+        self._rows: Iterator[dict[str, Any]] = corpus.rows(self._cfg, self._source)
+        self._opened_at, self._moved = position, False
 
     def _documents(self) -> list[str]:
         """The next few documents of the train part, fewer at the end of the source."""
@@ -73,9 +80,10 @@ class PackedStream:
             if row is None:
                 if not self._found and not found:
                     raise DataError(f"the train part of data.source={self._cfg.source!r} holds no text")
-                self._source = corpus.stream(self._cfg)
-                self._rows, self.epoch, self._found = iter(self._source), self.epoch + 1, False
+                self._open(None)
+                self.epoch, self._found = self.epoch + 1, False
                 break
+            self._moved = True
             text = row["text"]
             if isinstance(text, str) and text.strip() and not corpus.is_heldout(text, self._cfg.heldout_share):
                 found.append(text)

@@ -22,6 +22,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raytensor import disk
 from raytensor.config.train import TrainConfig
+from raytensor.data import corpus
 from raytensor.errors import ClusterError, DataError, RayTensorError, cause_of
 from raytensor.training import devices, loop
 from raytensor.training.ranks import attach
@@ -71,7 +72,9 @@ def _work(job: dict[str, Any]) -> None:
 
     try:
         loop.run(cfg, ranks, folder, report, lambda text: _append(folder, {"warning": text}))
-    except loop.CannotResume as error:  # another group would fail as well, so Ray must not try again
+    except DataError as error:  # another group would fail as well, so Ray must not try again
+        if not corpus.is_local(cfg.data) and not isinstance(error, loop.CannotResume):
+            raise  # a hub may answer the next time
         if ranks.first:
             _append(folder, {"refusal": str(error)})
 

@@ -67,6 +67,24 @@ def test_the_stream_is_the_train_part_and_goes_on_exactly(files, source):
             np.testing.assert_array_equal(again.batch(), batch)
 
 
+@pytest.mark.parametrize("source, limit", [("text", None), ("json", None), ("parquet", None), ("json", 200)])
+def test_any_number_of_resumes_equals_one_stream(files, source, limit):
+    """Also where a stream is saved again before its source has moved: one batch, or none, after it was restored."""
+    cfg = settings(files, source)
+    cfg.max_documents = limit
+    whole = stream(cfg)
+    expected = [whole.batch() for _ in range(120)]
+    again, at = stream(cfg), 0
+    for count in (3, 1, 1, 0, 0, 1, 2, 1, 1, 1, 0, 17, 1, 1, 40, 1, 0, 1, 1, 30, 1, 1):
+        state = json.loads(json.dumps(again.state()))
+        again = stream(cfg)
+        again.restore(state)
+        for _ in range(count):
+            np.testing.assert_array_equal(again.batch(), expected[at])
+            at += 1
+    assert again.epoch >= 1
+
+
 def test_the_embedded_corpus_goes_on_in_another_process(tmp_path):
     cfg = Data(max_documents=300, tokenizer="bytes")
     first = stream(cfg)
