@@ -1,4 +1,4 @@
-"""Local files: literal paths, and content that can't be read is told in one line with the file, the line and the fix."""
+"""Local files: literal paths, and content that cannot be read is told in a line with the file, the line and the fix."""
 
 from __future__ import annotations
 
