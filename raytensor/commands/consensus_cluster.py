@@ -53,7 +53,7 @@ def epoch_on_cluster(
         num_actors = max(1, int(ray.available_resources().get("CPU", 1.0) / cpus_per_actor))
     if num_actors < 1:
         raise ConfigError(f"num_actors: {num_actors}; use at least 1")
-    if inputs.bonds_moving_average > 10**6:
+    if inputs.bonds_moving_average > 10**6 or inputs.epoch_kind == "null":
         return epoch(inputs)
     plan = Plan.of(inputs, matrices(inputs))
     if plan.has_cursor_effects:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from raytensor.consensus.dense_rows import DenseRows
 from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput, EpochOutput, RawColumns, stake_from_bits, stake_weight
 from raytensor.consensus.epochs import Between, SubnetOutput, combine_mechanisms, following, run_epochs, split_emissions
+from raytensor.consensus.null_reference import null_reference
 from raytensor.consensus.reference import epoch_reference
 from raytensor.consensus.rows import Rows
 from raytensor.errors import ConfigError
@@ -21,7 +22,7 @@ __all__ += ["stake_from_bits", "stake_weight"]
 
 
 def epoch(inputs: EpochInput, *, implementation: str = "fast", threads: int | None = None) -> EpochOutput:
-    """One epoch, as `epoch_mechanism` (pallets/subtensor, run_epoch.rs) computes it.
+    """One epoch, as `epoch_mechanism` (pallets/subtensor, run_epoch.rs) computes it: Yuma, or Null by `epoch_kind`.
 
     implementation: "fast" (compiled kernels) or "reference" (plain integers, in the order of the pallet). Both give
     the same bits. threads: cores for "fast"; None takes all of this process if the network is large enough.
@@ -29,8 +30,9 @@ def epoch(inputs: EpochInput, *, implementation: str = "fast", threads: int | No
     """
     if implementation not in ("fast", "reference"):
         raise ConfigError(f'implementation: "{implementation}"; choose "fast" or "reference"')
+    null = inputs.epoch_kind == "null"
     if implementation == "reference":
-        return epoch_reference(inputs)
+        return null_reference(inputs) if null else epoch_reference(inputs)
     from raytensor.consensus.fast import epoch_fast  # the compiler takes a second to load
 
     return epoch_fast(inputs, threads=threads)

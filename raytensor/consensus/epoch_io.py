@@ -14,6 +14,8 @@ from raytensor.consensus.rows import Rows, unsigned
 from raytensor.errors import ConfigError
 
 NO_COMMIT = 2**64 - 1  # commit_block of a uid without a live commit
+LIQUID_MODES = ("auto", "current", "previous")
+EPOCH_KINDS = ("yuma", "null")
 PAID = ("server_emission", "validator_emission", "emission")  # fields of `EpochOutput` in rao, in the kernels' order
 
 
@@ -50,6 +52,7 @@ _RANGES = {
     "alpha_sigmoid_steepness": (-(2**15), 2**15 - 1),
     "last_mechanism_step_block": (0, _U64),
 }
+_CHOICES = {"liquid_alpha_mode": LIQUID_MODES, "epoch_kind": EPOCH_KINDS}
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -66,6 +69,14 @@ class EpochInput:
     commit_block       uint64: block of the earliest live weight commit of each uid, or NO_COMMIT; read only if
                        `commit_reveal` is set.
     emission           rao of alpha to distribute.
+    liquid_alpha_mode  whose consensus liquid alpha compares weights with (LiquidAlphaConsensusMode): "current", the
+                       "previous" epoch's, or "auto": the previous one's if bonds_penalty is 65535, else the current.
+    previous_consensus uint16: the consensus that the previous epoch of this mechanism stored (ConsensusByMechanism),
+                       cut or padded with 0 to n. None or empty: nothing is stored, so the current one is used.
+    last_yuma_step_block   block of the last Yuma epoch (LastYumaStepBlock), or None if the chain stores none.
+    epoch_kind         "yuma", or "null" (SubnetEpochConsensus).
+    pots               rao for (miners, validators' alpha, validators' root) of a Null epoch; their sum is `emission`.
+                       None: validators get the floor of half, miners the rest. Yuma divides the sum.
 
     Raises ConfigError, with the name of the field, for a value of the wrong type, shape or range.
     """
@@ -95,6 +106,11 @@ class EpochInput:
     commit_reveal: bool = False
     commit_block: np.ndarray = None  # pyright: ignore[reportAssignmentType]  # None becomes NO_COMMIT
     last_mechanism_step_block: int = 0
+    last_yuma_step_block: int | None = None
+    liquid_alpha_mode: str = "auto"
+    previous_consensus: np.ndarray = None  # pyright: ignore[reportAssignmentType]  # None becomes an empty array
+    epoch_kind: str = "yuma"
+    pots: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
@@ -114,6 +130,14 @@ class EpochInput:
             put(name, bool(value))
         if self.owner_uid is not None:
             put("owner_uid", _whole("owner_uid", self.owner_uid, 0, n - 1))
+        if self.last_yuma_step_block is not None:
+            put("last_yuma_step_block", _whole("last_yuma_step_block", self.last_yuma_step_block, 0, _U64))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}: {getattr(self, name)!r}; choose {' or '.join(choices)}")
+        put("previous_consensus", _stored_consensus(self.previous_consensus, n))
+        if self.pots is not None:
+            put("pots", _pots(self.pots, self.emission))
         for name in ("last_update", "block_at_registration", "stake"):
             put(name, unsigned(name, getattr(self, name), np.uint64, n))
         put("validator_permit", _flags("validator_permit", self.validator_permit, n))
@@ -127,6 +151,39 @@ class EpochInput:
     @property
     def n(self) -> int:
         return self.weights.n
+
+    @property
+    def judges_by_previous(self) -> bool:
+        """Whether liquid alpha compares weights with the stored consensus of the previous epoch."""
+        mode = self.liquid_alpha_mode
+        wanted = mode == "previous" or (mode == "auto" and self.bonds_penalty == _U16)
+        return wanted and len(self.previous_consensus) > 0
+
+    @property
+    def bond_cutoff_block(self) -> int:
+        """Bonds to miners registered at this block or later are dropped (`last_tempo` of run_epoch.rs)."""
+        if self.last_yuma_step_block is not None:
+            return min(self.last_yuma_step_block + 1, _U64)
+        if self.last_mechanism_step_block:
+            return min(self.last_mechanism_step_block + 1, _U64)
+        return max(self.block - self.tempo, 0)
+
+
+def _stored_consensus(values: object, n: int) -> np.ndarray:
+    """uint16 [n], or [0] where nothing is stored."""
+    stored = unsigned("previous_consensus", () if values is None else values, np.uint16)
+    if len(stored) in (0, n):
+        return stored
+    return np.concatenate([stored[:n], np.zeros(max(n - len(stored), 0), np.uint16)])
+
+
+def _pots(values: object, emission: int) -> tuple[int, int, int]:
+    if not isinstance(values, (tuple, list)) or len(values) != 3:
+        raise ConfigError(f"pots: {values!r}; give the rao of miners, of validators' alpha and of validators' root")
+    miners, local, root = (_whole("pots", value, 0, _U64) for value in values)
+    if miners + local + root != emission:
+        raise ConfigError(f"pots: {miners} + {local} + {root} rao; their sum must be the emission of {emission}")
+    return miners, local, root
 
 
 def sum_u64(values: np.ndarray) -> int:

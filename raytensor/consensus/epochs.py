@@ -23,8 +23,8 @@ Between = Callable[[EpochInput, int], EpochInput]  # (input, number of its epoch
 def following(inputs: EpochInput, output: EpochOutput, *, resubmit: bool = False) -> EpochInput:
     """The input of the next epoch, one tempo later, if no neuron changes anything.
 
-    Permits, bonds and the block of this epoch carry over. resubmit: each validator with weights sets the same weights
-    again (`last_update` advances by a tempo); without it, all become inactive in the end.
+    Permits, bonds, consensus and the block of this epoch carry over. resubmit: each validator with weights sets
+    the same weights again (`last_update` advances by a tempo); without it, all become inactive in the end.
     """
     period = max(inputs.tempo, 1)
     last_update = inputs.last_update
@@ -32,7 +32,10 @@ def following(inputs: EpochInput, output: EpochOutput, *, resubmit: bool = False
         rows = inputs.weights.to_rows() if isinstance(inputs.weights, DenseRows) else inputs.weights
         last_update = last_update + np.uint64(period) * (np.diff(rows.indptr) > 0).astype(np.uint64)
     blocks: dict[str, Any] = {"block": inputs.block + period, "last_mechanism_step_block": inputs.block}
+    if inputs.epoch_kind == "yuma":
+        blocks["last_yuma_step_block"] = inputs.block
     stored = {"validator_permit": output.validator_permit, "bonds": output.bonds}
+    stored["previous_consensus"] = output.consensus
     return replace(inputs, **blocks, last_update=last_update, **stored)
 
 
@@ -68,6 +71,11 @@ def split_emissions(emission: int, mechanism_count: int, split: Sequence[int] | 
     return parts
 
 
+def split_pots(pots: Sequence[int], mechanism_count: int, split: Sequence[int] | None = None) -> list[tuple]:
+    """The pots (miners, validators' alpha, validators' root) of each mechanism: each pot is split on its own."""
+    return list(zip(*(split_emissions(pot, mechanism_count, split) for pot in pots), strict=True))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SubnetOutput:
     """What the chain stores and pays per subnet, over all mechanisms. Fields as in `EpochOutput`, length n.
@@ -91,8 +99,8 @@ def combine_mechanisms(mechanisms: Sequence[EpochInput], outputs: Sequence[Epoch
     """Combine the mechanisms of a subnet in their order, as `epoch_with_mechanisms` (subnets/mechanism.rs) does.
 
     A column is the sum of the mechanisms' columns, weighted by their parts of the emission (U64F64, truncated after
-    each term); paid amounts are added; flags are or-ed. The stored `emission` is weighted too, although it is an
-    amount: that is what the chain does. Raises ConfigError for mechanisms of different sizes.
+    each term); paid amounts are added; flags are or-ed. In Yuma the stored `emission` is weighted too, although it is
+    an amount: that is what the chain does; in Null it is added. Raises ConfigError for mechanisms of different sizes.
     """
     if not mechanisms or len({inputs.n for inputs in mechanisms}) != 1:
         raise ConfigError(f"mechanisms: sizes {[inputs.n for inputs in mechanisms]}; all describe one subnet")
@@ -110,6 +118,7 @@ def combine_mechanisms(mechanisms: Sequence[EpochInput], outputs: Sequence[Epoch
         columns = [getattr(output, name).tolist() for output in outputs]
         return np.array([min(sum(terms), _U64) for terms in zip(*columns, strict=True)], np.uint64)
 
+    added = all(inputs.epoch_kind == "null" for inputs in mechanisms)
     return SubnetOutput(
         **{name: weighted(name, 65535, np.uint16) for name in ("dividends", "consensus", "validator_trust")},
         stake_weight=weighted("stake_weight", 65535, np.uint16),
@@ -117,6 +126,6 @@ def combine_mechanisms(mechanisms: Sequence[EpochInput], outputs: Sequence[Epoch
         active=np.logical_or.reduce([output.active for output in outputs]),
         server_emission=paid("server_emission"),
         validator_emission=paid("validator_emission"),
-        emission=weighted("emission", _U64, np.uint64),
+        emission=paid("emission") if added else weighted("emission", _U64, np.uint64),
         mechanisms=tuple(outputs),
     )

@@ -16,7 +16,8 @@ from raytensor.consensus.dense_rows import DenseRows
 from raytensor.consensus.epoch_io import PAID, EpochInput, EpochOutput, RawColumns
 from raytensor.consensus.kernels import whole
 from raytensor.consensus.kernels.jit import one_compiler
-from raytensor.consensus.plan import Mapper, Plan, clock, in_turn, matrices, numbers
+from raytensor.consensus.null_fast import null_fast
+from raytensor.consensus.plan import Mapper, Plan, clock, in_turn, matrices, numbers, stored_consensus
 from raytensor.consensus.reference import epoch_reference
 from raytensor.consensus.rows import Rows
 from raytensor.errors import ConfigError
@@ -27,6 +28,8 @@ PAIRS_PER_THREAD = 65_536
 
 def epoch_fast(inputs: EpochInput, *, threads: int | None = None) -> EpochOutput:
     """One epoch. threads: cores to use; None takes all of this process if the network is large enough."""
+    if inputs.epoch_kind == "null":
+        return null_fast(inputs)
     if inputs.bonds_moving_average > 10**6:
         return epoch_reference(inputs)
     layout = matrices(inputs)
@@ -70,7 +73,9 @@ def _in_one_call(inputs: EpochInput, weights: DenseRows, bonds: DenseRows) -> Ep
     commit = inputs.commit_block if inputs.commit_reveal else inputs.commit_block[:0]
     neurons = (inputs.last_update, inputs.block_at_registration, commit, inputs.stake, inputs.stake_frac)
     pairs = (weights.validators, weights.miners, weights.values, weights.zeros, bonds.values)
-    results = whole.epoch(clock(inputs), *numbers(inputs), *neurons, inputs.validator_permit, *pairs)
+    results = whole.epoch(
+        clock(inputs), *numbers(inputs), stored_consensus(inputs), *neurons, inputs.validator_permit, *pairs
+    )
     flags, raw, columns, rao, stored, zeros = results
     kept = bonds.like(stored, zeros)
     rows = kept if isinstance(inputs.bonds, DenseRows) else kept.to_rows()

@@ -14,7 +14,7 @@ import numpy as np
 
 from raytensor.consensus import pallet_math as pm
 from raytensor.consensus.dense_rows import DenseRows
-from raytensor.consensus.epoch_io import NO_COMMIT, PAID, EpochInput, EpochOutput, RawColumns
+from raytensor.consensus.epoch_io import PAID, EpochInput, EpochOutput, RawColumns
 from raytensor.consensus.fixed import ONE, div, from_int, u16_proportion_to_fixed
 from raytensor.consensus.kernels import column, layout, sparse, stake
 from raytensor.consensus.reference import bonds_alpha
@@ -24,6 +24,7 @@ from raytensor.consensus.sharded import DenseShard, Electorate, SparseShard
 # Share of stored pairs from which the dense kernels are faster; the sparse ones cost more per stored pair.
 DENSE_FROM = 0.12
 _ALL_SEEN = np.zeros(0, np.bool_)
+_NOT_STORED = np.zeros(0, np.int64)
 
 # (shards, name of a phase, its arguments for each shard) -> results, in the order of the shards
 Mapper = Callable[[Sequence, str, Sequence[tuple]], list]
@@ -58,9 +59,8 @@ def _as_rows(rows: Rows | DenseRows) -> Rows:
 
 def clock(inputs: EpochInput) -> np.ndarray:
     """uint64 [block, activity_cutoff, stake_threshold, last_tempo, emission]: the scalars that may need 64 bits."""
-    step = inputs.last_mechanism_step_block
-    last_tempo = min(step + 1, NO_COMMIT) if step else max(inputs.block - inputs.tempo, 0)
-    scalars = [inputs.block, inputs.activity_cutoff, inputs.stake_threshold, last_tempo, inputs.emission]
+    cutoff = inputs.bond_cutoff_block
+    scalars = [inputs.block, inputs.activity_cutoff, inputs.stake_threshold, cutoff, inputs.emission]
     return np.array(scalars, np.uint64)
 
 
@@ -71,6 +71,14 @@ def numbers(inputs: EpochInput) -> tuple[np.ndarray, np.ndarray]:
     liquid = (inputs.alpha_low, inputs.alpha_high, inputs.alpha_sigmoid_steepness)
     rates = (inputs.bonds_penalty, bonds_alpha(inputs), *liquid)
     return _numbers(owner, inputs.max_validators, inputs.kappa, *switches, *rates)
+
+
+def stored_consensus(inputs: EpochInput) -> np.ndarray:
+    """int64 [n] I32F32 bits of the previous epoch's consensus, if liquid alpha compares with it, else [0]."""
+    if not (inputs.yuma3 and inputs.liquid_alpha and inputs.judges_by_previous):
+        return _NOT_STORED
+    counts = inputs.previous_consensus.astype(np.int64)
+    return counts * 65537 + (counts == 65535)  # as `arithmetic.from_u16`
 
 
 @lru_cache(maxsize=1024)
@@ -151,14 +159,19 @@ class Plan:
         trust = np.sum([part[2] for part in parts], axis=0)
 
         e = self.electorate
-        liquid_now = bool(e.rates[1]) and bool(agreed.any())
+        stored = stored_consensus(self.inputs)
+        liquid_now = bool(e.rates[1]) and bool((stored if stored.size else agreed).any())
+        judged = agreed
+        if stored.size:
+            judged = stored[self._dense_rows()[0].miners] if self.dense else stored
         seen = _ALL_SEEN
         if liquid_now and self.has_cursor_effects:
             (w, _), (_, start, row, place) = self._stored_rows(), shards[0].weights
             seen = sparse.seen_weights(w.indptr, w.uids, w.values, start, row, place, sums, agreed, e.rates[3])
         edges = np.cumsum([0, *(len(part[0]) for part in parts)]).tolist()
         slices = [slice(lo, hi) for lo, hi in zip(edges, edges[1:])]
-        ends = mapper(shards, "bonds", [(sums, agreed[s], incentive[s], liquid_now, seen) for s in slices])
+        common = [(sums, agreed[s], judged[s], incentive[s], liquid_now, seen) for s in slices]
+        ends = mapper(shards, "bonds", common)
         earned = np.sum([end[0] for end in ends], axis=0)
         if e.rates[0]:
             earned = stake.products(earned, e.active_stake)

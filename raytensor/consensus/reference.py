@@ -64,10 +64,8 @@ def epoch_reference(inputs: EpochInput) -> EpochOutput:
     bonds = [[(j, fx.from_int(b)) for j, b in row] for row in inputs.bonds.to_lists()]
     if inputs.yuma3:
         bonds = [[(j, fx.u16_proportion_to_fixed(b >> 32)) for j, b in row] for row in bonds]
-    last_tempo = min(inputs.last_mechanism_step_block + 1, 2**64 - 1)
-    if inputs.last_mechanism_step_block == 0:
-        last_tempo = max(block - inputs.tempo, 0)
-    bonds = pm.scalar_vec_mask_sparse_matrix(bonds, last_tempo, registered, lambda tempo, reg: tempo <= reg)
+    cutoff = inputs.bond_cutoff_block
+    bonds = pm.scalar_vec_mask_sparse_matrix(bonds, cutoff, registered, lambda tempo, reg: tempo <= reg)
     if inputs.yuma3:
         ema_bonds = compute_bonds_sparse(inputs, weights_for_bonds, bonds, consensus)
         shares = pm.row_sum_sparse(pm.mat_vec_mul_sparse(pm.col_normalize_sparse(ema_bonds, n), incentive))
@@ -114,10 +112,18 @@ def bonds_alpha(inputs: EpochInput) -> int:
     return fx.sub(fx.ONE, fx.fixed64_to_fixed32(average))
 
 
+def liquid_alpha_consensus(inputs: EpochInput, consensus: pm.Vector) -> pm.Vector:
+    """The consensus that liquid alpha compares with: this epoch's, or the stored one of the previous epoch."""
+    if not inputs.judges_by_previous:
+        return consensus
+    return [fx.u16_proportion_to_fixed(stored) for stored in inputs.previous_consensus.tolist()]
+
+
 def compute_bonds_sparse(inputs: EpochInput, weights: pm.Sparse, bonds: pm.Sparse, consensus: pm.Vector) -> pm.Sparse:
     """The bonds of Yuma 3: a moving average of the weights, at one rate or at a rate per pair (liquid alpha)."""
-    if inputs.liquid_alpha and any(consensus):
-        return pm.mat_ema_alpha_sparse(weights, bonds, liquid_alpha_values_sparse(inputs, weights, bonds, consensus))
+    judged_by = liquid_alpha_consensus(inputs, consensus)
+    if inputs.liquid_alpha and any(judged_by):
+        return pm.mat_ema_alpha_sparse(weights, bonds, liquid_alpha_values_sparse(inputs, weights, bonds, judged_by))
     return pm.mat_ema_sparse(weights, bonds, bonds_alpha(inputs))
 
 

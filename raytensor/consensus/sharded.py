@@ -68,13 +68,22 @@ class DenseShard:
         return dense.consensus(*common, e.voting, e.absent_votes, e.active_stake, e.kappa)
 
     def bonds(
-        self, sums: np.ndarray, agreed: np.ndarray, incentive: np.ndarray, liquid_now: bool, seen: np.ndarray
+        self,
+        sums: np.ndarray,
+        agreed: np.ndarray,
+        judged: np.ndarray,
+        incentive: np.ndarray,
+        liquid_now: bool,
+        seen: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """agreed, incentive: of this shard's miners. Returns earnings, stored bonds and positions of stored zeros."""
+        """agreed, judged, incentive: of this shard's miners; judged is the consensus that liquid alpha compares with.
+
+        Returns earnings, stored bonds and positions of stored zeros.
+        """
         e = self.electorate
         miners = (self.weights, self.held, self.zeros, self.lo, self.hi, self.registered, e.bound, self.own)
         rates = _rates_now(e, liquid_now)
-        return dense.bonds(*miners, sums, e.active_stake, agreed, incentive, e.last_tempo, rates, e.keep)
+        return dense.bonds(*miners, sums, e.active_stake, agreed, judged, incentive, e.last_tempo, rates, e.keep)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,11 +121,17 @@ class SparseShard:
         return sparse.consensus(*self.weights, self.lo, self.hi, sums, e.voting, e.active_stake, e.kappa)
 
     def bonds(
-        self, sums: np.ndarray, agreed: np.ndarray, incentive: np.ndarray, liquid_now: bool, seen: np.ndarray
+        self,
+        sums: np.ndarray,
+        agreed: np.ndarray,
+        judged: np.ndarray,
+        incentive: np.ndarray,
+        liquid_now: bool,
+        seen: np.ndarray,
     ) -> tuple:
         """Returns earnings, and the entries to store: miner (from lo), validator, value, place."""
         e = self.electorate
-        common = (self.weights, self.held, self.lo, self.hi, sums, e.active_stake, agreed, incentive)
+        common = (self.weights, self.held, self.lo, self.hi, sums, e.active_stake, agreed, judged, incentive)
         return sparse.bonds(*common, _rates_now(e, liquid_now), e.keep, seen, self.seen_bonds)
 
 

@@ -2,9 +2,10 @@
 
 In: `Snapshot`. Out: a file, and back without loss. Columns: uid uint32 (0 to n - 1 in order), hotkey, coldkey string,
 stake_rao, stake_frac uint64, validator_permit bool, last_update, block_at_registration uint64, commit_block uint64
-(null without a live commit), and for weights and bonds two lists each in stored order: weight_uids, bond_uids
-list<uint32>, weight_values, bond_values list<uint16>. Metadata: key "raytensor.consensus", a JSON object of `FORMAT`,
-netuid, mecid, source and every scalar field of `EpochInput`. Knows nothing of the chain's transport.
+(null without a live commit), previous_consensus uint16 (null where nothing is stored), and for weights and bonds two
+lists each in stored order: weight_uids, bond_uids list<uint32>, weight_values, bond_values list<uint16>. Metadata: key
+"raytensor.consensus", a JSON object of `FORMAT`, netuid, mecid, source and every scalar field of `EpochInput`. Knows
+nothing of the chain's transport.
 """
 
 import json
@@ -21,10 +22,11 @@ from raytensor.consensus.epoch_io import NO_COMMIT, EpochInput
 from raytensor.consensus.rows import Rows
 from raytensor.errors import ConfigError, DataError
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # format 1 has no previous consensus and no fields of Null epochs
 KEY = b"raytensor.consensus"
 _SAME_NAME = ("stake_frac", "validator_permit", "last_update", "block_at_registration")  # columns named as fields
-_VECTORS = {*_SAME_NAME, "stake", "commit_block", "weights", "bonds"}
+_VECTORS = {*_SAME_NAME, "stake", "commit_block", "previous_consensus", "weights", "bonds"}
 SCALARS = tuple(field.name for field in fields(EpochInput) if field.name not in _VECTORS)
 
 
@@ -66,6 +68,9 @@ def write_snapshot(snapshot: Snapshot, path: str | Path) -> None:
     inputs = snapshot.inputs
     meta = {"format": FORMAT, "netuid": snapshot.netuid, "mecid": snapshot.mecid, "source": snapshot.source}
     meta |= {name: getattr(inputs, name) for name in SCALARS}
+    consensus = (
+        pa.array(inputs.previous_consensus) if len(inputs.previous_consensus) else pa.nulls(inputs.n, pa.uint16())
+    )
     commits = pa.array(inputs.commit_block, mask=inputs.commit_block == np.uint64(NO_COMMIT))
     columns = {
         "uid": pa.array(np.arange(inputs.n, dtype=np.uint32)),
@@ -74,6 +79,7 @@ def write_snapshot(snapshot: Snapshot, path: str | Path) -> None:
         "stake_rao": pa.array(inputs.stake),
         **{name: pa.array(getattr(inputs, name)) for name in _SAME_NAME},
         "commit_block": commits,
+        "previous_consensus": consensus,
     }
     for name, rows in (("weight", inputs.weights), ("bond", inputs.bonds)):
         rows = rows.to_rows() if isinstance(rows, DenseRows) else rows
@@ -93,8 +99,8 @@ def read_snapshot(path: str | Path) -> Snapshot:
     if raw is None:
         raise DataError(f'{path}: no "{KEY.decode()}" metadata, so it is not a consensus snapshot')
     meta = json.loads(raw)
-    if meta.pop("format", None) != FORMAT:
-        raise DataError(f"{path}: its format is not {FORMAT}; write it again with this version")
+    if (found := meta.pop("format", None)) not in READABLE:
+        raise DataError(f"{path}: its format is {found}, not 1 or {FORMAT}; write it again with this version")
     try:
         names = {name: meta.pop(name) for name in ("netuid", "mecid", "source")}
         vectors: dict[str, Any] = {name: _numbers(table, name) for name in _SAME_NAME}
@@ -103,6 +109,7 @@ def read_snapshot(path: str | Path) -> Snapshot:
             stake=_numbers(table, "stake_rao"),
             **vectors,
             commit_block=_numbers(table, "commit_block", NO_COMMIT),
+            previous_consensus=_consensus(table),
             weights=_rows(table, "weight"),
             bonds=_rows(table, "bond"),
         )
@@ -123,6 +130,14 @@ def _numbers(table: pa.Table, name: str, null: int | None = None) -> np.ndarray:
     elif array.null_count:
         raise ConfigError(f"{name}: has {array.null_count} nulls")
     return array.to_numpy(zero_copy_only=False)
+
+
+def _consensus(table: pa.Table) -> np.ndarray | None:
+    """The stored consensus; None where the file holds none."""
+    if "previous_consensus" not in table.column_names:
+        return None
+    nulls = table.column("previous_consensus").null_count
+    return None if nulls == table.num_rows else _numbers(table, "previous_consensus")
 
 
 def _rows(table: pa.Table, name: str) -> Rows:

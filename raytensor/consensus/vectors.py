@@ -46,6 +46,7 @@ class Network:
         bonds = {int(uid): row for uid, row in init["bonds"].items()}
         self.bonds: Rows | DenseRows = Rows.from_dict(self.n, bonds, name="bonds")
         self.commits = {int(uid): block for uid, block in init["commits"].items()}
+        self.consensus: list[int] = list(init.get("previous_consensus", ()))
 
     def apply(self, change: dict) -> None:
         """Apply the `set` of one step. Raises DataError for an unknown change."""
@@ -80,9 +81,13 @@ class Network:
         self.bonds = self.bonds.replace_row(uid, [], name="bonds")
         self.permit[uid] = False
         self.registered[uid] = self.last_update[uid] = block
+        if self.consensus:
+            self.consensus[uid] = 0
         self.weights = {i: [[j, 0 if j == uid else w] for j, w in row] for i, row in self.weights.items()}
 
     def inputs(self, emission: int) -> EpochInput:
+        # a vector without a mode is of a chain before spec 448, whose liquid alpha used the current consensus
+        hyper = {"liquid_alpha_mode": "current", **self.hyper}
         stake, stake_frac = stake_from_bits(self.stake_bits)
         commit_block = np.full(self.n, NO_COMMIT, np.uint64)
         for uid, block in self.commits.items():
@@ -98,8 +103,9 @@ class Network:
             weights=Rows.from_dict(self.n, self.weights, name="weights"),
             bonds=self.bonds,
             commit_block=commit_block,
+            previous_consensus=np.array(self.consensus, np.uint16),
             emission=emission,
-            **self.hyper,
+            **hyper,
         )
 
 
@@ -129,6 +135,7 @@ def check_file(path: str | Path, run: Callable[[EpochInput], EpochOutput]) -> tu
                     differences.append(f"step {number}: {name}.{what}: expected {wanted}, got {got}")
         network.permit = result.validator_permit.tolist()
         network.bonds = result.bonds
+        network.consensus = result.consensus.tolist()
     return compared, differences
 
 

@@ -5,6 +5,8 @@ In: a seed. Out: an `EpochInput` that `EpochInput` accepts. Every network follow
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from raytensor.consensus import NO_COMMIT, EpochInput, Rows, stake_from_bits
@@ -49,6 +51,24 @@ def random_network(seed: int, *, max_n: int = 24) -> EpochInput:
         weights=_rows(rng, n, density, unsorted, zeros=0.15),
         bonds=_rows(rng, n, float(rng.choice([0.0, density])), unsorted and rng.random() < 0.5, zeros=0.1),
         emission=(0, 1, 1000, 10**9, 148_000_000_000, 2**64 - 1)[rng.integers(0, 6)],
+    )
+
+
+def random_mode(inputs: EpochInput, seed: int, kind: str = "yuma") -> EpochInput:
+    """The same network with a random mode of liquid alpha, stored consensus, last Yuma epoch and pots."""
+    rng = np.random.default_rng([seed, 1])
+    n = inputs.n
+    stored = [None, np.zeros(n, np.uint16), rng.integers(0, 65536, n), rng.integers(0, 65536, n // 2), [65535] * n]
+    last_yuma = [None, 0, max(inputs.block - int(rng.integers(0, 500)), 0), 2**64 - 1]
+    pots = tuple(int(10.0 ** rng.uniform(0, 18)) * int(rng.random() < 0.8) for _ in range(3))
+    budget = {"pots": pots, "emission": sum(pots)} if rng.random() < 0.5 else {}
+    return replace(
+        inputs,
+        liquid_alpha_mode=str(rng.choice(["auto", "current", "previous"])),
+        previous_consensus=stored[rng.integers(0, len(stored))],
+        last_yuma_step_block=last_yuma[rng.integers(0, len(last_yuma))],
+        epoch_kind=kind,
+        **budget,
     )
 
 

@@ -128,11 +128,27 @@ def _with_room(values, used, more):
 
 @kernel
 def bonds(
-    weights, held, zeros, lo, hi, registered, bound, own, sums, active_stake, agreed, incentive, last_tempo, rates, keep
+    weights,
+    held,
+    zeros,
+    lo,
+    hi,
+    registered,
+    bound,
+    own,
+    sums,
+    active_stake,
+    agreed,
+    judged,
+    incentive,
+    last_tempo,
+    rates,
+    keep,
 ):
     """Bonds after the epoch, for the miners lo..hi.
 
-    held: bonds as stored, u16 like weights. agreed, incentive: int64 [hi - lo]. rates: see `sharded.Electorate`.
+    held: bonds as stored, u16 like weights. agreed, judged, incentive: int64 [hi - lo]; judged is the consensus that
+    liquid alpha compares with. rates: see `sharded.Electorate`.
     keep: u16 [validators], 65535 for new permit holders, else 0.
     Returns earnings (int64 [validators]), stored (u16 [hi - lo, validators]) and the flat positions in it of entries
     that are stored as 0.
@@ -184,7 +200,7 @@ def bonds(
                     for i in range(size):
                         entry[i] = score[i] > 0
                 total = column.yuma3_liquid(
-                    score, bond, entry, seen, seen, size, c, limits, ema, work, bond_work, lanes
+                    score, bond, entry, seen, seen, size, judged[j - lo], limits, ema, work, bond_work, lanes
                 )
             else:
                 total = column.yuma3(score, bond, size, alpha, ema)

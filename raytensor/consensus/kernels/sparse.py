@@ -142,7 +142,7 @@ def seen_weights(indptr, uids, values, start, row, place, sums, agreed, mode):
 
 
 @kernel
-def bonds(weights, held, lo, hi, sums, active_stake, agreed, incentive, rates, keep, seen_w, seen_b):
+def bonds(weights, held, lo, hi, sums, active_stake, agreed, judged, incentive, rates, keep, seen_w, seen_b):
     """As `dense.bonds`, for the columns lo..hi.
 
     weights, held (bonds): (values u16, start, row, place). seen_w, seen_b: bool per stored entry, or empty if the
@@ -205,7 +205,7 @@ def bonds(weights, held, lo, hi, sums, active_stake, agreed, incentive, rates, k
                     for k in range(m):
                         entry[k] = score[k] > 0
                 total = column.yuma3_liquid(
-                    score, bond, entry, visible_w, visible_b, m, c, rates[5:], ema, work, held_work, lanes
+                    score, bond, entry, visible_w, visible_b, m, judged[j - lo], rates[5:], ema, work, held_work, lanes
                 )
             else:
                 total = column.yuma3(score, bond, m, alpha, ema)

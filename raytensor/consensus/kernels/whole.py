@@ -14,11 +14,26 @@ from raytensor.consensus.kernels.stake import finish, normalised, prepare, produ
 
 @kernel
 def epoch(
-    clock, numbers, rates, updated, registered, commit, stake, frac, permit, validators, miners, weights, zeros, held
+    clock,
+    numbers,
+    rates,
+    previous,
+    updated,
+    registered,
+    commit,
+    stake,
+    frac,
+    permit,
+    validators,
+    miners,
+    weights,
+    zeros,
+    held,
 ):
     """clock: uint64 [block, activity_cutoff, stake_threshold, last_tempo, emission].
 
     numbers: int64 [owner or -1, max_validators, kappa as I32F32]. rates: see `sharded.Electorate`.
+    previous: int64 [n] the stored consensus that liquid alpha compares with, or [0] for this epoch's.
     Returns flags bool [2, n] (active, new permit), raw int64 [6, n] (stake, active stake, consensus, trust, incentive,
     dividends), the u16 and rao columns of `stake.finish`, bonds to store and the positions of stored zeros.
     """
@@ -42,9 +57,10 @@ def epoch(
     incentive = normalised(ranks)
     now = rates.copy()
     # liquid alpha is off in an epoch without consensus (`compute_bonds_sparse`)
-    now[1] = rates[1] != 0 and agreed.any()
+    now[1] = rates[1] != 0 and (previous.any() if previous.size else agreed.any())
+    judged = previous[miners] if previous.size else agreed
     here = (weights, held, zeros, 0, num_miners, registered_here, bound_here, own)
-    earned, stored, stored_zeros = dense.bonds(*here, sums, stake_here, agreed, incentive, clock[3], now, keep)
+    earned, stored, stored_zeros = dense.bonds(*here, sums, stake_here, agreed, judged, incentive, clock[3], now, keep)
     dividends = normalised(products(earned, stake_here) if rates[0] else earned)
 
     flags = np.empty((2, n), np.bool_)
