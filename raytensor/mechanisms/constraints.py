@@ -16,10 +16,15 @@ def normalise(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def constrain(values: Mapping[str, float], cfg: config.Mechanism) -> dict[str, float]:
-    """Shares of values >= 0: below the `exclude_quantile` of the values 0, none above `max_weight`."""
+    """Shares of values >= 0: below the `exclude_quantile` of the positive values 0, none above `max_weight`.
+
+    Values of 0 don't count for the quantile, as in classic Bittensor's `process_weights` (opentensor/bittensor,
+    utils/weight_utils.py): with many unpaid miners the lowest paid ones still get nothing.
+    """
     kept = dict(values)
-    if cfg.exclude_quantile > 0 and kept:
-        threshold = float(np.quantile(list(kept.values()), cfg.exclude_quantile))
+    paid = [value for value in kept.values() if value > 0]
+    if cfg.exclude_quantile > 0 and paid:
+        threshold = float(np.quantile(paid, cfg.exclude_quantile))
         kept = {hotkey: value if value >= threshold else 0.0 for hotkey, value in kept.items()}
     return cap(normalise(kept), cfg.max_weight)
 

@@ -152,6 +152,14 @@ def test_capped_weights_sum_to_one_and_keep_their_order(numbers, limit):
     assert all(constrained[low] <= constrained[high] + 1e-12 for low, high in zip(by_value, by_value[1:], strict=False))
 
 
+def test_miners_without_a_weight_do_not_count_for_the_quantile():
+    """As in classic Bittensor: 180 of 200 miners at 0 do not save the lowest two of the 20 that earn."""
+    values = {str(i): float(max(i - 179, 0)) for i in range(200)}
+    weights = constrain(values, config.Mechanism(exclude_quantile=0.1))
+    assert [key for key, value in weights.items() if value > 0] == [str(i) for i in range(182, 200)]
+    assert constrain({"a": 0.0, "b": 0.0}, config.Mechanism(exclude_quantile=0.9)) == {}
+
+
 def test_the_lowest_quantile_gets_nothing():
     weights = constrain({str(i): float(i + 1) for i in range(10)}, config.Mechanism(exclude_quantile=0.1))
     assert weights["0"] == 0.0 and weights["1"] == pytest.approx(2 / 54) and sum(weights.values()) == pytest.approx(1.0)
