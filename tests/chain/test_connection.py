@@ -5,8 +5,9 @@ from faults import ERRORS, Fault, FaultProxy
 
 from raytensor.chain.intents import Transfer
 from raytensor.chain.rpc import connection, transport
-from raytensor.chain.rpc.client import ChainClient, header_hash
+from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.connection import Connection, RpcError
+from raytensor.chain.rpc.head import header_hash
 from raytensor.chain.rpc.runtime import Era
 from raytensor.chain.wallet import DevKey
 from raytensor.devnet.launch import EmbeddedChain

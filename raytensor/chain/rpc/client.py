@@ -8,54 +8,27 @@ Bounds: not thread-safe and not picklable; use one per process or actor. Knows n
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any
-
-from scalecodec.base import ScaleBytes
 
 from raytensor.chain.calls import Call, Cost
 from raytensor.chain.errors import PoolRefusal, pool_refusal
-from raytensor.chain.rpc.codec import encode_compact
 from raytensor.chain.rpc.connection import Connection, RpcError
 from raytensor.chain.rpc.events import Event
+from raytensor.chain.rpc.head import Head, head_of
 from raytensor.chain.rpc.runtime import Era, Runtime, Signed, Storage, extrinsic_hash
 from raytensor.chain.rpc.scale_reader import ScaleReader
+from raytensor.chain.rpc.versions import BlockEvents, decode_events, runtime_at
 from raytensor.chain.wallet import Signer
-from raytensor.errors import BlockUnknown, ChainRefused, ChainUnavailable
+from raytensor.errors import BlockUnknown, ChainError, ChainRefused, ChainUnavailable
 
 KEYS_PER_PAGE = 1000  # the limit of nodes for one state_getKeysPaged
 KEYS_PER_READ = 20_000  # keeps a request below the 15 MB limit of nodes
 
 # Phrases of a node's answer for a block, or the state of a block, that it does not have (client errors 4003).
 _NO_BLOCK = ("UnknownBlock", "State already discarded", "Header was not found")
-
-# (genesis, spec version, transaction version) -> runtime: metadata is read and decoded once per process.
-_RUNTIMES: dict[tuple[str, int, int], Runtime] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A block: its number, hash and parent's hash."""
-
-    number: int
-    hash: str
-    parent: str
-
-
-def header_hash(header: dict[str, Any]) -> str:
-    """Hash of a JSON-RPC header: blake2-256 of its SCALE encoding, as on all chains with BlakeTwo256."""
-    parts = [bytes.fromhex(header[name][2:]) for name in ("parentHash", "stateRoot", "extrinsicsRoot")]
-    logs = [bytes.fromhex(log[2:]) for log in header["digest"]["logs"]]
-    parts.insert(1, encode_compact(int(header["number"], 16)))
-    data = b"".join([*parts, encode_compact(len(logs)), *logs])
-    return "0x" + hashlib.blake2b(data, digest_size=32).hexdigest()
-
-
-def _head_of(header: dict[str, Any]) -> Head:
-    return Head(int(header["number"], 16), header_hash(header), header["parentHash"])
 
 
 class ChainClient:
@@ -112,17 +85,22 @@ class ChainClient:
 
     def head(self) -> Head:
         """The best block."""
-        head = _head_of(self.rpc("chain_getHeader"))
+        with self._parsing("chain_getHeader"):
+            head = head_of(self.rpc("chain_getHeader"))
         self._connection.saw(head.number)
         return head
 
     def next_head(self, timeout_s: float) -> Head | None:
         """The newest best block that the endpoint has pushed since the last call, None if none came in time.
 
-        Only the first call costs a request: it subscribes. Raises ChainUnavailable when the connection is dead.
+        Only the first call costs requests: it subscribes to heads and to the version of the runtime. After an upgrade
+        the new runtime is read before the head is returned. Raises ChainUnavailable when the connection is dead.
         """
         header = self._connection.next_header(timeout_s)
-        return None if header is None else _head_of(header)
+        if self._connection.spec_version not in (None, self._runtime.spec_version):
+            self.refresh_runtime()
+        with self._parsing("chain_subscribeNewHeads"):
+            return None if header is None else head_of(header)
 
     @property
     def block_age_s(self) -> float:
@@ -130,6 +108,7 @@ class ChainClient:
         return self._connection.block_age_s
 
     def finalized(self) -> Head:
+        """The newest final block."""
         return self.header(self.rpc("chain_getFinalizedHead"))
 
     def header(self, block_hash: str) -> Head:
@@ -137,7 +116,8 @@ class ChainClient:
         header = self.rpc("chain_getHeader", [block_hash])
         if header is None:
             raise BlockUnknown(f"{self.endpoint} does not know block {block_hash}")
-        return Head(int(header["number"], 16), block_hash, header["parentHash"])
+        with self._parsing("chain_getHeader"):
+            return Head(int(header["number"], 16), block_hash, header["parentHash"])
 
     def block_hash(self, number: int) -> str:
         """Hash of the block with this number on the best chain. Raises BlockUnknown if there is none (yet)."""
@@ -160,14 +140,40 @@ class ChainClient:
         found = self.rpc("chain_getBlock", [block_hash])
         if found is None:
             raise BlockUnknown(f"{self.endpoint} does not know block {block_hash}")
-        header, extrinsics = found["block"]["header"], found["block"]["extrinsics"]
-        head = Head(int(header["number"], 16), block_hash, header["parentHash"])
-        return head, [bytes.fromhex(x[2:]) for x in extrinsics]
+        with self._parsing("chain_getBlock"):
+            header, extrinsics = found["block"]["header"], found["block"]["extrinsics"]
+            head = Head(int(header["number"], 16), block_hash, header["parentHash"])
+            return head, [bytes.fromhex(x[2:]) for x in extrinsics]
 
-    def events(self, block_hash: str) -> list[tuple[int | None, Event]]:
-        """(index of the extrinsic or None, event) of a block, in order."""
+    def block_events(self, block_hash: str, parent: str | None = None) -> BlockEvents:
+        """The events of a block, decoded by the runtime that made it, as far as they can be decoded.
+
+        parent  hash of its parent, which is read if it is not given.
+
+        Raises BlockUnknown if the node does not have the block or its state.
+        """
+        parent = parent or self.header(block_hash).parent
         key = self._runtime.key(self._runtime.storage("System", "Events"))
-        return self._runtime.events(self._read([key], block_hash)[0])
+        raw = self._read([key], block_hash)[0]
+        try:
+            runtime = self.runtime_at(parent)
+        except ChainUnavailable:
+            raise
+        except ChainError as error:
+            return BlockEvents((), self._runtime, str(error))
+        return decode_events(runtime, raw)
+
+    def events(self, block_hash: str, parent: str | None = None) -> list[tuple[int | None, Event]]:
+        """(index of the extrinsic or None, event) of a block, in order. Raises ChainError if one can't be decoded."""
+        found = self.block_events(block_hash, parent)
+        if found.unreadable:
+            raise ChainError(f"the events of block {block_hash} can't be decoded: {found.unreadable}")
+        return list(found.events)
+
+    def runtime_at(self, block_hash: str) -> Runtime:
+        """The runtime by the state of a block, in which the next block is made."""
+        with self._parsing("state_getRuntimeVersion"):
+            return runtime_at(self.rpc, lambda: self.genesis, block_hash, self._runtime)
 
     def wait_for_block(self, number: int, timeout_s: float, poll_s: float = 0.1) -> Head:
         """The head, once it is at or past `number`. Raises ChainUnavailable at the time-out."""
@@ -219,10 +225,11 @@ class ChainClient:
         start = prefix
         while True:
             page = self.rpc("state_getKeysPaged", [prefix, KEYS_PER_PAGE, start, block_hash])
-            if page:
+            with self._parsing("state_getKeysPaged"):
                 keys = [bytes.fromhex(key[2:]) for key in page]
+            if keys:
                 yield from zip(keys, self._read(keys, block_hash))
-            if len(page) < KEYS_PER_PAGE:
+            if len(keys) < KEYS_PER_PAGE:
                 return
             start = page[-1]
 
@@ -232,7 +239,8 @@ class ChainClient:
     def runtime_call(self, method: str, data: bytes = b"", block_hash: str | None = None) -> bytes:
         """The undecoded result of a runtime API method, "Trait_method", for SCALE-encoded arguments."""
         params = [method, "0x" + data.hex()] + ([block_hash] if block_hash else [])
-        return bytes.fromhex(self.rpc("state_call", params)[2:])
+        with self._parsing("state_call"):
+            return bytes.fromhex(self.rpc("state_call", params)[2:])
 
     def balance(self, address: str, block_hash: str | None = None) -> int:
         """Free balance in rao."""
@@ -244,15 +252,26 @@ class ChainClient:
         found = {}
         for at in range(0, len(texts), KEYS_PER_READ):
             page = texts[at : at + KEYS_PER_READ]
-            for group in self.rpc("state_queryStorageAt", [page] + ([block_hash] if block_hash else [])):
-                found.update(group["changes"])
-        return [None if found.get(text) is None else bytes.fromhex(found[text][2:]) for text in texts]
+            with self._parsing("state_queryStorageAt"):
+                for group in self.rpc("state_queryStorageAt", [page] + ([block_hash] if block_hash else [])):
+                    found.update(group["changes"])
+        with self._parsing("state_queryStorageAt"):
+            return [None if found.get(text) is None else bytes.fromhex(found[text][2:]) for text in texts]
+
+    @contextmanager
+    def _parsing(self, method: str) -> Iterator[None]:
+        """An answer that is not what it should be is the endpoint's fault: raises ChainUnavailable and leaves it."""
+        try:
+            yield
+        except (TypeError, KeyError, ValueError, IndexError, AttributeError) as error:
+            raise self._connection.malformed(method, error) from error
 
     # Accounts, signing, submitting
 
     def account_next_index(self, address: str) -> int:
         """The next nonce, counting what is in the node's pool."""
-        return int(self.rpc("system_accountNextIndex", [address]))
+        with self._parsing("system_accountNextIndex"):
+            return int(self.rpc("system_accountNextIndex", [address]))
 
     def account_nonce(self, address: str, block_hash: str | None = None) -> int:
         """The next nonce by the state of a block alone."""
@@ -264,17 +283,8 @@ class ChainClient:
         return self._runtime
 
     def _current_runtime(self, known: Runtime | None) -> Runtime:
-        version = self.rpc("state_getRuntimeVersion")
-        spec, transaction = int(version["specVersion"]), int(version["transactionVersion"])
-        if known is not None and (spec, transaction) == (known.spec_version, known.transaction_version):
-            return known
-        version_of = (self.genesis, spec, transaction)
-        if version_of not in _RUNTIMES:
-            raw = ScaleBytes(self.rpc("state_getMetadata"))
-            metadata: Any = self._connection.substrate.runtime_config.create_scale_object("MetadataVersioned", raw)
-            metadata.decode()
-            _RUNTIMES[version_of] = Runtime(metadata.value, spec, transaction)
-        return _RUNTIMES[version_of]
+        with self._parsing("state_getRuntimeVersion"):
+            return runtime_at(self.rpc, lambda: self.genesis, None, known)
 
     def sign(self, call: Call, signer: Signer, *, nonce: int, era: Era, birth_hash: str | None = None) -> Signed:
         """A signed extrinsic, not sent."""
@@ -328,10 +338,10 @@ class ChainClient:
             head = self.wait_for_block(number, max(0.0, deadline - time.monotonic()), poll_s)
             while number <= head.number:
                 block_hash = self.block_hash(number)
-                _, hashes = self.block(block_hash)
+                block, hashes = self.block(block_hash)
                 if hash in hashes:
                     index = hashes.index(hash)
-                    return number, [event for at, event in self.events(block_hash) if at == index]
+                    return number, [event for at, event in self.events(block_hash, block.parent) if at == index]
                 number += 1
             if era.death is not None and number > era.death:
                 raise ChainRefused(f"extrinsic {hash} was in no block up to {era.death}", name="Expired")

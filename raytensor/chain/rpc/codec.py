@@ -118,6 +118,10 @@ class Codec:
             return self.plain(fields[0]["type"])
         return type_id
 
+    def element(self, type_id: int) -> int:
+        """The type of a Vec's elements."""
+        return self._types[self.plain(type_id)]["def"]["sequence"]["type"]
+
     def parts(self, type_id: int) -> tuple[int, ...]:
         """The types of a tuple's elements."""
         return tuple(self._types[type_id]["def"]["tuple"])

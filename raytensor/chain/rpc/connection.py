@@ -5,10 +5,10 @@ The connection moves to the next endpoint when the socket fails, when several re
 the endpoint refuses to serve (rate limits), or when it has no new block for `heartbeat_s`. An endpoint that serves
 another chain is never used; one that lags behind the newest known block is used only if no other is left. Reads are
 repeated. A submission is not: without an answer its fate is unknown, and the caller has to look at the chain.
-Waits for: the answer, at most `timeout_s` per request. A connection that was silent is pinged before the next request.
+An error is an answer: it is raised as `RpcError`, also if every endpoint has the same one.
+Waits for: at most `timeout_s` for a connection with its examination, and as much for each request; each endpoint is
+tried once, the first twice. A connection that was silent is pinged before the next request.
 Bounds: not thread-safe. Knows nothing of metadata, calls or keys.
-
-Built on substrate-interface, whose own transport has no time-out and hangs on half-open sockets.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import websocket
-from substrateinterface import SubstrateInterface
-from substrateinterface.exceptions import SubstrateRequestException
-from substrateinterface.transport import WebsocketTransport
 
 from raytensor.chain.rpc.transport import BROKEN, Socket
 from raytensor.errors import ChainError, ChainUnavailable, ConfigError, FateUnknown
@@ -37,7 +34,10 @@ NETWORKS = {
 
 _SUBMISSIONS = {"author_submitExtrinsic", "author_submitAndWatchExtrinsic"}
 # The endpoint refuses to serve for now: rate limits (jsonrpsee, public gateways), HTTP 429 and 503, internal errors.
-_UNWILLING = {-32005, -32010, -32029, -32603, 429, 503}
+_INTERNAL = -32603
+_UNWILLING = {-32005, -32010, -32029, _INTERNAL, 429, 503}
+# Words of an answer, whatever its code, that a runtime API function does not exist.
+_NO_FUNCTION = ("Function to start was not found", "Exported method")
 PROBE_AFTER_S = 10.0  # a connection silent for so long is pinged before a request
 LAG_BLOCKS = 10  # an endpoint this far behind the newest known block lags
 ASIDE_S = 60.0  # for so long a lagging or silent endpoint is not used while there is another
@@ -51,6 +51,16 @@ class RpcError(ChainError):
         super().__init__(f"{method}: {words} ({error.get('code')})")
         self.method = method
         self.error = error
+
+    @property
+    def no_function(self) -> bool:
+        """Whether the runtime lacks the function that was called."""
+        return any(words in str(self) for words in _NO_FUNCTION)
+
+    @property
+    def unwilling(self) -> bool:
+        """Whether another endpoint may well answer."""
+        return self.error.get("code") in _UNWILLING and not self.no_function
 
 
 def endpoint_urls(endpoints: Sequence[str] | str) -> list[str]:
@@ -82,6 +92,7 @@ class Connection:
         self.timeout_s, self.failures_to_switch, self.heartbeat_s = timeout_s, failures_to_switch, heartbeat_s
         self.genesis: str | None = None
         self.reconnects = -1  # the first connection is none
+        self.spec_version: int | None = None  # of the runtime, as the endpoint has pushed it last
         self.newest = 0  # number of the newest block that any endpoint has reported
         self._new_at = time.monotonic()
         self._here = -1  # number of the best block of the endpoint in use, and when it last changed
@@ -91,18 +102,11 @@ class Connection:
         self._at = 0
         self._failures = 0
         self._socket: Socket | None = None
-        self._substrate: SubstrateInterface | None = None
 
     @property
     def endpoint(self) -> str:
         """The endpoint in use, or the next one to try."""
         return self.urls[self._at]
-
-    @property
-    def substrate(self) -> SubstrateInterface:
-        """The substrate-interface object of the first connection, for its decoders."""
-        assert self._substrate is not None, "not connected yet"
-        return self._substrate
 
     @property
     def block_age_s(self) -> float:
@@ -125,20 +129,22 @@ class Connection:
                 self._drop(error)
                 continue
             try:
-                return self._ask(method, list(params), timeout_s or self.timeout_s)
-            except SubstrateRequestException as error:
-                refusal = RpcError(method, _error_of(error))
-                if method not in _SUBMISSIONS and refusal.error.get("code") in _UNWILLING:
+                return self._ask(method, params, timeout_s or self.timeout_s)
+            except RpcError as refusal:
+                if method not in _SUBMISSIONS and refusal.unwilling:
                     causes[self.endpoint] = refusal
                     self._drop(refusal)
                     continue
                 self._count_failure(refusal)
-                raise refusal from error
+                raise
             except BROKEN as error:
                 causes[self.endpoint] = error
                 self._drop(error)
                 if method in _SUBMISSIONS:
                     raise FateUnknown(f"{method} was sent and not answered ({_words(error)})") from error
+        for cause in reversed(causes.values()):
+            if isinstance(cause, RpcError) and cause.method == method and cause.error.get("code") == _INTERNAL:
+                raise cause  # no endpoint does better: the caller learns what it was
         waited = time.monotonic() - started
         why = "; ".join(f"{url}: {_words(cause)}" for url, cause in causes.items())
         raise ChainUnavailable(
@@ -159,7 +165,7 @@ class Connection:
     def next_header(self, timeout_s: float) -> dict[str, Any] | None:
         """The newest header that the endpoint has pushed since the last call; None if none came in time.
 
-        Only the first call costs a request: it subscribes. Raises ChainUnavailable.
+        Only the first call costs requests: it subscribes. Raises ChainUnavailable.
         """
         if not self._follows:
             self._follows = True
@@ -168,17 +174,36 @@ class Connection:
             self._connect()
             socket = self._socket
             assert socket is not None, "connected"
-            if not socket.wait(timeout_s):
-                if time.monotonic() - self._here_at > self.heartbeat_s:
-                    raise ChainError(f"no block after {self._here} for {self.heartbeat_s:g} s")
-                return None
-        except (*BROKEN, ChainError, SubstrateRequestException) as error:
+            deadline = time.monotonic() + timeout_s
+            while socket.wait(deadline - time.monotonic()):
+                if (header := self._take_notes(socket)) is not None:
+                    self.saw(number_of(header))
+                    return header
+            if time.monotonic() - self._here_at > self.heartbeat_s:
+                raise ChainError(f"no block after {self._here} for {self.heartbeat_s:g} s")
+            return None
+        except (*BROKEN, ChainError) as error:
+            endpoint = self.endpoint
             self._leave(error)
-            raise ChainUnavailable(f"{self.endpoint}: {_words(error)}") from error
-        header = socket.notes[-1]["params"]["result"]
-        socket.notes.clear()
-        self.saw(int(header["number"], 16))
+            raise ChainUnavailable(f"{endpoint}: {_words(error)}") from error
+
+    def _take_notes(self, socket: Socket) -> Any:
+        """The newest pushed header, None if none came; keeps the pushed version of the runtime."""
+        header = None
+        while socket.notes:
+            found = socket.notes.popleft()["params"].get("result")
+            if isinstance(found, dict) and "specVersion" in found:
+                self.spec_version = found["specVersion"]
+            else:
+                number_of(found)
+                header = found
         return header
+
+    def malformed(self, method: str, error: Exception) -> ChainUnavailable:
+        """Leave the endpoint, whose answer to `method` is not what it should be; the error for the caller to raise."""
+        endpoint = self.endpoint
+        self._leave(error)
+        return ChainUnavailable(f"{endpoint}: the answer to {method} is malformed: {_words(error)}")
 
     def close(self) -> None:
         if self._socket is not None:
@@ -194,11 +219,12 @@ class Connection:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _ask(self, method: str, params: list, timeout_s: float) -> Any:
+    def _ask(self, method: str, params: Sequence[Any], timeout_s: float) -> Any:
         assert self._socket is not None, "connected"
-        self._socket.timeout_s = timeout_s
-        answer = self.substrate.rpc_request(method, params)
-        if not isinstance(answer, dict) or "result" not in answer:
+        answer = self._socket.request(method, params, timeout_s)
+        if isinstance(answer.get("error"), dict):
+            raise RpcError(method, answer["error"])
+        if "result" not in answer:
             raise websocket.WebSocketPayloadException(f"the answer to {method} has neither result nor error")
         self._failures = 0
         return answer["result"]
@@ -208,33 +234,30 @@ class Connection:
             if time.monotonic() - self._socket.heard_at > PROBE_AFTER_S:
                 self._socket.probe(min(5.0, self.timeout_s))
             return
+        deadline = time.monotonic() + self.timeout_s
         found = Socket(self.endpoint, self.timeout_s)
+        self._socket = found
         try:
-            if self._substrate is None:
-                registry = {"types": {"Balance": "u64"}}
-                self._substrate = SubstrateInterface(websocket=found, ss58_format=42, type_registry=registry)
-            else:
-                self._substrate.transport = WebsocketTransport(websocket=found, auto_reconnect=False)
-            self._socket = found
-            self._examine()
+            self._examine(deadline)
             if self._follows:
-                self._ask("chain_subscribeNewHeads", [], self.timeout_s)
-        except (*BROKEN, ChainError, SubstrateRequestException) as error:
+                self._ask("chain_subscribeNewHeads", [], deadline - time.monotonic())
+                self._ask("state_subscribeRuntimeVersion", [], deadline - time.monotonic())
+        except (*BROKEN, ChainError):
             self._socket = None
             found.close()
-            if isinstance(error, SubstrateRequestException):
-                raise RpcError("connecting", _error_of(error)) from error
             raise
         self.reconnects += 1
         log.debug("connected to %s", self.endpoint)
 
-    def _examine(self) -> None:
+    def _examine(self, deadline: float) -> None:
         """Raise ChainError if the endpoint serves another chain, or lags and another endpoint may not."""
-        genesis = self._ask("chain_getBlockHash", [0], self.timeout_s)
+        genesis = self._ask("chain_getBlockHash", [0], deadline - time.monotonic())
+        if not isinstance(genesis, str):
+            raise ChainError(f"{self.endpoint} has no block 0: {genesis!r:.80}")
         if self.genesis not in (None, genesis):
             self._aside[self.endpoint] = float("inf")
             raise ChainError(f"{self.endpoint} serves another chain: genesis {genesis}, not {self.genesis}")
-        number = int(self._ask("chain_getHeader", [], self.timeout_s)["number"], 16)
+        number = number_of(self._ask("chain_getHeader", [], deadline - time.monotonic()))
         if number + LAG_BLOCKS < self.newest:
             text = f"{self.endpoint} is at block {number}, {self.newest - number} behind the newest that was seen"
             now = time.monotonic()
@@ -247,8 +270,9 @@ class Connection:
         self.saw(number)
 
     def _count_failure(self, error: RpcError) -> None:
-        if 1000 <= int(error.error.get("code") or 0) < 2000:
-            return  # a pool's refusal of an extrinsic is no failure of the endpoint
+        code = error.error.get("code")
+        if error.no_function or (isinstance(code, int) and 1000 <= code < 2000):
+            return  # no failure of the endpoint: the pool's refusal of an extrinsic, an older runtime
         self._failures += 1
         if self._failures >= self.failures_to_switch:
             self._drop(error)
@@ -279,6 +303,9 @@ def _words(error: BaseException | None) -> str:
     return " <- ".join(chain)
 
 
-def _error_of(error: SubstrateRequestException) -> dict[str, Any]:
-    found = error.args[0] if error.args else {}
-    return found if isinstance(found, dict) else {"code": 0, "message": str(found)}
+def number_of(header: Any) -> int:
+    """The number of a JSON-RPC header. Raises ValueError for anything else."""
+    try:
+        return int(header["number"], 16)
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"not a header: {header!r:.80}") from None

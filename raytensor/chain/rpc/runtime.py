@@ -1,7 +1,7 @@
 """One version of a chain's runtime, described by its metadata: storage, calls, events, errors, signing.
 
 In: decoded metadata V14 (by substrate-interface) with the spec and transaction versions. Out: storage keys and values,
-encoded calls, signed extrinsics, events and error names. Everything is looked up by name, so that it works on any
+encoded calls, signed extrinsics and error names. Everything is looked up by name, so that it works on any
 runtime that has these names. Knows nothing of connections.
 Formats: FRAME metadata V14, extrinsic format 4, `sp_runtime::generic::Era`.
 """
@@ -18,7 +18,6 @@ from substrateinterface.utils.hasher import blake2_128, blake2_128_concat, blake
 
 from raytensor.chain.calls import Call
 from raytensor.chain.rpc.codec import Codec, decode_compact, encode_compact
-from raytensor.chain.rpc.events import Event
 from raytensor.chain.wallet import Signer
 from raytensor.errors import ChainError
 
@@ -168,14 +167,23 @@ class Runtime:
         return tuple(found)
 
     def value(self, item: Storage, raw: bytes | None) -> Any:
-        """The decoded value; the item's default if it is absent."""
+        """The decoded value; the item's default if it is absent. Raises ChainError for bytes of another layout."""
         raw = item.default if raw is None else raw
-        return None if raw is None else self.codec.decode(item.value, raw)
+        try:
+            return None if raw is None else self.codec.decode(item.value, raw)
+        except ValueError as error:
+            raise self._unreadable(item, error) from error
 
     def array(self, item: Storage, raw: bytes | None) -> np.ndarray:
-        """The value of a Vec of numbers or bool, as an array."""
+        """The value of a Vec of numbers or bool, as an array. Raises ChainError for bytes of another layout."""
         raw = item.default if raw is None else raw
-        return self.codec.array(item.value, b"\0" if raw is None else raw)
+        try:
+            return self.codec.array(item.value, b"\0" if raw is None else raw)
+        except (ValueError, IndexError, KeyError) as error:
+            raise self._unreadable(item, error) from error
+
+    def _unreadable(self, item: Storage, error: Exception) -> ChainError:
+        return ChainError(f"{item.pallet}.{item.name} can't be decoded by runtime {self.spec_version}: {error}")
 
     def encode_call(self, call: Call) -> bytes:
         """The encoded call. Raises ChainError if the runtime lacks the call or its arguments do not fit."""
@@ -186,17 +194,6 @@ class Runtime:
 
     def decode_call(self, data: bytes) -> Any:
         return self.codec.decode(self._call_type, data)
-
-    def events(self, raw: bytes | None) -> list[tuple[int | None, Event]]:
-        """(index of the extrinsic or None, event) of a block's System.Events, in order."""
-        found = []
-        for record in self.value(self.storage("System", "Events"), raw):
-            phase = record["phase"]
-            index = phase["ApplyExtrinsic"] if isinstance(phase, dict) else None
-            ((module, inner),) = record["event"].items()
-            name, data = (inner, None) if isinstance(inner, str) else next(iter(inner.items()))
-            found.append((index, Event(module, name, data)))
-        return found
 
     def sign(
         self, call: bytes, signer: Signer, *, nonce: int, era: Era, genesis: str, birth_hash: str, tip: int = 0
