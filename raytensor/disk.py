@@ -6,7 +6,9 @@ The only module that calls `fsync` and renames files into place. Knows nothing o
 """
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,6 +16,10 @@ from pathlib import Path
 from typing import IO
 
 SUFFIX = ".tmp"  # of files that are being written
+MOUNTS = Path("/proc/self/mountinfo")
+_NETWORK = {"nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "9p"}
+_NETWORK |= {"ocfs2", "gfs2", "pvfs2", "orangefs", "glusterfs", "coda", "fuse"}
+_LOCAL_FUSE = {"fuse-overlayfs", "mergerfs", "gocryptfs", "encfs", "ntfs-3g", "exfat", "exfat-fuse", "bindfs"}
 
 
 def write_bytes(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o644) -> None:
@@ -26,17 +32,48 @@ def write_bytes(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o6
     unchanged.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=SUFFIX)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.writelines([content] if isinstance(content, bytes) else content)
-            sync(file)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with unfinished(path) as new:
+        _fill(new, content, mode)
+        os.replace(new, path)
     sync_folder(path.parent)
+
+
+def create_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a new file, whole or not at all. Raises `FileExistsError` where there is one, and `OSError`."""
+    path = Path(path)
+    with unfinished(path) as new:
+        _fill(new, content, mode)
+        publish(new, path)
+
+
+def publish(new: Path, path: Path) -> None:
+    """Give a finished file its name unless there is a file of that name. Raises `FileExistsError`."""
+    try:
+        os.link(new, path)  # of two processes that create the same file, one fails here
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # a filesystem without hard links
+        os.replace(new, path)
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """An empty file of mode 600 beside `path`, to fill and to rename; removed when the block ends, however it ends."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=SUFFIX)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _fill(path: Path, content: bytes | Iterable[bytes], mode: int) -> None:
+    with path.open("wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.writelines([content] if isinstance(content, bytes) else content)
+        sync(file)
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
@@ -119,6 +156,28 @@ def replace(source: Path, target: Path) -> None:
     """Rename a finished file or folder into place, on the disk when this returns. `source` must be synced before."""
     os.replace(source, target)
     sync_folder(target.parent)
+
+
+def network_filesystem(path: Path) -> str:
+    """The type of the network filesystem that holds a path ("nfs4", "cifs", "fuse.sshfs"); "" for a local one.
+
+    From /proc/self/mountinfo; "" where there is none. A filesystem in user space counts as a network's unless it is
+    known to be local.
+    """
+    try:
+        mounts = MOUNTS.read_text()
+    except OSError:
+        return ""
+    where, longest, found = Path(path).expanduser().resolve(), -1, ""
+    for line in mounts.splitlines():  # id parent device root MOUNT-POINT options ... - TYPE source options
+        before, _, after = line.partition(" - ")
+        if len(before.split()) < 5 or not after:
+            continue
+        mount = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4]))
+        if len(mount.parts) >= longest and where.is_relative_to(mount):
+            longest, found = len(mount.parts), after.split()[0]
+    kind, _, name = found.partition(".")
+    return found if kind in _NETWORK and name not in _LOCAL_FUSE else ""
 
 
 def sync(file: IO[bytes]) -> None:

@@ -14,7 +14,7 @@
     │   └── WalletError                   a key file is missing, unreadable, encrypted or of the wrong role
     ├── MechanismError                    a mechanism's own code failed; says the error, its file and line
     ├── WireError                         a request or an answer that was turned down; its tree is in wire/errors.py
-    ├── DataError                         a corpus, tokenizer or checkpoint that can't be read
+    ├── DataError                         a corpus, tokenizer, checkpoint or journal that can't be read
     │   └── DamagedCheckpoint             missing, cut off or changed since it was written; an older one may be whole
     └── RunError                          a run folder that is in use, or can't be resumed
 
@@ -121,7 +121,7 @@ class WireError(RayTensorError):
 
 
 class DataError(RayTensorError):
-    """A corpus, tokenizer or checkpoint that can't be read."""
+    """A corpus, tokenizer, checkpoint or journal that can't be read."""
 
 
 class DamagedCheckpoint(DataError):

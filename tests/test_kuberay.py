@@ -93,7 +93,7 @@ def test_settings_fit_a_cluster(job):
     assert cfg.cluster.address == "auto" and cfg.name, "a name, so that a job that is started again goes on"
     assert getattr(cfg, "resume", "auto") == "auto"
     for path in (cfg.paths.runs, cfg.paths.cache):
-        assert Path(path).is_relative_to("/shared")
+        assert Path(path).is_relative_to("/state" if job == "validate" else "/shared")
     cpus, gpus = room(cluster)
     needs = needs_of(job, cfg, cpus)
     assert sum(count * each for count, each, _ in needs) <= cpus, needs
@@ -124,8 +124,12 @@ def needs_of(job: str, cfg, cpus: float) -> list[tuple[int, float, float]]:
 
 @pytest.mark.parametrize("cluster", CLUSTERS, ids=["standing", "validator"])
 def test_a_cluster_has_what_every_process_needs(cluster):
-    (claim,) = [document for _, document in DOCUMENTS if document["kind"] == "PersistentVolumeClaim"]
-    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    is_standing = cluster in STANDING.values()
+    claims = {d["metadata"]["name"]: d["spec"] for _, d in DOCUMENTS if d["kind"] == "PersistentVolumeClaim"}
+    assert {name: claim["accessModes"] for name, claim in claims.items()} == {
+        "raytensor-shared": ["ReadWriteMany"],
+        "raytensor-validator": ["ReadWriteOnce"],  # journal and leases are SQLite files
+    }
     assert cluster["authOptions"] == {"mode": "token", "secretName": "raytensor-token"}
     low, high = re.search(r'"ray\[[^]]*\]>=([\d.]+),<([\d.]+)"', (ROOT / "pyproject.toml").read_text()).groups()
     number = [int(part) for part in cluster["rayVersion"].split(".")]
@@ -136,13 +140,20 @@ def test_a_cluster_has_what_every_process_needs(cluster):
             container["image"] == "raytensor:0.1.0"
             and container["resources"]["limits"] == container["resources"]["requests"]
         )
-        assert {"name": "shared", "mountPath": "/shared"} in container["volumeMounts"], name
-        volumes = {volume["name"]: volume for volume in pod["volumes"]}
-        assert volumes["shared"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-        assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes), name
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+        mounts = {mount["name"]: mount["mountPath"] for mount in container.get("volumeMounts", [])}
+        assert set(mounts) == set(volumes), name
+        place = {"shared": "/shared"} if is_standing else {"state": "/state"} if name == "head" else {}
+        assert {volume: mounts[volume] for volume in mounts if "persistentVolumeClaim" in volumes[volume]} == place, (
+            "who reads what strangers send sees no state"
+        )
+        for volume in place:
+            claim = volumes[volume]["persistentVolumeClaim"]["claimName"]
+            assert claim == ("raytensor-shared" if is_standing else "raytensor-validator")
         assert ("secret" in str(pod).lower()) <= (name == "head"), "scorers and miners hold no key"
         for variable in container.get("env", []):
-            assert "value" not in variable, "a secret is named, never written down"
+            known = variable["name"] == "RAYTENSOR_NETWORK_STATE"
+            assert "value" not in variable or known, "a secret is named, never written down"
     assert {port["containerPort"] for port in pods(cluster)["head"]["containers"][0]["ports"]} == {6379, 8265, 8080}
 
 

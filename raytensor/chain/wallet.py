@@ -13,7 +13,9 @@ Files, in the format of bittensor 11 and its wallet library, under `~/.bittensor
 
 import importlib
 import os
+import re
 import stat
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,10 +118,8 @@ class WalletKey:
         public = self.folder / "coldkeypub.txt" if self.hotkey is None else self.file
         if not public.exists():
             public = self.file
-        data = _read(public)
-        if bittensor_core.keyfile_data_is_encrypted(data):
-            return self.open().ss58
-        return _parse(data, public).ss58_address
+        address = stored_address(public)
+        return self.open().ss58 if address is None else address
 
     def open(self) -> Signer:
         """Read the key file, and decrypt it if it is encrypted. Raises WalletError with the fix."""
@@ -180,7 +180,8 @@ def refuse_readable_coldkey(ref: KeyRef) -> None:
 def write_key(ref: WalletKey, keypair: Keypair, *, password: str | None = None, overwrite: bool = False) -> Path:
     """Write a key file (mode 600), and coldkeypub.txt beside a coldkey. With a password the file is encrypted.
 
-    Raises WalletError if the file exists, unless `overwrite`.
+    Each file is written whole or not at all. Raises WalletError if the file exists, unless `overwrite`, and if it can't
+    be written.
     """
     data = bittensor_core.serialized_keypair_to_keyfile_data(keypair)
     if password is not None:
@@ -188,8 +189,22 @@ def write_key(ref: WalletKey, keypair: Keypair, *, password: str | None = None, 
     _write(ref.file, data, 0o600, overwrite)
     if ref.hotkey is None:
         public = bittensor_core.Keypair(ss58_address=keypair.ss58_address)
-        _write(ref.folder / "coldkeypub.txt", bittensor_core.serialized_keypair_to_keyfile_data(public), 0o644, True)
+        try:
+            public_data = bittensor_core.serialized_keypair_to_keyfile_data(public)
+            _write(ref.folder / "coldkeypub.txt", public_data, 0o644, True)
+        except WalletError:
+            if not overwrite:
+                ref.file.unlink(missing_ok=True)
+            raise
     return ref.file
+
+
+def write_public(ref: WalletKey, address: str, *, overwrite: bool = False) -> Path:
+    """Write coldkeypub.txt of a wallet whose coldkey is elsewhere. Raises WalletError as `write_key` does."""
+    public = bittensor_core.Keypair(ss58_address=address)
+    file = ref.folder / "coldkeypub.txt"
+    _write(file, bittensor_core.serialized_keypair_to_keyfile_data(public), 0o644, overwrite)
+    return file
 
 
 def new_phrase(num_words: int = 12) -> str:
@@ -198,7 +213,11 @@ def new_phrase(num_words: int = 12) -> str:
 
 
 def keypair_from(phrase: str) -> Keypair:
-    """The keypair of a mnemonic phrase or a 0x seed. No error contains the text."""
+    """The keypair of a mnemonic phrase or a 0x seed. No error contains the text.
+
+    Case, compatibility forms of Unicode (BIP-39 asks for NFKD) and white space between words do not matter.
+    """
+    phrase = " ".join(unicodedata.normalize("NFKD", phrase).lower().split())
     try:
         if phrase.startswith("0x"):
             return bittensor_core.Keypair.create_from_seed(bytes.fromhex(phrase[2:]))
@@ -214,32 +233,49 @@ def _read(file: Path) -> bytes:
         raise WalletError(f"there is no key file {file}: create or restore it first (raytensor wallet)") from error
     except PermissionError as error:
         raise WalletError(f"{file} is not readable by this user") from error
+    except OSError as error:  # a folder, a name that is too long, a disk that fails
+        raise WalletError(f"{file} is not readable as a key: {error.strerror}") from error
+
+
+def stored_address(file: Path) -> str | None:
+    """The address in a key file; None if the file is encrypted. Raises WalletError if it is not readable as a key."""
+    data = _read(file)
+    return None if bittensor_core.keyfile_data_is_encrypted(data) else _parse(data, file).ss58_address
 
 
 def _parse(data: bytes, file: Path) -> Keypair:
     try:
-        return bittensor_core.deserialize_keypair_from_keyfile_data(data)
+        return bittensor_core.deserialize_keypair_from_keyfile_data(data.removeprefix(b"\xef\xbb\xbf"))
     except bittensor_core.KeyfileError:
-        raise WalletError(f"{file} is not a Bittensor key file") from None
+        what = "it is not a Bittensor key file" if data else "it is empty"
+        raise WalletError(f"{file} is not readable as a key: {what}") from None
 
 
 def secret_lines(file: str) -> list[str]:
-    """The lines of a file with a secret. Raises WalletError if it is readable by everyone, or empty."""
+    """The lines of a file with a secret, as editors write it: UTF-8 or UTF-16, with or without a byte order mark, any
+    line ends. Raises WalletError if it is readable by everyone, is no text, or is empty."""
     path = Path(file).expanduser()
     if not path.exists():
         raise WalletError(f"there is no file {path}")
     if stat.S_IMODE(path.stat().st_mode) & stat.S_IROTH:
         raise WalletError(f"{path} holds a secret and is readable by everyone on this machine: chmod 600 {path}")
-    lines = _read(path).decode().splitlines()
-    if not lines or not lines[0]:
+    data = _read(path)
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        lines = re.split(r"\r\n|\n|\r", data.decode(encoding))
+    except UnicodeDecodeError:
+        raise WalletError(f"{path} is no text: save it as UTF-8") from None
+    if not lines[0]:
         raise WalletError(f"{path} is empty: its first line is read")
     return lines
 
 
 def _write(file: Path, data: bytes, mode: int, overwrite: bool) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write = disk.write_bytes if overwrite else disk.create_bytes
     try:
-        file.touch(mode, exist_ok=overwrite)  # of two processes that create the same key, one fails here
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write(file, data, mode=mode)
     except FileExistsError as error:
         raise WalletError(f"{file} exists: a key is never replaced unless requested") from error
-    disk.write_bytes(file, data, mode=mode)
+    except OSError as error:
+        raise WalletError(f"{file} can't be written ({error.strerror}): nothing was changed") from error

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import bittensor_core
 
+from raytensor import disk
 from raytensor.arguments import integer
 from raytensor.chain import wallet as keys
 from raytensor.chain.reads.quotes import prices, stakes
@@ -25,6 +26,7 @@ from raytensor.chain.wallet import DevKey, WalletKey
 from raytensor.commands import options, output
 from raytensor.errors import ConfigError, WalletError
 
+_NO_KEYS = (".lock", "pub.txt")  # ends of names of other files beside hotkeys
 ABOUT = """\
 Manages Bittensor wallets: the key files of bittensor and btcli, under ~/.bittensor/wallets/<wallet>/.
 
@@ -117,10 +119,14 @@ def _create(args: argparse.Namespace) -> None:
     if args.phrase_file is not None:
         _write_new(Path(args.phrase_file).expanduser(), "".join(f"{kind}: {phrases[kind]}\n" for kind, _ in refs))
     made = {}
-    for kind, ref in refs:
-        pair = keys.keypair_from(phrases[kind])
-        file = keys.write_key(ref, pair, password=passwords[kind], overwrite=args.overwrite)
-        made[kind] = {"ss58": pair.ss58_address, "file": str(file), "encrypted": passwords[kind] is not None}
+    try:
+        for kind, ref in refs:
+            pair = keys.keypair_from(phrases[kind])
+            file = keys.write_key(ref, pair, password=passwords[kind], overwrite=args.overwrite)
+            made[kind] = {"ss58": pair.ss58_address, "file": str(file), "encrypted": passwords[kind] is not None}
+    except WalletError:
+        _remove_made(args, made)
+        raise
     if args.json:
         output.show_json({"created": made, "phrase_file": args.phrase_file})
         return
@@ -132,6 +138,18 @@ def _create(args: argparse.Namespace) -> None:
             print(f"  {kind:<8} {phrases[kind]}")
 
 
+def _remove_made(args: argparse.Namespace, made: dict[str, dict]) -> None:
+    """Remove the keys of a `create` that failed, so that the next one can start; never a key that replaced another."""
+    if args.overwrite:
+        return
+    for facts in made.values():
+        Path(facts["file"]).unlink()
+        if Path(facts["file"]).name == "coldkey":
+            Path(facts["file"]).with_name("coldkeypub.txt").unlink()
+    if args.phrase_file is not None:
+        Path(args.phrase_file).expanduser().unlink()
+
+
 def _regen(args: argparse.Namespace) -> None:
     cold = args.key == "coldkey"
     ref = _wallet_key(options.coldkey_ref(args) if cold else options.hotkey_ref(args))
@@ -139,12 +157,8 @@ def _regen(args: argparse.Namespace) -> None:
         if not cold:
             raise ConfigError("--ss58 writes a coldkey's public file: omit --key hotkey")
         address = options.account(args, args.ss58, hotkey=False)
-        file = ref.folder / "coldkeypub.txt"
-        public = bittensor_core.serialized_keypair_to_keyfile_data(bittensor_core.Keypair(ss58_address=address))
-        _refuse_existing(args, [file])
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file.write_bytes(public)
-        encrypted = False
+        _refuse_existing(args, [ref.folder / "coldkeypub.txt"])
+        file, encrypted = keys.write_public(ref, address, overwrite=args.overwrite), False
     else:
         _refuse_existing(args, [ref.file])
         pair = keys.keypair_from(_known_phrase(args))
@@ -160,10 +174,12 @@ def _known_phrase(args: argparse.Namespace) -> str:
     if args.phrase_file is None:
         return _ask("phrase or 0x seed: ", "--phrase-file FILE").strip()
     lines = keys.secret_lines(args.phrase_file)
-    named = dict(line.split(": ", 1) for line in lines if line.startswith(("coldkey: ", "hotkey: ")))
+    pairs = [re.match(r"\s*(coldkey|hotkey)\s*:(.*)", line, re.IGNORECASE) for line in lines]
+    named = {pair[1].lower(): pair[2] for pair in pairs if pair}
     if named and args.key not in named:
         raise ConfigError(f"{args.phrase_file} has no phrase of the {args.key}")
-    return (named[args.key] if named else lines[0]).strip()
+    whole = lines[0].strip().startswith("0x") or len(lines[0].split()) >= 12
+    return named[args.key] if named else lines[0] if whole else " ".join(lines)  # an editor may have wrapped the line
 
 
 def _wallet_key(ref: WalletKey | DevKey) -> WalletKey:
@@ -204,8 +220,7 @@ def _ask(prompt: str, instead: str) -> str:
 
 def _write_new(file: Path, text: str) -> None:
     try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(text)
+        disk.create_bytes(file, text.encode(), mode=0o600)
     except OSError as error:
         raise ConfigError(f"--phrase-file {file}: {error.strerror}") from error
 
@@ -220,7 +235,7 @@ def _names(path: str) -> dict[str, list[str]]:
         if folder.is_dir():
             hot = folder / "hotkeys"
             files = sorted(hot.iterdir(), key=_natural) if hot.is_dir() else []
-            found[folder.name] = [f.name for f in files if f.is_file() and not f.name.endswith((".lock", "pub.txt"))]
+            found[folder.name] = [f.name for f in files if not f.name.startswith(".") and not f.name.endswith(_NO_KEYS)]
     return found
 
 
@@ -229,34 +244,33 @@ def _natural(path: Path) -> list:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
 
 
-def _address(ref: WalletKey) -> str | None:
-    """The address; None for an encrypted key without a public file, and for a file that holds no key."""
+def _address(ref: WalletKey) -> dict[str, str | None]:
+    """{"ss58": the address, None where it is not known, "trouble": why it is not}."""
     file = ref.folder / "coldkeypub.txt" if ref.hotkey is None else ref.file
     file = file if file.exists() else ref.file
     try:
-        data = file.read_bytes()
-        if bittensor_core.keyfile_data_is_encrypted(data):
-            return None
-        return bittensor_core.deserialize_keypair_from_keyfile_data(data).ss58_address
-    except (OSError, bittensor_core.KeyfileError):
-        return None
+        address = keys.stored_address(file)
+    except WalletError as error:
+        why = str(error) if file.exists() else "there is no key file"
+        return {"ss58": None, "trouble": why.removeprefix(f"{file} is ")}
+    return {"ss58": address, "trouble": None if address else "encrypted"}
 
 
 def _list(args: argparse.Namespace) -> None:
     path = options.wallets_path(args)
     wallets = []
     for name, names in _names(path).items():
-        hotkeys = [{"name": hot, "ss58": _address(WalletKey(name, hot, path))} for hot in names]
-        wallets.append({"name": name, "ss58": _address(WalletKey(name, None, path)), "hotkeys": hotkeys})
+        hotkeys = [{"name": hot, **_address(WalletKey(name, hot, path))} for hot in names]
+        wallets.append({"name": name, **_address(WalletKey(name, None, path)), "hotkeys": hotkeys})
     if args.json:
         output.show_json({"path": str(Path(path).expanduser()), "wallets": wallets})
         return
     if not wallets:
         print(f"no wallets in {Path(path).expanduser()}: `raytensor wallet create` creates one")
     for wallet in wallets:
-        print(f"{wallet['name']:<20} {wallet['ss58'] or '-'}")
+        print(f"{wallet['name']:<20} {wallet['ss58'] or wallet['trouble']}")
         for hot in wallet["hotkeys"]:
-            print(f"  {hot['name']:<18} {hot['ss58'] or 'encrypted'}")
+            print(f"  {hot['name']:<18} {hot['ss58'] or hot['trouble']}")
 
 
 def _show(args: argparse.Namespace) -> None:
@@ -268,16 +282,16 @@ def _show(args: argparse.Namespace) -> None:
     found = []
     for name, ref in refs:
         exists = ref.file.exists()
-        data = ref.file.read_bytes() if exists and os.access(ref.file, os.R_OK) else b""
+        data = ref.file.read_bytes() if ref.file.is_file() and os.access(ref.file, os.R_OK) else b""
         encrypted = bittensor_core.keyfile_data_is_encrypted(data) if data else None
         mode = f"{stat.S_IMODE(ref.file.stat().st_mode):o}" if exists else None
-        row = {"key": name, "ss58": _address(ref), "file": str(ref.file) if exists else None}
+        row = {"key": name, **_address(ref), "file": str(ref.file) if exists else None}
         found.append({**row, "encrypted": encrypted, "mode": mode})
     if args.json:
         output.show_json({"wallet": cold.wallet, "keys": found})
         return
     kept = {True: "encrypted", False: "plain", None: "public part only"}
-    rows = [(k["key"], k["ss58"] or "-", kept[k["encrypted"]], k["mode"] or "-") for k in found]
+    rows = [(k["key"], k["ss58"] or k["trouble"], kept[k["encrypted"]], k["mode"] or "-") for k in found]
     print(output.table(("key", "address", "kept", "mode"), rows, left=(0, 1, 2)))
 
 

@@ -195,8 +195,11 @@ def test_a_wallet_is_made_listed_shown_and_restored(tmp_path, capsys, ask, monke
     assert cold.open().ss58 == told["created"]["coldkey"]["ss58"]
     hot = told["created"]["hotkey"]["ss58"]
 
+    def known(name, address):
+        return {"name": name, "ss58": address, "trouble": None}
+
     status, listed = ask(wallet_main, "list")
-    assert listed["wallets"] == [{"name": "w1", "ss58": cold.ss58, "hotkeys": [{"name": "default", "ss58": hot}]}]
+    assert listed["wallets"] == [{**known("w1", cold.ss58), "hotkeys": [known("default", hot)]}]
     status, shown = ask(wallet_main, "show", "-w", "w1")
     assert [(k["key"], k["ss58"], k["encrypted"], k["mode"]) for k in shown["keys"]] == [
         ("coldkey", cold.ss58, True, "600"),

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from raytensor.chain.wallet import KeyRef
+from raytensor.chain.writer.database import NETWORK_ENV
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 
@@ -39,6 +40,8 @@ def writer_actor(
     name = name or actor_name(endpoints, [*signers, *([delegate.ss58] if delegate else ())])
     wait_s = settings.lease_s + 5 if settings.lease_wait_s is None else settings.lease_wait_s
     settings = dataclasses.replace(settings, owner=settings.owner or f"Ray actor {name}", lease_wait_s=wait_s)
+    if NETWORK_ENV in os.environ:  # an actor has the environment of its node, not of the driver
+        options = {"runtime_env": {"env_vars": {NETWORK_ENV: os.environ[NETWORK_ENV]}}} | dict(options or {})
     # An extrinsic is not repeatable, so no call is ever retried; a restarted writer reconciles with the chain first.
     given = {"num_cpus": 0.1, "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 8} | dict(options or {})
     actor = ray.remote(ChainWriter).options(name=name, namespace=namespace, get_if_exists=True, **given)

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from raytensor.chain.calls import Intent
 from raytensor.chain.intents import SetWeights, intent_from_json
+from raytensor.chain.writer.database import Kind, open_database
 from raytensor.types import Fate, Receipt
 
 
@@ -81,23 +82,24 @@ CREATE TABLE IF NOT EXISTS commits (
 CREATE INDEX IF NOT EXISTS pending_commits ON commits (state) WHERE state = 'pending';
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+_DAMAGED = """\
+stop the writer, wait until no extrinsic of its keys can be open (8 to 128 blocks, at most 25 minutes), then start again.
+  Lost are receipts and ids (an order with an old --id is carried out again), and the salts of hash commits that are not
+  revealed yet: those weights never take effect."""
+_KIND = Kind("journal", _SCHEMA, _DAMAGED, timeout_s=30.0)
 _COLUMNS = "hash, signer, nonce, birth, death, data, call, state, block"  # of an extrinsic, without the time
 
 
 class Journal:
     """One writer's journal. Each method is one transaction that is on disk when it returns.
 
-    genesis  hash of block 0 of the chain. Raises ValueError for a journal of another chain.
+    genesis  hash of block 0 of the chain. Raises ValueError for a journal of another chain, DataError if it is damaged.
     """
 
     def __init__(self, path: str | os.PathLike, genesis: str | None = None) -> None:
         self.path = Path(path).expanduser()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
+        self._db = open_database(self.path, _KIND)
         if genesis is not None:
             self._db.execute("INSERT OR IGNORE INTO facts VALUES ('genesis', ?)", (genesis,))
             (known,) = self._db.execute("SELECT value FROM facts WHERE name = 'genesis'").fetchone()

@@ -4,20 +4,23 @@ In: a folder that all possible writers with these keys can access (by default th
 that must be renewed, or a refusal that names the holder, the expiry and the fix. The lease of a writer that crashed
 ends when it expires; if it ran on this machine, its end is detected and the lease is free at once.
 
-One SQLite file. The clocks of machines that share it may differ by a few seconds, much less than the length of a lease.
+One SQLite file. Processes of one machine compare the time since its start, which no set clock changes and which counts
+suspended time. The clocks of machines that share the file may differ by a few seconds, much less than a lease's length.
 As a second guard, foreign extrinsics on the chain stop the writer (outbox.py). Knows nothing of connections.
 """
 
 import datetime
 import os
 import socket
-import sqlite3
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from raytensor.chain.writer.database import Kind, open_database
+from raytensor.clock import boot_id, since_boot
 from raytensor.errors import ChainRefused
 
 LEASE_S = 30.0
@@ -27,13 +30,21 @@ CREATE TABLE IF NOT EXISTS leases (
     chain TEXT NOT NULL, key TEXT NOT NULL, token TEXT NOT NULL, owner TEXT NOT NULL, host TEXT NOT NULL,
     pid INTEGER NOT NULL, born TEXT NOT NULL, since REAL NOT NULL, renewed REAL NOT NULL, expires REAL NOT NULL,
     PRIMARY KEY (chain, key));
+CREATE TABLE IF NOT EXISTS uptimes (token TEXT PRIMARY KEY, boot TEXT NOT NULL, expires REAL NOT NULL);
 """
-_SELECT = "SELECT key, token, owner, host, pid, born, since, expires FROM leases"
+_SELECT = """\
+SELECT key, token, owner, host, pid, born, since, leases.expires, boot, uptimes.expires
+FROM leases LEFT JOIN uptimes USING (token)"""
+_DAMAGED = "stop every writer of the keys whose lease lies here, then start one; only the leases are lost"
+_KIND = Kind("file of leases", _SCHEMA, _DAMAGED, timeout_s=10.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who has the lease of a key. born: start of its process in clock ticks since boot; since, expires: Unix time."""
+    """Who has the lease of a key. born: start of its process in clock ticks since boot; since, expires: Unix time.
+
+    boot, uptime_s  the machine's start, and the end of the lease in seconds since then; None where it was not recorded.
+    """
 
     key: str
     token: str
@@ -43,6 +54,15 @@ class Holder:
     born: str
     since: float
     expires: float
+    boot: str | None = None
+    uptime_s: float | None = None
+
+    @property
+    def has_expired(self) -> bool:
+        """By the time since the start of this machine, or by the clock if another machine (or start) wrote it."""
+        if self.uptime_s is not None and self.boot == boot_id() != "?":
+            return self.uptime_s <= since_boot()
+        return self.expires <= time.time()
 
     @property
     def sentence(self) -> str:
@@ -73,10 +93,8 @@ class Lease:
         self._token, self._owner = uuid.uuid4().hex, owner or "a chain writer"
         self._valid_until = 0.0
         path = Path(folder).expanduser()
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file = path / FILE
-        self._db = sqlite3.connect(self._file, timeout=10.0, isolation_level=None, check_same_thread=False)
-        self._db.executescript(_SCHEMA)
+        self._db = open_database(self._file, _KIND)
         deadline = time.monotonic() + wait_s
         while (holder := self._acquire()) is not None:
             if time.monotonic() >= deadline:
@@ -91,7 +109,7 @@ class Lease:
     @property
     def valid(self) -> bool:
         """Whether no other writer can have it: false once it was not renewed in time."""
-        return time.monotonic() < self._valid_until
+        return since_boot() < self._valid_until
 
     def renew(self) -> Holder | None:
         """Extend the lease. Returns the new holder if another writer has taken it after it expired, else None."""
@@ -105,13 +123,18 @@ class Lease:
 
     def _acquire(self) -> Holder | None:
         """Acquire or renew the leases of all keys. If another writer has one, acquire none and return its holder."""
-        asked = time.monotonic()
+        asked = since_boot()
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             now = time.time()
             for key in self._keys:
                 holder = self._holder(key)
-                if holder is not None and holder.token != self._token and holder.expires > now and not _is_dead(holder):
+                if (
+                    holder is not None
+                    and holder.token != self._token
+                    and not holder.has_expired
+                    and not _is_dead(holder)
+                ):
                     return holder
             process = self._token, self._owner, _host(), os.getpid(), _born(os.getpid()) or ""
             rows = [(self._chain, key, *process, now, now, now + self._length_s) for key in self._keys]
@@ -122,6 +145,9 @@ class Lease:
                 "renewed = excluded.renewed, expires = excluded.expires",
                 rows,
             )
+            uptime = self._token, boot_id(), asked + self._length_s
+            self._db.execute("INSERT OR REPLACE INTO uptimes VALUES (?,?,?)", uptime)
+            self._db.execute("DELETE FROM uptimes WHERE token NOT IN (SELECT token FROM leases)")
         self._valid_until = asked + self._length_s
         return None
 
@@ -135,11 +161,8 @@ def holders(folder: str | os.PathLike) -> list[Holder]:
     file = Path(folder).expanduser() / FILE
     if not file.exists():
         return []
-    db = sqlite3.connect(file, timeout=10.0)
-    try:
+    with closing(open_database(file, _KIND)) as db:
         rows = db.execute(_SELECT).fetchall()
-    finally:
-        db.close()
     return [Holder(*row) for row in rows]
 
 
@@ -159,14 +182,11 @@ def _is_dead(holder: Holder) -> bool:
 
 def _host() -> str:
     """Host name, boot id and process namespace, by which a process id is unique."""
-    parts = [socket.gethostname()]
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    for read in (lambda: boot.read_text().strip(), lambda: os.readlink("/proc/self/ns/pid")):
-        try:
-            parts.append(read())
-        except OSError:
-            parts.append("?")
-    return "/".join(parts)
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = "?"
+    return "/".join((socket.gethostname(), boot_id(), namespace))
 
 
 def _born(pid: int) -> str | None:
