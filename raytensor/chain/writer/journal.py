@@ -83,7 +83,7 @@ CREATE INDEX IF NOT EXISTS pending_commits ON commits (state) WHERE state = 'pen
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 _DAMAGED = """\
-stop the writer, wait until no extrinsic of its keys can be open (8 to 128 blocks, at most 25 minutes), then start again.
+stop the writer, wait until no extrinsic of its keys can be open (8 to 128 blocks, at most 25 minutes), then start it.
   Lost are receipts and ids (an order with an old --id is carried out again), and the salts of hash commits that are not
   revealed yet: those weights never take effect."""
 _KIND = Kind("journal", _SCHEMA, _DAMAGED, timeout_s=30.0)
