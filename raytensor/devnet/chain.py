@@ -32,6 +32,7 @@ class Chain:
 
     listeners     called with (block, changed keys) after each sealed block.
     on_finalized  called with each newly finalized block.
+    on_upgrade    called after the runtime was replaced.
     storing       future of the last block's write, with a disk.
     """
 
@@ -46,6 +47,8 @@ class Chain:
         self.on_finalized: list[Callable[[Block], None]] = []
         self._unshielded: set[bytes] = set()  # accounts of the encrypted extrinsics of the open block
         self._unfinalized: list[tuple[Block, list[Entry]]] = []
+        self.on_upgrade: list[Callable[[], None]] = []
+        self._upgrading = False
         self.storing: Future[None] | None = None
         if disk is not None:
             self._restore(disk)
@@ -111,9 +114,26 @@ class Chain:
         if self.disk is not None:
             self.storing = self.disk.store(block, changes, max(self.finalized_number, number - self.finality_lag))
         self._announce(block, changes, included, invalid)
+        if self._upgrading:
+            self._upgrade(number)
         if wait:
             self.settle()
         return block
+
+    def upgrade(self) -> int:
+        """Replace the runtime in the state of the next block, whose number is returned (upgrade.py)."""
+        self._upgrading = True
+        return self.best.number + 1
+
+    def _upgrade(self, number: int) -> None:
+        """The code changed in block `number`: what is in the pool was signed for the old version."""
+        self._upgrading = False
+        self.runtime.upgrades.apply(number)
+        if self.disk is not None:
+            self.disk.store_upgrades(self.runtime.upgrades.borders)
+        self.pool.revalidate([], {})
+        for listener in self.on_upgrade:
+            listener()
 
     def settle(self) -> None:
         """Wait for the disk, then finalize all but the last `finality_lag` blocks."""
@@ -222,6 +242,10 @@ class Chain:
         changes = self.runtime.store.revert(target)
         if self.disk is not None:
             self.disk.revert(target, changes)
+        if any(border > target for border in self.runtime.upgrades.borders):
+            self.runtime.upgrades.revert(target)
+            if self.disk is not None:
+                self.disk.store_upgrades(self.runtime.upgrades.borders)
         del self.by_number[target + 1 :]
         for block in removed:
             del self.by_hash[block.hash]

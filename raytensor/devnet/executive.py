@@ -69,8 +69,6 @@ class Executive:
 
     def __init__(self, runtime: Runtime, genesis_hash: bytes, block_hash: Callable[[int], bytes | None]) -> None:
         self.runtime, self.genesis_hash, self.block_hash = runtime, genesis_hash, block_hash
-        version = runtime.version
-        self._versions = (version.spec_version, version.transaction_version)
         self._max_length = {"Normal": int(MAX_BLOCK_LENGTH * NORMAL_SHARE), "Operational": MAX_BLOCK_LENGTH}
         limits = runtime.System.constant("BlockWeights").per_class
         self._max_extrinsic = {
@@ -90,7 +88,8 @@ class Executive:
         era_hash = self.block_hash(extrinsic.birth(current)) if extrinsic.era else self.genesis_hash
         if era_hash is None:
             raise InvalidTransaction("AncientBirthBlock")
-        if not extrinsic.verify(extrinsic.payload(*self._versions, self.genesis_hash, era_hash)):
+        versions = runtime.version.spec_version, runtime.version.transaction_version
+        if not extrinsic.verify(extrinsic.payload(*versions, self.genesis_hash, era_hash)):
             raise InvalidTransaction("BadProof")
         if signer == bytes(32):
             raise InvalidTransaction("BadSigner")

@@ -241,7 +241,14 @@ class Pallet:
                     self.calls[attribute] = self._spec(attribute, getattr(cls, attribute))
         indices = [spec.index for spec in self.calls.values()]
         assert len(set(indices)) == len(indices), f"{self.name}: two calls share an index"
-        self._event_names = {name: (self.index, index) for name, (index, _) in self.events.items()}
+        self._event_names: dict[str, tuple[int, ...]] = {
+            name: (self.index, index) for name, (index, _) in self.events.items()
+        }
+
+    @property
+    def event_codes(self) -> dict[tuple[int, ...], str]:
+        """Event names by (pallet, event) index, with the generation of an upgraded runtime."""
+        return {index: name for name, index in self._event_names.items()}
 
     def _spec(self, name: str, function: Callable) -> CallSpec:
         args = type_strings(function, ("origin",))
@@ -250,6 +257,13 @@ class Pallet:
     def bind(self, store: Store) -> None:
         for name, declaration in self.storages.items():
             setattr(self, name, store.add(self.name, name, declaration))
+
+    def renumber(
+        self, events: dict[str, tuple[int, Any]], calls: dict[str, CallSpec], generation: tuple[int, ...]
+    ) -> None:
+        """Take the tables of another version of the runtime; `generation` tells its event indices from others'."""
+        self.events, self.calls = events, calls
+        self._event_names = {name: (self.index, index, *generation) for name, (index, _) in events.items()}
 
     def emit(self, name: str, *values: Any) -> None:
         """Deposit an event of this pallet; values in the order of the declaration."""

@@ -76,10 +76,15 @@ class Disk:
             Block(n, parent, state, extrinsics, _unpack(logs), None) for n, parent, state, extrinsics, logs in rows
         ]
         best = blocks[-1].number if blocks else 0
+        borders = [int(border) for border in (self.meta("upgrades") or "").split()]
+        for border in [border for border in borders if border < best]:
+            runtime.upgrades.apply(border)
         try:
             runtime.store.load(best, self._db.execute("SELECT key, value FROM state"))
         except ScaleError as error:
             raise ConfigError(f"--state {self.folder} is damaged ({error}); name another folder") from None
+        if best in borders:  # the events of this block are those of the runtime before
+            runtime.upgrades.apply(best)
         return blocks, int(self.meta("finalized") or 0)
 
     def _begin(self, runtime: Runtime, genesis: str) -> None:
@@ -132,6 +137,11 @@ class Disk:
         """Store the finalized number without a block."""
         command = "UPDATE meta SET value = ? WHERE name = 'finalized'"
         return self._writer.submit(self._db.execute, command, (str(number),))
+
+    def store_upgrades(self, borders: list[int]) -> None:
+        """Store the blocks in whose state the runtime was replaced."""
+        command = "INSERT INTO meta VALUES ('upgrades', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        self._writer.submit(self._db.execute, command, (" ".join(map(str, borders)),)).result()
 
     def close(self) -> None:
         self._writer.shutdown()

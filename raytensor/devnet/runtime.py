@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from raytensor.devnet.hashing import blake2_64
-from raytensor.devnet.metadata import MetadataWriter
 from raytensor.devnet.pallet import Call, CallSpec, DispatchError, Origin, Pallet, PostInfo, RuntimeApi
 from raytensor.devnet.pallets.system import RuntimeVersion
 from raytensor.devnet.scale import Codecs, ScaleError, declare_enum
 from raytensor.devnet.store import Store
+from raytensor.devnet.upgrade import Upgrades
 
 declare_enum("Phase", {"ApplyExtrinsic": (0, "u32"), "Finalization": 1, "Initialization": 2}, "frame_system::Phase")
 
@@ -62,12 +62,11 @@ class Runtime:
         self.digest_logs: tuple = ()
         self.epoch_implementation = "fast"  # of raytensor.consensus; "reference" gives the same bits, uncompiled
         self.used_weight = {"Normal": 0, "Operational": 0, "Mandatory": 0}  # ref_time of the open block, by class
-        self.events: list[tuple[Any, tuple[int, int], tuple]] = []  # (phase, (pallet, event) index, values)
+        self.events: list[tuple[Any, tuple[int, ...], tuple]] = []  # (phase, (pallet, event) index, values)
         self.phase: Any = "Initialization"
         self.pallets: dict[str, Pallet] = {}
         self.by_index: dict[int, Pallet] = {}
         self._specs: dict[tuple[int, int], CallSpec] = {}
-        self._metadata: dict[int, bytes] = {}
         self._depth = 0
         self._phase = self.codecs("Phase")
         for cls in pallets:
@@ -75,23 +74,16 @@ class Runtime:
             assert pallet.name not in self.pallets and pallet.index not in self.by_index, pallet.name
             self.pallets[pallet.name] = self.by_index[pallet.index] = pallet
             setattr(self, pallet.name, pallet)
-            for spec in pallet.calls.values():
-                self._specs[pallet.index, spec.index] = spec
         self.codecs.register("RuntimeCall", self._encode_call, self._decode_call, min_size=2)
         self.codecs.register("EventRecord", self._encode_event, self._decode_event, min_size=4)
         self.codecs.register("UncheckedExtrinsic", self.codecs("Vec<u8>").enc, self.codecs("Vec<u8>").dec)
-        self._event_codecs = {
-            (p.index, index): self.codecs(f"({', '.join(types.values() if isinstance(types, dict) else types)})")
-            for p in self.pallets.values()
-            for index, types in p.events.values()
-        }
+        self._event_codecs: dict[tuple[int, ...], Any] = {}
         for pallet in self.pallets.values():
             pallet.bind(self.store)
         self.apis = {instance.name: instance for instance in (cls(self) for cls in apis)}
 
-        self.version = self._version()
-        if "System" in self.pallets:
-            self.System.constants["Version"] = ("RuntimeVersion", self.version)
+        self.upgrades = Upgrades(self)
+        self.renumber(self._version())
         self._prechecks = self._hooks("precheck")
         self._filters = self._hooks("allows")
         self._initializers = self._hooks("on_initialize")
@@ -110,12 +102,23 @@ class Runtime:
         apis = tuple(sorted((blake2_64(api.name.encode()), api.api_version) for api in self.apis.values()))
         return RuntimeVersion(SPEC_NAME, SPEC_NAME, 1, SPEC_VERSION, 1, apis, TRANSACTION_VERSION, 1)
 
+    def renumber(self, version: Any) -> None:
+        """Take the indices of calls and events from the pallets: at the start, and after an upgrade."""
+        self.version = version
+        if "System" in self.pallets:
+            self.System.constants["Version"] = ("RuntimeVersion", version)
+        pallets = self.pallets.values()
+        self._specs = {(p.index, spec.index): spec for p in pallets for spec in p.calls.values()}
+        for pallet in pallets:
+            for code, name in pallet.event_codes.items():
+                types = pallet.events[name][1]
+                self._event_codecs[code] = self.codecs(
+                    f"({', '.join(types.values() if isinstance(types, dict) else types)})"
+                )
+
     def metadata(self, version: int) -> bytes:
-        """Runtime metadata of version 14 or 15; built at the first call."""
-        if version not in self._metadata:
-            writer = MetadataWriter(self)
-            self._metadata[version] = writer.v14() if version == 14 else writer.v15()
-        return self._metadata[version]
+        """Metadata of format 14 or 15 of the newest version."""
+        return self.upgrades.metadata(version)
 
     # --- calls ---
 
@@ -151,13 +154,13 @@ class Runtime:
     def _encode_event(self, value: tuple, out: bytearray) -> None:
         phase, index, values = value
         self._phase.enc(phase, out)
-        out += bytes(index)
+        out += bytes(index[:2])  # without the generation
         self._event_codecs[index].enc(values, out)
         out.append(0)  # no topics
 
     def _decode_event(self, data: bytes, pos: int) -> tuple[tuple, int]:
         phase, pos = self._phase.dec(data, pos)
-        index = (data[pos], data[pos + 1]) if pos + 2 <= len(data) else (-1, -1)
+        index = (data[pos], data[pos + 1], *self.upgrades.generation) if pos + 2 <= len(data) else (-1, -1)
         if index not in self._event_codecs:
             raise ScaleError("no such event")
         values, pos = self._event_codecs[index].dec(data, pos + 2)
@@ -204,12 +207,12 @@ class Runtime:
             return address[1]
         raise DispatchError("CannotLookup")
 
-    def deposit_event(self, index: tuple[int, int], values: tuple) -> None:
+    def deposit_event(self, index: tuple[int, ...], values: tuple) -> None:
         self.events.append((self.phase, index, values))
 
     def event_names(self) -> list[tuple[str, str, tuple]]:
         """The events of the open or last block as (pallet, event, values), for tests and logs."""
-        names = {key: (p.name, n) for p in self.pallets.values() for n, key in p._event_names.items()}
+        names = {code: (p.name, name) for p in self.pallets.values() for code, name in p.event_codes.items()}
         return [(*names[index], values) for _, index, values in self.events]
 
     # --- blocks ---

@@ -156,7 +156,10 @@ class ChainClient:
         key = self._runtime.key(self._runtime.storage("System", "Events"))
         raw = self._read([key], block_hash)[0]
         try:
-            runtime = self.runtime_at(parent)
+            try:
+                runtime = self.runtime_at(parent)
+            except BlockUnknown:  # the state of the parent is discarded already, and that of the block is not
+                runtime = self.runtime_at(block_hash)
         except ChainUnavailable:
             raise
         except ChainError as error:

@@ -189,7 +189,7 @@ class Core(RuntimeApi):
 
     @api("RuntimeVersion")
     def version(self):
-        return self.runtime.version
+        return self.runtime.upgrades.version(self.runtime.block_number)
 
 
 class Metadata(RuntimeApi):
@@ -197,11 +197,13 @@ class Metadata(RuntimeApi):
 
     @api("OpaqueMetadata")
     def metadata(self):
-        return self.runtime.metadata(14)
+        return self.runtime.upgrades.metadata(14, self.runtime.block_number)
 
     @api("Option<OpaqueMetadata>")
     def metadata_at_version(self, version: "u32"):
-        return self.runtime.metadata(version) if version in (14, 15) else None
+        if version not in (14, 15):
+            return None
+        return self.runtime.upgrades.metadata(version, self.runtime.block_number)
 
     @api("Vec<u32>")
     def metadata_versions(self):

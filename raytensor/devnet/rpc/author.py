@@ -116,6 +116,12 @@ class AuthorMethods:
         except ValueError as error:
             raise RpcError(20000, str(error)) from None
 
+    @method("dev_upgradeRuntime")
+    def upgrade_runtime(self, connection: Connection) -> int:
+        """Replace the runtime in the state of the next block, whose number is returned: the spec version rises by one,
+        every pallet has a new event before its others, and two calls move. Later blocks are made by the new runtime."""
+        return self.chain.upgrade()
+
     @method("dev_setStorage", params=("values", "hash"))
     def set_storage(self, connection: Connection, values: Any, at: Any) -> str:
         """Overwrite raw storage: [[key, value | null], ...]. The change becomes part of the next block."""

@@ -38,7 +38,9 @@ class StateMethods:
         self._slices = slices
         self.chain, self.runtime, self.store = chain, chain.runtime, chain.runtime.store
         self._storage_subscriptions: dict[str, tuple[Subscription, list[tuple[bytes, Any, Any]]]] = {}
+        self._version_subscriptions: dict[str, Subscription] = {}
         chain.listeners.append(self._on_block)
+        chain.on_upgrade.append(self._on_upgrade)
 
     def _block(self, value: Any) -> Block:
         """The block of a hash parameter; None is the best block. Error 4003 if it or its state is unknown."""
@@ -127,13 +129,14 @@ class StateMethods:
 
     @method("state_getMetadata", params=("hash",))
     def get_metadata(self, connection: Connection, at: Any) -> str:
-        self._block(at)
-        return _hex(self.runtime.metadata(14))
+        return _hex(self.runtime.upgrades.metadata(14, self._block(at).number))
 
     @method("state_getRuntimeVersion", "chain_getRuntimeVersion", params=("hash",))
     def get_runtime_version(self, connection: Connection, at: Any) -> dict:
-        self._block(at)
-        version = self.runtime.version
+        return self._version(self._block(at))
+
+    def _version(self, block: Block) -> dict:
+        version = self.runtime.upgrades.version(block.number)
         return {
             "specName": version.spec_name,
             "implName": version.impl_name,
@@ -148,7 +151,9 @@ class StateMethods:
 
     @method("state_subscribeRuntimeVersion", "chain_subscribeRuntimeVersion")
     def subscribe_runtime_version(self, connection: Connection) -> Subscription:
-        subscription = Subscription(connection, "state_runtimeVersion")
+        streams = self._version_subscriptions
+        subscription = Subscription(connection, "state_runtimeVersion", lambda key: streams.pop(key, None))
+        streams[subscription.id] = subscription
         subscription.notify(self.get_runtime_version(connection, None))
         return subscription
 
@@ -166,6 +171,10 @@ class StateMethods:
         values = [[_hex(raw), _hex_or_null(self.store.read_raw(raw))] for raw, _, _ in resolved]
         subscription.notify({"block": _hex(self.chain.best.hash), "changes": values})
         return subscription
+
+    def _on_upgrade(self) -> None:
+        for subscription in list(self._version_subscriptions.values()):
+            subscription.notify(self._version(self.chain.best))
 
     def _on_block(self, block: Block, changes: list) -> None:
         if not self._storage_subscriptions:
