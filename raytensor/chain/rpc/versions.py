@@ -6,6 +6,7 @@ A runtime upgrade in block n takes effect in block n + 1, so that a block is dec
 Waits for: the requests. Bounds: one `Runtime` per version that was met. Knows nothing of sockets.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 from scalecodec.base import RuntimeConfigurationObject, ScaleBytes
 from scalecodec.type_registry import load_type_registry_preset
 
+from raytensor.chain.calls import Call
 from raytensor.chain.rpc.codec import decode_compact
-from raytensor.chain.rpc.events import Event
+from raytensor.chain.rpc.events import Event, Outcome, count_items, outcomes
 from raytensor.chain.rpc.runtime import Runtime
 from raytensor.errors import ChainError
+
+log = logging.getLogger(__name__)
 
 Rpc = Callable[[str, list[Any]], Any]
 
@@ -41,6 +45,27 @@ class BlockEvents:
         if not self.unreadable or (own and self.events[-1][0] != index):
             return own
         return None
+
+    def outcomes(self, call: Call, index: int) -> tuple[Outcome, ...]:
+        """One outcome per item of extrinsic `index`, in the order of its call.
+
+        If its events can't be decoded, or are not those of such a call, the effect is unknown: each item is then done
+        with the error "OutcomeUnreadable", since doing it twice would be worse.
+        """
+        events = self.of(index)
+        if events is None:
+            log.warning("%s: its events can't be decoded: %s", call.name, self.unreadable)
+            return unreadable(call)
+        try:
+            return outcomes(call, events)
+        except (ValueError, KeyError, IndexError, TypeError) as error:  # a structure that events.py does not know
+            log.warning("%s: its events can't be read: %s", call.name, error)
+            return unreadable(call)
+
+
+def unreadable(call: Call) -> tuple[Outcome, ...]:
+    """The outcomes of a call whose events are not there."""
+    return (Outcome(True, "OutcomeUnreadable"),) * count_items(call)
 
 
 def runtime_at(

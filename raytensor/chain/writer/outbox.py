@@ -19,8 +19,9 @@ from raytensor.chain.calls import call_from_json
 from raytensor.chain.error_actions import action_for
 from raytensor.chain.errors import PoolRefusal, dispatch_error_name
 from raytensor.chain.rpc.client import ChainClient, Head
-from raytensor.chain.rpc.events import Event, Outcome, fee, item_names, outcomes, skeleton
-from raytensor.chain.rpc.runtime import Era, extrinsic_hash, signer_of
+from raytensor.chain.rpc.events import Outcome, fee, item_names, skeleton
+from raytensor.chain.rpc.runtime import Era, Runtime, extrinsic_hash, signer_of
+from raytensor.chain.rpc.versions import BlockEvents, unreadable
 from raytensor.chain.wallet import Signer
 from raytensor.chain.writer.batcher import Planned
 from raytensor.chain.writer.commit_book import CommitBook
@@ -211,35 +212,35 @@ class Outbox:
                 self.foreign.append(Foreign(address, hash, block.number))
                 self._next_nonce.pop(address, None)
         places = {hash: at for at, hash in enumerate(hashes) if hash in self._open}
-        events = self._events(block) if places else []
+        events = self._events(block) if places else None
         for hash, at in places.items():
-            own = None if events is None else [event for index, event in events if index == at]
             # In the journal first: to other threads an intent is always in flight or settled.
-            self._settled.append(self._include(self._open[hash], block.number, own))
+            self._settled.append(self._include(self._open[hash], block.number, events, at))
             self._unwatch(hash)
         self._trail[block.number] = block.hash
         self._scanned = block.number
 
-    def _events(self, block: Head) -> list[tuple[int | None, Event]] | None:
-        """The events of a block; None if the node has the block but has discarded its state, as after a long gap."""
+    def _events(self, block: Head) -> BlockEvents | None:
+        """The events of a block, as far as its runtime can decode them; None if the node has discarded its state."""
         try:
-            return self._client.events(block.hash)
+            return self._client.block_events(block.hash, block.parent)
         except BlockUnknown as error:
             if "discarded" not in str(error):
                 raise
             log.warning("block %d has extrinsics of ours, and its events are gone: %s", block.number, error)
             return None
 
-    def _include(self, extrinsic: Extrinsic, block: int, events: list[Event] | None) -> Settled:
+    def _include(self, extrinsic: Extrinsic, block: int, found: BlockEvents | None, index: int) -> Settled:
+        """Settle an extrinsic by the events of number `index` in its block."""
         extrinsic = replace(extrinsic, state=Sent.INCLUDED, block=block)
         call = call_from_json(json.loads(extrinsic.call_json))
         calls = item_names(call)
-        # Without events the effect of an item is unknown; it counts as done, since doing it twice would be worse.
-        results = outcomes(call, events) if events is not None else (Outcome(True, "OutcomeUnreadable"),) * len(calls)
+        results = found.outcomes(call, index) if found is not None else unreadable(call)
         assert len(results) == len(extrinsic.intent_ids), f"{call.name}: {len(results)} outcomes"
-        paid = fee(events or ())
+        paid = fee((found and found.of(index)) or ())
+        runtime = found.runtime if found is not None else self._client.runtime
         receipts = tuple(
-            self._receipt(extrinsic, intent_id, result, calls[place], paid if place == 0 else 0)
+            self._receipt(extrinsic, intent_id, result, calls[place], paid if place == 0 else 0, runtime)
             for place, (intent_id, result) in enumerate(zip(extrinsic.intent_ids, results))
         )
         self._journal.settle(receipts, (extrinsic.hash, Sent.INCLUDED, block))
@@ -248,9 +249,11 @@ class Outbox:
         self.counters["failed"] += not all(result.ok for result in results)
         return Settled(extrinsic, receipts, calls)
 
-    def _receipt(self, extrinsic: Extrinsic, intent_id: str, result: Outcome, call: str, paid: int) -> Receipt:
+    def _receipt(
+        self, extrinsic: Extrinsic, intent_id: str, result: Outcome, call: str, paid: int, runtime: Runtime
+    ) -> Receipt:
         intent = self._journal.known_intent(intent_id)
-        name = None if result.error is None else dispatch_error_name(result.error, self._client.runtime.module_error)
+        name = None if result.error is None else dispatch_error_name(result.error, runtime.module_error)
         step = _FATES.get(call.split(".")[1].removeprefix("batch_").split("_")[0])
         return Receipt(
             intent_id=intent_id,
@@ -282,8 +285,10 @@ class Outbox:
                 expired = replace(extrinsic, state=Sent.EXPIRED)
                 result = Outcome(False, "Expired" if over else "Stale", run=False)
                 calls = item_names(call_from_json(json.loads(expired.call_json)))
-                ended = zip(expired.intent_ids, calls)
-                receipts = tuple(self._receipt(expired, intent_id, result, call, 0) for intent_id, call in ended)
+                receipts = tuple(
+                    self._receipt(expired, intent_id, result, call, 0, self._client.runtime)
+                    for intent_id, call in zip(expired.intent_ids, calls)
+                )
                 self._journal.settle(receipts, (expired.hash, Sent.EXPIRED, None))
                 self.counters["failed"] += 1
                 self._settled.append(Settled(expired, receipts, calls))
