@@ -13,10 +13,13 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from raytensor.chain import ss58
+from raytensor.errors import ConfigError
 from raytensor.types import Fate, Receipt
 
 _NETUIDS = ("netuid", "origin_netuid", "destination_netuid")
 _RECIPIENTS = ("dest", "destination_coldkey", "delegate")
+_ACCOUNTS = ("signer", "hotkey", "origin_hotkey", "destination_hotkey", *_RECIPIENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ class Intent:
     moves      the call moves or spends funds: the policy is asked.
     right      field of `Policy` that must be true for it: "transfers", "unstaking" or "proxies"; "": none.
     spends     what leaves the signer's balance besides the fee: the name of a field with an amount in rao of TAO, or a
-               price that is read when needed: "burn" (of a registration), "network" (of a new subnet); "": nothing.
+               price that is read when needed: "burn" (of a registration), "network" (of a new subnet), "balance" (all
+               that is free); "": nothing.
     """
 
     signer: str
@@ -115,6 +119,15 @@ class Intent:
     def recipients(self) -> set[str]:
         """Accounts (ss58) that get TAO, stake or rights by it."""
         return {vars(self)[name] for name in _RECIPIENTS if name in vars(self)}
+
+    def check(self) -> None:
+        """Raises ConfigError for an account that is not an ss58 address of Bittensor."""
+        for name in _ACCOUNTS:
+            if name in vars(self):
+                try:
+                    ss58.decode(vars(self)[name])
+                except ValueError as error:
+                    raise ConfigError(f"{self.name}: {name}={vars(self)[name]!r}: {error}") from None
 
     def receipt(self, fate: Fate, error: str | None, action: str | None, until: int | None = None) -> Receipt:
         """A receipt that no block decided."""

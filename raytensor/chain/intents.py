@@ -171,6 +171,18 @@ class Transfer(Intent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransferAll(Intent):
+    """Sends all free TAO that remains after the fee; with `keep_alive` the existential deposit stays."""
+
+    dest: str
+    keep_alive: bool = True
+    name: ClassVar[str] = "Balances.transfer_all"
+    moves: ClassVar[bool] = True
+    right: ClassVar[str] = "transfers"
+    spends: ClassVar[str] = "balance"
+
+
+@dataclass(frozen=True, kw_only=True)
 class BurnedRegister(Intent):
     netuid: int
     hotkey: str

@@ -81,6 +81,10 @@ def add_wallet(to: argparse.ArgumentParser) -> None:
     _add_aliases(group, "wallet_name", "--wallet-name", "--wallet")
     _add_aliases(group, "wallet_hotkey", "--wallet-hotkey")
     _add_aliases(group, "wallet_path", "--wallet-path")
+    text = "prefix of the addresses that you give (default 42, Bittensor's)"
+    group.add_argument("--ss58-prefix", type=integer(0, ss58.MAX_PREFIX), default=ss58.PREFIX, metavar="N", help=text)
+    text = "accept public keys as 0x and 64 hex digits in place of addresses; they have no checksum"
+    group.add_argument("--hex-keys", action="store_true", help=text)
     text = "file whose first line is the password of the key"
     text += " (default: BT_WALLET_PASSWORD_FILE, BT_WALLET_PASSWORD, or bittensor's BT_PW_...)"
     group.add_argument("--password-file", metavar="FILE", help=text)
@@ -94,6 +98,8 @@ def add_sending(to: argparse.ArgumentParser) -> None:
     group.add_argument("--policy", metavar="FILE", help="spending limits in TOML (default: RAYTENSOR_POLICY)")
     text = "limit for inclusion in a block (default 60)"
     group.add_argument("--wait", type=seconds, default=60.0, metavar="SECONDS", help=text)
+    text = "then also wait for the block to be final, as long again; until then a reorganization may take it back"
+    group.add_argument("--finalized", action="store_true", help=text)
     add_state(group)
 
 
@@ -161,16 +167,18 @@ def state_folder(args: argparse.Namespace) -> Path:
 def account(args: argparse.Namespace, text: str | None, *, hotkey: bool) -> str:
     """The ss58 address that `text` means; None means the wallet's own hotkey or coldkey.
 
-    text: an ss58 address, a development key (//Alice), WALLET/HOTKEY, or one name: a hotkey of the wallet where
-    `hotkey` is true, else a wallet, whose coldkey it means. Raises ConfigError for anything else.
+    text: an ss58 address of --ss58-prefix, a development key (//Alice), WALLET/HOTKEY, or one name: a hotkey of the
+    wallet where `hotkey` is true, else a wallet, whose coldkey it means; with --hex-keys also a public key as 0x and 64
+    hex digits. Raises ConfigError for anything else.
     """
     if text is None:
         return (hotkey_ref(args) if hotkey else coldkey_ref(args)).ss58
     if text.startswith("//"):
         return DevKey(text).ss58
+    if args.hex_keys and re.fullmatch(r"0x[0-9a-fA-F]{64}", text):
+        return ss58.encode(bytes.fromhex(text[2:]))
     try:
-        ss58.decode(text)
-        return text
+        return ss58.encode(ss58.decode(text, args.ss58_prefix))
     except ValueError as error:
         if len(text) >= 40 or text.startswith("0x"):
             raise ConfigError(f"{text!r} is not an address: {error}") from None
@@ -184,6 +192,12 @@ def account(args: argparse.Namespace, text: str | None, *, hotkey: bool) -> str:
         if not (key.file.exists() or public.exists()):
             raise ConfigError(f"{text!r} is neither an ss58 address nor the name of a key: there is no {key.file}")
     return key.ss58
+
+
+def development_keys(args: argparse.Namespace) -> list[str]:
+    """The development keys that the command line names, the wallet's own included."""
+    given = [value if isinstance(value, list) else [value] for value in vars(args).values()]
+    return [text for texts in given for text in texts if isinstance(text, str) and text.startswith("//")]
 
 
 def plain_name(text: str) -> str:

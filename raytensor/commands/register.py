@@ -59,6 +59,6 @@ def _register(args: argparse.Namespace) -> int:
             message = f"registering on subnet {args.netuid} costs {costs} TAO, over --max-burn {limit}"
             action = "wait: until the price falls, or raise --max-burn"
             raise ChainRefused(message, name="RegistrationPriceLimitExceeded", action=action)
-        sending.afford(client, intent)
+        sending.afford(client, intent, cost_rao=burn)  # the limit is a cap, not what is paid
         what = f"register {hotkey} on subnet {args.netuid} for {output.tao(burn)} TAO"
         return sending.send(args, client, intent, key, what, effect)

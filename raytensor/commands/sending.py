@@ -13,6 +13,7 @@ import fcntl
 import os
 import re
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,14 @@ from typing import Any
 from raytensor.chain.calls import Intent
 from raytensor.chain.reads.quotes import fee, spend
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.chain.wallet import KeyRef
+from raytensor.chain.rpc.connection import RpcError
+from raytensor.chain.rpc.head import Head
+from raytensor.chain.wallet import DevKey, KeyRef
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.policy import Policy, read_policy
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
+from raytensor.commands import options
 from raytensor.commands.options import POLICY_ENV, network, state_folder
 from raytensor.commands.output import show_json, tao
 from raytensor.errors import ChainRefused, ConfigError, FateUnknown
@@ -33,6 +37,8 @@ from raytensor.types import Fate, Receipt
 
 # The user's confirmation is the permission; a policy file limits it further.
 PERMISSIVE = Policy(transfers=True, unstaking=True, proxies=True)
+PUBLIC_NAMES = ("Alice", "Bob", "Charlie", "Dave", "Eve", "Ferdie", "Alice//stash", "Bob//stash")
+FINAL_POLL_S = 0.25
 
 
 def order_id(args: argparse.Namespace) -> str:
@@ -49,6 +55,7 @@ def send(args: argparse.Namespace, client: ChainClient, intent: Intent, key: Key
 
     what: the order in one line. effect: its effect by stable names; amounts end in _rao and are printed in TAO.
     """
+    refuse_development_keys(args, client, intent)
     plan = _plan(client, intent, what, effect)
     if not args.json:
         _show_plan(plan)
@@ -60,7 +67,7 @@ def send(args: argparse.Namespace, client: ChainClient, intent: Intent, key: Key
         return 0
     if intent.moves:
         confirm(args, "Send it?")
-    return _print_outcome(args, plan, submit(args, client, intent, key))
+    return _print_outcome(args, plan, *submit(args, client, intent, key))
 
 
 def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: Any) -> int | None:
@@ -79,20 +86,50 @@ def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: 
         raise ConfigError(f"--id {args.id} is the id of another order ({known.name}): choose a new one")
     if receipt is not None and receipt.fate.final and not receipt.fate.done:
         return None  # it had no effect, so it is sent again
-    return _print_outcome(args, None, submit(args, client, known, key))
+    return _print_outcome(args, None, *submit(args, client, known, key))
 
 
-def _print_outcome(args: argparse.Namespace, plan: dict | None, receipt: Receipt) -> int:
+def _print_outcome(args: argparse.Namespace, plan: dict | None, receipt: Receipt, final: Head | None) -> int:
+    """Print a receipt, and the final block where one was waited for. Returns the exit status."""
+    done = _is_done(receipt)
     if args.json:
-        show_json({"plan": plan, "receipt": {**dataclasses.asdict(receipt), "fate": receipt.fate.value}})
-    else:
-        show_receipt(receipt)
-    return 0 if receipt.fate.done or receipt.fate is Fate.COMMITTED else 1
+        found: dict[str, Any] = {**dataclasses.asdict(receipt), "fate": receipt.fate.value}
+        if args.finalized:
+            found["finalized"] = final and {"block": final.number, "hash": final.hash}
+        show_json({"plan": plan, "receipt": found})
+        return 0 if done and (final or not args.finalized) else 1
+    show_receipt(receipt)
+    if args.finalized and done:
+        if final is None:
+            print(f"block {receipt.block} is not final after {args.wait:g} s: run it again with --id", file=sys.stderr)
+            print(f"  --id {receipt.intent_id} looks again, and pays nothing twice", file=sys.stderr)
+            return 1
+        print(f"final in block {final.number}, {final.hash}")
+    return 0 if done else 1
 
 
-def afford(client: ChainClient, intent: Intent) -> None:
-    """Raise ChainRefused if the signer's balance does not cover the amount, the fee and the deposit."""
-    need = (spend(client, intent) or 0) + fee(client, intent)
+def refuse_development_keys(args: argparse.Namespace, client: ChainClient, intent: Intent) -> None:
+    """Raise ConfigError for a key that everybody can derive, except on a development chain."""
+    public = {DevKey(f"//{name}").ss58: f"//{name}" for name in PUBLIC_NAMES}
+    named = [*options.development_keys(args), *(public[one] for one in vars(intent).values() if one in public)]
+    if named and not _is_development(client):
+        what = f"{named[0]} is a development key, which everybody can sign with, and {client.endpoint} is a live chain"
+        raise ConfigError(f"{what}: give an address or a wallet")
+
+
+def _is_development(client: ChainClient) -> bool:
+    try:
+        return client.rpc("system_chainType") in ("Development", "Local")
+    except RpcError:  # a node that does not say it is taken for a live one
+        return False
+
+
+def afford(client: ChainClient, intent: Intent, cost_rao: int | None = None) -> None:
+    """Raise ChainRefused if the signer's balance does not cover the amount, the fee and the deposit.
+
+    cost_rao  the amount; by default what the intent may spend.
+    """
+    need = (spend(client, intent) if cost_rao is None else cost_rao) + fee(client, intent)
     free = client.balance(intent.signer)
     deposit = client.constant("Balances", "ExistentialDeposit")
     if free < need + deposit:
@@ -111,12 +148,43 @@ def confirm(args: argparse.Namespace, question: str) -> None:
         raise ChainRefused("nothing was sent: the order was not confirmed", name="NotConfirmed")
 
 
-def submit(args: argparse.Namespace, client: ChainClient, intent: Intent, key: KeyRef) -> Receipt:
-    """Send the intent through the chain writer. Returns its receipt, after at most --wait seconds."""
+def submit(args: argparse.Namespace, client: ChainClient, intent: Intent, key: KeyRef) -> tuple[Receipt, Head | None]:
+    """Send the intent through the chain writer. Returns its receipt, after at most --wait seconds.
+
+    With --finalized also the block that has it, once it is final; None if it is not final after --wait more seconds.
+    """
     file = journal_file(args, client, intent.signer)
     with writer(args, file, intent.signer, key) as one:
         _check_journal(file, intent)
-        return one.submit([intent])[0]
+        receipt = one.submit([intent])[0]
+        if not args.finalized or not _is_done(receipt):
+            return receipt, None
+        return _wait_final(args, client, one, intent, receipt)
+
+
+def _is_done(receipt: Receipt) -> bool:
+    return receipt.fate.done or receipt.fate is Fate.COMMITTED
+
+
+def _wait_final(
+    args: argparse.Namespace, client: ChainClient, one: ChainWriter, intent: Intent, receipt: Receipt
+) -> tuple[Receipt, Head | None]:
+    """Wait until the block of a receipt is final. A block that leaves the chain meanwhile is followed to the next."""
+    end, shown = time.monotonic() + args.wait, -1
+    while True:
+        final = client.finalized()
+        if _is_done(receipt) and receipt.block is not None and final.number >= receipt.block:
+            head, hashes = client.block(client.block_hash(receipt.block))
+            if receipt.extrinsic_hash in hashes:
+                return receipt, head
+        if time.monotonic() >= end:
+            return receipt, None
+        if final.number != shown:
+            shown = final.number
+            print(f"in block {receipt.block}; final up to block {shown}", file=sys.stderr)
+        time.sleep(FINAL_POLL_S)
+        if receipt.fate is not Fate.COMMITTED:
+            receipt = one.submit([intent])[0]  # from the journal; after a reorganization the writer watches it again
 
 
 @contextlib.contextmanager
@@ -141,7 +209,7 @@ def journal_file(args: argparse.Namespace, client: ChainClient, signer: str) -> 
 
 
 def show_receipt(receipt: Receipt) -> None:
-    if receipt.fate.done or receipt.fate is Fate.COMMITTED:
+    if _is_done(receipt):
         word = {Fate.COMMITTED: "committed", Fate.REVEALED: "revealed"}.get(receipt.fate, "done")
         print(f"{word} in block {receipt.block}, fee {tao(receipt.fee_rao)} TAO")
         print(f"extrinsic {receipt.extrinsic_hash}")

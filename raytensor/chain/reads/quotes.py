@@ -111,6 +111,8 @@ def spend(client: ChainClient, intent: Intent) -> int:
         return burn_price(client, intent.subnet)
     if intent.spends == "network":
         return network_cost(client)
+    if intent.spends == "balance":
+        return client.balance(intent.signer)
     return getattr(intent, intent.spends) if intent.spends else 0
 
 
@@ -146,4 +148,6 @@ def move_slippage(client: ChainClient, origin_netuid: int, destination_netuid: i
 
 def fee(client: ChainClient, intent: Intent) -> int:
     """Fee of an extrinsic that carries this intent alone, in rao."""
-    return 0 if intent.free else client.fee(intent.call(), ss58.decode(intent.signer))[0]
+    if intent.free:
+        return 0
+    return client.fee(intent.call(), ss58.decode(intent.signer), client.account_nonce(intent.signer))[0]

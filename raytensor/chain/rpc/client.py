@@ -306,9 +306,9 @@ class ChainClient:
             return pool_refusal(error.error)
         return None
 
-    def fee(self, call: Call, public_key: bytes) -> tuple[int, Cost]:
-        """(fee in rao, cost) of a call (TransactionPaymentApi_query_info)."""
-        signed = self._runtime.unsigned_like(self._runtime.encode_call(call), public_key)
+    def fee(self, call: Call, public_key: bytes, nonce: int = 0) -> tuple[int, Cost]:
+        """(fee in rao, cost) of a call (TransactionPaymentApi_query_info), exact with the nonce to be used."""
+        signed = self._runtime.unsigned_like(self._runtime.encode_call(call), public_key, nonce)
         argument = signed.data + len(signed.data).to_bytes(4, "little")
         raw = self.runtime_call("TransactionPaymentApi_query_info", argument)
         # RuntimeDispatchInfo: Weight {Compact ref_time, Compact proof_size}, class u8, fee of the balance's type.

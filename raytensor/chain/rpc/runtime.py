@@ -205,9 +205,9 @@ class Runtime:
             payload = hashlib.blake2b(payload, digest_size=32).digest()
         return self._signed(call, signer.public_key, signer.crypto_type, signer.sign(payload), extra)
 
-    def unsigned_like(self, call: bytes, public_key: bytes) -> Signed:
-        """An extrinsic with a signature of zeros, for fee estimates."""
-        extra, _ = self._extensions_of(0, Era(), "0x" + "00" * 32, "0x" + "00" * 32, 0)
+    def unsigned_like(self, call: bytes, public_key: bytes, nonce: int = 0) -> Signed:
+        """A mortal extrinsic with a signature of zeros, for fees: of the length of the one that is sent."""
+        extra, _ = self._extensions_of(nonce, Era.mortal(0, 64), "0x" + "00" * 32, "0x" + "00" * 32, 0)
         return self._signed(call, public_key, 1, bytes(64), extra)
 
     def _signed(self, call: bytes, public_key: bytes, crypto_type: int, signature: bytes, extra: bytes) -> Signed:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from raytensor.chain import ss58
 from raytensor.chain.calls import Intent
 from raytensor.errors import ConfigError
 
@@ -74,6 +75,11 @@ class Policy:
             value = getattr(self, name)
             if value is not None and (isinstance(value, str) or not all(isinstance(one, kind) for one in value)):
                 raise ConfigError(f"policy {name} = {value!r}: write a list")
+        for address in sorted(self.destinations or ()):
+            try:
+                ss58.decode(address)
+            except ValueError as error:
+                raise ConfigError(f"policy destinations: {address!r}: {error}") from None
 
     @property
     def reads(self) -> bool:

@@ -241,6 +241,7 @@ class ChainWriter:
             fix = "fix: use the other writer, or stop it and start this one again"
             raise ChainRefused(text, name="KeyInUse", action=fix)
         for intent in intents:
+            intent.check()
             if isinstance(intent, SetWeights):
                 max_upscale([value for _, value in intent.values])  # raises for an invalid weight
             if intent.signer not in self._keys and self._delegate is None:
