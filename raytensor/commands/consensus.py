@@ -10,6 +10,7 @@ differs. An epoch runs in this process or, with consensus=ray, on a Ray cluster.
 
 import argparse
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from raytensor import cluster, config
 from raytensor.commands import options, output
@@ -35,17 +36,21 @@ SNAPSHOT_EXAMPLES = """\
   raytensor consensus snapshot --netuid 2 --network ws://127.0.0.1:9944 subnet2.parquet
 """
 WHATIF = """\
-Answers what a subnet pays if something is different: runs its epoch as it is and with your changes, to the exact rao,
-and prints who gains and who loses. Without a change it prints what the next epoch pays. Nothing is sent.
+Answers what a subnet pays if something is different: runs its next epochs as it is and with your changes, to the
+exact rao, and prints who gains and who loses. Without a change it prints what the next epoch pays: what is pending and what
+the blocks until then add, over all mechanisms, with the owner's cut, takes, parents and root's part. With several epochs
+stake grows by what each pays. Nothing is sent.
 
 Changes, any number of them, applied from left to right:
 
   set.FIELD=VALUE           a hyperparameter, as the chain stores it. kappa, bonds_penalty, alpha_low and alpha_high
                             are of 65535 (or a share: 0.6); bonds_moving_average is of 1000000;
-                            alpha_sigmoid_steepness of 100; emission is rao; yuma3, liquid_alpha and commit_reveal
-                            are true or false; owner_uid is a uid or none
+                            alpha_sigmoid_steepness of 100; emission is the rao that each epoch distributes; yuma3,
+                            liquid_alpha and commit_reveal are true or false; owner_uid is a uid or none;
+                            liquid_alpha_mode is auto, current or previous; epoch_kind is yuma or null
   set.stake.WHO=AMOUNT      stake weight in rao (2500000000000) or alpha (2500alpha)
-  set.weights.WHO=FILE      a validator's next weights, before they are sent: a JSON file {"hotkey": weight, ...}
+  set.weights.WHO=FILE      a validator's next weights for mechanism 0, before they are sent: a JSON file
+                            {"hotkey": weight, ...}
   set.permit.WHO=true       the validator permit
   set.last_update.WHO=BLOCK the block of its last weights
 
@@ -167,9 +172,13 @@ def _on_cluster(inputs: EpochInput) -> EpochOutput:
 
 def _as_json(comparison: Comparison, num_epochs: int) -> dict:
     snapshot = comparison.snapshot
-    head = {"netuid": snapshot.netuid, "mecid": snapshot.mecid, "block": snapshot.inputs.block}
+    head: dict[str, Any] = {"netuid": snapshot.netuid, "mecid": snapshot.mecid, "block": snapshot.inputs.block}
     head["num_epochs"] = num_epochs
-    paid = {"paid_before_rao": sum(comparison.paid_before), "paid_after_rao": sum(comparison.paid_after)}
+    head["epoch_blocks"] = [epoch.block for epoch in comparison.after]
+    head["num_mechanisms"] = len(snapshot.subnet.mechanisms) if snapshot.subnet else 1
+    sides = {"before": (comparison.paid_before, comparison.before), "after": (comparison.paid_after, comparison.after)}
+    paid = {f"paid_{side}_rao": sum(totals.values()) for side, (totals, _) in sides.items()}
+    paid |= {f"withheld_{side}_rao": sum(e.withheld_rao for e in epochs) for side, (_, epochs) in sides.items()}
     return {**head, **paid, "neurons": comparison.rows()}
 
 
@@ -179,11 +188,15 @@ def _as_text(comparison: Comparison, changes: list[str], args: argparse.Namespac
     lose = sum(row["change_rao"] < 0 for row in rows)
     period = "the next epoch" if args.epochs == 1 else f"the next {args.epochs} epochs"
     lines = [f"subnet {snapshot.netuid} at block {snapshot.inputs.block}, {period}, {snapshot.inputs.n} neurons"]
+    if snapshot.subnet is not None:
+        mechanisms = len(snapshot.subnet.mechanisms)
+        several = f", {mechanisms} mechanisms" if mechanisms > 1 else ""
+        lines[0] += f"{several}; the next epoch is in block {comparison.after[0].block}"
     lines.append(f"with {' '.join(changes)}: {gain} gain, {lose} lose" if changes else "without changes")
     if not changes:
-        rows = sorted(rows, key=lambda row: (-row["before_rao"], row["uid"]))
+        rows = sorted(rows, key=lambda row: (-row["before_rao"], row["uid"] is None, row["uid"] or 0))
     cells = {
-        "uid": lambda row: row["uid"],
+        "uid": lambda row: "-" if row["uid"] is None else row["uid"],
         "hotkey": lambda row: row["hotkey"],
         "before (alpha)": lambda row: _alpha(row["before_rao"]),
         "after (alpha)": lambda row: _alpha(row["after_rao"]),
@@ -192,8 +205,13 @@ def _as_text(comparison: Comparison, changes: list[str], args: argparse.Namespac
     lines.append(output.columns(rows[: args.top], cells, left=(1,)))
     if len(rows) > args.top:
         lines.append(f"{len(rows) - args.top} more; --top {len(rows)} shows all")
-    before, after = _alpha(sum(comparison.paid_before)), _alpha(sum(comparison.paid_after))
+    before, after = (_alpha(sum(paid.values())) for paid in (comparison.paid_before, comparison.paid_after))
     lines.append(f"total paid: {before} before, {after} after")
+    withheld = [sum(epoch.withheld_rao for epoch in side) for side in (comparison.before, comparison.after)]
+    if any(withheld):
+        lines.append(
+            f"incentive of the owner's miners, not paid: {_alpha(withheld[0])} before, {_alpha(withheld[1])} after"
+        )
     return "\n".join(lines)
 
 

@@ -1,49 +1,42 @@
 """A subnet's consensus state, read from a running chain at one block.
 
-In: a netuid and endpoints. Out: a `Snapshot` for `raytensor consensus`. Waits for: the chain's answers.
-Stake weights are those of the runtime API SubnetInfoRuntimeApi.get_subnet_state, which returns whole rao: up to one rao
-per neuron is lost. The emission is the amount pending since the last epoch, so the result is "if the epoch ran now".
+In: a netuid and endpoints. Out: a `Snapshot` for `raytensor consensus`: the inputs of all mechanisms, what is pending,
+the schedule and the accounts. Waits for: the chain's answers. Items that the chain's metadata does not have get the
+value that such a chain implies. Stake weights are those of the runtime API SubnetInfoRuntimeApi.get_subnet_state, in
+whole rao.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from raytensor.chain.reads.metagraph import PALLET
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.scale_reader import ScaleReader
+from raytensor.commands.consensus_accounts import ChainState, read_accounts, read_emission, read_next_epoch_block
 from raytensor.consensus import NO_COMMIT, EpochInput, Rows, stake_weight
+from raytensor.consensus.forecast import Subnet
 from raytensor.consensus.snapshot import Snapshot
 from raytensor.errors import ChainError
 
-# key here -> storage item per subnet
-_PER_SUBNET = {
-    "tempo": "Tempo",
-    "factor_milli": "ActivityCutoffFactorMilli",
-    "max_validators": "MaxAllowedValidators",
-    "kappa": "Kappa",
-    "bonds_penalty": "BondsPenalty",
-    "bonds_moving_average": "BondsMovingAverage",
-    "alpha_values": "AlphaValues",
-    "alpha_sigmoid_steepness": "AlphaSigmoidSteepness",
-    "yuma3": "Yuma3On",
-    "liquid_alpha": "LiquidAlphaOn",
-    "commit_reveal": "CommitRevealWeightsEnabled",
-    "last_mechanism_step_block": "LastMechansimStepBlock",
-    "owner_hotkey": "SubnetOwnerHotkey",
-    "epoch_index": "SubnetEpochIndex",
-    "reveal_period": "RevealPeriodEpochs",
-    "pending_server": "PendingServerEmission",
-    "pending_validator": "PendingValidatorEmission",
-    "pending_root": "PendingRootAlphaDivs",
+# fields of `EpochInput` with the same value -> storage item per subnet, and its value where the chain has no such item
+_SCALARS = {
+    "tempo": ("Tempo", None),
+    "max_validators": ("MaxAllowedValidators", None),
+    "kappa": ("Kappa", None),
+    "bonds_penalty": ("BondsPenalty", 65535),
+    "bonds_moving_average": ("BondsMovingAverage", None),
+    "alpha_sigmoid_steepness": ("AlphaSigmoidSteepness", 1000),
+    "yuma3": ("Yuma3On", False),
+    "liquid_alpha": ("LiquidAlphaOn", False),
+    "commit_reveal": ("CommitRevealWeightsEnabled", False),
+    "last_mechanism_step_block": ("LastMechansimStepBlock", None),
+    "last_yuma_step_block": ("LastYumaStepBlock", None),
 }
-# keys that are fields of `EpochInput` with the same value
-_SAME_NAME = ("kappa", "bonds_penalty", "bonds_moving_average", "alpha_sigmoid_steepness")
-_SAME_NAME += ("yuma3", "liquid_alpha", "commit_reveal", "last_mechanism_step_block")
+MECHANISM_STRIDE = 4096  # storage index of a mechanism: mecid * 4096 + netuid (subnets/mechanism.rs)
 
 
 def fetch_snapshot(netuid: int, endpoints: Sequence[str] | str, *, timeout_s: float = 20.0) -> Snapshot:
-    """The state of a subnet's first mechanism at the best block.
+    """The state of a subnet at the best block.
 
     timeout_s: limit for each answer of the node. Raises ChainError if there is no such subnet, ChainUnavailable if no
     endpoint answers.
@@ -54,52 +47,78 @@ def fetch_snapshot(netuid: int, endpoints: Sequence[str] | str, *, timeout_s: fl
         state = _SubnetState(client.runtime_call(name, argument, head.hash))
         if not state.exists:
             raise ChainError(f"there is no subnet {netuid} at block {head.number} of {client.endpoint}")
-        values = client.query_many([(PALLET, name, [netuid]) for name in _PER_SUBNET.values()], head.hash)
-        subnet = dict(zip(_PER_SUBNET, values))
-        reads = [(PALLET, "StakeThreshold", []), (PALLET, "TaoWeight", [])]
-        threshold, tao_weight = client.query_many(reads, head.hash)
-        n = len(state.hotkeys)
-        stake, stake_frac = stake_weight(state.alpha_stake, state.tao_stake, tao_weight)
-        matrices = []
-        for name in ("Weights", "Bonds"):
-            found = client.query_map(PALLET, name, [netuid], head.hash)
-            matrices.append(Rows.from_lists([[p for p in found.get(uid, ()) if p[0] < n] for uid in range(n)]))
-        commits = np.full(n, NO_COMMIT, np.uint64)
-        if subnet["commit_reveal"]:
-            commits = _commit_blocks(client, netuid, subnet, state.hotkeys, head.hash)
-        owner = subnet["owner_hotkey"]
-        inputs = EpochInput(
-            block=head.number,
-            tempo=subnet["tempo"],
-            activity_cutoff=max(1, subnet["factor_milli"] * subnet["tempo"] // 1000),
-            last_update=state.last_update,
-            block_at_registration=state.block_at_registration,
-            stake=stake,
-            stake_frac=stake_frac,
-            stake_threshold=threshold,
-            owner_uid=state.hotkeys.index(owner) if owner in state.hotkeys else None,
-            validator_permit=state.validator_permit,
-            weights=matrices[0],
-            bonds=matrices[1],
-            max_validators=subnet["max_validators"],
-            emission=subnet["pending_server"] + subnet["pending_validator"] + subnet["pending_root"],
-            alpha_low=subnet["alpha_values"][0],
-            alpha_high=subnet["alpha_values"][1],
-            commit_block=commits,
-            **{key: subnet[key] for key in _SAME_NAME},
-        )
+        chain = ChainState(client, netuid, head.hash)
+        shared = _shared_inputs(chain, state, head.number)
+        count = chain.get("MechanismCountCurrent", [netuid], 1)
+        mechanisms = tuple(_mechanism(chain, state, shared, mecid) for mecid in range(count))
         source = f"{client.endpoint} at block {head.number}"
-        return Snapshot(netuid, 0, tuple(state.hotkeys), tuple(state.coldkeys), inputs, source)
+        names = (tuple(state.hotkeys), tuple(state.coldkeys))
+        accounts = read_accounts(chain, *names)
+        split = chain.get("MechanismEmissionSplit", [netuid], None)
+        emission = read_emission(chain)
+        subnet = None
+        if (due := read_next_epoch_block(chain, head.number)) is not None:
+            subnet = Subnet(mechanisms, tuple(split) if split else None, due, emission, accounts)
+        return Snapshot(netuid, 0, *names, mechanisms[0], source, subnet)
 
 
-def _commit_blocks(client: ChainClient, netuid: int, subnet: dict, hotkeys: Sequence[str], at: str) -> np.ndarray:
-    """Block of each uid's earliest live weight commit: unexpired hash commits and timelocked ones. uint64 [n]."""
+def _shared_inputs(chain: "ChainState", state: "_SubnetState", block: int) -> dict:
+    """The fields of `EpochInput` that all mechanisms share."""
+    netuid = chain.netuid
+    fields = {name: chain.get(item, [netuid], default) for name, (item, default) in _SCALARS.items()}
+    stake, stake_frac = stake_weight(state.alpha_stake, state.tao_stake, chain.get("TaoWeight", [], 0))
+    factor, cutoff = chain.get("ActivityCutoffFactorMilli", [netuid], None), chain.get("ActivityCutoff", [netuid], 5000)
+    low, high = chain.get("AlphaValues", [netuid], (45875, 58982))
+    mode, kind = (chain.get(item, [netuid], None) for item in ("LiquidAlphaConsensusMode", "SubnetEpochConsensus"))
+    owner = chain.get("SubnetOwnerHotkey", [netuid], None)
+    pending = ("PendingServerEmission", "PendingValidatorEmission", "PendingRootAlphaDivs")
+    return fields | {
+        "block": block,
+        "activity_cutoff": cutoff if factor is None else max(1, factor * fields["tempo"] // 1000),
+        "block_at_registration": state.block_at_registration,
+        "stake": stake,
+        "stake_frac": stake_frac,
+        "stake_threshold": chain.get("StakeThreshold", [], 0),
+        "owner_uid": state.hotkeys.index(owner) if owner in state.hotkeys else None,
+        "validator_permit": state.validator_permit,
+        "emission": sum(chain.get(item, [netuid], 0) for item in pending),
+        "alpha_low": low,
+        "alpha_high": high,
+        # a chain without the item compares with the current consensus
+        "liquid_alpha_mode": "current" if mode is None else mode.lower(),
+        "epoch_kind": "yuma" if kind is None else kind.lower(),
+    }
+
+
+def _mechanism(chain: "ChainState", state: "_SubnetState", shared: dict, mecid: int) -> EpochInput:
+    """The input of one mechanism: its weights, bonds, commits and stored consensus."""
+    n, index = len(state.hotkeys), mecid * MECHANISM_STRIDE + chain.netuid
+    rows = []
+    for item in ("Weights", "Bonds"):
+        found = chain.map(item, [index])
+        rows.append(Rows.from_lists([[p for p in found.get(uid, ()) if p[0] < n] for uid in range(n)]))
+    commits = _commit_blocks(chain, index, state.hotkeys) if shared["commit_reveal"] else None
+    updated = list(chain.get("LastUpdate", [index], ()))[:n]
+    return EpochInput(
+        **shared,
+        last_update=np.array([*updated, *[0] * (n - len(updated))], np.uint64),
+        weights=rows[0],
+        bonds=rows[1],
+        commit_block=commits,  # pyright: ignore[reportArgumentType]  # None becomes NO_COMMIT
+        previous_consensus=np.array(chain.get("ConsensusByMechanism", [index], ()), np.uint16),
+    )
+
+
+def _commit_blocks(chain: "ChainState", index: int, hotkeys: Sequence[str]) -> np.ndarray:
+    """Block of each uid's earliest weight commit that is live at the next epoch, hashed or timelocked. uint64 [n]."""
+    period = chain.get("RevealPeriodEpochs", [chain.netuid], 1)
+    epoch_index = chain.get("SubnetEpochIndex", [chain.netuid], 0) + 1  # it advances before consensus runs
     earliest: dict[str, int] = {}
-    for account, commits in client.query_map(PALLET, "WeightCommits", [netuid], at).items():
-        live = [block for _, epoch, block, _ in commits if epoch + subnet["reveal_period"] >= subnet["epoch_index"]]
+    for account, commits in chain.map("WeightCommits", [index]).items():
+        live = [block for _, epoch, block, _ in commits if epoch + period >= epoch_index]
         if live:
             earliest[account] = min(live)
-    for commits in client.query_map(PALLET, "TimelockedWeightCommits", [netuid], at).values():
+    for commits in chain.map("TimelockedWeightCommits", [index]).values():
         for account, block, _, _ in commits:
             earliest[account] = min(block, earliest.get(account, block))
     return np.array([earliest.get(hotkey, NO_COMMIT) for hotkey in hotkeys], np.uint64)

@@ -20,10 +20,11 @@ class Distribution:
         shares = self.run_epoch(netuid, pending.server + pending.validator + pending.root)
         has_miners = bool(shares.incentive.any())
         validator_pot = pending.validator + (0 if has_miners else pending.server)
-        self._pay_owner(netuid, pending.owner)
-        self._pay_miners(netuid, shares)
+        # Dividends are divided by the stakes before any payment (calculate_dividend_and_incentive_distribution).
         dividends = self._dividends(netuid, shares)
         local, root = self.split_dividends(netuid, dividends, validator_pot, pending.root)
+        self._pay_owner(netuid, pending.owner)
+        self._pay_miners(netuid, shares)
         self._pay_validators(netuid, local)
         self._pay_root(netuid, root, pending.root)
 
