@@ -37,9 +37,9 @@ SNAPSHOT_EXAMPLES = """\
 """
 WHATIF = """\
 Answers what a subnet pays if something is different: runs its next epochs as it is and with your changes, to the
-exact rao, and prints who gains and who loses. Without a change it prints what the next epoch pays: what is pending and what
-the blocks until then add, over all mechanisms, with the owner's cut, takes, parents and root's part. With several epochs
-stake grows by what each pays. Nothing is sent.
+exact rao, and prints who gains and who loses. Without a change it prints what the next epoch pays: what is pending
+and what the blocks until then add, over all mechanisms, with the owner's cut, takes, parents and root's part. With
+several epochs stake grows by what each pays. Nothing is sent.
 
 Changes, any number of them, applied from left to right:
 
