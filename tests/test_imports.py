@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent / "raytensor"
 
 # A room may import the rooms above it in this list, and itself.
 ORDER = [
-    ["types", "errors", "disk", "clock", "arguments"],
+    ["types", "errors", "disk", "clock", "arguments", "supervised"],
     ["config"],
     ["cluster", "pool", "telemetry"],
     ["data", "consensus", "chain", "wire", "training", "mechanisms"],

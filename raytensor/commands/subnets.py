@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from raytensor.chain.reads.metagraph import next_epoch
+from raytensor.chain.reads.epochs import epoch_blocks
 from raytensor.chain.reads.quotes import prices
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import options, output
@@ -61,9 +61,10 @@ def _subnets(args: argparse.Namespace) -> None:
         rows = []
         for netuid in netuids:
             row = {"netuid": netuid, **{key: next(values) for key in fields}, "alpha_price_rao": price.get(netuid, 0)}
-            last, pending = row.get("last_epoch_block"), row.pop("pending_epoch_block", 0) or 0
-            known = netuid != 0 and last is not None  # the root subnet has no epochs
-            row["next_epoch_block"] = next_epoch(last or 0, row["tempo"], pending) if known else None
+            stored = {name: row[key] for key, name in fields.items() if name in ("LastEpochBlock", "PendingEpochAt")}
+            row.pop("pending_epoch_block", None)
+            row["last_epoch_block"], upcoming = epoch_blocks(stored, netuid, row["tempo"], head.number)
+            row["next_epoch_block"] = upcoming or None
             rows.append(row)
     if args.json:
         output.show_json({"block": head.number, "subnets": rows})

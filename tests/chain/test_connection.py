@@ -8,6 +8,7 @@ from raytensor.chain.rpc import connection, transport
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.connection import Connection, RpcError
 from raytensor.chain.rpc.head import header_hash
+from raytensor.chain.rpc.identity import ChainIdentity
 from raytensor.chain.rpc.runtime import Era
 from raytensor.chain.wallet import DevKey
 from raytensor.devnet.launch import EmbeddedChain
@@ -124,8 +125,7 @@ def test_an_endpoint_of_another_chain_is_never_taken(node, tmp_path):
         genesis = asked.rpc("chain_getBlockHash", [0])
         proxy.mode = "shut"
         assert asked.rpc("chain_getBlockHash", [0]) == genesis and asked.endpoint == node
-        with Connection([proxy.endpoint, other.endpoint], timeout_s=1) as wrong:
-            wrong.genesis = genesis
+        with Connection([proxy.endpoint, other.endpoint], timeout_s=1, identity=ChainIdentity(genesis)) as wrong:
             with pytest.raises(ChainUnavailable, match="another chain"):
                 wrong.rpc("chain_getHeader")
     other.close()

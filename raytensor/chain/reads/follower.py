@@ -4,21 +4,29 @@ In: endpoints, netuids, what to read. Out, readable at any time: the newest `See
 commitments, the state that weights depend on). Optionally calls an observer per block, per epoch and when the chain
 stops answering. A block costs one small request for all subnets. A metagraph is read after consensus ran and
 every `refresh_blocks`, a view every `view_blocks`. `trouble` is the error of a subnet that cannot be read.
-Waits for: the chain, at most `timeout_s` per request. A chain that does not answer is retried until it does; `silence`
-returns the time since its last answer, and the cause. Knows nothing of rounds.
+Waits for: the chain, at most `timeout_s` per request. A read that fails for any reason is tried again until it works.
+Progress is a new block: `silence` is judged by the age of the newest one, in the thread of the caller.
+Only endpoints of the chain that was followed first are used. Knows nothing of rounds.
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from raytensor.chain.reads.commitments import read_commits
-from raytensor.chain.reads.metagraph import PALLET, next_epoch, read_metagraph
+from raytensor.chain.reads.epochs import epoch_blocks
+from raytensor.chain.reads.metagraph import PALLET, read_metagraph
 from raytensor.chain.reads.preflight import SubnetView, read_views
 from raytensor.chain.rpc.client import ChainClient, Head
+from raytensor.chain.rpc.identity import ChainIdentity
 from raytensor.errors import ChainError, ChainUnavailable
+from raytensor.supervised import SupervisedThread
 from raytensor.types import FileCommit, Metagraph, Promises
+
+QUIET_S = 60.0  # a chain without a new block for so long is silent, whatever it answers
+LONGEST_PAUSE_S = 2.0  # between two attempts to reach the chain
+_CLOCK = ("Tempo", "LastEpochBlock", "PendingEpochAt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +96,9 @@ class Observer:
 
 
 class Follower:
-    """Starts with `start`, ends with `close`. `seen` and `silence` may be read from any thread.
+    """Starts with `start`, ends with `close`. `seen`, `newest` and `silence` may be read from any thread.
 
+    thread  its thread, to be watched.
     poll_s  seconds between two attempts to reach the chain, and the time within which `close` is noticed.
     """
 
@@ -105,93 +114,117 @@ class Follower:
     ) -> None:
         self._endpoints, self._netuids, self._reads, self._observer = endpoints, list(netuids), reads, observer
         self._timeout_s, self._poll_s = timeout_s, poll_s
-        self._stop = threading.Event()
         self._seen = {netuid: Seen() for netuid in netuids}
-        self._silent_since, self._cause = time.monotonic(), "it has not answered yet"
+        self._newest, self._newest_at = -1, time.monotonic()  # the newest block and when it was seen
+        self._cause = "it has not answered yet"
         self._reported = False  # the present silence, to the observer
         self._views_at: int | None = None
         self._head: Head | None = None
-        self._thread = threading.Thread(target=self._run, name="chain-follower", daemon=True)
+        self._client: ChainClient | None = None
+        self._identity: ChainIdentity | None = None
+        pauses = poll_s, max(poll_s, LONGEST_PAUSE_S)
+        self.thread = SupervisedThread(
+            "chain-follower", self._step, on_error=self._failed, expected=(ChainError,), pause_s=pauses
+        )
 
     def start(self) -> None:
         """Begin to follow."""
-        self._thread.start()
+        self._newest_at = time.monotonic()
+        self.thread.start()
 
     def close(self) -> None:
         """Stop; waits up to 2 s for the request in flight."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=2)
+        self.thread.close(timeout_s=2)
 
     def seen(self, netuid: int) -> Seen:
         """The newest state of a subnet. The object is replaced, never changed."""
         return self._seen[netuid]
 
     @property
+    def newest(self) -> tuple[int, float]:
+        """Number of the newest block, -1 before the first one, and the seconds since it was seen first."""
+        return self._newest, time.monotonic() - self._newest_at
+
+    @property
     def silence(self) -> tuple[float, str]:
-        """Seconds since the chain last answered, and why it does not; (0.0, "") while it answers."""
-        return (time.monotonic() - self._silent_since, self._cause) if self._cause else (0.0, "")
+        """Seconds since the newest block, and why there is no newer one; (0.0, "") while blocks come."""
+        number, age_s = self.newest
+        cause = self._cause
+        if not cause and age_s > QUIET_S:
+            cause = f"it answers, and has made no block after {number}"
+        return (age_s, cause) if cause else (0.0, "")
 
     def wait_for_epoch_after(self, netuid: int, block: int, timeout_s: float) -> bool:
         """Wait for a metagraph of an epoch later than `block`. False at the time-out, or after `close`."""
         end = time.monotonic() + timeout_s
         while (metagraph := self._seen[netuid].metagraph) is None or metagraph.last_epoch_block <= block:
-            if time.monotonic() >= end or self._stop.wait(min(self._poll_s, 0.2)):
+            if time.monotonic() >= end or self.thread.wait(min(self._poll_s, 0.2)):
                 return False
         return True
 
     # The thread
 
-    def _run(self) -> None:
-        client: ChainClient | None = None
-        while not self._stop.is_set():
-            try:
-                if client is None:
-                    client = ChainClient(self._endpoints, self._timeout_s)
-                head = client.next_head(self._poll_s)  # pushed by the endpoint, without a request
-                if head is not None:
-                    self._look(client, head)
-                self._cause, self._reported = "", False
-            except ChainError as error:
-                if client is not None:
-                    client.close()
-                    client = None
-                self._fell_silent(str(error))
-                self._stop.wait(self._poll_s)
-        if client is not None:
-            client.close()
+    def _step(self, thread: SupervisedThread) -> None:
+        if self._client is None:
+            self._client = ChainClient(self._endpoints, self._timeout_s, identity=self._identity)
+            self._identity = self._client.pin()
+        head = self._client.next_head(self._poll_s)  # pushed by the endpoint, without a request
+        if head is not None:
+            self._look(self._client, head)
+        self._cause, self._reported = "", False
+        if thread.stopping:
+            self._disconnect()
 
-    def _fell_silent(self, cause: str) -> None:
-        if not self._cause:
-            self._silent_since = time.monotonic()
-        self._cause = cause
-        if not self._reported and not self._stop.is_set():
+    def _failed(self, error: Exception) -> None:
+        self._disconnect()
+        self._cause = str(error) if isinstance(error, ChainError) else f"{type(error).__name__}: {error}"
+        if not self._reported and not self.thread.stopping:
             self._reported = True
-            self._observer.on_silence(cause)
+            self._observer.on_silence(self._cause)
+
+    def _disconnect(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.close()
 
     def _look(self, client: ChainClient, head: Head) -> None:
         if self._head is not None and head.number <= self._head.number:
             return
-        names = ("Tempo", "LastEpochBlock", "PendingEpochAt")
+        if head.number > self._newest:
+            self._newest, self._newest_at = head.number, time.monotonic()
+        names = [name for name in _CLOCK if client.runtime.has_storage(PALLET, name)]
         values = client.query_many([(PALLET, name, [netuid]) for netuid in self._netuids for name in names], head.hash)
         for place, netuid in enumerate(self._netuids):
-            tempo, last, pending = (value or 0 for value in values[3 * place : 3 * place + 3])
-            epoch = next_epoch(last, tempo, pending)
-            tick = Tick(head.number, tempo, max(0, epoch - head.number))
-            self._update(netuid, tick=tick, next_epoch=epoch)
-            self._observer.on_block(netuid, tick)
-            if self._reads.commitments == "block":
-                self._update(netuid, promises=self._promises(client, netuid, head))
-            known = self._seen[netuid].metagraph
-            if known is None or last > known.last_epoch_block or self._is_old(known, head):
-                self._read(client, netuid, head)
+            stored = dict(zip(names, values[len(names) * place :]))
+            self._look_at(client, head, netuid, stored)
         every, before = self._reads.view_blocks, self._views_at
         if every and (before is None or head.number - before >= every):
             self._views_at = head.number
             for netuid in self._netuids:
                 if self._seen[netuid].metagraph is not None:
-                    self._update(netuid, view=read_views(client, {(netuid, 0)}, head)[netuid, 0])
+                    self._view(client, netuid, head)
         self._head = head
+
+    def _look_at(self, client: ChainClient, head: Head, netuid: int, stored: Mapping[str, Any]) -> None:
+        """One subnet at a new block. stored: its clock by storage name, without what the runtime lacks."""
+        tempo = int(stored.get("Tempo") or 0)
+        last, epoch = epoch_blocks(stored, netuid, tempo, head.number)
+        tick = Tick(head.number, tempo, max(0, epoch - head.number))
+        self._update(netuid, tick=tick, next_epoch=epoch)
+        self._observer.on_block(netuid, tick)
+        if self._reads.commitments == "block":
+            self._update(netuid, promises=self._promises(client, netuid, head))
+        known = self._seen[netuid].metagraph
+        if known is None or last > known.last_epoch_block or self._is_old(known, head):
+            self._read(client, netuid, head)
+
+    def _view(self, client: ChainClient, netuid: int, head: Head) -> None:
+        try:
+            self._update(netuid, view=read_views(client, {(netuid, 0)}, head)[netuid, 0])
+        except ChainUnavailable:
+            raise
+        except ChainError as error:  # of this subnet alone
+            self._update(netuid, trouble=str(error))
 
     def _is_old(self, metagraph: Metagraph, head: Head) -> bool:
         limit = self._reads.refresh_blocks

@@ -18,6 +18,7 @@ import pyarrow
 import pyarrow.parquet
 
 from raytensor.chain.reads import metagraph_api
+from raytensor.chain.reads.epochs import epoch_blocks
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.rpc.codec import decode_compact
 from raytensor.chain.rpc.connection import RpcError
@@ -49,7 +50,7 @@ class Clock:
 
     last_step: int
     last_epoch_block: int
-    pending_epoch: int
+    next_epoch_block: int
     mechanism: int
     validator_trust: np.ndarray
     weights: dict[int, tuple[tuple[int, int], ...]]
@@ -93,13 +94,11 @@ def read_clock(
     if with_weights:
         keys += [runtime.key(rows, [storage_index(netuid, mecid), uid]) for uid in range(n)]
     raws = client.query_raw(keys, head.hash)
-    values = dict.fromkeys(_CLOCK, 0)
-    values |= {item.name: runtime.value(item, raw) for item, raw in zip(numbers, raws)}
+    values = {item.name: runtime.value(item, raw) for item, raw in zip(numbers, raws)}
     return Clock(
         graph["last_step"],
-        values["LastEpochBlock"],
-        values["PendingEpochAt"],
-        values["SubnetMechanism"],
+        *epoch_blocks(values, netuid, graph["tempo"], head.number),
+        values.get("SubnetMechanism", 0),
         _of_length(runtime.array(trust, raws[len(numbers)]).astype(np.uint16), n),
         {uid: weight_row(raw) for uid, raw in enumerate(raws[len(numbers) + 1 :]) if raw and raw != b"\0"},
     )
@@ -120,7 +119,7 @@ def combine(netuid: int, head: Head, graph: metagraph_api.Graph, clock: Clock) -
         block_hash=head.hash,
         tempo=graph["tempo"],
         last_epoch_block=clock.last_epoch_block,
-        next_epoch_block=next_epoch(clock.last_epoch_block, graph["tempo"], clock.pending_epoch),
+        next_epoch_block=clock.next_epoch_block,
         hotkeys=graph["hotkeys"],
         coldkeys=graph["coldkeys"],
         axons=tuple(places.values()),
@@ -158,6 +157,7 @@ def read_by_storage(
     index = storage_index(netuid, mecid)
     scalar, columns = _read_subnet(client, netuid, index, head.hash)
     n = scalar["SubnetworkN"]
+    last_epoch, upcoming = epoch_blocks(scalar, netuid, scalar["Tempo"], head.number)
     if n == 0 and not scalar["NetworksAdded"]:
         raise ChainError(f"there is no subnet {netuid} at block {head.number} of {client.endpoint}")
     by_uid = {"Keys": netuid, "BlockAtRegistration": netuid, **({"Weights": index} if with_weights else {})}
@@ -175,8 +175,8 @@ def read_by_storage(
         block=head.number,
         block_hash=head.hash,
         tempo=scalar["Tempo"],
-        last_epoch_block=scalar["LastEpochBlock"],
-        next_epoch_block=next_epoch(scalar["LastEpochBlock"], scalar["Tempo"], scalar["PendingEpochAt"]),
+        last_epoch_block=last_epoch,
+        next_epoch_block=upcoming,
         hotkeys=hotkeys,
         coldkeys=tuple(neurons["Owner"]),
         axons=tuple(axon_text(axon) for axon in neurons["Axons"]),
@@ -189,15 +189,14 @@ def read_by_storage(
 
 
 def _read_subnet(client: ChainClient, netuid: int, index: int, block_hash: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Numbers of the subnet by storage name (0 where the runtime lacks one), and columns by attribute."""
+    """Numbers of the subnet by the storage names that the runtime has, and columns by attribute."""
     runtime = client.runtime
     names = [name for name in _SCALARS if runtime.has_storage(PALLET, name)]
     numbers = [runtime.storage(PALLET, name) for name in names]
     vectors = [(runtime.storage(PALLET, name), index if own else netuid) for _, name, _, own in _VECTORS]
     keys = [runtime.key(item, [netuid]) for item in numbers] + [runtime.key(item, [key]) for item, key in vectors]
     raws = client.query_raw(keys, block_hash)
-    scalar = dict.fromkeys(_SCALARS, 0)
-    scalar |= {name: runtime.value(item, raw) for name, item, raw in zip(names, numbers, raws)}
+    scalar = {name: runtime.value(item, raw) for name, item, raw in zip(names, numbers, raws)}
     found = zip(_VECTORS, vectors, raws[len(numbers) :])
     return scalar, {name: runtime.array(item, raw).astype(dtype) for (name, _, dtype, _), (item, _), raw in found}
 
@@ -213,17 +212,6 @@ def _read_table(client: ChainClient, columns: dict[str, list[list]], block_hash:
 def _of_length(column: np.ndarray, n: int) -> np.ndarray:
     """Columns grow with the next epoch: a neuron registered since the last one has zeros."""
     return np.concatenate([column[:n], np.zeros(max(0, n - len(column)), column.dtype)])
-
-
-def next_epoch(last_epoch_block: int, tempo: int, pending_at: int) -> int:
-    """The block of the next epoch: min(last + tempo, pending if set); 0 if the subnet has no epochs (tempo 0).
-
-    Source: pallet subtensor, `get_next_epoch_start_block`.
-    """
-    if tempo == 0:
-        return pending_at
-    due = last_epoch_block + tempo
-    return min(due, pending_at) if pending_at else due
 
 
 def alpha_price(scalar: dict) -> int:

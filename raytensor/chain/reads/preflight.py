@@ -15,7 +15,7 @@ import numpy as np
 
 from raytensor.chain.error_actions import Do, action_for
 from raytensor.chain.intents import SetWeights
-from raytensor.chain.reads.metagraph import next_epoch
+from raytensor.chain.reads.epochs import epoch_blocks
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.weights import Row, resolve_intent, storage_index
 
@@ -107,7 +107,9 @@ def read_views(client: ChainClient, subnets: Iterable[NetuidMecid], head: Head) 
     views, at = {}, 0
     for (netuid, mecid), (values, permits, updates) in zip(subnets, read):
         n = values.pop("n")
-        epoch = next_epoch(values.get("last_epoch", 0), values["tempo"], values.get("pending_epoch", 0))
+        stored = {name: values[field] for field, name in fields.items() if field in values}
+        last, epoch = epoch_blocks(stored, netuid, values["tempo"], head.number)
+        values["last_epoch"] = last
         uid_of = {hotkey: uid for uid, hotkey in enumerate(owners[at : at + n])}
         facts = netuid, mecid, head.number, uid_of, permits, updates
         views[netuid, mecid] = SubnetView(*facts, next_epoch=epoch, **values)

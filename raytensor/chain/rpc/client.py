@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from raytensor.chain.calls import Call, Cost
 from raytensor.chain.errors import PoolRefusal, pool_refusal
+from raytensor.chain.rpc.blocks import Blocks
 from raytensor.chain.rpc.connection import Connection, RpcError
 from raytensor.chain.rpc.events import Event
 from raytensor.chain.rpc.head import Head, head_of
-from raytensor.chain.rpc.runtime import Era, Runtime, Signed, Storage, extrinsic_hash
+from raytensor.chain.rpc.identity import ChainIdentity
+from raytensor.chain.rpc.runtime import Era, Runtime, Signed, Storage
 from raytensor.chain.rpc.scale_reader import ScaleReader
 from raytensor.chain.rpc.versions import BlockEvents, decode_events, runtime_at
 from raytensor.chain.wallet import Signer
@@ -27,33 +28,26 @@ from raytensor.errors import BlockUnknown, ChainError, ChainRefused, ChainUnavai
 KEYS_PER_PAGE = 1000  # the limit of nodes for one state_getKeysPaged
 KEYS_PER_READ = 20_000  # keeps a request below the 15 MB limit of nodes
 
-# Phrases of a node's answer for a block, or the state of a block, that it does not have (client errors 4003).
-_NO_BLOCK = ("UnknownBlock", "State already discarded", "Header was not found")
 
-
-class ChainClient:
+class ChainClient(Blocks):
     """One connection to a chain; `timeout_s` bounds each request.
 
-    runtime  of another client of the same chain, to avoid reading the metadata again.
+    runtime   of another client of the same chain, to avoid reading the metadata again.
+    identity  the chain that every endpoint must serve; None takes that of the first one that answers.
 
     Raises ConfigError for unusable endpoints and ChainUnavailable if none answers.
     """
 
     def __init__(
-        self, endpoints: Sequence[str] | str, timeout_s: float = 20.0, *, runtime: Runtime | None = None
+        self,
+        endpoints: Sequence[str] | str,
+        timeout_s: float = 20.0,
+        *,
+        runtime: Runtime | None = None,
+        identity: ChainIdentity | None = None,
     ) -> None:
-        self._connection = Connection(endpoints, timeout_s)
+        super().__init__(Connection(endpoints, timeout_s, identity=identity))
         self._runtime = self._current_runtime(runtime)
-
-    @property
-    def endpoint(self) -> str:
-        return self._connection.endpoint
-
-    @property
-    def genesis(self) -> str:
-        """Hash of block 0."""
-        assert self._connection.genesis is not None, "known once connected"
-        return self._connection.genesis
 
     @property
     def runtime(self) -> Runtime:
@@ -62,33 +56,6 @@ class ChainClient:
     @property
     def spec_version(self) -> int:
         return self._runtime.spec_version
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def __enter__(self) -> ChainClient:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def rpc(self, method: str, params: Sequence[Any] = (), *, timeout_s: float | None = None) -> Any:
-        """Any JSON-RPC method. Raises RpcError, ChainUnavailable, FateUnknown (see connection.py), BlockUnknown."""
-        try:
-            return self._connection.rpc(method, params, timeout_s=timeout_s)
-        except RpcError as error:
-            if any(words in str(error) for words in _NO_BLOCK):
-                raise BlockUnknown(f"{self.endpoint}: {error}") from error
-            raise
-
-    # Blocks
-
-    def head(self) -> Head:
-        """The best block."""
-        with self._parsing("chain_getHeader"):
-            head = head_of(self.rpc("chain_getHeader"))
-        self._connection.saw(head.number)
-        return head
 
     def next_head(self, timeout_s: float) -> Head | None:
         """The newest best block that the endpoint has pushed since the last call, None if none came in time.
@@ -101,49 +68,6 @@ class ChainClient:
             self.refresh_runtime()
         with self._parsing("chain_subscribeNewHeads"):
             return None if header is None else head_of(header)
-
-    @property
-    def block_age_s(self) -> float:
-        """Seconds since a new block was seen."""
-        return self._connection.block_age_s
-
-    def finalized(self) -> Head:
-        """The newest final block."""
-        return self.header(self.rpc("chain_getFinalizedHead"))
-
-    def header(self, block_hash: str) -> Head:
-        """Raises BlockUnknown for a block that the node does not know."""
-        header = self.rpc("chain_getHeader", [block_hash])
-        if header is None:
-            raise BlockUnknown(f"{self.endpoint} does not know block {block_hash}")
-        with self._parsing("chain_getHeader"):
-            return Head(int(header["number"], 16), block_hash, header["parentHash"])
-
-    def block_hash(self, number: int) -> str:
-        """Hash of the block with this number on the best chain. Raises BlockUnknown if there is none (yet)."""
-        found = self.find_block_hash(number)
-        if found is None:
-            raise BlockUnknown(f"{self.endpoint} has no block {number} (yet)")
-        return found
-
-    def find_block_hash(self, number: int) -> str | None:
-        """Hash of the block with this number on the best chain, None if there is none (yet)."""
-        return self.rpc("chain_getBlockHash", [number])
-
-    def block(self, block_hash: str) -> tuple[Head, list[str]]:
-        """A block and the hashes of its extrinsics, in order. Raises BlockUnknown for a block that is not known."""
-        head, extrinsics = self.extrinsics(block_hash)
-        return head, [extrinsic_hash(data) for data in extrinsics]
-
-    def extrinsics(self, block_hash: str) -> tuple[Head, list[bytes]]:
-        """A block and the bytes of its extrinsics, in order. Raises BlockUnknown for a block that is not known."""
-        found = self.rpc("chain_getBlock", [block_hash])
-        if found is None:
-            raise BlockUnknown(f"{self.endpoint} does not know block {block_hash}")
-        with self._parsing("chain_getBlock"):
-            header, extrinsics = found["block"]["header"], found["block"]["extrinsics"]
-            head = Head(int(header["number"], 16), block_hash, header["parentHash"])
-            return head, [bytes.fromhex(x[2:]) for x in extrinsics]
 
     def block_events(self, block_hash: str, parent: str | None = None) -> BlockEvents:
         """The events of a block, decoded by the runtime that made it, as far as they can be decoded.
@@ -177,16 +101,6 @@ class ChainClient:
         """The runtime by the state of a block, in which the next block is made."""
         with self._parsing("state_getRuntimeVersion"):
             return runtime_at(self.rpc, lambda: self.genesis, block_hash, self._runtime)
-
-    def wait_for_block(self, number: int, timeout_s: float, poll_s: float = 0.1) -> Head:
-        """The head, once it is at or past `number`. Raises ChainUnavailable at the time-out."""
-        deadline = time.monotonic() + timeout_s
-        while (head := self.head()).number < number:
-            if time.monotonic() > deadline:
-                where = f"{self.endpoint} is at {head.number}"
-                raise ChainUnavailable(f"waited {timeout_s:.1f} s for block {number}; {where}")
-            time.sleep(poll_s)
-        return head
 
     # State
 
@@ -260,14 +174,6 @@ class ChainClient:
                     found.update(group["changes"])
         with self._parsing("state_queryStorageAt"):
             return [None if found.get(text) is None else bytes.fromhex(found[text][2:]) for text in texts]
-
-    @contextmanager
-    def _parsing(self, method: str) -> Iterator[None]:
-        """An answer that is not what it should be is the endpoint's fault: raises ChainUnavailable and leaves it."""
-        try:
-            yield
-        except (TypeError, KeyError, ValueError, IndexError, AttributeError) as error:
-            raise self._connection.malformed(method, error) from error
 
     # Accounts, signing, submitting
 

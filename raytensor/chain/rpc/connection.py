@@ -20,6 +20,7 @@ from typing import Any
 
 import websocket
 
+from raytensor.chain.rpc.identity import ChainIdentity
 from raytensor.chain.rpc.transport import BROKEN, Socket
 from raytensor.errors import ChainError, ChainUnavailable, ConfigError, FateUnknown
 
@@ -77,7 +78,10 @@ def endpoint_urls(endpoints: Sequence[str] | str) -> list[str]:
 
 
 class Connection:
-    """`rpc(method, params)` over the first endpoint that works."""
+    """`rpc(method, params)` over the first endpoint that works.
+
+    identity  the chain that every endpoint must serve; None takes that of the first endpoint that answers.
+    """
 
     def __init__(
         self,
@@ -85,12 +89,13 @@ class Connection:
         timeout_s: float = 20.0,
         failures_to_switch: int = 3,
         heartbeat_s: float = 120.0,
+        identity: ChainIdentity | None = None,
     ) -> None:
         if timeout_s <= 0:
             raise ConfigError(f"chain time-out {timeout_s} s: give a positive number")
         self.urls = endpoint_urls(endpoints)
         self.timeout_s, self.failures_to_switch, self.heartbeat_s = timeout_s, failures_to_switch, heartbeat_s
-        self.genesis: str | None = None
+        self.identity = identity
         self.reconnects = -1  # the first connection is none
         self.spec_version: int | None = None  # of the runtime, as the endpoint has pushed it last
         self.newest = 0  # number of the newest block that any endpoint has reported
@@ -107,6 +112,16 @@ class Connection:
     def endpoint(self) -> str:
         """The endpoint in use, or the next one to try."""
         return self.urls[self._at]
+
+    @property
+    def genesis(self) -> str:
+        """Hash of block 0."""
+        assert self.identity is not None, "known once connected"
+        return self.identity.genesis
+
+    def pin(self, identity: ChainIdentity) -> None:
+        """From here on endpoints must serve this chain."""
+        self.identity = identity
 
     @property
     def block_age_s(self) -> float:
@@ -254,10 +269,14 @@ class Connection:
         genesis = self._ask("chain_getBlockHash", [0], deadline - time.monotonic())
         if not isinstance(genesis, str):
             raise ChainError(f"{self.endpoint} has no block 0: {genesis!r:.80}")
-        if self.genesis not in (None, genesis):
-            self._aside[self.endpoint] = float("inf")
-            raise ChainError(f"{self.endpoint} serves another chain: genesis {genesis}, not {self.genesis}")
         number = number_of(self._ask("chain_getHeader", [], deadline - time.monotonic()))
+        identity = self.identity or ChainIdentity(genesis)
+        refusal = identity.refusal(
+            genesis, number, lambda n: self._ask("chain_getBlockHash", [n], deadline - time.monotonic())
+        )
+        if refusal:
+            self._aside[self.endpoint] = float("inf") if genesis != identity.genesis else time.monotonic() + ASIDE_S
+            raise ChainError(f"{self.endpoint} {refusal}")
         if number + LAG_BLOCKS < self.newest:
             text = f"{self.endpoint} is at block {number}, {self.newest - number} behind the newest that was seen"
             now = time.monotonic()
@@ -265,7 +284,7 @@ class Connection:
                 self._aside[self.endpoint] = now + ASIDE_S
                 raise ChainError(text)
             log.warning("%s; there is no other", text)
-        self.genesis = genesis
+        self.identity = identity
         self._here = -1
         self.saw(number)
 
