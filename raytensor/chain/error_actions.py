@@ -26,9 +26,10 @@ class Do(str, enum.Enum):
 class Action:
     """What to do about an error, and what it proves.
 
-    resend  the extrinsic certainly has no effect, so that its intents may go into a new one.
-    sure    a node's answer with this error proves that the submission had no effect. It does not where an extrinsic of
-            the same hash or nonce exists: that may be this very submission, sent twice by a proxy or load balancer.
+    resend  the intents may go into a new extrinsic: a rival with the same nonce while the first is open.
+    sure    a node that answers with this error did not take the extrinsic. That is no proof of no effect: the answer may
+            be that of another node behind the same address, which is behind or on another runtime. Where it is False,
+            an extrinsic of the same hash or nonce exists, which may be this very submission, sent twice on the way.
     split   a batch with this error may succeed in two halves.
     reread  of a reveal: the chain's state decides what to do next, not the error.
     """

@@ -20,7 +20,7 @@ from raytensor.chain.error_actions import ACTIONS, Action, action_for
 class PoolRefusal:
     """Why a node did not accept an extrinsic.
 
-    sure    this submission certainly has no effect; see `Action.sure`.
+    sure    this node did not take the extrinsic, which proves nothing of others; see `Action.sure`.
     custom  N of `InvalidTransaction::Custom(N)`, None for other errors.
     """
 

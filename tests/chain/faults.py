@@ -49,9 +49,27 @@ class Fault(str, enum.Enum):
     TOO_LOW = "1014"
     TOO_LOW_AFTER = "1014, though taken"
     IMPORTED_AFTER = "1013, though taken"
+    PAYMENT = "1010 payment"  # it does not arrive; the answer is 1010
+    # It arrives at one backend, and the answer is that of another:
+    BAD_SIGNATURE_AFTER = "1010 bad signature, though taken"
+    PAYMENT_AFTER = "1010 payment, though taken"
+    CUSTOM_AFTER = "1010 custom, though taken"
+    STALE_AFTER = "1010 stale, though taken"
+    FULL_AFTER = "1016, though taken"
+    NO_BLOCK_AFTER = "unknown block, though taken"
+    # It arrives, and the answer is JSON-RPC with an error that means nothing:
+    NONSENSE_AFTER = "an error without a number"
+    WORDS_AFTER = "an error that is a word"
+    LIST_AFTER = "an error that is a list"
 
 
-_BEFORE = {Fault.LIMITED, Fault.BANNED, Fault.TOO_LOW}  # not forwarded
+_BEFORE = {Fault.LIMITED, Fault.BANNED, Fault.TOO_LOW, Fault.PAYMENT}  # not forwarded
+
+
+def _invalid(words: str) -> dict:
+    return {"code": 1010, "message": "Invalid Transaction", "data": words}
+
+
 ERRORS = {
     Fault.LIMITED: {"code": -32005, "message": "Rate limit exceeded"},
     Fault.BANNED: {"code": 1012, "message": "Transaction is temporarily banned"},
@@ -59,6 +77,16 @@ ERRORS = {
     Fault.TOO_LOW: {"code": 1014, "message": "Priority is too low: (1 vs 1)"},
     Fault.TOO_LOW_AFTER: {"code": 1014, "message": "Priority is too low: (1 vs 1)"},
     Fault.IMPORTED_AFTER: {"code": 1013, "message": "Transaction Already Imported"},
+    Fault.PAYMENT: _invalid("Inability to pay some fees (e.g. account balance too low)"),
+    Fault.PAYMENT_AFTER: _invalid("Inability to pay some fees (e.g. account balance too low)"),
+    Fault.BAD_SIGNATURE_AFTER: _invalid("Transaction has a bad signature"),
+    Fault.CUSTOM_AFTER: _invalid("Custom error: 2"),
+    Fault.STALE_AFTER: _invalid("Transaction is outdated"),
+    Fault.FULL_AFTER: {"code": 1016, "message": "Immediately Dropped"},
+    Fault.NO_BLOCK_AFTER: {"code": 4003, "message": "Client error: UnknownBlock: Header was not found"},
+    Fault.NONSENSE_AFTER: {"code": "many", "message": ["?"], "data": {"invalid": 7}},
+    Fault.WORDS_AFTER: "error",
+    Fault.LIST_AFTER: [1010],
 }
 GARBAGE = ("\x00\xff{]", "[1,2", '{"jsonrpc":"2.0"}', "null", "")
 

@@ -135,7 +135,7 @@ def test_take_and_children_are_shown_and_changed(client, netuids, ask):
 def test_the_rest_goes_through_the_writer(node, client, netuids, tmp_path):
     first, second = netuids
     keys = {COLD.ss58: COLD, HOT.ss58: HOT}
-    writer = ChainWriter(node, keys, tmp_path / "j.db", WriterSettings(policy=Policy(unstaking=True)))
+    writer = ChainWriter(node, keys, tmp_path / "j.db", WriterSettings(policy=Policy(unstaking=True), era_blocks=16))
     receipts = writer.submit(
         [
             SetIdentity(signer=COLD.ss58, title="A subnet", url="https://example.org"),

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,12 +18,19 @@ from raytensor import disk
 from raytensor.chain.writer.batcher import Planned
 from raytensor.types import Receipt
 
+log = logging.getLogger(__name__)
+
 
 class AuditLog:
-    """path: the file, readable by its owner only; None writes nothing."""
+    """path: the file, readable by its owner only; None writes nothing.
+
+    unwritten  lines that could not be written; trouble: why the last of them could not. Nothing here raises once the
+               file is open: what is sent and what is paid does not depend on its record.
+    """
 
     def __init__(self, path: str | os.PathLike | None) -> None:
         self._file = None
+        self.unwritten, self.trouble = 0, ""
         if path is not None:
             file = Path(path).expanduser()
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -54,9 +62,15 @@ class AuditLog:
             return
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         lines = [json.dumps({"at": now, "event": event, **row}) for row in rows]
-        if lines:
+        if not lines:
+            return
+        try:
             self._file.write(("\n".join(lines) + "\n").encode())
             disk.sync(self._file)
+        except OSError as error:
+            self.unwritten += len(lines)
+            self.trouble = f"audit log: {error.strerror or error}"
+            log.error("%d lines of the audit log could not be written: %s", len(lines), error)
 
 
 def _row(receipt: Receipt) -> dict:

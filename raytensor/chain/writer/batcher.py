@@ -59,12 +59,14 @@ class Planned:
 
     intent_ids  of its items, in the order of `events.outcomes`.
     free        the chain asks no fee for the call.
+    repeatable  doing an item twice changes nothing: weights, commits, addresses.
     """
 
     signer: str
     call: Call
     intent_ids: tuple[str, ...]
     free: bool = field(default=False, compare=False)
+    repeatable: bool = field(default=False, compare=False)
 
 
 def plan(
@@ -105,7 +107,10 @@ def plan(
         if len(signers) == 1 and (keys is None or signers.pop() in keys):
             direct += group
             continue
-        wrapped = [Planned(delegate, Call("Proxy", "proxy", _proxy_args(part)), part.intent_ids) for part in group]
+        wrapped = [
+            Planned(delegate, Call("Proxy", "proxy", _proxy_args(part)), part.intent_ids, repeatable=part.repeatable)
+            for part in group
+        ]
         planned += _force_batches(wrapped, limits, cost)
     for _, group in _by(direct, lambda part: part.signer):
         free = [part for part in group if part.free]
@@ -127,11 +132,12 @@ def _parts(own: Sequence[Item], limits: Limits, cost: Callable[[Call], Cost], na
             continue
         for group in _split(alike, limits, lambda item: Cost(0, cost(_single(item)).length)):
             call = _batch(kind, group) if len(group) > 1 else _single(group[0])
-            found.append(Planned(signer, call, tuple(item.intent_id for item in group), free=True))
+            found.append(Planned(signer, call, tuple(item.intent_id for item in group), free=True, repeatable=True))
         batched |= {id(item) for item in alike}
     for item in own:
         if id(item) not in batched:
-            found.append(Planned(signer, _single(item), (item.intent_id,), free=item.free or item.row is not None))
+            free = item.free or item.row is not None
+            found.append(Planned(signer, _single(item), (item.intent_id,), free=free, repeatable=free))
     return found
 
 
@@ -168,7 +174,8 @@ def _force_batches(parts: Sequence[Planned], limits: Limits, cost: Callable[[Cal
     for group in _split(parts, limits, lambda part: cost(part.call)):
         ids = tuple(intent_id for part in group for intent_id in part.intent_ids)
         call = group[0].call if len(group) == 1 else Call("Utility", "force_batch", {"calls": [p.call for p in group]})
-        planned.append(Planned(group[0].signer, call, ids))
+        repeatable = all(part.repeatable for part in group)
+        planned.append(Planned(group[0].signer, call, ids, repeatable=repeatable))
     return planned
 
 

@@ -34,8 +34,10 @@ from raytensor.chain.writer.commit_rules import (
     reveal_call,
 )
 from raytensor.chain.writer.journal import Journal
-from raytensor.chain.writer.orders import OrderQueue, Place, Receipts, Stage
+from raytensor.chain.writer.order_states import Event, State
+from raytensor.chain.writer.orders import OrderQueue, Place
 from raytensor.chain.writer.outbox import Outbox
+from raytensor.chain.writer.receipts import Receipts
 from raytensor.types import Fate, Receipt
 
 log = logging.getLogger(__name__)
@@ -63,15 +65,17 @@ class PendingCommits:
         self._client, self._journal, self._outbox = client, journal, outbox
         self._queue, self._receipts = queue, receipts
         self._book = CommitBook(journal)
-        self._pending: dict[str, WeightCommit] = {commit.digest: commit for commit in self._book.pending()}
-        self._look_at = dict.fromkeys(self._pending, 0)  # digest -> head from which on it is looked at
+        self._pending: dict[str, WeightCommit] = {}
+        self._look_at: dict[str, int] = {}  # digest -> head from which on it is looked at
         self._revealing: dict[str, str] = {}  # intent id -> digest
         self._on_chain = OnChain({}, {})
+        self.reload()
 
-    @property
-    def intent_ids(self) -> set[str]:
-        """The intents that have a pending commit."""
-        return {commit.intent_id for commit in self._pending.values()}
+    def reload(self) -> None:
+        """Load the pending commits from the book; all of them are looked at."""
+        self._pending = {commit.digest: commit for commit in self._book.pending()}
+        self._look_at = dict.fromkeys(self._pending, 0)
+        self._revealing = {}
 
     def due(self, block: int) -> list[WeightCommit]:
         """The commits to look at now, except those with an extrinsic in flight."""
@@ -94,6 +98,8 @@ class PendingCommits:
         else:
             if self._live_commits(place, view) >= MAX_UNREVEALED:
                 return Refusal("TooManyUnrevealedCommits", until=view.next_epoch + 1)
+            if (known := self._unsent(intent, row)) is not None:
+                return Item(intent.intent_id, intent.signer, call=commit_call(known), free=True)
             salt = new_salt()
             digest = commit_digest(intent.signer, row, salt)
             commit = WeightCommit(digest, kind, intent.intent_id, intent.signer, row, salt, due=due)
@@ -103,8 +109,17 @@ class PendingCommits:
         self._look_at[commit.digest] = view.block + 1
         return Item(intent.intent_id, intent.signer, call=call, free=True)
 
+    def _unsent(self, intent: SetWeights, row: Row) -> WeightCommit | None:
+        """A hash commit of this row that is in the book and, as far as is known, not on the chain."""
+        for commit in self._pending.values():
+            if (commit.intent_id, commit.row, commit.kind, commit.epoch) == (intent.intent_id, row, HASH, None):
+                return commit
+        return None
+
     def not_sent(self, intent_id: str) -> None:
-        """The newest commit of an intent did not get on the chain."""
+        """No commit of an intent is on the chain or can get there any more."""
+        if self._outbox.in_flight(intent_id):
+            return
         for commit in list(self._pending.values()):
             if commit.intent_id == intent_id and commit.epoch is None:
                 self._end(commit, "unsent")
@@ -164,9 +179,7 @@ class PendingCommits:
             self._receipts.report(replace(receipt, block=seen_at, call=beacon.OPENED_BY))
         else:
             self._receipts.deliver(receipt)
-        order = self._queue.get(commit.intent_id)
-        if order is not None and order.stage is Stage.COMMITTED:
-            self._queue.drop(commit.intent_id)
+        self._queue.sync(commit.intent_id)
         for older in [c for c in before if c.place == commit.place and c.kind == commit.kind]:
             if older.epoch is not None and commit.epoch is not None and older.epoch <= commit.epoch:
                 self._end(older, "superseded")
@@ -178,8 +191,10 @@ class PendingCommits:
         known = commit.epoch is not None
         self._end(commit, state if known else "unsent")
         order = self._queue.get(commit.intent_id)
-        if not known and order is not None and order.stage is not Stage.COMMITTED:
+        if not known and order is not None and order.state is not State.COMMITTED:
             return  # its extrinsic had no effect, which was reported
+        if not known and any(one.intent_id == commit.intent_id for one in self._pending.values()):
+            return  # another commit of the same weights is on the chain
         log.warning("weights of %s on subnet %d: %s", commit.signer, commit.row.netuid, error)
         self._close(commit, Fate.FAILED, error, str(action_for(error)))
 
@@ -189,16 +204,20 @@ class PendingCommits:
         order = self._queue.get(commit.intent_id)
         if order is None:
             self._close(commit, Fate.NOT_SENT, "Superseded", "give up: newer weights were given")
-        elif order.stage is Stage.COMMITTED:
-            self._queue.put_back(order, self._outbox.head.number)
+        elif order.state is State.COMMITTED:
+            self._queue.requeue(commit.intent_id)
 
     def _close(self, commit: WeightCommit, fate: Fate, error: str, action: str) -> None:
         order = self._queue.get(commit.intent_id)
-        self._receipts.report(self._journal.known_intent(commit.intent_id).receipt(fate, error, action))
-        if order is not None and order.stage is Stage.COMMITTED:
-            order.last = None
-            if fate is not Fate.FAILED or not self._queue.put_back(order, self._outbox.head.number):
-                self._queue.drop(commit.intent_id)
+        receipt = self._journal.known_intent(commit.intent_id).receipt(fate, error, action)
+        again = fate is Fate.FAILED and order is not None and order.state is State.COMMITTED
+        again = again and order is not None and self._queue.is_newest(order)
+        self._journal.settle([receipt], events={commit.intent_id: Event.TOLD} if again else None)
+        self._receipts.tell([receipt])
+        if again:
+            self._queue.requeue(commit.intent_id)
+        else:
+            self._queue.sync(commit.intent_id)
 
     def _end(self, commit: WeightCommit, state: str) -> None:
         self._book.end(commit.digest, state)

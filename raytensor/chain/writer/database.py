@@ -8,6 +8,7 @@ Waits for: locks of other processes, at most `timeout_s`. Knows nothing of what 
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,16 @@ NETWORK_ENV = "RAYTENSOR_NETWORK_STATE"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of file. what: its name in errors. damaged: what to do when it is damaged, and what is lost then."""
+    """A kind of file. what: its name in errors. damaged: what to do when it is damaged, and what is lost then.
+
+    upgrade  brings the tables of an earlier version up to date.
+    """
 
     what: str
     schema: str
     damaged: str
     timeout_s: float
+    upgrade: Callable[[sqlite3.Connection], None] = lambda db: None
 
 
 def open_database(path: Path, kind: Kind) -> sqlite3.Connection:
@@ -52,6 +57,7 @@ def open_database(path: Path, kind: Kind) -> sqlite3.Connection:
             raise _damaged(path, kind, " ".join(found.split()))
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
+        kind.upgrade(db)
         db.executescript(kind.schema)
     except sqlite3.Error as error:
         db.close()

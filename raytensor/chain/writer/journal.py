@@ -2,9 +2,10 @@
 
 In: an intent before it is planned, an extrinsic with its signed bytes before it is sent, a fate as soon as the chain
 shows it. Out: the same after a restart: a writer finds here what it may have sent, and looks it up on the chain before
-it sends more.
+it sends more. A state of an order changes in `move` and `settle` only, by the table in order_states.py, in one
+transaction with the extrinsic and the receipts that change it.
 
-    intents     one row per intent, with its fate and newest receipt
+    intents     one row per intent, with the state of its order, its fate and newest receipt
     extrinsics  one row per signed extrinsic: hash, signer, nonce, first and last block of its era, bytes, state
     items       the intents of an extrinsic, in the order of its items
     receipts    every receipt, in order: what `receipts_since` reads
@@ -15,79 +16,25 @@ Several threads may use one journal. Knows nothing of the chain; holds no key, a
 extrinsics.
 """
 
-import enum
 import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from raytensor.chain.calls import Intent
 from raytensor.chain.intents import SetWeights, intent_from_json
-from raytensor.chain.writer.database import Kind, open_database
+from raytensor.chain.writer.database import open_database
+from raytensor.chain.writer.extrinsic_table import OPEN, Extrinsic, Sent
+from raytensor.chain.writer.journal_schema import KIND
+from raytensor.chain.writer.order_states import EVENT_OF, UNUSED, Event, State, move
 from raytensor.types import Fate, Receipt
 
-
-class Sent(str, enum.Enum):
-    """State of a signed extrinsic."""
-
-    WRITTEN = "written"  # in the journal; it may have reached a node
-    POOLED = "pooled"  # accepted by a node
-    REFUSED = "refused"  # refused by a node, for certain
-    INCLUDED = "included"  # in a block
-    EXPIRED = "expired"  # its era ended, or another extrinsic used its nonce
-
-
-@dataclass(frozen=True, slots=True)
-class Extrinsic:
-    """A signed extrinsic. Valid in the blocks birth < n <= death, where death is None for one that never expires."""
-
-    hash: str
-    signer: str
-    nonce: int
-    birth: int
-    death: int | None
-    data: bytes
-    call_json: str
-    intent_ids: tuple[str, ...]
-    state: Sent = Sent.WRITTEN
-    block: int | None = None
-
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS intents (
-    intent_id TEXT PRIMARY KEY, call TEXT NOT NULL, signer TEXT NOT NULL, netuid INTEGER, body TEXT NOT NULL,
-    fate TEXT, receipt TEXT, at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS extrinsics (
-    hash TEXT PRIMARY KEY, signer TEXT NOT NULL, nonce INTEGER NOT NULL, birth INTEGER NOT NULL, death INTEGER,
-    data BLOB NOT NULL, call TEXT NOT NULL, state TEXT NOT NULL, block INTEGER, detail TEXT, at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS items (
-    hash TEXT NOT NULL, place INTEGER NOT NULL, intent_id TEXT NOT NULL, PRIMARY KEY (hash, place));
-CREATE INDEX IF NOT EXISTS items_by_intent ON items (intent_id);
-CREATE INDEX IF NOT EXISTS open_intents ON intents (fate) WHERE fate IS NULL OR fate = 'unknown';
-CREATE INDEX IF NOT EXISTS intents_by_place ON intents (signer, netuid);
-CREATE INDEX IF NOT EXISTS open_extrinsics ON extrinsics (state) WHERE state IN ('written', 'pooled');
-CREATE TABLE IF NOT EXISTS receipts (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, intent_id TEXT NOT NULL, receipt TEXT NOT NULL, at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS standing (
-    signer TEXT NOT NULL, netuid INTEGER NOT NULL, mecid INTEGER NOT NULL, intent_id TEXT NOT NULL,
-    PRIMARY KEY (signer, netuid, mecid));
-CREATE TABLE IF NOT EXISTS commits (
-    digest TEXT PRIMARY KEY, kind TEXT NOT NULL, intent_id TEXT NOT NULL, signer TEXT NOT NULL, netuid INTEGER NOT NULL,
-    mecid INTEGER NOT NULL, body TEXT NOT NULL, due INTEGER, epoch INTEGER, state TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS pending_commits ON commits (state) WHERE state = 'pending';
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
-_DAMAGED = """\
-stop the writer, wait until no extrinsic of its keys can be open (8 to 128 blocks, at most 25 minutes), then start it.
-  Lost are receipts and ids (an order with an old --id is carried out again), and the salts of hash commits that are not
-  revealed yet: those weights never take effect."""
-_KIND = Kind("journal", _SCHEMA, _DAMAGED, timeout_s=30.0)
 _COLUMNS = "hash, signer, nonce, birth, death, data, call, state, block"  # of an extrinsic, without the time
+_OPEN = ", ".join(f"'{state.value}'" for state in OPEN)
 
 
 class Journal:
@@ -99,7 +46,7 @@ class Journal:
     def __init__(self, path: str | os.PathLike, genesis: str | None = None) -> None:
         self.path = Path(path).expanduser()
         self._lock = threading.RLock()
-        self._db = open_database(self.path, _KIND)
+        self._db = open_database(self.path, KIND)
         if genesis is not None:
             self._db.execute("INSERT OR IGNORE INTO facts VALUES ('genesis', ?)", (genesis,))
             (known,) = self._db.execute("SELECT value FROM facts WHERE name = 'genesis'").fetchone()
@@ -139,13 +86,14 @@ class Journal:
             db.executemany(f"INSERT OR IGNORE INTO intents ({columns}) VALUES (?,?,?,?,?,?)", rows)
 
     def add_extrinsic(self, extrinsic: Extrinsic) -> None:
-        """Record a signed extrinsic and its items, before it is sent."""
+        """Record a signed extrinsic and its items, before it is sent: its orders are open from now on."""
         x = extrinsic
         row = x.hash, x.signer, x.nonce, x.birth, x.death, x.data, x.call_json, x.state.value, x.block
         with self.transaction() as db:
             db.execute(f"INSERT INTO extrinsics ({_COLUMNS}, at) VALUES (?,?,?,?,?,?,?,?,?,?)", (*row, time.time()))
             rows = [(x.hash, place, intent_id) for place, intent_id in enumerate(x.intent_ids)]
             db.executemany("INSERT INTO items VALUES (?,?,?)", rows)
+            self.move(x.intent_ids, Event.SIGNED)
 
     def mark(self, hash: str, state: Sent, *, block: int | None = None, detail: str | None = None) -> None:
         """Record the state of an extrinsic."""
@@ -157,25 +105,73 @@ class Journal:
             ).rowcount
         assert changed == 1, f"extrinsic {hash} is not in the journal"
 
-    def settle(self, receipts: Sequence[Receipt], extrinsic: tuple[str, Sent, int | None] | None = None) -> None:
+    def state(self, intent_id: str) -> State | None:
+        """The state of an order, None if the journal does not have it."""
+        rows = self.rows("SELECT state FROM intents WHERE intent_id = ?", (intent_id,))
+        return State(rows[0][0]) if rows else None
+
+    def move(self, intent_ids: Iterable[str], event: Event) -> None:
+        """Record an event of orders."""
+        with self.transaction() as db:
+            for intent_id in intent_ids:
+                if (state := self.state(intent_id)) is not None and (new := move(state, event)) is not state:
+                    db.execute("UPDATE intents SET state = ? WHERE intent_id = ?", (new.value, intent_id))
+
+    def settle(
+        self,
+        receipts: Sequence[Receipt],
+        extrinsic: tuple[str, Sent, int | None] | None = None,
+        *,
+        events: Mapping[str, Event] | None = None,
+    ) -> list[Receipt]:
         """Record receipts and, in the same transaction, the state (hash, state, block) of their extrinsic.
 
-        UNKNOWN never replaces a known fate: it comes from a caller whose deadline passed meanwhile.
+        events  what the receipts mean for their orders, where it is not what `order_states.EVENT_OF` says.
+
+        Returns the receipts that were recorded. One that would change an order that has ended is not. UNKNOWN never
+        replaces a known fate: it comes from a caller whose deadline passed meanwhile.
         """
-        now = time.time()
-        rows = [(r.fate.value, json.dumps(_plain(r)), r.intent_id) for r in receipts]
+        now, recorded = time.time(), []
         with self.transaction() as db:
-            db.executemany(
-                "UPDATE intents SET fate = ?1, receipt = ?2 WHERE intent_id = ?3 "
-                "AND (?1 != 'unknown' OR fate IS NULL OR fate IN ('unknown', 'held', 'not_sent'))",
-                rows,
-            )
-            log = [(intent_id, receipt, now) for _, receipt, intent_id in rows]
-            db.executemany("INSERT INTO receipts (intent_id, receipt, at) VALUES (?,?,?)", log)
+            for receipt in receipts:
+                event = (events or {}).get(receipt.intent_id) or _event_of(receipt)
+                state = self.state(receipt.intent_id)
+                if state is not None:
+                    new = move(state, event)
+                    ended = state.terminal and new is state and not self._same_end(receipt)
+                    if ended or (receipt.fate is Fate.HELD and state in (State.UNSENT, State.IN_BLOCK)):
+                        continue
+                    if new is not state:
+                        row = (new.value, receipt.intent_id)
+                        db.execute("UPDATE intents SET state = ? WHERE intent_id = ?", row)
+                text = json.dumps(_plain(receipt))
+                db.execute(
+                    "UPDATE intents SET fate = ?1, receipt = ?2 WHERE intent_id = ?3 "
+                    "AND (?1 != 'unknown' OR fate IS NULL OR fate IN ('unknown', 'held', 'not_sent'))",
+                    (receipt.fate.value, text, receipt.intent_id),
+                )
+                db.execute(
+                    "INSERT INTO receipts (intent_id, receipt, at) VALUES (?,?,?)", (receipt.intent_id, text, now)
+                )
+                recorded.append(receipt)
             if extrinsic is not None:
-                hash, state, block = extrinsic
-                row = (state.value, block, hash)
-                db.execute("UPDATE extrinsics SET state = ?, block = ? WHERE hash = ?", row)
+                hash, sent, block = extrinsic
+                row = (sent.value, block, hash)
+                db.execute("UPDATE extrinsics SET state = ?, block = ?, final = 0 WHERE hash = ?", row)
+        return recorded
+
+    def _same_end(self, receipt: Receipt) -> bool:
+        """Whether an order that has ended ended with this fate: its block may be another one after a fork."""
+        rows = self.rows("SELECT fate FROM intents WHERE intent_id = ?", (receipt.intent_id,))
+        return rows[0][0] == receipt.fate.value and receipt.fate.done
+
+    def finalize(self, extrinsics: Iterable[Extrinsic]) -> None:
+        """The blocks of these extrinsics are final: what took effect in them is done."""
+        with self.transaction() as db:
+            for extrinsic in extrinsics:
+                db.execute("UPDATE extrinsics SET final = 1 WHERE hash = ?", (extrinsic.hash,))
+                done = "SELECT intent_id FROM intents WHERE fate = 'included' AND state = 'in_block' AND intent_id = ?"
+                self.move([i for i in extrinsic.intent_ids if self.rows(done, (i,))], Event.FINAL)
 
     def receipts_since(self, cursor: int | None, limit: int = 1000) -> tuple[int, list[Receipt]]:
         """(new cursor, receipts written after `cursor`, oldest first).
@@ -232,7 +228,8 @@ class Journal:
                 "AND rowid NOT IN (SELECT MAX(rowid) FROM intents GROUP BY signer, call, netuid, "
                 "                  json_extract(body, '$.mecid')) "
                 "AND intent_id NOT IN (SELECT intent_id FROM items JOIN extrinsics USING (hash) "
-                "                      WHERE state IN ('written', 'pooled')) "
+                f"                     WHERE extrinsics.state IN ({_OPEN}) "
+                "                      OR extrinsics.state = 'included' AND final = 0) "
                 "AND intent_id NOT IN (SELECT intent_id FROM standing) "
                 "AND intent_id NOT IN (SELECT intent_id FROM commits WHERE state = 'pending')",
                 (SetWeights.name, before),
@@ -246,9 +243,13 @@ class Journal:
     def reopen(self, extrinsic: Extrinsic) -> None:
         """Open an extrinsic and its intents again: its block left the best chain."""
         with self.transaction() as db:
-            db.execute("UPDATE extrinsics SET state = 'pooled', block = NULL WHERE hash = ?", (extrinsic.hash,))
+            db.execute(
+                "UPDATE extrinsics SET state = 'pooled', block = NULL, final = 0 WHERE hash = ?", (extrinsic.hash,)
+            )
+            self.move(extrinsic.intent_ids, Event.LOST_BLOCK)
             rows = [(intent_id,) for intent_id in extrinsic.intent_ids]
-            db.executemany("UPDATE intents SET fate = 'unknown', receipt = NULL WHERE intent_id = ?", rows)
+            lost = "UPDATE intents SET fate = 'unknown', receipt = NULL WHERE intent_id = ? AND state = 'open'"
+            db.executemany(lost, rows)
 
     def receipt(self, intent_id: str) -> Receipt | None:
         """The newest receipt of an intent, None if it has none (yet) or its fate is unknown."""
@@ -266,20 +267,42 @@ class Journal:
         rows = self.rows("SELECT body FROM intents WHERE intent_id = ?", (intent_id,))
         return intent_from_json(json.loads(rows[0][0])) if rows else None
 
+    def ended_receipt(self, intent_id: str) -> Receipt | None:
+        """The receipt of an order that is not queued and not in flight."""
+        ended = self.state(intent_id) not in (None, State.QUEUED, State.OPEN)
+        return self.receipt(intent_id) if ended else None
+
+    def has_landed(self, intent_id: str) -> bool:
+        """Whether a block has an extrinsic of this order, or the order has ended."""
+        return self.state(intent_id) in (State.IN_BLOCK, State.DONE, State.FAILED)
+
+    def is_settled(self, extrinsic: Extrinsic) -> bool:
+        """Whether every item of an extrinsic in a block has the receipt that the block decided."""
+        return not any(self._awaits_final(intent_id) for intent_id in extrinsic.intent_ids)
+
+    def _awaits_final(self, intent_id: str) -> bool:
+        rows = self.rows("SELECT state, fate FROM intents WHERE intent_id = ?", (intent_id,))
+        return bool(rows) and (rows[0][0] == "open" or rows[0][0] == "in_block" and rows[0][1] != "included")
+
     def knows_extrinsic(self, hash: str) -> bool:
         return bool(self.rows("SELECT 1 FROM extrinsics WHERE hash = ?", (hash,)))
 
     def open_extrinsics(self) -> list[Extrinsic]:
         """Extrinsics without a known fate, by signer and nonce."""
-        return self._extrinsics("state IN ('written', 'pooled')")
+        return self._extrinsics(f"final = 0 AND state IN ({_OPEN})")
 
-    def included_after(self, block: int) -> list[Extrinsic]:
-        """Extrinsics in blocks later than this one, by signer and nonce."""
-        return self._extrinsics("state = 'included' AND block > ?", (block,))
+    def in_block(self) -> list[Extrinsic]:
+        """Extrinsics in blocks that were not final when the journal was last written, by signer and nonce."""
+        return self._extrinsics("final = 0 AND state = 'included'")
 
     def _extrinsics(self, where: str, values: Sequence = ()) -> list[Extrinsic]:
-        rows = self.rows(f"SELECT {_COLUMNS} FROM extrinsics WHERE {where} ORDER BY signer, nonce", values)
-        return [Extrinsic(*row[:7], intent_ids=self._items(row[0]), state=Sent(row[7]), block=row[8]) for row in rows]
+        query = f"SELECT {_COLUMNS}, detail FROM extrinsics WHERE {where} ORDER BY signer, nonce"
+        found = []
+        for *row, state, block, detail in self.rows(query, values):
+            sent = Sent(state)
+            refusal = (detail or "") if sent is Sent.DOUBTED else ""
+            found.append(Extrinsic(*row, intent_ids=self._items(row[0]), state=sent, block=block, refusal=refusal))
+        return found
 
     def open_intents(self) -> list[Intent]:
         """Intents without a final fate, oldest first."""
@@ -308,6 +331,11 @@ class Journal:
     def _items(self, hash: str) -> tuple[str, ...]:
         rows = self.rows("SELECT intent_id FROM items WHERE hash = ? ORDER BY place", (hash,))
         return tuple(intent_id for (intent_id,) in rows)
+
+
+def _event_of(receipt: Receipt) -> Event:
+    unused = receipt.fate is Fate.FAILED and receipt.error in UNUSED
+    return Event.ENDED if unused else EVENT_OF[receipt.fate]
 
 
 def _plain(receipt: Receipt) -> dict:

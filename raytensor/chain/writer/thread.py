@@ -1,8 +1,8 @@
 """The writer's thread: it runs the pipeline for each new block and renews the lease of the keys.
 
 In: the pipeline, the outbox, the queue, the lease. Out: `trouble` and `stopped` of the pipeline show its state.
-Waits for: new orders, at most a second. Only `close` ends the thread: a tick that fails is followed by the next. Once
-another writer has the lease, nothing is sent any more.
+Waits for: new orders, at most a second. Only `close` ends the thread: after a tick that fails, everything is loaded
+from the journal as at a start, and the next tick follows. Once another writer has the lease, nothing is sent any more.
 """
 
 import logging
@@ -71,6 +71,7 @@ class WriterThread:
         self._stopping = threading.Event()
         self._prune_at = time.monotonic() + 60.0
         self._loss_reported = False
+        self._behind = False  # something failed half-way: what is in memory is loaded from the journal anew
         self._thread = threading.Thread(target=self._run, name="chain-writer", daemon=True)
         self.errors = 0
 
@@ -87,6 +88,9 @@ class WriterThread:
         while not self._stopping.is_set():
             try:
                 if self._keep_lease():
+                    if self._behind:
+                        self._pipeline.reload()
+                        self._behind = False
                     self._pipeline.tick()
                     self._check_foreign()
                     self._prune()
@@ -97,8 +101,9 @@ class WriterThread:
                 self._pipeline.trouble = str(error)
                 self._stopping.wait(OFFLINE_PAUSE_S)
                 continue
-            except Exception as error:  # the supervisor's edge
+            except BaseException as error:  # the supervisor's edge: the thread goes on after whatever was raised in it
                 self.errors += 1
+                self._behind = True
                 self._pipeline.trouble = f"{type(error).__name__}: {error}"
                 log.exception("the chain writer's thread")
                 self._stopping.wait(SLOWEST_POLL_S)

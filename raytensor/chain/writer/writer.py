@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from raytensor.chain.calls import Intent
+from raytensor.chain.error_actions import action_for
 from raytensor.chain.intents import SetWeights
 from raytensor.chain.reads.metagraph import read_metagraph
 from raytensor.chain.rpc.client import ChainClient
@@ -30,10 +31,12 @@ from raytensor.chain.writer.audit import AuditLog
 from raytensor.chain.writer.commit_book import CommitBook
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.lease import Lease
-from raytensor.chain.writer.orders import OrderQueue, Receipts
+from raytensor.chain.writer.order_states import State
+from raytensor.chain.writer.orders import OrderQueue
 from raytensor.chain.writer.outbox import Outbox
 from raytensor.chain.writer.pipeline import Pipeline, Records
 from raytensor.chain.writer.policy_check import PolicyCheck
+from raytensor.chain.writer.receipts import Receipts
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.thread import LeaseKeeper, WriterThread
 from raytensor.errors import ChainRefused, ConfigError
@@ -78,17 +81,18 @@ class ChainWriter:
             self._keeper = LeaseKeeper(lease, settings.lease_s)
             self._journal = _journal(journal_path, self._client.genesis)
             self._undo.append(self._journal.close)
-            audit = AuditLog(settings.audit_path)
+            self._audit = audit = AuditLog(settings.audit_path)
             self._undo.append(audit.close)
-            self._outbox = Outbox(self._client, self._journal, everyone, era_blocks=settings.era_blocks)
-            self._policy = PolicyCheck(self._read_client, self._journal, settings.policy, audit)
             self._receipts = Receipts(self._journal, audit)
             self._queue = OrderQueue(self._journal, self._receipts)
+            retries = self._queue.retries
+            self._outbox = Outbox(self._client, self._journal, everyone, retries, era_blocks=settings.era_blocks)
+            self._policy = PolicyCheck(self._read_client, self._journal, settings.policy, audit)
             records = Records(self._journal, self._outbox, self._queue, self._receipts, audit)
             signing, fence = (self._keys, self._delegate), self._keeper.fence
             self._pipeline = Pipeline(self._client, records, *signing, settings, fence)
             self._outbox.restore()
-            self._queue.restore(self._outbox.in_flight, self._pipeline.commits.intent_ids)
+            self._queue.restore()
             self._pipeline.tick()
         except BaseException:
             self._close_all()
@@ -118,9 +122,7 @@ class ChainWriter:
         """
         intents = [weights_intent(one) for one in weights]
         self._check(intents)
-        allowed, refused = self._policy.admit([i for i in intents if not self._done(i)])
-        self._queue.put(allowed, blocking=False)
-        self._journal.settle(refused)
+        self._journal.settle(self._put([i for i in intents if not self._done(i)], blocking=False))
         return [intent.intent_id for intent in intents]
 
     def receipts_since(self, cursor: int | None = 0, limit: int = 1000) -> tuple[int, list[Receipt]]:
@@ -150,10 +152,19 @@ class ChainWriter:
         return dict(self._outbox.counters)
 
     def state(self) -> dict[str, Any]:
-        """Its state: newest block, last trouble ("" if none), keys that were stopped and why, open extrinsics."""
+        """Its state.
+
+        block            the newest block that was read.
+        trouble          why the last attempt to read or write failed, "" if none did; errors: how many did.
+        unwritten        lines that the audit log lacks. malformed: answers to submissions that meant nothing.
+        stopped          keys for which nothing is sent any more, and why.
+        open_extrinsics  extrinsics that may yet take effect.
+        """
         return {
             "block": self._outbox.head.number,
-            "trouble": self._pipeline.trouble,
+            "trouble": self._pipeline.trouble or self._audit.trouble,
+            "unwritten": self._audit.unwritten,
+            "malformed": self._outbox.malformed,
             "errors": self._thread.errors,
             "stopped": dict(self._pipeline.stopped),
             "open_extrinsics": len(self._outbox.open),
@@ -196,11 +207,9 @@ class ChainWriter:
         fresh = {i.intent_id: i for i in intents if i.intent_id not in done}
         self._receipts.expect(fresh)
         try:
-            new = [i for i in fresh.values() if not self._queue.get(i.intent_id) and not self._in_flight(i)]
-            allowed, refused = self._admit(new)
-            for receipt in refused:
+            new = [i for i in fresh.values() if not self._queue.get(i.intent_id)]
+            for receipt in self._put(new, blocking=blocking):
                 self._receipts.deliver(receipt)
-            self._queue.put(allowed, blocking=blocking)
             done |= self._receipts.collect(list(fresh), deadline)
         finally:
             self._receipts.forget(fresh)
@@ -208,6 +217,22 @@ class ChainWriter:
             if intent_id not in done:
                 done[intent_id] = self._late(intent, blocking)
         return [done[intent.intent_id] for intent in intents]
+
+    def _put(self, intents: list[Intent], *, blocking: bool) -> list[Receipt]:
+        """Queue what the policy allows. Returns the receipts of the rest.
+
+        Where the policy has caps, one caller at a time: what is queued counts against the caps of the next.
+        """
+        known = [i for i in intents if self._in_flight(i)]  # the policy has allowed them before
+        new = [i for i in intents if not self._in_flight(i)]
+        if not self._policy.needs_chain(new):
+            allowed, refused = self._policy.admit(new)
+            self._queue.put([*known, *allowed], blocking=blocking)
+            return refused
+        with self._read_lock:
+            allowed, refused = self._policy.admit(new)
+            self._queue.put([*known, *allowed], blocking=blocking)
+        return refused
 
     def _late(self, intent: Intent, blocking: bool) -> Receipt:
         """The receipt of an intent that has none at the deadline."""
@@ -219,18 +244,32 @@ class ChainWriter:
         if (known := self._done(intent)) is not None:
             return known  # in the journal, and about to be delivered
         trouble = self._pipeline.trouble
-        if blocking and order is not None and self._queue.withdraw(intent.intent_id):
-            if order.last is not None:
-                return order.last
-            name = "ChainUnavailable" if trouble else "Timeout"
-            receipt = intent.receipt(Fate.NOT_SENT, name, f"retry: {trouble or 'it was not sent in time'}")
-        elif not blocking and order is not None and not self._in_flight(intent):
+        name = "ChainUnavailable" if trouble else "Timeout"
+        receipt = intent.receipt(Fate.NOT_SENT, name, f"retry: {trouble or 'it was not sent in time'}")
+        if order is not None and order.last is not None:
+            receipt = order.last
+        if blocking and receipt.fate is Fate.NOT_SENT and self._queue.withdraw(receipt):
+            self._receipts.tell([receipt])
+            return receipt
+        if not blocking and order is not None and not self._in_flight(intent):
             cause = trouble or "an extrinsic with earlier weights of this place is in flight"
             receipt = intent.receipt(Fate.HELD, "Waiting", f"wait: {cause}")
         else:
-            receipt = intent.receipt(Fate.UNKNOWN, "Timeout", "wait: it is watched; submit the same intent again")
+            receipt = self._unknown(intent)
         self._receipts.report(receipt)
         return receipt
+
+    def _unknown(self, intent: Intent) -> Receipt:
+        """The receipt of an intent that may take effect."""
+        carriers = self._outbox.table.carriers(intent.intent_id)
+        refusal = next((x.refusal for x in reversed(carriers) if x.refusal), "")
+        until = max((x.death or 0 for x in carriers), default=0) or None
+        if not refusal:
+            text = "wait: it is watched; submit the same intent again"
+            return intent.receipt(Fate.UNKNOWN, "Timeout", text, until)
+        name = refusal.split(":", 1)[0]
+        text = f"{action_for(name)}; a node refused it, which is no proof: it may be included up to block {until}"
+        return intent.receipt(Fate.UNKNOWN, name, text, until)
 
     def _in_flight(self, intent: Intent) -> bool:
         return self._outbox.in_flight(intent.intent_id)
@@ -248,17 +287,12 @@ class ChainWriter:
                 raise ConfigError(f"{intent.name}: this writer has no key for {intent.signer}: add it to its signers")
 
     def _done(self, intent: Intent) -> Receipt | None:
-        """The receipt of an intent that has its effect, or is committed and will be revealed."""
-        known = self._journal.receipt(intent.intent_id)
-        if known is None or known.fate is Fate.COMMITTED and self._queue.get(intent.intent_id) is None:
+        """The receipt of an intent that has ended, or is committed and will be revealed."""
+        state = self._journal.state(intent.intent_id)
+        if state is State.COMMITTED and self._queue.get(intent.intent_id) is None:
             return None
-        return known if known.fate.done or known.fate is Fate.COMMITTED else None
-
-    def _admit(self, intents: list[Intent]) -> tuple[list[Intent], list[Receipt]]:
-        if self._policy.needs_chain(intents):
-            with self._read_lock:
-                return self._policy.admit(intents)
-        return self._policy.admit(intents)
+        known = self._journal.ended_receipt(intent.intent_id)
+        return None if state is State.UNSENT else known
 
     def _read_client(self) -> ChainClient:
         if self._reader is None:
