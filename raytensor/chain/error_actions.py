@@ -27,8 +27,8 @@ class Action:
     """What to do about an error, and what it proves.
 
     resend  the intents may go into a new extrinsic: a rival with the same nonce while the first is open.
-    sure    a node that answers with this error did not take the extrinsic. That is no proof of no effect: the answer may
-            be that of another node behind the same address, which is behind or on another runtime. Where it is False,
+    sure    a node that answers with this error did not take the extrinsic. That is no proof of no effect: the answer
+            may be that of another node behind the same address, which lags or has another runtime. Where it is False,
             an extrinsic of the same hash or nonce exists, which may be this very submission, sent twice on the way.
     split   a batch with this error may succeed in two halves.
     reread  of a reveal: the chain's state decides what to do next, not the error.
