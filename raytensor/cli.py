@@ -26,6 +26,7 @@ TRACEBACK_ENV = "RAYTENSOR_TRACEBACK"
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("raytensor.jobs.run.job:run_main", "run a whole network: chain, miners, validators, consensus"),
     "train": ("raytensor.jobs.train:train_main", "train one large model with Ray Train, over GPUs and nodes"),
+    "mine": ("raytensor.jobs.mine.job:mine_main", "mine with your own hotkeys on any subnets"),
     "validate": ("raytensor.jobs.validate.job:validate_main", "validate any number of subnets with any hotkeys"),
     "sweep": ("raytensor.jobs.sweep.job:sweep_main", "search good settings for a miner"),
     "query": ("raytensor.commands.query:query_main", "ask a subnet's best miners to continue a text"),
@@ -37,7 +38,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "transfer": ("raytensor.commands.transfer:transfer_main", "send TAO to an account"),
     "stake": ("raytensor.commands.stake:stake_main", "add, remove, move, swap, transfer, list stake; take, children"),
     "register": ("raytensor.commands.register:register_main", "register a hotkey on a subnet"),
-    "subnets": ("raytensor.commands.subnets:subnets_main", "list the subnets of a chain"),
+    "serve": ("raytensor.commands.serve:serve_main", "publish the address of a hotkey's server"),
+    "subnets": ("raytensor.commands.subnets:subnets_main", "list, create, start, configure, show subnets"),
     "metagraph": ("raytensor.commands.metagraph:metagraph_main", "list the neurons of a subnet"),
     "weights": ("raytensor.commands.weights:weights_main", "check, set, commit and reveal a validator's weights"),
 }

@@ -13,7 +13,9 @@ from raytensor.config.checks import Section, allowed, type_hints, without_null
 from raytensor.config.compose import ROOTS, groups_of, schema_of
 from raytensor.errors import ConfigError
 
-NEEDED = {"validate": ["netuids=[1]", "hotkeys=[//Alice]"]}  # what a job does not start without
+NEEDED = {
+    job: ["netuids=[1]", "hotkeys=[//Alice]"] for job in ("mine", "validate")
+}  # what a job does not start without
 SHIPPED = [(job, group, choice) for job in ROOTS for group, names in groups_of(job).items() for choice in names]
 
 
@@ -119,7 +121,7 @@ def test_no_number_is_endless_or_far_below_its_range(section, name, number):
 
 
 def test_every_default_lies_in_its_range():
-    needs_values = {"SubnetConfig", "ValidateConfig"}  # a subnet, a hotkey
+    needs_values = {"SubnetConfig", "ValidateConfig", "MineConfig"}  # a subnet, a hotkey
     for section in EVERY_SECTION:
         if section.__name__ not in needs_values:
             config.check(section())
@@ -178,7 +180,11 @@ def test_every_default_lies_in_its_range():
             "miners.wire.require_permit=false",
             "miners.wire.require_permit is now miners.wire.policy.require_permit",
         ),
-        ("run", "watch.silent_s=3", "unknown setting 'watch.silent_s': it belongs to `raytensor validate`"),
+        (
+            "run",
+            "watch.silent_s=3",
+            "unknown setting 'watch.silent_s': it belongs to `raytensor mine`, `raytensor validate`",
+        ),
         ("validate", "asking.max_file_mib=3", "asking.max_file_mib is now asking.bounds.max_file_bytes"),
         ("validate", "asking.quorum=0.5", "asking.quorum=0.5: must be above 0.5 and at most 1"),
         ("validate", "validators.num_validators=2", "it belongs to `raytensor run`"),

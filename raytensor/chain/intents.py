@@ -219,6 +219,26 @@ class StartCall(Intent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetHyperparameter(Intent):
+    """Sets a hyperparameter of a subnet, as its owner.
+
+    function  the call, as "AdminUtils.sudo_set_kappa".
+    values    ((name, value), ...) of its arguments after the netuid.
+    sudo      sent by the chain's sudo key, which has no limits.
+    """
+
+    netuid: int
+    function: str
+    values: tuple[tuple[str, Any], ...]
+    sudo: bool = False
+    name: ClassVar[str] = "AdminUtils.sudo_set"
+
+    def call(self) -> Call:
+        call = Call(*self.function.split("."), {"netuid": self.netuid, **dict(self.values)})
+        return Call("Sudo", "sudo", {"call": call}) if self.sudo else call
+
+
+@dataclass(frozen=True, kw_only=True)
 class IncreaseTake(Intent):
     hotkey: str
     take: int  # u16, 65535 = 100 %

@@ -1,12 +1,13 @@
 """`raytensor subnets`: the subnets of a chain, all at one block."""
 
 import argparse
+import re
 from collections.abc import Sequence
 
 from raytensor.chain.reads.epochs import epoch_blocks
 from raytensor.chain.reads.quotes import prices
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.commands import options, output
+from raytensor.commands import options, output, subnet_owner
 from raytensor.errors import ChainError
 
 PALLET = "SubtensorModule"
@@ -31,16 +32,21 @@ _FIELDS = {
 ABOUT = """\
 Lists the subnets: registered neurons, price of a registration, price of alpha, whether weights are committed and
 revealed, blocks until the next epoch. `raytensor metagraph` lists the neurons of one subnet.
+
+With an action (create, start, set, show) it does what a subnet's owner does; `raytensor subnets ACTION --help`.
 """
 EXAMPLES = """\
   raytensor subnets
   raytensor subnets 1 18 64 --network finney
+  raytensor subnets create -w alice -H owner --dry-run     what a subnet of your own costs
   raytensor subnets --json | jq '.subnets[] | {netuid, burn_rao}'
 """
 
 
 def subnets_main(argv: Sequence[str]) -> int:
-    """`raytensor subnets [NETUID ...]`. Returns the exit status."""
+    """`raytensor subnets [NETUID ...]` or `raytensor subnets ACTION ...`. Returns the exit status."""
+    if argv and re.fullmatch("[a-z]+", argv[0]):
+        return subnet_owner.owner_main(argv)
     parser = options.parser("subnets", ABOUT, EXAMPLES)
     parser.add_argument("netuids", metavar="NETUID", type=options.netuid, nargs="*", help="only these subnets")
     options.add_output(parser)

@@ -19,7 +19,19 @@ Knows nothing of Ray, torch or the chain: a wrong setting is refused here, befor
 from raytensor.config.checks import Section, check
 from raytensor.config.collab import Collab
 from raytensor.config.compose import compose, conf_dir, to_yaml
-from raytensor.config.groups import Chain, Cluster, Data, MinerProfile, Miners, Paths, Scoring, Tracker, Validators
+from raytensor.config.groups import (
+    Chain,
+    Cluster,
+    Data,
+    MinerProfile,
+    Miners,
+    MinersJob,
+    Mining,
+    Paths,
+    Scoring,
+    Tracker,
+    Validators,
+)
 from raytensor.config.help import Setting, asks_for_help, help_page, settings
 from raytensor.config.mechanisms import Mechanism, ModelEval, Query
 from raytensor.config.run import RunConfig

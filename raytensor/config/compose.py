@@ -19,6 +19,7 @@ from raytensor.errors import ConfigError
 ROOTS = {
     "run": ("raytensor.config.run", "RunConfig"),
     "train": ("raytensor.config.train", "TrainConfig"),
+    "mine": ("raytensor.config.mine", "MineConfig"),
     "validate": ("raytensor.config.validate", "ValidateConfig"),
     "sweep": ("raytensor.config.sweep", "SweepConfig"),
 }

@@ -8,10 +8,11 @@ Knows nothing of YAML or of which job uses what.
 import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.config.checks import ENDPOINT, FOLDER_NAME, Section, setting
+from raytensor.config.mechanisms import Mechanism
 from raytensor.config.optimizers import ENGINES, OPTIMIZERS
 from raytensor.config.wire import MinersWire
 
@@ -148,9 +149,9 @@ def _default_profiles() -> list[MinerProfile]:
 
 
 @dataclass
-class Miners(Section):
-    # Number of miners (hotkeys) on the subnet.
-    num_miners: int = 8
+class Mining(Section):
+    """How miners are hosted, trained and served, wherever their hotkeys come from."""
+
     # Host actors that share the miners; null uses as many as fit beside the other actors, at most one per miner.
     num_hosts: int | None = None
     # CPUs that each host actor reserves. It is a reservation, not a limit: two hosts, a scorer and the chain writer fit
@@ -182,12 +183,31 @@ class Miners(Section):
     profiles: list[MinerProfile] = field(default_factory=_default_profiles)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.num_hosts is not None and self.num_hosts > self.num_miners:
-            yield "num_hosts", f"must be at most miners.num_miners ({self.num_miners})"
-        if self.wire.port > 65536 - self.num_miners:
-            yield "wire.port", f"must leave room for {self.num_miners} ports up to 65535, or be 0 for free ones"
         if not self.profiles:
             yield "profiles", "must hold one profile or more"
+
+    def unfit(self, num_miners: int, name: str) -> Iterator[tuple[str, str]]:
+        """(key, why) of what does not fit a number of miners; name: of the setting that decides it."""
+        if self.num_hosts is not None and self.num_hosts > num_miners:
+            yield "num_hosts", f"must be at most {name} ({num_miners})"
+        ports = 1 if self.wire.one_port else num_miners
+        if self.wire.port > 65536 - ports:
+            yield "wire.port", f"must leave room for {ports} ports up to 65535, or be 0 for free ones"
+
+
+@dataclass
+class Population(Section):
+    # Number of miners (hotkeys) on the subnet.
+    num_miners: int = 8
+
+
+@dataclass
+class Miners(Mining, Population):
+    """The miners of a run."""
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from super().conflicts()
+        yield from self.unfit(self.num_miners, "miners.num_miners")
 
 
 @dataclass
@@ -263,6 +283,23 @@ class Tracker(Section):
     project: str = "raytensor"
     # wandb mode: offline needs no key and no network; online reads WANDB_API_KEY from the environment.
     mode: str = setting("offline", choices=("offline", "online", "disabled"))
+
+
+class MinersJob(Protocol):
+    """What the miners' code reads of a job's configuration."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def paths(self) -> Paths: ...
+    @property
+    def cluster(self) -> Cluster: ...
+    @property
+    def data(self) -> Data: ...
+    @property
+    def miners(self) -> Mining: ...
+    @property
+    def mechanism(self) -> Mechanism: ...
 
 
 @dataclass

@@ -30,7 +30,7 @@ class RunConfig(Job):
             yield "miners.num_miners", f"makes {total} neurons with the validators and the owner; a subnet holds 4096"
         yield from seq_len_conflicts(self.mechanism, self.miners.seq_len)
         for number, profile in enumerate(self.miners.profiles):
-            for key, why in _profile_conflicts(profile):
+            for key, why in profile_conflicts(profile):
                 yield f"miners.profiles[{number}].{key}", why
 
 
@@ -41,7 +41,7 @@ def seq_len_conflicts(mechanism: Mechanism, seq_len: int) -> Iterator[tuple[str,
         yield "mechanism.query.context", why
 
 
-def _profile_conflicts(profile: MinerProfile) -> Iterator[tuple[str, str]]:
+def profile_conflicts(profile: MinerProfile) -> Iterator[tuple[str, str]]:
     """What a profile can't be under any mechanism; `jobs.run.plan` checks it under the run's own."""
     if not BEHAVIOURS[profile.behaviour].trains and (profile.ranks > 1 or profile.gpus_per_rank):
         yield "behaviour", "has no model, so it uses neither ranks nor GPUs; use ranks=1 and gpus_per_rank=0"

@@ -7,7 +7,7 @@ and the settings that `raytensor.wire` takes. Knows nothing of aiohttp or Ray.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from raytensor.config.checks import IP_NETWORK, PUBLISHABLE, SS58, Section, setting
+from raytensor.config.checks import IP_NETWORK, PUBLISHABLE, SS58, URL, Section, setting
 
 PROTOCOLS = ("btauth", "epistula", "axon_v10")
 
@@ -99,8 +99,15 @@ class Server(Section):
     protocols: list[str] = setting(make=lambda: ["btauth"], choices=PROTOCOLS)
     # Open connections in total.
     max_connections: int = 1024
-    # Open connections of one address.
+    # Open connections of one address (IPv6: of one /64).
     max_connections_per_address: int = 128
+    # Share of the connections that is kept for callers that were admitted. A stranger beyond the rest takes the place
+    # of the stranger that is idle for longest.
+    kept_for_callers: float = setting(0.5, least=0, below=1)
+    # Bytes of bodies whose signatures are not checked yet, in total; one address may hold a quarter of them.
+    max_unproved_bytes: int = 64 * 2**20
+    # Signature schemes that are accepted; a caller's header names one but can't add one.
+    schemes: list[str] = setting(make=lambda: ["sr25519"], choices=("sr25519", "ed25519"))
     # Questions that are answered concurrently.
     max_concurrent: int = 64
     # Questions that wait for a free place; more are refused.
@@ -125,16 +132,28 @@ class Server(Section):
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if not self.protocols:
             yield "protocols", f"must name one or more of {', '.join(PROTOCOLS)}"
+        if not self.schemes:
+            yield "schemes", "must name sr25519, ed25519 or both"
+        if self.max_unproved_bytes < 4 * self.bounds.max_body_bytes:
+            yield "max_unproved_bytes", f"must be at least 4 * bounds.max_body_bytes ({4 * self.bounds.max_body_bytes})"
 
 
 @dataclass
 class MinersWire(Server):
-    """The server of a run's miners: the first miner listens on `port`, each next miner on the next port."""
+    """The server of a job's miners: the first one listens on `port`, each next one on the next port, or all on one."""
 
     # Serve the hotkey of every miner by signed HTTP, and publish its address on the chain.
     enabled: bool = False
-    # Address to publish; null publishes the address of this node in the cluster. The chain refuses 127.0.0.1.
+    # Address to publish; null asks `ip_from`, and without it publishes `host`, or the address of this node in the
+    # cluster where `host` is all addresses. The chain refuses 127.0.0.1.
     ip: str | None = setting(None, form=PUBLISHABLE)
+    # URL that answers with this machine's own external address as text (https://api.ipify.org, for example).
+    ip_from: str | None = setting(None, form=URL)
+    # Listen on one port for all hotkeys: the receiver that each request is signed for tells them apart.
+    one_port: bool = False
+    # Publish an address only after a request to it has reached this server. false: where the router of this network
+    # does not send a machine's own packets back to it.
+    check_reachable: bool = True
 
 
 @dataclass
@@ -147,6 +166,9 @@ class Client(Section):
     max_in_flight: int = 256
     # Files in flight, counted within max_in_flight: each is held in memory until it is complete.
     max_files_in_flight: int = 16
+    # Questions in flight to one IP address (IPv6: to one /64), over all hotkeys and ports: many hotkeys may publish the
+    # address of one victim. The others wait; a question's time counts from when it is sent.
+    max_in_flight_per_address: int = 64
     # Open connections to one endpoint.
     max_connections_per_endpoint: int = 8
     # Attempts per question within its deadline; each is signed anew.

@@ -34,9 +34,10 @@ def newest(folder: Path | None, hotkeys: Iterable[str], *, up_to: int) -> int | 
     return max((round for round, path in at.items() if all((path / name).is_file() for name in names)), default=None)
 
 
-def older(folder: Path, round: int, hotkey: str) -> list[int]:
-    """Rounds before `round` with a complete checkpoint of one miner, newest first."""
-    return [n for n in reversed(rounds(folder)) if n < round and (_at(folder, n) / f"{hotkey}.done").is_file()]
+def complete(folder: Path | None, hotkey: str, *, up_to: int | None = None) -> list[int]:
+    """Rounds with a complete checkpoint of one miner, newest first; `up_to`: the newest that counts."""
+    found = [n for n in reversed(rounds(folder)) if up_to is None or n <= up_to]
+    return [n for n in found if (_at(folder, n) / f"{hotkey}.done").is_file()]
 
 
 def rounds(folder: Path | None) -> list[int]:

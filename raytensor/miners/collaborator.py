@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load, save
 
 from raytensor import disk
-from raytensor.config import Collab, MinerProfile, RunConfig
+from raytensor.config import Collab, MinerProfile, MinersJob
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import DamagedCheckpoint, DataError
@@ -155,7 +155,7 @@ class CollaboratingMiner:
 
     engine = None
 
-    def __init__(self, hotkey: str, profile: MinerProfile, cfg: RunConfig, text: Text, *, device: str = "cpu") -> None:
+    def __init__(self, hotkey: str, profile: MinerProfile, cfg: MinersJob, text: Text, *, device: str = "cpu") -> None:
         rule, train = cfg.mechanism.collab, text.train
 
         def other(window: int, rows: int) -> np.ndarray:

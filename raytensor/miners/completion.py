@@ -11,13 +11,13 @@ import numpy as np
 
 from raytensor.data import assign
 from raytensor.data.tokenizer import END, Tokenizer
-from raytensor.types import Failure, Response, Task
+from raytensor.types import Failure, Response, Submission, Task
 from raytensor.wire.codec import Prompt
 
 TOP_K = 64  # candidates of a token
 
 
-Ask = Callable[[Task], Awaitable[Response | Failure]]
+Ask = Callable[[Task], Awaitable[Response | Submission | Failure]]
 
 
 async def complete(prompt: Prompt, ask: Ask, coder: Tokenizer, context: int) -> AsyncIterator[str]:
@@ -37,6 +37,7 @@ async def complete(prompt: Prompt, ask: Ask, coder: Tokenizer, context: int) -> 
         answer = await ask(task)
         if isinstance(answer, Failure):
             raise RuntimeError(answer.detail or answer.reason.value)
+        assert isinstance(answer, Response), "a next-token question is answered by tokens"
         token = choose(answer.ids[0], answer.probs[0], prompt.temperature, draw)
         if token == END:
             break

@@ -1,4 +1,4 @@
-"""All miners of a run: which host runs which miner, and every question answered exactly once.
+"""All miners of a job: which host runs which miner, and every question answered exactly once.
 
 In: rounds to train, tasks. Out: a `Response`, `Submission` or `Failure` per task, in completion order.
 Waits for: a host's training at most `miners.train_timeout_s`; an answer at most its task's deadline, counted from the
@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from raytensor.cluster import wait_ready
-from raytensor.config import RunConfig
+from raytensor.config import MinersJob
 from raytensor.data.text import Text
 from raytensor.errors import cause_of
 from raytensor.miners import checkpoints, supervisor
@@ -38,13 +38,14 @@ class Fleet(supervisor.Supervisor):
 
     def __init__(
         self,
-        cfg: RunConfig,
+        cfg: MinersJob,
         hotkeys: Sequence[str],
         text: Text,
         *,
         num_hosts: int,
         folder: Path | None = None,
         resume_round: int | None = None,
+        max_replacements: int = supervisor.MAX_REPLACEMENTS,
     ) -> None:
         profiles = assign_profiles(cfg.miners, hotkeys)
         self._victims = victims(profiles)
@@ -52,7 +53,7 @@ class Fleet(supervisor.Supervisor):
         sharded = [[(hotkey, profile)] for hotkey, profile in profiles.items() if is_sharded(profile)]
         members = [*place(shared, num_hosts), *sharded]
         hosts = [HostHandle(number, each) for number, each in enumerate(members)]
-        super().__init__(cfg, hosts, ray.put(text), folder, resume_round)
+        super().__init__(cfg, hosts, ray.put(text), folder, resume_round, max_replacements)
 
     def wait_ready(self, timeout_s: float) -> dict[str, int]:
         """Wait until every host is constructed. Returns process ids by name. Raises `ClusterError` when one is late."""
@@ -143,7 +144,7 @@ class Fleet(supervisor.Supervisor):
     def _step(self) -> list[Done]:
         """Dispatch questions, wait for the first event, and return the tasks that are finished."""
         done: list[Done] = []
-        limit = supervisor.MAX_REPLACEMENTS
+        limit = self.max_replacements
         for host in self.hosts:
             if host.actor is None:
                 done += host.fail(Reason.CRASHED, f"{host.name} is gone and its {limit} replacements are used up")

@@ -15,7 +15,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raytensor.cluster import release, reserve
-from raytensor.config import RunConfig
+from raytensor.config import MinersJob
 from raytensor.errors import cause_of
 from raytensor.miners.placement import Member
 from raytensor.miners.shard import FirstRank, Shard, rendezvous_address
@@ -56,7 +56,7 @@ class Group:
         release(self.placement)
 
 
-def start(cfg: RunConfig, name: str, member: Member, text: Any, folder: Path | None, resume_round: int | None) -> Group:
+def start(cfg: MinersJob, name: str, member: Member, text: Any, folder: Path | None, resume_round: int | None) -> Group:
     """A new group of the miner `member`. `text`: its ObjectRef. Raises `ClusterError` when there is no room in time."""
     hotkey, profile = member
     bundle = {"CPU": profile.cpus_per_rank} | ({"GPU": float(profile.gpus_per_rank)} if profile.gpus_per_rank else {})

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import transformers
 
-from raytensor.config import RunConfig
+from raytensor.config import MinersJob
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.mechanisms import base
@@ -59,7 +59,8 @@ class MinerHost:
     members        (hotkey, profile) of each.
     folder         of checkpoints; None: none are written.
     resume_round   round whose checkpoints the miners continue from; None: new models. A miner whose checkpoint of that
-                   round is damaged continues from its newest intact one, and trains the rounds since then again.
+                   round is damaged or missing continues from its newest intact one, and trains the rounds since then
+                   again; one that never had a checkpoint begins with a new model.
     engines        by hotkey, of miners that do not make their own.
 
     Raises `DamagedCheckpoint` when a miner has no intact checkpoint.
@@ -67,7 +68,7 @@ class MinerHost:
 
     def __init__(
         self,
-        cfg: RunConfig,
+        cfg: MinersJob,
         members: Sequence[Member],
         text: Text,
         folder: Path | None = None,
@@ -193,7 +194,10 @@ class MinerHost:
 
     def _restore(self, hotkey: str, round: int) -> None:
         assert self._folder is not None
-        rounds = [round, *checkpoints.older(self._folder, round, hotkey)]
+        rounds = checkpoints.complete(self._folder, hotkey, up_to=round)
+        if not rounds:
+            self._restore_warnings.append(f"{hotkey[:8]} has no checkpoint: it begins with a new model")
+            return
         places = {checkpoints.path_of(self._folder, number, hotkey): number for number in rounds}
         miner = self._miners[hotkey]
         place, _, damaged = load_newest(places, miner.restore)
@@ -215,7 +219,7 @@ class MinerHost:
         return {hotkey: newest.get(number) for number, hotkey in enumerate(hotkeys)}
 
 
-def _stack(cfg: RunConfig, members: Sequence[Member], vocab_size: int, device: str) -> dict[str, StackedMember]:
+def _stack(cfg: MinersJob, members: Sequence[Member], vocab_size: int, device: str) -> dict[str, StackedMember]:
     """Engines of the stackable miners by hotkey; those of one architecture share a stack.
 
     Whether a miner is stacked depends on its own profile only, so that its bits do not depend on the number of hosts.

@@ -50,6 +50,8 @@ class HostHandle:
     waiting: deque[Question] = field(default_factory=deque)
     in_flight: dict[Any, Question] = field(default_factory=dict)  # ObjectRef of the answer -> question, oldest first
     replacements: int = 0
+    ping: Any = None  # ObjectRef of the newest question whether an idle host is there
+    pinged_at: float = 0.0  # when it was asked, monotonic seconds
     warnings: Any = None  # ObjectRef of the host's warnings about its checkpoints; None once they were read
 
     @property
@@ -105,4 +107,4 @@ class HostHandle:
             self.group.end()
         elif self.actor is not None:
             ray.kill(self.actor)
-        self.actor = self.busy = self.group = None
+        self.actor = self.busy = self.group = self.ping = None

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from raytensor.config import MinerProfile, RunConfig
+from raytensor.config import MinerProfile, MinersJob
 from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.data import assign
 from raytensor.data.text import Text
@@ -45,7 +45,7 @@ class QuestionSet:
         return float(token_losses(ids, probs, self.targets, vocab_size).mean())
 
 
-def heldout_questions(cfg: RunConfig, text: Text) -> QuestionSet:
+def heldout_questions(cfg: MinersJob, text: Text) -> QuestionSet:
     """The held-out questions that all miners of a run are measured on; they depend on the run's seed only."""
     rule, tokens = cfg.mechanism.query, text.heldout
     num_rows = cfg.miners.heldout_rows
@@ -68,7 +68,7 @@ class Miner:
         self,
         hotkey: str,
         profile: MinerProfile,
-        cfg: RunConfig,
+        cfg: MinersJob,
         text: Text,
         *,
         device: str = "cpu",

@@ -5,14 +5,14 @@ In: profiles by hotkey, the number of hosts. Out: the members of each host, the 
 
 from collections.abc import Mapping, Sequence
 
-from raytensor.config import MinerProfile, Miners
+from raytensor.config import MinerProfile, Mining
 from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.config.optimizers import OPTIMIZERS
 
 Member = tuple[str, MinerProfile]  # hotkey and profile
 
 
-def assign_profiles(cfg: Miners, hotkeys: Sequence[str]) -> dict[str, MinerProfile]:
+def assign_profiles(cfg: Mining, hotkeys: Sequence[str]) -> dict[str, MinerProfile]:
     """The profile of each miner, in rotation when there are more miners than profiles."""
     return {hotkey: cfg.profiles[i % len(cfg.profiles)] for i, hotkey in enumerate(hotkeys)}
 
@@ -22,10 +22,10 @@ def is_sharded(profile: MinerProfile) -> bool:
     return profile.ranks > 1 or profile.gpus_per_rank > 0 or profile.engine != "plain"
 
 
-def num_hosts(cfg: Miners, cpus: float) -> int:
-    """Host actors of a run that has `cpus` CPUs for its miners: `miners.num_hosts`, or as many as fit besides the
+def num_hosts(cfg: Mining, num_miners: int, cpus: float) -> int:
+    """Host actors of a job that has `cpus` CPUs for its miners: `miners.num_hosts`, or as many as fit besides the
     sharded miners; at most one per miner that shares hosts, and at least 1 if there is such a miner."""
-    profiles = assign_profiles(cfg, [str(i) for i in range(cfg.num_miners)]).values()
+    profiles = assign_profiles(cfg, [str(i) for i in range(num_miners)]).values()
     small = sum(not is_sharded(profile) for profile in profiles)
     left = cpus - sum(profile.ranks * profile.cpus_per_rank for profile in profiles if is_sharded(profile))
     return min(small, cfg.num_hosts or max(1, int(left / cfg.cpus_per_host)))

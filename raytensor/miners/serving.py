@@ -1,16 +1,16 @@
-"""Serves a run's miners to validators elsewhere: signed HTTP for each hotkey, answered by the miner's own host.
+"""Serves miners to validators elsewhere: signed HTTP for each hotkey, answered by the miner's own host.
 
 In: requests on the wire, hosts by hotkey, metagraph snapshots. Out: the hosts' answers. One actor listens for all
-hotkeys, each on its own port; it holds addresses only, never a private key. A question goes to the host's "serving"
-concurrency group, so it waits for at most one training step. A prompt is one question per token. Waits for and bounds:
-those of the wire's server; a question at most its own deadline. Knows nothing of the chain: the caller publishes the
-ports and supplies the snapshots.
+hotkeys, on one port or on one each; it holds addresses only, never a private key. A question goes to the host's
+"serving" concurrency group, so it waits for at most one training step. A prompt is one question per token. Several
+hotkeys may be answered by the model of one of them. Waits for and bounds: those of the wire's server; a question at
+most its own deadline. Knows nothing of the chain: the caller publishes the ports and supplies the snapshots.
 """
 
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,34 +18,51 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from raytensor.config import RunConfig
+from raytensor.config import MinersJob
 from raytensor.data import corpus, tokenizer
 from raytensor.miners.completion import complete
 from raytensor.miners.gauges import Gauges
-from raytensor.types import Failure, Metagraph, Reason, Response, Task
+from raytensor.types import Failure, Metagraph, Reason, Response, Submission, Task
 from raytensor.wire.codec import Prompt
 from raytensor.wire.server import WireServer
+
+RETRY_S = 0.2  # between two looks for the host that replaces a lost one
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """What a frontend has done so far.
+
+    outcomes  numbers of requests by outcome: "ok", or the name of the refusal.
+    callers   numbers of questions by the hotkey of the validator that asked.
+    """
+
+    outcomes: dict[str, int]
+    callers: dict[str, int]
 
 
 class WireFrontend:
     """Serves `hotkeys` once `start` has returned. `route` sets which host answers, `update` who may ask.
 
-    run  settings; the ports are miners.wire.port and the next ones, in the order of `hotkeys`.
+    job      settings; the ports are miners.wire.port, and the next ones in the order of `hotkeys` unless they share it.
+    answers  hotkey -> the hotkey whose model answers for it; a hotkey that is not in it answers for itself.
     """
 
-    def __init__(self, hotkeys: Sequence[str], run: RunConfig) -> None:
-        cfg = run.miners.wire
-        self._context = run.miners.seq_len
-        # It is in the cache of this node, where the run's text was prepared.
-        data, cache = run.data, Path(run.paths.cache).expanduser()
+    def __init__(self, hotkeys: Sequence[str], job: MinersJob, answers: Mapping[str, str] | None = None) -> None:
+        cfg = job.miners.wire
+        self._context, self._answers = job.miners.seq_len, dict(answers or {})
+        # It is in the cache of this node, where the job's text was prepared.
+        data, cache = job.data, Path(job.paths.cache).expanduser()
         key, text = corpus.fingerprint(data), partial(corpus.documents, data, heldout=False)
         self._coder = tokenizer.load(data.tokenizer, data.vocab_size, key, text, cache)
         self._hosts: dict[str, Any] = {}
         self._gauges = Gauges("wire")
-        self._servers: dict[str, WireServer] = {}
-        for place, hotkey in enumerate(hotkeys):
+        self._callers: Counter[str] = Counter()
+        groups = [list(hotkeys)] if cfg.one_port else [[hotkey] for hotkey in hotkeys]
+        self._servers: list[tuple[list[str], WireServer]] = []
+        for place, group in enumerate(groups):
             own = dataclasses.replace(cfg, port=cfg.port + place if cfg.port else 0)
-            self._servers[hotkey] = WireServer(hotkey, self._ask, own, complete=self._complete)
+            self._servers.append((group, WireServer(group, self._ask, own, complete=self._complete)))
 
     def route(self, hotkeys: Sequence[str], host: Any) -> None:
         """Send questions to these hotkeys to `host` (an actor with `serve`), in place of an earlier one."""
@@ -53,41 +70,61 @@ class WireFrontend:
 
     async def start(self) -> dict[str, int]:
         """Listen. Returns the port of each hotkey. Raises `OSError` when a port is in use."""
-        bound = await asyncio.gather(*(server.start() for server in self._servers.values()))
-        return {hotkey: port for hotkey, (_, port) in zip(self._servers, bound, strict=True)}
+        bound = await asyncio.gather(*(server.start() for _, server in self._servers))
+        ports = [port for _, port in bound]
+        return {hotkey: port for (group, _), port in zip(self._servers, ports, strict=True) for hotkey in group}
+
+    async def server_ids(self) -> list[str]:
+        """What /health answers as "server" on the ports of this frontend."""
+        return [server.gate.server_id for _, server in self._servers]
 
     async def update(self, metagraph: Metagraph) -> None:
-        """Use this snapshot of the subnet to decide who may ask."""
-        for server in self._servers.values():
+        """Use this snapshot of a subnet to decide who may ask."""
+        for _, server in self._servers:
             server.update(metagraph)
 
-    async def counts(self) -> dict[str, int]:
-        """Numbers of refusals and answers by name, over all hotkeys."""
+    async def traffic(self) -> Traffic:
+        """Requests so far, over all hotkeys."""
         total: Counter[str] = Counter()
-        for server in self._servers.values():
-            total.update(server.gate.counts)
-        return dict(total)
+        for _, server in self._servers:
+            total.update(server.gate.totals())
+        return Traffic(dict(total), dict(self._callers))
 
     async def stop(self) -> None:
         """Close the ports."""
-        await asyncio.gather(*(server.stop(1.0) for server in self._servers.values()))
+        await asyncio.gather(*(server.stop(1.0) for _, server in self._servers))
 
     def _complete(self, prompt: Prompt) -> AsyncIterator[str]:
         return complete(prompt, self._ask, self._coder, self._context)
 
-    async def _ask(self, task: Task) -> Response | Failure:
-        host = self._hosts.get(task.hotkey)
-        if host is None:
-            return Failure(task.task_id, task.hotkey, Reason.REFUSED, "the miner has not started yet")
+    async def _ask(self, task: Task) -> Response | Submission | Failure:
+        """The answer of the miner's host; a question that finds its host lost waits for the replacement once."""
+        self._callers[task.validator] += 1
+        own = self._answers.get(task.hotkey, task.hotkey)
         began = asyncio.get_running_loop().time()
-        try:
-            answer = await host.serve.options(concurrency_group="serving").remote(task)
-        except RayTaskError as error:
-            answer = Failure(task.task_id, task.hotkey, Reason.ERROR, f"the miner failed: {type(error.cause).__name__}")
-        except RayActorError:
-            answer = Failure(task.task_id, task.hotkey, Reason.CRASHED, "the miner's host is being replaced")
+        asked = task if own == task.hotkey else dataclasses.replace(task, hotkey=own)
+        answer = await self._ask_host(own, asked)
+        if own != task.hotkey:
+            answer = dataclasses.replace(answer, hotkey=task.hotkey)
         self._gauges.answered(answer, asyncio.get_running_loop().time() - began)
         return answer
+
+    async def _ask_host(self, hotkey: str, task: Task) -> Response | Submission | Failure:
+        lost: Any = None
+        while True:  # the server's own time-out, the question's deadline, ends the wait
+            host = self._hosts.get(hotkey)
+            if host is None or host is lost:
+                await asyncio.sleep(RETRY_S)
+                continue
+            try:
+                return await host.serve.options(concurrency_group="serving").remote(task)
+            except RayTaskError as error:
+                why = f"the miner failed: {type(error.cause).__name__}"
+                return Failure(task.task_id, task.hotkey, Reason.ERROR, why)
+            except RayActorError:
+                if lost is not None:
+                    return Failure(task.task_id, task.hotkey, Reason.CRASHED, "the miner's host is being replaced")
+                lost = host
 
 
 def node_ip() -> str:

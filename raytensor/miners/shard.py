@@ -21,7 +21,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from raytensor.config import RunConfig
+from raytensor.config import MinersJob
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import RayTensorError
@@ -69,7 +69,7 @@ class FirstRank(MinerHost):
     """The rank that answers for the miner. Arguments as those of `MinerHost`, with one member."""
 
     def __init__(
-        self, cfg: RunConfig, members: list[Member], text: Text, folder: Path | None, resume: int | None, at: Address
+        self, cfg: MinersJob, members: list[Member], text: Text, folder: Path | None, resume: int | None, at: Address
     ) -> None:
         (member,) = members
         lead = LeadEngine(*_engine(cfg, member, text, 0, at))
@@ -79,7 +79,7 @@ class FirstRank(MinerHost):
 class Shard:
     """Another rank. Ready when the constructor returns, which is when all ranks have joined."""
 
-    def __init__(self, cfg: RunConfig, member: Member, text: Text, rank: int, address: Address) -> None:
+    def __init__(self, cfg: MinersJob, member: Member, text: Text, rank: int, address: Address) -> None:
         self._engine, self._group = _engine(cfg, member, text, rank, address)
 
     def ready(self) -> int:
@@ -101,7 +101,7 @@ def rendezvous_address() -> Address:
     return ray.util.get_node_ip_address(), ranks.free_port()
 
 
-def _engine(cfg: RunConfig, member: Member, text: Text, rank: int, address: Address) -> tuple[Engine, Ranks]:
+def _engine(cfg: MinersJob, member: Member, text: Text, rank: int, address: Address) -> tuple[Engine, Ranks]:
     hotkey, profile = member
     torch.set_num_threads(cfg.cluster.torch_threads)
     transformers.logging.set_verbosity_error()

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from raytensor.config import MinerProfile, RunConfig
+from raytensor.config import MinerProfile, MinersJob
 from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.data import assign
 from raytensor.data.text import Text
@@ -41,7 +41,7 @@ Original = tuple[str, str]  # a hotkey and the digest that it has committed to
 class SubmissionExporter:
     """The files of one miner. folder: of the store."""
 
-    def __init__(self, hotkey: str, profile: MinerProfile, text: Text, cfg: RunConfig, folder: Path) -> None:
+    def __init__(self, hotkey: str, profile: MinerProfile, text: Text, cfg: MinersJob, folder: Path) -> None:
         self._hotkey, self._behaviour, self._seed = hotkey, profile.behaviour, cfg.seed
         self._text, self._seq_len = text, cfg.miners.seq_len
         self._store = FileStore(folder)
@@ -105,7 +105,7 @@ def table(log_unigram: np.ndarray, seq_len: int) -> bytes:
     return single_file.pack_weights(config, weights)
 
 
-def refuse_unlike(cfg: RunConfig) -> None:
+def refuse_unlike(cfg: MinersJob) -> None:
     """Check that the models can be submitted, before anything starts. Raises `ConfigError`."""
     vocab_size = 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size
     for number, profile in enumerate(cfg.miners.profiles):

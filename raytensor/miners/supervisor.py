@@ -2,7 +2,7 @@
 
 In: hosts and their members. Out: running actors, incidents as text, results of training.
 Waits for: room for a sharded miner, at most `cluster.start_timeout_s`; not for hosts to be ready.
-Bounds: a host is replaced at most `MAX_REPLACEMENTS` times. Knows nothing of what is asked.
+Bounds: a host is replaced at most `max_replacements` times. Knows nothing of what is asked.
 
 The questions that a lost host was answering fail; those that waited for its training or behind others go to the
 replacement. A sharded miner is replaced as a whole group when one rank dies or an error leaves its ranks out of step;
@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from raytensor.config import RunConfig
+from raytensor.config import MinersJob
 from raytensor.errors import ClusterError, cause_of
 from raytensor.miners import checkpoints, group
 from raytensor.miners.group import LANES
@@ -25,7 +25,8 @@ from raytensor.miners.host import MinerHost, Trained
 from raytensor.miners.host_handle import Done, HostHandle
 from raytensor.types import Reason
 
-MAX_REPLACEMENTS = 4  # of one host
+MAX_REPLACEMENTS = 4  # of one host, in a run
+PING_S = 2.0  # between two questions to an idle host whether it is there
 
 
 class Supervisor:
@@ -35,7 +36,13 @@ class Supervisor:
     """
 
     def __init__(
-        self, cfg: RunConfig, hosts: Sequence[HostHandle], text: Any, folder: Path | None, resume_round: int | None
+        self,
+        cfg: MinersJob,
+        hosts: Sequence[HostHandle],
+        text: Any,
+        folder: Path | None,
+        resume_round: int | None,
+        max_replacements: int = MAX_REPLACEMENTS,
     ) -> None:
         self.hosts = list(hosts)
         self.host_of = {hotkey: host for host in self.hosts for hotkey in host.hotkeys}
@@ -43,6 +50,7 @@ class Supervisor:
         self.train_losses: dict[str, float] = {}  # newest training loss by hotkey, nats per token
         self.files: dict[str, str] = {}  # digest of the newest file by hotkey, where the mechanism asks for files
         self.train_s = 0.0  # seconds that hosts spent training, summed over hosts
+        self.max_replacements = max_replacements
         self._cfg, self._text, self._folder = cfg, text, folder
         self._round = -1 if resume_round is None else resume_round  # newest round that was trained
         self._incidents: list[str] = []
@@ -92,6 +100,32 @@ class Supervisor:
         host.busy, host.warnings = host.actor.ready.remote(), host.actor.restore_warnings.remote()
         host.busy_until = time.monotonic() + cfg.cluster.start_timeout_s
 
+    def tend(self) -> bool:
+        """Take in what has ended and replace hosts that are lost or hang, without waiting. For miners that are asked
+        from outside only. Returns whether every host is idle: trained, and ready for the next round."""
+        self._check_groups()
+        for host in self.hosts:
+            if host.busy is not None:
+                if ray.wait([host.busy], timeout=0)[0]:
+                    self._finish_busy(host)
+                elif time.monotonic() > host.busy_until:
+                    self._replace(host, "hung")
+            elif host.actor is not None:
+                self._ping(host)
+        return not any(host.busy is not None for host in self.hosts)
+
+    def _ping(self, host: HostHandle) -> None:
+        """Find out whether an idle host is there."""
+        if host.ping is None:
+            if time.monotonic() - host.pinged_at >= PING_S:
+                host.ping, host.pinged_at = host.actor.ready.remote(), time.monotonic()
+        elif ray.wait([host.ping], timeout=0)[0]:
+            ref, host.ping = host.ping, None
+            try:
+                ray.get(ref, timeout=5)
+            except (RayActorError, RayTaskError, GetTimeoutError) as error:
+                self._replace(host, cause_of(error))
+
     def _check_groups(self) -> None:
         """Replace groups that have lost a rank."""
         for host in self.hosts:
@@ -133,8 +167,8 @@ class Supervisor:
     def _replace(self, host: HostHandle, cause: str) -> None:
         host.end()
         host.replacements += 1
-        if host.replacements > MAX_REPLACEMENTS:
-            self._incidents.append(f"{host.name} is given up after {MAX_REPLACEMENTS} replacements: {cause}")
+        if host.replacements > self.max_replacements:
+            self._incidents.append(f"{host.name} is given up after {self.max_replacements} replacements: {cause}")
             return
         resume_round = checkpoints.newest(self._folder, host.hotkeys, up_to=self._round)
         since = "new models" if resume_round is None else f"the checkpoint of round {resume_round}"

@@ -18,9 +18,8 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from raytensor.config.validate import Watch
 from raytensor.errors import ConfigError
 from raytensor.telemetry.redact import redact
 
@@ -31,6 +30,13 @@ Lost = Callable[[str, int, str], None]  # called with (channel, number of alarms
 
 LIMIT_S = 15.0  # of one delivery
 PAUSES_S = (2.0, 10.0, 60.0, 300.0)
+
+
+class AlarmSettings(Protocol):
+    """webhook_env: name of the variable with the webhook's address; command: to run on an alarm."""
+
+    webhook_env: str | None
+    command: str | None
 
 
 class Refused(Exception):
@@ -112,7 +118,7 @@ class Alarms:
     """
 
     def __init__(
-        self, cfg: Watch, lost: Lost, *, pauses_s: Sequence[float] = PAUSES_S, limit_s: float = LIMIT_S
+        self, cfg: AlarmSettings, lost: Lost, *, pauses_s: Sequence[float] = PAUSES_S, limit_s: float = LIMIT_S
     ) -> None:
         url, command = webhook(cfg), shlex.split(cfg.command or "")
         self._channels = []
@@ -178,7 +184,7 @@ def _run_command(command: Sequence[str], facts: Facts, limit_s: float) -> None:
         raise Refused(f"its exit status was {child.returncode}")
 
 
-def webhook(cfg: Watch) -> str:
+def webhook(cfg: AlarmSettings) -> str:
     """The webhook's address, "" for none. Raises `ConfigError` when the variable holds no http address."""
     if cfg.webhook_env is None:
         return ""

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from raytensor import disk
 from raytensor.errors import DataError
+from raytensor.telemetry import miner_events  # noqa: F401 (imported, its kinds are read as well)
 from raytensor.telemetry.events import KINDS, Event, ReceiptSeen, RoundDone, WeightsMade
 
 

@@ -18,12 +18,18 @@ if TYPE_CHECKING:
     from raytensor.types import Metagraph, Receipt
 
 
+KINDS: dict[str, type[Event]] = {}  # every event class by its kind; those of miners are in miner_events.py
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Base of all events. `kind`: its name in the file. `t`: Unix time in seconds."""
 
     kind: ClassVar[str] = ""
     t: float = field(default_factory=time.time, kw_only=True)
+
+    def __init_subclass__(cls) -> None:
+        KINDS[cls.kind] = cls
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,9 +299,3 @@ class TrainStep(Event):
     epoch: int = 0
     mfu: float | None = None
     heldout: float | None = None
-
-
-_NAMES = list(globals().values())
-KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in _NAMES if isinstance(cls, type) and issubclass(cls, Event) and cls is not Event
-}

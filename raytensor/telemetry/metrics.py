@@ -40,6 +40,15 @@ METRICS: dict[str, Metric] = {
     "raytensor_blocks_since_update": Metric(GAUGE, "Blocks since our oldest weights on a subnet.", ("netuid",)),
     "raytensor_chain_silence_s": Metric(GAUGE, "Seconds since the chain answered; until it does, ages do not change."),
     "raytensor_alarms_lost_total": Metric(COUNTER, "Alarms that could not be delivered, by channel.", ("way",)),
+    # A miner's place on the chain (`raytensor mine`)
+    "raytensor_miner_rank": Metric(GAUGE, "Best rank among the miners of a subnet; 0 without incentive.", ("netuid",)),
+    "raytensor_miner_incentive": Metric(GAUGE, "Incentive of our hotkeys on a subnet, 0 to 1.", ("netuid",)),
+    "raytensor_miner_emission_alpha": Metric(GAUGE, "Alpha that the last epoch paid to our hotkeys.", ("netuid",)),
+    "raytensor_miner_replaced_in": Metric(GAUGE, "Registrations until one of ours is replaced; -1: none.", ("netuid",)),
+    "raytensor_miner_unregistered": Metric(GAUGE, "Our hotkeys that are not registered on a subnet.", ("netuid",)),
+    "raytensor_miner_axons_wrong": Metric(GAUGE, "Hotkeys whose axon is not the address served.", ("netuid",)),
+    "raytensor_miner_unreachable_s": Metric(GAUGE, "Seconds in which the published address was not reached."),
+    "raytensor_requests_total": Metric(COUNTER, "Requests to the miners' server, by outcome.", ("outcome",)),
     # Miners (of a run, on the wire, or of `raytensor train`)
     "raytensor_train_loss": Metric(GAUGE, "Mean training loss of the process's miners, nats per token."),
     "raytensor_train_tokens_per_s": Metric(GAUGE, "Tokens trained per second by the process's miners."),

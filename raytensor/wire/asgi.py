@@ -44,7 +44,7 @@ class AsgiApp:
             return
         await self._until_ready()  # some servers do not run the lifespan protocol
 
-        async def read_body(most: int) -> bytes:
+        async def read_body(most: int, took: Callable[[int], None]) -> bytes:
             parts, size, more = [], 0, True
             while more:
                 message = await receive()
@@ -52,6 +52,7 @@ class AsgiApp:
                     raise PayloadError("the caller closed the connection")
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
+                took(len(parts[-1]))
                 if size > most:
                     raise TooLarge(f"the body has more than {most} bytes")
                 more = message.get("more_body", False)

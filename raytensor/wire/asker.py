@@ -10,7 +10,7 @@ from typing import Any
 
 from raytensor.config.wire import Client
 from raytensor.types import Failure, Reason, Task
-from raytensor.wire.client import Answer, WireClient
+from raytensor.wire.client import Addresses, Answer, WireClient
 from raytensor.wire.notary import RemoteSigner
 
 
@@ -19,7 +19,7 @@ class Asker:
 
     def __init__(self, notary: Any, schemes: Mapping[str, int], settings: Client) -> None:
         self._signers = {hotkey: RemoteSigner(notary, hotkey, scheme) for hotkey, scheme in schemes.items()}
-        self._settings = settings
+        self._settings, self._addresses = settings, Addresses(settings.max_in_flight_per_address)
         self._clients: dict[str, WireClient] = {}
 
     async def ready(self) -> bool:
@@ -64,7 +64,7 @@ class Asker:
     async def _client(self, validator: str) -> WireClient:
         """The client of a validator; its connections stay open between rounds."""
         if validator not in self._clients:
-            client = WireClient(self._signers[validator], self._settings)
+            client = WireClient(self._signers[validator], self._settings, addresses=self._addresses)
             await client.__aenter__()
             self._clients[validator] = client
         return self._clients[validator]

@@ -37,6 +37,7 @@ from raytensor.wire.errors import BadSignature, MalformedAuth, PayloadError
 SYNAPSE = "NextToken"
 FIELDS = ("task_id", "round", "netuid", "tokens", "lengths", "top_k", "deadline_s")
 VERSION = 10_005_000  # bittensor 10.5.0, in the notation of its headers
+ECHO_BYTES = 65536  # terminals and other fields that a synapse carries back
 WINDOW_S = 4.0  # bittensor.utils.axon_utils.ALLOWED_DELTA; the time-out of the caller is added
 
 
@@ -45,6 +46,7 @@ class AxonV10(Dialect):
 
     name = "axon_v10"
     mark = "bt_header_dendrite_hotkey"
+    receiver = "bt_header_axon_hotkey"
 
     # ---- server
 
@@ -129,6 +131,11 @@ class AxonV10(Dialect):
             "computed_body_hash": draft.body_hash,
         }
         return headers | _PLACEHOLDERS
+
+    def answer_bound(self, draft: Draft, task: Task, content_type: str) -> int:
+        if content_type != codec.JSON:
+            raise PayloadError(f"the answer is {content_type or 'of no type'}, not {codec.JSON}")
+        return codec.answer_bytes(task, codec.JSON) + 2 * len(draft.body) + ECHO_BYTES  # it repeats the question
 
     def decode_response(self, headers: Mapping[str, str], body: bytes, task: Task) -> Response:
         fields = tensors.load_object(body, "the answer")

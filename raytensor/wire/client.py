@@ -2,9 +2,10 @@
 
 In: tasks, and a `Metagraph` with the addresses of their miners. Out: one `Response`, `Submission` or `Failure` per
 task.
-Bounds: `max_in_flight` questions, `max_answer_bytes` of an answer, each question within its own deadline; the adaptive
-deadline cancels slow questions once a quorum has answered. Answers are untrusted: no redirects, no cookies, no
-compression, no more bytes than the bound.
+Bounds: `max_in_flight` questions, `max_in_flight_per_address` of them to one address; an answer has at most the bytes
+that its question can need, in the format that was asked for. Each question ends within its own deadline, measured to
+the arrival of the answer and not to its decoding; the adaptive deadline cancels slow questions once a quorum has
+answered. Answers are untrusted: no redirects, no cookies, no compression; large ones are decoded in a thread.
 Knows nothing of scores or of the chain. The key only signs; it may be in another process.
 """
 
@@ -13,7 +14,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -25,24 +29,76 @@ from raytensor.wire import codec
 from raytensor.wire.auth import NonceSource, Signer
 from raytensor.wire.codec import Prompt
 from raytensor.wire.deadline import adaptive_deadline_s
-from raytensor.wire.dialect import COMPLETE, MAX_ERROR_BYTES, Draft
+from raytensor.wire.dialect import COMPLETE, MAX_ERROR_BYTES, Draft, media_type
 from raytensor.wire.dialects import DIALECTS
-from raytensor.wire.endpoints import BadEndpoint, endpoint, url
+from raytensor.wire.endpoints import BadEndpoint, endpoint, group_of, url
 from raytensor.wire.errors import Declined, PayloadError, TooLarge
 
 Answer = Response | Submission | Failure
+T = TypeVar("T")
+DECODE_HERE_BYTES = 32 * 1024  # larger answers are decoded in a thread, and the loop goes on
+MOST_GRACE_S = 5.0  # of a deadline, for the time in which this process itself did not run
+
+
+class Addresses:
+    """How many questions are in flight to each address; shared by the clients of one process."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._slots: dict[str, tuple[asyncio.Semaphore, int]] = {}  # group -> (slots, questions that use or await one)
+
+    @asynccontextmanager
+    async def slot(self, host: str) -> AsyncIterator[None]:
+        """A place among the questions to the address of `host`."""
+        group = group_of(host)
+        slots, users = self._slots.get(group, (asyncio.Semaphore(self._most), 0))
+        self._slots[group] = slots, users + 1
+        try:
+            async with slots:
+                yield
+        finally:
+            slots, users = self._slots[group]
+            if users == 1:
+                del self._slots[group]
+            else:
+                self._slots[group] = slots, users - 1
+
+
+@dataclass
+class _Times:
+    """When a question was sent and when its answer had arrived, monotonic seconds; None: not yet."""
+
+    sent_s: float | None = None
+    arrived_s: float | None = None
+
+
+@dataclass(frozen=True)
+class _Received:
+    """The answer to a question as it came."""
+
+    headers: dict[str, str]
+    body: bytes
 
 
 class WireClient:
     """Asks with one hotkey. An `async with` context manager, for one event loop.
 
-    signer  the hotkey of the caller.
-    clock   wall time in nanoseconds.
+    signer     the hotkey of the caller.
+    addresses  shared with other clients of the process; None: of its own.
+    clock      wall time in nanoseconds.
     """
 
-    def __init__(self, signer: Signer, settings: Client, *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        settings: Client,
+        *,
+        addresses: Addresses | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
         check(settings)
         self._signer, self._settings = signer, settings
+        self._addresses = addresses or Addresses(settings.max_in_flight_per_address)
         self._dialect = DIALECTS[settings.protocol]()
         self._nonces = NonceSource(clock)
         self._session: aiohttp.ClientSession | None = None
@@ -73,16 +129,22 @@ class WireClient:
 
     async def ask(self, task: Task, axon: str) -> Answer:
         """One question to the miner that published the address `axon` ("ip:port")."""
+        return await self._ask_timed(task, axon, _Times())
+
+    async def _ask_timed(self, task: Task, axon: str, times: _Times) -> Answer:
         try:
             host, port = endpoint(axon, allow_local=self._settings.allow_local_addresses)
         except BadEndpoint as error:
             reason = Reason.ERROR if axon else Reason.SILENT
             return Failure(task.task_id, task.hotkey, reason, f"{error} ({error.fix})" if error.fix else str(error))
         try:
-            async with asyncio.timeout(task.deadline_s):
-                return await self._ask(task, url(host, port))
+            async with self._addresses.slot(host):
+                times.sent_s = time.monotonic()
+                received = await _within(task.deadline_s, self._ask(task, url(host, port)))
         except TimeoutError:
             return Failure(task.task_id, task.hotkey, Reason.TIMEOUT, f"no answer within {task.deadline_s:g} s")
+        times.arrived_s = time.monotonic()
+        return received if isinstance(received, Failure) else await self._decode(task, received)
 
     async def ask_all(self, tasks: Sequence[Task], metagraph: Metagraph) -> list[Answer]:
         """All questions concurrently; the outcomes in the order of the tasks. See `ask_each`."""
@@ -98,7 +160,7 @@ class WireClient:
         The time of a question counts from when it is sent. Questions above the adaptive deadline are cancelled.
         """
         settings = self._settings
-        running: dict[asyncio.Task[Answer], tuple[Task, float]] = {}
+        running: dict[asyncio.Task[Answer], tuple[Task, _Times]] = {}
         answered_s: list[float] = []
         cancelled: list[asyncio.Task[Answer]] = []
         todo = list(reversed(tasks))
@@ -110,24 +172,25 @@ class WireClient:
                     if len(running) >= (settings.max_files_in_flight if of_file else settings.max_in_flight):
                         break
                     task = todo.pop()
-                    question = self.ask(task, axons.get(task.hotkey, ""))
-                    running[asyncio.create_task(question)] = (task, time.monotonic())
+                    times = _Times()
+                    question = self._ask_timed(task, axons.get(task.hotkey, ""), times)
+                    running[asyncio.create_task(question)] = (task, times)
                 limit_s = adaptive_deadline_s(answered_s, len(running), **limits)
                 wait_s = None
                 if limit_s is not None:
-                    oldest_s = next(iter(running.values()))[1]  # dictionaries keep the order of sending
-                    wait_s = max(0.0, oldest_s + limit_s - time.monotonic())
+                    sent = [times.sent_s for _, times in running.values() if times.sent_s is not None]
+                    wait_s = max(0.0, min(sent) + limit_s - time.monotonic()) if sent else None
                 done, _ = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
                 now_s = time.monotonic()
                 for question in done:
-                    _, sent_s = running.pop(question)
+                    _, times = running.pop(question)
                     outcome = question.result()
-                    if not isinstance(outcome, Failure):
-                        answered_s.append(now_s - sent_s)
+                    if not isinstance(outcome, Failure) and times.sent_s and times.arrived_s:
+                        answered_s.append(times.arrived_s - times.sent_s)
                     yield outcome
                 if limit_s is not None and not done:
-                    for question, (task, sent_s) in list(running.items()):
-                        if now_s - sent_s >= limit_s:
+                    for question, (task, times) in list(running.items()):
+                        if times.sent_s and not times.arrived_s and now_s - times.sent_s >= limit_s:
                             question.cancel()
                             cancelled.append(question)
                             del running[question]
@@ -172,7 +235,7 @@ class WireClient:
 
     # ---- one question
 
-    async def _ask(self, task: Task, base: str) -> Answer:
+    async def _ask(self, task: Task, base: str) -> _Received | Failure:
         try:
             draft = self._dialect.draft(task, self._settings.body)
         except WireError as error:
@@ -186,7 +249,7 @@ class WireClient:
                 async with await self._post(draft, task.hotkey, base) as answer:
                     if answer.status == 503 and number < last_try:
                         continue
-                    return await self._outcome(task, answer)
+                    return await self._receive(task, draft, answer)
             except aiohttp.ClientConnectorError as error:
                 failure = f"no connection: {error.os_error.strerror or error.os_error}"
             except (aiohttp.ClientError, OSError) as error:
@@ -202,17 +265,50 @@ class WireClient:
         headers["Content-Type"] = draft.content_type
         return await self._session.post(base + draft.path, data=draft.body, headers=headers, allow_redirects=False)
 
-    async def _outcome(self, task: Task, answer: aiohttp.ClientResponse) -> Answer:
+    async def _receive(self, task: Task, draft: Draft, answer: aiohttp.ClientResponse) -> _Received | Failure:
         try:
             if answer.status != 200:
                 reason, detail = self._dialect.decode_error(answer.status, await _read(answer, MAX_ERROR_BYTES))
                 return Failure(task.task_id, task.hotkey, reason, detail)
-            headers = {name.lower(): value for name, value in answer.headers.items()}
-            bounds = self._settings.bounds
-            body = await _read(answer, bounds.max_file_bytes if task.kind == "file" else bounds.max_answer_bytes)
-            return self._dialect.decode_response(headers, body, task)
+            headers, bounds = {name.lower(): value for name, value in answer.headers.items()}, self._settings.bounds
+            kind = media_type(headers)
+            most = bounds.max_file_bytes if task.kind == "file" else bounds.max_answer_bytes
+            if kind != codec.FILE or codec.FILE not in codec.answer_types(task, draft.content_type):
+                most = min(bounds.max_answer_bytes, self._dialect.answer_bound(draft, task, kind))
+            return _Received(headers, await _read(answer, most))
         except WireError as error:
             return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
+
+    async def _decode(self, task: Task, received: _Received) -> Answer:
+        """The answer from its bytes. A large one is decoded in a thread, so that others are not kept waiting."""
+        args = received.headers, received.body, task
+        try:
+            if len(received.body) > DECODE_HERE_BYTES:
+                return await asyncio.to_thread(self._dialect.decode_response, *args)
+            return self._dialect.decode_response(*args)
+        except WireError as error:
+            return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
+
+
+async def _within(limit_s: float, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work` within `limit_s`, or TimeoutError.
+
+    A loop that did not run while the time passed has not seen what had arrived by then; it gets as long as it was late.
+    """
+    loop = asyncio.get_running_loop()
+    end_s, task = loop.time() + limit_s, asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=limit_s)
+        late_s = min(MOST_GRACE_S, loop.time() - end_s)
+        if not done and late_s > 0:
+            done, _ = await asyncio.wait({task}, timeout=late_s)
+        if not done:
+            raise TimeoutError
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 def _task_id(outcome: Answer) -> str:

@@ -114,6 +114,22 @@ def encode_response(response: Response, content_type: str) -> bytes:
     return _encode("response/1", fields, {"ids": response.ids, "probs": response.probs}, content_type)
 
 
+def answer_bytes(task: Task, content_type: str) -> int:
+    """The largest body of an honest answer to `task`: its arrays in that format, and its texts."""
+    numbers = task.tokens.shape[0] * task.top_k
+    phrase = max(1, task.horizon) if _TOKEN_KINDS.get(task.kind, 2) == 3 else 1
+    texts = tensors.MAX_HEADER_BYTES + 4 * _MAX_TEXT
+    if content_type == SAFETENSORS:
+        return numbers * 4 * (phrase + 1) + texts
+    # In JSON: at most 11 letters of an int32 and 24 of a float32, each with its comma, brackets, and a space.
+    return numbers * (14 * phrase + 30) + texts
+
+
+def answer_types(task: Task, content_type: str) -> tuple[str, ...]:
+    """The content types of an answer to `task`, asked in `content_type`: the same, or a file where one may answer."""
+    return (content_type,) if task.kind in _TOKEN_KINDS else (content_type, FILE)
+
+
 def decode_response(body: bytes, content_type: str, task: Task) -> Response | Submission:
     """The answer to `task` from its body. Raises PayloadError, also for the answer to another question."""
     if content_type == FILE and task.kind not in _TOKEN_KINDS:

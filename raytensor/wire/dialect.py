@@ -39,6 +39,8 @@ class Dialect:
     name = ""
     # A header (lower case) that only requests of this protocol have.
     mark = ""
+    # The header (lower case) that names the hotkey that a request is signed for.
+    receiver = ""
 
     # ---- server
 
@@ -91,6 +93,13 @@ class Dialect:
     def sign(self, signer: Signer, draft: Draft, receiver: str, nonce_ns: int) -> dict[str, str]:
         """The headers that prove a request; each attempt needs a new nonce."""
         raise NotImplementedError
+
+    def answer_bound(self, draft: Draft, task: Task, content_type: str) -> int:
+        """The largest body of an answer to a draft. Raises PayloadError for a format that was not asked for."""
+        accepted = codec.answer_types(task, draft.content_type)
+        if content_type not in accepted:
+            raise errors.PayloadError(f"the answer is {content_type or 'of no type'}, not {' or '.join(accepted)}")
+        return codec.answer_bytes(task, content_type)
 
     def decode_response(self, headers: Mapping[str, str], body: bytes, task: Task) -> Response | Submission:
         """The answer to a task. Raises PayloadError."""

@@ -15,6 +15,7 @@ class BtAuth(Dialect):
 
     name = "btauth"
     mark = "x-bittensor-version"
+    receiver = "x-bittensor-receiver"
 
     def read(self, headers: Mapping[str, str], receiver: str, now_ns: int, fresh: Freshness) -> Claim:
         return auth.read_claim(headers, receiver=receiver, now_ns=now_ns, fresh=fresh)

@@ -26,6 +26,7 @@ class Epistula(Dialect):
 
     name = "epistula"
     mark = "epistula-version"
+    receiver = "epistula-signed-for"
 
     def read(self, headers: Mapping[str, str], receiver: str, now_ns: int, fresh: Freshness) -> Claim:
         def need(name: str) -> str:

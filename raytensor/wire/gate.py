@@ -3,11 +3,12 @@
 In: method, target, headers, the address of the sender and a function that reads the body. Out: a `Reply`. Cheap checks
 come first, so that unknown callers cost little:
 
-    address limit -> size -> header shape -> receiver -> freshness -> body -> signature -> admission -> nonce
+    address limit -> size -> header shape -> receiver -> freshness -> admission -> body -> signature -> nonce
     -> caller limit -> decode -> handler
 
-Admission (registered, permit, stake, lists) comes before the nonce store, so that keys that are not admitted can't fill
-it; the limit of the caller comes after it, so that replayed requests do not count against the limit.
+Admission (registered, permit, stake, lists) comes before the body, so that strangers can't fill memory with bodies that
+nobody proved, and before the nonce store. It is decided by the claim; the signature proves it later. The limit of the
+caller comes after the nonce store, so that replayed requests do not count against the limit.
 Bounds: `max_concurrent` questions in the handler, `max_queued` before it; more are refused (Overloaded).
 Waits for: the body and the handler, each with a time-out. Needs the address of the served hotkey, never its key.
 """
@@ -16,6 +17,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -28,6 +30,7 @@ from raytensor.errors import WireError
 from raytensor.types import Failure, Metagraph, Response, Submission, Task
 from raytensor.wire import codec, errors
 from raytensor.wire.codec import Prompt
+from raytensor.wire.connections import UnprovedBytes
 from raytensor.wire.dialect import ASK, Dialect
 from raytensor.wire.dialects import DIALECTS
 from raytensor.wire.nonce_store import LocalNonces, NonceCheck, NonceStore
@@ -45,14 +48,17 @@ class Request:
 
     target     path and query as sent.
     headers    names in lower case.
-    read_body  reads the whole body; raises TooLarge beyond the number of bytes it is given.
+    read_body  reads the whole body; raises TooLarge beyond the number of bytes it is given, and calls its second
+               argument with the size of each piece that arrives.
+    proved     called when the caller is proved and admitted, before it is answered.
     """
 
     method: str
     target: str
     headers: Mapping[str, str]
     address: str
-    read_body: Callable[[int], Awaitable[bytes]]
+    read_body: Callable[[int, Callable[[int], None]], Awaitable[bytes]]
+    proved: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class Gate:
     hotkey    ss58 of the miner; its private key is not needed here and should not be readable.
     ask       answers a task; returns a `Failure` to decline.
     complete  answers a prompt piece by piece; None refuses prompts.
+    policy    who may ask, shared by the hotkeys of one server; None: one of its own.
+    unproved  the budget of bodies before their signature is checked, shared likewise.
     nonces    the store that all replicas of the hotkey share (`SharedNonces`); None: a store of this process.
     clock     wall time in nanoseconds.
 
@@ -84,6 +92,8 @@ class Gate:
         ask: Ask,
         settings: Server,
         *,
+        policy: AccessControl | None = None,
+        unproved: UnprovedBytes | None = None,
         nonces: NonceCheck | None = None,
         complete: Complete | None = None,
         clock: Callable[[], int] = time.time_ns,
@@ -98,7 +108,8 @@ class Gate:
                 f"the nonce store keeps nonces for {kept} but they stay fresh for {needed}: raise its retention_s"
             )
         self.hotkey = hotkey
-        self.policy = AccessControl(settings.policy)
+        self.policy = policy or AccessControl(settings.policy)
+        self.unproved = unproved or UnprovedBytes(settings.max_unproved_bytes)
         self.nonces = nonces
         self.counts: Counter[str] = Counter()
         self._ask, self._complete, self._settings = ask, complete, settings
@@ -106,10 +117,15 @@ class Gate:
         self._clock = clock
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self.in_flight = 0  # in the handler or waiting for it
+        self.server_id = secrets.token_hex(8)  # tells this server from another one at the same address
 
     def update(self, metagraph: Metagraph) -> None:
         """Use this snapshot of the subnet from now on; before the first one only the allow list is served."""
         self.policy.update(metagraph, self._clock() / 1e9)
+
+    def totals(self) -> Counter[str]:
+        """Outcomes of all requests and connections so far."""
+        return Counter(self.counts)
 
     async def wait_until_ready(self) -> None:
         """Returns when the nonce store accepts requests that are signed from now on."""
@@ -135,7 +151,7 @@ class Gate:
         now_ns = self._clock()
         self.policy.address(request.address, now_ns / 1e9)
         if path == "/health" and request.method == "GET":
-            return Reply(200, {"Content-Type": codec.JSON}, b'{"ok": true}')
+            return Reply(200, {"Content-Type": codec.JSON}, json.dumps({"ok": True, "server": self.server_id}).encode())
         route = dialect.route(path)
         if route is None or request.method != "POST" or (route != ASK and self._complete is None):
             raise errors.NotFound("this path does not exist", fix=f"POST to {ASK}")
@@ -147,17 +163,21 @@ class Gate:
             raise errors.PayloadError("compressed bodies are not read", fix="send the body uncompressed")
 
         claim = dialect.read(headers, self.hotkey, now_ns, settings.freshness)
-        try:
-            async with asyncio.timeout(settings.body_timeout_s):
-                body = await request.read_body(most)
-        except TimeoutError:
-            raise errors.TooSlow(f"the body did not arrive within {settings.body_timeout_s:g} s") from None
-        caller = dialect.prove(claim, method=request.method, target=request.target, body=body)
+        if claim.scheme not in settings.schemes:
+            raise errors.BadSignature(f"this server accepts signatures of {' and '.join(settings.schemes)} only")
+        self.policy.admit(claim.hotkey, now_ns / 1e9)
+        with self.unproved.open(request.address) as held:
+            try:
+                async with asyncio.timeout(settings.body_timeout_s):
+                    body = await request.read_body(most, held.took)
+            except TimeoutError:
+                raise errors.TooSlow(f"the body did not arrive within {settings.body_timeout_s:g} s") from None
+            caller = dialect.prove(claim, method=request.method, target=request.target, body=body)
         now_s = self._clock() / 1e9
-        self.policy.admit(caller.hotkey, now_s)
         key = f"{caller.hotkey}:{claim.unique}" if claim.unique else caller.hotkey
         await self.nonces.check(key, caller.nonce_ns)
-        self.policy.spend(caller.hotkey, now_s)
+        self.policy.spend(caller.hotkey, now_s, self.hotkey)
+        request.proved()
 
         if route == ASK:
             task = dialect.decode_task(claim, headers, body, settings.bounds)
@@ -180,9 +200,11 @@ class Gate:
             raise errors.PayloadError("the message names another validator than the one that signed the request")
         if hotkey != self.hotkey:
             raise errors.PayloadError("the message asks another miner than the one at this address")
-        if self.policy.netuid not in (None, netuid):
-            other = f"this miner serves subnet {self.policy.netuid}"
+        served = self.policy.netuids
+        if served and netuid not in served:
+            other = f"this miner serves subnet {', '.join(map(str, served))}"
             raise errors.PayloadError(f"the message is about subnet {netuid}; {other}")
+        self.policy.admit(caller, self._clock() / 1e9, netuid)
 
     # ---- handlers
 

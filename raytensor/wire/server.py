@@ -3,8 +3,8 @@
 In: connections. Out: replies of the `Gate`, errors as JSON. This module handles sockets, headers and bytes; the gate
 decides who is answered, and with what. Replicas on one machine share a port with `reuse_port`, and the replicas of a
 hotkey share one nonce store wherever they run.
-Bounds: connections in total and per address; seconds for the headers, for the body, and for a caller to read its
-answer.
+Bounds: connections in total, per address and of strangers (`connections`); seconds for the headers, for the body, and
+for a caller to read its answer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import functools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from aiohttp import web
 
@@ -22,14 +23,20 @@ from raytensor.config.wire import Server
 from raytensor.errors import WireError
 from raytensor.types import Metagraph
 from raytensor.wire import errors
+from raytensor.wire.connections import Connections, UnprovedBytes
+from raytensor.wire.endpoints import group_of
 from raytensor.wire.gate import Ask, Complete, Gate, Reply, Request
 from raytensor.wire.nonce_store import NonceCheck
+from raytensor.wire.policy import AccessControl
+from raytensor.wire.router import Router
 
 log = logging.getLogger(__name__)
 
 
 class WireServer:
-    """Serves one hotkey. Arguments: see `Gate`.
+    """Serves one hotkey, or several on one port. Arguments: see `Gate`; `nonces` for one hotkey only.
+
+    gate  of the hotkey, or the `Router` of several.
 
     `await start()` listens, `update(metagraph)` sets which callers are served, `await stop()` ends. Before the first
     update only the allow list is served.
@@ -37,7 +44,7 @@ class WireServer:
 
     def __init__(
         self,
-        hotkey: str,
+        hotkey: str | Sequence[str],
         ask: Ask,
         settings: Server,
         *,
@@ -45,11 +52,16 @@ class WireServer:
         complete: Complete | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.gate = Gate(hotkey, ask, settings, nonces=nonces, complete=complete, clock=clock)
+        hotkeys = [hotkey] if isinstance(hotkey, str) else hotkey
+        assert nonces is None or len(hotkeys) == 1, "a nonce store belongs to one hotkey"
+        shared = {"policy": AccessControl(settings.policy), "unproved": UnprovedBytes(settings.max_unproved_bytes)}
+        more: dict[str, Any] = {**shared, "nonces": nonces, "complete": complete, "clock": clock}
+        gates = {one: Gate(one, ask, settings, **more) for one in hotkeys}
+        self.gate: Gate | Router = gates[hotkey] if isinstance(hotkey, str) else Router(gates, settings)
         self._settings = settings
         self._web: web.Server | None = None
         self._listener: asyncio.Server | None = None
-        self._addresses: Counter[str] = Counter()  # open connections by address
+        self._connections = Connections(settings)
 
     async def start(self) -> tuple[str, int]:
         """Listens. Returns the host and port when requests that are signed from now on are accepted."""
@@ -58,7 +70,7 @@ class WireServer:
         await self.gate.wait_until_ready()
         self._web = web_server = web.Server(self._handle, handler_cancellation=True)
         where = {"host": settings.host, "port": settings.port, "reuse_port": settings.reuse_port or None}
-        connection = functools.partial(_Connection, web_server, settings, self._addresses, self.gate.counts)
+        connection = functools.partial(_Connection, web_server, settings, self._connections, self.gate.counts)
         self._listener = await loop.create_server(connection, **where, backlog=512)
         host, port = self._listener.sockets[0].getsockname()[:2]
         return host, port
@@ -92,7 +104,8 @@ class WireServer:
         try:
             headers = {name.lower(): value for name, value in request.headers.items()}
             address, read = request.remote or "", functools.partial(_read, request)
-            reply = await self.gate.handle(Request(request.method, request.raw_path, headers, address, read))
+            made = Request(request.method, request.raw_path, headers, address, read, connection.is_proved)
+            reply = await self.gate.handle(made)
             return await self._send(request, reply)
         finally:
             connection.is_idle()
@@ -127,12 +140,13 @@ class WireServer:
                 await reply.body.aclose()
 
 
-async def _read(request: web.BaseRequest, most: int) -> bytes:
+async def _read(request: web.BaseRequest, most: int, took: Callable[[int], None]) -> bytes:
     """The body; TooLarge as soon as it is longer than `most`."""
     parts, size = [], 0
     try:
         while chunk := await request.content.readany():
             size += len(chunk)
+            took(len(chunk))
             if size > most:
                 raise errors.TooLarge(f"the body has more than {most} bytes")
             parts.append(chunk)
@@ -144,7 +158,7 @@ async def _read(request: web.BaseRequest, most: int) -> bytes:
 class _Connection(web.RequestHandler):
     """One connection, counted, with a time-out for the headers of each request (aiohttp has none)."""
 
-    def __init__(self, manager: web.Server, settings: Server, addresses: Counter[str], counts: Counter[str]) -> None:
+    def __init__(self, manager: web.Server, settings: Server, all: Connections, counts: Counter[str]) -> None:
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
@@ -154,30 +168,26 @@ class _Connection(web.RequestHandler):
             lingering_time=1.0,  # time for the sender of a large body to read the error
             max_headers=64,
         )
-        self._settings, self._addresses, self._counts = settings, addresses, counts
+        self._settings, self._all, self._counts = settings, all, counts
         self._header_timer: asyncio.TimerHandle | None = None
         self._handling = False
-        self._address = ""
+        self.group = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        settings, addresses = self._settings, self._addresses
         peer = transport.get_extra_info("peername")
-        self._address = peer[0] if peer else ""
-        addresses[self._address] += 1
+        self.group = group_of(peer[0]) if peer else ""
         super().connection_made(transport)
-        too_many = addresses.total() > settings.max_connections
-        if too_many or addresses[self._address] > settings.max_connections_per_address:
+        if not self._all.opened(self):
             self._counts["connections"] += 1
             self._refuse(errors.Overloaded("too many open connections"))
             return
         self._watch_headers()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.headers_are_in()
-        addresses = self._addresses
-        addresses[self._address] -= 1
-        if not addresses[self._address]:
-            del addresses[self._address]
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+        self._all.closed(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -188,6 +198,7 @@ class _Connection(web.RequestHandler):
     def headers_are_in(self) -> None:
         """The headers of a request are complete."""
         self._handling = True
+        self._all.busy(self)
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
@@ -195,6 +206,16 @@ class _Connection(web.RequestHandler):
     def is_idle(self) -> None:
         """A request ended; the next byte starts the time-out of the next headers."""
         self._handling = False
+        self._all.idle(self)
+
+    def is_proved(self) -> None:
+        """The caller of this request is proved and admitted: the connection is no stranger's any more."""
+        self._all.proved(self)
+
+    def evict(self) -> None:
+        """Close the idle connection: somebody else needs its place."""
+        self._counts["evicted"] += 1
+        self.force_close()
 
     def handle_error(self, request, status=500, exc=None, message=None) -> web.StreamResponse:
         """Bytes that are not HTTP, answered like every other error."""

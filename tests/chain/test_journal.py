@@ -53,6 +53,7 @@ def test_every_kind_of_intent_reads_back():
         "port": 80,
         "text": "hello",
         "title": "t",
+        "function": "AdminUtils.sudo_set_kappa",
     }
     for kind in kinds().values():
         names = kind.__dataclass_fields__

@@ -69,10 +69,13 @@ def example(kind):
     """An intent of this kind with some value in every field."""
     made = {"signer": HOT.ss58}
     values = {int: 1, str: HOT.ss58, bool: False, int | None: None, tuple[tuple[int, str], ...]: ((1, HOT.ss58),)}
+    values[tuple[tuple[str, typing.Any], ...]] = ()
     for name, hint in typing.get_type_hints(kind).items():
         if name in {f.name for f in dataclasses.fields(kind)} - {"signer", "intent_id", "ip", "proxy_type", "text"}:
             made[name] = values[hint]
-    return kind(**made, **{"ServeAxon": {"ip": "10.0.0.1"}, "SetCommitment": {"text": "x"}}.get(kind.__name__, {}))
+    own = {"ServeAxon": {"ip": "10.0.0.1"}, "SetCommitment": {"text": "x"}}
+    own["SetHyperparameter"] = {"function": "AdminUtils.sudo_set_kappa", "values": (("kappa", 7),)}
+    return kind(**made | own.get(kind.__name__, {}))
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ def test_victims_are_the_honest_before_in_a_circle():
     [(1.4, None, 8, 2), (15.4, None, 8, 8), (2.4, None, 8, 4), (1.4, 3, 8, 3), (1.4, None, 1, 1), (0.4, None, 8, 1)],
 )
 def test_number_of_hosts(cpus, asked, miners, hosts):
-    assert num_hosts(config.Miners(num_miners=miners, num_hosts=asked), cpus) == hosts
+    assert num_hosts(config.Mining(num_hosts=asked), miners, cpus) == hosts
 
 
 @pytest.mark.parametrize("behaviour", ["honest", "constant", "random"])

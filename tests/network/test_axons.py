@@ -22,7 +22,8 @@ from raytensor.config import MinerProfile
 from raytensor.config.wire import Client
 from raytensor.data.text import Text, unigram
 from raytensor.devnet.launch import EmbeddedChain
-from raytensor.jobs.run.axons import AxonPublisher
+from raytensor.jobs.mine.axons import AxonPublisher
+from raytensor.jobs.mine.front import Front
 from raytensor.miners.fleet import Fleet
 from raytensor.types import Failure, Response, Submission, Task
 from raytensor.wire.client import WireClient
@@ -88,15 +89,21 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
     )
     hotkeys = [key.ss58 for key in MINERS]
     fleet = Fleet(cfg, hotkeys, text, num_hosts=1, folder=tmp_path)
-    door, said = None, []
+    front, said = None, []
     try:
         pids = fleet.wait_ready(90.0)
         writer = ChainWriter(endpoint, {key.ss58: key for key in MINERS}, tmp_path / "journal.sqlite")
-        door = AxonPublisher(cfg, fleet, endpoint, netuid, hotkeys, writer.submit, said.append)
+        front = Front(cfg, fleet, hotkeys)
+        door = AxonPublisher(
+            front, endpoint, [netuid], lambda netuid: read_metagraph(client, netuid), writer.submit, said.append
+        )
+        end = time.monotonic() + 60
+        while not any("axons are on the chain" in line for line in said) and time.monotonic() < end:
+            door.look()  # as its thread does
         writer.close()
         metagraph = read_metagraph(client, netuid)
         axons = dict(zip(metagraph.hotkeys, metagraph.axons, strict=True))
-        assert {hotkey: axons[hotkey] for hotkey in hotkeys} == door.addresses and "axons are on the chain" in said[0]
+        assert {hotkey: axons[hotkey] for hotkey in hotkeys} == front.addresses and "axons are on the chain" in said[-1]
         fleet.train(1)
         end = (
             time.monotonic() + 60
@@ -105,6 +112,7 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
         (answer,) = ask(VALIDATOR, [question], metagraph)
         while isinstance(answer, Failure) and time.monotonic() < end:
             time.sleep(0.5)
+            door.look()  # as its thread does
             (answer,) = ask(VALIDATOR, [question], metagraph)
         assert isinstance(answer, Response), answer
         (inside,) = fleet.ask([question])
@@ -169,6 +177,6 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
         (again,) = ask(VALIDATOR, [task(netuid, VALIDATOR, hotkeys[0], 3)], metagraph)
         assert isinstance(again, Response)
     finally:
-        if door is not None:
-            door.close()
+        if front is not None:
+            front.close()
         fleet.close()

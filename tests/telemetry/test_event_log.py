@@ -16,6 +16,7 @@ import pytest
 
 from raytensor.errors import DataError
 from raytensor.telemetry import events as ev
+from raytensor.telemetry import miner_events
 from raytensor.telemetry.event_log import EventLog, from_line, read_events, to_line
 from raytensor.types import Fate, Receipt
 
@@ -67,6 +68,15 @@ ALL = [
     ev.ValidatorUp(name="v", network="test", netuids=(1, 3), hotkeys={"5Val": "cold/hot"}, version="0.1.0", t=5.8),
     ev.SubnetFault(netuid=3, cause="RuntimeError: x", rest_s=20.0, t=5.85),
     ev.WeightsOverdue(netuid=3, hotkey="5Val", overdue=True, age_tempos=2.5, sentence="subnet 3: overdue", t=5.9),
+    miner_events.MinerUp(
+        name="m", network="test", netuids=(1,), hotkeys={"5Min": "c/h"}, addresses={"5Min": "[::2]:1"}, t=5.91
+    ),
+    miner_events.MinerRound(round=3, wall_s=2.5, losses={"5Min": 3.5}, t=5.92),
+    miner_events.StandingSeen(
+        netuid=1, hotkey="5Min", block=9, uid=4, rank=1, num_miners=2, incentive=0.5, replaced_in=3, t=5.93
+    ),
+    miner_events.TrafficSeen(outcomes={"ok": 3, "Refused": 1}, callers={"5Val": 3}, t=5.94),
+    miner_events.MinerAlarm(about="axon", on=True, sentence="subnet 1: no axon", netuid=1, hotkey="5Min", t=5.95),
     ev.Warned(text="slow", fix="buy", t=6.0),
     ev.Stopped(reason="finished", t=7.0),
 ]

@@ -44,6 +44,12 @@ def test_what_prometheus_scrapes(ray_session):
     meters.set("raytensor_blocks_since_update", 1170, netuid=999)
     meters.set("raytensor_chain_silence_s", 0.0)
     meters.count("raytensor_alarms_lost_total", 3, way="test")
+    for number, name in enumerate(
+        ("rank", "incentive", "emission_alpha", "replaced_in", "unregistered", "axons_wrong")
+    ):
+        meters.set(f"raytensor_miner_{name}", number, netuid=999)
+    meters.set("raytensor_miner_unreachable_s", 7.5)
+    meters.count("raytensor_requests_total", 4, outcome="test")
     for fate in ("included", "included", "failed"):
         meters.record(events.ReceiptSeen(call="test", signer="5G", fate=fate, netuid=999, fee_rao=7))
     meters.record(events.RoundDone(netuid=999, round=4, scored=4, wall_s=1.5))
@@ -61,6 +67,14 @@ def test_what_prometheus_scrapes(ray_session):
         ("raytensor_blocks_since_update", of): 1170.0,
         ("raytensor_chain_silence_s", ()): 0.0,
         ("raytensor_alarms_lost_total", (("way", "test"),)): 3.0,
+        ("raytensor_miner_rank", of): 0.0,
+        ("raytensor_miner_incentive", of): 1.0,
+        ("raytensor_miner_emission_alpha", of): 2.0,
+        ("raytensor_miner_replaced_in", of): 3.0,
+        ("raytensor_miner_unregistered", of): 4.0,
+        ("raytensor_miner_axons_wrong", of): 5.0,
+        ("raytensor_miner_unreachable_s", ()): 7.5,
+        ("raytensor_requests_total", (("outcome", "test"),)): 4.0,
         ("raytensor_receipts_total", (("call", "test"), ("fate", "included"), *of)): 2.0,
         ("raytensor_receipts_total", (("call", "test"), ("fate", "failed"), *of)): 1.0,
         ("raytensor_fees_rao_total", of): 21.0,

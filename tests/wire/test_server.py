@@ -89,7 +89,7 @@ def test_bodies_that_are_refused(validator, miner):
             for path in ("/", "/ask/", "/complete", "/NextToken"):
                 assert (await live.post(headers, body, path))[0] == 404
             async with live.http.get("/health") as reply:
-                assert (reply.status, await reply.json()) == (200, {"ok": True})
+                assert (reply.status, (await reply.json())["ok"]) == (200, True)
 
     run(check())
 

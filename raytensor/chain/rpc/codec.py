@@ -110,6 +110,19 @@ class Codec:
         path = self._types[type_id]["path"]
         return "::".join(path) if path else str(next(iter(self._types[type_id]["def"])))
 
+    def kind(self, type_id: int) -> str | tuple[str, ...]:
+        """A primitive's name, as "u16"; the variants of an enum without fields; else the name of the type."""
+        if self._types[type_id]["path"][-1:] != ["AccountId32"]:
+            type_id = self.plain(type_id)
+        path, ((kind, detail),) = self._types[type_id]["path"], self._types[type_id]["def"].items()
+        if kind == "primitive":
+            return detail.lower()
+        if kind == "variant" and not any(variant["fields"] for variant in detail["variants"]):
+            return tuple(variant["name"] for variant in detail["variants"])
+        if kind == "composite" and [field["name"] for field in detail["fields"]] == ["bits"]:
+            return "U64F64"
+        return path[-1] if path else kind
+
     def plain(self, type_id: int) -> int:
         """The type inside newtypes (structs of one unnamed field, like NetUid)."""
         kind = self._types[type_id]["def"]

@@ -126,6 +126,17 @@ class Runtime:
                 return [field["name"] for field in variant["fields"]]
         raise ChainError(f"runtime {self.spec_version} has no call {module}.{function}")
 
+    def call_names(self, module: str) -> list[str]:
+        """The names of a pallet's calls."""
+        calls = self._pallet(module)["calls"]
+        return [variant["name"] for variant in self.codec.variants(calls["ty"]).values()] if calls else []
+
+    def argument_kinds(self, module: str, function: str) -> dict[str, str | tuple[str, ...]]:
+        """What each argument of a call is, in order: "u16", "bool", the name of a struct, or an enum's variants."""
+        variants = self.codec.variants(self._pallet(module)["calls"]["ty"]).values()
+        fields = next(variant["fields"] for variant in variants if variant["name"] == function)
+        return {field["name"]: self.codec.kind(field["type"]) for field in fields}
+
     def constant(self, pallet: str, name: str) -> Any:
         """The value of a runtime constant. Raises ChainError if there is none of that name."""
         for constant in self._pallet(pallet)["constants"]:

@@ -13,11 +13,11 @@ Waits for: the miners and the scorers, as the round does; never for the chain.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from raytensor.chain.intents import SetCommitment
 from raytensor.chain.reads.follower import Seen
 from raytensor.config import RunConfig
 from raytensor.errors import RunError
 from raytensor.jobs.handover import Handover
+from raytensor.jobs.mine.trainer import file_commitments
 from raytensor.mechanisms.base import Ask
 from raytensor.miners.fleet import Fleet
 from raytensor.telemetry import events
@@ -123,16 +123,11 @@ class RunLoop:
         self._handover.hand_over(newest)
 
     def _commit(self, promises: Promises | None) -> None:
-        """Commit to the miners' newest files, in the miners' names, where the chain does not have that already.
-
-        The intent's id is made from its content, so submitting it twice, after a resume for example, has no effect.
-        """
+        """Commit to the miners' newest files where the chain does not have that already."""
         read = {hotkey: commit.digest for hotkey, commit in promises.commits.items()} if promises else {}
-        netuid, intents = self._netuid, []
-        for hotkey, digest in self._fleet.files.items():
-            if digest not in (self._handover.committed.get(hotkey), read.get(hotkey)):
-                name = f"commit-{netuid}-{hotkey}-{digest}"
-                intents.append(SetCommitment(signer=hotkey, netuid=netuid, text=digest, intent_id=name))
+        ours, sent = self._fleet.files, self._handover.committed
+        new = {hotkey: digest for hotkey, digest in ours.items() if sent.get(hotkey) != digest}
+        intents = file_commitments(self._netuid, new, read)
         self._handover.commit(intents)
 
     def _warn(self, result: RoundResult) -> None:

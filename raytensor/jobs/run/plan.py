@@ -5,29 +5,24 @@ run is resumed. Starts nothing and knows nothing of what runs.
 """
 
 import dataclasses
-from collections import Counter
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from raytensor.chain.wallet import DevKey, KeyRef
-from raytensor.config import RunConfig
+from raytensor.config import MinersJob, RunConfig
 from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.config.checks import list_of
 from raytensor.data import corpus
 from raytensor.errors import ConfigError
-from raytensor.jobs.demand import scorers_need
+from raytensor.jobs.demand import miners_need, scorers_need
 from raytensor.mechanisms import base
-from raytensor.miners.placement import assign_profiles, is_sharded, num_hosts
 from raytensor.types import Need
 from raytensor.wire.policy import check_addresses
 
 CHAIN_ACTOR_CPUS = 0.1
 SUBMIT_UPDATES = "must be false or null where miners train a shared model: they submit updates"
-# What decides how much a role asks for.
-HOST_SETTINGS = "miners.num_hosts, miners.cpus_per_host or miners.gpus_per_host"
-RANK_SETTINGS = "ranks, cpus_per_rank or gpus_per_rank of miners.profiles"
 # Settings that change how a run is carried out but not what it computes: they may differ when it is resumed.
 MAY_CHANGE = ("rounds", "resume", "dry_run", "paths.", "cluster.", "tracker.", "mechanism.collab.folder")
 MAY_CHANGE += ("chain.timeout_s", "chain.inclusion_timeout_s", "miners.num_hosts", "miners.cpus_per_host")
@@ -80,34 +75,27 @@ def needs(cfg: RunConfig, cpus: float) -> list[Need]:
     """What a run asks of a cluster that has `cpus` CPUs, role by role."""
     validators, miners = cfg.validators, cfg.miners
     left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
-    profiles = assign_profiles(miners, [str(number) for number in range(miners.num_miners)]).values()
-    sharded = Counter((p.ranks, p.cpus_per_rank, p.gpus_per_rank) for p in profiles if is_sharded(p))
-    hosts = Need("miner hosts", num_hosts(miners, left), miners.cpus_per_host, miners.gpus_per_host, HOST_SETTINGS)
-    roles = [hosts]
-    for (ranks, cpus_each, gpus_each), count in sharded.items():
-        role = "sharded miner" if count == 1 else f"{count} sharded miners"
-        roles.append(Need(role, count * ranks, cpus_each, gpus_each, RANK_SETTINGS))
+    roles = miners_need(miners, miners.num_miners, left)
     return [*roles, scorers_need(validators), Need("chain actor", 1, CHAIN_ACTOR_CPUS)]
 
 
-def refuse_unusable(cfg: RunConfig) -> None:
+def refuse_unusable(cfg: MinersJob) -> None:
     """Refuse what can't work before there is a folder: a mechanism that can't be imported or does not fit the miners,
     data and models that are missing or can't be submitted. Raises `ConfigError`."""
     declared = base.needs(cfg.mechanism)
     _refuse_unfit(cfg, declared)
     corpus.refuse_missing(cfg.data)
     check_addresses(cfg.miners.wire.policy, "miners.wire.policy")
-    if any(profile.model for profile in cfg.miners.profiles):
-        from raytensor.miners.model import refuse_models  # imports torch, which takes seconds
+    named = any(profile.model for profile in cfg.miners.profiles)
+    if named or declared.asks_for_files:
+        from raytensor.miners import model, submission_export  # imports torch, which takes seconds
 
-        refuse_models(cfg.miners.profiles, cfg.data, cfg.miners.seq_len)
-    if declared.asks_for_files:
-        from raytensor.miners.submission_export import refuse_unlike  # as above
-
-        refuse_unlike(cfg)
+        model.refuse_models(cfg.miners.profiles, cfg.data, cfg.miners.seq_len)
+        if declared.asks_for_files:
+            submission_export.refuse_unlike(cfg)
 
 
-def _refuse_unfit(cfg: RunConfig, declared: base.Needs) -> None:
+def _refuse_unfit(cfg: MinersJob, declared: base.Needs) -> None:
     """Refuse miners that do not fit what the mechanism declares. Raises `ConfigError` with all mistakes."""
     mistakes, files, seq_len = [], declared.asks_for_files, cfg.miners.seq_len
     if files and declared.miner:

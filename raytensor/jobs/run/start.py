@@ -23,7 +23,8 @@ from raytensor.chain.writer.settings import WriterSettings
 from raytensor.config import RunConfig
 from raytensor.data.text import Text, prepare
 from raytensor.jobs.handover import Handover
-from raytensor.jobs.run.axons import AxonPublisher
+from raytensor.jobs.mine.axons import AxonPublisher
+from raytensor.jobs.mine.front import Front
 from raytensor.jobs.run.chain_start import ChainStart, ChainUp
 from raytensor.jobs.run.loop import SPEC, RunLoop, Show
 from raytensor.jobs.run.plan import CHAIN_ACTOR_CPUS, Identity, delegate
@@ -32,13 +33,16 @@ from raytensor.miners.fleet import Fleet
 from raytensor.pool import Pool
 from raytensor.telemetry import events
 from raytensor.telemetry.runfolder import RunFolder
-from raytensor.types import Receipt
+from raytensor.types import Metagraph, Receipt
 from raytensor.validators.evidence_log import Keep
 from raytensor.validators.records import Records
 from raytensor.validators.round import Round, RoundParts
 from raytensor.validators.scorer import MechanismSpec
 from raytensor.validators.scorer_service import ScorerService, make_pool
 from raytensor.validators.transport import InCluster
+
+WHO_MAY_ASK_S = 60.0  # between two metagraphs, which say who may ask
+CHAIN_BLOCK_S = 12.0  # of a chain that is not the run's own
 
 
 @dataclass(frozen=True)
@@ -95,14 +99,14 @@ class Starter:
         fleet.wait_ready(cfg.cluster.start_timeout_s)
         for setback in fleet.incidents():
             self._show(events.Warned(text=setback))
+        follower = self._follow(up.endpoint, netuid)
         if cfg.miners.wire.enabled:
-            self._publish_axons(fleet, up.endpoint, netuid, writer)
+            self._publish_axons(fleet, up.endpoint, netuid, writer, follower)
         keep, after = Keep.of(cfg.validators), self._resumed_from
         records = Records.at_round(
             self._folder.path, netuid, self._validators, spec, mechanism, keep, after_round=after
         )
         self._stack.callback(records.close)
-        follower = self._follow(up.endpoint, netuid)
         cursor, _ = ray.get(writer.receipts_since.remote(None), timeout=cfg.cluster.start_timeout_s)
         handover = Handover(writer, self._show, cursor, receipts_every_s=0.2)
         round = Round(RoundParts(SPEC, mechanism, text, records, InCluster(fleet), scorers))
@@ -136,14 +140,22 @@ class Starter:
         cluster.wait_ready({"the chain actor": writer.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
         return writer
 
-    def _publish_axons(self, fleet: Fleet, endpoint: str, netuid: int, writer: Any) -> None:
-        limit_s = self._cfg.chain.inclusion_timeout_s + 2 * self._cfg.chain.timeout_s
+    def _publish_axons(self, fleet: Fleet, endpoint: str, netuid: int, writer: Any, follower: Follower) -> None:
+        """Serve the miners, and publish their addresses as soon as the subnet was read."""
+        cfg, chain = self._cfg, self._cfg.chain
+        limit_s = chain.inclusion_timeout_s + 2 * chain.timeout_s
 
         def submit(intents: Sequence[Intent]) -> list[Receipt]:
             return ray.get(writer.submit.remote(intents), timeout=limit_s)
 
-        publisher = AxonPublisher(self._cfg, fleet, endpoint, netuid, self._miners, submit, self._phase)
+        front = Front(cfg, fleet, self._miners)
+        self._stack.callback(front.close)
+        checks, read = cfg.miners.wire.check_reachable, partial(_metagraph, follower)
+        publisher = AxonPublisher(
+            front, endpoint, [netuid], read, submit, self._phase, check_reachable=checks, timeout_s=chain.timeout_s
+        )
         self._stack.callback(publisher.close)
+        publisher.start()
 
     def _follow(self, endpoint: str, netuid: int) -> Follower:
         fix = "it is asked again until it does"
@@ -152,7 +164,10 @@ class Starter:
             on_epoch=lambda metagraph: self._show(events.EpochSeen.of(metagraph)),
             on_silence=lambda why: self._show(events.Warned(text=f"the chain does not answer: {why}", fix=fix)),
         )
-        reads = Reads(commitments="block" if self._files else None)
+        chain, served = self._cfg.chain, self._cfg.miners.wire.enabled
+        block_s = CHAIN_BLOCK_S if chain.endpoint else chain.block_time_s
+        refresh = max(1, int(WHO_MAY_ASK_S / block_s)) if served else None
+        reads = Reads(refresh_blocks=refresh, commitments="block" if self._files else None)
         follower = Follower(endpoint, [netuid], reads, observer, timeout_s=self._cfg.chain.timeout_s)
         self._stack.callback(follower.close)
         follower.start()
@@ -163,3 +178,7 @@ class Starter:
         known = [events.NeuronInfo(uids[one.ss58], one.ss58, one.role, one.behaviour, one.name) for one in neurons]
         at = up.endpoint, up.subnet.netuid, up.spec_version
         self._show(events.NetworkUp(*at, chain.tempo, tuple(known), chain.weights_every))
+
+
+def _metagraph(follower: Follower, netuid: int) -> Metagraph | None:
+    return follower.seen(netuid).metagraph

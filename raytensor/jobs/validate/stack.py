@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raytensor import cluster
 from raytensor.chain.reads.follower import Follower, Reads
-from raytensor.chain.wallet import KeyRef, WalletKey, key_ref, refuse_readable_coldkey
+from raytensor.chain.wallet import KeyRef, key_ref
 from raytensor.chain.writer.actor import writer_actor
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.cluster import wait_ready
@@ -31,6 +31,7 @@ from raytensor.data.text import Text, prepare
 from raytensor.errors import ConfigError
 from raytensor.jobs.demand import scorers_need
 from raytensor.jobs.handover import Handover
+from raytensor.jobs.hotkeys import hotkey_refs
 from raytensor.jobs.validate.watch import Watchdog
 from raytensor.mechanisms import base
 from raytensor.pool import Pool
@@ -57,18 +58,7 @@ MANY = 10**6  # scorers that may be replaced: a validator runs for months
 
 def keys(cfg: ValidateConfig) -> dict[str, KeyRef]:
     """Key references by the text in the configuration. Opens no encrypted key. Raises `ConfigError`, `WalletError`."""
-    found: dict[str, KeyRef] = {}
-    for text in cfg.hotkeys:
-        ref = key_ref(text, cfg.wallet_path)
-        if isinstance(ref, WalletKey):
-            if ref.hotkey is None:
-                fix = "write wallet/hotkey: validating needs no coldkey"
-                raise ConfigError(f"hotkeys={text!r}: names a coldkey; {fix}")
-            ref = WalletKey(ref.wallet, ref.hotkey, ref.path, cfg.password_file)
-            if not cfg.allow_coldkey:
-                refuse_readable_coldkey(ref)
-        found[text] = ref
-    return found
+    return hotkey_refs(cfg.hotkeys, cfg.wallet_path, cfg.password_file, allow_coldkey=cfg.allow_coldkey)
 
 
 def needs(cfg: ValidateConfig) -> list[Need]:
@@ -111,8 +101,6 @@ class ValidatorStack:
         webhook(cfg.watch)  # refused before anything starts
         refs = keys(cfg)
         self.ss58 = {text: ref.ss58 for text, ref in refs.items()}
-        if len(set(self.ss58.values())) != len(self.ss58):
-            raise ConfigError(f"hotkeys={cfg.hotkeys}: two of them are the same key")
         own = {one.netuid: one.hotkeys or cfg.hotkeys for one in cfg.all_subnets}
         self.hotkeys_of = {netuid: tuple(self.ss58[text] for text in texts) for netuid, texts in own.items()}
         subnets = with_shared_state(cfg)

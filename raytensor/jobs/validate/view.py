@@ -85,16 +85,24 @@ class View:
                 sys.stdout.write(to_line(event) + "\n")
                 sys.stdout.flush()
             return
-        line = line_of(event)
+        line = self.line(event)
         if line is None:
             return
         with self._lock:
             at = time.strftime("%H:%M:%S", time.localtime(event.t))
-            text = Text(f"{at} {line}", style=_style(event), overflow="ellipsis", no_wrap=self._is_live)
+            text = Text(f"{at} {line}", style=self.style(event), overflow="ellipsis", no_wrap=self._is_live)
             if self._is_live:
                 self._newest.append(text)
             else:
                 self._out.print(text, soft_wrap=True)
+
+    def line(self, event: events.Event) -> str | None:
+        """One line for a person; None for an event that has none."""
+        return line_of(event)
+
+    def style(self, event: events.Event) -> str:
+        """The colour of an event's line."""
+        return _style(event)
 
     def table_once(self) -> None:
         """The table as text, for the end of a plain run."""

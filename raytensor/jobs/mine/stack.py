@@ -1,0 +1,263 @@
+"""The parts of a `mine` job: keys by reference, actors, text, models, the server. Started here, ended in reverse.
+
+In: a `MineConfig` and a claimed folder. Out: a `Fleet` with its `Trainer`, a `Front` with its `AxonPublisher`, the
+`Handover`, `Fate` and the follower of the chain. The miners are those of `run`: only their keys and their chain come
+from outside. This process opens no key: the chain writer does, in its own actor.
+Waits for: the chain once, and the actors' constructors, each with a time-out.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raytensor import __version__, cluster
+from raytensor.chain.calls import Intent
+from raytensor.chain.reads.follower import Follower, Reads
+from raytensor.chain.writer.actor import writer_actor
+from raytensor.chain.writer.settings import WriterSettings
+from raytensor.config.mine import MineConfig
+from raytensor.data.text import prepare
+from raytensor.jobs.demand import miners_need
+from raytensor.jobs.handover import Handover
+from raytensor.jobs.hotkeys import hotkey_refs, uids_of
+from raytensor.jobs.mine.axons import AxonPublisher
+from raytensor.jobs.mine.front import FRONT_CPUS, Front
+from raytensor.jobs.mine.trainer import Trainer, file_commitments
+from raytensor.jobs.mine.view import Shown, traffic_line
+from raytensor.jobs.mine.watch import Fate, Rules
+from raytensor.mechanisms import base
+from raytensor.miners import checkpoints
+from raytensor.miners.fleet import Fleet
+from raytensor.telemetry import events, miner_events
+from raytensor.telemetry.alarms import webhook
+from raytensor.telemetry.metrics import Meters
+from raytensor.telemetry.runfolder import RunFolder
+from raytensor.types import Metagraph, Need, Receipt
+
+WRITER_CPUS = 0.1
+MANY = 10**6  # hosts that may be replaced: a miner runs for months
+TRAFFIC_EVERY_S = 15.0
+
+
+def endpoints(cfg: MineConfig) -> list[str]:
+    """The endpoints of chain.network, in order."""
+    return [part.strip() for part in cfg.chain.network.split(",") if part.strip()]
+
+
+def models(cfg: MineConfig) -> int:
+    """Number of models: one per hotkey, or one for all."""
+    return 1 if cfg.share_model else len(cfg.hotkeys)
+
+
+def needs(cfg: MineConfig, cpus: float) -> list[Need]:
+    """The resources that the job asks of a cluster with `cpus` CPUs, role by role; the miners' hosts first."""
+    roles = miners_need(cfg.miners, models(cfg), cpus - WRITER_CPUS - FRONT_CPUS)
+    return [*roles, Need("the miners' server", 1, FRONT_CPUS), Need("chain writer", 1, WRITER_CPUS)]
+
+
+class MinerStack:
+    """Started by the constructor; a context manager that ends everything in reverse.
+
+    names    reference by hotkey (ss58). hotkeys: ss58, in the order of the configuration.
+
+    When the constructor raises, the parts that have started are ended first.
+    """
+
+    def __init__(
+        self, cfg: MineConfig, folder: RunFolder, show: Callable[[events.Event], None], meters: Meters
+    ) -> None:
+        webhook(cfg.watch)  # refused before anything starts
+        refs = hotkey_refs(cfg.hotkeys, cfg.wallet_path, cfg.password_file, allow_coldkey=cfg.allow_coldkey)
+        self.names = {ref.ss58: text for text, ref in refs.items()}
+        self.hotkeys = tuple(self.names)
+        self.cfg, self.folder, self.show = with_files(cfg, folder.path), folder, show
+        self._files = base.needs(cfg.mechanism).asks_for_files
+        self._traffic_at = 0.0
+        with ExitStack() as stack:
+            self._phase("reading the subnets")
+            self.uids = uids_of(endpoints(cfg), cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
+            num_hosts = self._connect(stack)
+            self.follower = self._follow(stack)
+            self._writer = self._start_writer(stack, {ref.ss58: ref for ref in refs.values()})
+            self._start_miners(stack, num_hosts)
+            cluster.wait_ready({"the chain writer": self._writer.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
+            self.handover = Handover(self._writer, show, int((folder.load_state() or {}).get("receipts", 0)))
+            self.fate = stack.enter_context(Fate(cfg.watch, self.hotkeys, show, meters))
+            self.rules = Rules(endpoints(cfg), cfg.netuids, cfg.chain.timeout_s)
+            stack.callback(self.rules.close)
+            self._serve(stack)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "MinerStack":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def up(self) -> miner_events.MinerUp:
+        """The event that says what is served."""
+        cfg = self.cfg
+        where = cfg.name, cfg.chain.network, tuple(cfg.netuids), self.names, self.front.addresses
+        return miner_events.MinerUp(*where, __version__)
+
+    def tick(self) -> None:
+        """One step of everything; never waits for the chain or for a host's training."""
+        self.trainer.tick(self._committed())
+        if self._files:
+            for netuid in self.cfg.netuids:
+                self._commit(netuid)
+        self.handover.poll()
+        self.rules.poll()
+        for netuid in self.cfg.netuids:
+            metagraph, rules = self.metagraph(netuid), self.rules.known.get(netuid)
+            if metagraph is not None and rules is not None:
+                self.fate.look(metagraph, rules, self.publisher.differing(netuid))
+        self.fate.check_silence(*self.follower.silence)
+        self.fate.check_reach(self.publisher.unreachable_s, self.publisher.unreachable)
+        if time.monotonic() - self._traffic_at >= TRAFFIC_EVERY_S:
+            self._traffic_at = time.monotonic()
+            self.fate.look_at_traffic(self.front.traffic())
+
+    def save(self) -> None:
+        """Save which receipts were shown."""
+        self.folder.save_state({"receipts": self.handover.cursor})
+
+    def metagraph(self, netuid: int) -> Metagraph | None:
+        """The newest metagraph of a subnet, None before the first."""
+        return self.follower.seen(netuid).metagraph
+
+    def rows(self) -> list[Shown]:
+        """A line for each hotkey on each subnet, for the view."""
+        shown = []
+        for netuid in self.cfg.netuids:
+            for hotkey in self.hotkeys:
+                one = self.fate.standings.get((netuid, hotkey))
+                wrong = [text for (_, at, key), text in self.fate.wrong.items() if (at, key) == (netuid, hotkey)]
+                doing = "training" if self.cfg.training and not self.trainer.done else "serving"
+                state = "; ".join(text.partition(": ")[2] for text in wrong) or doing
+                if one is None:
+                    shown.append(Shown(netuid, hotkey, state="reading the subnet"))
+                    continue
+                facts = one.uid, one.rank, one.num_miners, one.incentive, one.emission_alpha_rao
+                more = one.immune_blocks, one.replaced_in, one.axon, state, bool(wrong)
+                shown.append(Shown(netuid, hotkey, *facts, *more))
+        return shown
+
+    def summary(self) -> str:
+        """The line below the table."""
+        traffic, wrong = self.fate.traffic, [text for (_, _, key), text in self.fate.wrong.items() if not key]
+        trained = f"round {self.trainer.round} trained; " if self.trainer.round else ""
+        asked = traffic_line(traffic.outcomes, traffic.callers)
+        return "; ".join([f"{trained}{asked}", *wrong])
+
+    # The start
+
+    def _phase(self, text: str) -> None:
+        self.show(events.Phase(text=text))
+
+    def _connect(self, stack: ExitStack) -> int:
+        self._phase("starting Ray (takes about 7 s)")
+        stack.callback(cluster.disconnect)
+        cluster.connect(self.cfg.cluster)
+        roles = needs(self.cfg, ray.cluster_resources().get("CPU", 0.0))
+        cluster.check(roles)
+        return roles[0].count
+
+    def _follow(self, stack: ExitStack) -> Follower:
+        cfg = self.cfg
+        reads = Reads(cfg.chain.refresh_blocks, commitments="metagraph" if self._files else None)
+        follower = Follower(endpoints(cfg), cfg.netuids, reads, timeout_s=cfg.chain.timeout_s)
+        stack.callback(follower.close)
+        follower.start()
+        return follower
+
+    def _start_writer(self, stack: ExitStack, keys: dict[str, Any]) -> Any:
+        cfg = self.cfg
+        audit, limit_s = str(self.folder.path / "audit.jsonl"), cfg.chain.inclusion_timeout_s
+        settings = WriterSettings(timeout_s=cfg.chain.timeout_s, inclusion_timeout_s=limit_s, audit_path=audit)
+        # On this node, where the key files and this machine's endpoints are.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = {"num_cpus": WRITER_CPUS, "scheduling_strategy": here}
+        writer = writer_actor(endpoints(cfg), keys, self.folder.path / "journal.sqlite", settings, options=options)
+        stack.callback(_end_writer, writer)
+        return writer
+
+    def _start_miners(self, stack: ExitStack, num_hosts: int) -> None:
+        cfg, folder = self.cfg, self.folder.checkpoints
+        self._phase("preparing the text, starting the chain writer")
+        text = prepare(cfg.data, Path(cfg.paths.cache), self._phase)
+        self._phase("starting the miners' hosts")
+        trained = self.hotkeys[: models(cfg)]
+        newest = max((n for hotkey in trained for n in checkpoints.complete(folder, hotkey)[:1]), default=None)
+        self.fleet = Fleet(
+            cfg, trained, text, num_hosts=num_hosts, folder=folder, resume_round=newest, max_replacements=MANY
+        )
+        stack.callback(self.fleet.close)
+        self.fleet.wait_ready(cfg.cluster.start_timeout_s)
+        if newest is not None:
+            self._phase(f"the miners continue from the checkpoints of round {newest}")
+        self.trainer = Trainer(cfg, self.fleet, (newest or 0) + 1, self._files, self.show)
+
+    def _serve(self, stack: ExitStack) -> None:
+        cfg = self.cfg
+        answers = dict.fromkeys(self.hotkeys, self.hotkeys[0]) if cfg.share_model else None
+        self.front = Front(cfg, self.fleet, self.hotkeys, answers)
+        stack.callback(self.front.close)
+        limit_s = cfg.chain.inclusion_timeout_s + 2 * cfg.chain.timeout_s
+
+        def submit(intents: Sequence[Intent]) -> list[Receipt]:
+            return ray.get(self._writer.submit.remote(intents), timeout=limit_s)
+
+        self.publisher = AxonPublisher(
+            self.front,
+            endpoints(cfg),
+            cfg.netuids,
+            self.metagraph,
+            submit,
+            self._phase,
+            check_reachable=cfg.miners.wire.check_reachable,
+            timeout_s=cfg.chain.timeout_s,
+        )
+        stack.callback(self.publisher.close)
+        self.publisher.start()
+
+    # The commitments
+
+    def _committed(self) -> Any:
+        """Commitments on the first subnet, None before they were read or where the mechanism asks for no files."""
+        seen = self.follower.seen(self.cfg.netuids[0])
+        return seen.promises.commits if self._files and seen.promises is not None else None
+
+    def _commit(self, netuid: int) -> None:
+        """Commit to the newest files of the models, each hotkey to the file of the model that answers for it."""
+        promises = self.follower.seen(netuid).promises
+        if promises is None:
+            return
+        files = self.fleet.files
+        if self.cfg.share_model and (digest := files.get(self.hotkeys[0])) is not None:
+            files = dict.fromkeys(self.hotkeys, digest)
+        known = {hotkey: commit.digest for hotkey, commit in promises.commits.items()}
+        self.handover.commit(file_commitments(netuid, files, known))
+
+
+def with_files(cfg: MineConfig, folder: Path) -> MineConfig:
+    """`cfg` with a folder for submitted files, where the mechanism asks for them and none is set."""
+    mechanism = base.with_shared_state(cfg.mechanism, None)
+    miners = cfg.miners
+    if base.needs(cfg.mechanism).asks_for_files and miners.files is None:
+        miners = replace(miners, files=str(folder / "files"))
+    return replace(cfg, mechanism=mechanism, miners=miners)
+
+
+def _end_writer(writer: Any) -> None:
+    """End the writer; it gives its lease back, and what is open stays in its journal."""
+    with suppress(RayError, TimeoutError):  # a lease of a process that is gone on this machine is free at once
+        ray.get(writer.close.remote(), timeout=10)
+    ray.kill(writer)
