@@ -57,7 +57,7 @@ def test_a_page_begins_with_what_one_gets_and_a_command(page):
 def commands(page: Path) -> list[tuple[str, list[str]]]:
     """(job, settings) of the long commands in the code of a page that are written in full."""
     found = re.findall(
-        r"^    .*?raytensor (run|train|sweep|validate)\b(.*)$", page.read_text().replace("\\\n", " "), re.M
+        r"^    .*?raytensor (run|train|sweep|validate|mine)\b(.*)$", page.read_text().replace("\\\n", " "), re.M
     )
     parts = ((job, re.split(r"\s#|\s{3,}(?=\w+ )", rest)[0]) for job, rest in found)
     return [(job, [part for part in shlex.split(rest) if "=" in part]) for job, rest in parts if "..." not in rest]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A market on this machine with wallets of your own: a chain, a subnet, two miners, a validator, all by commands.
-# FOLDER holds everything; PORT is the chain's, 0 for a free one. Each program that stays runs in the background, as in a shell of its own.
+# demo.sh [FOLDER [PORT]]: everything is in FOLDER; PORT is the chain's, 0 for a free one. Each program that stays runs in
+# the background here, as in a shell of its own.
 set -euo pipefail
 FOLDER=${1:-market} PORT=${2:-9944} DOCUMENTS=${3:-400}
 mkdir -p "$FOLDER" && cd "$FOLDER"
@@ -41,7 +42,8 @@ raytensor stake add 500 --netuid $netuid -w bob -H validator --no-limit --yes
 # The third and the fourth shell: two miners behind one server, and a validator.
 raytensor mine netuids=[$netuid] hotkeys=[alice/hot1,alice/hot2] "${settings[@]}" miners.wire.ip=127.0.0.2 \
     miners.wire.port=0 pause_s=1 miners.seq_len=16 mechanism.query.context=16 \
-    "miners.profiles=[{hidden: 64, layers: 2, steps: 20}, {hidden: 32, layers: 2, heads: 2, steps: 5}]" > mine.log 2>&1 &
+    "miners.profiles=[{hidden: 64, layers: 2, steps: 20}, {hidden: 32, layers: 2, heads: 2, steps: 5}]" \
+    > mine.log 2>&1 &
 background+=($!)
 raytensor validate netuids=[$netuid] hotkeys=[bob/validator] "${settings[@]}" asking.allow_local_addresses=true \
     mechanism.query.context=16 > validate.log 2>&1 &
