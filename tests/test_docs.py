@@ -102,3 +102,8 @@ def test_the_walk_names_files_that_are_there_each_once():
         assert all(walk) and max(int(step[1]) for step in walk) == most
         names = [step[2] for step in walk]
         assert len(set(names)) == len(names) and all((ROOT / "raytensor" / name).exists() for name in names)
+
+
+def test_the_market_of_the_miners_page_is_the_script_of_the_examples():
+    script = (ROOT / "examples/mine_and_validate/demo.sh").read_text().partition("set -euo pipefail\n")[2]
+    assert script and script in (DOCS / "usage_miner.md").read_text()

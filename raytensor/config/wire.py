@@ -89,7 +89,7 @@ class AccessPolicy(Section):
 
 @dataclass
 class Server(Section):
-    # Address to listen on.
+    # Address to listen on: 0.0.0.0 is all of IPv4, :: is all of IPv6 and IPv4.
     host: str = "0.0.0.0"
     # Port to listen on; 0 chooses a free one.
     port: int = setting(8091, least=0, most=65535)

@@ -56,6 +56,7 @@ class WireFrontend:
         key, text = corpus.fingerprint(data), partial(corpus.documents, data, heldout=False)
         self._coder = tokenizer.load(data.tokenizer, data.vocab_size, key, text, cache)
         self._hosts: dict[str, Any] = {}
+        self._asked: Counter[Any] = Counter()  # questions that a host is answering
         self._gauges = Gauges("wire")
         self._callers: Counter[str] = Counter()
         groups = [list(hotkeys)] if cfg.one_port else [[hotkey] for hotkey in hotkeys]
@@ -67,6 +68,12 @@ class WireFrontend:
     def route(self, hotkeys: Sequence[str], host: Any) -> None:
         """Send questions to these hotkeys to `host` (an actor with `serve`), in place of an earlier one."""
         self._hosts.update(dict.fromkeys(hotkeys, host))
+
+    async def answered(self, host: Any, limit_s: float = 120.0) -> None:
+        """Return once `host`, which gets no more questions, has answered those that it has; at most `limit_s` later."""
+        end = asyncio.get_running_loop().time() + limit_s
+        while self._asked[host._actor_id] and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.05)
 
     async def start(self) -> dict[str, int]:
         """Listen. Returns the port of each hotkey. Raises `OSError` when a port is in use."""
@@ -116,6 +123,7 @@ class WireFrontend:
             if host is None or host is lost:
                 await asyncio.sleep(RETRY_S)
                 continue
+            self._asked[host._actor_id] += 1
             try:
                 return await host.serve.options(concurrency_group="serving").remote(task)
             except RayTaskError as error:
@@ -125,6 +133,8 @@ class WireFrontend:
                 if lost is not None:
                     return Failure(task.task_id, task.hotkey, Reason.CRASHED, "the miner's host is being replaced")
                 lost = host
+            finally:
+                self._asked[host._actor_id] -= 1
 
 
 def node_ip() -> str:

@@ -10,7 +10,7 @@ the new group trains the rounds since its checkpoint again, and so reaches the s
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class Supervisor:
         self._round = -1 if resume_round is None else resume_round  # newest round that was trained
         self._incidents: list[str] = []
         self._frontend: Any = None
+        self._successors: dict[int, HostHandle] = {}  # hosts that start beside the one of the same number
+        self._retired: list[tuple[HostHandle, Any]] = []  # hosts that finish their questions, and when they have
         try:
             for host in sorted(self.hosts, key=lambda host: not host.sharded):  # those that may be refused come first
                 self._start(host, resume_round)
@@ -83,10 +85,62 @@ class Supervisor:
 
     def close(self) -> None:
         """End the hosts at once; training since the last checkpoint is lost."""
-        for host in self.hosts:
+        for host in (*self.hosts, *self._successors.values(), *(old for old, _ in self._retired)):
             host.end()
 
-    def _start(self, host: HostHandle, resume_round: int | None) -> None:
+    def deploy(self, hotkeys: Collection[str]) -> None:
+        """Begin to replace the models of these miners by what their profiles name now; `tend` completes it.
+
+        The new host starts beside the old one, gets the questions once it is ready, and the old one ends when it has
+        answered its own. Where the cluster has no room for both, the old one stays, and an incident says so.
+        """
+        for host in self.hosts:
+            if set(host.hotkeys) & set(hotkeys) and host.number not in self._successors and host.actor is not None:
+                successor = HostHandle(host.number, host.members)
+                try:
+                    self._start(successor, None, serve=False)
+                except ClusterError as error:
+                    self._incidents.append(f"{host.name}: no room for its new models beside the old ones: {error}")
+                    continue
+                self._successors[host.number] = successor
+
+    def _succeed(self) -> bool:
+        """Put successors that are ready in the place of idle hosts. Returns whether one still starts."""
+        for place, host in enumerate(self.hosts):
+            successor = self._successors.get(host.number)
+            if successor is None or host.busy is not None:
+                continue
+            if not ray.wait([successor.busy], timeout=0)[0]:
+                if time.monotonic() > successor.busy_until:
+                    self._abandon(successor, "it did not start in time")
+                continue
+            try:
+                ray.get(successor.busy, timeout=5)
+            except (RayActorError, RayTaskError, GetTimeoutError) as error:
+                self._abandon(successor, cause_of(error))
+                continue
+            successor.busy = None
+            del self._successors[host.number]
+            self.hosts[place] = successor
+            self.host_of |= dict.fromkeys(successor.hotkeys, successor)
+            answered = None
+            if self._frontend is not None:
+                self._frontend.route.remote(successor.hotkeys, successor.actor)
+                answered = self._frontend.answered.remote(host.actor)
+            self._retired.append((host, answered))
+            self._incidents.append(f"{host.name} answers with its new models")
+        for old, answered in list(self._retired):
+            if answered is None or ray.wait([answered], timeout=0)[0]:
+                self._retired.remove((old, answered))
+                old.end()
+        return bool(self._successors)
+
+    def _abandon(self, successor: HostHandle, cause: str) -> None:
+        del self._successors[successor.number]
+        successor.end()
+        self._incidents.append(f"{successor.name} keeps its old models: the new ones could not be started: {cause}")
+
+    def _start(self, host: HostHandle, resume_round: int | None, *, serve: bool = True) -> None:
         cfg, miners = self._cfg, self._cfg.miners
         if host.sharded:
             host.group = group.start(cfg, host.name, host.members[0], self._text, self._folder, resume_round)
@@ -95,15 +149,16 @@ class Supervisor:
             factory = ray.remote(**LANES)(MinerHost)
             options = factory.options(num_cpus=miners.cpus_per_host, num_gpus=miners.gpus_per_host)
             host.actor = options.remote(cfg, host.members, self._text, self._folder, resume_round)
-        if self._frontend is not None:
+        if self._frontend is not None and serve:
             self._frontend.route.remote(host.hotkeys, host.actor)
         host.busy, host.warnings = host.actor.ready.remote(), host.actor.restore_warnings.remote()
         host.busy_until = time.monotonic() + cfg.cluster.start_timeout_s
 
     def tend(self) -> bool:
         """Take in what has ended and replace hosts that are lost or hang, without waiting. For miners that are asked
-        from outside only. Returns whether every host is idle: trained, and ready for the next round."""
+        from outside only. Returns whether every host is idle: trained, and no new models start beside it."""
         self._check_groups()
+        starting = self._succeed()
         for host in self.hosts:
             if host.busy is not None:
                 if ray.wait([host.busy], timeout=0)[0]:
@@ -112,7 +167,7 @@ class Supervisor:
                     self._replace(host, "hung")
             elif host.actor is not None:
                 self._ping(host)
-        return not any(host.busy is not None for host in self.hosts)
+        return not starting and not any(host.busy is not None for host in self.hosts)
 
     def _ping(self, host: HostHandle) -> None:
         """Find out whether an idle host is there."""

@@ -122,14 +122,31 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 
 def _error_fields(body: bytes) -> tuple[str, str, str, str]:
-    """Name, reason, fix and failure of an error; untrusted text, so cut to 300 printable characters each."""
+    """Name, reason, fix and failure of an error; untrusted text, so cut to 300 printable characters each.
+
+    Besides our own shape, those of other servers: {"detail": text or list} (FastAPI), {"error": {"code", "message"}}
+    (OpenAI), {"message": text} (axons of bittensor 10), {"error": text}.
+    """
     try:
         message = json.loads(body) if len(body) <= MAX_ERROR_BYTES else None
     except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict):
         return "", "", "", ""
-    message.setdefault("reason", message.get("message", ""))  # the key of v10 axons
+    inner = message.get("error")
+    if isinstance(inner, dict):
+        message = {"error": inner.get("code") or inner.get("type", ""), "reason": inner.get("message", "")}
+    detail = message.get("detail", "")
+    if isinstance(detail, list):
+        detail = "; ".join(str(one["msg"]) for one in detail[:5] if isinstance(one, dict) and "msg" in one)
+    elif isinstance(detail, dict):
+        detail = detail.get("message") or detail.get("msg") or ""
+    message.setdefault("reason", message.get("message") or detail)
     words = (message.get(key, "") for key in ("error", "reason", "fix", "failure"))
-    parts = ["".join(c for c in word[:300] if c.isprintable()) if isinstance(word, str) else "" for word in words]
+    parts = ["".join(c for c in str(word)[:300] if c.isprintable()) if _is_word(word) else "" for word in words]
     return parts[0], parts[1], parts[2], parts[3]
+
+
+def _is_word(value: object) -> bool:
+    """Whether a value of JSON is shown as it is: text, or the number of an error."""
+    return isinstance(value, (str, int)) and not isinstance(value, bool)

@@ -81,7 +81,7 @@ class Gate:
     nonces    the store that all replicas of the hotkey share (`SharedNonces`); None: a store of this process.
     clock     wall time in nanoseconds.
 
-    counts    outcomes of the requests so far: "ok" or the name of the error -> number.
+    counts    outcomes of the questions so far: "ok" or the name of the error -> number.
 
     A request that no protocol claims is handled by the first protocol of the settings.
     """
@@ -137,7 +137,7 @@ class Gate:
         dialect = next((d for d in self._dialects if d.speaks(request.headers, path)), self._dialects[0])
         try:
             reply = await self._handle(request, path, dialect)
-            self.counts["ok"] += 1
+            self.counts["ok"] += path != "/health"
         except WireError as error:
             self.counts[type(error).__name__] += 1
             headers, body = dialect.encode_error(error)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -69,9 +70,16 @@ class WireServer:
         settings, loop = self._settings, asyncio.get_running_loop()
         await self.gate.wait_until_ready()
         self._web = web_server = web.Server(self._handle, handler_cancellation=True)
-        where = {"host": settings.host, "port": settings.port, "reuse_port": settings.reuse_port or None}
         connection = functools.partial(_Connection, web_server, settings, self._connections, self.gate.counts)
-        self._listener = await loop.create_server(connection, **where, backlog=512)
+        if settings.host == "::" and socket.has_dualstack_ipv6():  # all addresses, those of IPv4 as well
+            family, port = socket.AF_INET6, settings.port
+            both = socket.create_server(
+                ("::", port), family=family, backlog=512, reuse_port=settings.reuse_port, dualstack_ipv6=True
+            )
+            self._listener = await loop.create_server(connection, sock=both)
+        else:
+            where = {"host": settings.host, "port": settings.port, "reuse_port": settings.reuse_port or None}
+            self._listener = await loop.create_server(connection, **where, backlog=512)
         host, port = self._listener.sockets[0].getsockname()[:2]
         return host, port
 

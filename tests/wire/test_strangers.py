@@ -363,6 +363,38 @@ def test_only_the_format_that_was_asked_for_is_read(validator, miner):
     assert found.reason is Reason.MALFORMED and "application/json, not application/x-safetensors" in found.detail
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"detail": "no such model"}, "422 by HTTP: no such model"),
+        ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "field required"),
+        ({"error": {"code": "rate_limited", "message": "slow down"}}, "422 rate_limited: slow down"),
+        ({"error": {"code": 17, "message": "slow down"}}, "422 17: slow down"),
+        ({"message": "Synapse failed"}, "422 by HTTP: Synapse failed"),
+        ({"error": "Declined", "reason": "later", "fix": "wait"}, "422 Declined: later (wait)"),
+        ({"error": {"message": {"deep": 1}}, "detail": {"x": 1}}, "422 by HTTP"),
+    ],
+)
+def test_reasons_of_other_peoples_servers_are_shown(validator, miner, body, said):
+    with served(json.dumps(body).encode(), codec.JSON, status=422) as port:
+        found = ask_once(validator, miner, port)
+    assert isinstance(found, Failure) and said in found.detail, found
+
+
+def test_a_server_of_ipv6_serves_ipv4_as_well(validator, miner):
+    async def check():
+        server = WireServer(miner.ss58, answer, server_settings(host="::"))
+        _, port = await server.start()
+        server.update(metagraph([validator.ss58, miner.ss58]))
+        async with WireClient(validator, client_settings()) as client:
+            for seed, axon in enumerate((f"127.0.0.1:{port}", f"[::1]:{port}")):
+                found = await client.ask(task(validator.ss58, miner.ss58, seed=seed), axon)
+                assert isinstance(found, Response), found
+        await server.stop()
+
+    run(check())
+
+
 def test_an_answer_that_had_arrived_is_in_time(validator, miner):
     """The loop does not run for a second; the answer came after 0.2 s, within a deadline of 0.6 s."""
     told = json.dumps({"error": "Declined", "reason": "not today", "failure": "silent"}).encode()

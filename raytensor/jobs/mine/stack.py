@@ -28,6 +28,7 @@ from raytensor.jobs.demand import miners_need
 from raytensor.jobs.handover import Handover
 from raytensor.jobs.hotkeys import hotkey_refs, uids_of
 from raytensor.jobs.mine.axons import AxonPublisher
+from raytensor.jobs.mine.deploy import Deployer
 from raytensor.jobs.mine.front import FRONT_CPUS, Front
 from raytensor.jobs.mine.trainer import Trainer, file_commitments
 from raytensor.jobs.mine.view import Shown, traffic_line
@@ -44,6 +45,7 @@ from raytensor.types import Metagraph, Need, Receipt
 WRITER_CPUS = 0.1
 MANY = 10**6  # hosts that may be replaced: a miner runs for months
 TRAFFIC_EVERY_S = 15.0
+COMMIT_AGAIN_S = 30.0  # after which a commitment that the chain does not show is submitted again
 
 
 def endpoints(cfg: MineConfig) -> list[str]:
@@ -79,7 +81,8 @@ class MinerStack:
         self.hotkeys = tuple(self.names)
         self.cfg, self.folder, self.show = with_files(cfg, folder.path), folder, show
         self._files = base.needs(cfg.mechanism).asks_for_files
-        self._traffic_at = 0.0
+        self._committed_at: dict[str, float] = {}
+        self._traffic_at, self._state = 0.0, folder.load_state() or {}
         with ExitStack() as stack:
             self._phase("reading the subnets")
             self.uids = uids_of(endpoints(cfg), cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
@@ -88,7 +91,7 @@ class MinerStack:
             self._writer = self._start_writer(stack, {ref.ss58: ref for ref in refs.values()})
             self._start_miners(stack, num_hosts)
             cluster.wait_ready({"the chain writer": self._writer.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
-            self.handover = Handover(self._writer, show, int((folder.load_state() or {}).get("receipts", 0)))
+            self.handover = Handover(self._writer, show, int(self._state.get("receipts", 0)))
             self.fate = stack.enter_context(Fate(cfg.watch, self.hotkeys, show, meters))
             self.rules = Rules(endpoints(cfg), cfg.netuids, cfg.chain.timeout_s)
             stack.callback(self.rules.close)
@@ -109,6 +112,7 @@ class MinerStack:
 
     def tick(self) -> None:
         """One step of everything; never waits for the chain or for a host's training."""
+        self._deployer.look(self.trainer.round)
         self.trainer.tick(self._committed())
         if self._files:
             for netuid in self.cfg.netuids:
@@ -126,8 +130,11 @@ class MinerStack:
             self.fate.look_at_traffic(self.front.traffic())
 
     def save(self) -> None:
-        """Save which receipts were shown."""
-        self.folder.save_state({"receipts": self.handover.cursor})
+        """Save which receipts were shown, and which models of folders the checkpoints come from."""
+        if self.trainer.saved_round > self._deployer.since_round:
+            self._state["deployed"] = dict(self._deployer.deployed)
+        self._state["receipts"] = self.handover.cursor
+        self.folder.save_state(self._state)
 
     def metagraph(self, netuid: int) -> Metagraph | None:
         """The newest metagraph of a subnet, None before the first."""
@@ -204,6 +211,9 @@ class MinerStack:
         if newest is not None:
             self._phase(f"the miners continue from the checkpoints of round {newest}")
         self.trainer = Trainer(cfg, self.fleet, (newest or 0) + 1, self._files, self.show)
+        # Without a checkpoint the models are those of the folders as they are now.
+        deployed = None if newest is None else self._state.get("deployed")
+        self._deployer = Deployer(cfg.miners, trained, self.fleet, deployed)
 
     def _serve(self, stack: ExitStack) -> None:
         cfg = self.cfg
@@ -244,7 +254,14 @@ class MinerStack:
         if self.cfg.share_model and (digest := files.get(self.hotkeys[0])) is not None:
             files = dict.fromkeys(self.hotkeys, digest)
         known = {hotkey: commit.digest for hotkey, commit in promises.commits.items()}
-        self.handover.commit(file_commitments(netuid, files, known))
+        now = time.monotonic()
+        intents = [
+            one
+            for one in file_commitments(netuid, files, known)
+            if now - self._committed_at.get(one.intent_id, -COMMIT_AGAIN_S) >= COMMIT_AGAIN_S
+        ]
+        self._committed_at |= {one.intent_id: now for one in intents}
+        self.handover.commit(intents)
 
 
 def with_files(cfg: MineConfig, folder: Path) -> MineConfig:

@@ -22,7 +22,8 @@ Commits = Mapping[str, FileCommit]
 class Trainer:
     """first_round: the next one to train. files: whether the mechanism asks for files.
 
-    round  the newest round that was trained, 0 before the first. done: whether all rounds are trained and saved.
+    round        the newest round that was trained, 0 before the first. saved_round: the newest with a checkpoint.
+    done         whether all rounds are trained and saved.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Trainer:
         self._cfg, self._fleet, self._files, self._show = cfg, fleet, files, show
         self.round = first_round - 1
         self.done = False
-        self._saved = self.round
+        self.saved_round = self.round
         self._last = None if cfg.rounds is None else self.round + cfg.rounds
         self._training = False
         self._began = self._next_at = 0.0
@@ -54,8 +55,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of the newest round, unless it has one."""
-        if self.round > self._saved and self._fleet.checkpoint(self.round):
-            self._saved = self.round
+        if self.round > self.saved_round and self._fleet.checkpoint(self.round):
+            self.saved_round = self.round
 
     def _begin_round(self, committed: Commits | None) -> None:
         self.round += 1
