@@ -111,13 +111,17 @@ def _print_outcome(args: argparse.Namespace, plan: dict | None, receipt: Receipt
 def refuse_development_keys(args: argparse.Namespace, client: ChainClient, intent: Intent) -> None:
     """Raise ConfigError for a key that everybody can derive, except on a development chain."""
     public = {DevKey(f"//{name}").ss58: f"//{name}" for name in PUBLIC_NAMES}
-    named = [*options.development_keys(args), *(public[one] for one in vars(intent).values() if one in public)]
-    if named and not _is_development(client):
+    named = [
+        *options.development_keys(args),
+        *(public[one] for one in vars(intent).values() if isinstance(one, str) and one in public),
+    ]
+    if named and not is_development(client):
         what = f"{named[0]} is a development key, which everybody can sign with, and {client.endpoint} is a live chain"
         raise ConfigError(f"{what}: give an address or a wallet")
 
 
-def _is_development(client: ChainClient) -> bool:
+def is_development(client: ChainClient) -> bool:
+    """Whether the node says that its chain is one for development."""
     try:
         return client.rpc("system_chainType") in ("Development", "Local")
     except RpcError:  # a node that does not say it is taken for a live one

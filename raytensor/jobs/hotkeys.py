@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from raytensor.chain.reads.quotes import burn_price
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.chain.wallet import KeyRef, WalletKey, key_ref, refuse_readable_coldkey
+from raytensor.chain.wallet import DevKey, KeyRef, WalletKey, key_ref, refuse_readable_coldkey
+from raytensor.commands.sending import is_development
 from raytensor.errors import ConfigError, WalletError
 
 PALLET = "SubtensorModule"
@@ -43,11 +44,15 @@ def uids_of(
 ) -> dict[tuple[int, str], int]:
     """The uid of each hotkey (ss58) on each subnet.
 
-    Raises `ConfigError` for a subnet that does not exist, and for hotkeys that are not registered, with the commands
-    that register them and the price.
+    Raises `ConfigError` for a development key on a live chain, for a subnet that does not exist, and for hotkeys that
+    are not registered, with the commands that register them and the price.
     """
     hotkeys = {ref.ss58: ref for ref in refs.values()}
     with ChainClient(endpoints, timeout_s) as client:
+        public = [text for text, ref in refs.items() if isinstance(ref, DevKey)]
+        if public and not is_development(client):
+            what = f"hotkeys={public[0]!r}: a development key, which everybody can sign with, and a live chain"
+            raise ConfigError(f"{what}; write wallet/hotkey")
         there = client.query_many([(PALLET, "NetworksAdded", [netuid]) for netuid in netuids])
         if missing := [netuid for netuid, exists in zip(netuids, there) if not exists]:
             known = sorted(n for n, yes in client.query_map(PALLET, "NetworksAdded").items() if yes and n)
