@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from raytensor.chain.reads.quotes import burn_price
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.chain.wallet import DevKey, KeyRef, WalletKey, key_ref, refuse_readable_coldkey
+from raytensor.chain.wallet import DEFAULT_PATH, DevKey, KeyRef, WalletKey, key_ref, refuse_readable_coldkey
 from raytensor.commands.sending import is_development
 from raytensor.errors import ConfigError, WalletError
 
@@ -73,6 +73,7 @@ def uids_of(
 def _register(netuid: int, ref: KeyRef, network: str, price_rao: int) -> str:
     """The command that registers a hotkey at a tenth above the present price."""
     key = f"-w {shlex.quote(ref.wallet)} -H {ref.hotkey}" if isinstance(ref, WalletKey) else f"--hotkey {ref.ss58}"
-    path = "" if not isinstance(ref, WalletKey) else f" --wallet.path {shlex.quote(ref.path)}"
+    elsewhere = isinstance(ref, WalletKey) and ref.path != DEFAULT_PATH
+    path = f" --wallet.path {shlex.quote(ref.path)}" if elsewhere else ""
     most = max(1, -(-price_rao * 11 // 10**6)) / 10**4  # TAO, rounded up to four decimals
     return f"raytensor register --netuid {netuid} {key}{path} -n {shlex.quote(network)} --max-burn {most:g}"
