@@ -66,6 +66,11 @@ class Handover:
         """Whether everything was handed over and has a receipt: included, committed, held for later, or refused."""
         return not (self._newest or self._awaited or self._holding or self._committing)
 
+    @property
+    def committing(self) -> bool:
+        """Whether commitments are in flight, so that no others are taken now."""
+        return self._committing is not None
+
     def hand_over(self, weights: Sequence[Weights]) -> None:
         """Queue weights. They replace earlier ones of the same hotkey and subnet that were not handed over yet."""
         for one in weights:

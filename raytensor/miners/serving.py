@@ -20,6 +20,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from raytensor.config import MinersJob
 from raytensor.data import corpus, tokenizer
+from raytensor.miners import host, shard  # noqa: F401 (see `WireFrontend`)
 from raytensor.miners.completion import complete
 from raytensor.miners.gauges import Gauges
 from raytensor.types import Failure, Metagraph, Reason, Response, Submission, Task
@@ -46,6 +47,9 @@ class WireFrontend:
 
     job      settings; the ports are miners.wire.port, and the next ones in the order of `hotkeys` unless they share it.
     answers  hotkey -> the hotkey whose model answers for it; a hotkey that is not in it answers for itself.
+
+    The handle of a host loads the host's class, and with it torch: this module imports them, so that it happens before
+    the port is open and not while questions wait.
     """
 
     def __init__(self, hotkeys: Sequence[str], job: MinersJob, answers: Mapping[str, str] | None = None) -> None:
@@ -65,14 +69,14 @@ class WireFrontend:
             own = dataclasses.replace(cfg, port=cfg.port + place if cfg.port else 0)
             self._servers.append((group, WireServer(group, self._ask, own, complete=self._complete)))
 
-    def route(self, hotkeys: Sequence[str], host: Any) -> None:
-        """Send questions to these hotkeys to `host` (an actor with `serve`), in place of an earlier one."""
-        self._hosts.update(dict.fromkeys(hotkeys, host))
+    def route(self, hotkeys: Sequence[str], actor: Any) -> None:
+        """Send questions to these hotkeys to `actor`, which has `serve`, in place of an earlier one."""
+        self._hosts.update(dict.fromkeys(hotkeys, actor))
 
-    async def answered(self, host: Any, limit_s: float = 120.0) -> None:
-        """Return once `host`, which gets no more questions, has answered those that it has; at most `limit_s` later."""
+    async def answered(self, actor: Any, limit_s: float = 120.0) -> None:
+        """Return once `actor`, which gets no more questions, has answered those it has; at most `limit_s` later."""
         end = asyncio.get_running_loop().time() + limit_s
-        while self._asked[host._actor_id] and asyncio.get_running_loop().time() < end:
+        while self._asked[actor._actor_id] and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.05)
 
     async def start(self) -> dict[str, int]:
@@ -119,22 +123,22 @@ class WireFrontend:
     async def _ask_host(self, hotkey: str, task: Task) -> Response | Submission | Failure:
         lost: Any = None
         while True:  # the server's own time-out, the question's deadline, ends the wait
-            host = self._hosts.get(hotkey)
-            if host is None or host is lost:
+            actor = self._hosts.get(hotkey)
+            if actor is None or actor is lost:
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._asked[host._actor_id] += 1
+            self._asked[actor._actor_id] += 1
             try:
-                return await host.serve.options(concurrency_group="serving").remote(task)
+                return await actor.serve.options(concurrency_group="serving").remote(task)
             except RayTaskError as error:
                 why = f"the miner failed: {type(error.cause).__name__}"
                 return Failure(task.task_id, task.hotkey, Reason.ERROR, why)
             except RayActorError:
                 if lost is not None:
                     return Failure(task.task_id, task.hotkey, Reason.CRASHED, "the miner's host is being replaced")
-                lost = host
+                lost = actor
             finally:
-                self._asked[host._actor_id] -= 1
+                self._asked[actor._actor_id] -= 1
 
 
 def node_ip() -> str:

@@ -15,6 +15,7 @@ import bittensor_core
 import pytest
 
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
+from raytensor.chain.reads.commitments import read_commits
 from raytensor.chain.reads.metagraph import read_metagraph
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey, WalletKey, write_key
@@ -153,7 +154,9 @@ def test_a_kill_costs_no_more_than_the_rounds_since_the_checkpoint(ray_session, 
     assert {key.ss58: axons[key.ss58] for key in MINERS} == served["addresses"]
 
     port = served["addresses"][MINERS[0].ss58].rpartition(":")[2]
-    second = Job([*args, "miners.num_hosts=1", f"miners.wire.port={port}", "rounds=3"], env)
+    # Now the subnet asks for files, too: each hotkey commits to its newest.
+    files = ["mechanism=model_eval", "mechanism.model_eval.seq_len=16", "miners.commit_every=1"]
+    second = Job([*args, "miners.num_hosts=1", f"miners.wire.port={port}", "rounds=3", *files], env)
     try:
         again = second.until("miner_up")
         text = next(event["text"] for event in second.events if "the miners continue" in event.get("text", ""))
@@ -165,6 +168,10 @@ def test_a_kill_costs_no_more_than_the_rounds_since_the_checkpoint(ray_session, 
     finally:
         second.process.kill()
     assert not [event for event in second.events if event.get("call") == "SubtensorModule.serve_axon"]
+    promised = read_commits(client, netuid, client.head().hash)
+    handed_in = tmp_path / "runs/miner/files"
+    for key in MINERS:
+        assert (handed_in / key.ss58 / f"{promised[key.ss58].digest}.safetensors").is_file()
     kept = {path.name for path in (tmp_path / "runs/miner/checkpoints").glob(f"round-*{resumed + 3}/*.done")}
     assert kept == {f"{key.ss58}.done" for key in MINERS}
 

@@ -81,7 +81,8 @@ class MinerStack:
         self.hotkeys = tuple(self.names)
         self.cfg, self.folder, self.show = with_files(cfg, folder.path), folder, show
         self._files = base.needs(cfg.mechanism).asks_for_files
-        self._committed_at: dict[str, float] = {}
+        self._committed_at: dict[str, float] = {}  # when an intent was submitted last, by its id
+        self._owed: dict[int, bool] = {}  # whether the chain lacks a commitment, by netuid
         self._traffic_at, self._state = 0.0, folder.load_state() or {}
         with ExitStack() as stack:
             self._phase("reading the subnets")
@@ -128,6 +129,11 @@ class MinerStack:
         if time.monotonic() - self._traffic_at >= TRAFFIC_EVERY_S:
             self._traffic_at = time.monotonic()
             self.fate.look_at_traffic(self.front.traffic())
+
+    @property
+    def settled(self) -> bool:
+        """Whether the chain has everything that was handed over, commitments included."""
+        return self.handover.idle and not any(self._owed.values())
 
     def save(self) -> None:
         """Save which receipts were shown, and which models of folders the checkpoints come from."""
@@ -254,14 +260,13 @@ class MinerStack:
         if self.cfg.share_model and (digest := files.get(self.hotkeys[0])) is not None:
             files = dict.fromkeys(self.hotkeys, digest)
         known = {hotkey: commit.digest for hotkey, commit in promises.commits.items()}
-        now = time.monotonic()
-        intents = [
-            one
-            for one in file_commitments(netuid, files, known)
-            if now - self._committed_at.get(one.intent_id, -COMMIT_AGAIN_S) >= COMMIT_AGAIN_S
-        ]
-        self._committed_at |= {one.intent_id: now for one in intents}
-        self.handover.commit(intents)
+        owed = file_commitments(netuid, files, known)
+        self._owed[netuid] = bool(owed)
+        now, never = time.monotonic(), -COMMIT_AGAIN_S
+        due = [one for one in owed if now - self._committed_at.get(one.intent_id, never) >= COMMIT_AGAIN_S]
+        if due and not self.handover.committing:
+            self._committed_at |= {one.intent_id: now for one in due}
+            self.handover.commit(due)
 
 
 def with_files(cfg: MineConfig, folder: Path) -> MineConfig:

@@ -72,7 +72,7 @@ def _loop(stack: MinerStack) -> None:
             stack.save()
         if stack.trainer.done:
             done_at = done_at or time.monotonic()
-            if stack.handover.idle or time.monotonic() - done_at > END_S:
+            if stack.settled or time.monotonic() - done_at > END_S:
                 return
         time.sleep(TICK_S)
 
