@@ -64,6 +64,11 @@ class WireServer:
         self._listener: asyncio.Server | None = None
         self._connections = Connections(settings)
 
+    @property
+    def num_connections(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
     async def start(self) -> tuple[str, int]:
         """Listens. Returns the host and port when requests that are signed from now on are accepted."""
         assert self._listener is None, "already started"

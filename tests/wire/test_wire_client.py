@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from wirekit import answer, client_settings, key, metagraph, server_settings, task
 
 from raytensor.types import Failure, Reason, Response
+from raytensor.wire import codec
 from raytensor.wire.client import WireClient
 from raytensor.wire.deadline import adaptive_deadline_s
 from raytensor.wire.endpoints import BadEndpoint, endpoint, url
@@ -196,6 +197,9 @@ async def stranger(reply):
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", lambda: count
 
 
+TYPED = f"HTTP/1.1 200 OK\r\nContent-Type: {codec.SAFETENSORS}\r\n".encode()
+
+
 def http(body, status="200 OK", content_type="application/json", more=""):
     return (
         f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode()
@@ -206,8 +210,13 @@ def http(body, status="200 OK", content_type="application/json", more=""):
 @pytest.mark.parametrize(
     "sent, reason, words",
     [
-        (http(b"nonsense"), Reason.MALFORMED, "not JSON"),
-        (http(b"{}", more="Content-Encoding: gzip\r\n"), Reason.MALFORMED, "not a response/1"),
+        (http(b"nonsense"), Reason.MALFORMED, "application/json, not application/x-safetensors"),
+        (http(b"nonsense", content_type=codec.SAFETENSORS), Reason.MALFORMED, "the safetensors header says"),
+        (
+            http(b"{}", content_type=codec.SAFETENSORS, more="Content-Encoding: gzip\r\n"),
+            Reason.MALFORMED,
+            "8 bytes or more, not 2",
+        ),
         (http(b"", "302 Found", more="Location: http://127.0.0.1:1/\r\n"), Reason.ERROR, "302 by HTTP$"),
         (
             http(json.dumps({"error": "Refused", "reason": "no\x1b[31m" * 999, "fix": 7}).encode(), "403 X"),
@@ -217,16 +226,16 @@ def http(body, status="200 OK", content_type="application/json", more=""):
         (http(json.dumps({"error": "Declined", "failure": "crashed"}).encode(), "422 X"), Reason.CRASHED, "422"),
         (http(json.dumps({"error": "Declined", "failure": "made up"}).encode(), "422 X"), Reason.ERROR, "422"),
         (http(json.dumps({"message": "v10 says no"}).encode(), "401 X"), Reason.REFUSED, "401 by HTTP: v10 says no"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", Reason.MALFORMED, "at most"),
+        (TYPED + b"Content-Length: 99999999999\r\n\r\n", Reason.MALFORMED, "at most"),
         (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"4000\r\n" + b"x" * 0x4000 + b"\r\n",
+            TYPED + b"Transfer-Encoding: chunked\r\n\r\n" + 2 * (b"4000\r\n" + b"x" * 0x4000 + b"\r\n"),
             Reason.MALFORMED,
             "more than",
         ),
         (b"SSH-2.0-OpenSSH\r\n", Reason.ERROR, "connection failed"),
         (b"", Reason.ERROR, "connection failed"),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_strangers_answer(validator, miner, sent, reason, words):
     async def reply(head, writer, number):
@@ -248,7 +257,7 @@ def test_a_strangers_answer(validator, miner, sent, reason, words):
 
 def test_an_answer_that_trickles_ends_at_the_deadline(validator, miner):
     async def reply(head, writer, number):
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        writer.write(TYPED + b"Content-Length: 1000\r\n\r\n")
         with contextlib.suppress(ConnectionError):
             for _ in range(100):
                 writer.write(b" ")
