@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from raytensor.chain.bulk_submitter import BulkSubmitter
 from raytensor.chain.calls import Call, Intent
-from raytensor.chain.intents import AddProxy, AddStake, BurnedRegister, RegisterNetwork, StartCall, Transfer
+from raytensor.chain.intents import AddProxy, AddStake, BurnedRegister, Transfer
+from raytensor.chain.owner_intents import RegisterNetwork, StartCall
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.writer.writer import ChainWriter

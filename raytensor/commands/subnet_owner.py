@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raytensor.arguments import did_you_mean
-from raytensor.chain.intents import RegisterNetwork, SetHyperparameter, StartCall
+from raytensor.chain.owner_intents import RegisterNetwork, SetHyperparameter, StartCall
 from raytensor.chain.reads.quotes import network_cost
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import options, output, sending
