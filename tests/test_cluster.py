@@ -20,7 +20,7 @@ class Slow:
         return True
 
 
-def test_check_refuses_more_than_the_cluster_has(ray_session):
+def test_check_refuses_more_than_the_cluster_has(idle_ray):
     chain = Need("chain actor", 1, 0.1)
     check([Need("hosts", 2, 1.0), chain])
     with pytest.raises(DemandError) as refused:
@@ -42,17 +42,17 @@ def test_check_counts_what_a_local_ray_will_offer():
         check([Need("hosts", 2, 64.0)], offered)
 
 
-def test_reserve_holds_or_says_why_and_leaves_nothing(ray_session):
+def test_reserve_holds_or_says_why_and_leaves_nothing(idle_ray):
     group = reserve("miner-a", [{"CPU": 1}, {"CPU": 1}], timeout_s=30)
-    assert ray_session.available_resources()["CPU"] <= 2.0
+    assert idle_ray.available_resources()["CPU"] <= 2.0
     with pytest.raises(ClusterError, match=r"miner-b: no room for .* within 1 s; CPU .* free of 4"):
         reserve("miner-b", [{"CPU": 4}], timeout_s=1)
     release(group)
     release(reserve("miner-c", [{"CPU": 3}], timeout_s=30))  # nothing of miner-b waits in front
 
 
-def test_wait_ready_names_who_is_late_and_who_failed(ray_session):
-    remote = ray_session.remote(num_cpus=0.1)(Slow)
+def test_wait_ready_names_who_is_late_and_who_failed(idle_ray):
+    remote = idle_ray.remote(num_cpus=0.1)(Slow)
     slow, lines = remote.remote(600), []
     need = Need("hosts", 1, 0.1, settings="miners.cpus_per_host")
     with pytest.raises(ClusterError) as refused:
@@ -62,7 +62,7 @@ def test_wait_ready_names_who_is_late_and_who_failed(ray_session):
         "  fix: lower miners.cpus_per_host, or raise cluster.start_timeout_s"
     )
     assert set(lines) == {"waiting for 0.1 CPU each of slow-one; free: 3.9 CPUs"}
-    ray_session.kill(slow)
+    idle_ray.kill(slow)
     with pytest.raises(ClusterError, match="broken failed to start"):
         wait_ready({"broken": remote.remote("x").ready.remote()}, timeout_s=60)
 

@@ -71,7 +71,7 @@ def chain():
             yield client, subnet.netuid
     finally:
         node.stdin.close()
-        node.wait(timeout=10)
+        node.wait(timeout=60)
 
 
 def run_to_epoch(client: ChainClient, netuid: int) -> None:

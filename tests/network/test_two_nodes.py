@@ -79,7 +79,7 @@ def nodes(tmp_path):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 try:  # a head that drains waits for half a minute, for nobody
-                    process.wait(timeout=8)
+                    process.wait(timeout=60)
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
 

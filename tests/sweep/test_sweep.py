@@ -79,7 +79,7 @@ def kill_after(process: subprocess.Popen, results: int) -> list[str]:
             break
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while time.monotonic() < end and any(alive(process.pid)):
         time.sleep(0.2)
     assert not alive(process.pid)

@@ -22,7 +22,7 @@ from raytensor.telemetry.metrics import Meters
 from raytensor.types import Fate
 
 ME = "5Grw" + "v" * 44
-LIMIT_S = 0.4
+LIMIT_S = 1.0
 PAUSES_S = (0.05, 0.05)
 
 
@@ -47,7 +47,7 @@ class Lost:
         self._came.set()
 
     def wait(self) -> list[tuple[str, int, str]]:
-        assert self._came.wait(30)
+        assert self._came.wait(120)
         return self.told
 
 
@@ -141,21 +141,26 @@ def test_a_silent_chain_is_an_alarm_too(hook_env):
 @pytest.mark.parametrize(
     "behaviour, why",
     [
-        ("hang", "no answer within 0.4 s"),
-        ("drip", "no answer within 0.4 s"),
+        ("hang", "no answer within 1 s"),
+        ("drip", "no answer within 1 s"),
         (500, "it answered 500"),
         (429, "it answered 429"),
         ("nonsense", "ClientResponseError"),
     ],
 )
 def test_a_webhook_that_fails_delays_nobody_and_is_tried_again_up_to_a_bound(hook_env, behaviour, why):
-    lost = Lost()
-    with Hook(lambda number: behaviour) as hook:
-        alarms = Alarms(hook_env(hook.url), lost, pauses_s=PAUSES_S, limit_s=LIMIT_S)
-        started = time.monotonic()
+    lost, sent = Lost(), threading.Event()
+
+    def behave(number):
+        assert sent.wait(60)  # no try has failed before all alarms are handed in: that waits for no answer
+        return behaviour
+
+    with Hook(behave) as hook:
+        limit_s = LIMIT_S if behaviour in ("hang", "drip") else 60.0
+        alarms = Alarms(hook_env(hook.url), lost, pauses_s=PAUSES_S, limit_s=limit_s)
         for number in range(1000):
             alarms.send((7, number % 3), "overdue", {"number": number})
-        assert time.monotonic() - started < LIMIT_S, "handing an alarm in waits for no answer"
+        sent.set()
         (told,) = lost.wait()
         assert told == ("webhook", 3, why), "the newest alarm of each of three places"
         assert len(hook.bodies) == 1 + len(PAUSES_S)
@@ -166,7 +171,7 @@ def test_nobody_listens(hook_env):
     with Hook() as hook:
         url = hook.url
     lost = Lost()
-    alarms = Alarms(hook_env(url), lost, pauses_s=PAUSES_S, limit_s=LIMIT_S)
+    alarms = Alarms(hook_env(url), lost, pauses_s=PAUSES_S, limit_s=60.0)
     alarms.send("here", "overdue", {})
     (told,) = lost.wait()
     assert told == ("webhook", 1, "ClientConnectorError"), "its address may be a secret"
@@ -177,23 +182,24 @@ def test_what_another_try_can_not_mend_is_not_tried_again(hook_env):
     """A redirect is not followed: where to, the other side decides."""
     lost, answers = Lost(), {0: 404, 1: 307, 2: 200}
     with Hook(answers.__getitem__) as hook:
-        alarms = Alarms(hook_env(hook.url), lost, pauses_s=(60.0,), limit_s=10.0)
+        alarms = Alarms(hook_env(hook.url), lost, pauses_s=(60.0,), limit_s=60.0)
         for place in ("a", "b", "c"):
             alarms.send(place, place, {})
         assert [body["text"] for body in hook.wait(3)] == ["a", "b", "c"]
-        alarms.close(10.0)
+        alarms.close(60.0)
     assert lost.told == [("webhook", 1, "it answered 404"), ("webhook", 1, "it answered 307")]
 
 
 def test_the_newest_is_delivered_once_the_webhook_is_back(hook_env):
-    lost = Lost()
-    with Hook(lambda number: 503 if number == 0 else 200) as hook:
-        alarms = Alarms(hook_env(hook.url), lost, pauses_s=(0.3,), limit_s=10.0)
+    lost, renewed = Lost(), threading.Event()
+    with Hook(lambda number: 503 if number == 0 and renewed.wait(60) else 200) as hook:
+        alarms = Alarms(hook_env(hook.url), lost, pauses_s=(0.3,), limit_s=60.0)
         alarms.send((7, ME), "overdue", {"overdue": True})
         hook.wait(1)
         alarms.send((7, ME), "in time", {"overdue": False})
+        renewed.set()
         assert hook.wait(2)[1] == {"text": "in time", "content": "in time", "sentence": "in time", "overdue": False}
-        alarms.close(10.0)
+        alarms.close(60.0)
         assert len(hook.bodies) == 2 and not lost.told, "what is out of date is not told"
 
 
@@ -203,11 +209,11 @@ def test_the_command_gets_the_sentence_and_the_facts(tmp_path):
     script.write_text(
         f'echo "$1" > {tmp_path}/sentence; cat > {tmp_path}/facts; sleep 60 & echo done > {tmp_path}/done'
     )
-    alarms = Alarms(Watch(command=f"sh {script}"), lost, pauses_s=PAUSES_S, limit_s=10.0)
+    alarms = Alarms(Watch(command=f"sh {script}"), lost, pauses_s=PAUSES_S, limit_s=60.0)
     started = time.monotonic()
     alarms.send("here", "subnet 7: it's late", {"netuid": 7})
-    alarms.close(10.0)
-    assert time.monotonic() - started < 9.0, "what a command leaves running is not waited for"
+    alarms.close(60.0)
+    assert time.monotonic() - started < 50.0, "what a command leaves running is not waited for"
     assert (tmp_path / "sentence").read_text() == "subnet 7: it's late\n"
     assert (
         json.loads((tmp_path / "facts").read_text()) == {"sentence": "subnet 7: it's late", "netuid": 7}
@@ -219,13 +225,14 @@ def test_the_command_gets_the_sentence_and_the_facts(tmp_path):
     "command, why",
     [
         ("sh -c 'exit 3'", "its exit status was 3"),
-        ("sh -c 'sleep 60'", "it did not end within 0.4 s"),
+        ("sh -c 'sleep 60'", "it did not end within 1 s"),
         ("/no/such", "it can't be started: No such file or directory"),
     ],
 )
 def test_a_command_that_fails(command, why):
     lost = Lost()
-    alarms = Alarms(Watch(command=command), lost, pauses_s=(0.05,), limit_s=LIMIT_S)
+    limit_s = LIMIT_S if "sleep" in command else 60.0
+    alarms = Alarms(Watch(command=command), lost, pauses_s=(0.05,), limit_s=limit_s)
     alarms.send("here", "late", {})
     assert lost.wait() == [("command", 1, why)]
     alarms.close(0.0)
@@ -241,7 +248,7 @@ def test_a_lost_alarm_is_in_the_events(hook_env):
 
     dog = Watchdog(Watch(command="/no/such"), {7: [ME]}, show, Meters())
     dog.check_silence(999.0, "gone")
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while len(shown) < 2 and time.monotonic() < end:
         came.wait(0.1)
     assert (shown[1].text, shown[1].fix) == (

@@ -15,7 +15,7 @@ from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
 from raytensor.types import FileCommit
 
-LIMIT_S = 60.0
+LIMIT_S = 180.0
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from raytensor.types import Weights
 from raytensor.validators.operator import Operator, Pace, SubnetLoop
 from raytensor.validators.round import RoundResult
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 @dataclass
