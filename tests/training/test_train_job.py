@@ -58,7 +58,7 @@ def test_the_loop_goes_on_where_it_was_and_leaves_a_model(tmp_path):
     class Stop(Exception):
         pass
 
-    def stop(progress: loop.Progress) -> None:
+    def stop(progress: TrainStep) -> None:
         if progress.step == 20:  # before its checkpoint: the newest is of step 15
             raise Stop
 

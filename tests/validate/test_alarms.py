@@ -21,7 +21,7 @@ from raytensor.telemetry.events import WeightsOverdue
 from raytensor.telemetry.metrics import Meters
 from raytensor.types import Fate
 
-ME = "5Grw" + "v" * 44
+ME, OTHER = "5Grw" + "v" * 44, "5Fhn" + "w" * 44
 LIMIT_S = 1.0
 PAUSES_S = (0.05, 0.05)
 
@@ -73,7 +73,7 @@ def test_the_webhook_hears_when_weights_stop_counting_and_when_they_count_again(
     )
     with Hook() as hook, Watchdog(hook_env(hook.url), {7: [ME]}, shown.append, Meters()) as dog:
         dog.look(7, view(1000, 900), lambda *_: None)
-        assert not shown and dog.of(7)[0].age_blocks == 100
+        assert not shown and dog.health[7, ME].age_blocks == 100
         dog.look(7, view(1301, 1000), lambda *_: failed)
         dog.look(7, view(1301, 1000), lambda *_: failed)  # the same block again, and a later one: told once
         dog.look(7, view(1306, 1000), lambda *_: failed)
@@ -87,9 +87,8 @@ def test_the_webhook_hears_when_weights_stop_counting_and_when_they_count_again(
         dog.look(7, view(1315, 1312, commit_reveal=True), lambda *_: dropped)
         unrevealed = hook.wait(3)[2]
     cause = "no answer of wss://[redacted]@node.example/?api_key=[redacted] (1 min ago)"
-    sentence = (
-        f"subnet 7: weights overdue, none for 3.0 tempos (301 blocks), because {cause}; fix: look at the endpoint"
-    )
+    age = "none for 3.0 tempos (301 blocks)"
+    sentence = f"subnet 7, hotkey {ME}: weights overdue, {age}, because {cause}; fix: look at the endpoint"
     assert overdue == {
         "text": sentence,
         "content": sentence,
@@ -110,17 +109,44 @@ def test_the_webhook_hears_when_weights_stop_counting_and_when_they_count_again(
         "cause": cause,
         "action": "fix: look at the endpoint",
     }
-    assert (again["text"], again["overdue"], again["last_update"]) == ("subnet 7: weights in time", False, 1308)
+    assert (again["text"], again["overdue"], again["last_update"]) == (
+        f"subnet 7, hotkey {ME}: weights in time",
+        False,
+        1308,
+    )
     assert (
         unrevealed["overdue"]
         and unrevealed["cause"] == "2 commits of the last 10 min expired unrevealed (TimelockedCommitDropped)"
     )
     assert [(e.overdue, e.sentence) for e in shown if isinstance(e, WeightsOverdue)] == [
         (True, sentence),
-        (False, "subnet 7: weights in time"),
+        (False, f"subnet 7, hotkey {ME}: weights in time"),
         (True, unrevealed["sentence"]),
     ]
     assert "hunter2" not in json.dumps([overdue, again]) and hook.headers[0]["Content-Type"] == "application/json"
+
+
+def test_a_start_is_given_its_first_rounds_once():
+    """Weights of block 100 are old at the start in block 1000: an alarm comes after two tempos without any."""
+    shown: list[events.Event] = []
+    none = lambda *_: None  # noqa: E731
+
+    def started(since, *blocks):
+        shown.clear()
+        dog = Watchdog(Watch(), {7: [ME, OTHER]}, shown.append, Meters(), since)
+        for block in blocks:
+            more = {"uid_of": {ME: 0, OTHER: 1}, "permit": np.array([True, True])}
+            dog.look(7, view(block, 0, **more, last_update=np.array([100, 0])), none)
+        return dog.since
+
+    since = started(None, 1000, 1199, 1200)
+    assert not shown and since == {f"7/{ME}": 1000, f"7/{OTHER}": 1000}
+    assert started(since, 1150) == since and not shown  # a crash and a restart do not begin anew ...
+    assert started(since, 1201) == since
+    assert [(one.hotkey, one.overdue) for one in shown] == [(ME, True), (OTHER, True)]
+    assert all(f"subnet 7, hotkey {one.hotkey}: " in one.sentence for one in shown)
+    assert started({f"7/{ME}": 99}, 1000) == {f"7/{ME}": 1000, f"7/{OTHER}": 1000}  # ... unless weights came since
+    assert not shown
 
 
 def test_a_silent_chain_is_an_alarm_too(hook_env):

@@ -279,11 +279,6 @@ class Journal:
         rows = self.rows(f"SELECT {_COLUMNS} FROM extrinsics WHERE {where} ORDER BY signer, nonce", values)
         return [Extrinsic(*row[:7], intent_ids=self._items(row[0]), state=Sent(row[7]), block=row[8]) for row in rows]
 
-    def open_intents(self) -> list[Intent]:
-        """Intents without a final fate, oldest first."""
-        rows = self.rows("SELECT body FROM intents WHERE fate IS NULL OR fate = 'unknown' ORDER BY at, rowid")
-        return [intent_from_json(json.loads(body)) for (body,) in rows]
-
     def latest(self, signer: str, call: str) -> list[tuple[Intent, float, Receipt | None]]:
         """The newest intent of a signer and call on each (netuid, mecid): (intent, Unix time, receipt if any)."""
         query = "SELECT body, at, receipt FROM intents WHERE signer = ? AND call = ? ORDER BY at, rowid"

@@ -52,7 +52,7 @@ class Network:
 
             starter = Starter(self.cfg, self.folder, neurons, self._resumed_from, self.show, self._stack)
             self._running = starter.start(chain, num_hosts)
-        except BaseException:
+        except BaseException:  # also an interruption: without a return nobody would call `__exit__`
             self._stack.close()
             raise
         return self
