@@ -153,7 +153,7 @@ def run_node(*arguments: str) -> subprocess.CompletedProcess:
         [sys.executable, "-m", "raytensor.devnet", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
@@ -225,7 +225,7 @@ def test_nothing_heavy_is_imported_before_it_serves():
         "heavy = ('torch', 'ray', 'pandas', 'numba', 'scipy', 'transformers', 'substrateinterface')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 

@@ -37,7 +37,7 @@ def configuration(*profiles: MinerProfile, **cluster) -> config.RunConfig:
         heldout_rows=32,
         cpus_per_host=0.2,
     )
-    return config.RunConfig(miners=miners, cluster=config.Cluster(start_timeout_s=60.0, **cluster))
+    return config.RunConfig(miners=miners, cluster=config.Cluster(start_timeout_s=240.0, **cluster))
 
 
 @pytest.fixture(scope="module")

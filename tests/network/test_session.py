@@ -186,7 +186,7 @@ def work(one):
         one.phase("x" * 100)
 session(Path({str(tmp_path)!r})).run(work, lambda one, why: print("summed up", why))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert done.returncode == 1 and "summed up" not in done.stdout
     assert done.stderr.splitlines()[-1].startswith("raytensor.jobs.process.Foreign: File too large; fix: ")
 

@@ -157,7 +157,7 @@ def test_a_module_in_the_current_folder_is_found(tmp_path):
         "-c",
         "from raytensor.mechanisms import base; print(base.load_class('mine.Rules'))",
     ]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
     assert "QueryMechanism" in done.stdout, done.stderr
 
 
