@@ -20,7 +20,7 @@ from raytensor.telemetry.history import PARTS, History
 from raytensor.telemetry.plots import HONEST, draw, spearman
 from raytensor.telemetry.summary import build_summary, disk_sentence, disk_use
 from raytensor.telemetry.unpaid import unpaid_lines
-from raytensor.telemetry.views import amount, minutes, paid
+from raytensor.telemetry.views import amount, minutes, paid, setup
 
 
 def write_report(folder: Path | str) -> Path:
@@ -89,6 +89,7 @@ def _facts(history: History, summary: Mapping[str, Any]) -> list[tuple[str, str]
         ("responses scored", f"{summary['responses']} of {asked}"),
         ("extrinsics", f"{counts['submitted']} sent, {counts['included']} included, {counts['failed']} failed"),
         ("fees", f"{amount(fees)} TAO" + (f" ({by_call})" if by_call else "")),
+        ("paid at set-up", setup(summary)),
         ("chain", f"block {_or_dash(chain['last_block'])}, {chain['epochs']} epochs, tempo {chain['tempo']}"),
         ("endpoint", f"{endpoint}, spec {_or_dash(chain['spec_version'])}"),
         ("paid to neurons", paid(neurons)),

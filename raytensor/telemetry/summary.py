@@ -47,10 +47,10 @@ def build_summary(
 
     Keys: name, rounds (played), rounds_planned, netuid, seed, wall_s, stopped (why; null while running or killed),
     chain {endpoint, spec_version, tempo, last_block, epochs}, extrinsics {submitted, included, failed}, fees_rao {call:
-    rao of TAO}, unpaid (why no miner earned anything; "" when one did), neurons [the fields of `history.Row`,
-    heldout_loss, and unpaid: why a miner earned nothing], responses, failures {reason: number}, time_s {part: seconds},
-    time_share {part: of the rounds' wall time}, disk_bytes, machine, versions. A number that is unknown or not finite
-    is null.
+    rao of TAO, of the chain writer}, setup_rao {what: rao of TAO, see `NetworkUp`}, unpaid (why no miner earned
+    anything; "" when one did), neurons [the fields of `history.Row`, heldout_loss, and unpaid: why a miner earned
+    nothing], responses, failures {reason: number}, time_s {part: seconds}, time_share {part: of the rounds' wall time},
+    disk_bytes, machine, versions. A number that is unknown or not finite is null.
 
     `loss` is what the validators' scores say (`history.Row.loss`), `heldout_loss` what was measured at the end.
     """
@@ -77,6 +77,7 @@ def build_summary(
         "chain": chain | {"last_block": history.block, "epochs": len(history.epochs)},
         "extrinsics": history.counts(),
         "fees_rao": dict(history.fees_rao),
+        "setup_rao": dict(history.setup_rao),
         "unpaid": why_nothing_was_paid(history),
         "neurons": neurons,
         "responses": sum(event.scored for event in history.rounds),

@@ -73,7 +73,6 @@ class SubnetRow:
     cause: str = ""
     retry_at: float = 0.0  # wall time
     last: RoundResult | None = None
-    handed_at_block: int = 0
 
 
 class SubnetLoop:
@@ -126,7 +125,7 @@ class SubnetLoop:
             return []
         if in_margin:
             self._handed_for = epoch
-        self._handed_rounds, self.row.handed_at_block = self.row.rounds, clock.block
+        self._handed_rounds = self.row.rounds
         return good
 
     def check_stuck(self) -> None:

@@ -254,3 +254,25 @@ def test_weights_that_were_overtaken_are_not_set_when_they_are_handed_in_again(n
     assert (again[0].fate, again[0].error) == (Fate.NOT_SENT, "Superseded") and again[1] == first[1]
     assert int(writer.metagraph(subnet.netuid).last_update[subnet.uids[older.hotkey]]) == first[1].block
     writer.close()
+
+
+def test_the_costs_of_a_set_up_are_what_left_the_accounts(node):
+    """To the rao: fees, the subnet's price and the registrations are what the accounts have less, but for the stake."""
+    neurons = [
+        Neuron(f"{role}-{n}", role, key("costs-hot", n), key("costs-cold", n), stake * RAO)
+        for n, (role, stake) in enumerate((("owner", 0), ("validator", 20), ("miner", 0)))
+    ]
+    payers = [key("costs-cold", n).ss58 for n in range(3)] + [DevKey("//Alice").ss58]
+
+    def balances(client):
+        accounts = client.query_many([("System", "Account", [one]) for one in payers])
+        return sum(one["data"]["free"] + one["data"]["reserved"] for one in accounts)
+
+    with ChainClient(node, timeout_s=60) as client:
+        before = balances(client)
+        made = make_subnet(client, SubnetSpec(neurons, tempo=TEMPO))
+        costs, paid = made.costs_rao, before - balances(client)
+        again = make_subnet(client, SubnetSpec(neurons, tempo=TEMPO)).costs_rao
+    assert set(costs) == {"fees", "subnet", "registrations"} and all(rao > 0 for rao in costs.values())
+    assert sum(costs.values()) + 20 * RAO == paid
+    assert again == {"fees": 0, "subnet": 0, "registrations": 0}, "nothing was missing"

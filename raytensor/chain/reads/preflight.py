@@ -163,8 +163,7 @@ def unregistered(
     there = sorted(netuid for netuid, exists in added.items() if exists and netuid)
     if missing := sorted(set(hotkeys_of) - set(there)):
         what = f"netuids={missing}: no such subnet on {','.join(endpoints)} at block {head.number}, which has {there}"
-        own = f"btcli subnets create {at}"
-        raise ConfigError(f"{what}\n  fix: choose one (`raytensor subnets {at}`), or create one (`{own}`)")
+        raise ConfigError(f"{what}\n  fix: choose one of them, or create one (`btcli subnets create {at}`)")
     found = []
     for (netuid, address), uid in zip(places, uids, strict=True):
         if uid is None:

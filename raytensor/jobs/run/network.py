@@ -6,20 +6,16 @@ Waits for: the parts' start, and at the end the chain, each with a time-out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from raytensor.config import RunConfig
 from raytensor.jobs.run.plan import identities, with_folders
 from raytensor.jobs.session import Session
-from raytensor.telemetry import events
 
 if TYPE_CHECKING:
     from raytensor.jobs.run.loop import RunLoop
     from raytensor.jobs.run.start import Running
-
-Show = Callable[[events.Event], None]
 
 
 class Network:
@@ -31,7 +27,7 @@ class Network:
     """
 
     def __init__(self, cfg: RunConfig, session: Session[Any]) -> None:
-        self.folder, self.show, self._save = session.folder, session.show, session.save
+        self.folder, self.show, self._save, self._phase = session.folder, session.show, session.save, session.phase
         self.cfg = with_folders(cfg, self.folder.path)
         self._resumed_from: int | None = session.state["round"] if session.state else None
         self.first_round = (self._resumed_from or 0) + 1
@@ -93,6 +89,3 @@ class Network:
     def _parts(self) -> Running:
         assert self._running is not None, "the network is used inside `with`"
         return self._running
-
-    def _phase(self, text: str) -> None:
-        self.show(events.Phase(text=text))

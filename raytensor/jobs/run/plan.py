@@ -17,7 +17,6 @@ from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.config.checks import list_of
 from raytensor.data import corpus
 from raytensor.errors import ConfigError
-from raytensor.jobs.demand import scorers_need
 from raytensor.mechanisms import base
 from raytensor.miners.placement import assign_profiles, is_sharded, num_hosts
 from raytensor.types import Need
@@ -87,7 +86,7 @@ def needs(cfg: RunConfig, cpus: float) -> list[Need]:
     for (ranks, cpus_each, gpus_each), count in sharded.items():
         role = "sharded miner" if count == 1 else f"{count} sharded miners"
         roles.append(Need(role, count * ranks, cpus_each, gpus_each, RANK_SETTINGS))
-    return [*roles, scorers_need(validators), Need("chain actor", 1, CHAIN_ACTOR_CPUS)]
+    return [*roles, validators.need, Need("chain actor", 1, CHAIN_ACTOR_CPUS)]
 
 
 def refuse_unusable(cfg: RunConfig) -> None:

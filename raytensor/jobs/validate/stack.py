@@ -30,7 +30,6 @@ from raytensor.cluster import wait_ready
 from raytensor.config.validate import SubnetConfig, ValidateConfig
 from raytensor.data.text import Text, prepare
 from raytensor.errors import ConfigError
-from raytensor.jobs.demand import scorers_need
 from raytensor.jobs.handover import Handover
 from raytensor.jobs.validate.watch import Watchdog
 from raytensor.mechanisms import base
@@ -85,7 +84,7 @@ def endpoints(cfg: ValidateConfig) -> list[str]:
 
 def needs(cfg: ValidateConfig) -> list[Need]:
     """The resources that the job asks of a cluster, role by role."""
-    return [scorers_need(cfg.validators), Need("chain writer", 1, WRITER_CPUS)]
+    return [cfg.validators.need, Need("chain writer", 1, WRITER_CPUS)]
 
 
 class ValidatorStack:
@@ -155,9 +154,8 @@ class ValidatorStack:
         return Clock(block, tempo, seen.next_epoch, metagraph, seen.commits, seen.trouble)
 
     def _hand_over(self, weights: Sequence[Weights]) -> None:
-        for one in weights:
-            block = one.made_at_block
-            self.show(events.WeightsMade(netuid=one.netuid, hotkey=one.hotkey, values=one.values, block=block))
+        for w in weights:
+            self.show(events.WeightsMade(netuid=w.netuid, hotkey=w.hotkey, values=w.values, block=w.made_at_block))
         self.handover.hand_over(weights)
 
     def save(self) -> None:
@@ -228,11 +226,8 @@ class ValidatorStack:
         def make() -> SubnetValidator:
             return SubnetValidator(*args, transport=transport, scorers=scorers)
 
-        clock = partial(self.clock, netuid)
-        return SubnetLoop(netuid, make, pace, clock, on_round=self._show_round, on_fault=self._show_fault)
-
-    def _show_fault(self, netuid: int, cause: str, rest_s: float) -> None:
-        self.show(events.SubnetFault(netuid=netuid, cause=cause, rest_s=rest_s))
+        clock, fault = partial(self.clock, netuid), lambda *what: self.show(events.SubnetFault(*what))
+        return SubnetLoop(netuid, make, pace, clock, on_round=self._show_round, on_fault=fault)
 
     def _show_round(self, result: RoundResult) -> None:
         self.show(events.RoundDone(**result.counts(), wall_s=result.wall_s, ask_s=result.ask_s, score_s=result.score_s))
