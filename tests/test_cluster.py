@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from raytensor import cluster
@@ -77,3 +81,20 @@ def test_an_unreachable_cluster_is_refused_at_once_with_the_fix(address):
         f"could not reach a Ray cluster at {address}: [Errno 111] Connection refused\n"
         "  fix: check that `ray start --head` runs there and that RAY_AUTH_MODE=token is exported on both sides"
     )
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_one_line_with_the_fix(tmp_path):
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-m", "raytensor", "run", "rounds=1", "name=long", f"paths.runs={tmp_path / 'runs'}"]
+    found = subprocess.run(
+        command,
+        env=clean | {"TMPDIR": str(long), "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert found.returncode == 1 and "Traceback" not in found.stdout + found.stderr
+    assert "could not start Ray on this machine" in found.stderr and "set RAY_TMPDIR to a short path" in found.stderr
+    assert not list(tmp_path.glob("runs/*")), "the name stays free"
