@@ -121,12 +121,13 @@ def _megabytes(count: int) -> str:
 
 def this_machine() -> dict[str, Any]:
     """What this process runs on: system, processor, cores it may use, bytes of memory, names of NVIDIA devices."""
+    gpus = Path("/proc/driver/nvidia/gpus").glob("*/information")
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),  # Linux only
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": _gpus(),
+        "gpus": [name for file in sorted(gpus) for name in _fields(file, "Model:")],
     }
 
 
@@ -142,11 +143,6 @@ def this_versions() -> dict[str, str]:
 def _processor() -> str:
     names = _fields(Path("/proc/cpuinfo"), "model name")
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _gpus() -> list[str]:
-    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    return [name for path in files for name in _fields(path, "Model:")]
 
 
 def _fields(path: Path, start: str) -> list[str]:

@@ -69,6 +69,32 @@ def test_finished_and_taken_down_last(tmp_path):
     assert kinds == ["started", "phase", "stopped"]
 
 
+def test_a_check_runs_behind_the_first_line_and_its_refusal_changes_nothing(tmp_path):
+    def refuse() -> None:
+        assert [event.kind for event in one.view.shown] == ["started"]
+        raise ConfigError("no such mechanism")
+
+    one = session(tmp_path)
+    with pytest.raises(ConfigError, match="no such mechanism"):
+        one.run(lambda _: pytest.fail("refused"), no_end, refuse)
+    assert one.view.closed and not (tmp_path / "runs" / "job").exists()
+    assert session(tmp_path).run(lambda one: one.begin(), lambda *_: None) == 0
+    folder = tmp_path / "runs" / "job"
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name in ("events.jsonl", "config.yaml")}
+    one = session(tmp_path, resume="auto", lr=0.5)
+    with pytest.raises(ConfigError, match="no such mechanism"):
+        one.run(lambda _: pytest.fail("refused"), no_end, refuse)
+    assert before == {name: (folder / name).read_bytes() for name in before} and len(before) == 2
+
+
+def test_a_stop_during_the_check_leaves_no_folder(tmp_path):
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert session(tmp_path).run(lambda _: pytest.fail("stopped"), no_end, stop) == 130
+    assert not (tmp_path / "runs" / "job").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_recorded_before_anything_else(tmp_path, number, capfd):
     before, recorded = signal.getsignal(number), []

@@ -90,7 +90,8 @@ def judge(
     since    block of the validator's start: old weights are not overdue for `GRACE_TEMPOS` after it; None: no grace.
     """
     uid = view.uid_of.get(hotkey)
-    permit = uid is not None and (_flag(view, uid) or hotkey == view.owner_hotkey)
+    permits = view.permit[uid : uid + 1] if uid is not None else ()
+    permit = uid is not None and (any(permits) or hotkey == view.owner_hotkey)
     updated = int(view.last_update[uid]) if uid is not None and uid < len(view.last_update) else 0
     age = view.block - updated if uid is not None else 0
     tempos = age / view.tempo if view.tempo else 0.0
@@ -146,7 +147,3 @@ def _next_block(view: SubnetView, uid: int | None, permit: bool) -> int | None:
     if not permit:
         return view.next_epoch + 1 if view.next_epoch else None  # the epoch may give the permit
     return max(view.block + 1, rate_limit_block(view, uid))
-
-
-def _flag(view: SubnetView, uid: int) -> bool:
-    return uid < len(view.permit) and bool(view.permit[uid])

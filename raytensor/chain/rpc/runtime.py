@@ -184,9 +184,6 @@ class Runtime:
         except ValueError as error:
             raise ChainError(f"{call.name} does not fit runtime {self.spec_version}: {error}") from error
 
-    def decode_call(self, data: bytes) -> Any:
-        return self.codec.decode(self._call_type, data)
-
     def events(self, raw: bytes | None) -> list[tuple[int | None, Event]]:
         """(index of the extrinsic or None, event) of a block's System.Events, in order."""
         found = []

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from raytensor.config import RunConfig
+from raytensor.jobs.run.chain_start import ChainStart, start_ray
 from raytensor.jobs.run.plan import identities, with_folders
 from raytensor.jobs.session import Session
 
@@ -35,16 +36,13 @@ class Network:
         self._running: Running | None = None
 
     def __enter__(self) -> Network:
-        # Heavy packages: the first line is on the screen by now, and the chain starts before torch is imported.
-        from raytensor.jobs.run.chain_start import ChainStart, start_ray
-
         embedded = not self.cfg.chain.endpoint
         self._phase("starting the chain, and Ray (takes about 7 s)" if embedded else "starting Ray (takes about 7 s)")
         neurons = identities(self.cfg)
         try:
             chain = ChainStart(self.cfg, self.folder.path, neurons, self._phase, self._stack)
             num_hosts = start_ray(self.cfg, self._phase, self._stack)  # its processes start while torch is imported
-            from raytensor.jobs.run.start import Starter  # as above
+            from raytensor.jobs.run.start import Starter  # imports torch
 
             starter = Starter(self.cfg, self.folder, neurons, self._resumed_from, self.show, self._stack)
             self._running = starter.start(chain, num_hosts)

@@ -1,7 +1,7 @@
 """The plan of a run, before anything starts: its neurons, the resources that it asks for, what it refuses.
 
-In: a `RunConfig`. Out: identities, resources per role, refusals with their fix, and the settings that may change when a
-run is resumed. Starts nothing and knows nothing of what runs.
+In: a `RunConfig`. Out: identities, resources per role, refusals with their fix. Starts nothing and knows
+nothing of what runs.
 """
 
 import dataclasses
@@ -27,13 +27,6 @@ SUBMIT_UPDATES = "must be false or null where miners train a shared model: they 
 # What decides how much a role asks for.
 HOST_SETTINGS = "miners.num_hosts, miners.cpus_per_host or miners.gpus_per_host"
 RANK_SETTINGS = "ranks, cpus_per_rank or gpus_per_rank of miners.profiles"
-# Settings that change how a run is carried out but not what it computes: they may differ when it is resumed.
-MAY_CHANGE = ("rounds", "resume", "dry_run", "paths.", "cluster.", "tracker.", "mechanism.collab.folder")
-MAY_CHANGE += ("chain.timeout_s", "chain.inclusion_timeout_s", "miners.num_hosts", "miners.cpus_per_host")
-MAY_CHANGE += ("miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every", "miners.wire.")
-MAY_CHANGE += ("miners.files", "validators.num_scorers", "validators.cpus_per_scorer", "validators.gpus_per_scorer")
-MAY_CHANGE += ("validators.scorer_queue", "validators.deadline_s", "validators.pack_", "validators.score_limit_s")
-MAY_CHANGE += ("validators.isolate", "validators.evidence_")
 
 
 @dataclass(frozen=True)
