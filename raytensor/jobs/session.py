@@ -218,6 +218,8 @@ class Session(Generic[V]):
         if started is not None:
             self.view.show(started)
         check()
+        if self._stopped is not None:
+            raise KeyboardInterrupt
         self._events = EventLog(self.folder.events)
         self.folder.write_config(self.cfg)
         if started is not None:

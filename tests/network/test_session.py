@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import logging
 import os
@@ -87,11 +88,16 @@ def test_a_check_runs_behind_the_first_line_and_its_refusal_changes_nothing(tmp_
     assert before == {name: (folder / name).read_bytes() for name in before} and len(before) == 2
 
 
-def test_a_stop_during_the_check_leaves_no_folder(tmp_path):
+@pytest.mark.parametrize("importing", [False, True])
+def test_a_stop_during_the_check_leaves_no_folder(tmp_path, importing, monkeypatch):
     def stop() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    assert session(tmp_path).run(lambda _: pytest.fail("stopped"), no_end, stop) == 130
+    if importing:  # then the signal raises nothing until the import is over
+        (tmp_path / "stops_here.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+        monkeypatch.syspath_prepend(tmp_path)
+    check = (lambda: importlib.import_module("stops_here")) if importing else stop
+    assert session(tmp_path).run(lambda _: pytest.fail("stopped"), no_end, check) == 130
     assert not (tmp_path / "runs" / "job").exists()
 
 
