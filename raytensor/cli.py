@@ -111,7 +111,7 @@ def _dispatch(args: list[str]) -> int:
         return 130
     except BrokenPipeError:
         raise
-    except Exception as error:
+    except Exception as error:  # the command's edge: an error that no command expects becomes one line
         _print_unexpected(name, error)
         return 1
 

@@ -25,7 +25,8 @@ from raytensor.errors import ClusterError, DemandError, cause_of
 from raytensor.types import Need
 
 RESOURCES = ("CPU", "GPU")
-PROGRESS_S = 3.0  # of waiting, between two lines that say so
+PROGRESS_S = 3.0  # of waiting, between two looks at what is missing
+REMIND_S = 60.0  # until the same line is said again
 CONNECT_S = 10.0  # to open a connection to a cluster's address
 SHARED_TEMP = (
     "two Ray nodes of one machine share a folder for temporary files, and each deletes what the other uses; start each "
@@ -181,11 +182,11 @@ def wait_ready(
 
     refs  name -> reference of that call.
     need  what one of them asks for, and the settings that decide it.
-    say   called every few seconds with what is waited for and what is free.
+    say   called with what is waited for and what is free: when that changes, and every `REMIND_S` seconds.
 
     Raises `ClusterError` that names the actors that are late or failed.
     """
-    pending, end = dict(refs), time.monotonic() + timeout_s
+    pending, end, said = dict(refs), time.monotonic() + timeout_s, ("", 0.0)
     while pending:
         left = end - time.monotonic()
         ready, _ = ray.wait(list(pending.values()), num_returns=len(pending), timeout=max(0.0, min(PROGRESS_S, left)))
@@ -199,8 +200,10 @@ def wait_ready(
             lower = f"lower {need.settings}" if need and need.settings else "ask for less"
             what = f"{', '.join(pending)} did not start within {timeout_s:.0f} s, waiting{asked}; free: {shown}"
             raise ClusterError(f"{what}\n  fix: {lower}, or raise cluster.start_timeout_s")
-        if say is not None:
-            say(f"waiting{asked} of {', '.join(pending)}; free: {shown}")
+        line = f"waiting{asked} of {', '.join(pending)}; free: {shown}"
+        if say is not None and (line != said[0] or time.monotonic() - said[1] >= REMIND_S):
+            said = line, time.monotonic()
+            say(line)
     for name, ref in refs.items():
         try:
             ray.get(ref, timeout=5)

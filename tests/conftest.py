@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 # Set before anything imports ray: a local test cluster needs no token, and must not touch the user's.
@@ -13,22 +14,34 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Models of a few thousand parameters: more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
+
+# The same examples on every machine, and none fails for being slow.
+hypothesis.settings.register_profile(
+    "same", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("same")
 
 # Files that take longest, longest first: workers that end with a short file end together (--no-loadscope-reorder).
 LONGEST = (
     "network/test_run",
+    "devnet/test_bittensor11",
+    "network/test_digests",
     "miners/test_fleet",
-    "network/test_kings",
     "sweep/test_sweep",
+    "network/test_kings",
+    "chain/test_chain_faults",
     "validate/test_validate_job",
     "network/test_job",
-    "training/test_strategies",
-    "chain/test_chain_faults",
+    "chain/test_wallet_interop",
     "miners/test_group",
-    "miners/test_hand_in",
+    "miners/test_submissions",
+    "training/test_strategies",
+    "chain/test_handover",
+    "network/test_axons",
+    "chain/test_wallet",
     "chain/test_commands",
-    "chain/test_commit_reveal",
     "training/test_damage",
     "devnet/test_node",
     "miners/test_damaged_checkpoints",
@@ -60,6 +73,15 @@ def ray_session():
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture
+def idle_ray(ray_session):
+    """The Ray session once no actor of an earlier test has CPUs, for tests that count them."""
+    end = time.monotonic() + 120
+    while ray_session.available_resources().get("CPU", 0.0) < 4.0 and time.monotonic() < end:
+        time.sleep(0.1)
+    return ray_session
 
 
 @pytest.fixture(scope="session", autouse=True)

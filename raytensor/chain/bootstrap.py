@@ -82,11 +82,15 @@ class SubnetSpec:
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
-    """The subnet that was created or found: uids by hotkey (ss58)."""
+    """The subnet that was created or found: uids by hotkey (ss58).
+
+    costs_rao  what creating it took from the accounts, in rao of TAO: "fees", "subnet" and "registrations".
+    """
 
     netuid: int
     uids: dict[str, int]
     block: int
+    costs_rao: dict[str, int]
 
 
 def make_subnet(
@@ -104,7 +108,7 @@ def make_subnet(
     rich, sudo = spec.rich.open(), spec.sudo.open()
     step = BulkSubmitter(client, timeout_s)
 
-    netuid = find_subnet(client, plan.owner.hotkey.ss58)
+    netuid, opened_rao = find_subnet(client, plan.owner.hotkey.ss58), 0
     progress("funding the coldkeys" if netuid is None else f"found subnet {netuid}")
     step.add(sudo, _sudo(_settings(client, spec, None)))
     step.add(rich, *_transfers(client, plan, netuid is None))
@@ -112,7 +116,7 @@ def make_subnet(
     if netuid is None:
         progress("opening a subnet")
         step.add(plan.owner.coldkey, Call(PALLET, "register_network", {"hotkey": plan.owner.hotkey.ss58}))
-        step.run()
+        opened_rao = step.run()
         netuid = find_subnet(client, plan.owner.hotkey.ss58)
         assert netuid is not None, "the subnet was registered and is not there"
 
@@ -127,7 +131,7 @@ def make_subnet(
         progress(f"registering {len(missing)} neurons on subnet {netuid}")
     for keys in missing:
         step.add(keys.coldkey, Call(PALLET, "burned_register", {"netuid": netuid, "hotkey": keys.hotkey.ss58}))
-    step.run()
+    registered_rao = step.run()
 
     staked = client.query_many([(PALLET, "TotalHotkeyAlpha", [keys.hotkey.ss58, netuid]) for keys in plan.neurons])
     for keys, alpha in zip(plan.neurons, staked):
@@ -147,7 +151,8 @@ def make_subnet(
     if pruned:
         lost = f"{len(pruned)} of {len(uids)} neurons lost their place on subnet {netuid} to later ones"
         raise ChainRefused(f"{lost}; allow more with sudo_set_max_allowed_uids")
-    return Subnet(netuid, {keys.hotkey.ss58: uid for keys, uid in zip(plan.neurons, uids)}, head.number)
+    costs = {"fees": step.fees_rao, "subnet": opened_rao, "registrations": registered_rao}
+    return Subnet(netuid, {keys.hotkey.ss58: uid for keys, uid in zip(plan.neurons, uids)}, head.number, costs)
 
 
 def find_subnet(client: ChainClient, owner_hotkey: str) -> int | None:

@@ -1,6 +1,6 @@
 """Submits one extrinsic per account concurrently; for set-up only, without a journal.
 
-In: a client, signers and their calls. Out: nothing; raises with the chain's reason for the first call that failed.
+In: a client, signers and their calls. Out: what they cost; raises with the chain's reason for the first that failed.
 Waits for: a block with each extrinsic, at most `timeout_s`. Nothing is sent again: use the chain writer for what must
 survive a crash.
 """
@@ -11,7 +11,7 @@ from raytensor.chain.calls import Call
 from raytensor.chain.error_actions import action_for
 from raytensor.chain.errors import dispatch_error_name
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.chain.rpc.events import outcomes
+from raytensor.chain.rpc.events import fee, outcomes
 from raytensor.chain.rpc.runtime import Era
 from raytensor.chain.wallet import Signer
 from raytensor.errors import ChainRefused, ChainUnavailable
@@ -20,11 +20,11 @@ BIRTH_S = 5.0  # how long a block is used as the first of eras; 64 blocks of the
 
 
 class BulkSubmitter:
-    """Collects calls by account, sends them together, and waits for all of them."""
+    """Collects calls by account, sends them together, and waits for all. fees_rao: fees that the chain took so far."""
 
     def __init__(self, client: ChainClient, timeout_s: float) -> None:
         self._client = client
-        self._timeout_s = timeout_s
+        self._timeout_s, self.fees_rao = timeout_s, 0
         self._calls: dict[str, tuple[Signer, list[Call]]] = {}
 
     @property
@@ -37,13 +37,17 @@ class BulkSubmitter:
         if real:
             self._calls.setdefault(signer.ss58, (signer, []))[1].extend(real)
 
-    def run(self) -> None:
-        """Send one extrinsic per account (batch_all), and wait until a block has each."""
+    def run(self) -> int:
+        """Send one extrinsic per account (batch_all), and wait until a block has each.
+
+        Returns the rao that left the accounts meanwhile, without the fees.
+        """
         if not self._calls:
-            return
+            return 0
         calls, self._calls = self._calls, {}
         client = self._client
         client.refresh_runtime()
+        had_rao, fees_rao = self._balances(list(calls)), self.fees_rao
         first = born = client.finalized()
         read = time.monotonic()
         sent: dict[str, Call] = {}
@@ -63,6 +67,11 @@ class BulkSubmitter:
                     raise ChainRefused(text, name=refusal.name, action=str(refusal.action))
                 sent[signed.hash] = call
         self._wait(sent, first.number)
+        return had_rao - self._balances(list(calls)) - (self.fees_rao - fees_rao)
+
+    def _balances(self, addresses: list[str]) -> int:
+        accounts = self._client.query_many([("System", "Account", [one]) for one in addresses])
+        return sum(account["data"]["free"] + account["data"]["reserved"] for account in accounts)
 
     def _wait(self, sent: dict[str, Call], number: int) -> None:
         client, deadline = self._client, time.monotonic() + self._timeout_s
@@ -80,7 +89,9 @@ class BulkSubmitter:
             events = client.events(block_hash)
             for place, hash in enumerate(hashes):
                 if hash in sent:
-                    self._judge(sent.pop(hash), [event for at, event in events if at == place])
+                    own = [event for at, event in events if at == place]
+                    self.fees_rao += fee(own)
+                    self._judge(sent.pop(hash), own)
 
     def _judge(self, call: Call, events: list) -> None:
         for result in outcomes(call, events):

@@ -39,5 +39,6 @@ class SetHyperparameter(Intent):
     name: ClassVar[str] = "AdminUtils.sudo_set"
 
     def call(self) -> Call:
-        call = Call(*self.function.split("."), {"netuid": self.netuid, **dict(self.values)})
+        module, function = self.function.split(".")
+        call = Call(module, function, {"netuid": self.netuid, **dict(self.values)})
         return Call("Sudo", "sudo", {"call": call}) if self.sudo else call

@@ -174,7 +174,8 @@ def refuse_readable_coldkey(ref: KeyRef) -> None:
     if isinstance(ref, WalletKey):
         coldkey = ref.folder / "coldkey"
         if coldkey.exists() and os.access(coldkey, os.R_OK):
-            raise WalletError(f"a hotkey-only role can read {coldkey}: keep the coldkey on another machine")
+            fix = "keep the coldkey on another machine, or start with allow_coldkey=true if this one is trusted with it"
+            raise WalletError(f"a hotkey-only role can read {coldkey}\n  fix: {fix}")
 
 
 def write_key(ref: WalletKey, keypair: Keypair, *, password: str | None = None, overwrite: bool = False) -> Path:

@@ -15,6 +15,7 @@ from raytensor.config.checks import ENDPOINT, FOLDER_NAME, Section, setting
 from raytensor.config.mechanisms import Mechanism
 from raytensor.config.optimizers import ENGINES, OPTIMIZERS
 from raytensor.config.wire import MinersWire
+from raytensor.types import Need
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -241,6 +242,12 @@ class Scoring(Section):
     # Closed segments to keep of each evidence log; null keeps all. Segments after the newest saved state are always
     # kept.
     evidence_segments: int | None = 16
+
+    @property
+    def need(self) -> Need:
+        """What the scorers ask of a cluster."""
+        settings = "validators.num_scorers, validators.cpus_per_scorer or validators.gpus_per_scorer"
+        return Need("scorers", self.num_scorers, self.cpus_per_scorer, self.gpus_per_scorer, settings)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.isolate and self.gpus_per_scorer:

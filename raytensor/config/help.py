@@ -56,7 +56,8 @@ def help_page(job: str, usage: str, args: Sequence[str]) -> str:
     single, sections = [], []
     for name, setting in _fields(schema).items():
         line = f"  {name if isinstance(setting.default, Section) else f'{name}={_shown(setting.default)}':<24} "
-        (sections if isinstance(setting.default, Section) else single).append(line + _first_sentence(setting.comment))
+        sentence = re.split(r"(?<=[.;]) ", setting.comment, maxsplit=1)[0].rstrip(".;")
+        (sections if isinstance(setting.default, Section) else single).append(f"{line}{sentence}.")
     head = f"{usage.rstrip()}\n\ngroups (GROUP=CHOICE; files in {conf_dir()}):\n{groups}\n\nsettings:"
     more = f"\nsections (`raytensor {job} --help SECTION` shows one with its settings, `--help all` shows all):"
     return "\n".join([head, *single, more, *sections, ""])
@@ -88,10 +89,6 @@ def _shown(default: Any) -> str:
     if isinstance(default, bool):
         return str(default).lower()
     return "null" if default is None else str(default)
-
-
-def _first_sentence(comment: str) -> str:
-    return re.split(r"(?<=[.;]) ", comment, maxsplit=1)[0].rstrip(".;") + "."
 
 
 def _fields(schema: type[Section]) -> dict[str, Setting]:

@@ -10,16 +10,6 @@ def _checksum(data: bytes) -> bytes:
     return blake2b(b"SS58PRE" + data, digest_size=64).digest()[:2]
 
 
-def encode_account(public_key: bytes, prefix: int = 42) -> str:
-    """The address of a 32-byte public key."""
-    body = bytes([prefix]) + public_key
-    number, text = int.from_bytes(body + _checksum(body), "big"), ""
-    while number:
-        number, digit = divmod(number, 58)
-        text = _ALPHABET[digit] + text
-    return text
-
-
 def decode_account(address: str) -> bytes:
     """The 32-byte public key of an address. Raises ValueError with the reason for an invalid one."""
     number = 0

@@ -1,20 +1,14 @@
-"""What roles that several jobs share ask of a cluster. Imports no Ray: a job counts before it starts any."""
+"""What miners, which several jobs have, ask of a cluster. Imports no Ray: a job counts before it starts any."""
 
 from collections import Counter
 
-from raytensor.config import Mining, Scoring
+from raytensor.config import Mining
 from raytensor.miners.placement import assign_profiles, is_sharded, num_hosts
 from raytensor.types import Need
 
 # What decides how much a role asks for.
 HOST_SETTINGS = "miners.num_hosts, miners.cpus_per_host or miners.gpus_per_host"
 RANK_SETTINGS = "ranks, cpus_per_rank or gpus_per_rank of miners.profiles"
-
-
-def scorers_need(cfg: Scoring) -> Need:
-    """What the scorers ask of a cluster."""
-    settings = "validators.num_scorers, validators.cpus_per_scorer or validators.gpus_per_scorer"
-    return Need("scorers", cfg.num_scorers, cfg.cpus_per_scorer, cfg.gpus_per_scorer, settings)
 
 
 def miners_need(cfg: Mining, num_miners: int, cpus: float) -> list[Need]:

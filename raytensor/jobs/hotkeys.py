@@ -11,7 +11,7 @@ from raytensor.chain.reads.quotes import burn_price
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DEFAULT_PATH, DevKey, KeyRef, WalletKey, key_ref, refuse_readable_coldkey
 from raytensor.commands.sending import is_development
-from raytensor.errors import ConfigError, WalletError
+from raytensor.errors import ConfigError
 
 PALLET = "SubtensorModule"
 
@@ -28,10 +28,7 @@ def hotkey_refs(
                 raise ConfigError(f"hotkeys={text!r}: names a coldkey; write wallet/hotkey: no coldkey is needed")
             ref = WalletKey(ref.wallet, ref.hotkey, ref.path, password_file)
             if not allow_coldkey:
-                try:
-                    refuse_readable_coldkey(ref)
-                except WalletError as error:
-                    raise WalletError(f"{error}, or start with allow_coldkey=true") from error
+                refuse_readable_coldkey(ref)
         found[text] = ref
     addresses = [ref.ss58 for ref in found.values()]
     if len(set(addresses)) != len(addresses):
@@ -73,7 +70,7 @@ def uids_of(
 def _register(netuid: int, ref: KeyRef, network: str, price_rao: int) -> str:
     """The command that registers a hotkey at a tenth above the present price."""
     key = f"-w {shlex.quote(ref.wallet)} -H {ref.hotkey}" if isinstance(ref, WalletKey) else f"--hotkey {ref.ss58}"
-    elsewhere = isinstance(ref, WalletKey) and ref.path != DEFAULT_PATH
-    path = f" --wallet.path {shlex.quote(ref.path)}" if elsewhere else ""
+    folder = ref.path if isinstance(ref, WalletKey) else DEFAULT_PATH
+    path = "" if folder == DEFAULT_PATH else f" --wallet.path {shlex.quote(folder)}"
     most = max(1, -(-price_rao * 11 // 10**6)) / 10**4  # TAO, rounded up to four decimals
     return f"raytensor register --netuid {netuid} {key}{path} -n {shlex.quote(network)} --max-burn {most:g}"

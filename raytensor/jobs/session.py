@@ -160,9 +160,15 @@ class Session(Generic[V]):
             raise failure[0]
         return result[0]
 
-    def run(self, work: Callable[[Session[V]], Any], sum_up: Callable[[Session[V], str], None]) -> int:
+    def run(
+        self,
+        work: Callable[[Session[V]], Any],
+        sum_up: Callable[[Session[V], str], None],
+        check: Callable[[], None] = lambda: None,
+    ) -> int:
         """Do the work and end. Returns 0 when it finished, 130 when it was interrupted.
 
+        check   called when the first line is on the screen; its refusal leaves the folder as it was.
         sum_up  called after the `stopped` event with "finished" or "interrupted", before anything is taken down; it
                 writes the summary and prints the last lines.
 
@@ -173,7 +179,7 @@ class Session(Generic[V]):
         error: RayTensorError | None = None
         with self.folder, JobLog(self.folder.path / "job.log"), Signals(self._on_signal):
             try:
-                self._open()
+                self._open(check)
                 work(self)
                 reason = "finished"
             except (KeyboardInterrupt, SystemExit) as stop:
@@ -190,28 +196,35 @@ class Session(Generic[V]):
             self._record(reason)
             try:
                 self._close_view(show=error is None)
-                if error is None:
+                if error is None and self._events is not None:
                     sum_up(self, reason)
             except Exception as caught:  # as above
                 log.error("summing up failed\n%s", traceback.format_exc())
                 error = error or self._error_of(caught)
             finally:
                 self._take_down()
-            if error is not None and not self._begun and self._is_refusal(error):
+            if not self._begun and (self._events is None if error is None else self._is_refusal(error)):
                 self.folder.discard()
         if error is not None:
             raise error
         return 0 if reason == "finished" else 130
 
-    def _open(self) -> None:
-        self._events = EventLog(self.folder.events)
+    def _open(self, check: Callable[[], None]) -> None:
+        name, rounds = self.folder.name, self._rounds
+        started = None if rounds is None else events.Started(name, rounds, self.cfg.seed, __version__)
         self.view.__enter__()
         self._view_is_open = True
         threading.Thread(target=self._repeat_phase, name="session-phase", daemon=True).start()
+        if started is not None:
+            self.view.show(started)
+        check()
+        if self._stopped is not None:
+            raise KeyboardInterrupt
+        self._events = EventLog(self.folder.events)
         self.folder.write_config(self.cfg)
-        if self._rounds is not None:
-            seed = self.cfg.seed
-            self.show(events.Started(name=self.folder.name, rounds=self._rounds, seed=seed, version=__version__))
+        if started is not None:
+            self._events.append(started)
+            self.meters.record(started)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, at any point of the work: record the end at once, then unwind."""

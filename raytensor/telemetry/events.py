@@ -84,6 +84,7 @@ class NetworkUp(Event):
     """`run`: the chain answers and all neurons are registered. Credentials in the endpoint are redacted.
 
     weights_every  rounds from one setting of weights to the next; 0 where it was not recorded.
+    setup_rao      what the set-up took, in rao of TAO: "fees", "subnet" (its price) and "registrations" (burned).
     """
 
     kind: ClassVar[str] = "network_up"
@@ -93,6 +94,7 @@ class NetworkUp(Event):
     tempo: int
     neurons: tuple[NeuronInfo, ...]
     weights_every: int = 0
+    setup_rao: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoint", redact_text(self.endpoint))

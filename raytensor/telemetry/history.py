@@ -61,7 +61,7 @@ class History:
     weights_set   {validator hotkey: (first block, newest block)} of its weights that count.
     blocks      [(seconds, block)];  extrinsics  [(seconds, submitted, included, failed)], counted over all processes.
     receipts    {(call, fate): number};  errors  {error name: number};  advice  {error name: what to do}.
-    fees_rao    {call: fees paid, rao of TAO}.
+    fees_rao    {call: fees paid by the chain writer, rao of TAO};  setup_rao  {what: paid at set-up}, `NetworkUp`'s.
     """
 
     def __init__(self, past: Iterable[Event] = ()) -> None:
@@ -82,6 +82,7 @@ class History:
         self.errors: Counter[str] = Counter()
         self.advice: dict[str, str] = {}
         self.fees_rao: Counter[str] = Counter()
+        self.setup_rao: Counter[str] = Counter()
         self.warnings: list[Warned] = []
         self.stopped: str | None = None
         self._loss: dict[str, float] = {}  # newest finite one of each miner
@@ -120,6 +121,7 @@ class History:
         self.endpoint, self.netuid, self.spec_version = event.endpoint, event.netuid, event.spec_version
         self.tempo, self.weights_every = event.tempo, event.weights_every
         self.neurons = {neuron.hotkey: neuron for neuron in event.neurons}
+        self.setup_rao.update(event.setup_rao)  # of each session: one that resumes adds what it paid
 
     def _round_done(self, event: RoundDone) -> None:
         self.rounds_planned = event.rounds

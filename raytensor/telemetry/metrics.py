@@ -121,14 +121,10 @@ def _train_step(meters: Meters, event: TrainStep) -> None:
     meters.set("raytensor_train_tokens_per_s", event.tokens_per_s)
 
 
-def _fault(meters: Meters, event: SubnetFault) -> None:
-    meters.count("raytensor_subnet_faults_total", netuid=event.netuid)
-
-
 _UPDATES: dict[type[Event], Callable[[Meters, Any], None]] = {
     RoundDone: _round,
     ReceiptSeen: _receipt,
-    SubnetFault: _fault,
+    SubnetFault: lambda meters, event: meters.count("raytensor_subnet_faults_total", netuid=event.netuid),
     TrainStep: _train_step,
 }
 

@@ -16,11 +16,11 @@ from raytensor import disk
 from raytensor.errors import DataError
 from raytensor.telemetry import page, tables
 from raytensor.telemetry.event_log import read_events
-from raytensor.telemetry.history import PARTS, History
+from raytensor.telemetry.history import History
 from raytensor.telemetry.plots import HONEST, draw, spearman
 from raytensor.telemetry.summary import build_summary, disk_sentence, disk_use
 from raytensor.telemetry.unpaid import unpaid_lines
-from raytensor.telemetry.views import amount, minutes, paid
+from raytensor.telemetry.views import amount, minutes, paid, setup
 
 
 def write_report(folder: Path | str) -> Path:
@@ -83,17 +83,19 @@ def _facts(history: History, summary: Mapping[str, Any]) -> list[tuple[str, str]
     sessions = f" in {history.sessions} sessions" if history.sessions > 1 else ""
     fees = sum(summary["fees_rao"].values())
     by_call = ", ".join(f"{call} {amount(rao)}" for call, rao in sorted(summary["fees_rao"].items()) if rao)
+    shares = [(part, "-" if share is None else f"{share:.0%}") for part, share in summary["time_share"].items()]
     endpoint = f"{chain['endpoint'] or '-'}, netuid {_or_dash(summary['netuid'])}"
     return [
         ("wall time", minutes(summary["wall_s"]) + sessions),
         ("responses scored", f"{summary['responses']} of {asked}"),
         ("extrinsics", f"{counts['submitted']} sent, {counts['included']} included, {counts['failed']} failed"),
         ("fees", f"{amount(fees)} TAO" + (f" ({by_call})" if by_call else "")),
+        ("paid at set-up", setup(summary)),
         ("chain", f"block {_or_dash(chain['last_block'])}, {chain['epochs']} epochs, tempo {chain['tempo']}"),
         ("endpoint", f"{endpoint}, spec {_or_dash(chain['spec_version'])}"),
         ("paid to neurons", paid(neurons)),
         ("better models earn more", _order(neurons)),
-        ("time of the rounds", ", ".join(f"{part} {_percent(summary['time_share'][part])}" for part in PARTS)),
+        ("time of the rounds", ", ".join(f"{part} {share}" for part, share in shares)),
         ("disk", disk_sentence(summary["disk_bytes"]) or "-"),
     ]
 
@@ -132,7 +134,3 @@ def _made_with(summary: Mapping[str, Any]) -> str:
 
 def _or_dash(value: Any) -> str:
     return "-" if value is None else str(value)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"

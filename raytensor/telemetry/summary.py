@@ -47,10 +47,10 @@ def build_summary(
 
     Keys: name, rounds (played), rounds_planned, netuid, seed, wall_s, stopped (why; null while running or killed),
     chain {endpoint, spec_version, tempo, last_block, epochs}, extrinsics {submitted, included, failed}, fees_rao {call:
-    rao of TAO}, unpaid (why no miner earned anything; "" when one did), neurons [the fields of `history.Row`,
-    heldout_loss, and unpaid: why a miner earned nothing], responses, failures {reason: number}, time_s {part: seconds},
-    time_share {part: of the rounds' wall time}, disk_bytes, machine, versions. A number that is unknown or not finite
-    is null.
+    rao of TAO, of the chain writer}, setup_rao {what: rao of TAO, see `NetworkUp`}, unpaid (why no miner earned
+    anything; "" when one did), neurons [the fields of `history.Row`, heldout_loss, and unpaid: why a miner earned
+    nothing], responses, failures {reason: number}, time_s {part: seconds}, time_share {part: of the rounds' wall time},
+    disk_bytes, machine, versions. A number that is unknown or not finite is null.
 
     `loss` is what the validators' scores say (`history.Row.loss`), `heldout_loss` what was measured at the end.
     """
@@ -77,6 +77,7 @@ def build_summary(
         "chain": chain | {"last_block": history.block, "epochs": len(history.epochs)},
         "extrinsics": history.counts(),
         "fees_rao": dict(history.fees_rao),
+        "setup_rao": dict(history.setup_rao),
         "unpaid": why_nothing_was_paid(history),
         "neurons": neurons,
         "responses": sum(event.scored for event in history.rounds),
@@ -120,12 +121,13 @@ def _megabytes(count: int) -> str:
 
 def this_machine() -> dict[str, Any]:
     """What this process runs on: system, processor, cores it may use, bytes of memory, names of NVIDIA devices."""
+    gpus = Path("/proc/driver/nvidia/gpus").glob("*/information")
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),  # Linux only
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": _gpus(),
+        "gpus": [name for file in sorted(gpus) for name in _fields(file, "Model:")],
     }
 
 
@@ -141,11 +143,6 @@ def this_versions() -> dict[str, str]:
 def _processor() -> str:
     names = _fields(Path("/proc/cpuinfo"), "model name")
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _gpus() -> list[str]:
-    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    return [name for path in files for name in _fields(path, "Model:")]
 
 
 def _fields(path: Path, start: str) -> list[str]:

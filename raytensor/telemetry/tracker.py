@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from raytensor.config import Tracker as TrackerConfig
 from raytensor.telemetry.history import PARTS, History
@@ -32,8 +32,8 @@ MAX_PENDING_BYTES = 1 << 20  # queued for a tracker that does not read; beyond i
 MAX_NAMED_MINERS = 64  # above it only the quantiles of the miners are tracked
 
 
-class Tracker(Protocol):
-    """The interface of a tracker. Neither method raises, or waits longer than it says."""
+class Tracker:
+    """Tracks nothing; the interface of all trackers. Neither method raises, or waits longer than it says."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Log numbers; returns at once. Steps never decrease; the numbers of one step are merged."""
@@ -42,11 +42,7 @@ class Tracker(Protocol):
         """Wait until all is written, at most `timeout_s` seconds; a second call does nothing."""
 
 
-class NoTracker(Tracker):
-    """Tracks nothing: it inherits the empty methods of `Tracker`."""
-
-
-class WandbTracker:
+class WandbTracker(Tracker):
     """Feeds wandb through a child process.
 
     cfg       project and mode (offline | online | disabled).
@@ -142,7 +138,7 @@ class WandbTracker:
 def make_tracker(cfg: TrackerConfig, folder: Path, run_name: str, config: Mapping[str, Any] | None = None) -> Tracker:
     """The tracker that a configuration names; online without a key it stays offline and warns."""
     if cfg.kind == "none":
-        return NoTracker()
+        return Tracker()
     assert cfg.kind == "wandb", cfg.kind
     if cfg.mode == "online" and not _has_key():
         log.warning("wandb has no key (set WANDB_API_KEY, or run `wandb login`); it writes to %s only", folder)

@@ -252,7 +252,8 @@ def closing_lines(summary: Mapping[str, Any]) -> list[Text]:
     counts, chain = summary["extrinsics"], summary["chain"]
     lines = [Text(f"nothing was paid: {line}", "yellow") for line in unpaid_lines(summary)]
     fees = amount(sum(summary["fees_rao"].values()))
-    lines.append(Text(f"paid: {paid(summary['neurons'])}; fees: {fees} TAO"))
+    before = f"; at set-up: {setup(summary)}" if summary["setup_rao"] else ""
+    lines.append(Text(f"paid: {paid(summary['neurons'])}; fees: {fees} TAO{before}"))
     rounds = f"{summary['rounds']} rounds in {summary['wall_s']:.0f} s, block {chain['last_block']}"
     sent = f"{counts['submitted']} sent, {counts['included']} included, {counts['failed']} failed"
     lines.append(Text(f"{rounds}, extrinsics: {sent}"))
@@ -263,6 +264,12 @@ def closing_lines(summary: Mapping[str, Any]) -> list[Text]:
 def amount(rao: int) -> str:
     """An amount of rao, of TAO or of alpha, in whole units: the nine digits are exact, cut to four for the screen."""
     return f"{rao // 10**9}.{rao % 10**9 // 10**5:04d}"
+
+
+def setup(summary: Mapping[str, Any]) -> str:
+    """What a run's set-up cost: "2.0013 TAO (fees 0.0013, subnet 1.0000, registrations 1.0000)"; "-": not recorded."""
+    shown = ", ".join(f"{what} {amount(rao)}" for what, rao in summary["setup_rao"].items())
+    return f"{amount(sum(summary['setup_rao'].values()))} TAO ({shown})" if shown else "-"
 
 
 def paid(neurons: Sequence[Mapping[str, Any]]) -> str:

@@ -1,9 +1,9 @@
 """The training loop of one rank: batches from the stream, steps of the engine, checkpoints, progress.
 
-    PackedStream -> Engine.train_steps -> Progress;   every `checkpoint_every` steps -> <folder>/checkpoints/step-<n>/
+    PackedStream -> Engine.train_steps -> TrainStep;   every `checkpoint_every` steps -> <folder>/checkpoints/step-<n>/
 
 In: a `TrainConfig`, this rank's place, the run folder (which all ranks see). Out: checkpoints, an export in
-transformers' format, `Progress` values through `report`. A new process continues from the newest intact checkpoint in
+transformers' format, `TrainStep` events through `report`. A new process continues from the newest intact checkpoint in
 the folder, on any number of ranks and with any engine. Knows nothing of Ray.
 """
 
@@ -11,7 +11,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from raytensor.config.train import TrainConfig
 from raytensor.data import assign, corpus, tokenizer
 from raytensor.data.packed import PackedStream
 from raytensor.errors import DataError
+from raytensor.telemetry.events import TrainStep
 from raytensor.training import checkpoint, devices, models
 from raytensor.training import engine as engines
 from raytensor.training.models import ModelSpec
@@ -38,28 +38,6 @@ class CannotResume(DataError):
     """The training can't continue from what is in the folder. Raised on every rank alike, before the first step."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """The steps since the last `Progress`.
-
-    loss     mean training loss, nats per token.
-    rate     learning rate of the last step.
-    mfu      model FLOPs utilisation, on a device whose peak is known.
-    heldout  held-out loss in nats per token, where it was measured.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    rate: float
-    tokens_per_s: float
-    eta_s: float
-    ranks: int
-    epoch: int = 0
-    mfu: float | None = None
-    heldout: float | None = None
-
-
 def spec_of(cfg: TrainConfig, vocab_size: int) -> ModelSpec:
     """The model of a configuration."""
     of, seed = cfg.training, assign.seed_of(cfg.seed, "model", "train")
@@ -70,7 +48,7 @@ def spec_of(cfg: TrainConfig, vocab_size: int) -> ModelSpec:
 Warn = Callable[[str], None]
 
 
-def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[Progress], None], warn: Warn = print) -> None:
+def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainStep], None], warn: Warn = print) -> None:
     """Train to the last step, then export.
 
     report  called on every rank, at the same steps.
@@ -109,7 +87,7 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[Progress
         eta_s = (training.steps - due) * training.batch_size * training.seq_len / per_s
         mfu = _utilisation(per_s * flops / ranks.size, ranks.device)
         rate, epoch = recipe.rate(due), stream.epoch
-        report(Progress(due, training.steps, loss, rate, per_s, eta_s, ranks.size, epoch, mfu, heldout))
+        report(TrainStep(due, training.steps, loss, rate, per_s, eta_s, ranks.size, epoch, mfu, heldout))
         if last or _is_due(due, training.checkpoint_every):
             engine.save(points / f"step-{due:07d}", {"stream": stream.state()})
             if ranks.first:

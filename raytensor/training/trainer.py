@@ -1,7 +1,7 @@
 """The training loop on Ray Train: workers in a placement group, replaced when one is lost, fewer of them when elastic.
 
 In: a `TrainConfig`, the run folder. Out: the files of `loop.run`, and `<folder>/training.jsonl` with one line per
-start, `Progress`, warning or refusal, written by the first rank. Waits for: the end of the training. When a worker is
+start, step, warning or refusal, written by the first rank. Waits for: the end of the training. When a worker is
 lost, all of them end; Ray starts a new group, which continues from the newest checkpoint, at most `max_failures`
 times. Checkpoints are the engine's own and are written to the folder directly: Ray copies nothing. Knows nothing of
 the terminal.
@@ -24,6 +24,7 @@ from raytensor import disk
 from raytensor.config.train import TrainConfig
 from raytensor.data import corpus
 from raytensor.errors import ClusterError, DataError, RayTensorError, cause_of
+from raytensor.telemetry.events import TrainStep
 from raytensor.training import devices, loop
 from raytensor.training.ranks import attach
 
@@ -65,7 +66,7 @@ def _work(job: dict[str, Any]) -> None:
     if ranks.first:
         _append(folder, {"ranks": ranks.size, "pids": pids})
 
-    def report(progress: loop.Progress) -> None:
+    def report(progress: TrainStep) -> None:
         if ranks.first:
             _append(folder, dataclasses.asdict(progress))
         ray.train.report({"step": progress.step, "loss": progress.loss})

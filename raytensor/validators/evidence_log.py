@@ -64,7 +64,7 @@ class EvidenceLog:
         self._rules = {"rules": owner | {"made_from": _rules_to_json(rules)}}
         path.parent.mkdir(parents=True, exist_ok=True)
         segments.restore(path)
-        self.cut_bytes = disk.cut_torn_line(path)
+        disk.cut_torn_line(path)
         if self._open() != self._rules["rules"]:
             self._write(self._rules)
 

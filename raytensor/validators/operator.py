@@ -11,47 +11,32 @@ Knows nothing of the chain or of terminals.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from raytensor.errors import RayTensorError
-from raytensor.types import FileCommit, Metagraph, Weights
+from raytensor.types import Metagraph, Weights
 from raytensor.validators.round import RoundResult
+from raytensor.validators.subnet import Commits, SubnetValidator
 
 log = logging.getLogger(__name__)
-Commits = Mapping[str, FileCommit]  # by hotkey
 
 
-class Clock(Protocol):
+@dataclass(frozen=True)
+class Clock:
     """What is known of a subnet now.
 
     metagraph  None while there is none that is fresh enough.
     trouble    why the subnet can't be read; "" when it can.
     """
 
-    @property
-    def block(self) -> int: ...
-    @property
-    def tempo(self) -> int: ...
-    @property
-    def next_epoch(self) -> int: ...
-    @property
-    def metagraph(self) -> Metagraph | None: ...
-    @property
-    def commits(self) -> Commits: ...
-    @property
-    def trouble(self) -> str: ...
-
-
-class Validator(Protocol):
-    """A `SubnetValidator`, as its thread uses it."""
-
-    def play(
-        self, metagraph: Metagraph, interrupted: Callable[[], bool], commits: Commits | None
-    ) -> RoundResult | None: ...
-    def weights(self, block: int) -> list[Weights]: ...
-    def close(self) -> None: ...
+    block: int
+    tempo: int
+    next_epoch: int
+    metagraph: Metagraph | None
+    commits: Commits
+    trouble: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +73,6 @@ class SubnetRow:
     cause: str = ""
     retry_at: float = 0.0  # wall time
     last: RoundResult | None = None
-    handed_at_block: int = 0
 
 
 class SubnetLoop:
@@ -102,7 +86,7 @@ class SubnetLoop:
     def __init__(
         self,
         netuid: int,
-        make: Callable[[], Validator],
+        make: Callable[[], SubnetValidator],
         pace: Pace,
         clock: Callable[[], Clock],
         *,
@@ -141,7 +125,7 @@ class SubnetLoop:
             return []
         if in_margin:
             self._handed_for = epoch
-        self._handed_rounds, self.row.handed_at_block = self.row.rounds, clock.block
+        self._handed_rounds = self.row.rounds
         return good
 
     def check_stuck(self) -> None:
@@ -159,7 +143,7 @@ class SubnetLoop:
     def _run(self, generation: int) -> None:
         while not self._ended(generation):
             self._rest(generation)
-            validator: Validator | None = None
+            validator: SubnetValidator | None = None
             try:
                 if self._ended(generation):
                     return
@@ -179,7 +163,7 @@ class SubnetLoop:
                 if validator is not None:
                     validator.close()
 
-    def _play_rounds(self, generation: int, validator: Validator) -> None:
+    def _play_rounds(self, generation: int, validator: SubnetValidator) -> None:
         next_block = 0
         while not self._ended(generation):
             clock = self._clock()
@@ -196,7 +180,7 @@ class SubnetLoop:
                 continue
             self._stop.wait(0.2)
 
-    def _play(self, generation: int, validator: Validator, metagraph: Metagraph, commits: Commits) -> bool:
+    def _play(self, generation: int, validator: SubnetValidator, metagraph: Metagraph, commits: Commits) -> bool:
         """Play one round; False when the thread is to end."""
         self.row.state, self.busy_since = "asking", time.monotonic()
         result = validator.play(metagraph, lambda: self._ended(generation), commits)

@@ -176,9 +176,9 @@ class Round:
 
     def _refuse_broken(self, answers: _Answers) -> None:
         """Raise `MechanismError` when the mechanism failed on every answer: that is a bug, not an odd answer."""
-        broken = [result for task_id in answers.answered if _is_broken(result := answers.results[task_id])]
+        results = [answers.results[task_id] for task_id in answers.answered]
+        broken = [one for one in results if isinstance(one, Failure) and one.reason is Reason.MECHANISM]
         if broken and len(broken) == len(answers.answered):
-            assert isinstance(broken[0], Failure)
             raise MechanismError(broken[0].detail)
 
     def _keep(self, number: int, asks: Sequence[Ask], answers: _Answers, present: Collection[str] | None) -> None:
@@ -235,7 +235,3 @@ class _Scoring:
         self._sizes.pop(found[0], None)
         self.last_at = time.monotonic()
         return True
-
-
-def _is_broken(result: Score | Failure) -> bool:
-    return isinstance(result, Failure) and result.reason is Reason.MECHANISM

@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 
@@ -36,32 +36,6 @@ GRACE_S = 10.0
 ATTEMPTS = 2  # calls that an item may take down before the pool gives it up
 
 Result = tuple[str, Score | Failure]
-
-
-class Session(Protocol):
-    """Answers of one round, and their results."""
-
-    def submit(self, task: Task, sealed: Any, answer: Response | Submission) -> None:
-        """Queue one answer."""
-
-    def result(self, timeout_s: float) -> Result | None:
-        """The next (task id, result), None if none came in time."""
-
-    def close(self) -> None:
-        """Discard what has no result yet."""
-
-
-class Scorers(Protocol):
-    """Where a round has its answers scored."""
-
-    @property
-    def patience_s(self) -> float:
-        """Seconds without any result after which scorers that work would have given one."""
-        ...
-
-    def session(self, name: str) -> Session:
-        """A session of one round, with the mechanism of that name."""
-        ...
 
 
 def make_pool(
@@ -83,7 +57,7 @@ def make_pool(
 
 
 class InProcessScorers:
-    """Scorers without actors: an answer is scored in this process when it is submitted."""
+    """Scorers without actors: an answer is scored in this process when it is submitted. See `ScorerService`."""
 
     patience_s = 0.0  # a result never has to be waited for
 
@@ -91,7 +65,7 @@ class InProcessScorers:
         self._scorer = scorer
 
     def session(self, name: str) -> InProcessSession:
-        """See `Scorers.session`."""
+        """Begin a round with the mechanism of that name."""
         return InProcessSession(self._scorer, name)
 
 
@@ -156,7 +130,6 @@ class ScorerService:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scorers", daemon=True) if threaded else None
         self.scored = 0
-        self.remade = 0
 
     def __enter__(self) -> ScorerService:
         if self._thread is not None:
@@ -173,11 +146,6 @@ class ScorerService:
     def patience_s(self) -> float:
         """The pool answers an item that hangs its scorers within this time, so longer silence means that none work."""
         return ATTEMPTS * (self._cfg.score_limit_s + GRACE_S)
-
-    @property
-    def replaced(self) -> int:
-        """Actors that were replaced in the present pool."""
-        return self._pool.replaced
 
     def session(self, name: str) -> ScoringSession:
         """Begin a round with the mechanism of that name."""
@@ -250,4 +218,7 @@ class ScorerService:
         self._stop.wait(self._restart_pause_s)
         self._pool.close()
         self._pool = self._make_pool()
-        self.remade += 1
+
+
+Scorers = ScorerService | InProcessScorers  # where a round has its answers scored
+Session = ScoringSession | InProcessSession  # answers of one round, and their results

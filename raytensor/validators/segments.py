@@ -7,6 +7,7 @@ In: the path of the newest. Out: the lines of all of them in order. After each s
 same, so a process killed between two steps loses nothing. Knows nothing of the content of lines.
 """
 
+import glob
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ _NUMBER = re.compile(r"-(\d{6,})$")
 
 def closed(path: Path) -> list[Path]:
     """The closed segments of a log, oldest first."""
-    files = path.parent.glob(f"{_escaped(path.stem)}-*{path.suffix}")
+    files = path.parent.glob(f"{glob.escape(path.stem)}-*{path.suffix}")
     return sorted((file for file in files if log_of(file) == path and file != path), key=_number)
 
 
@@ -84,7 +85,3 @@ def _number(segment: Path) -> int:
     """The number in the name of a closed segment, -1 for any other file."""
     found = _NUMBER.search(segment.stem)
     return int(found.group(1)) if found else -1
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", text)

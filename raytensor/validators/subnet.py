@@ -5,19 +5,20 @@ Questions are drawn from the hash of the metagraph's block. State is a folder wi
 restart keeps every miner's score. Knows nothing of when rounds are due, or of other subnets.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from raytensor.data.text import Text
 from raytensor.mechanisms.base import Ask
-from raytensor.types import Metagraph, Promises, Weights
+from raytensor.types import FileCommit, Metagraph, Promises, Weights
 from raytensor.validators.evidence_log import Keep
-from raytensor.validators.operator import Commits
 from raytensor.validators.records import Records
 from raytensor.validators.round import Round, RoundParts, RoundResult
 from raytensor.validators.scorer import MechanismSpec
 from raytensor.validators.scorer_service import Scorers
 from raytensor.validators.transport import MinerTransport
+
+Commits = Mapping[str, FileCommit]  # by hotkey
 
 
 class SubnetValidator:

@@ -1,31 +1,55 @@
-"""A real node for the chain's tests: the embedded chain in a process of its own, reached through its websocket."""
+"""A real node for the chain's tests: the embedded chain in a process of its own, reached through its websocket.
+
+It makes a block when its pool has an extrinsic, and else every quarter of a second (blocks.py).
+"""
 
 from __future__ import annotations
 
 import itertools
+import sys
+from pathlib import Path
 
 import pytest
+from blocks import Blocks
 
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey
-from raytensor.devnet.launch import EmbeddedChain
 
-BLOCK_TIME_S = 0.25
+sys.path.insert(0, str(Path(__file__).parent.parent / "devnet"))
+
+from nodes import Node
+
 _numbers = itertools.count()
 
 
+def on_a_node():
+    node = Node("--block-time", "manual")
+    with Blocks(node.endpoint) as blocks:
+        yield blocks
+    node.stop()
+
+
 @pytest.fixture(scope="session")
-def node(tmp_path_factory):
-    """The endpoint of a node that all tests of the session share; each test uses accounts of its own."""
-    folder = tmp_path_factory.mktemp("node")
-    chain = EmbeddedChain(folder / "state", BLOCK_TIME_S, folder / "log")
-    yield chain.endpoint
-    chain.close()
+def shared_blocks():
+    """The blocks of the node that all tests of the session share; each test uses accounts of its own."""
+    yield from on_a_node()
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    """The blocks of a node for one module, which may hold them up."""
+    yield from on_a_node()
+
+
+@pytest.fixture(scope="session")
+def node(shared_blocks):
+    """The endpoint of the shared node."""
+    return shared_blocks.endpoint
 
 
 @pytest.fixture
 def client(node):
-    with ChainClient(node, timeout_s=10) as client:
+    with ChainClient(node, timeout_s=60) as client:
         yield client
 
 

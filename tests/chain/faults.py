@@ -265,7 +265,7 @@ class FaultProxy:
         if self._thread.is_alive():
             self._do(self._stop())
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(timeout=5)
+            self._thread.join(timeout=60)
 
     def __enter__(self) -> FaultProxy:
         return self

@@ -30,14 +30,14 @@ def test_endpoints():
 
 
 def test_heads_and_hashes_belong_together(client):
-    head = client.wait_for_block(2, timeout_s=20)
+    head = client.wait_for_block(2, timeout_s=120)
     assert client.block_hash(head.number) == head.hash
     assert client.header(head.hash) == head
     assert client.block_hash(head.number - 1) == head.parent
     assert client.block_hash(0) == client.genesis
     with pytest.raises(ChainError, match="no block"):
         client.block_hash(10**6)
-    later = client.wait_for_block(head.number + 2, timeout_s=20)
+    later = client.wait_for_block(head.number + 2, timeout_s=120)
     assert later.number >= head.number + 2
 
 
@@ -83,7 +83,7 @@ def test_a_transfer_arrives_and_tells_its_fee(client, fresh):
     dest = fresh("dest").ss58
     fee, cost = client.fee(transfer(dest, 10**9), ALICE.open().public_key)
     assert fee > 0 and cost.ref_time > 0
-    number, events = client.send(transfer(dest, 10**9), ALICE.open(), timeout_s=20)
+    number, events = client.send(transfer(dest, 10**9), ALICE.open(), timeout_s=120)
     assert events[-1].name == "ExtrinsicSuccess"
     assert client.balance(dest) == 10**9
     assert client.head().number >= number
@@ -91,7 +91,7 @@ def test_a_transfer_arrives_and_tells_its_fee(client, fresh):
 
 def test_a_refusal_has_a_name_and_an_action(client, fresh):
     with pytest.raises(ChainRefused) as caught:
-        client.send(transfer(ALICE.ss58, 1), fresh("poor").open(), timeout_s=5)
+        client.send(transfer(ALICE.ss58, 1), fresh("poor").open(), timeout_s=120)
     assert caught.value.name == "Payment" and "fund" in caught.value.action
 
 
@@ -116,22 +116,22 @@ def test_nonces_count_what_is_in_the_pool(client, fresh):
         signed = client.sign(transfer(fresh("many").ss58, 10**6), signer, nonce=nonce, era=Era.mortal(born.number, 64))
         assert client.submit(signed.data) is None
     assert client.account_next_index(signer.ss58) == first + 3
-    client.find(signed.hash, Era.mortal(born.number, 64), timeout_s=20)
+    client.find(signed.hash, Era.mortal(born.number, 64), timeout_s=120)
     assert client.balance(fresh("many").ss58) == 3 * 10**6
 
 
 def test_a_half_dead_socket_costs_one_time_out_then_the_next_endpoint_answers(node):
-    with FaultProxy(node) as proxy, ChainClient([proxy.endpoint, node], timeout_s=0.7) as client:
+    with FaultProxy(node) as proxy, ChainClient([proxy.endpoint, node], timeout_s=2) as client:
         assert client.endpoint == proxy.endpoint
         proxy.mode = "stall"
         started = time.monotonic()
         assert client.head().number >= 0
-        assert 0.6 < time.monotonic() - started < 3
-        assert client.endpoint == node
+        assert time.monotonic() - started > 1.9
+        assert client.endpoint == node and proxy.connections == 1
 
 
 def test_a_closed_connection_is_made_again(node):
-    with FaultProxy(node) as proxy, ChainClient(proxy.endpoint, timeout_s=2) as client:
+    with FaultProxy(node) as proxy, ChainClient(proxy.endpoint, timeout_s=20) as client:
         proxy.mode = "shut"
         with pytest.raises(ChainUnavailable, match="no answer from"):
             client.head()
@@ -141,7 +141,7 @@ def test_a_closed_connection_is_made_again(node):
 
 
 def test_errors_in_a_row_of_whatever_kind_change_the_endpoint(node):
-    with FaultProxy(node) as proxy, ChainClient([proxy.endpoint, node], timeout_s=2) as client:
+    with FaultProxy(node) as proxy, ChainClient([proxy.endpoint, node], timeout_s=20) as client:
         for _ in range(3):
             with pytest.raises(RpcError):
                 client.rpc("no_such_method")
@@ -150,21 +150,21 @@ def test_errors_in_a_row_of_whatever_kind_change_the_endpoint(node):
 
 def test_a_submission_is_never_sent_twice(node, fresh):
     dest, signer = fresh("once").ss58, fresh("payer")
-    with FaultProxy(node) as proxy, ChainClient([proxy.endpoint, node], timeout_s=1.5) as client:
-        client.send(transfer(signer.ss58, 10**9), ALICE.open(), timeout_s=20)
+    with FaultProxy(node) as proxy, ChainClient([proxy.endpoint, node], timeout_s=3) as client:
+        client.send(transfer(signer.ss58, 10**9), ALICE.open(), timeout_s=120)
         born = client.finalized()
         era = Era.mortal(born.number, 64)
         signed = client.sign(transfer(dest, 10**6), signer.open(), nonce=0, era=era)
         proxy.mode = "mute"
         with pytest.raises(FateUnknown, match="not answered"):
             client.submit(signed.data)
-        number, events = client.find(signed.hash, era, timeout_s=20)  # it had arrived all the same
+        number, events = client.find(signed.hash, era, timeout_s=120)  # it had arrived all the same
         assert events[-1].name == "ExtrinsicSuccess"
         assert client.balance(dest) == 10**6 and client.account_nonce(signer.ss58) == 1
 
 
 def test_a_submission_that_certainly_was_not_sent(node, fresh):
-    with FaultProxy(node) as proxy, ChainClient(proxy.endpoint, timeout_s=1) as client:
+    with FaultProxy(node) as proxy, ChainClient(proxy.endpoint, timeout_s=20) as client:
         signed = client.sign(transfer(fresh("x").ss58, 1), ALICE.open(), nonce=0, era=Era())
         client._connection.close()
         proxy.mode = "shut"

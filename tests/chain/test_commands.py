@@ -45,15 +45,15 @@ def clean(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def subnet(node):
+def subnet(node, shared_blocks):
     """A subnet with one validator and one miner, after the epoch that gives the permit."""
     neurons = [
         Neuron(role, role, hotkey, COLD[role], stake * RAO)
         for role, hotkey, stake in (("owner", OWNER, 0), ("validator", VALIDATOR, 500), ("miner", MINER, 0))
     ]
-    with ChainClient(node, timeout_s=10) as client:
+    with ChainClient(node, timeout_s=60) as client:
         made = make_subnet(client, SubnetSpec(neurons, tempo=4))
-        client.wait_for_block(read_metagraph(client, made.netuid).next_epoch_block + 5, timeout_s=30)
+        shared_blocks.up_to(read_metagraph(client, made.netuid).next_epoch_block + 5)
     return made
 
 
@@ -61,7 +61,7 @@ def subnet(node):
 def payer(client, fresh):
     """A development key with 100 TAO that only this test uses."""
     ref, alice = fresh("payer"), DevKey("//Alice")
-    client.send(Transfer(signer=alice.ss58, dest=ref.ss58, value=100 * RAO).call(), alice.open(), timeout_s=30)
+    client.send(Transfer(signer=alice.ss58, dest=ref.ss58, value=100 * RAO).call(), alice.open(), timeout_s=120)
     return ref
 
 
@@ -300,7 +300,7 @@ def test_an_order_whose_fate_was_not_seen_is_found_by_its_name(node, client, pay
     status, told = ask(transfer_main, *order, "--wait", "0.01", "--id", "first")
     # Unknown, unless a block came within that hundredth of a second.
     assert (status, told["receipt"]["fate"]) in ((1, "unknown"), (0, "included"))
-    client.wait_for_block(client.head().number + 2, timeout_s=20)
+    client.wait_for_block(client.head().number + 2, timeout_s=120)
     status, told = ask(transfer_main, *order, "--id", "first")  # the balance is gone, and the order is known
     assert status == 0 and told["receipt"]["fate"] == "included"
     assert client.balance(dest) == 99 * RAO and client.account_nonce(payer.ss58) == 1
@@ -439,7 +439,7 @@ def test_weights_are_set_and_their_age_is_told(node, client, subnet, ask, capsys
     (health,) = told["weights"]
     assert status == 0 and health["permit"] and not health["overdue"] and health["cause"] == ""
     assert health["next_block"] == told["block"] + 1 and health["age_blocks"] == told["block"] - health["last_update"]
-    client.wait_for_block(health["last_update"] + 5, timeout_s=20)
+    client.wait_for_block(health["last_update"] + 5, timeout_s=120)
     status, told = ask(weights_main, "status", *who, "--overdue", "0.5", "--journal", journals[0])
     (health,) = told["weights"]
     assert status == 1 and health["overdue"] and health["cause"].startswith("none were submitted since those of")

@@ -31,7 +31,12 @@ TEMPO = 10
 
 
 @pytest.fixture(scope="module")
-def netuid(node):
+def node(blocks):
+    return blocks.endpoint
+
+
+@pytest.fixture(scope="module")
+def netuid(node, blocks):
     """A subnet with commit-reveal and two mechanisms."""
     neurons = [Neuron("v", "validator", VALIDATOR, DevKey("//cr//validator//cold"), 500 * RAO)]
     neurons += [Neuron(f"m{n}", "miner", key, DevKey(f"//cr//miner{n}//cold")) for n, key in enumerate(MINERS)]
@@ -40,14 +45,14 @@ def netuid(node):
         "sudo_set_max_allowed_uids": 64,
         "sudo_set_mechanism_count": 2,
     }
-    with ChainClient(node, timeout_s=10) as client:
+    with ChainClient(node, timeout_s=60) as client:
         made = make_subnet(client, SubnetSpec(neurons, tempo=TEMPO, hyperparameters=settings))
-        client.wait_for_block(read_metagraph(client, made.netuid).next_epoch_block + TEMPO + 1, timeout_s=30)
+        blocks.up_to(read_metagraph(client, made.netuid).next_epoch_block + TEMPO + 1)
     return made.netuid
 
 
 @pytest.fixture
-def write(node, tmp_path):
+def write(node, blocks, tmp_path):
     """Makes writers for the validator on one journal; closes what is open at the end."""
     made = []
 
@@ -55,11 +60,17 @@ def write(node, tmp_path):
         made.append(
             ChainWriter(node, {VALIDATOR.ss58: VALIDATOR}, tmp_path / "j.db", WriterSettings(commit_kind=commit_kind))
         )
+        blocks.follow(made[-1])
         return made[-1]
 
     yield new
     for writer in made:
-        writer.close()
+        end(writer, blocks)
+
+
+def end(writer, blocks):
+    blocks.leave(writer)
+    writer.close()
 
 
 def weights(netuid, first, second, mecid=0):
@@ -81,7 +92,7 @@ def wait_for(writer, client, intent_id, fate, blocks=4 * TEMPO):
         found = [r for r in seen if r.intent_id == intent_id and r.fate is fate]
         if found:
             return found[0]
-        client.wait_for_block(client.head().number + 1, 20)
+        client.wait_for_block(client.head().number + 1, 120)
     raise AssertionError(f"no {fate} of {intent_id} within {blocks} blocks: {seen}")
 
 
@@ -100,14 +111,16 @@ sys.stdin.readline()
 """
 
 
-def test_what_a_killed_writer_committed_is_revealed_by_its_successor(node, client, netuid, write, tmp_path):
+def test_what_a_killed_writer_committed_is_revealed_by_its_successor(node, client, netuid, blocks, write, tmp_path):
     args = [node, VALIDATOR.uri, str(tmp_path / "j.db"), str(netuid), *(key.ss58 for key in MINERS)]
-    with subprocess.Popen([sys.executable, "-c", KILLED, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
-        fate, call, block, until, intent_id = one.stdout.readline().decode().split()
-        os.kill(one.pid, signal.SIGKILL)
-    assert (fate, call) == ("committed", "SubtensorModule.commit_weights")
-    assert 0 < int(until) - int(block) <= TEMPO + 1
-    writer = write()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with blocks.on_demand():  # the epoch is not over before the successor is there
+        with subprocess.Popen([sys.executable, "-c", KILLED, *args], **pipes) as one:
+            fate, call, block, until, intent_id = one.stdout.readline().decode().split()
+            os.kill(one.pid, signal.SIGKILL)
+        assert (fate, call) == ("committed", "SubtensorModule.commit_weights")
+        assert 0 < int(until) - int(block) <= TEMPO + 1
+        writer = write()
     revealed = wait_for(writer, client, intent_id, Fate.REVEALED)
     assert revealed.call == "SubtensorModule.reveal_weights" and revealed.block >= int(until)
     assert row_on_chain(client, netuid) == (32768, 65535)
@@ -125,11 +138,11 @@ def test_mechanisms_are_committed_and_revealed_of_their_own(client, netuid, writ
     assert (row_on_chain(client, netuid, 0), row_on_chain(client, netuid, 1)) == ((65535, 21845), (16384, 65535))
 
 
-def test_an_expired_commit_is_told_and_the_newest_weights_are_committed_anew(client, netuid, write):
+def test_an_expired_commit_is_told_and_the_newest_weights_are_committed_anew(client, netuid, blocks, write):
     writer = write()
     (receipt,) = writer.set_weights([weights(netuid, 7.0, 1.0)])
-    writer.close()
-    client.wait_for_block(receipt.until + TEMPO + 1, timeout_s=30)  # nobody reveals
+    end(writer, blocks)
+    blocks.up_to(receipt.until + TEMPO + 1)  # nobody reveals
     again = write()
     expired = wait_for(again, client, receipt.intent_id, Fate.FAILED)
     assert expired.error == "ExpiredWeightCommit" and expired.action.startswith("replan: ")
@@ -141,11 +154,12 @@ def expired_epoch_end(receipt):
     return receipt.until + TEMPO
 
 
-def test_only_the_newest_commit_of_an_epoch_is_revealed(client, netuid, write):
-    client.wait_for_block(read_metagraph(client, netuid).next_epoch_block + 1, timeout_s=30)
-    writer = write()
-    (older,) = writer.set_weights([weights(netuid, 1.0, 9.0)])
-    (newer,) = writer.set_weights([weights(netuid, 9.0, 1.0)])
+def test_only_the_newest_commit_of_an_epoch_is_revealed(client, netuid, blocks, write):
+    with blocks.on_demand():
+        blocks.up_to(read_metagraph(client, netuid).next_epoch_block + 1)
+        writer = write()
+        (older,) = writer.set_weights([weights(netuid, 1.0, 9.0)])
+        (newer,) = writer.set_weights([weights(netuid, 9.0, 1.0)])
     assert (older.fate, newer.fate) == (Fate.COMMITTED, Fate.COMMITTED)
     wait_for(writer, client, newer.intent_id, Fate.REVEALED)
     assert row_on_chain(client, netuid) == (65535, 7282)
@@ -153,11 +167,12 @@ def test_only_the_newest_commit_of_an_epoch_is_revealed(client, netuid, write):
     assert (told.fate, told.error) == (Fate.NOT_SENT, "Superseded")
 
 
-def test_a_subnet_that_leaves_commit_reveal_and_comes_back(client, netuid, write):
+def test_a_subnet_that_leaves_commit_reveal_and_comes_back(client, netuid, blocks, write):
     writer = write()
-    (receipt,) = writer.set_weights([weights(netuid, 1.0, 1.0)])
-    assert receipt.fate is Fate.COMMITTED
-    toggle(client, netuid, False)
+    with blocks.on_demand():
+        (receipt,) = writer.set_weights([weights(netuid, 1.0, 1.0)])
+        assert receipt.fate is Fate.COMMITTED
+        toggle(client, netuid, False)
     plain = wait_for(writer, client, receipt.intent_id, Fate.INCLUDED)
     assert plain.call == "SubtensorModule.set_weights" and row_on_chain(client, netuid) == (65535, 65535)
     (receipt,) = writer.set_weights([weights(netuid, 1.0, 0.0)])
@@ -171,24 +186,24 @@ def test_a_subnet_that_leaves_commit_reveal_and_comes_back(client, netuid, write
 
 def toggle(client, netuid, on):
     call = Call("AdminUtils", "sudo_set_commit_reveal_weights_enabled", {"netuid": netuid, "enabled": on})
-    client.send(Call("Sudo", "sudo", {"call": call}), ALICE.open(), timeout_s=20)
+    client.send(Call("Sudo", "sudo", {"call": call}), ALICE.open(), timeout_s=120)
 
 
 @pytest.mark.parametrize("mecid", [0, 1])
-def test_where_the_beacon_lives_commits_are_timelocked_and_the_chain_opens_them(client, netuid, write, mecid):
+def test_where_the_beacon_lives_commits_are_timelocked_and_the_chain_opens_them(client, netuid, blocks, write, mecid):
     writer = write(commit_kind=None)
     (older,) = writer.set_weights([weights(netuid, 1.0, 5.0, mecid)])
     call = "commit_timelocked_mechanism_weights" if mecid else "commit_timelocked_weights"
     assert (older.fate, older.call) == (Fate.COMMITTED, f"SubtensorModule.{call}"), older
     (newer,) = writer.set_weights([weights(netuid, 5.0, 1.0, mecid)])
     sent = writer.counters()["submitted"]
-    writer.close()  # nobody is needed for the reveal
+    end(writer, blocks)  # nobody is needed for the reveal
     again = write(commit_kind=None)
     wait_for(again, client, newer.intent_id, Fate.REVEALED)
     assert row_on_chain(client, netuid, mecid) == (65535, 13107) and (sent, again.counters()["submitted"]) == (2, 0)
 
 
-def test_commitments_and_reveals_on_the_command_line(node, client, netuid, tmp_path, capsys):
+def test_commitments_and_reveals_on_the_command_line(node, client, netuid, blocks, tmp_path, capsys):
     def ask(*argv):
         wallet = ["-w", "//cr//validator//cold", "-H", VALIDATOR.uri, "-n", node, "--json"]
         status = weights_main([*argv, *wallet, "--state", str(tmp_path / "home")])
@@ -197,17 +212,19 @@ def test_commitments_and_reveals_on_the_command_line(node, client, netuid, tmp_p
     rows = [f"{MINERS[0].ss58}=1", f"{MINERS[1].ss58}=7", "--netuid", str(netuid)]
     status, told = ask("set", *rows, "--commit-by", "hash", "--dry-run")
     assert status == 0 and told["plan"]["effect"]["commit"] == "hash" and told["plan"]["fee_rao"] == 0
-    status, told = ask("set", *rows, "--commit-by", "hash", "--yes")
-    assert status == 0 and told["receipt"]["fate"] == "committed", told
-    until = told["receipt"]["until"]
-    status, told = ask("commitments", "--netuid", str(netuid))
-    (one,) = [c for c in told["commitments"] if c["kind"] == "hash" and c["reveals_block"] is not None]
-    # Where that block is over by now, the next one.
-    assert status == 0 and one["known"] and one["reveals_block"] >= until and one["state"] == "its writer reveals it"
-    status, told = ask("reveal", "--dry-run")
-    (pending,) = told["pending"]
-    assert status == 0 and pending["reveals_block"] >= until
-    status, told = ask("reveal", "--wait", "60")
+    with blocks.on_demand():
+        status, told = ask("set", *rows, "--commit-by", "hash", "--yes")
+        assert status == 0 and told["receipt"]["fate"] == "committed", told
+        until = told["receipt"]["until"]
+        status, told = ask("commitments", "--netuid", str(netuid))
+        (one,) = [c for c in told["commitments"] if c["kind"] == "hash" and c["reveals_block"] is not None]
+        assert status == 0 and one["known"] and one["reveals_block"] == until
+        assert one["state"] == "its writer reveals it"
+        status, told = ask("reveal", "--dry-run")
+        (pending,) = told["pending"]
+        assert status == 0 and pending["reveals_block"] == until
+        blocks.up_to(until - 1)
+    status, told = ask("reveal", "--wait", "120")
     assert status == 0 and [r["fate"] for r in told["receipts"]] == ["revealed"], told
     assert row_on_chain(client, netuid) == (9362, 65535)
     status, told = ask("reveal")

@@ -22,7 +22,7 @@ VALIDATOR, FIRST, SECOND, STRANGER = (DevKey(f"//handover//hot//{n}") for n in r
 
 
 @pytest.fixture(scope="module")
-def netuid(node):
+def netuid(node, shared_blocks):
     """A subnet with a validator that has its permit, and two miners."""
     neurons = [
         Neuron(name, role, hotkey, DevKey(f"//handover//cold//{name}"), stake * RAO)
@@ -32,17 +32,17 @@ def netuid(node):
             ("second", "miner", SECOND, 0),
         )
     ]
-    with ChainClient(node, timeout_s=10) as client:
+    with ChainClient(node, timeout_s=60) as client:
         made = make_subnet(client, SubnetSpec(neurons, tempo=4))
-        client.wait_for_block(read_metagraph(client, made.netuid).next_epoch_block + 5, timeout_s=60)
+        shared_blocks.up_to(read_metagraph(client, made.netuid).next_epoch_block + 5)
     return made.netuid
 
 
 @pytest.fixture
 def writer(ray_session, node, tmp_path):
     signers = {key.ss58: key for key in (VALIDATOR, FIRST, STRANGER)}
-    actor = writer_actor(node, signers, tmp_path / "journal.db", WriterSettings(lease_s=3.0), name="handover")
-    assert ray_session.get(actor.ready.remote(), timeout=60)
+    actor = writer_actor(node, signers, tmp_path / "journal.db", WriterSettings(lease_s=30.0), name="handover")
+    assert ray_session.get(actor.ready.remote(), timeout=240)
     yield actor
     ray_session.kill(actor)
 
@@ -65,7 +65,7 @@ def test_weights_and_commitments_are_handed_over_and_reported_once(netuid, clien
     digest = "ab" * 32
     handover.commit([SetCommitment(signer=FIRST.ss58, netuid=netuid, text=digest)])
     assert not handover.idle
-    handover.settle(timeout_s=60)
+    handover.settle(timeout_s=120)
     assert handover.idle
     assert handover.committed == {FIRST.ss58: digest}
     assert sorted((r.call, r.fate) for r in receipts(shown)) == [
@@ -84,7 +84,7 @@ def test_weights_and_commitments_are_handed_over_and_reported_once(netuid, clien
     # A later session begins at this cursor: it reports nothing twice, and knows the last attempt.
     again = []
     resumed = Handover(writer, again.append, handover.cursor, receipts_every_s=0.1)
-    resumed.settle(timeout_s=60)
+    resumed.settle(timeout_s=120)
     assert receipts(again) == [] and resumed.cursor == handover.cursor
     assert resumed.last_try(netuid, VALIDATOR.ss58).block == last.block
 
@@ -110,7 +110,7 @@ def test_a_refused_item_is_reported_with_its_action(netuid, writer):
     shown = []
     handover = Handover(writer, shown.append, receipts_every_s=0.1)
     handover.hand_over([Weights(netuid, STRANGER.ss58, {SECOND.ss58: 1.0}, made_at_block=4)])
-    handover.settle(timeout_s=60)
+    handover.settle(timeout_s=120)
     assert handover.idle
     last = handover.last_try(netuid, STRANGER.ss58)
     assert last.error == "HotKeyNotRegisteredInSubNet" and last.action.startswith("fix: register the hotkey")

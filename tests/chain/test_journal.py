@@ -25,7 +25,7 @@ def test_intents_come_back_as_they_were(tmp_path):
     stake = AddStake(signer="c", intent_id="s", hotkey="h", netuid=3, amount_staked=2_000_000)
     Journal(tmp_path / "j.db").add_intents([intent(), stake])
     again = Journal(tmp_path / "j.db")
-    assert again.open_intents() == [intent(), stake]
+    assert again.effective_since(0.0) == [intent(), stake]
     assert again.intent("s") == stake
     assert again.intent("none") is None
 
@@ -70,7 +70,7 @@ def test_an_open_extrinsic_is_found_until_it_is_settled(tmp_path):
     assert [x.state for x in Journal(tmp_path / "j.db").open_extrinsics()] == [Sent.POOLED]
     failed = receipt("i2", Fate.FAILED, error="SettingWeightsTooFast")
     journal.settle([receipt("i1"), failed], ("0xaa", Sent.INCLUDED, 12))
-    assert journal.open_extrinsics() == [] and journal.open_intents() == []
+    assert journal.open_extrinsics() == []
     assert Journal(tmp_path / "j.db").receipt("i2") == failed
     assert journal.count() == {"included": 1} and journal.count("intents") == {"failed": 1, "included": 1}
 
@@ -80,7 +80,7 @@ def test_an_unknown_fate_stays_open(tmp_path):
     journal.add_intents([intent()])
     journal.settle([receipt(fate=Fate.UNKNOWN)])
     assert journal.receipt("i1") is None
-    assert journal.open_intents() == [intent()]
+    assert journal.effective_since(0.0) == [intent()]
 
 
 def test_the_same_intent_is_written_once_and_keeps_its_fate(tmp_path):

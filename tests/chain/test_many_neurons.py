@@ -12,7 +12,7 @@ def test_a_seat_for_each_of_270_neurons(node):
     neurons = [
         Neuron(f"n{n}", role, DevKey(f"//many//{n}//hot"), DevKey(f"//many//{n}//cold")) for n, role in enumerate(roles)
     ]
-    with ChainClient(node, timeout_s=20) as client:
+    with ChainClient(node, timeout_s=60) as client:
         made = make_subnet(client, SubnetSpec(neurons=neurons))
         assert sorted(made.uids.values()) == list(range(270))
         assert client.query("SubtensorModule", "MaxAllowedUids", [made.netuid]) == 271

@@ -112,7 +112,7 @@ def payer(client, fresh):
     """An account with 100 TAO that only this test uses."""
     ref = fresh("payer")
     alice = DevKey("//Alice")
-    client.send(Transfer(signer=alice.ss58, dest=ref.ss58, value=100 * RAO).call(), alice.open(), timeout_s=30)
+    client.send(Transfer(signer=alice.ss58, dest=ref.ss58, value=100 * RAO).call(), alice.open(), timeout_s=120)
     return ref
 
 

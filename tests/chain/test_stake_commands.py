@@ -39,13 +39,13 @@ SECOND, SECOND_COLD = DevKey("//st//second//hot"), DevKey("//st//second//cold")
 @pytest.fixture(scope="module")
 def netuids(node):
     """Two subnets with pools; the miner's hotkey is on the first."""
-    with ChainClient(node, timeout_s=10) as client:
+    with ChainClient(node, timeout_s=60) as client:
         neurons = [Neuron("o", "owner", HOT, COLD), Neuron("m", "miner", MINER, MINER_COLD, 50 * RAO)]
         # No epoch falls into this module: one would pay dividends and round the shares of a stake.
         first = make_subnet(client, SubnetSpec(neurons, tempo=10_000))
         second = make_subnet(client, SubnetSpec([Neuron("s", "owner", SECOND, SECOND_COLD)], tempo=10_000))
         client.send(
-            Transfer(signer=ALICE.ss58, dest=MINER_COLD.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=20
+            Transfer(signer=ALICE.ss58, dest=MINER_COLD.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=120
         )
     return first.netuid, second.netuid
 

@@ -128,5 +128,6 @@ def test_hotkey_only_roles_refuse_a_coldkey_in_reach(tmp_path):
     refuse_readable_coldkey(wallet(tmp_path, "hot"))
     refuse_readable_coldkey(DevKey("//Alice"))
     write_key(wallet(tmp_path), keypair_from(new_phrase()))
-    with pytest.raises(WalletError, match="hotkey-only"):
+    with pytest.raises(WalletError, match="hotkey-only") as refused:
         refuse_readable_coldkey(wallet(tmp_path, "hot"))
+    assert str(wallet(tmp_path).file) in str(refused.value) and "allow_coldkey=true" in str(refused.value)

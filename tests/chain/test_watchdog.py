@@ -40,7 +40,7 @@ def test_weights_in_time():
     assert (health.uid, health.permit, health.overdue, health.cause) == (1, True, False, "")
     assert (health.last_update, health.age_blocks, health.age_tempos) == (950, 50, 0.5)
     assert health.next_block == 1050  # LastUpdate + WeightsSetRateLimit
-    assert health.sentence == "subnet 7: weights in time"
+    assert health.sentence == "subnet 7, hotkey me: weights in time"
     assert judge(view(last_update=updated(800)), ME).next_block == 1001
     assert judge(view(last_update=updated(0)), ME).next_block == 1001
 
@@ -49,6 +49,16 @@ def test_weights_in_time():
 def test_overdue_begins_after_the_third_tempo(age, overdue):
     assert judge(view(last_update=updated(1000 - age)), ME).overdue is overdue
     assert judge(view(last_update=updated(1000 - age)), ME, overdue_tempos=5).overdue is False
+
+
+@pytest.mark.parametrize("since, overdue", [(1000, False), (800, False), (799, True), (None, True)])
+def test_a_validator_has_two_tempos_from_its_start(since, overdue):
+    """Whatever the age of the weights before: none, or those of a process that is gone."""
+    failed = LastTry(9000.0, Fate.INCLUDED, 500)
+    for last, block in ((None, 0), (None, 500), (failed, 500)):
+        assert judge(view(last_update=updated(block)), ME, last, since=since).overdue is overdue
+    young = view(commit_reveal=True, epoch_index=9)
+    assert judge(young, ME, commits=[(6, 700)], since=1000).overdue  # seen on the chain, whoever committed it
 
 
 @pytest.mark.parametrize(
@@ -74,7 +84,9 @@ def test_overdue_begins_after_the_third_tempo(age, overdue):
 def test_the_cause_and_what_to_do(last, cause, action):
     health = judge(view(last_update=updated(600)), ME, last)
     assert health.overdue and health.cause == cause and health.action.startswith(action)
-    assert health.sentence.startswith(f"subnet 7: weights overdue, none for 4.0 tempos (400 blocks), because {cause}; ")
+    assert health.sentence.startswith(
+        f"subnet 7, hotkey me: weights overdue, none for 4.0 tempos (400 blocks), because {cause}; "
+    )
 
 
 def test_without_a_permit_only_a_validator_is_overdue():
@@ -104,7 +116,7 @@ def test_a_commit_that_was_never_revealed_is_overdue_however_young():
     assert not judge(young, ME, commits=[(8, 940), (9, 950)]).overdue  # 8 can be revealed now, 9 later
     health = judge(young, ME, commits=[(6, 700), (7, 850), (9, 950)])
     assert health.overdue and health.age_tempos == 0.5 and health.cause == "the commit of block 850 expired unrevealed"
-    assert "salts" in health.action and health.sentence.startswith("subnet 7: weights overdue")
+    assert "salts" in health.action and health.sentence.startswith("subnet 7, hotkey me: weights overdue")
     last = LastTry(60.0, Fate.FAILED, 950, "TimelockedCommitDropped", "replan: x", unrevealed=3, unrevealed_s=600.0)
     health = judge(young, ME, last)
     assert health.cause == "3 commits of the last 10 min expired unrevealed (TimelockedCommitDropped)"

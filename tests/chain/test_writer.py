@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from blocks import Blocks
 from faults import Fault, FaultProxy
 
 from raytensor.chain.intents import Transfer
@@ -28,7 +29,7 @@ PAYS = Policy(transfers=True)
 def payer(client, fresh):
     """An account with 100 TAO that only this test uses."""
     ref = fresh("payer")
-    client.send(Transfer(signer=ALICE.ss58, dest=ref.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=20)
+    client.send(Transfer(signer=ALICE.ss58, dest=ref.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=120)
     return ref
 
 
@@ -78,7 +79,7 @@ def mute_submissions(writer, proxy, mode="mute"):
 def test_without_any_endpoint_intents_are_reported_and_can_be_handed_in_again(node, client, payer, fresh, tmp_path):
     dest, intent = fresh("dest"), pay(payer, fresh("dest"))
     with FaultProxy(node) as proxy:
-        times = {"timeout_s": 0.5, "inclusion_timeout_s": 3}
+        times = {"timeout_s": 20, "inclusion_timeout_s": 3}
         writer = ChainWriter(
             proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(**times, policy=PAYS)
         )
@@ -86,10 +87,9 @@ def test_without_any_endpoint_intents_are_reported_and_can_be_handed_in_again(no
         (receipt,) = writer.submit([intent])
         assert (receipt.fate, receipt.error) == (Fate.NOT_SENT, "ChainUnavailable")
         proxy.mode = "open"
-        (receipt,) = writer.submit([intent])
-        assert receipt.fate is Fate.INCLUDED, receipt
+        assert until_included(writer, client, intent).fate is Fate.INCLUDED
         writer.close()
-    assert client.balance(dest.ss58) == RAO
+    assert client.balance(dest.ss58) == RAO and client.account_nonce(payer.ss58) == 1
 
 
 def test_a_writer_that_died_after_the_send_finds_its_extrinsic(node, client, payer, fresh, tmp_path):
@@ -105,7 +105,7 @@ def test_a_writer_that_died_after_the_send_finds_its_extrinsic(node, client, pay
     )
     journal.close()
     assert client.submit(signed.data) is None  # ... and here the writer died, before it could note that
-    client.find(signed.hash, era, timeout_s=20)
+    client.find(signed.hash, era, timeout_s=120)
     writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=PAYS))
     (receipt,) = writer.submit([intent])
     assert receipt.fate is Fate.INCLUDED and receipt.extrinsic_hash == signed.hash
@@ -139,7 +139,7 @@ def test_a_nonce_that_another_used_ends_the_extrinsic_and_the_intent_goes_anew(n
     shape = '{"call": "Balances.transfer_keep_alive", "args": {}}'
     journal.add_extrinsic(Extrinsic(signed.hash, payer.ss58, 0, era.birth, era.death, signed.data, shape, ("once",)))
     journal.close()
-    client.send(pay(payer, fresh("other")).call(), payer.open(), timeout_s=20)  # takes nonce 0
+    client.send(pay(payer, fresh("other")).call(), payer.open(), timeout_s=120)  # takes nonce 0
     writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=PAYS))
     ended = Journal(tmp_path / "j.db").receipt("once")
     assert (ended.fate, ended.error) == (Fate.FAILED, "Stale")
@@ -155,23 +155,37 @@ def test_another_process_with_the_same_key_costs_a_retry_not_a_payment(node, cli
         node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=PAYS, stop_on_foreign=False)
     )
     assert writer.submit([pay(payer, dest)])[0].fate is Fate.INCLUDED
-    client.send(pay(payer, dest).call(), payer.open(), timeout_s=20)  # behind the writer's back: its nonce is stale now
+    client.send(pay(payer, dest).call(), payer.open(), timeout_s=120)  # its nonce is stale now
     (receipt,) = writer.submit([pay(payer, dest)])
     assert receipt.fate is Fate.INCLUDED, receipt
     writer.close()
     assert client.balance(dest.ss58) == 3 * RAO and client.account_nonce(payer.ss58) == 3
 
 
-def test_batches_are_cut_by_the_limit_and_pipelined_in_one_block(node, client, payer, fresh, tmp_path):
-    dest = fresh("dest")
-    limits = Limits(max_items=3)
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(limits=limits, policy=PAYS))
-    receipts = writer.submit([pay(payer, dest, RAO // 10) for _ in range(10)])
-    assert [r.fate for r in receipts] == [Fate.INCLUDED] * 10
-    assert len({r.extrinsic_hash for r in receipts}) == 4
-    assert max(r.block for r in receipts) - min(r.block for r in receipts) <= 1
-    writer.close()
-    assert client.balance(dest.ss58) == RAO
+def test_batches_are_cut_by_the_limit_and_pipelined_in_one_block(forking, fresh, tmp_path):
+    payer, dest, receipts = fresh("payer"), fresh("dest"), []
+    settings = WriterSettings(limits=Limits(max_items=3), inclusion_timeout_s=120, policy=PAYS)
+    with ChainClient(forking, timeout_s=60) as client:
+        fund(client, payer)
+        writer = ChainWriter(forking, {payer.ss58: payer}, tmp_path / "j.db", settings)
+        intents = [pay(payer, dest, RAO // 10) for _ in range(10)]
+        submitting = threading.Thread(target=lambda: receipts.extend(writer.submit(intents)))
+        submitting.start()
+        end = time.monotonic() + 60
+        while len(client.rpc("author_pendingExtrinsics")) < 4 and time.monotonic() < end:
+            time.sleep(0.02)
+        with Blocks(forking):
+            submitting.join()
+        assert [r.fate for r in receipts] == [Fate.INCLUDED] * 10
+        assert len({r.extrinsic_hash for r in receipts}) == 4 and len({r.block for r in receipts}) == 1
+        writer.close()
+        assert client.balance(dest.ss58) == RAO
+
+
+def fund(client, ref):
+    """100 TAO on the node that makes no blocks by itself."""
+    with Blocks(client.endpoint):
+        client.send(Transfer(signer=ALICE.ss58, dest=ref.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=120)
 
 
 def test_an_intent_that_is_still_on_its_way_is_unknown_and_watched(node, client, payer, fresh, tmp_path):
@@ -188,15 +202,18 @@ def test_an_intent_that_is_still_on_its_way_is_unknown_and_watched(node, client,
     assert client.balance(dest.ss58) == RAO
 
 
-def test_reads_do_not_wait_for_a_write(node, payer, fresh, tmp_path):
-    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=PAYS))
+def test_reads_do_not_wait_for_a_write(forking, fresh, tmp_path):
+    payer = fresh("payer")
+    with ChainClient(forking, timeout_s=60) as client:
+        fund(client, payer)
+    settings = WriterSettings(inclusion_timeout_s=120, policy=PAYS)
+    writer = ChainWriter(forking, {payer.ss58: payer}, tmp_path / "j.db", settings)
     writing = threading.Thread(target=writer.submit, args=([pay(payer, fresh("dest"))],))
-    writer.head()  # the read connection is made
     writing.start()
-    started = time.monotonic()
     writer.head()
-    assert writing.is_alive() or time.monotonic() - started < 0.2
-    writing.join(timeout=20)
+    assert writing.is_alive(), "there is no block yet that ends the write"
+    with Blocks(forking):
+        writing.join(timeout=60)
     assert not writing.is_alive()
     writer.close()
 
@@ -212,7 +229,7 @@ def test_a_refusal_that_speaks_of_this_very_extrinsic_pays_nothing_twice(node, c
     dest, left = fresh("dest"), [fault]
     with FaultProxy(node, lambda method: left.pop() if method == "author_submitExtrinsic" and left else None) as proxy:
         writer = ChainWriter(
-            proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(timeout_s=5, policy=PAYS)
+            proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(timeout_s=60, policy=PAYS)
         )
         (receipt,) = writer.submit([pay(payer, dest)])
         assert receipt.fate is Fate.INCLUDED, receipt
@@ -226,7 +243,7 @@ def test_a_refusal_of_what_never_arrived_is_got_over(node, client, payer, fresh,
     dest, left = fresh("dest"), [fault]
     with FaultProxy(node, lambda method: left.pop() if method == "author_submitExtrinsic" and left else None) as proxy:
         writer = ChainWriter(
-            proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(timeout_s=5, policy=PAYS)
+            proxy.endpoint, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(timeout_s=60, policy=PAYS)
         )
         receipts = writer.submit([pay(payer, dest)])
         assert [receipt.fate for receipt in receipts] == [Fate.INCLUDED]
@@ -247,9 +264,8 @@ def forking(tmp_path_factory):
 @pytest.mark.parametrize("restart", [True, False])
 def test_what_a_lost_block_held_is_not_taken_for_done(forking, fresh, tmp_path, keep, restart):
     ref, dest = fresh("payer"), fresh("dest")
-    with ChainClient(forking, timeout_s=10) as client, Blocks(forking):
-        client.send(Transfer(signer=ALICE.ss58, dest=ref.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=20)
-    with ChainClient(forking, timeout_s=10) as client:
+    with ChainClient(forking, timeout_s=60) as client:
+        fund(client, ref)
         client.rpc("dev_newBlock", [{"count": 4}])
         writer = ChainWriter(forking, {ref.ss58: ref}, tmp_path / "j.db", WriterSettings(policy=PAYS))
         intent = pay(ref, dest)
@@ -281,23 +297,3 @@ def until_included(writer, client, intent):
             return receipt
         time.sleep(0.1)
     raise AssertionError(receipt)
-
-
-class Blocks:
-    """A block every tenth of a second, while it is entered."""
-
-    def __init__(self, endpoint):
-        self._client, self._stop = ChainClient(endpoint, timeout_s=10), threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self):
-        while not self._stop.wait(0.1):
-            self._client.rpc("dev_newBlock")
-
-    def __enter__(self):
-        self._thread.start()
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
-        self._client.close()

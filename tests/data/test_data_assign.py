@@ -27,7 +27,7 @@ def test_draws_are_the_same_in_another_process_and_do_not_depend_on_order():
         [sys.executable, "-c", f"from raytensor.data import assign; print({call})"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     assert str(here) == there.stdout.strip()

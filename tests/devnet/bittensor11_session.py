@@ -147,6 +147,7 @@ async def session(client: bt.Client) -> dict:
     said["pending_after_the_reveal_epoch"] = len(await client.read("timelocked_weight_commits", netuid=netuid))
     said["weights_after_timelock"] = await weights_now()
 
+    await next_epoch()  # the commit and the early reveal below have the whole of one
     salt, uids, values = [7, 11, 13], [miner, validator], [65535, 32768]
     digest = commit_hash(bytes(VALIDATOR.hotkey.public_key), netuid, uids, values, salt)
     commit = bt.calls.SubtensorModule.commit_weights(netuid=netuid, commit_hash=digest)

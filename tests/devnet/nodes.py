@@ -36,12 +36,12 @@ class Node:
     def stop(self) -> str:
         """End it as its owner would; returns what it said on standard error."""
         self.process.stdin.close()
-        assert self.process.wait(timeout=15) == 0, self.process.stderr.read().decode()
+        assert self.process.wait(timeout=60) == 0, self.process.stderr.read().decode()
         return self.process.stderr.read().decode()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(timeout=15)
+        self.process.wait(timeout=60)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             stream.close()
 
@@ -49,7 +49,7 @@ class Node:
 class RawClient:
     """JSON-RPC over a websocket, message by message. Notifications seen on the way are kept in `notes`."""
 
-    def __init__(self, endpoint: str, timeout_s: float = 20.0) -> None:
+    def __init__(self, endpoint: str, timeout_s: float = 120.0) -> None:
         self.socket = create_connection(endpoint, timeout=timeout_s)
         self.notes: list[dict] = []
         self._id = 0
@@ -92,7 +92,7 @@ class RawClient:
         self.socket.close()
 
 
-def wait_until(condition, timeout_s: float = 20.0, what: str = "the condition"):
+def wait_until(condition, timeout_s: float = 120.0, what: str = "the condition"):
     """Poll until `condition()` is true and return it."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

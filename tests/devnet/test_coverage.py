@@ -20,5 +20,5 @@ def test_the_table_of_what_is_there_is_up_to_date():
 
 
 def test_an_interpreter_without_bittensor_is_refused():
-    ran = subprocess.run([*JOB, "--python", "/bin/false"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([*JOB, "--python", "/bin/false"], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert ran.returncode == 1 and "/bin/false has no bittensor 11" in ran.stderr

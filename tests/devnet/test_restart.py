@@ -46,9 +46,10 @@ class Load(threading.Thread):
 
     def __init__(self, node: Node) -> None:
         super().__init__(daemon=True)
-        self.client = RawClient(node.endpoint, timeout_s=10)
+        self.client = RawClient(node.endpoint)
         self.genesis = bytes.fromhex(node.ready["genesis"][2:])
         self.num_sent = 0
+        self._sent = threading.Condition()
 
     def run(self) -> None:
         try:
@@ -59,11 +60,18 @@ class Load(threading.Thread):
                     raw = signed(transfer_call(dest, TAO), key, nonces[key.ss58_address], self.genesis)
                     if "result" in self.client.request("author_submitExtrinsic", [to_hex(raw)]):
                         nonces[key.ss58_address] += 1
-                        self.num_sent += 1
+                        with self._sent:
+                            self.num_sent += 1
+                            self._sent.notify_all()
         except (WebSocketException, OSError, json.JSONDecodeError):
             pass  # killed, as intended
         finally:
             self.client.close()
+
+    def wait_for(self, number: int) -> None:
+        """Returns once that many were sent."""
+        with self._sent:
+            assert self._sent.wait_for(lambda: self.num_sent >= number, 120)
 
 
 def test_killed_at_any_moment_it_comes_back_whole(tmp_path):
@@ -83,16 +91,16 @@ def test_killed_at_any_moment_it_comes_back_whole(tmp_path):
         assert total == issuance
         load = Load(node)
         load.start()
-        time.sleep(moments.uniform(0.2, 0.8))
+        load.wait_for(moments.randint(20, 200))
         finalized = client.call("chain_getFinalizedHead")
         number = height(client, [finalized])
         seen = {number: finalized, best: client.call("chain_getBlockHash", [best])}
         node.kill()
         client.close()
-        load.join(10)
+        load.join(60)
         assert not load.is_alive()
         sent += load.num_sent
-    assert sent > 20 * NUM_KILLS, "there was no load to speak of"
+    assert sent >= 20 * NUM_KILLS, "there was no load to speak of"
     node = Node(*arguments)
     client = RawClient(node.endpoint)
     total, issuance = account_sum(client)
@@ -145,7 +153,7 @@ def run_node(*arguments: str) -> subprocess.CompletedProcess:
         [sys.executable, "-m", "raytensor.devnet", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
@@ -197,7 +205,7 @@ def test_signals_end_it_cleanly(how):
     client = RawClient(node.endpoint)
     client.call("chain_subscribeNewHeads")
     node.process.send_signal(getattr(signal, how))
-    assert node.process.wait(timeout=10) == 0
+    assert node.process.wait(timeout=60) == 0
     assert node.process.stderr.read() == b""
     client.close()
 
@@ -207,7 +215,7 @@ def test_it_starts_quickly():
     node = Node("--block-time", "manual")
     elapsed = time.monotonic() - started[1]
     node.stop()
-    assert elapsed < 10  # about one second on a quiet core; the benchmark measures it
+    assert elapsed < 40  # about one second on a quiet core; the benchmark measures it
 
 
 def test_nothing_heavy_is_imported_before_it_serves():
@@ -217,7 +225,7 @@ def test_nothing_heavy_is_imported_before_it_serves():
         "heavy = ('torch', 'ray', 'pandas', 'numba', 'scipy', 'transformers', 'substrateinterface')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 

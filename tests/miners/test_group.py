@@ -37,7 +37,7 @@ def configuration(*profiles: MinerProfile, **cluster) -> config.RunConfig:
         heldout_rows=32,
         cpus_per_host=0.2,
     )
-    return config.RunConfig(miners=miners, cluster=config.Cluster(start_timeout_s=60.0, **cluster))
+    return config.RunConfig(miners=miners, cluster=config.Cluster(start_timeout_s=240.0, **cluster))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def collect(fleet: Fleet, tasks) -> dict[str, Response]:
     return {answer.hotkey: answer for answer in answers}
 
 
-def gone(pid: int, within_s: float = 30.0) -> bool:
+def gone(pid: int, within_s: float = 120.0) -> bool:
     end = time.monotonic() + within_s
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
         time.sleep(0.1)
@@ -85,7 +85,7 @@ def test_kill_9_of_any_rank(ray_session, text, tmp_path):
     curve = {round: undisturbed.train(round) for round in (1, 2, 3)}
     fleet = Fleet(cfg, ["m0", "m1"], text, num_hosts=1, folder=tmp_path)
     try:
-        pids = fleet.wait_ready(60.0)
+        pids = fleet.wait_ready(240.0)
         assert (
             pids.keys() == {"miner host 0", "sharded miner 1", "sharded miner 1, rank 1"}
             and len(set(pids.values())) == 3
@@ -111,7 +111,7 @@ def test_kill_9_of_any_rank(ray_session, text, tmp_path):
             np.testing.assert_array_equal(after[hotkey].probs, before[hotkey].probs)
         (told,) = fleet.incidents()
         assert "sharded miner 1 is replaced and continues from the checkpoint of round 1: a rank is gone" in told
-        old, pids = pids, fleet.wait_ready(60.0)
+        old, pids = pids, fleet.wait_ready(240.0)
         assert gone(old["sharded miner 1"]) and pids["miner host 0"] == old["miner host 0"]
         assert resident_mib(pids["sharded miner 1"]) < memory + 100
 
@@ -120,7 +120,7 @@ def test_kill_9_of_any_rank(ray_session, text, tmp_path):
         os.kill(pids["sharded miner 1"], signal.SIGKILL)
         answers = collect(fleet, questions(cfg, text, 3))
         assert "sharded miner 1 is replaced" in fleet.incidents()[0]
-        old, pids = pids, fleet.wait_ready(60.0)
+        old, pids = pids, fleet.wait_ready(240.0)
         assert gone(old["sharded miner 1, rank 1"]) and fleet.train_losses["m1"] == pytest.approx(curve[3], abs=CLOSE)
         groups = [entry for entry in ray.util.placement_group_table().values() if entry["state"] == "CREATED"]
         assert len(groups) == 1 and len(groups[0]["bundles"]) == 2
@@ -129,7 +129,7 @@ def test_kill_9_of_any_rank(ray_session, text, tmp_path):
     finally:
         fleet.close()
     assert all(gone(pid) for pid in pids.values())
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while ray.available_resources()["CPU"] < free - 1e-6 and time.monotonic() < end:
         time.sleep(0.1)
     assert ray.available_resources()["CPU"] >= free - 1e-6  # more when actors of an earlier test were still ending
@@ -140,14 +140,14 @@ def test_questions_are_answered_between_training_steps(ray_session, text):
     cfg = configuration(replace(SHARDED, steps=150))
     fleet = Fleet(cfg, ["m0"], text, num_hosts=0)
     try:
-        fleet.wait_ready(60.0)
+        fleet.wait_ready(240.0)
         (task,) = questions(cfg, text, 1)
         host = fleet.hosts[0]
         fleet.train(1)
         served = [host.actor.serve.options(concurrency_group="serving").remote(task) for _ in range(3)]
-        ready, _ = ray.wait([host.busy, *served], num_returns=3, timeout=60)
+        ready, _ = ray.wait([host.busy, *served], num_returns=3, timeout=240)
         assert set(ready) == set(served)
-        assert all(isinstance(answer, Response) for answer in ray.get(served, timeout=10))
+        assert all(isinstance(answer, Response) for answer in ray.get(served, timeout=60))
         collect(fleet, [task])
         torch.set_num_threads(1)
         alone = Miner("m0", replace(SHARDED, engine="plain", ranks=1, steps=150), cfg, text)

@@ -187,7 +187,7 @@ def test_all_kinds_of_engines_and_other_hosts(ray_session, text, tmp_path):
     )
     fleet = Fleet(cfg, ["m0", "m1", "m2"], text, num_hosts=2, folder=tmp_path / "checkpoints")
     try:
-        pids = fleet.wait_ready(90.0)
+        pids = fleet.wait_ready(240.0)
         fleet.train(1)
         fleet.wait_trained()
         first = dict(fleet.files)

@@ -75,7 +75,7 @@ def chain():
             yield client, subnet.netuid
     finally:
         node.stdin.close()
-        node.wait(timeout=10)
+        node.wait(timeout=60)
 
 
 def enrich(client: ChainClient, netuid: int, uids: dict[str, int]) -> None:

@@ -25,7 +25,7 @@ from raytensor.training.models import ModelSpec, build
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = Path(__file__).parent / "digests.json"
 # What makes a run shorter and changes nothing of what it computes.
-FAST = ["miners.checkpoint_every=0", "miners.heldout_rows=16", "chain.block_time_s=0.1"]
+FAST = ["miners.checkpoint_every=0", "miners.heldout_rows=16", "miners.num_hosts=1", "chain.block_time_s=0.1"]
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -26,6 +26,7 @@ SMALL = [
     "data.tokenizer=bytes",
     "data.max_documents=200",
     "miners.num_miners=4",
+    "miners.num_hosts=2",
     "validators.num_validators=2",
     (
         "miners.profiles=[{hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 100}, {behaviour: copy}, "
@@ -84,7 +85,7 @@ def on_chain(folder: Path) -> tuple[dict[str, FileCommit], dict[int, dict[int, i
             }
     finally:
         node.stdin.close()
-        node.wait(timeout=10)
+        node.wait(timeout=60)
 
 
 def neurons(folder: Path) -> dict[str, dict]:

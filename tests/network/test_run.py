@@ -28,6 +28,7 @@ SMALL = [
     "data.tokenizer=bytes",
     "data.max_documents=200",
     "miners.num_miners=4",
+    "miners.num_hosts=2",
     "validators.num_validators=2",
     (
         "miners.profiles=[{hidden: 32, layers: 1, heads: 2, lr: 0.005, steps: 60}, "
@@ -182,7 +183,7 @@ def books(*more: str) -> dict[str, int]:
             }
     finally:
         node.stdin.close()
-        node.wait(timeout=10)
+        node.wait(timeout=60)
 
 
 def first_minting_block(made: int, started: int) -> int:
@@ -213,17 +214,17 @@ def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs, capsy
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if line.startswith("round 2/4"):
+        if line.startswith("round 1/4"):
             break
     endpoint = next(line for line in lines if line.startswith("network: ")).split()[1].rstrip(",")
     os.kill(process.pid, signal.SIGINT)
     stopped_at = time.monotonic()
-    rest = finish(process, timeout_s=60)
-    assert time.monotonic() - stopped_at < 30  # promised: 10 s on a machine that has nothing else to do
+    rest = finish(process)
+    assert time.monotonic() - stopped_at < 90  # promised: 10 s on a machine that has nothing else to do
     assert process.returncode == 130, "".join(lines) + rest
     assert "stopped: interrupted" in rest and "resume=auto" in rest
     assert json.loads((runs / "broken" / "summary.json").read_text())["stopped"] == "interrupted"
-    deadline = time.monotonic() + 30  # a worker that was told to end may need a moment of a busy machine
+    deadline = time.monotonic() + 120  # a worker that was told to end may need a moment of a busy machine
     while processes_of(process.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert processes_of(process.pid) == []
@@ -236,15 +237,7 @@ def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs, capsy
     assert cli.main(arguments("broken", runs, "resume=auto", "mechanism.query.rows=17")) == 1
     assert "mechanism.query.rows=17 (was 128)" in capsys.readouterr().err
 
-    again = start(
-        "broken",
-        runs,
-        "resume=auto",
-        "miners.num_hosts=1",
-        "validators.num_scorers=2",
-        "validators.cpus_per_scorer=0.2",
-        "validators.evidence_rounds=2",
-    )
+    again = start("broken", runs, "resume=auto", "validators.evidence_rounds=2")
     output = finish(again)
     assert again.returncode == 0, output
     assert history(runs / "broken") == history(whole[0])
@@ -258,5 +251,5 @@ def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs, capsy
 def test_dry_run_starts_nothing(runs, capsys):
     assert cli.main(arguments("dry", runs, "dry_run=true")) == 0
     output = capsys.readouterr().out
-    assert "num_miners: 4" in output and "miner hosts  4 x 0.6 CPU" in output
+    assert "num_miners: 4" in output and "miner hosts  2 x 0.6 CPU" in output
     assert not (runs / "dry").exists()

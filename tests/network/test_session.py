@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import logging
 import os
@@ -67,6 +68,37 @@ def test_finished_and_taken_down_last(tmp_path):
     assert order == ["finished", "down"]
     kinds = [event.kind for event in read_events(tmp_path / "runs" / "job" / "events.jsonl")]
     assert kinds == ["started", "phase", "stopped"]
+
+
+def test_a_check_runs_behind_the_first_line_and_its_refusal_changes_nothing(tmp_path):
+    def refuse() -> None:
+        assert [event.kind for event in one.view.shown] == ["started"]
+        raise ConfigError("no such mechanism")
+
+    one = session(tmp_path)
+    with pytest.raises(ConfigError, match="no such mechanism"):
+        one.run(lambda _: pytest.fail("refused"), no_end, refuse)
+    assert one.view.closed and not (tmp_path / "runs" / "job").exists()
+    assert session(tmp_path).run(lambda one: one.begin(), lambda *_: None) == 0
+    folder = tmp_path / "runs" / "job"
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name in ("events.jsonl", "config.yaml")}
+    one = session(tmp_path, resume="auto", lr=0.5)
+    with pytest.raises(ConfigError, match="no such mechanism"):
+        one.run(lambda _: pytest.fail("refused"), no_end, refuse)
+    assert before == {name: (folder / name).read_bytes() for name in before} and len(before) == 2
+
+
+@pytest.mark.parametrize("importing", [False, True])
+def test_a_stop_during_the_check_leaves_no_folder(tmp_path, importing, monkeypatch):
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    if importing:  # then the signal raises nothing until the import is over
+        (tmp_path / "stops_here.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+        monkeypatch.syspath_prepend(tmp_path)
+    check = (lambda: importlib.import_module("stops_here")) if importing else stop
+    assert session(tmp_path).run(lambda _: pytest.fail("stopped"), no_end, check) == 130
+    assert not (tmp_path / "runs" / "job").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -186,7 +218,7 @@ def work(one):
         one.phase("x" * 100)
 session(Path({str(tmp_path)!r})).run(work, lambda one, why: print("summed up", why))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert done.returncode == 1 and "summed up" not in done.stdout
     assert done.stderr.splitlines()[-1].startswith("raytensor.jobs.process.Foreign: File too large; fix: ")
 

@@ -90,7 +90,7 @@ def two_nodes(tmp_path):
                 process.send_signal(signal.SIGTERM)
         for process in processes:
             try:
-                process.wait(timeout=40)
+                process.wait(timeout=120)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
 

@@ -78,8 +78,8 @@ def kill_after(process: subprocess.Popen, results: int) -> list[str]:
         if sum("held-out" in seen for seen in lines) == results:
             break
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
-    end = time.monotonic() + 60
+    process.wait(timeout=120)
+    end = time.monotonic() + 120
     while time.monotonic() < end and any(alive(process.pid)):
         time.sleep(0.2)
     assert not alive(process.pid)

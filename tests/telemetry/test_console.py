@@ -205,7 +205,7 @@ def in_a_terminal(end: str) -> tuple[str, int, float]:
     os.close(slave)
     data, first = b"", None
     try:
-        while time.monotonic() < start + 30:
+        while time.monotonic() < start + 120:
             if select.select([master], [], [], 0.2)[0]:
                 try:
                     chunk = os.read(master, 65536)
@@ -216,7 +216,7 @@ def in_a_terminal(end: str) -> tuple[str, int, float]:
             elif process.poll() is not None:
                 break
         process.stderr.read()
-        return data.decode(), process.wait(timeout=10), first
+        return data.decode(), process.wait(timeout=60), first
     finally:
         process.kill()
         os.close(master)
@@ -233,12 +233,12 @@ def test_the_terminal_is_given_back(end, status):
     assert rc == status
     assert "starting Ray" in text and "a stray line" in text
     assert text.count(HIDE) == 1 and text.rindex(SHOW) > text.rindex(HIDE)
-    assert first < 5.0
+    assert first < 30.0
 
 
 def test_only_rich_is_imported():
     heavy = {"numpy", "torch", "ray", "matplotlib", "wandb", "omegaconf", "hydra"}
     loaded = "{m.split('.')[0] for m in sys.modules}"
     program = f"import sys, raytensor.telemetry.console; print(sorted({loaded} & {heavy}))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert done.stdout == "[]\n"

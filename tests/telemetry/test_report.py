@@ -7,6 +7,7 @@ import html.parser
 import json
 import re
 import xml.etree.ElementTree as ET
+from functools import partial
 
 import pytest
 
@@ -241,9 +242,11 @@ def _hotkeys(events):
 def test_fees_alpha_stake_and_the_texts_of_failures_are_shown(tmp_path):
     neurons = (ev.NeuronInfo(0, "5M", "miner", "honest", "m"), ev.NeuronInfo(1, "5V", "validator", "", "v"))
     call = "SubtensorModule.set_weights"
+    up = partial(ev.NetworkUp, "ws://x", 1, 1, 2, neurons, 0, t=2.0)
     events = [
         ev.Started(name="demo", rounds=1, t=1.0),
-        ev.NetworkUp(endpoint="ws://x", netuid=1, spec_version=1, tempo=2, neurons=neurons, t=2.0),
+        up({"fees": 1_500_000, "subnet": 1_000_000_000, "registrations": 998_500_001}),
+        up({"fees": 100_000, "subnet": 0, "registrations": 0}),  # of a second process, which resumed
         ev.RoundDone(round=1, rounds=1, wall_s=1.0, losses={"5M": 2.0}, values={"5M": 1.0}, t=3.0),
         ev.WeightsMade(round=1, hotkey="5V", values={"5M": 1.0}, t=3.1),
         ev.ReceiptSeen(call=call, signer="5V", fate="included", block=5, fee_rao=150_000_000, t=3.2),
@@ -259,6 +262,7 @@ def test_fees_alpha_stake_and_the_texts_of_failures_are_shown(tmp_path):
     text = " ".join(page.texts)
     for shown in (
         f"0.2000 TAO ({call} 0.2000)",
+        "2.0001 TAO (fees 0.0016, subnet 1.0000, registrations 0.9985)",
         "4.0000 alpha, worth 2.0000 TAO when it was paid",
         "chain error TooFast: 1 (wait: x)",
         "70.5000",

@@ -41,11 +41,11 @@ def test_two_processes_never_share_a_folder(tmp_path):
         ):
             RunFolder(tmp_path / "a")
         other.kill()
-        other.wait(timeout=10)
+        other.wait(timeout=60)
         RunFolder(tmp_path / "a").close()  # the dead process's claim ended with it
     finally:
         other.kill()
-        other.wait(timeout=10)
+        other.wait(timeout=60)
 
 
 def test_a_finished_run_is_not_written_over(tmp_path):

@@ -112,6 +112,7 @@ def test_every_number_of_the_summary():
         "chain": {"endpoint": "ws://127.0.0.1:1", "spec_version": 318, "tempo": 10, "last_block": 21, "epochs": 2},
         "extrinsics": {"submitted": 5, "included": 4, "failed": 1},
         "fees_rao": {"set_weights": 7},
+        "setup_rao": {},
         "unpaid": "",
         "neurons": [
             neuron(0, "O", "owner", "owner", stake_alpha_rao=5),

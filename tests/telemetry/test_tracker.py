@@ -15,7 +15,7 @@ import pytest
 from raytensor.config import Tracker as TrackerConfig
 from raytensor.telemetry import events as ev
 from raytensor.telemetry.history import History
-from raytensor.telemetry.tracker import MAX_PENDING_BYTES, NoTracker, WandbTracker, make_tracker, round_metrics
+from raytensor.telemetry.tracker import MAX_PENDING_BYTES, Tracker, WandbTracker, make_tracker, round_metrics
 
 
 def wandb_services(parent: int) -> list[int]:
@@ -49,7 +49,7 @@ def no_key(monkeypatch, tmp_path):
 
 def test_none_is_the_default(tmp_path):
     tracker = make_tracker(TrackerConfig(), tmp_path, "demo")
-    assert isinstance(tracker, NoTracker)
+    assert isinstance(tracker, Tracker)
     tracker.log({"a": 1.0}, 1)
     tracker.finish()
     assert list(tmp_path.iterdir()) == []
@@ -57,11 +57,11 @@ def test_none_is_the_default(tmp_path):
 
 def test_offline_without_key_or_network_writes_what_was_logged(tmp_path, no_key, caplog):
     tracker = make_tracker(TrackerConfig(kind="wandb"), tmp_path, "demo", {"seed": 3, "api_key": "hunter2"})
-    started = time.monotonic()
+    os.kill(tracker._process.pid, signal.SIGSTOP)  # as if wandb took for ever to start: nothing waits for it
     for step in range(1, 6):
         tracker.log({"loss/best": 6.0 - step, "bad": float("nan")}, step)
-    assert time.monotonic() - started < 0.5  # nothing waits for wandb to start
-    tracker.finish(timeout_s=60.0)
+    os.kill(tracker._process.pid, signal.SIGCONT)
+    tracker.finish(timeout_s=240.0)
     tracker.finish()
     files = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert len(files) == 1
@@ -73,7 +73,7 @@ def test_offline_without_key_or_network_writes_what_was_logged(tmp_path, no_key,
 def test_online_without_a_key_stays_offline(tmp_path, no_key, caplog):
     tracker = make_tracker(TrackerConfig(kind="wandb", mode="online"), tmp_path, "demo")
     tracker.log({"a": 1.0}, 1)
-    tracker.finish(timeout_s=60.0)
+    tracker.finish(timeout_s=240.0)
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
     assert ["wandb has no key" in record.message for record in caplog.records] == [True]
 
@@ -87,18 +87,18 @@ def test_online_without_a_network_ends_in_time_and_says_so_once(tmp_path, monkey
         tracker.log({"a": 1.0}, step)
     started = time.monotonic()
     tracker.finish(timeout_s=2.0)
-    assert time.monotonic() - started < 8.0
+    assert time.monotonic() - started < 60.0
     tracker.log({"a": 1.0}, 101)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "the run goes on without it: it did not finish within 2 s" in caplog.text
-    assert wait_for(lambda: not wandb_services(pid), 20.0)
+    assert wait_for(lambda: not wandb_services(pid), 120.0)
 
 
 def test_a_tracker_that_dies_is_logged_once_with_its_cause(tmp_path, no_key, caplog):
     (tmp_path / "wandb").write_text("in the way of wandb's folder")
     tracker = WandbTracker(TrackerConfig(kind="wandb", project="not/allowed"), tmp_path, "demo")
     pid = tracker._process.pid
-    assert wait_for(lambda: "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3], 60.0)
+    assert wait_for(lambda: "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3], 240.0)
     for step in range(10):
         tracker.log({"a": 1.0}, step)
     tracker.finish()
@@ -108,7 +108,7 @@ def test_a_tracker_that_dies_is_logged_once_with_its_cause(tmp_path, no_key, cap
 def test_a_killed_tracker_is_no_error(tmp_path, no_key, caplog):
     tracker = WandbTracker(TrackerConfig(kind="wandb"), tmp_path, "demo")
     os.kill(tracker._process.pid, signal.SIGKILL)
-    tracker._process.wait(timeout=10)
+    tracker._process.wait(timeout=60)
     tracker.log({"a": 1.0}, 1)
     tracker.log({"a": 1.0}, 2)
     tracker.finish()
@@ -122,7 +122,7 @@ def test_a_tracker_that_does_not_read_never_blocks_and_is_bounded(tmp_path, no_k
     started = time.monotonic()
     for step in range(300):  # about 3 MB
         tracker.log(metrics, step)
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 60.0
     assert len(tracker._pending) < MAX_PENDING_BYTES + 20_000 and tracker._dropped > 50
     tracker.finish(timeout_s=0.5)
     assert "did not finish within 0.5 s" in caplog.text
@@ -138,7 +138,7 @@ def test_kill_9_of_the_run_leaves_no_process(tmp_path, no_key):
     run = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     child = int(run.stdout.readline())
     run.kill()
-    run.wait(timeout=10)
+    run.wait(timeout=60)
     run.stdout.close()
 
     def gone() -> bool:

@@ -105,8 +105,8 @@ from test_train_job import settings
 from raytensor.training import loop
 from raytensor.training.ranks import alone
 place = Path(sys.argv[1])
-loop.run(settings(place, schedule="constant", checkpoint_every=1, model="5M"), alone(), place / "run", lambda progress:
-None)
+cfg = settings(place, schedule="constant", checkpoint_every=1, model="5M", steps=300)
+loop.run(cfg, alone(), place / "run", lambda progress: None)
 """
 
 
@@ -126,7 +126,7 @@ def test_kill_9_in_the_middle_of_a_write(tmp_path):
             time.sleep(0.001)
     finally:
         child.send_signal(signal.SIGKILL)
-        child.wait(timeout=30)
+        child.wait(timeout=60)
     (torn,) = points.glob(".step-*")
     assert half and not (torn / "engine.json").exists()
     newest = max(int(path.name[5:]) for path in points.glob("step-*"))

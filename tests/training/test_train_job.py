@@ -58,7 +58,7 @@ def test_the_loop_goes_on_where_it_was_and_leaves_a_model(tmp_path):
     class Stop(Exception):
         pass
 
-    def stop(progress: loop.Progress) -> None:
+    def stop(progress: TrainStep) -> None:
         if progress.step == 20:  # before its checkpoint: the newest is of step 15
             raise Stop
 
@@ -170,7 +170,7 @@ def test_a_worker_is_killed_and_the_job_ends_on_the_same_curve(tmp_path):
     assert (tmp_path / "job" / "export" / "model.safetensors").exists() and "<svg" in (
         tmp_path / "job" / "report.html"
     ).read_text()
-    refused = subprocess.run(command(tmp_path), env=environment(), capture_output=True, text=True, timeout=60)
+    refused = subprocess.run(command(tmp_path), env=environment(), capture_output=True, text=True, timeout=240)
     assert refused.returncode == 1 and "resume=auto" in refused.stderr
     # Nothing whole to go on from: one group finds out, and no other is tried.
     for shard in (tmp_path / "job" / "checkpoints").glob("step-*/model-00002-of-00002.safetensors"):

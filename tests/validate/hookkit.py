@@ -66,7 +66,7 @@ class Hook:
         self._server.shutdown()
         self._server.server_close()
 
-    def wait(self, number: int, timeout_s: float = 30.0) -> list[dict]:
+    def wait(self, number: int, timeout_s: float = 120.0) -> list[dict]:
         """The bodies, once there are `number` of them."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.bodies) >= number, timeout_s), (

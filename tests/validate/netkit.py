@@ -93,7 +93,7 @@ def start(
         (folder / "miners.json").write_text(json.dumps(asked))
         command = [sys.executable, str(HERE / "served_miners.py"), str(folder)]
         served = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True)
-        stack.callback(served.wait, 20)
+        stack.callback(served.wait, 120)
         stack.callback(served.stdin.close)
         line = served.stdout.readline()
         assert line, "the miners did not start"

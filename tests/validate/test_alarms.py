@@ -21,8 +21,8 @@ from raytensor.telemetry.events import WeightsOverdue
 from raytensor.telemetry.metrics import Meters
 from raytensor.types import Fate
 
-ME = "5Grw" + "v" * 44
-LIMIT_S = 0.4
+ME, OTHER = "5Grw" + "v" * 44, "5Fhn" + "w" * 44
+LIMIT_S = 1.0
 PAUSES_S = (0.05, 0.05)
 
 
@@ -47,7 +47,7 @@ class Lost:
         self._came.set()
 
     def wait(self) -> list[tuple[str, int, str]]:
-        assert self._came.wait(30)
+        assert self._came.wait(120)
         return self.told
 
 
@@ -73,7 +73,7 @@ def test_the_webhook_hears_when_weights_stop_counting_and_when_they_count_again(
     )
     with Hook() as hook, Watchdog(hook_env(hook.url), {7: [ME]}, shown.append, Meters()) as dog:
         dog.look(7, view(1000, 900), lambda *_: None)
-        assert not shown and dog.of(7)[0].age_blocks == 100
+        assert not shown and dog.health[7, ME].age_blocks == 100
         dog.look(7, view(1301, 1000), lambda *_: failed)
         dog.look(7, view(1301, 1000), lambda *_: failed)  # the same block again, and a later one: told once
         dog.look(7, view(1306, 1000), lambda *_: failed)
@@ -87,9 +87,8 @@ def test_the_webhook_hears_when_weights_stop_counting_and_when_they_count_again(
         dog.look(7, view(1315, 1312, commit_reveal=True), lambda *_: dropped)
         unrevealed = hook.wait(3)[2]
     cause = "no answer of wss://[redacted]@node.example/?api_key=[redacted] (1 min ago)"
-    sentence = (
-        f"subnet 7: weights overdue, none for 3.0 tempos (301 blocks), because {cause}; fix: look at the endpoint"
-    )
+    age = "none for 3.0 tempos (301 blocks)"
+    sentence = f"subnet 7, hotkey {ME}: weights overdue, {age}, because {cause}; fix: look at the endpoint"
     assert overdue == {
         "text": sentence,
         "content": sentence,
@@ -110,17 +109,44 @@ def test_the_webhook_hears_when_weights_stop_counting_and_when_they_count_again(
         "cause": cause,
         "action": "fix: look at the endpoint",
     }
-    assert (again["text"], again["overdue"], again["last_update"]) == ("subnet 7: weights in time", False, 1308)
+    assert (again["text"], again["overdue"], again["last_update"]) == (
+        f"subnet 7, hotkey {ME}: weights in time",
+        False,
+        1308,
+    )
     assert (
         unrevealed["overdue"]
         and unrevealed["cause"] == "2 commits of the last 10 min expired unrevealed (TimelockedCommitDropped)"
     )
     assert [(e.overdue, e.sentence) for e in shown if isinstance(e, WeightsOverdue)] == [
         (True, sentence),
-        (False, "subnet 7: weights in time"),
+        (False, f"subnet 7, hotkey {ME}: weights in time"),
         (True, unrevealed["sentence"]),
     ]
     assert "hunter2" not in json.dumps([overdue, again]) and hook.headers[0]["Content-Type"] == "application/json"
+
+
+def test_a_start_is_given_its_first_rounds_once():
+    """Weights of block 100 are old at the start in block 1000: an alarm comes after two tempos without any."""
+    shown: list[events.Event] = []
+    none = lambda *_: None  # noqa: E731
+
+    def started(since, *blocks):
+        shown.clear()
+        dog = Watchdog(Watch(), {7: [ME, OTHER]}, shown.append, Meters(), since)
+        for block in blocks:
+            more = {"uid_of": {ME: 0, OTHER: 1}, "permit": np.array([True, True])}
+            dog.look(7, view(block, 0, **more, last_update=np.array([100, 0])), none)
+        return dog.since
+
+    since = started(None, 1000, 1199, 1200)
+    assert not shown and since == {f"7/{ME}": 1000, f"7/{OTHER}": 1000}
+    assert started(since, 1150) == since and not shown  # a crash and a restart do not begin anew ...
+    assert started(since, 1201) == since
+    assert [(one.hotkey, one.overdue) for one in shown] == [(ME, True), (OTHER, True)]
+    assert all(f"subnet 7, hotkey {one.hotkey}: " in one.sentence for one in shown)
+    assert started({f"7/{ME}": 99}, 1000) == {f"7/{ME}": 1000, f"7/{OTHER}": 1000}  # ... unless weights came since
+    assert not shown
 
 
 def test_a_silent_chain_is_an_alarm_too(hook_env):
@@ -141,21 +167,26 @@ def test_a_silent_chain_is_an_alarm_too(hook_env):
 @pytest.mark.parametrize(
     "behaviour, why",
     [
-        ("hang", "no answer within 0.4 s"),
-        ("drip", "no answer within 0.4 s"),
+        ("hang", "no answer within 1 s"),
+        ("drip", "no answer within 1 s"),
         (500, "it answered 500"),
         (429, "it answered 429"),
         ("nonsense", "ClientResponseError"),
     ],
 )
 def test_a_webhook_that_fails_delays_nobody_and_is_tried_again_up_to_a_bound(hook_env, behaviour, why):
-    lost = Lost()
-    with Hook(lambda number: behaviour) as hook:
-        alarms = Alarms(hook_env(hook.url), lost, pauses_s=PAUSES_S, limit_s=LIMIT_S)
-        started = time.monotonic()
+    lost, sent = Lost(), threading.Event()
+
+    def behave(number):
+        assert sent.wait(60)  # no try has failed before all alarms are handed in: that waits for no answer
+        return behaviour
+
+    with Hook(behave) as hook:
+        limit_s = LIMIT_S if behaviour in ("hang", "drip") else 60.0
+        alarms = Alarms(hook_env(hook.url), lost, pauses_s=PAUSES_S, limit_s=limit_s)
         for number in range(1000):
             alarms.send((7, number % 3), "overdue", {"number": number})
-        assert time.monotonic() - started < LIMIT_S, "handing an alarm in waits for no answer"
+        sent.set()
         (told,) = lost.wait()
         assert told == ("webhook", 3, why), "the newest alarm of each of three places"
         assert len(hook.bodies) == 1 + len(PAUSES_S)
@@ -166,7 +197,7 @@ def test_nobody_listens(hook_env):
     with Hook() as hook:
         url = hook.url
     lost = Lost()
-    alarms = Alarms(hook_env(url), lost, pauses_s=PAUSES_S, limit_s=LIMIT_S)
+    alarms = Alarms(hook_env(url), lost, pauses_s=PAUSES_S, limit_s=60.0)
     alarms.send("here", "overdue", {})
     (told,) = lost.wait()
     assert told == ("webhook", 1, "ClientConnectorError"), "its address may be a secret"
@@ -177,23 +208,24 @@ def test_what_another_try_can_not_mend_is_not_tried_again(hook_env):
     """A redirect is not followed: where to, the other side decides."""
     lost, answers = Lost(), {0: 404, 1: 307, 2: 200}
     with Hook(answers.__getitem__) as hook:
-        alarms = Alarms(hook_env(hook.url), lost, pauses_s=(60.0,), limit_s=10.0)
+        alarms = Alarms(hook_env(hook.url), lost, pauses_s=(60.0,), limit_s=60.0)
         for place in ("a", "b", "c"):
             alarms.send(place, place, {})
         assert [body["text"] for body in hook.wait(3)] == ["a", "b", "c"]
-        alarms.close(10.0)
+        alarms.close(60.0)
     assert lost.told == [("webhook", 1, "it answered 404"), ("webhook", 1, "it answered 307")]
 
 
 def test_the_newest_is_delivered_once_the_webhook_is_back(hook_env):
-    lost = Lost()
-    with Hook(lambda number: 503 if number == 0 else 200) as hook:
-        alarms = Alarms(hook_env(hook.url), lost, pauses_s=(0.3,), limit_s=10.0)
+    lost, renewed = Lost(), threading.Event()
+    with Hook(lambda number: 503 if number == 0 and renewed.wait(60) else 200) as hook:
+        alarms = Alarms(hook_env(hook.url), lost, pauses_s=(0.3,), limit_s=60.0)
         alarms.send((7, ME), "overdue", {"overdue": True})
         hook.wait(1)
         alarms.send((7, ME), "in time", {"overdue": False})
+        renewed.set()
         assert hook.wait(2)[1] == {"text": "in time", "content": "in time", "sentence": "in time", "overdue": False}
-        alarms.close(10.0)
+        alarms.close(60.0)
         assert len(hook.bodies) == 2 and not lost.told, "what is out of date is not told"
 
 
@@ -203,11 +235,11 @@ def test_the_command_gets_the_sentence_and_the_facts(tmp_path):
     script.write_text(
         f'echo "$1" > {tmp_path}/sentence; cat > {tmp_path}/facts; sleep 60 & echo done > {tmp_path}/done'
     )
-    alarms = Alarms(Watch(command=f"sh {script}"), lost, pauses_s=PAUSES_S, limit_s=10.0)
+    alarms = Alarms(Watch(command=f"sh {script}"), lost, pauses_s=PAUSES_S, limit_s=60.0)
     started = time.monotonic()
     alarms.send("here", "subnet 7: it's late", {"netuid": 7})
-    alarms.close(10.0)
-    assert time.monotonic() - started < 9.0, "what a command leaves running is not waited for"
+    alarms.close(60.0)
+    assert time.monotonic() - started < 50.0, "what a command leaves running is not waited for"
     assert (tmp_path / "sentence").read_text() == "subnet 7: it's late\n"
     assert (
         json.loads((tmp_path / "facts").read_text()) == {"sentence": "subnet 7: it's late", "netuid": 7}
@@ -219,13 +251,14 @@ def test_the_command_gets_the_sentence_and_the_facts(tmp_path):
     "command, why",
     [
         ("sh -c 'exit 3'", "its exit status was 3"),
-        ("sh -c 'sleep 60'", "it did not end within 0.4 s"),
+        ("sh -c 'sleep 60'", "it did not end within 1 s"),
         ("/no/such", "it can't be started: No such file or directory"),
     ],
 )
 def test_a_command_that_fails(command, why):
     lost = Lost()
-    alarms = Alarms(Watch(command=command), lost, pauses_s=(0.05,), limit_s=LIMIT_S)
+    limit_s = LIMIT_S if "sleep" in command else 60.0
+    alarms = Alarms(Watch(command=command), lost, pauses_s=(0.05,), limit_s=limit_s)
     alarms.send("here", "late", {})
     assert lost.wait() == [("command", 1, why)]
     alarms.close(0.0)
@@ -241,7 +274,7 @@ def test_a_lost_alarm_is_in_the_events(hook_env):
 
     dog = Watchdog(Watch(command="/no/such"), {7: [ME]}, show, Meters())
     dog.check_silence(999.0, "gone")
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while len(shown) < 2 and time.monotonic() < end:
         came.wait(0.1)
     assert (shown[1].text, shown[1].fix) == (

@@ -130,6 +130,13 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
     first.wait_for(
         "alarm about the broken subnet", lambda: alarms.exists() and f'"netuid": {bad}' in alarms.read_text()
     )
+    first.wait_for(
+        "words about every hotkey on the broken subnet",
+        lambda: (
+            {e["hotkey"] for e in first.events("weights_overdue") if e["overdue"] and e["netuid"] == bad}
+            == {key.ss58 for key in net.validators}
+        ),
+    )
     rounds = len(first.events("round_done"))
     told_first = hanging.wait(1)[0]
     first.wait_for("rounds behind the webhook's back", lambda: len(first.events("round_done")) > rounds)

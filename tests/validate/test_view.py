@@ -9,30 +9,53 @@ import threading
 import pytest
 import rich.console
 
-from raytensor.jobs.validate.view import Shown, View, line_of
+from raytensor.chain.reads.watchdog import Health
+from raytensor.jobs.validate.view import Shown, ShownHotkey, View, line_of
 from raytensor.telemetry import events
 from raytensor.telemetry.events import ReceiptSeen, RoundDone, SubnetFault, ValidatorUp, WeightsMade, WeightsOverdue
+from raytensor.validators.operator import Clock, SubnetRow
+from raytensor.validators.round import RoundResult
 
 ME = "5GrwvaEF" + "x" * 40
+
+
+def hotkey(netuid: int, name: str, uid: int | None = 3, last: int = 4033, overdue: bool = False, cause: str = ""):
+    age = (4096 - last) / 360
+    facts = (ME, netuid, 0, 4096, uid, not cause, False, 360, last, 4096 - last, age, 4100, overdue, cause, "fix: x")
+    return ShownHotkey(netuid, name, Health(*facts), 1_234_567_890_123)
+
+
+def shown(netuid: int, state: str, *hotkeys: ShownHotkey, cause: str = "", counts=None, epoch=(17, 360)) -> Shown:
+    last = RoundResult(netuid, counts[0], 4096, 1, *counts[1:], 0.1) if counts else None
+    row = SubnetRow(netuid, state, cause=cause, last=last)
+    return Shown(row, Clock(4096, epoch[1], 4096 + epoch[0], None, {}, ""), hotkeys)
+
+
 ROWS = [
-    Shown(1, 4096, 360, 17, 2, 12, 64, 60, 59, 4033, 0.175, 0, "waiting", ""),
-    Shown(9, 4096, 99, 98, 1, -1, 0, 0, 0, 0, None, 0, "starting", ""),
-    Shown(
+    shown(1, "waiting", hotkey(1, "w/a"), hotkey(1, "w/b", uid=None, cause="x"), counts=(12, 64, 60, 59)),
+    shown(9, "starting", ShownHotkey(9, "w/a"), epoch=(98, 99)),
+    shown(
         30,
-        4096,
-        360,
-        3,
-        2,
-        4,
-        8,
-        0,
-        0,
-        2900,
-        3.32,
-        2,
         "failed",
-        "again in 40 s: RuntimeError: the author of these rules made a mistake",
+        hotkey(30, "w/a", 7, 2900, True, "it has no validator permit"),
+        hotkey(30, "w/b", 8, 0, cause="it has no validator permit"),
+        counts=(4, 8, 0, 0),
+        epoch=(3, 360),
+        cause="RuntimeError: the author of these rules made a mistake, "
+        "and what the mechanism says about it is rather more than a screen is wide",
     ),
+]
+SUBNETS = [
+    "netuid   epoch in  round  asked  answered  scored  state",
+    "     1  17 of 360     12     64        60      59  waiting",
+    "     9   98 of 99      -      0         0       0  starting",
+]
+CAUSE = "failed: RuntimeError: the author of these rules made a mistake, and"
+HOTKEYS = [
+    "netuid  hotkey  uid  permit  stake (alpha)  weights set  tempos ago  weights",
+    "     1  w/a       3     yes      1234.5678         4033         0.2  in time",
+    "     1  w/b       -       -              -            -           -  not registered",
+    "     9  w/a       ?       ?              ?            ?           ?",
 ]
 
 
@@ -54,44 +77,47 @@ def test_the_table_on_paper():
     view.table_once()
     assert [line.rstrip() for line in out.file.getvalue().splitlines()] == [
         "raytensor validate v",
-        "netuid   epoch in  hotkeys  round  asked  answered  scored  weights set  tempos ago  state",
-        "     1  17 of 360        2     12     64        60      59         4033         0.2  waiting",
-        "     9   98 of 99        1      -      0         0       0        never           -  starting",
-        (
-            "    30   3 of 360        2      4      8         0       0         2900         3.3  "
-            "overdue, failed: again in 40 s:"
-        ),
-        " " * 85 + "RuntimeError: the author of these",
-        " " * 85 + "rules made a mistake",
+        *SUBNETS,
+        "    30   3 of 360      4      8         0       0  " + CAUSE,
+        " " * 51 + "what the mechanism says about it is rather more than a screen is wide",
+        *HOTKEYS,
+        "    30  w/a       7      no      1234.5678         2900         3.3  overdue: it has no validator permit",
+        "    30  w/b       8      no      1234.5678        never        11.4  it has no validator permit",
     ]
 
 
-def test_the_live_table_has_a_line_for_each_subnet_and_what_happened_last():
-    out = screen(100, 20)
+def test_the_live_table_has_a_line_for_each_subnet_and_hotkey_and_what_happened_last():
+    out = screen(80, 24)
     view = View("raytensor validate v", lambda: ROWS, as_json=False, out=out)
     for number in range(9):
         view.show(events.Phase(text=f"phase {number}", t=0.0))
     found = text_of(view, out)
-    assert found[1:5] == [
-        "netuid   epoch in  hotkeys  round  asked  answered  scored  weights set  tempos ago  state",
-        "     1  17 of 360        2     12     64        60      59         4033         0.2  waiting",
-        "     9   98 of 99        1      -      0         0       0        never           -  starting",
-        "    30   3 of 360        2      4      8         0       0         2900         3.3  overdue, faile…",
+    assert found[1:14] == [
+        *SUBNETS,
+        "    30   3 of 360      4      8         0       0  failed: RuntimeError: the au…",
+        *HOTKEYS[:2],
+        HOTKEYS[2].replace("registered", "regist…"),
+        HOTKEYS[3],
+        "    30  w/a       7      no      1234.5678         2900         3.3  overdue: i…",
+        "    30  w/b       8      no      1234.5678        never        11.4  it has no …",
+        *found[11:14],
     ]
-    assert [line[9:] for line in found[5:]] == [f"phase {number}" for number in range(3, 9)]
+    assert [line[9:] for line in found[11:]] == [f"phase {number}" for number in range(3, 9)]
 
 
-def test_on_a_small_screen_the_subnets_in_trouble_come_first():
-    many = [Shown(n, 10, 360, 5, 1, 0, 1, 1, 1, 8, 0.0, 0, "waiting", "") for n in range(1, 41)]
-    many[30] = Shown(31, 10, 360, 5, 1, 0, 1, 0, 0, 8, 0.0, 0, "stuck", "x")
-    many[35] = Shown(36, 10, 360, 5, 1, 0, 1, 0, 0, 8, 4.0, 1, "waiting", "")
-    out = screen(100, 10)
+def test_on_a_small_screen_what_is_in_trouble_comes_first():
+    many = [shown(n, "waiting", hotkey(n, "w/a"), counts=(0, 1, 1, 1)) for n in range(1, 41)]
+    many[30] = shown(31, "stuck", hotkey(31, "w/a"), cause="x")
+    many[35] = shown(36, "waiting", hotkey(36, "w/a", overdue=True, cause="late"))
+    out = screen(100, 16)
     view = View("v", lambda: many, as_json=False, out=out)
     view.show(events.Phase(text="asking", t=0.0))
     found = text_of(view, out)
-    assert len(found) == 10
-    assert [line.split()[0] for line in found[2:8]] == ["31", "36", "1", "2", "3", "4"]
-    assert found[8] == "and 34 more subnets" and found[9].endswith(" asking")
+    assert len(found) == 16
+    assert [line.split()[0] for line in found[2:7]] == ["31", "36", "1", "2", "3"]
+    assert found[7] == "and 35 more subnets"
+    assert [line.split()[0] for line in found[9:14]] == ["36", "1", "2", "3", "4"]
+    assert found[14] == "and 35 more hotkeys" and found[15].endswith(" asking")
 
 
 def test_the_live_view_draws_while_others_tell_and_leaves_the_last_table():
@@ -112,7 +138,7 @@ def test_the_live_view_draws_while_others_tell_and_leaves_the_last_table():
             one.join()
         view.show(events.Stopped(reason="interrupted"))
     last = out.file.getvalue().split("raytensor validate v")[-1]
-    assert "     1  17 of 360        2     12     64        60      59         4033         0.2  waiting" in last
+    assert SUBNETS[1] in last and HOTKEYS[1] in last
     assert "stopped: interrupted" in last
 
 

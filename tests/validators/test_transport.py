@@ -72,7 +72,7 @@ def text():
 @pytest.fixture(scope="module")
 def asker(ray_session):
     notary = ray_session.remote(num_cpus=0)(Notary).remote({VALIDATOR.ss58: SeedRef("validator")})
-    schemes = ray_session.get(notary.schemes.remote(), timeout=60)
+    schemes = ray_session.get(notary.schemes.remote(), timeout=240)
     assert schemes == {VALIDATOR.ss58: 1}
     handle = ray_session.remote(num_cpus=0)(Asker).remote(notary, schemes, wirekit.client_settings())
     yield handle
@@ -94,7 +94,7 @@ def test_transport_does_not_change_results(ray_session, asker, text):
         questions = rules.load().tasks(base.Ask(0, 1, VALIDATOR.ss58, 0, tuple(hotkeys)), State(), text)
         hosts = {hotkey: fleet.host_of[hotkey].actor for hotkey in hotkeys}
         served = ray_session.remote(num_cpus=0)(Served).remote(hosts)
-        axons = ray_session.get(served.serve.remote(VALIDATOR.ss58), timeout=60)
+        axons = ray_session.get(served.serve.remote(VALIDATOR.ss58), timeout=240)
         metagraph = wirekit.metagraph(hotkeys, axons=[axons[hotkey] for hotkey in hotkeys])
         scorer, found = Scorer({"s": rules}), {}
         for name, transport in (("in-cluster", InCluster(fleet)), ("wire", Wire(asker))):
@@ -125,10 +125,10 @@ def test_an_asker_that_dies_costs_no_miner_anything(ray_session, asker):
     ray_session.kill(lonely)
     with pytest.raises(RayActorError):
         while True:  # a call may still reach it
-            ray_session.get(lonely.ready.remote(), timeout=60)
+            ray_session.get(lonely.ready.remote(), timeout=240)
     (failed,) = Wire(lonely).ask([task], metagraph)
     assert failed.reason is Reason.CANCELLED and "asking process failed" in failed.detail
-    (failed,) = Wire(asker).ask([dataclasses.replace(task, deadline_s=5.0)], metagraph)
+    (failed,) = Wire(asker).ask([dataclasses.replace(task, deadline_s=60.0)], metagraph)
     assert failed.reason is Reason.ERROR and "no connection" in failed.detail
 
 

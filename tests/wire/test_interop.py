@@ -49,7 +49,7 @@ class Peer:
         line = self.process.stdout.readline()
         while line and not line.startswith("{"):
             line = self.process.stdout.readline()
-        assert line, f"{self.process.args} ended with {self.process.wait(10)}"
+        assert line, f"{self.process.args} ended with {self.process.wait(60)}"
         return json.loads(line)
 
     def ask(self, **message) -> dict:
@@ -59,7 +59,7 @@ class Peer:
 
     def close(self) -> None:
         self.process.stdin.close()
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 # ------------------------------------------------------------------------------------------------ bittensor 11

@@ -168,7 +168,7 @@ def test_a_replay_is_refused_on_any_replica(ray_session, validator, miner):
             question = task(validator.ss58, miner.ss58)
             asked = [client.ask(question, f"127.0.0.1:{ports[0]}") for _ in range(150)]
             assert all(isinstance(outcome, Response) for outcome in await asyncio.gather(*asked))
-        calls, checks = ray.get(replicas[0].store_calls.remote(), timeout=30)
+        calls, checks = ray.get(replicas[0].store_calls.remote(), timeout=120)
         assert checks >= 150 and calls < checks, "checks that wait together travel together"
 
         # The store dies: what can't be judged is refused; the new one refuses what the old one may have seen.
@@ -176,7 +176,7 @@ def test_a_replay_is_refused_on_any_replica(ray_session, validator, miner):
         assert (await asyncio.to_thread(ray.kill, handle, no_restart=False)) is None
         async with WireClient(validator, client_settings(tries=1)) as client:
             outcomes = []
-            for _ in range(100):
+            for _ in range(1000):
                 outcome = await client.ask(task(validator.ss58, miner.ss58), f"127.0.0.1:{ports[0]}")
                 outcomes.append(outcome)
                 if len(outcomes) > 1 and isinstance(outcome, Response):
@@ -190,7 +190,7 @@ def test_a_replay_is_refused_on_any_replica(ray_session, validator, miner):
                 assert (reply.status, (await reply.json())["error"]) == (401, "StaleRequest")
 
     try:
-        asyncio.run(asyncio.wait_for(check(), 120))
+        asyncio.run(asyncio.wait_for(check(), 400))
     finally:
         ray.get([replica.stop.remote() for replica in replicas], timeout=60)
         for actor in [*replicas, handle]:

@@ -7,7 +7,7 @@ import dataclasses
 import time
 
 import aiohttp
-from wirekit import Live, answer, client_settings, key, metagraph, run, server_settings, task
+from wirekit import Live, answer, client_settings, key, metagraph, run, server_settings, task, until
 
 from raytensor.config import Freshness
 from raytensor.types import Reason
@@ -94,7 +94,7 @@ def test_bodies_that_are_refused(validator, miner):
     run(check())
 
 
-async def raw(live, sent, pauses_s=(), limit_s=10.0):
+async def raw(live, sent, pauses_s=(), limit_s=60.0):
     """Sends bytes piece by piece and returns all that comes back until the server closes, and the seconds it took."""
     reader, writer = await asyncio.open_connection(live.host, live.port)
     start = time.monotonic()
@@ -109,22 +109,22 @@ async def raw(live, sent, pauses_s=(), limit_s=10.0):
 
 def test_slow_senders_are_cut_off(validator, miner):
     async def check():
-        settings = server_settings(header_timeout_s=0.4, body_timeout_s=0.6)
+        settings = server_settings(header_timeout_s=1.0, body_timeout_s=1.2)
         async with Live(validator, miner, settings=settings) as live:
             nothing, after_s = await raw(live, [])
-            assert b"408 TooSlow" in nothing and b"headers did not arrive within 0.4 s" in nothing and after_s < 3
+            assert b"408 TooSlow" in nothing and b"headers did not arrive within 1 s" in nothing and after_s < 30
             half, after_s = await raw(live, [b"POST /ask HTTP/1.1\r\n", b"Host: x\r\n"], [0.1])
-            assert b"408 TooSlow" in half and after_s < 3
+            assert b"408 TooSlow" in half and after_s < 30
             headers, body = live.request()
             head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
             head = f"POST /ask HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode()
             slow, after_s = await raw(live, [head, body[:10], body[10:20]], [0.1, 0.1])
-            assert b"408" in slow and b"body did not arrive within 0.6 s" in slow and after_s < 4
+            assert b"408" in slow and b"body did not arrive within 1.2 s" in slow and after_s < 30
             # A connection may be idle for longer than the headers may take.
-            for _ in range(3):
-                assert (await live.post(*live.request()))[0] == 200
-                await asyncio.sleep(0.5)
-            assert live.server.num_connections == 1, "one connection was used three times"
+            assert (await live.post(*live.request()))[0] == 200
+            await asyncio.sleep(1.1)
+            assert (await live.post(*live.request()))[0] == 200
+            assert live.server.num_connections == 1, "one connection was used twice"
 
     run(check())
 
@@ -153,12 +153,12 @@ def test_connections_are_bounded(validator, miner):
         settings = server_settings(max_connections_per_address=2)
         async with Live(validator, miner, settings=settings) as live:
             held = [await asyncio.open_connection(live.host, live.port) for _ in range(2)]
-            await asyncio.sleep(0.1)
+            await until(lambda: live.server._addresses.total() == 2)
             told, _ = await raw(live, [])
             assert b"503" in told and b"too many open connections" in told
             for _, writer in held:
                 writer.close()
-            await asyncio.sleep(0.2)
+            await until(lambda: live.server._addresses.total() == 0)
             assert (await live.post(*live.request()))[0] == 200
 
     run(check())
@@ -166,21 +166,21 @@ def test_connections_are_bounded(validator, miner):
 
 def test_limits_of_a_caller(validator, miner):
     async def check():
-        settings = server_settings(policy__hotkey_rate=0.5, policy__hotkey_burst=2.0)
+        settings = server_settings(policy__hotkey_rate=0.01, policy__hotkey_burst=2.0)
         async with Live(validator, miner, settings=settings) as live:
             statuses = [(await live.post(*live.request()))[0] for _ in range(3)]
             assert statuses == [200, 200, 429]
             headers, body = live.request()
             async with live.http.post("/ask", data=body, headers=headers) as reply:
-                assert reply.status == 429 and 1 <= int(reply.headers["Retry-After"]) <= 3
-                assert "0.5 requests/s" in (await reply.json())["reason"]
+                assert reply.status == 429 and 1 <= int(reply.headers["Retry-After"]) <= 101
+                assert "0.01 requests/s" in (await reply.json())["reason"]
 
     run(check())
 
 
 def test_an_address_that_sends_rubbish_is_limited(validator, miner):
     async def check():
-        settings = server_settings(policy__address_rate=0.1, policy__address_burst=5.0)
+        settings = server_settings(policy__address_rate=0.001, policy__address_burst=5.0)
         async with Live(validator, miner, settings=settings) as live:
             statuses = [(await live.post({}, b"rubbish"))[0] for _ in range(7)]
             assert statuses == [401] * 5 + [429] * 2

@@ -102,7 +102,13 @@ def client_settings(**changes) -> Client:
 
 def run(test):
     """One event loop with a time limit."""
-    asyncio.run(asyncio.wait_for(test, 60))
+    asyncio.run(asyncio.wait_for(test, 120))
+
+
+async def until(condition):
+    """Returns once it holds; the limit is that of `run`."""
+    while not condition():
+        await asyncio.sleep(0.01)
 
 
 class Live:

@@ -17,6 +17,7 @@ from raytensor.types import Fate
 
 Commits = Sequence[tuple[int, int]]  # epoch, block
 OVERDUE_TEMPOS = 3.0  # a working validator sets weights about once a tempo
+GRACE_TEMPOS = 2.0  # after its start a validator needs a round, and then the next epoch's margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,9 @@ class Health:
     @property
     def sentence(self) -> str:
         """One line for a log or an alert."""
-        where = f"subnet {self.netuid}" + (f", mechanism {self.mecid}" if self.mecid else "")
+        where = (
+            f"subnet {self.netuid}, " + (f"mechanism {self.mecid}, " if self.mecid else "") + f"hotkey {self.hotkey}"
+        )
         if not self.overdue:
             return f"{where}: weights in time" if not self.cause else f"{where}: {self.cause}"
         age = f" for {self.age_tempos:.1f} tempos ({self.age_blocks} blocks)" if self.uid is not None else ""
@@ -78,18 +81,21 @@ def judge(
     *,
     commits: Commits = (),
     overdue_tempos: float = OVERDUE_TEMPOS,
+    since: int | None = None,
 ) -> Health:
     """The health of one hotkey's weights.
 
     last     None if no journal has weights of it.
     commits  (epoch, block) of its hash commits on the chain; an expired one stays there until the next commit.
+    since    block of the validator's start: old weights are not overdue for `GRACE_TEMPOS` after it; None: no grace.
     """
     uid = view.uid_of.get(hotkey)
-    permit = uid is not None and (_flag(view, uid) or hotkey == view.owner_hotkey)
+    permits = view.permit[uid : uid + 1] if uid is not None else ()
+    permit = uid is not None and (any(permits) or hotkey == view.owner_hotkey)
     updated = int(view.last_update[uid]) if uid is not None and uid < len(view.last_update) else 0
     age = view.block - updated if uid is not None else 0
     tempos = age / view.tempo if view.tempo else 0.0
-    late = tempos > overdue_tempos
+    late = tempos > overdue_tempos and (since is None or view.block - since > GRACE_TEMPOS * view.tempo)
     place = hotkey, view.netuid, view.mecid, view.block
     facts = *place, uid, permit, view.commit_reveal, view.tempo, updated, age, round(tempos, 3)
     health = functools.partial(Health, *facts, _next_block(view, uid, permit))
@@ -141,7 +147,3 @@ def _next_block(view: SubnetView, uid: int | None, permit: bool) -> int | None:
     if not permit:
         return view.next_epoch + 1 if view.next_epoch else None  # the epoch may give the permit
     return max(view.block + 1, rate_limit_block(view, uid))
-
-
-def _flag(view: SubnetView, uid: int) -> bool:
-    return uid < len(view.permit) and bool(view.permit[uid])

@@ -203,9 +203,6 @@ class Runtime:
         except ValueError as error:
             raise ChainError(f"{call.name} does not fit runtime {self.spec_version}: {error}") from error
 
-    def decode_call(self, data: bytes) -> Any:
-        return self.codec.decode(self._call_type, data)
-
     def sign(
         self, call: bytes, signer: Signer, *, nonce: int, era: Era, genesis: str, birth_hash: str, tip: int = 0
     ) -> Signed:

@@ -304,11 +304,6 @@ class Journal:
             found.append(Extrinsic(*row, intent_ids=self._items(row[0]), state=sent, block=block, refusal=refusal))
         return found
 
-    def open_intents(self) -> list[Intent]:
-        """Intents without a final fate, oldest first."""
-        rows = self.rows("SELECT body FROM intents WHERE fate IS NULL OR fate = 'unknown' ORDER BY at, rowid")
-        return [intent_from_json(json.loads(body)) for (body,) in rows]
-
     def latest(self, signer: str, call: str) -> list[tuple[Intent, float, Receipt | None]]:
         """The newest intent of a signer and call on each (netuid, mecid): (intent, Unix time, receipt if any)."""
         query = "SELECT body, at, receipt FROM intents WHERE signer = ? AND call = ? ORDER BY at, rowid"

@@ -94,7 +94,7 @@ class ChainWriter:
             self._outbox.restore()
             self._queue.restore()
             self._pipeline.tick()
-        except BaseException:
+        except BaseException:  # also an interruption: the lease and the journal must not stay open
             self._close_all()
             raise
         parts = self._pipeline, self._outbox, self._queue, self._journal, self._keeper, self._keys

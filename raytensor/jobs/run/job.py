@@ -1,18 +1,23 @@
 """The `run` job: a whole network, from the configuration to the report.
 
 In: the command line. Out: an exit status and a run folder.
-Knows nothing of how a network is made (network.py) or what a round does (loop.py).
+Knows nothing of what a run checks and plays (rounds.py).
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 
 from raytensor import config
-from raytensor.jobs.run.network import Network
-from raytensor.jobs.run.plan import MAY_CHANGE, needs, refuse_unusable
 from raytensor.jobs.session import Session
 from raytensor.telemetry.console import Console
-from raytensor.telemetry.summary import build_summary, disk_use
-from raytensor.telemetry.tracker import make_tracker, round_metrics
+
+# Settings that change how a run is carried out but not what it computes: they may differ when it is resumed.
+MAY_CHANGE = ("rounds", "resume", "dry_run", "paths.", "cluster.", "tracker.", "mechanism.collab.folder")
+MAY_CHANGE += ("chain.timeout_s", "chain.inclusion_timeout_s", "miners.num_hosts", "miners.cpus_per_host")
+MAY_CHANGE += ("miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every", "miners.wire.")
+MAY_CHANGE += ("miners.files", "validators.num_scorers", "validators.cpus_per_scorer", "validators.gpus_per_scorer")
+MAY_CHANGE += ("validators.scorer_queue", "validators.deadline_s", "validators.pack_", "validators.score_limit_s")
+MAY_CHANGE += ("validators.isolate", "validators.evidence_")
 
 HELP = """usage: raytensor run [group=choice] [key=value] ...
 
@@ -34,60 +39,30 @@ def run_main(argv: Sequence[str]) -> int:
         print(config.help_page("run", HELP, argv), end="")
         return 0
     cfg = config.compose("run", list(argv))
-    if not cfg.dry_run:
-        refuse_unusable(cfg)
-        return play(cfg)
-    from raytensor.jobs import preflight  # imports Ray, which a real run does after its first line
-
-    with preflight.patience("checking data, models and the mechanism"):
-        refuse_unusable(cfg)
-    lines = preflight.resources(cfg.cluster, lambda found: needs(cfg, found.get("CPU", 0.0)))
-    print(f"{config.to_yaml(cfg)}\n{preflight.as_comments(lines)}", end="")
-    return 0
+    if cfg.dry_run:
+        return _rounds().dry_run(cfg)
+    return play(cfg)
 
 
 def play(cfg: config.RunConfig) -> int:
     """Run a network to its last round. Returns 0 when it finished, 130 when it was stopped."""
     heldout: dict[str, float | None] = {}
-
-    def make_view(one: Session[Console]) -> Console:
-        return Console(one.folder.path, cfg.rounds, past=one.past)
-
-    session = Session("run", cfg, make_view, resume=cfg.resume, may_change=MAY_CHANGE, rounds=cfg.rounds)
-
-    def sum_up(one: Session[Console], reason: str) -> None:
-        _sum_up(one, reason, heldout or None)
-
-    return session.run(lambda one: heldout.update(_rounds(cfg, one)), sum_up)
-
-
-def _rounds(cfg: config.RunConfig, session: Session[Console]) -> dict[str, float | None]:
-    """Play all rounds; the held-out losses by hotkey."""
-    network = session.stack.enter_context(Network(cfg, session))
-    session.begin()
-
-    tracker = make_tracker(cfg.tracker, session.folder.path, session.folder.name)
-    session.stack.callback(tracker.finish, timeout_s=2.0)
-    session.phase("playing rounds; the first one takes longer: the miners warm up in it")
-    for number in range(network.first_round, cfg.rounds + 1):
-        session.show(network.round.play(number))
-        session.doing(f"playing round {number + 1}")
-        tracker.log(round_metrics(session.view.history), step=number)
-        every = cfg.miners.checkpoint_every
-        if every and (number % every == 0 or number == cfg.rounds):
-            network.checkpoint(number)
-    return network.finish()
+    session = Session(
+        "run",
+        cfg,
+        lambda one: Console(one.folder.path, cfg.rounds, past=one.past),
+        resume=cfg.resume,
+        may_change=MAY_CHANGE,
+        rounds=cfg.rounds,
+    )
+    return session.run(
+        lambda one: heldout.update(_rounds().play(cfg, one)),
+        lambda one, reason: _rounds().sum_up(one, reason, heldout or None),
+        lambda: _rounds().refuse_unusable(cfg),
+    )
 
 
-def _sum_up(session: Session[Console], reason: str, heldout: dict[str, float | None] | None) -> None:
-    folder = session.folder
-    summary = build_summary(session.view.history, name=folder.name, heldout=heldout, disk_bytes=disk_use(folder.path))
-    folder.write_summary(summary)
-    session.view.finish(summary)
-    if reason == "finished":
-        from raytensor.telemetry.report import write_report  # matplotlib, after the first line
+def _rounds() -> ModuleType:
+    from raytensor.jobs.run import rounds  # imports Ray and numpy: the first line is on the screen before
 
-        write_report(folder.path)
-    else:  # drawing takes seconds, and a stop must not
-        print(f"report: raytensor report {folder.path}")
-        print(f"go on:  raytensor run name={folder.name} resume=auto (and the settings you gave)")
+    return rounds

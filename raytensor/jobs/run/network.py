@@ -6,20 +6,17 @@ Waits for: the parts' start, and at the end the chain, each with a time-out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from raytensor.config import RunConfig
+from raytensor.jobs.run.chain_start import ChainStart, start_ray
 from raytensor.jobs.run.plan import identities, with_folders
 from raytensor.jobs.session import Session
-from raytensor.telemetry import events
 
 if TYPE_CHECKING:
     from raytensor.jobs.run.loop import RunLoop
     from raytensor.jobs.run.start import Running
-
-Show = Callable[[events.Event], None]
 
 
 class Network:
@@ -31,7 +28,7 @@ class Network:
     """
 
     def __init__(self, cfg: RunConfig, session: Session[Any]) -> None:
-        self.folder, self.show, self._save = session.folder, session.show, session.save
+        self.folder, self.show, self._save, self._phase = session.folder, session.show, session.save, session.phase
         self.cfg = with_folders(cfg, self.folder.path)
         self._resumed_from: int | None = session.state["round"] if session.state else None
         self.first_round = (self._resumed_from or 0) + 1
@@ -39,20 +36,17 @@ class Network:
         self._running: Running | None = None
 
     def __enter__(self) -> Network:
-        # Heavy packages: the first line is on the screen by now, and the chain starts before torch is imported.
-        from raytensor.jobs.run.chain_start import ChainStart, start_ray
-
         embedded = not self.cfg.chain.endpoint
         self._phase("starting the chain, and Ray (takes about 7 s)" if embedded else "starting Ray (takes about 7 s)")
         neurons = identities(self.cfg)
         try:
             chain = ChainStart(self.cfg, self.folder.path, neurons, self._phase, self._stack)
             num_hosts = start_ray(self.cfg, self._phase, self._stack)  # its processes start while torch is imported
-            from raytensor.jobs.run.start import Starter  # as above
+            from raytensor.jobs.run.start import Starter  # imports torch
 
             starter = Starter(self.cfg, self.folder, neurons, self._resumed_from, self.show, self._stack)
             self._running = starter.start(chain, num_hosts)
-        except BaseException:
+        except BaseException:  # also an interruption: without a return nobody would call `__exit__`
             self._stack.close()
             raise
         return self
@@ -93,6 +87,3 @@ class Network:
     def _parts(self) -> Running:
         assert self._running is not None, "the network is used inside `with`"
         return self._running
-
-    def _phase(self, text: str) -> None:
-        self.show(events.Phase(text=text))

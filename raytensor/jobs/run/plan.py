@@ -1,7 +1,7 @@
 """The plan of a run, before anything starts: its neurons, the resources that it asks for, what it refuses.
 
-In: a `RunConfig`. Out: identities, resources per role, refusals with their fix, and the settings that may change when a
-run is resumed. Starts nothing and knows nothing of what runs.
+In: a `RunConfig`. Out: identities, resources per role, refusals with their fix. Starts nothing and knows
+nothing of what runs.
 """
 
 import dataclasses
@@ -16,20 +16,13 @@ from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.config.checks import list_of
 from raytensor.data import corpus
 from raytensor.errors import ConfigError
-from raytensor.jobs.demand import miners_need, scorers_need
+from raytensor.jobs.demand import miners_need
 from raytensor.mechanisms import base
 from raytensor.types import Need
 from raytensor.wire.policy import check_addresses
 
 CHAIN_ACTOR_CPUS = 0.1
 SUBMIT_UPDATES = "must be false or null where miners train a shared model: they submit updates"
-# Settings that change how a run is carried out but not what it computes: they may differ when it is resumed.
-MAY_CHANGE = ("rounds", "resume", "dry_run", "paths.", "cluster.", "tracker.", "mechanism.collab.folder")
-MAY_CHANGE += ("chain.timeout_s", "chain.inclusion_timeout_s", "miners.num_hosts", "miners.cpus_per_host")
-MAY_CHANGE += ("miners.gpus_per_host", "miners.train_timeout_s", "miners.checkpoint_every", "miners.wire.")
-MAY_CHANGE += ("miners.files", "validators.num_scorers", "validators.cpus_per_scorer", "validators.gpus_per_scorer")
-MAY_CHANGE += ("validators.scorer_queue", "validators.deadline_s", "validators.pack_", "validators.score_limit_s")
-MAY_CHANGE += ("validators.isolate", "validators.evidence_")
 
 
 @dataclass(frozen=True)
@@ -76,7 +69,7 @@ def needs(cfg: RunConfig, cpus: float) -> list[Need]:
     validators, miners = cfg.validators, cfg.miners
     left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
     roles = miners_need(miners, miners.num_miners, left)
-    return [*roles, scorers_need(validators), Need("chain actor", 1, CHAIN_ACTOR_CPUS)]
+    return [*roles, validators.need, Need("chain actor", 1, CHAIN_ACTOR_CPUS)]
 
 
 def refuse_unusable(cfg: MinersJob) -> None:

@@ -177,7 +177,7 @@ class Starter:
         uids, neurons, chain = up.subnet.uids, self._neurons, self._cfg.chain
         known = [events.NeuronInfo(uids[one.ss58], one.ss58, one.role, one.behaviour, one.name) for one in neurons]
         at = up.endpoint, up.subnet.netuid, up.spec_version
-        self._show(events.NetworkUp(*at, chain.tempo, tuple(known), chain.weights_every))
+        self._show(events.NetworkUp(*at, chain.tempo, tuple(known), chain.weights_every, up.subnet.costs_rao))
 
 
 def _metagraph(follower: Follower, netuid: int) -> Metagraph | None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from raytensor import __version__, config
 from raytensor.config.validate import ValidateConfig
 from raytensor.data import corpus
+from raytensor.errors import ChainUnavailable, cause_of
 from raytensor.jobs.session import Session
-from raytensor.jobs.validate.view import Shown, View
+from raytensor.jobs.validate.view import Shown, ShownHotkey, View
 from raytensor.telemetry import events
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ the miners of each subnet's metagraph by signed HTTP, scores their answers, writ
 and submits weights before each epoch. It runs until Ctrl-C. The same name resumes it, also after a crash. Only hotkeys
 are read, never a coldkey.
 
-A subnet that fails is retried after a pause; the others continue. Overdue weights raise an alarm in the view, in
-events.jsonl, in the Ray metrics raytensor_weights_overdue and raytensor_weights_age_tempos, and through
-watch.webhook_env or watch.command.
+A subnet that fails is retried after a pause; the others continue. Overdue weights raise an alarm (settings of `watch`).
 
 examples:
   raytensor validate netuids=[1] hotkeys=[mywallet/myhotkey]
@@ -69,9 +68,8 @@ def run(cfg: ValidateConfig) -> int:
     def work(session: Session[View]) -> None:
         stack = session.stack.enter_context(ValidatorStack(cfg, session.folder, session.show, session.meters))
         names = {stack.ss58[text]: text for text in cfg.hotkeys}
-        netuids = tuple(rules.netuid for rules in cfg.all_subnets)
         session.begin()
-        session.show(events.ValidatorUp(cfg.name, cfg.chain.network, netuids, names, __version__))
+        session.show(events.ValidatorUp(cfg.name, cfg.chain.network, tuple(stack.hotkeys_of), names, __version__))
         session.doing("")
         up.append(stack)
         stack.operator.start()
@@ -111,42 +109,31 @@ def _loop(stack: ValidatorStack) -> None:
 
 
 def _rows(stack: ValidatorStack) -> list[Shown]:
-    """A line for each subnet, for the view."""
-    shown = []
+    """A line for each subnet and its hotkeys, for the view."""
+    shown, health = [], stack.watchdog.health
     for row in stack.operator.rows:
-        clock, last, health = stack.clock(row.netuid), row.last, stack.watchdog.of(row.netuid)
-        cause = row.cause
-        if row.state == "failed" and row.retry_at > time.time():
-            cause = f"again in {row.retry_at - time.time():.0f} s: {cause}"
-        shown.append(
-            Shown(
-                netuid=row.netuid,
-                block=clock.block,
-                tempo=clock.tempo,
-                blocks_left=max(0, clock.next_epoch - clock.block),
-                hotkeys=len(stack.hotkeys_of[row.netuid]),
-                round=last.round if last else -1,
-                asked=last.asked if last else 0,
-                answered=last.answered if last else 0,
-                scored=last.scored if last else 0,
-                last_set=min((one.last_update for one in health), default=0),
-                age_tempos=max((one.age_tempos for one in health), default=None),
-                overdue=sum(one.overdue for one in health),
-                state=row.state,
-                cause=cause,
-            )
-        )
+        netuid, metagraph = row.netuid, stack.follower.seen(row.netuid).metagraph
+        stakes = dict(zip(metagraph.hotkeys, metagraph.stake_alpha_rao.tolist())) if metagraph is not None else {}
+        known = [(text, health.get((netuid, one)), stakes.get(one)) for one, text in stack.hotkeys_of[netuid].items()]
+        shown.append(Shown(row, stack.clock(netuid), [ShownHotkey(netuid, *one) for one in known]))
     return shown
 
 
 def _dry_run(cfg: ValidateConfig) -> str:
     from raytensor.jobs import preflight  # imports Ray, which `--help` does not need
-    from raytensor.jobs.validate.stack import keys, needs, with_shared_state
+    from raytensor.jobs.validate.stack import endpoints, keys, names_by_netuid, needs, unregistered, with_shared_state
 
     with_shared_state(cfg)  # imports the mechanisms
     corpus.refuse_missing(cfg.data)
-    lines = ["hotkeys:", *(f"  {text}  {ref.ss58}" for text, ref in keys(cfg).items()), "subnets:"]
+    refs = keys(cfg)
+    lines = ["hotkeys:", *(f"  {text}  {ref.ss58}" for text, ref in refs.items()), "subnets:"]
     for rules in cfg.all_subnets:
         lines.append(f"  {rules.netuid}  {rules.mechanism.path}, hotkeys {', '.join(rules.hotkeys or cfg.hotkeys)}")
+    try:
+        with preflight.patience(f"asking the chain at {cfg.chain.network}"):
+            found = unregistered(endpoints(cfg), cfg.chain.timeout_s, names_by_netuid(cfg, refs))
+        lines += [f"warning: {what} (fix: {fix})" for what, fix in found]
+    except ChainUnavailable as error:
+        lines.append(f"the subnets and registrations were not checked: {cause_of(error)}")
     lines += preflight.resources(cfg.cluster, lambda found: needs(cfg))
     return config.to_yaml(cfg) + preflight.as_comments(lines)

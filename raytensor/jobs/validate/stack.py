@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raytensor import cluster
 from raytensor.chain.reads.follower import Follower, Reads
+from raytensor.chain.reads.preflight import unregistered
 from raytensor.chain.wallet import KeyRef, key_ref
 from raytensor.chain.writer.actor import writer_actor
 from raytensor.chain.writer.settings import WriterSettings
@@ -29,7 +30,6 @@ from raytensor.cluster import wait_ready
 from raytensor.config.validate import SubnetConfig, ValidateConfig
 from raytensor.data.text import Text, prepare
 from raytensor.errors import ConfigError
-from raytensor.jobs.demand import scorers_need
 from raytensor.jobs.handover import Handover
 from raytensor.jobs.hotkeys import hotkey_refs
 from raytensor.jobs.validate.watch import Watchdog
@@ -39,9 +39,9 @@ from raytensor.telemetry import events
 from raytensor.telemetry.alarms import webhook
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder
-from raytensor.types import FileCommit, Metagraph, Need, Weights
+from raytensor.types import Need, Weights
 from raytensor.validators.evidence_log import Keep
-from raytensor.validators.operator import Operator, Pace, SubnetLoop
+from raytensor.validators.operator import Clock, Operator, Pace, SubnetLoop
 from raytensor.validators.round import RoundResult
 from raytensor.validators.scorer import MechanismSpec
 from raytensor.validators.scorer_service import ScorerService, make_pool
@@ -61,21 +61,20 @@ def keys(cfg: ValidateConfig) -> dict[str, KeyRef]:
     return hotkey_refs(cfg.hotkeys, cfg.wallet_path, cfg.password_file, allow_coldkey=cfg.allow_coldkey)
 
 
+def names_by_netuid(cfg: ValidateConfig, refs: Mapping[str, KeyRef]) -> dict[int, dict[str, str]]:
+    """{netuid: {address: the hotkey as the settings have it}}, of the hotkeys that validate there."""
+    own = {one.netuid: one.hotkeys or cfg.hotkeys for one in cfg.all_subnets}
+    return {netuid: {refs[text].ss58: text for text in texts} for netuid, texts in own.items()}
+
+
+def endpoints(cfg: ValidateConfig) -> list[str]:
+    """The chain's endpoints, in order of preference."""
+    return [part.strip() for part in cfg.chain.network.split(",") if part.strip()]
+
+
 def needs(cfg: ValidateConfig) -> list[Need]:
     """The resources that the job asks of a cluster, role by role."""
-    return [scorers_need(cfg.validators), Need("chain writer", 1, WRITER_CPUS)]
-
-
-@dataclass(frozen=True)
-class SubnetClock:
-    """A subnet's clock, as `operator.Clock` describes it."""
-
-    block: int
-    tempo: int
-    next_epoch: int
-    metagraph: Metagraph | None
-    commits: Mapping[str, FileCommit]
-    trouble: str
+    return [cfg.validators.need, Need("chain writer", 1, WRITER_CPUS)]
 
 
 class ValidatorStack:
@@ -84,7 +83,7 @@ class ValidatorStack:
     transport   how miners are asked; None: over the wire.
 
     ss58        address by hotkey reference.
-    hotkeys_of  addresses by netuid.
+    hotkeys_of  netuid -> {address: hotkey reference}, of those that validate there.
 
     When the constructor raises, the parts that have started are ended first.
     """
@@ -101,9 +100,10 @@ class ValidatorStack:
         webhook(cfg.watch)  # refused before anything starts
         refs = keys(cfg)
         self.ss58 = {text: ref.ss58 for text, ref in refs.items()}
-        own = {one.netuid: one.hotkeys or cfg.hotkeys for one in cfg.all_subnets}
-        self.hotkeys_of = {netuid: tuple(self.ss58[text] for text in texts) for netuid, texts in own.items()}
+        self.hotkeys_of = names_by_netuid(cfg, refs)
         subnets = with_shared_state(cfg)
+        for what, fix in unregistered(endpoints(cfg), cfg.chain.timeout_s, self.hotkeys_of):
+            show(events.Warned(text=what, fix=fix))
         signers = {self.ss58[text]: ref for text, ref in refs.items()}
         with ExitStack() as stack:
             self._connect(stack)
@@ -120,7 +120,8 @@ class ValidatorStack:
             transport = transport or self._start_asker(stack, notary)
             state = self.folder.load_state() or {}
             self.handover = Handover(writer, show, int(state.get("receipts", 0)))
-            self.watchdog = stack.enter_context(Watchdog(cfg.watch, self.hotkeys_of, show, meters))
+            self.watchdog = Watchdog(cfg.watch, self.hotkeys_of, show, meters, state.get("watched_since"))
+            stack.enter_context(self.watchdog)
             loops = [self._subnet(netuid, spec, text, transport, scorers) for netuid, spec in specs.items()]
             self.operator = Operator(loops, self.clock, self._hand_over)
             stack.callback(self.operator.stop)
@@ -132,23 +133,22 @@ class ValidatorStack:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def clock(self, netuid: int) -> SubnetClock:
+    def clock(self, netuid: int) -> Clock:
         """What is known of a subnet; no metagraph where the newest is too old to decide by."""
         seen, limit_s = self.follower.seen(netuid), self.cfg.chain.max_metagraph_age_s
         fresh = seen.metagraph is not None and time.monotonic() - seen.read_at <= limit_s
         block, tempo = (seen.tick.block, seen.tick.tempo) if seen.tick else (0, 0)
         metagraph = seen.metagraph if fresh else None
-        return SubnetClock(block, tempo, seen.next_epoch, metagraph, seen.commits, seen.trouble)
+        return Clock(block, tempo, seen.next_epoch, metagraph, seen.commits, seen.trouble)
 
     def _hand_over(self, weights: Sequence[Weights]) -> None:
-        for one in weights:
-            block = one.made_at_block
-            self.show(events.WeightsMade(netuid=one.netuid, hotkey=one.hotkey, values=one.values, block=block))
+        for w in weights:
+            self.show(events.WeightsMade(netuid=w.netuid, hotkey=w.hotkey, values=w.values, block=w.made_at_block))
         self.handover.hand_over(weights)
 
     def save(self) -> None:
-        """Save which receipts were shown."""
-        self.folder.save_state({"receipts": self.handover.cursor})
+        """Save which receipts were shown, and since when first weights are awaited."""
+        self.folder.save_state({"receipts": self.handover.cursor, "watched_since": self.watchdog.since})
 
     def _phase(self, text: str) -> None:
         self.show(events.Phase(text=text))
@@ -159,14 +159,12 @@ class ValidatorStack:
         cluster.connect(self.cfg.cluster)
         cluster.check(needs(self.cfg))
 
-    @property
-    def _endpoints(self) -> list[str]:
-        return [part.strip() for part in self.cfg.chain.network.split(",") if part.strip()]
-
     def _follow(self, stack: ExitStack) -> Follower:
         cfg = self.cfg
         reads = Reads(cfg.chain.refresh_blocks, cfg.watch.every_blocks, commitments="metagraph")
-        follower = Follower(self._endpoints, list(self.hotkeys_of), reads, timeout_s=cfg.chain.timeout_s, poll_s=1.0)
+        follower = Follower(
+            endpoints(self.cfg), list(self.hotkeys_of), reads, timeout_s=cfg.chain.timeout_s, poll_s=1.0
+        )
         stack.callback(follower.close)
         follower.start()
         return follower
@@ -177,7 +175,7 @@ class ValidatorStack:
         settings = WriterSettings(timeout_s=cfg.chain.timeout_s, audit_path=audit)
         delegate = key_ref(cfg.chain.delegate, cfg.wallet_path) if cfg.chain.delegate else None
         options = {"num_cpus": WRITER_CPUS, "scheduling_strategy": _here()}
-        writer = writer_actor(self._endpoints, dict(signers), journal, settings, delegate=delegate, options=options)
+        writer = writer_actor(endpoints(cfg), dict(signers), journal, settings, delegate=delegate, options=options)
         stack.callback(_end_writer, writer)
         return writer
 
@@ -208,7 +206,7 @@ class ValidatorStack:
     def _subnet(
         self, netuid: int, spec: MechanismSpec, text: Text, transport: MinerTransport, scorers: ScorerService
     ) -> SubnetLoop:
-        cfg, folder, hotkeys = self.cfg, self.folder.path / f"netuid{netuid}", self.hotkeys_of[netuid]
+        cfg, folder, hotkeys = self.cfg, self.folder.path / f"netuid{netuid}", tuple(self.hotkeys_of[netuid])
         chain, limits = cfg.chain, (cfg.backoff_s, cfg.backoff_most_s, cfg.round_limit_s, cfg.rounds)
         pace = Pace(chain.rounds_per_tempo, chain.margin_blocks, *limits)
         args = (str(netuid), netuid, hotkeys, spec, text, folder, Keep.of(cfg.validators))
@@ -216,11 +214,8 @@ class ValidatorStack:
         def make() -> SubnetValidator:
             return SubnetValidator(*args, transport=transport, scorers=scorers)
 
-        clock = partial(self.clock, netuid)
-        return SubnetLoop(netuid, make, pace, clock, on_round=self._show_round, on_fault=self._show_fault)
-
-    def _show_fault(self, netuid: int, cause: str, rest_s: float) -> None:
-        self.show(events.SubnetFault(netuid=netuid, cause=cause, rest_s=rest_s))
+        clock, fault = partial(self.clock, netuid), lambda *what: self.show(events.SubnetFault(*what))
+        return SubnetLoop(netuid, make, pace, clock, on_round=self._show_round, on_fault=fault)
 
     def _show_round(self, result: RoundResult) -> None:
         self.show(events.RoundDone(**result.counts(), wall_s=result.wall_s, ask_s=result.ask_s, score_s=result.score_s))

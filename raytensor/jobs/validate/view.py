@@ -1,4 +1,4 @@
-"""The validator on the terminal: one live table, or a line for each thing that happens, or one JSON object a line.
+"""The validator on the terminal: live tables of subnets and hotkeys, or a line per event, or one JSON object per line.
 
 In: events, and the rows of all subnets. Out: text on standard output. Knows nothing of Ray, chains or files.
 """
@@ -9,46 +9,81 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import rich.console
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from raytensor.telemetry import events
 from raytensor.telemetry.event_log import to_line
+from raytensor.telemetry.views import amount
+
+if TYPE_CHECKING:
+    from raytensor.chain.reads.watchdog import Health
+    from raytensor.validators.operator import Clock, SubnetRow
 
 PLAIN_WIDTH = 120
-NUMBERS = ("netuid", "epoch in", "hotkeys", "round", "asked", "answered", "scored", "weights set", "tempos ago")
-NEWEST = 6  # lines of the newest events, below the table
+SUBNET_COLUMNS = ("netuid", "epoch in", "round", "asked", "answered", "scored", "state")
+HOTKEY_COLUMNS = ("netuid", "hotkey", "uid", "permit", "stake (alpha)", "weights set", "tempos ago", "weights")
+WORDS = ("state", "hotkey", "weights")  # columns of text
+NEWEST = 6  # lines of the newest events, below the tables
 _STYLES = {"waiting": "green", "asking": "cyan", "starting": "dim", "done": "green", "failed": "red", "stuck": "red"}
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A subnet's line. hotkeys: how many validate; overdue: how many of them have no weights in time."""
+class ShownHotkey:
+    """A hotkey on a subnet. health: by what the chain says; None until it was read. stake_rao: of alpha, if known."""
 
     netuid: int
-    block: int
-    tempo: int
-    blocks_left: int
-    hotkeys: int
-    round: int
-    asked: int
-    answered: int
-    scored: int
-    last_set: int
-    age_tempos: float | None
-    overdue: int
-    state: str
-    cause: str
+    name: str
+    health: Health | None = None
+    stake_rao: int | None = None
 
     @property
     def trouble(self) -> bool:
-        return bool(self.overdue) or self.state in ("failed", "stuck")
+        return self.health is not None and bool(self.health.cause)
+
+    @property
+    def cells(self) -> list[str | Text]:
+        """Values of `HOTKEY_COLUMNS`."""
+        one, start = self.health, [str(self.netuid), self.name]
+        stake = "?" if self.stake_rao is None else amount(self.stake_rao)
+        if one is None:
+            return [*start, "?", "?", stake, "?", "?", ""]
+        if one.uid is None:
+            return [*start, "-", "-", "-", "-", "-", Text("not registered", style="red")]
+        state = "overdue: " * one.overdue + (one.cause or "in time")
+        told = Text(state, style="red" if one.overdue else "yellow" if one.cause else "green")
+        last = str(one.last_update) if one.last_update else "never"
+        return [*start, str(one.uid), "yes" if one.permit else "no", stake, last, f"{one.age_tempos:.1f}", told]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A subnet's line, and its hotkeys'."""
+
+    row: SubnetRow
+    clock: Clock
+    hotkeys: Sequence[ShownHotkey]
+
+    @property
+    def trouble(self) -> bool:
+        return self.row.state in ("failed", "stuck") or any(one.trouble for one in self.hotkeys)
+
+    @property
+    def cells(self) -> list[str | Text]:
+        """Values of `SUBNET_COLUMNS`."""
+        row, clock, last, rest_s = self.row, self.clock, self.row.last, self.row.retry_at - time.time()
+        epoch_in = f"{max(0, clock.next_epoch - clock.block)} of {clock.tempo}" if clock.tempo else "?"
+        counts = [last.round, last.asked, last.answered, last.scored] if last else ["-", 0, 0, 0]
+        again = f"again in {rest_s:.0f} s: " if row.state == "failed" and rest_s > 0 else ""
+        state = Text(row.state + (f": {again}{row.cause}" if row.cause else ""), style=_STYLES.get(row.state, ""))
+        return [str(row.netuid), epoch_in, *map(str, counts), state]
 
 
 class View:
@@ -110,35 +145,30 @@ class View:
             self._out.print(self._table())
 
     def _table(self) -> Group:
-        table = Table(title=self._title, title_justify="left", box=None, pad_edge=False, expand=False)
-        for name in NUMBERS:
-            table.add_column(name, justify="right", no_wrap=True)
-        # A live table has one line per subnet, those in trouble first where not all fit; a plain one shows everything.
-        table.add_column("state", no_wrap=self._is_live)
-        if self._is_live:
-            table.expand, table.columns[-1].ratio = True, 1  # the width that the other columns leave
         with self._lock:
             newest = list(self._newest)
-        rows, left_out = self._rows(), 0
-        room = max(1, self._out.height - len(newest) - 3)  # title, column names, and the line for subnets left out
-        if self._is_live and len(rows) > room:
-            rows, left_out = sorted(rows, key=lambda row: not row.trouble)[:room], len(rows) - room
-        for row in rows:
-            state = "overdue, " * bool(row.overdue) + row.state + (f": {row.cause}" if row.cause else "")
-            table.add_row(
-                str(row.netuid),
-                f"{row.blocks_left} of {row.tempo}" if row.tempo else "?",
-                str(row.hotkeys),
-                str(row.round) if row.round >= 0 else "-",
-                str(row.asked),
-                str(row.answered),
-                str(row.scored),
-                str(row.last_set) if row.last_set else "never",
-                "-" if row.age_tempos is None else f"{row.age_tempos:.1f}",
-                Text(state, style="red" if row.overdue else _STYLES.get(row.state, "")),
-            )
-        more = [Text(f"and {left_out} more subnets", style="dim")] if left_out else []
-        return Group(table, *more, *newest)
+        subnets = self._rows()
+        hotkeys = [one for row in subnets for one in row.hotkeys]
+        # Five lines: title, column names, what is left out. Half of the rest is for subnets, or as much as they need.
+        room = max(2, self._out.height - len(newest) - 5)
+        for_subnets = min(len(subnets), max(room // 2, room - len(hotkeys)))
+        parts = self._part(SUBNET_COLUMNS, subnets, for_subnets, "subnets")
+        parts += self._part(HOTKEY_COLUMNS, hotkeys, room - for_subnets, "hotkeys")
+        return Group(Text(self._title, style="italic"), *parts, *newest)
+
+    def _part(
+        self, columns: Sequence[str], rows: Sequence[Shown] | Sequence[ShownHotkey], room: int, what: str
+    ) -> list[RenderableType]:
+        """A table. A live one has a line per row, those in trouble first where not all fit; a plain one shows all."""
+        table = Table(box=None, pad_edge=False, expand=self._is_live)
+        for name in columns:
+            table.add_column(name, justify="left" if name in WORDS else "right", no_wrap=True)
+        last = table.columns[-1]
+        last.no_wrap, last.ratio = self._is_live, 1 if self._is_live else None  # the width that the others leave
+        left_out = len(rows) - room if self._is_live else 0
+        for row in sorted(rows, key=lambda row: not row.trouble)[:room] if left_out > 0 else rows:
+            table.add_row(*row.cells)
+        return [table, *([Text(f"and {left_out} more {what}", style="dim")] if left_out > 0 else [])]
 
 
 def line_of(event: events.Event) -> str | None:

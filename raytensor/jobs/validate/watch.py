@@ -2,7 +2,8 @@
 
 In: the views of the subnets, the newest receipts, how long the chain has not answered. Out: a `Health` per (subnet,
 hotkey); an event and an alarm when one becomes overdue and when it is in time again; gauges for Prometheus.
-A chain that does not answer raises an alarm, too, because then nobody knows whether weights are in time.
+A validator that has just started is given `GRACE_TEMPOS` for its first weights. A restart does not renew them while no
+weights were set. A chain that does not answer raises an alarm, too: nobody knows then whether weights are in time.
 Waits for nothing.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 
 from raytensor.chain.reads.preflight import SubnetView
 from raytensor.chain.reads.watchdog import Health, LastTry, judge
@@ -26,19 +27,22 @@ log = logging.getLogger(__name__)
 class Watchdog:
     """hotkeys: netuid -> the hotkeys (ss58) that validate there. A context manager: alarms end with it.
 
+    since   "netuid/hotkey" -> block of the start from which its first weights are awaited; of earlier processes, too.
+    health  the newest of each (netuid, hotkey).
+
     Raises `ConfigError` for a webhook that can't be used.
     """
 
     def __init__(
         self,
         cfg: Watch,
-        hotkeys: Mapping[int, Sequence[str]],
+        hotkeys: Mapping[int, Collection[str]],
         show: Callable[[events.Event], None],
         meters: Meters,
-        alarms: Alarms | None = None,
+        since: Mapping[str, int] | None = None,
     ) -> None:
         self._cfg, self._hotkeys, self._show, self._meters = cfg, hotkeys, show, meters
-        self._alarms = alarms or Alarms(cfg, self._lost)
+        self._alarms, self.since = Alarms(cfg, self._lost), dict(since or {})
         self._seen: dict[int, int] = {}  # netuid -> block of the view that was judged
         self._silent = False
         self.health: dict[tuple[int, str], Health] = {}
@@ -53,10 +57,13 @@ class Watchdog:
         """Judge a subnet if its view is new."""
         if view is None or self._seen.get(netuid) == view.block:
             return
+        first = netuid not in self._seen
         self._seen[netuid] = view.block
         found = []
         for hotkey in self._hotkeys[netuid]:
-            health = judge(view, hotkey, last_try(netuid, hotkey), overdue_tempos=self._cfg.overdue_tempos)
+            since = self._since(view, hotkey, first)
+            last, overdue_tempos = last_try(netuid, hotkey), self._cfg.overdue_tempos
+            health = judge(view, hotkey, last, overdue_tempos=overdue_tempos, since=since)
             before, self.health[netuid, hotkey] = self.health.get((netuid, hotkey)), health
             found.append(health)
             if health.overdue != (before is not None and before.overdue):
@@ -77,15 +84,17 @@ class Watchdog:
             self._show(events.Warned(text=sentence, fix="it is asked again until it does"))
         self._alarms.send("chain", sentence, {"silent": silent, "silent_s": round(silent_s, 1)})
 
-    def of(self, netuid: int) -> list[Health]:
-        """The newest `Health` of each hotkey of a subnet."""
-        found = [self.health.get((netuid, hotkey)) for hotkey in self._hotkeys[netuid]]
-        return [health for health in found if health is not None]
+    def _since(self, view: SubnetView, hotkey: str, first: bool) -> int:
+        """Block of the start that weights are awaited from: an earlier process's, where none were set since."""
+        place, uid = f"{view.netuid}/{hotkey}", view.uid_of.get(hotkey)
+        if first and (uid is None or max(view.last_update[uid : uid + 1], default=0) > self.since.get(place, -1)):
+            self.since[place] = view.block
+        return self.since.setdefault(place, view.block)
 
     def _report(self, health: Health) -> None:
         sentence, overdue = redact_text(health.sentence), health.overdue
         self._show(events.WeightsOverdue(health.netuid, health.hotkey, overdue, health.age_tempos, sentence))
-        (log.error if health.overdue else log.info)("%s: %s", health.hotkey, sentence)
+        (log.error if health.overdue else log.info)("%s", sentence)
         self._alarms.send((health.netuid, health.hotkey), sentence, dataclasses.asdict(health))
 
     def _lost(self, way: str, number: int, why: str) -> None:
