@@ -72,11 +72,12 @@ def _call_all_kernels() -> None:
 def _in_one_call(inputs: EpochInput, weights: DenseRows, bonds: DenseRows) -> EpochOutput:
     commit = inputs.commit_block if inputs.commit_reveal else inputs.commit_block[:0]
     neurons = (inputs.last_update, inputs.block_at_registration, commit, inputs.stake, inputs.stake_frac)
-    pairs = (weights.validators, weights.miners, weights.values, weights.zeros, bonds.values)
+    stored = np.empty(bonds.values.shape, np.uint16)
+    pairs = (weights.validators, weights.miners, weights.values, weights.zeros, bonds.values, stored)
     results = whole.epoch(
         clock(inputs), *numbers(inputs), stored_consensus(inputs), *neurons, inputs.validator_permit, *pairs
     )
-    flags, raw, columns, rao, stored, zeros = results
+    flags, raw, columns, rao, zeros = results
     kept = bonds.like(stored, zeros)
     rows = kept if isinstance(inputs.bonds, DenseRows) else kept.to_rows()
     paid = dict(zip(PAID, rao, strict=True))

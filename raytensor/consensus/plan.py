@@ -92,6 +92,14 @@ def _numbers(owner, max_validators, kappa, yuma3, liquid, penalty, alpha, alpha_
     return np.array([owner, max_validators, u16_proportion_to_fixed(kappa)], np.int64), rates
 
 
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """The parts as one matrix: without a copy if they are parts of one array, as the shards of a process are."""
+    whole = parts[0].base
+    if whole is not None and all(part.base is whole for part in parts) and len(whole) == sum(map(len, parts)):
+        return whole
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """One epoch: dense (weights and bonds are `DenseRows` over the same uids) or sparse (both are `Rows`)."""
@@ -139,7 +147,8 @@ class Plan:
             registered = self.inputs.block_at_registration[w.miners]
             edges = [len(w.miners) * k // count for k in range(count + 1)]
             arrays = (w.values, b.values, w.zeros, registered, own)
-            return [DenseShard(lo, hi, *arrays, e) for lo, hi in zip(edges, edges[1:])]
+            stored = np.empty(w.values.shape, np.uint16)
+            return [DenseShard(lo, hi, *arrays, stored[lo:hi], e) for lo, hi in zip(edges, edges[1:])]
         registered, (w, b) = self.inputs.block_at_registration, self._stored_rows()
         weights = (w.values, *sparse.by_miner(w.indptr, w.uids, registered, e.bound, owner))
         since = np.full(b.n, e.last_tempo)
@@ -180,7 +189,7 @@ class Plan:
 
     def _stored_bonds(self, ends: list[tuple], edges: list[int], liquid_now: bool) -> Rows | DenseRows:
         if self.dense:
-            values = ends[0][1] if len(ends) == 1 else np.concatenate([end[1] for end in ends])
+            values = _joined([end[1] for end in ends])
             size = values.shape[1]
             zeros = np.concatenate([end[2] + lo * size for end, lo in zip(ends, edges)])
             stored = self._dense_rows()[1].like(values, zeros)

@@ -39,7 +39,10 @@ class Electorate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseShard:
-    """Miners lo..hi of matrices [miners, validators]. held: bonds; the arrays may hold more miners than these."""
+    """Miners lo..hi of matrices [miners, validators]. held: bonds; the arrays may hold more miners than these.
+
+    stored: u16 [hi - lo, validators], written by `bonds`; a part of an array that the shards of a process share.
+    """
 
     lo: int
     hi: int
@@ -48,6 +51,7 @@ class DenseShard:
     zeros: np.ndarray
     registered: np.ndarray
     own: np.ndarray
+    stored: np.ndarray
     electorate: Electorate
 
     def cut(self) -> DenseShard:
@@ -55,6 +59,7 @@ class DenseShard:
         part, size = slice(self.lo, self.hi), self.weights.shape[1]
         zeros = self.zeros[(self.zeros >= self.lo * size) & (self.zeros < self.hi * size)] - self.lo * size
         arrays = (self.weights[part], self.held[part], zeros, self.registered[part], self.own[part])
+        arrays += (np.empty(self.stored.shape, np.uint16),)
         return DenseShard(0, self.hi - self.lo, *arrays, self.electorate)
 
     def row_sums(self) -> np.ndarray:
@@ -83,7 +88,9 @@ class DenseShard:
         e = self.electorate
         miners = (self.weights, self.held, self.zeros, self.lo, self.hi, self.registered, e.bound, self.own)
         rates = _rates_now(e, liquid_now)
-        return dense.bonds(*miners, sums, e.active_stake, agreed, judged, incentive, e.last_tempo, rates, e.keep)
+        validators = (e.last_tempo, rates, e.keep, self.stored)
+        earned, zeros = dense.bonds(*miners, sums, e.active_stake, agreed, judged, incentive, *validators)
+        return earned, self.stored, zeros
 
 
 @dataclass(frozen=True, slots=True, eq=False)

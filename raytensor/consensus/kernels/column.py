@@ -61,6 +61,66 @@ def median(score, stake, m, total, kappa):
 
 
 @part
+def median32(score, stake, m, total, kappa):
+    """`median` for scores and stakes of 32 bits, in vectors of twice the width. m > 0; each stake is below 1.
+
+    A score of 1 (2^32) is given as 2^32 - 1, which is no share of u16 weights: the order stays, and 1 is returned. The
+    first guesses assume scores around their mean; wrong ones cost rounds, not the result.
+    """
+    low, high = score[0], score[0]
+    score_sum = np.int64(0)
+    for i in range(m):
+        low = min(low, score[i])
+        high = max(high, score[i])
+        score_sum += score[i]
+    if low == high or kappa == 0:
+        return _whole(np.int64(high))
+    if total < kappa:
+        return _whole(np.int64(low))
+    # the stake above `bottom` is not below kappa, the stake above `top` is; a pivot is at least the lowest score, so
+    # that the stake above it is below 1
+    bottom, top = np.int64(low) - 1, np.int64(high)
+    above_bottom, above_top = np.int64(total), np.int64(0)
+    middle = score_sum // m
+    spread = (top - bottom) * 0.42 / total
+    round_ = 0
+    while True:
+        pivot = np.uint32(min(max(middle, bottom, np.int64(low)), top - 1))
+        above = np.uint32(0)
+        below, over = np.uint32(low), np.uint32(high)
+        for i in range(m):
+            s = score[i]
+            larger = s > pivot
+            above = np.uint32(above + (stake[i] if larger else np.uint32(0)))
+            below = max(below, np.uint32(low) if larger else s)
+            over = min(over, s if larger else np.uint32(high))
+        stake_above = np.int64(above)
+        if stake_above < kappa:
+            top, above_top = np.int64(below), stake_above
+            if below == low:
+                return _whole(top)
+        elif np.int64(over) == top:
+            return _whole(top)
+        else:
+            bottom, above_bottom = np.int64(over) - 1, stake_above
+        round_ += 1
+        if round_ == 1:
+            # the density of a normal distribution at its mean, and a step beyond
+            middle = np.int64(pivot) + np.int64((stake_above - kappa) * spread * 1.25)
+        elif round_ % 2 == 0:
+            share_ = (above_bottom - kappa) / (above_bottom - above_top)
+            middle = bottom + np.int64((top - bottom) * share_)
+        else:
+            middle = (bottom + top) >> 1
+
+
+@part
+def _whole(score):
+    """The score of 32 bits as I32F32 bits."""
+    return score + (score == 0xFFFFFFFF)
+
+
+@part
 def rank(score, active_stake, m, consensus, trust):
     """Adds each validator's clipped weight to its trust; returns the miner's rank."""
     total = np.int64(0)

@@ -14,8 +14,8 @@ zeros int64: sorted flat positions (miner * validators + validator) of weights t
 
 import numpy as np
 
-from raytensor.consensus.kernels import column
-from raytensor.consensus.kernels.arithmetic import share
+from raytensor.consensus.kernels import column, fused
+from raytensor.consensus.kernels.arithmetic import ONE, share
 from raytensor.consensus.kernels.jit import kernel, part
 from raytensor.consensus.kernels.liquid import LANES
 
@@ -93,10 +93,16 @@ def consensus(weights, lo, hi, registered, bound, own, sums, voting, absent_vote
     votes = np.empty(num_votes, np.int64)
     votes[: voters.size] = voting[voters]
     everyone = voters.size == size
+    # shares and stakes below 1 fit 32 bits, which doubles the width of the median's vectors
+    narrow = num_votes > 0 and votes_fit(votes, num_votes)
+    narrow_score, narrow_votes = np.empty(num_votes, np.uint32), votes.astype(np.uint32)
     score = np.empty(size + 1, np.int64)
     voted = np.empty(num_votes, np.int64)
+    places = np.empty(num_votes, np.int64)
+    places[: voters.size] = voters
     if absent_votes > 0:
         votes[voters.size] = absent_votes
+        places[voters.size] = size
         score[size] = voted[voters.size] = 0
     all_votes = votes.sum()
     agreed = np.zeros(hi - lo, np.int64)
@@ -105,7 +111,11 @@ def consensus(weights, lo, hi, registered, bound, own, sums, voting, absent_vote
     oldest = _oldest(bound)
     for j in range(lo, hi):
         _scores(weights, j, registered, bound, oldest, own, factor, score)
-        if everyone:
+        if narrow:
+            for k in range(num_votes):
+                narrow_score[k] = min(score[k] if everyone else score[places[k]], np.int64(0xFFFFFFFF))
+            c = column.median32(narrow_score, narrow_votes, num_votes, all_votes, kappa)
+        elif everyone:
             c = column.median(score, votes, num_votes, all_votes, kappa)
         else:
             for k in range(voters.size):
@@ -118,12 +128,31 @@ def consensus(weights, lo, hi, registered, bound, own, sums, voting, absent_vote
 
 
 @part
+def votes_fit(votes, num_votes):
+    """Whether every vote is below 1: a voter with all stake is alone."""
+    for k in range(num_votes):
+        if votes[k] >= ONE:
+            return False
+    return True
+
+
+@part
 def _with_room(values, used, more):
     if used + more <= values.size:
         return values
     larger = np.empty(2 * (used + more), values.dtype)
     larger[:used] = values[:used]
     return larger
+
+
+@part
+def _note_zeros(ema, stored, keep, row, positions, used):
+    """Write the flat positions of the row's entries that are stored as 0; returns how many positions there are now."""
+    for i in range(ema.size):
+        if ema[i] > 0 and stored[row, i] == 0 and keep[i] != 0:
+            positions[used] = row * ema.size + i
+            used += 1
+    return used
 
 
 @kernel
@@ -144,21 +173,22 @@ def bonds(
     last_tempo,
     rates,
     keep,
+    stored,
 ):
     """Bonds after the epoch, for the miners lo..hi.
 
     held: bonds as stored, u16 like weights. agreed, judged, incentive: int64 [hi - lo]; judged is the consensus that
     liquid alpha compares with. rates: see `sharded.Electorate`.
     keep: u16 [validators], 65535 for new permit holders, else 0.
-    Returns earnings (int64 [validators]), stored (u16 [hi - lo, validators]) and the flat positions in it of entries
-    that are stored as 0.
+    stored: u16 [hi - lo, validators], to be written. An array of numpy, which asks for large pages, is written in a
+    fifth of the time of a new one of numba.
+    Returns earnings (int64 [validators]) and the flat positions in `stored` of entries that are stored as 0.
     """
     size = bound.size
     yuma3, liquid, alpha, mode, penalty = rates[0], rates[1], rates[2], rates[3], rates[4]
     limits = rates[5:]
     factor = factors(sums)
     earned = np.zeros(size, np.int64)
-    stored = np.empty((hi - lo, size), np.uint16)
     stored_zeros = np.empty(0, np.int64)
     num_zeros = 0
     bond, kept = np.empty(size, np.uint16), np.empty(size, np.uint16)
@@ -171,6 +201,37 @@ def bonds(
     next_zero = np.searchsorted(zeros, lo * size)
     for j in range(lo, hi):
         c, earning = agreed[j - lo], incentive[j - lo]
+        if registered[j] < oldest and mode != column.BLENDED and not liquid:
+            cap = c if mode == column.CLIPPED else np.int64(ONE)
+            counts = last_tempo > registered[j]
+            row = j - lo
+            if yuma3:
+                empty = fused.yuma3(
+                    weights, held, j, factor, cap, counts, alpha, own[j], earning, keep, ema, earned, stored, row
+                )
+            else:
+                empty = fused.yuma1(
+                    weights,
+                    held,
+                    j,
+                    factor,
+                    active_stake,
+                    cap,
+                    counts,
+                    alpha,
+                    own[j],
+                    earning,
+                    keep,
+                    ema,
+                    work,
+                    earned,
+                    stored,
+                    row,
+                )
+            if empty:
+                stored_zeros = _with_room(stored_zeros, num_zeros, empty)
+                num_zeros = _note_zeros(ema, stored, keep, row, stored_zeros, num_zeros)
+            continue
         _scores(weights, j, registered, bound, oldest, own, factor, score)
         # a copy: creating a view of a row takes longer than copying a short row
         if last_tempo <= registered[j]:
@@ -210,8 +271,5 @@ def bonds(
             stored[j - lo, i] = kept[i]
         if empty:
             stored_zeros = _with_room(stored_zeros, num_zeros, empty)
-            for i in range(size):
-                if ema[i] > 0 and kept[i] == 0 and keep[i] != 0:
-                    stored_zeros[num_zeros] = (j - lo) * size + i
-                    num_zeros += 1
-    return earned, stored, stored_zeros[:num_zeros]
+            num_zeros = _note_zeros(ema, stored, keep, j - lo, stored_zeros, num_zeros)
+    return earned, stored_zeros[:num_zeros]

@@ -13,6 +13,8 @@ HALF = ONE >> 1
 LIMIT = 20 << 32  # exp_safe clamps to this
 SMALL = 12 << 32  # up to here a term is below 2^51, so that its quotient by the index is exact in float
 E = 11_674_931_200  # the crate's constant: exp(1) is not the series
+SHORT = 1 << 27  # below it, a term times an argument of up to `SMALL` fits 63 bits
+WIDE = 1 << 42  # below it, a term times an argument without its last 16 bits does
 LANES = 64
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
@@ -64,21 +66,38 @@ def _exp_large(operand):
 
 @part
 def _exp_block(operand, term, result):
-    """The series for `LANES` arguments from 0 to `SMALL` at once."""
+    """The series for `LANES` arguments from 0 to `SMALL` at once. As the terms shrink, products need fewer words."""
     for lane in range(LANES):
         term[lane] = operand[lane]
         result[lane] = operand[lane] + ONE
-    for i in range(2, 32):
+    i = 2
+    left = np.int64(SHORT)
+    while i < 32 and left != 0:
         by_index = _INDEX[i - 1]
+        bits = left
         left = np.int64(0)
-        for lane in range(LANES):
-            # exact: the half keeps the quotient away from the next integer, as in `share`
-            t = np.int64((_term(term[lane], operand[lane]) + 0.5) * by_index)
-            term[lane] = t
-            result[lane] += t
-            left |= t
-        if left == 0:
-            return
+        # (product + 0.5) / i: exact, because the half keeps the quotient away from the next integer, as in `share`
+        if bits < SHORT:
+            for lane in range(LANES):
+                t = np.int64((((term[lane] * operand[lane]) >> 32) + 0.5) * by_index)
+                term[lane] = t
+                result[lane] += t
+                left |= t
+        elif bits < WIDE:
+            for lane in range(LANES):
+                a, b = term[lane], operand[lane]
+                product = (a * (b >> 16) + ((a * (b & 0xFFFF)) >> 16)) >> 16
+                t = np.int64((product + 0.5) * by_index)
+                term[lane] = t
+                result[lane] += t
+                left |= t
+        else:
+            for lane in range(LANES):
+                t = np.int64((_term(term[lane], operand[lane]) + 0.5) * by_index)
+                term[lane] = t
+                result[lane] += t
+                left |= t
+        i += 1
 
 
 @part
@@ -96,38 +115,39 @@ def _finish(x, series, low, width):
 def liquid_alphas(weight, bond, entry, seen_weight, seen_bond, m, consensus, limits, alpha, lanes):
     """alpha [m] for the pairs of `entry`. limits: int64 [low, high, slope, alpha at difference 0].
 
-    lanes: int64 [5, LANES] work space. Pairs with difference 0 (a weight from the bond up to the consensus) share one
-    exponential.
+    lanes: int64 [5, LANES] work space. Works on blocks of `LANES` pairs; a block whose weights all lie from the bond up
+    to the consensus has difference 0 everywhere and needs no exponential.
     """
     low, high, slope, resting = limits[0], limits[1], limits[2], limits[3]
     width = high - low
-    filled = 0
-    for i in range(m):
-        alpha[i] = resting
-        if entry[i] and width > 0:
+    for begin in range(0, m, LANES):
+        count = min(LANES, m - begin)
+        most, largest = np.int64(0), np.int64(0)
+        for lane in range(LANES):
+            lanes[3, lane] = 0
+            lanes[4, lane] = 0
+        for lane in range(count):
+            i = begin + lane
             w = weight[i] if seen_weight[i] else 0
             b = bond[i] if seen_bond[i] else 0
             difference = max(0, w - consensus) if w >= b else b - w
-            if difference > 0:
-                x = exponent(slope, difference)
-                if abs(x) > SMALL:
-                    alpha[i] = _finish(x, _exp_large(abs(x)), low, width)
-                else:
-                    lanes[0, filled] = abs(x)
-                    lanes[3, filled] = x
-                    lanes[4, filled] = i
-                    filled += 1
-                    if filled == LANES:
-                        _flush(lanes, filled, low, width, alpha)
-                        filled = 0
-    if filled:
-        _flush(lanes, filled, low, width, alpha)
-
-
-@part
-def _flush(lanes, filled, low, width, alpha):
-    for lane in range(filled, LANES):
-        lanes[0, lane] = 0
-    _exp_block(lanes[0], lanes[1], lanes[2])
-    for lane in range(filled):
-        alpha[lanes[4, lane]] = _finish(lanes[3, lane], lanes[2, lane], low, width)
+            lanes[4, lane] = difference if entry[i] else 0
+            most = max(most, lanes[4, lane])
+        if most == 0 or width <= 0:
+            for lane in range(count):
+                alpha[begin + lane] = resting
+            continue
+        for lane in range(count):
+            x = exponent(slope, lanes[4, lane])
+            lanes[3, lane] = x
+            largest = max(largest, abs(x))
+        for lane in range(LANES):
+            lanes[0, lane] = min(abs(lanes[3, lane]), SMALL)
+        _exp_block(lanes[0], lanes[1], lanes[2])
+        if largest > SMALL:
+            for lane in range(count):
+                if abs(lanes[3, lane]) > SMALL:
+                    lanes[2, lane] = _exp_large(abs(lanes[3, lane]))
+        for lane in range(count):
+            value = _finish(lanes[3, lane], lanes[2, lane], low, width)
+            alpha[begin + lane] = value if lanes[4, lane] > 0 else resting

@@ -29,13 +29,15 @@ def epoch(
     weights,
     zeros,
     held,
+    stored,
 ):
     """clock: uint64 [block, activity_cutoff, stake_threshold, last_tempo, emission].
 
     numbers: int64 [owner or -1, max_validators, kappa as I32F32]. rates: see `sharded.Electorate`.
     previous: int64 [n] the stored consensus that liquid alpha compares with, or [0] for this epoch's.
+    stored: u16 [miners, validators], the bonds to store are written here.
     Returns flags bool [2, n] (active, new permit), raw int64 [6, n] (stake, active stake, consensus, trust, incentive,
-    dividends), the u16 and rao columns of `stake.finish`, bonds to store and the positions of stored zeros.
+    dividends), the u16 and rao columns of `stake.finish`, the positions of stored zeros.
     """
     n, num_miners = stake.size, miners.size
     active, new_permit, share, active_share, bound = prepare(
@@ -60,7 +62,7 @@ def epoch(
     now[1] = rates[1] != 0 and (previous.any() if previous.size else agreed.any())
     judged = previous[miners] if previous.size else agreed
     here = (weights, held, zeros, 0, num_miners, registered_here, bound_here, own)
-    earned, stored, stored_zeros = dense.bonds(*here, sums, stake_here, agreed, judged, incentive, clock[3], now, keep)
+    earned, stored_zeros = dense.bonds(*here, sums, stake_here, agreed, judged, incentive, clock[3], now, keep, stored)
     dividends = normalised(products(earned, stake_here) if rates[0] else earned)
 
     flags = np.empty((2, n), np.bool_)
@@ -73,4 +75,4 @@ def epoch(
         raw[3, validators[k]] = trust[k]
         raw[5, validators[k]] = dividends[k]
     columns, rao = finish(clock[4], raw[0], raw[1], raw[2], raw[3], raw[4], raw[5])
-    return flags, raw, columns, rao, stored, stored_zeros
+    return flags, raw, columns, rao, stored_zeros
