@@ -40,6 +40,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "register": ("raytensor.commands.register:register_main", "register a hotkey on a subnet"),
     "serve": ("raytensor.commands.serve:serve_main", "publish the address of a hotkey's server"),
     "subnets": ("raytensor.commands.subnets:subnets_main", "list, create, start, configure, show subnets"),
+    "call": ("raytensor.commands.generated:call_main", "send any call of the chain, by its name"),
+    "read": ("raytensor.commands.generated:read_main", "read any storage item of the chain"),
     "metagraph": ("raytensor.commands.metagraph:metagraph_main", "list the neurons of a subnet"),
     "weights": ("raytensor.commands.weights:weights_main", "check, set, commit and reveal a validator's weights"),
 }

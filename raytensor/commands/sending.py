@@ -36,7 +36,7 @@ from raytensor.errors import ChainRefused, ConfigError, FateUnknown
 from raytensor.types import Fate, Receipt
 
 # The user's confirmation is the permission; a policy file limits it further.
-PERMISSIVE = Policy(transfers=True, unstaking=True, proxies=True)
+PERMISSIVE = Policy(transfers=True, unstaking=True, proxies=True, calls=True)
 PUBLIC_NAMES = ("Alice", "Bob", "Charlie", "Dave", "Eve", "Ferdie", "Alice//stash", "Bob//stash")
 FINAL_POLL_S = 0.25
 

@@ -106,6 +106,10 @@ class Codec:
             raise ValueError(f"{self.name(type_id)} of {count} elements has {len(data) - at} bytes of content")
         return np.frombuffer(data, dtype, count, at)
 
+    def definition(self, type_id: int) -> dict:
+        """The registry's entry of a type: {"path": [...], "def": {kind: ...}}."""
+        return self._types[type_id]
+
     def name(self, type_id: int) -> str:
         path = self._types[type_id]["path"]
         return "::".join(path) if path else str(next(iter(self._types[type_id]["def"])))

@@ -118,24 +118,27 @@ class Runtime:
         calls = self._pallets.get(module, {}).get("calls")
         return bool(calls) and any(v["name"] == function for v in self.codec.variants(calls["ty"]).values())
 
-    def call_fields(self, module: str, function: str) -> list[str]:
-        """The names of a call's arguments, in order. Raises ChainError if the runtime has no such call."""
-        calls = self._pallet(module)["calls"]
-        for variant in self.codec.variants(calls["ty"]).values() if calls else ():
-            if variant["name"] == function:
-                return [field["name"] for field in variant["fields"]]
-        raise ChainError(f"runtime {self.spec_version} has no call {module}.{function}")
-
     def call_names(self, module: str) -> list[str]:
-        """The names of a pallet's calls."""
+        """The names of a pallet's calls, by index."""
         calls = self._pallet(module)["calls"]
         return [variant["name"] for variant in self.codec.variants(calls["ty"]).values()] if calls else []
 
-    def argument_kinds(self, module: str, function: str) -> dict[str, str | tuple[str, ...]]:
-        """What each argument of a call is, in order: "u16", "bool", the name of a struct, or an enum's variants."""
-        variants = self.codec.variants(self._pallet(module)["calls"]["ty"]).values()
-        fields = next(variant["fields"] for variant in variants if variant["name"] == function)
-        return {field["name"]: self.codec.kind(field["type"]) for field in fields}
+    def call_types(self, module: str, function: str) -> dict[str, int]:
+        """The type ids of a call's arguments by name, in order. Raises ChainError if the runtime has no such call."""
+        calls = self._pallet(module)["calls"]
+        for variant in self.codec.variants(calls["ty"]).values() if calls else ():
+            if variant["name"] == function:
+                return {field["name"]: field["type"] for field in variant["fields"]}
+        raise ChainError(f"runtime {self.spec_version} has no call {module}.{function}")
+
+    def storage_names(self, pallet: str) -> list[str]:
+        """The names of a pallet's storage items."""
+        storage = self._pallet(pallet)["storage"]
+        return [entry["name"] for entry in storage["entries"]] if storage else []
+
+    def call_fields(self, module: str, function: str) -> list[str]:
+        """The names of a call's arguments, in order. Raises ChainError if the runtime has no such call."""
+        return list(self.call_types(module, function))
 
     def constant(self, pallet: str, name: str) -> Any:
         """The value of a runtime constant. Raises ChainError if there is none of that name."""

@@ -23,6 +23,7 @@ _FORBIDDEN = {
     "transfers": "the policy allows no transfers (transfers = false)",
     "unstaking": "the policy allows no unstaking (unstaking = false)",
     "proxies": "the policy lets no account become a proxy (proxies = false)",
+    "calls": "the policy allows no calls by name (calls = false)",
 }
 
 
@@ -42,6 +43,7 @@ class Policy:
     transfers              TAO and stake may be sent to other accounts.
     unstaking              stake may leave its hotkey and subnet (remove, move, swap).
     proxies                other accounts may become proxies of the signer (Proxy.add_proxy).
+    calls                  any call by its name. What it does is not known, so it is refused beside any limit below.
     max_spend_rao          TAO that one intent may spend, without its fee.
     max_spend_per_day_rao  TAO that all intents of the last 24 hours may spend together.
     max_fee_rao            fee of one intent, by the chain's estimate.
@@ -53,6 +55,7 @@ class Policy:
     transfers: bool = False
     unstaking: bool = False
     proxies: bool = False
+    calls: bool = False
     max_spend_rao: int | None = None
     max_spend_per_day_rao: int | None = None
     max_fee_rao: int | None = None
@@ -61,7 +64,7 @@ class Policy:
     destinations: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("transfers", "unstaking", "proxies"):
+        for name in ("transfers", "unstaking", "proxies", "calls"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"policy {name} = {getattr(self, name)!r}: write true or false")
         for name in ("max_spend_rao", "max_spend_per_day_rao", "max_fee_rao"):
@@ -91,6 +94,8 @@ class Policy:
         """Why an intent of this kind, subnet or recipient is refused, None if it is allowed."""
         if intent.right and not getattr(self, intent.right):
             return _FORBIDDEN[intent.right]
+        if intent.right == "calls" and (self.reads or self.netuids is not None or self.destinations is not None):
+            return "the policy has limits, which can't be applied to a call by name"
         netuids = intent.netuids()
         if self.netuids is not None and netuids is None:
             return "it unstakes from every subnet, and the policy names netuids"
