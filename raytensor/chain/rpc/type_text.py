@@ -119,7 +119,10 @@ class Reader:
             return None if value is None or value == "none" else self.value(some["fields"][0]["type"], value)
         if path[-1:] == ["MultiAddress"] and isinstance(value, str):
             return self._account(value)
-        name, inner = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (value, None)
+        chosen: tuple[Any, Any] = (value, None)
+        if isinstance(value, dict) and len(value) == 1:
+            chosen = next(iter(value.items()))
+        name, inner = chosen
         found = next((variant for variant in variants if variant["name"] == name), None)
         if found is None:
             raise self._wrong(type_id, value)
@@ -132,7 +135,11 @@ class Reader:
 
     def _call(self, type_id: int, value: Any) -> Call:
         """A call inside a call: {"Pallet.call": {argument: value}}."""
-        ((name, given),) = self._expect(type_id, value, dict).items() if value else (("", {}),)
+        if not isinstance(value, dict) or len(value) != 1:
+            raise ConfigError(
+                f'{json.dumps(value)[:120]}: write a call inside as {{"Pallet.call": {{"argument": value}}}}'
+            )
+        name, given = next(iter(value.items()))
         pallets = {v["name"]: v["fields"][0]["type"] for v in self._codec.variants(type_id).values()}
         pallet, _, function = name.partition(".")
         if pallet not in pallets:
