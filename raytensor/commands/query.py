@@ -25,7 +25,8 @@ from raytensor.commands import options, output, query_miners
 from raytensor.commands.query_miners import MinerAnswer, Query, QueryFailed
 from raytensor.commands.request_signer import ProcessSigner
 from raytensor.config.wire import PROTOCOLS, Client
-from raytensor.data import corpus, tokenizer
+from raytensor.data import tokenizer
+from raytensor.data.text import load_tokenizer
 from raytensor.errors import ChainUnavailable, ConfigError
 from raytensor.telemetry.event_log import read_events
 from raytensor.telemetry.events import NetworkUp, Stopped
@@ -210,8 +211,7 @@ def _run_folder(folder: str) -> RunFolder:
 def _coder(name: str | None, run: RunFolder | None) -> tokenizer.Tokenizer:
     """The tokenizer of --tokenizer, else of the run, else bytes."""
     if name is None and run is not None:
-        data, read = run.data, lambda: corpus.documents(run.data, heldout=False)
-        return tokenizer.load(data.tokenizer, data.vocab_size, corpus.fingerprint(data), read, run.cache)
+        return load_tokenizer(run.data, run.cache)
     if name in (None, "bytes"):
         return tokenizer.ByteTokenizer()
     try:

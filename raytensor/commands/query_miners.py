@@ -135,7 +135,7 @@ async def continue_text(
             raise QueryFailed(f"none of the {len(miners)} miners that were asked answered:\n{_reasons(miners)}")
         firsts = [Response(a.task_id, a.hotkey, a.ids[:1], a.probs[:1]) for a in answers.values()]
         mixed.append(pick(mix(firsts, weights, coder.vocab_size)[0], query.temperature, rng))
-        if mixed[-1] == tokenizer.END:
+        if mixed[-1] == coder.end:
             break
     return mixed
 

@@ -82,6 +82,9 @@ class Section:
         """
         return iter(())
 
+    def settle(self) -> None:
+        """Give settings that follow from others their values. Called once, on the root, when all settings are right."""
+
 
 def check(cfg: Section) -> None:
     """Check every field of a configuration. Raises `ConfigError` with all mistakes, each with its value and the fix."""

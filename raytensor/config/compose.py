@@ -72,6 +72,7 @@ def compose(job: str, overrides: Sequence[str]) -> Any:
     ):  # Ray Train's workers read it; other jobs read it here, and resume it as typed
         cfg.data.files = str(Path(cfg.data.files).expanduser().absolute())
     check(cfg)
+    cfg.settle()
     return cfg
 
 

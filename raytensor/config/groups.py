@@ -6,7 +6,7 @@ Knows nothing of YAML or of which job uses what.
 """
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,14 @@ from raytensor.config.wire import MinersWire
 from raytensor.types import Need
 
 PRECISIONS = ("fp32", "bf16")
+ARCHITECTURES = ("llama", "mistral", "qwen2", "gpt2")
+MODEL_SIZES = ("1M", "5M", "20M", "124M", "350M", "1.2B", "8B")
+
+
+def is_preset(model: str) -> bool:
+    """Whether a model is named by its size: no folder, and no hub name."""
+    architecture, _, size = model.rpartition("-")
+    return size in MODEL_SIZES and architecture in ("", *ARCHITECTURES)
 
 
 @dataclass
@@ -45,7 +53,7 @@ class Cluster(Section):
 @dataclass
 class Data(Section):
     # Source of the text: "stdlib" (the documentation and docstrings of Python's standard library, no download), or what
-    # `datasets.load_dataset` takes: "text", "json", "parquet" for local files, or the name of a hub dataset.
+    # `datasets.load_dataset` takes: "text", "json", "parquet" for local files, or a hub dataset: NAME or NAME@REVISION.
     source: str = "stdlib"
     # Files of a local source: a file, a folder or a glob pattern.
     files: str | None = None
@@ -59,10 +67,18 @@ class Data(Section):
     max_documents: int | None = None
     # Share of the documents that is held out: it is never trained on, and validators ask about no other text.
     heldout_share: float = setting(0.1, above=0, below=1)
-    # "bpe" trains a byte-pair tokenizer on the training part and caches it; "bytes" uses the 256 byte values.
-    tokenizer: str = setting("bpe", choices=("bpe", "bytes"))
-    # Size of the BPE vocabulary.
-    vocab_size: int = setting(1024, least=257, most=65536)
+    # "auto": the tokenizer of the model where one from a folder or the hub is trained, else "bpe". "bpe" trains a
+    # byte-pair tokenizer on the training part and caches it; "bytes" uses the 256 byte values. Any other text is a
+    # folder with a tokenizer.json, or a hub name.
+    tokenizer: str = setting("auto", path="model")
+    # Size of the vocabulary of "bpe".
+    vocab_size: int = setting(1024, least=257)
+
+
+def settle_tokenizer(data: Data, models: Iterable[str | None]) -> None:
+    """Models without a tokenizer of their own take "bpe" for "auto"; others are looked at when the job starts."""
+    if data.tokenizer == "auto" and all(model is None or is_preset(model) for model in models):
+        data.tokenizer = "bpe"
 
 
 @dataclass
@@ -72,7 +88,7 @@ class MinerProfile(Section):
     # {behaviours}
     behaviour: str = setting("honest", choices=tuple(BEHAVIOURS))
     # Model: null is a Llama of hidden, layers and heads; else a size (1M 5M 20M 124M 350M 1.2B 8B), gpt2-SIZE, a folder
-    # in the format of transformers (an export of `raytensor train`), or a hub name.
+    # in the format of transformers (an export of `raytensor train`), or a hub name: OWNER/NAME or OWNER/NAME@REVISION.
     model: str | None = setting(None, path="model")
     # Width of the model.
     hidden: int = 128
@@ -327,6 +343,13 @@ class Job(Section):
     cluster: Cluster = field(default_factory=Cluster)
     # The text that models train on and are asked about.
     data: Data = field(default_factory=Data)
+
+    def models(self) -> list[str | None]:
+        """The models that the job trains, as they are named."""
+        return []
+
+    def settle(self) -> None:
+        settle_tokenizer(self.data, self.models())
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.resume != "never" and self.name is None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from raytensor.config.checks import ENVIRONMENT_NAME, FOLDER_NAME, NETWORK, Section, setting
-from raytensor.config.groups import Cluster, Data, MinerProfile, Mining, Paths
+from raytensor.config.groups import Cluster, Data, MinerProfile, Mining, Paths, settle_tokenizer
 from raytensor.config.mechanisms import Mechanism
 from raytensor.config.run import profile_conflicts, seq_len_conflicts
 from raytensor.config.wire import MinersWire
@@ -87,6 +87,9 @@ class MineConfig(Section):
     chain: MinerChain = field(default_factory=MinerChain)
     # When and where alarms are raised.
     watch: MinerWatch = field(default_factory=MinerWatch)
+
+    def settle(self) -> None:
+        settle_tokenizer(self.data, [profile.model for profile in self.miners.profiles])
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         for name, values, example in (("hotkeys", self.hotkeys, "mywallet/myhotkey"), ("netuids", self.netuids, 1)):

@@ -23,6 +23,9 @@ class RunConfig(Job):
     # Where metrics are logged besides the run folder.
     tracker: Tracker = field(default_factory=Tracker)
 
+    def models(self) -> list[str | None]:
+        return [profile.model for profile in self.miners.profiles]
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         yield from super().conflicts()
         total = self.miners.num_miners + self.validators.num_validators + 1

@@ -74,6 +74,9 @@ class SweepConfig(Job):
     # Which trials are trained to the end.
     scheduler: Scheduler = field(default_factory=Scheduler)
 
+    def models(self) -> list[str | None]:
+        return [self.profile.model]
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         yield from super().conflicts()
         if self.scheduler.grace > self.rounds:

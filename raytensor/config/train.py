@@ -11,7 +11,7 @@ from raytensor.config.optimizers import ENGINES, OPTIMIZERS
 @dataclass
 class Training(Section):
     # Model: a size (1M 5M 20M 124M 350M 1.2B 8B: a Llama), gpt2-SIZE, qwen2-SIZE, a folder in the format of
-    # transformers, or a hub name.
+    # transformers, or a hub name: OWNER/NAME or OWNER/NAME@REVISION.
     model: str = setting("1M", path="model")
     # Use the weights of a folder or hub model; false uses its shape with random weights.
     pretrained: bool = True
@@ -87,3 +87,6 @@ class TrainConfig(Job):
     training: Training = field(default_factory=Training)
     # Where metrics are logged besides the run folder.
     tracker: Tracker = field(default_factory=Tracker)
+
+    def models(self) -> list[str | None]:
+        return [self.training.model]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from raytensor.config.checks import ENVIRONMENT_NAME, FOLDER_NAME, NETWORK, Section, setting
-from raytensor.config.groups import Cluster, Data, Paths, Scoring
+from raytensor.config.groups import Cluster, Data, Paths, Scoring, settle_tokenizer
 from raytensor.config.mechanisms import Mechanism
 from raytensor.config.wire import Client
 
@@ -104,6 +104,9 @@ class ValidateConfig(Section):
         """The rules of every subnet, by netuid."""
         shared = [SubnetConfig(netuid, [], self.mechanism) for netuid in self.netuids]
         return sorted([*shared, *self.subnets], key=lambda rules: rules.netuid)
+
+    def settle(self) -> None:
+        settle_tokenizer(self.data, ())
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if not self.hotkeys:

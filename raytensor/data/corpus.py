@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raytensor.config import Data
+from raytensor.data import tokenizer
 from raytensor.data.files import LOCAL, local_files, refuse_unreadable
 from raytensor.data.stdlib import stdlib_documents, stdlib_fingerprint
 from raytensor.errors import ConfigError, DataError, RayTensorError, cause_of
@@ -67,7 +68,7 @@ def fingerprint(cfg: Data) -> str:
     """A hash of the settings and of the source, without reading its text: names, sizes and times of local files, the
     interpreter for the embedded corpus, only the name of a hub dataset."""
     settings: list[object] = [cfg.source, cfg.subset, cfg.split, cfg.column, cfg.max_documents, cfg.heldout_share]
-    settings += [cfg.tokenizer, cfg.vocab_size]
+    settings += [tokenizer.fingerprint(cfg.tokenizer), cfg.vocab_size]
     if cfg.source == "stdlib":
         settings.append(stdlib_fingerprint())
     elif cfg.source in LOCAL:
@@ -116,7 +117,10 @@ def _load(cfg: Data) -> IterableDataset:
         if cfg.source == "text":
             options["sample_by"] = "paragraph"  # a line is no document, and one large file must be in both parts
     try:
-        return datasets.load_dataset(cfg.source, cfg.subset, **options)
+        name, at, revision = cfg.source.partition("@")
+        if at and cfg.source not in LOCAL:
+            options["revision"] = revision
+        return datasets.load_dataset(name, cfg.subset, **options)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         if cfg.source in LOCAL:
             raise _unreadable(cfg, error) from error

@@ -1,9 +1,9 @@
 """Training text as a stream of packed batches that resumes exactly.
 
 In: the `data` section, a tokenizer. Out: int32 [B, T + 1] batches: the documents of the training part in sequence, each
-followed by token 0, cut into rows without padding; at its end the source is read again from the start. Documents keep
-the order of the source: a shuffle buffer could not be resumed exactly. Equal settings give equal batches in every
-process, so each rank reads the whole stream and uses its share of the rows.
+followed by the end of document, cut into rows without padding; at its end the source is read again from the start.
+Documents keep the order of the source: a shuffle buffer could not be resumed exactly. Equal settings give equal batches
+in every process, so each rank reads the whole stream and uses its share of the rows.
 Bounds: at most `DOCUMENTS` encoded documents in memory. Knows nothing of models and ranks.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from raytensor.config import Data
 from raytensor.data import corpus
-from raytensor.data.tokenizer import END, Tokenizer
+from raytensor.data.tokenizer import Tokenizer
 from raytensor.errors import DataError
 
 DOCUMENTS = 32  # encoded together
@@ -91,6 +91,6 @@ class PackedStream:
         return found
 
     def _encode(self, texts: list[str]) -> np.ndarray:
-        end = np.array([END], np.int32)
+        end = np.array([self._coder.end], np.int32)
         pieces = [piece for ids in self._coder.encode(texts) for piece in (ids.astype(np.int32), end)] if texts else []
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)

@@ -9,6 +9,7 @@ import io
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ MIN_TOKENS = 2048  # of each part; fewer are not enough to train or to measure o
 
 @dataclass(frozen=True)
 class Text:
-    """Tokenized text. Every document is followed by token 0.
+    """Tokenized text. Every document is followed by the end of document of its tokenizer.
 
     train, heldout                  uint16 [N] (int32 when the vocabulary needs it).
     train_offsets, heldout_offsets  int64 [D + 1]: document i is tokens offsets[i]:offsets[i + 1].
@@ -56,11 +57,20 @@ def prepare(cfg: Data, cache_dir: str | Path, progress: Callable[[str], None] = 
     path = cache / f"text-{FORMAT}-{key}.npz"
     text = load(path)
     if text is None:
-        text = _build(cfg, cache, key, progress)
+        text = _build(cfg, cache, progress)
         save(path, text)
     sizes = f"{text.train.size:,} tokens to train on, {text.heldout.size:,} held out"
     progress(f"text: {sizes}, vocabulary {text.vocab_size}")
     return text
+
+
+def load_tokenizer(cfg: Data, cache_dir: str | Path) -> tokenizer.Tokenizer:
+    """The tokenizer of a configuration. One that is trained on the corpus is cached.
+
+    Raises `ConfigError` for a folder or hub name without a tokenizer, `DataError` for a source that can't be read.
+    """
+    cache, texts = Path(cache_dir).expanduser(), partial(corpus.documents, cfg, heldout=False)
+    return tokenizer.load(cfg.tokenizer, cfg.vocab_size, corpus.fingerprint(cfg), texts, cache)
 
 
 def unigram(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
@@ -69,9 +79,10 @@ def unigram(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
     return np.log(counts / counts.sum()).astype(np.float32)
 
 
-def _build(cfg: Data, cache: Path, key: str, progress: Callable[[str], None]) -> Text:
-    progress(f"reading the corpus ({cfg.source})" + (" and training its tokenizer" if cfg.tokenizer == "bpe" else ""))
-    coder = tokenizer.load(cfg.tokenizer, cfg.vocab_size, key, lambda: corpus.documents(cfg, heldout=False), cache)
+def _build(cfg: Data, cache: Path, progress: Callable[[str], None]) -> Text:
+    trains = cfg.tokenizer in (tokenizer.AUTO, tokenizer.BPE)
+    progress(f"reading the corpus ({cfg.source})" + (" and training its tokenizer" if trains else ""))
+    coder = load_tokenizer(cfg, cache)
     progress("tokenizing")
     dtype = np.dtype(np.uint16 if coder.vocab_size <= 65536 else np.int32)
     train, train_offsets, train_bytes = _encode(corpus.documents(cfg, heldout=False), coder, dtype)
@@ -88,7 +99,7 @@ def _build(cfg: Data, cache: Path, key: str, progress: Callable[[str], None]) ->
 
 def _encode(texts: Iterable[str], coder: tokenizer.Tokenizer, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, int]:
     """(tokens, offsets, bytes of text) of some documents."""
-    end = np.array([tokenizer.END], dtype=dtype)
+    end = np.array([coder.end], dtype=dtype)
     pieces: list[np.ndarray] = []
     lengths: list[int] = []
     batch: list[str] = []

@@ -16,6 +16,7 @@ from typing import Any
 from raytensor import config
 from raytensor.config.train import TrainConfig, Training
 from raytensor.data import corpus
+from raytensor.data.tokenizer import vocab_size_of
 from raytensor.jobs.session import Session
 from raytensor.telemetry import events
 from raytensor.telemetry.event_log import read_events
@@ -156,11 +157,17 @@ def needs(cfg: TrainConfig) -> list[Need]:
 
 
 def _parameters(cfg: TrainConfig) -> int:
-    """Parameters of the model. Raises `ConfigError` when it can't be built, or when local data is missing."""
+    """Parameters of the model, and the tokenizer that fits it in `cfg`. Raises `ConfigError` when the model can't be
+    built or was trained on another tokenizer, or when local data is missing."""
     corpus.refuse_missing(cfg.data)  # before seconds of imports
-    from raytensor.training import loop, models  # torch and transformers: a `--help` must not wait for them
+    # torch and transformers: a `--help` must not wait for them
+    from raytensor.data import pretrained
+    from raytensor.training import loop, models
 
-    return models.refuse_unusable(loop.spec_of(cfg, 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size))
+    models.refuse_unusable(loop.spec_of(cfg, 1))  # a name that means nothing is refused as a model, not as a tokenizer
+    settings = {"where": "training.model", "trained": cfg.training.pretrained}
+    pretrained.settle(cfg.data, cfg.models(), cfg.paths.cache, **settings)
+    return models.refuse_unusable(loop.spec_of(cfg, vocab_size_of(cfg.data.tokenizer, cfg.data.vocab_size)))
 
 
 def _summary(cfg: TrainConfig, session: Session[TrainingView], reason: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Streams a miner's completion of a prompt: one next-token question per token.
 
-In: a `Prompt`, a function that asks the miner, a tokenizer. Out: pieces of text, until the END token or `max_tokens`.
+In: a `Prompt`, a function that asks the miner, a tokenizer. Out: pieces of text, until the end of
+document or `max_tokens`.
 Waits for: one answer per token. Tokens are drawn by (seed, prompt id), so a repeated prompt has the same completion.
 Knows nothing of HTTP.
 """
@@ -10,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import numpy as np
 
 from raytensor.data import assign
-from raytensor.data.tokenizer import END, Tokenizer
+from raytensor.data.tokenizer import Tokenizer
 from raytensor.types import Failure, Response, Submission, Task
 from raytensor.wire.codec import Prompt
 
@@ -25,7 +26,7 @@ async def complete(prompt: Prompt, ask: Ask, coder: Tokenizer, context: int) -> 
 
     Raises `RuntimeError` with the reason when the miner gives no answer.
     """
-    tokens = [int(token) for token in coder.encode([prompt.text])[0]] or [END]
+    tokens = [int(token) for token in coder.encode([prompt.text])[0]] or [coder.end]
     draw = assign.generator(prompt.seed, "completion", prompt.prompt_id)
     made: list[int] = []
     sent = ""
@@ -39,7 +40,7 @@ async def complete(prompt: Prompt, ask: Ask, coder: Tokenizer, context: int) -> 
             raise RuntimeError(answer.detail or answer.reason.value)
         assert isinstance(answer, Response), "a next-token question is answered by tokens"
         token = choose(answer.ids[0], answer.probs[0], prompt.temperature, draw)
-        if token == END:
+        if token == coder.end:
             break
         tokens.append(token)
         made.append(token)

@@ -7,15 +7,19 @@ rank. Knows nothing of hotkeys.
 from collections.abc import Iterable
 
 from raytensor.config import Data, MinerProfile
+from raytensor.data.tokenizer import vocab_size_of
 from raytensor.training import engine, models
 from raytensor.training.models import ModelSpec
 from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
 
 
-def refuse_models(profiles: Iterable[MinerProfile], data: Data, seq_len: int) -> None:
-    """Check that named models can be built, before anything starts. Raises `ConfigError`."""
-    vocab_size = 256 if data.tokenizer == "bytes" else data.vocab_size
+def refuse_models(profiles: Iterable[MinerProfile], data: Data | None, seq_len: int) -> None:
+    """Check that named models can be built, before anything starts. Raises `ConfigError`.
+
+    data  whose vocabulary they must have; None: that is not known yet.
+    """
+    vocab_size = vocab_size_of(data.tokenizer, data.vocab_size) if data is not None else 1
     for profile in {profile.model: profile for profile in profiles if profile.model}.values():
         models.refuse_unusable(spec(profile, vocab_size, seq_len, seed=0))
 

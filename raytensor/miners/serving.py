@@ -11,15 +11,13 @@ import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from raytensor.config import MinersJob
-from raytensor.data import corpus, tokenizer
+from raytensor.data.text import load_tokenizer
 from raytensor.miners import host, shard  # noqa: F401 (see `WireFrontend`)
 from raytensor.miners.completion import complete
 from raytensor.miners.gauges import Gauges
@@ -56,9 +54,7 @@ class WireFrontend:
         cfg = job.miners.wire
         self._context, self._answers = job.miners.seq_len, dict(answers or {})
         # It is in the cache of this node, where the job's text was prepared.
-        data, cache = job.data, Path(job.paths.cache).expanduser()
-        key, text = corpus.fingerprint(data), partial(corpus.documents, data, heldout=False)
-        self._coder = tokenizer.load(data.tokenizer, data.vocab_size, key, text, cache)
+        self._coder = load_tokenizer(job.data, job.paths.cache)
         self._hosts: dict[str, Any] = {}
         self._asked: Counter[Any] = Counter()  # questions that a host is answering
         self._gauges = Gauges("wire")

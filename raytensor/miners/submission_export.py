@@ -26,6 +26,7 @@ from raytensor.config import MinerProfile, MinersJob
 from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.data import assign
 from raytensor.data.text import Text
+from raytensor.data.tokenizer import vocab_size_of
 from raytensor.errors import ConfigError
 from raytensor.miners.files import FileStore
 from raytensor.miners.model import spec
@@ -107,7 +108,7 @@ def table(log_unigram: np.ndarray, seq_len: int) -> bytes:
 
 def refuse_unlike(cfg: MinersJob) -> None:
     """Check that the models can be submitted, before anything starts. Raises `ConfigError`."""
-    vocab_size = 256 if cfg.data.tokenizer == "bytes" else cfg.data.vocab_size
+    vocab_size = vocab_size_of(cfg.data.tokenizer, cfg.data.vocab_size)
     for number, profile in enumerate(cfg.miners.profiles):
         model: Any = models.build(spec(profile, vocab_size, cfg.miners.seq_len, 0), meta=True)
         rule, count, where = cfg.mechanism.model_eval, models.num_parameters(model), f"miners.profiles[{number}]"

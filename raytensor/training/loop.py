@@ -11,7 +11,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ import transformers
 from raytensor.config.train import TrainConfig
 from raytensor.data import assign, corpus, tokenizer
 from raytensor.data.packed import PackedStream
-from raytensor.errors import DataError
+from raytensor.data.text import load_tokenizer
+from raytensor.errors import DataError, RayTensorError
 from raytensor.telemetry.events import TrainStep
 from raytensor.training import checkpoint, devices, models
 from raytensor.training import engine as engines
@@ -70,6 +70,7 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
     try:
         position = _resume(points, engine, ranks, warn)
         if position is not None:
+            _refuse_other_tokenizer(position, coder)
             stream.restore(position["stream"])
     except DataError as error:
         raise CannotResume(str(error)) from error
@@ -89,12 +90,13 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
         rate, epoch = recipe.rate(due), stream.epoch
         report(TrainStep(due, training.steps, loss, rate, per_s, eta_s, ranks.size, epoch, mfu, heldout))
         if last or _is_due(due, training.checkpoint_every):
-            engine.save(points / f"step-{due:07d}", {"stream": stream.state()})
+            position = {"stream": stream.state(), "tokenizer": coder.digest()}
+            engine.save(points / f"step-{due:07d}", position)
             if ranks.first:
                 prune(points, training.keep)
     weights = engine.weights()
     if ranks.first:
-        models.export(spec, weights, folder / "export", coder.to_json())
+        models.export(spec, weights, folder / "export", coder.save)
     ranks.gather(None)
 
 
@@ -111,6 +113,13 @@ def _resume(points: Path, engine: engines.Engine, ranks: Ranks, warn: Warn) -> M
         shutil.rmtree(aside, ignore_errors=True)
         (points / f"step-{step:07d}").rename(aside)
     return position
+
+
+def _refuse_other_tokenizer(position: Mapping[str, Any], coder: tokenizer.Tokenizer) -> None:
+    """Raises `DataError` when a checkpoint was trained on other ids; older ones do not say."""
+    if position.get("tokenizer", coder.digest()) != coder.digest():
+        cause = "the checkpoint was trained on the ids of another tokenizer (its files or its cache changed)"
+        raise DataError(f"{cause}\n  fix: restore data.tokenizer as it was, or start a new run")
 
 
 def prune(points: Path, keep: int) -> None:
@@ -133,13 +142,17 @@ def _is_due(step: int, every: int) -> bool:
 
 
 def _tokenizer(cfg: TrainConfig, ranks: Ranks) -> tokenizer.Tokenizer:
-    """The tokenizer. The first rank loads it first, because that may train it."""
-    data, cache = cfg.data, Path(cfg.paths.cache)
-    key, text = corpus.fingerprint(data), partial(corpus.documents, data, heldout=False)
-    load = partial(tokenizer.load, data.tokenizer, data.vocab_size, key, text, cache)
-    found = load() if ranks.first else None
-    ranks.gather(None)
-    return found or load()
+    """The first rank's tokenizer, on all ranks: another node may have another cache, another corpus, other files."""
+    found: tokenizer.Tokenizer | None = None
+    refusal: RayTensorError | None = None
+    try:
+        found = load_tokenizer(cfg.data, cfg.paths.cache) if ranks.first else None
+    except RayTensorError as error:  # all ranks raise it: none may wait for one that is gone
+        refusal = error
+    packed, refusal = ranks.broadcast((found.packed() if found is not None else None, refusal))
+    if refusal is not None:
+        raise refusal
+    return found if found is not None else tokenizer.unpack(packed)
 
 
 def _questions(cfg: TrainConfig, coder: tokenizer.Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -147,7 +160,7 @@ def _questions(cfg: TrainConfig, coder: tokenizer.Tokenizer) -> tuple[np.ndarray
     training = cfg.training
     tokens, pieces = 0, []
     for text in corpus.documents(cfg.data, heldout=True):
-        pieces += [coder.encode([text])[0], np.array([tokenizer.END], np.int32)]
+        pieces += [coder.encode([text])[0], np.array([coder.end], np.int32)]
         tokens += pieces[-2].size + 1
         if tokens > 50 * training.heldout_rows * (1 + training.seq_len):
             break

@@ -5,8 +5,7 @@ Code in a model's folder is never run (`trust_remote_code` stays off). Knows not
 """
 
 import difflib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
 from raytensor import disk
+from raytensor.config.groups import ARCHITECTURES, is_preset
+from raytensor.data.pretrained import source_of
 from raytensor.errors import ConfigError, cause_of
 
 LLAMA_FIELDS = (
@@ -45,8 +46,7 @@ GPT2_SIZES = {
     "8B": (4096, 39, 32, 50257),
 }
 # Architectures whose configurations have the fields of Llama's.
-LLAMA_LIKE = ("llama", "mistral", "qwen2")
-ARCHITECTURES = (*LLAMA_LIKE, "gpt2")
+LLAMA_LIKE = tuple(name for name in ARCHITECTURES if name != "gpt2")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ModelSpec:
     """Which model.
 
     name        a size ("124M": a Llama), architecture and size ("gpt2-124M"), a folder in transformers' format, or a
-                hub name; None: a small Llama of `hidden`, `layers` and `heads`.
+                hub name, with "@revision" if it has one; None: a small Llama of `hidden`, `layers` and `heads`.
     vocab_size  of the text; None keeps the vocabulary of the preset or folder. A folder's must not be smaller.
     seq_len     longest sequence, in tokens.
     seed        of random weights, including those of LoRA.
@@ -95,7 +95,7 @@ def build(spec: ModelSpec, *, meta: bool = False) -> nn.Module:
             assert spec.name is not None
             options: dict[str, Any] = {"config": config, "dtype": torch.float32, "use_safetensors": True}
             try:
-                model = AutoModelForCausalLM.from_pretrained(spec.name, **options)
+                model = AutoModelForCausalLM.from_pretrained(**source_of(spec.name), **options)
             except (OSError, ValueError) as error:
                 raise _unusable(spec.name, error) from error
         else:
@@ -106,9 +106,16 @@ def build(spec: ModelSpec, *, meta: bool = False) -> nn.Module:
 def refuse_unusable(spec: ModelSpec) -> int:
     """Check that a model can be built, without building it. Returns its number of parameters.
 
-    Raises `ConfigError` for an unknown name, a missing folder, weights that can't be opened, a vocabulary too small.
+    Raises `ConfigError` for an unknown name, a missing folder, weights that can't be opened, a vocabulary too small, or
+    fewer positions than `seq_len`.
     """
-    count = num_parameters(build(spec, meta=True))
+    model: Any = build(spec, meta=True)
+    count = num_parameters(model)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # not all models have them
+    if positions is not None and positions < spec.seq_len:
+        fix = f"use seq_len={positions} or less, or a model with more positions"
+        what = f"has {positions} positions (max_position_embeddings), and seq_len={spec.seq_len} is more"
+        raise ConfigError(f"model={spec.name!r} {what}; {fix}")
     if spec.name is not None and not is_preset(spec.name):
         for file in sorted(Path(spec.name).expanduser().glob("*.safetensors")) if spec.pretrained else []:
             try:
@@ -118,12 +125,6 @@ def refuse_unusable(spec: ModelSpec) -> int:
                 why = f"{file.name} is damaged ({cause_of(error)}); copy it again"
                 raise ConfigError(f"model={spec.name!r}: {why}") from error
     return count
-
-
-def is_preset(name: str) -> bool:
-    """Whether a name is a preset."""
-    architecture, size = _split(name)
-    return architecture in ARCHITECTURES and size in (GPT2_SIZES if architecture == "gpt2" else LLAMA_SIZES)
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -144,10 +145,13 @@ def flops_per_token(model: nn.Module, seq_len: int) -> float:
     return 6.0 * params + 12.0 * config.num_hidden_layers * config.hidden_size * seq_len
 
 
-def export(spec: ModelSpec, weights: Mapping[str, Tensor], folder: Path, tokenizer_json: str | None = None) -> None:
+def export(
+    spec: ModelSpec, weights: Mapping[str, Tensor], folder: Path, save_tokenizer: Callable[[Path], object] | None = None
+) -> None:
     """Write a folder that `AutoModelForCausalLM.from_pretrained` opens: config.json and safetensors, adapters merged.
 
-    weights  of the trained parameters: `Engine.weights` of the first rank.
+    weights         of the trained parameters: `Engine.weights` of the first rank.
+    save_tokenizer  writes the files of the tokenizer to a folder: `Tokenizer.save`.
     """
     model: Any = build(spec)
     found = dict(model.named_parameters())
@@ -158,9 +162,8 @@ def export(spec: ModelSpec, weights: Mapping[str, Tensor], folder: Path, tokeniz
         model = model.merge_and_unload()
     with disk.new_folder(folder) as new:
         model.save_pretrained(new)
-        if tokenizer_json is not None:
-            (new / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
-            (new / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+        if save_tokenizer is not None:
+            save_tokenizer(new)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -198,7 +201,7 @@ def _known(spec: ModelSpec) -> tuple[Any, bool]:
         fix = f"give one that holds config.json, or a size: {', '.join(LLAMA_SIZES)}"
         raise ConfigError(f"model={spec.name!r}: there is no such folder; {fix}")
     try:
-        config = AutoConfig.from_pretrained(folder if folder.is_dir() else spec.name)
+        config = AutoConfig.from_pretrained(**source_of(spec.name))
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(spec.name, error) from error
     weights = spec.pretrained and (not folder.is_dir() or any(folder.glob("*.safetensors")))

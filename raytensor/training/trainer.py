@@ -23,7 +23,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from raytensor import disk
 from raytensor.config.train import TrainConfig
 from raytensor.data import corpus
-from raytensor.errors import ClusterError, DataError, RayTensorError, cause_of
+from raytensor.errors import ClusterError, ConfigError, DataError, RayTensorError, cause_of
 from raytensor.telemetry.events import TrainStep
 from raytensor.training import devices, loop
 from raytensor.training.ranks import attach
@@ -43,7 +43,7 @@ def fit(cfg: TrainConfig, folder: Path) -> None:
     scaling = {"num_workers": workers, "use_gpu": on_gpu, "resources_per_worker": resources}
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"cfg": cfg, "folder": str(folder)},
+        train_loop_config={"cfg": cfg, "folder": str(folder), "lines": before},
         scaling_config=ScalingConfig(**scaling, elastic_resize_monitor_interval_s=30.0),
         torch_config=TorchConfig(backend=devices.GPU_BACKEND if on_gpu else "gloo"),
         run_config=RunConfig(name=name, storage_path=str(folder / "ray"), failure_config=failures),
@@ -53,14 +53,15 @@ def fit(cfg: TrainConfig, folder: Path) -> None:
     except TrainingFailedError as error:
         more = "see Ray's logs; resume=auto continues from the newest checkpoint"
         raise ClusterError(f"the training failed: {_cause(error)}\n  more: {more}") from error
-    for line in _lines(folder)[before:]:
-        if "refusal" in line:
-            raise DataError(line["refusal"])
+    if why := _refusal(folder, before):
+        raise DataError(why)
 
 
 def _work(job: dict[str, Any]) -> None:
     """The main function of one worker, whose process group Ray Train has made."""
     cfg, folder = job["cfg"], Path(job["folder"])
+    if _refusal(folder, job["lines"]):
+        return  # an earlier group has found out that none can go on
     ranks = attach(ray.train.torch.get_device())
     pids = ranks.gather(os.getpid())
     if ranks.first:
@@ -73,11 +74,19 @@ def _work(job: dict[str, Any]) -> None:
 
     try:
         loop.run(cfg, ranks, folder, report, lambda text: _append(folder, {"warning": text}))
-    except DataError as error:  # another group would fail as well, so Ray must not try again
-        if not corpus.is_local(cfg.data) and not isinstance(error, loop.CannotResume):
-            raise  # a hub may answer the next time
+    except loop.CannotResume as error:  # on all ranks; another group would fail as well, so Ray must not try again
         if ranks.first:
             _append(folder, {"refusal": str(error)})
+    except (DataError, ConfigError) as error:
+        if corpus.is_local(cfg.data):  # a hub may answer the next time
+            _append(folder, {"refusal": str(error)})
+        if ranks.size > 1 or not corpus.is_local(cfg.data):
+            raise  # ends ranks that wait for this one
+
+
+def _refusal(folder: Path, before: int) -> str | None:
+    """Why no group can go on, in the lines of this start of the job."""
+    return next((line["refusal"] for line in _lines(folder)[before:] if "refusal" in line), None)
 
 
 def _append(folder: Path, line: dict[str, Any]) -> None:

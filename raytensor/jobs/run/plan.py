@@ -81,8 +81,13 @@ def refuse_unusable(cfg: MinersJob) -> None:
     check_addresses(cfg.miners.wire.policy, "miners.wire.policy")
     named = any(profile.model for profile in cfg.miners.profiles)
     if named or declared.asks_for_files:
-        from raytensor.miners import model, submission_export  # imports torch, which takes seconds
+        # torch and transformers, which take seconds
+        from raytensor.data import pretrained
+        from raytensor.miners import model, submission_export
 
+        model.refuse_models(cfg.miners.profiles, None, cfg.miners.seq_len)
+        models = [profile.model for profile in cfg.miners.profiles]
+        pretrained.settle(cfg.data, models, cfg.paths.cache, where="miners.profiles[].model")
         model.refuse_models(cfg.miners.profiles, cfg.data, cfg.miners.seq_len)
         if declared.asks_for_files:
             submission_export.refuse_unlike(cfg)

@@ -28,6 +28,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from raytensor.cluster import RESOURCES, wait_ready
 from raytensor.config.sweep import SweepConfig
+from raytensor.data import pretrained
 from raytensor.errors import ConfigError, cause_of
 from raytensor.jobs.sweep.asha import RecordedASHA
 from raytensor.jobs.sweep.host import CALLERS, TrialHost
@@ -109,7 +110,10 @@ def samples(space: Space, points: Sequence[Point]) -> list[Point]:
 
 
 def demand(cfg: SweepConfig, base: Sequence[str], probes: Sequence[Point], cpus: float) -> Demand:
-    """What the sweep asks of a cluster of `cpus` CPUs. Raises `ConfigError` for a point that can't be trained."""
+    """What the sweep asks of a cluster of `cpus` CPUs, and in `cfg.data` the tokenizer of the models.
+
+    Raises `ConfigError` for a point that can't be trained.
+    """
     kinds: dict[tuple[Any, ...], tuple[dict[str, float], ...]] = {}
     any_hosted, profiles = False, []
     for point in probes:
@@ -123,6 +127,9 @@ def demand(cfg: SweepConfig, base: Sequence[str], probes: Sequence[Point], cpus:
         profiles.append(trial.profile)
         asked = tuple(bundles(trial))
         kinds[tuple(tuple(sorted(bundle.items())) for bundle in asked)] = asked
+    refuse_models(profiles, None, cfg.miners.seq_len)
+    models = [profile.model for profile in profiles]
+    pretrained.settle(cfg.data, models, cfg.paths.cache, where="profile.model")
     refuse_models(profiles, cfg.data, cfg.miners.seq_len)
     trials = sorted(kinds.values(), key=lambda asked: [sum(b.get(key, 0.0) for b in asked) for key in ("GPU", "CPU")])
     host_cpus, host_gpus = cfg.miners.cpus_per_host, cfg.miners.gpus_per_host
