@@ -16,7 +16,6 @@ from typing import Any
 from raytensor import config
 from raytensor.config.train import TrainConfig, Training
 from raytensor.data import corpus
-from raytensor.data.tokenizer import vocab_size_of
 from raytensor.jobs.session import Session
 from raytensor.telemetry import events
 from raytensor.telemetry.event_log import read_events
@@ -67,14 +66,11 @@ def play(cfg: TrainConfig, parameters: int) -> int:
 
 
 def _train(cfg: TrainConfig, parameters: int, session: Session[TrainingView]) -> None:
-    from raytensor import cluster  # imports Ray, after the first line
-    from raytensor.training import trainer  # imports Ray Train
+    from raytensor.training import trainer  # imports Ray and Ray Train, after the first line
 
     training, folder = cfg.training, session.folder
     session.phase("starting Ray (takes about 7 s)")
-    session.stack.callback(cluster.disconnect)
-    local = cluster.connect(cfg.cluster)
-    cluster.check(needs(cfg))
+    local = session.stack.enter_context(trainer.connected(cfg.cluster, needs(cfg)))
     session.save(job="train")  # from here on there is something to resume
     session.begin()
     what = f"{training.model} with {parameters:,} parameters, {training.engine} on {training.ranks} rank(s)"
@@ -160,14 +156,9 @@ def _parameters(cfg: TrainConfig) -> int:
     """Parameters of the model, and the tokenizer that fits it in `cfg`. Raises `ConfigError` when the model can't be
     built or was trained on another tokenizer, or when local data is missing."""
     corpus.refuse_missing(cfg.data)  # before seconds of imports
-    # torch and transformers: a `--help` must not wait for them
-    from raytensor.data import pretrained
-    from raytensor.training import loop, models
+    from raytensor.training import loop  # torch and transformers: a `--help` must not wait for them
 
-    models.refuse_unusable(loop.spec_of(cfg, 1))  # a name that means nothing is refused as a model, not as a tokenizer
-    settings = {"where": "training.model", "trained": cfg.training.pretrained}
-    pretrained.settle(cfg.data, cfg.models(), cfg.paths.cache, **settings)
-    return models.refuse_unusable(loop.spec_of(cfg, vocab_size_of(cfg.data.tokenizer, cfg.data.vocab_size)))
+    return loop.refuse_unusable(cfg)
 
 
 def _summary(cfg: TrainConfig, session: Session[TrainingView], reason: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ rank. Knows nothing of hotkeys.
 from collections.abc import Iterable
 
 from raytensor.config import Data, MinerProfile
+from raytensor.data import pretrained
 from raytensor.data.tokenizer import vocab_size_of
 from raytensor.training import engine, models
 from raytensor.training.models import ModelSpec
@@ -14,13 +15,17 @@ from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
 
 
-def refuse_models(profiles: Iterable[MinerProfile], data: Data | None, seq_len: int) -> None:
-    """Check that named models can be built, before anything starts. Raises `ConfigError`.
+def refuse_models(profiles: Iterable[MinerProfile], data: Data, cache: str, seq_len: int, *, where: str) -> None:
+    """Check that named models can be built, before anything starts, and set `data.tokenizer` to theirs.
 
-    data  whose vocabulary they must have; None: that is not known yet.
+    where  the setting that names the models. Raises `ConfigError`; see `pretrained.settle`.
     """
-    vocab_size = vocab_size_of(data.tokenizer, data.vocab_size) if data is not None else 1
-    for profile in {profile.model: profile for profile in profiles if profile.model}.values():
+    named = {profile.model: profile for profile in profiles if profile.model}
+    for profile in named.values():
+        models.refuse_unusable(spec(profile, 1, seq_len, seed=0))
+    pretrained.settle(data, named, cache, where=where)
+    vocab_size = vocab_size_of(data.tokenizer, data.vocab_size)
+    for profile in named.values():
         models.refuse_unusable(spec(profile, vocab_size, seq_len, seed=0))
 
 

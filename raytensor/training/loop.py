@@ -19,7 +19,7 @@ import torch
 import transformers
 
 from raytensor.config.train import TrainConfig
-from raytensor.data import assign, corpus, tokenizer
+from raytensor.data import assign, corpus, pretrained, tokenizer
 from raytensor.data.packed import PackedStream
 from raytensor.data.text import load_tokenizer
 from raytensor.errors import DataError, RayTensorError
@@ -43,6 +43,17 @@ def spec_of(cfg: TrainConfig, vocab_size: int) -> ModelSpec:
     of, seed = cfg.training, assign.seed_of(cfg.seed, "model", "train")
     own = {"pretrained": of.pretrained, "lora_rank": of.lora_rank}
     return ModelSpec(of.model, vocab_size=vocab_size, seq_len=of.seq_len, seed=seed, **own)
+
+
+def refuse_unusable(cfg: TrainConfig) -> int:
+    """Set `cfg.data.tokenizer` to the one that the training takes. Returns the number of the model's parameters.
+
+    Raises `ConfigError` for a model that can't be built, or was trained on other ids.
+    """
+    models.refuse_unusable(spec_of(cfg, 1))  # a name that means nothing is refused as a model, not as a tokenizer
+    settings = {"where": "training.model", "trained": cfg.training.pretrained}
+    pretrained.settle(cfg.data, cfg.models(), cfg.paths.cache, **settings)
+    return models.refuse_unusable(spec_of(cfg, tokenizer.vocab_size_of(cfg.data.tokenizer, cfg.data.vocab_size)))
 
 
 Warn = Callable[[str], None]

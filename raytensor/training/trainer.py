@@ -7,10 +7,12 @@ times. Checkpoints are the engine's own and are written to the folder directly: 
 the terminal.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,28 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from raytensor import disk
+from raytensor import cluster, disk
+from raytensor.config import Cluster
 from raytensor.config.train import TrainConfig
 from raytensor.data import corpus
 from raytensor.errors import ClusterError, ConfigError, DataError, RayTensorError, cause_of
 from raytensor.telemetry.events import TrainStep
 from raytensor.training import devices, loop
 from raytensor.training.ranks import attach
+from raytensor.types import Need
 
 PROGRESS = "training.jsonl"
+
+
+@contextlib.contextmanager
+def connected(cfg: Cluster, needs: Sequence[Need]) -> Iterator[bool]:
+    """Ray, with room for `needs`, within the block. Gives whether it was started here. Raises `ClusterError`."""
+    try:
+        local = cluster.connect(cfg)
+        cluster.check(needs)
+        yield local
+    finally:
+        cluster.disconnect()
 
 
 def fit(cfg: TrainConfig, folder: Path) -> None:

@@ -81,14 +81,10 @@ def refuse_unusable(cfg: MinersJob) -> None:
     check_addresses(cfg.miners.wire.policy, "miners.wire.policy")
     named = any(profile.model for profile in cfg.miners.profiles)
     if named or declared.asks_for_files:
-        # torch and transformers, which take seconds
-        from raytensor.data import pretrained
-        from raytensor.miners import model, submission_export
+        from raytensor.miners import model, submission_export  # imports torch, which takes seconds
 
-        model.refuse_models(cfg.miners.profiles, None, cfg.miners.seq_len)
-        models = [profile.model for profile in cfg.miners.profiles]
-        pretrained.settle(cfg.data, models, cfg.paths.cache, where="miners.profiles[].model")
-        model.refuse_models(cfg.miners.profiles, cfg.data, cfg.miners.seq_len)
+        profiles, cache, where = cfg.miners.profiles, cfg.paths.cache, "miners.profiles[].model"
+        model.refuse_models(profiles, cfg.data, cache, cfg.miners.seq_len, where=where)
         if declared.asks_for_files:
             submission_export.refuse_unlike(cfg)
 

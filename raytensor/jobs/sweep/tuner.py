@@ -28,7 +28,6 @@ from ray.tune.search.optuna import OptunaSearch
 
 from raytensor.cluster import RESOURCES, wait_ready
 from raytensor.config.sweep import SweepConfig
-from raytensor.data import pretrained
 from raytensor.errors import ConfigError, cause_of
 from raytensor.jobs.sweep.asha import RecordedASHA
 from raytensor.jobs.sweep.host import CALLERS, TrialHost
@@ -127,10 +126,7 @@ def demand(cfg: SweepConfig, base: Sequence[str], probes: Sequence[Point], cpus:
         profiles.append(trial.profile)
         asked = tuple(bundles(trial))
         kinds[tuple(tuple(sorted(bundle.items())) for bundle in asked)] = asked
-    refuse_models(profiles, None, cfg.miners.seq_len)
-    models = [profile.model for profile in profiles]
-    pretrained.settle(cfg.data, models, cfg.paths.cache, where="profile.model")
-    refuse_models(profiles, cfg.data, cfg.miners.seq_len)
+    refuse_models(profiles, cfg.data, cfg.paths.cache, cfg.miners.seq_len, where="profile.model")
     trials = sorted(kinds.values(), key=lambda asked: [sum(b.get(key, 0.0) for b in asked) for key in ("GPU", "CPU")])
     host_cpus, host_gpus = cfg.miners.cpus_per_host, cfg.miners.gpus_per_host
     num_hosts = (cfg.miners.num_hosts or max(1, int(cpus / (host_cpus + 0.2)))) if any_hosted else 0
