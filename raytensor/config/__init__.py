@@ -5,6 +5,7 @@ In: a root file of `conf/` (one per job) and what a user typed. Out: plain datac
     checks      what each field allows; one walk that checks any configuration
     behaviours, optimizers  one row for each behaviour of miners, engine and optimizer
     groups      sections that jobs share
+    data        the section of the text
     mechanisms  the section of the incentive mechanisms
     wire        the sections of signed HTTP between validators and miners
     run, ...    one module per job: its root dataclass

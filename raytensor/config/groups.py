@@ -6,26 +6,19 @@ Knows nothing of YAML or of which job uses what.
 """
 
 import importlib.metadata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.config.checks import ENDPOINT, FOLDER_NAME, Section, setting
+from raytensor.config.data import Data, settle_tokenizer
 from raytensor.config.mechanisms import Mechanism
 from raytensor.config.optimizers import ENGINES, OPTIMIZERS
 from raytensor.config.wire import MinersWire
 from raytensor.types import Need
 
 PRECISIONS = ("fp32", "bf16")
-ARCHITECTURES = ("llama", "mistral", "qwen2", "gpt2")
-MODEL_SIZES = ("1M", "5M", "20M", "124M", "350M", "1.2B", "8B")
-
-
-def is_preset(model: str) -> bool:
-    """Whether a model is named by its size: no folder, and no hub name."""
-    architecture, _, size = model.rpartition("-")
-    return size in MODEL_SIZES and architecture in ("", *ARCHITECTURES)
 
 
 @dataclass
@@ -48,37 +41,6 @@ class Cluster(Section):
     start_timeout_s: float = 120.0
     # torch threads of every CPU actor; more than one is slower on small models.
     torch_threads: int = 1
-
-
-@dataclass
-class Data(Section):
-    # Source of the text: "stdlib" (the documentation and docstrings of Python's standard library, no download), or what
-    # `datasets.load_dataset` takes: "text", "json", "parquet" for local files, or a hub dataset: NAME or NAME@REVISION.
-    source: str = "stdlib"
-    # Files of a local source: a file, a folder or a glob pattern.
-    files: str | None = None
-    # Configuration name of a hub dataset.
-    subset: str | None = None
-    # Split of the source that is read.
-    split: str = "train"
-    # Column that holds the text.
-    column: str = "text"
-    # Largest number of documents to read; null reads all.
-    max_documents: int | None = None
-    # Share of the documents that is held out: it is never trained on, and validators ask about no other text.
-    heldout_share: float = setting(0.1, above=0, below=1)
-    # "auto": the tokenizer of the model where one from a folder or the hub is trained, else "bpe". "bpe" trains a
-    # byte-pair tokenizer on the training part and caches it; "bytes" uses the 256 byte values. Any other text is a
-    # folder with a tokenizer.json, or a hub name.
-    tokenizer: str = setting("auto", path="model")
-    # Size of the vocabulary of "bpe".
-    vocab_size: int = setting(1024, least=257)
-
-
-def settle_tokenizer(data: Data, models: Iterable[str | None]) -> None:
-    """Models without a tokenizer of their own take "bpe" for "auto"; others are looked at when the job starts."""
-    if data.tokenizer == "auto" and all(model is None or is_preset(model) for model in models):
-        data.tokenizer = "bpe"
 
 
 @dataclass

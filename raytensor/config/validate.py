@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from raytensor.config.checks import ENVIRONMENT_NAME, FOLDER_NAME, NETWORK, Section, setting
-from raytensor.config.groups import Cluster, Data, Paths, Scoring, settle_tokenizer
+from raytensor.config.data import Data, settle_tokenizer
+from raytensor.config.groups import Cluster, Paths, Scoring
 from raytensor.config.mechanisms import Mechanism
 from raytensor.config.wire import Client
 

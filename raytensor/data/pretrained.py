@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as HubTokenizer
 from transformers import AutoConfig, AutoTokenizer
 
 from raytensor.config import Data
-from raytensor.config.groups import is_preset
+from raytensor.config.data import is_preset
 from raytensor.data.text import load_tokenizer
 from raytensor.data.tokenizer import AUTO, BPE, BYTES, EXPORTED, FILES, BpeTokenizer, ByteTokenizer, Tokenizer
 from raytensor.errors import ConfigError

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
 from raytensor import disk
-from raytensor.config.groups import ARCHITECTURES, is_preset
+from raytensor.config.data import ARCHITECTURES, is_preset
 from raytensor.data.pretrained import source_of
 from raytensor.errors import ConfigError, cause_of
 
