@@ -45,7 +45,9 @@ def subnet(tmp_path_factory):
             Neuron(key.uri, role, key, DevKey(key.uri + "//cold"), stake_rao=10**11 if role == "validator" else 0)
             for role, key in keys
         ]
-        netuid = make_subnet(client, SubnetSpec(neurons=neurons, tempo=5)).netuid
+        netuid = make_subnet(
+            client, SubnetSpec(neurons=neurons, tempo=5, hyperparameters={"sudo_set_serving_rate_limit": 100_000})
+        ).netuid
         yield chain.endpoint, netuid, client
     chain.close()
 
@@ -176,6 +178,23 @@ def test_a_validator_elsewhere_finds_and_asks_the_miners(ray_session, subnet, tm
         assert all(not isinstance(found, Failure) for found in fleet.ask([question]))
         (again,) = ask(VALIDATOR, [task(netuid, VALIDATOR, hotkeys[0], 3)], metagraph)
         assert isinstance(again, Response)
+
+        # Another port: the chain's rate limit has not passed, and an address that nobody reaches is not published.
+        other = Front(cfg, fleet, hotkeys)
+        later: list[str] = []
+
+        def submit(intents):
+            raise AssertionError(f"{intents} should not be submitted")
+
+        moved = AxonPublisher(other, endpoint, [netuid], lambda netuid: metagraph, submit, later.append)
+        end = time.monotonic() + 60
+        while not any("rate limit" in line for line in later) and time.monotonic() < end:
+            moved.look()
+        assert moved.differing(netuid) == hotkeys and "axons are published from block" in later[-1]
+        other.close()
+        gone = AxonPublisher(other, endpoint, [netuid], lambda netuid: metagraph, submit, later.append)
+        gone.look()
+        assert "does not answer" in gone.unreachable and later[-1].startswith("the axons are not published: ")
     finally:
         if front is not None:
             front.close()
