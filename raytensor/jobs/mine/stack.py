@@ -153,10 +153,13 @@ class MinerStack:
             for hotkey in self.hotkeys:
                 one = self.fate.standings.get((netuid, hotkey))
                 wrong = [text for (_, at, key), text in self.fate.wrong.items() if (at, key) == (netuid, hotkey)]
+                if trouble := self.follower.seen(netuid).trouble:
+                    wrong.append(f"subnet {netuid}: {trouble}")
                 doing = "training" if self.cfg.training and not self.trainer.done else "serving"
                 state = "; ".join(text.partition(": ")[2] for text in wrong) or doing
                 if one is None:
-                    shown.append(Shown(netuid, hotkey, state="reading the subnet"))
+                    state = state if wrong else "reading the subnet"
+                    shown.append(Shown(netuid, hotkey, state=state, wrong=bool(wrong)))
                     continue
                 facts = one.uid, one.rank, one.num_miners, one.incentive, one.emission_alpha_rao
                 more = one.immune_blocks, one.replaced_in, one.axon, state, bool(wrong)
@@ -166,6 +169,8 @@ class MinerStack:
     def summary(self) -> str:
         """The line below the table."""
         traffic, wrong = self.fate.traffic, [text for (_, _, key), text in self.fate.wrong.items() if not key]
+        if self.publisher.unreachable and not wrong:
+            wrong.append(self.publisher.unreachable)
         trained = f"round {self.trainer.round} trained; " if self.trainer.round else ""
         asked = traffic_line(traffic.outcomes, traffic.callers)
         return "; ".join([f"{trained}{asked}", *wrong])
@@ -194,7 +199,10 @@ class MinerStack:
     def _start_writer(self, stack: ExitStack, keys: dict[str, Any]) -> Any:
         cfg = self.cfg
         audit, limit_s = str(self.folder.path / "audit.jsonl"), cfg.chain.inclusion_timeout_s
-        settings = WriterSettings(timeout_s=cfg.chain.timeout_s, inclusion_timeout_s=limit_s, audit_path=audit)
+        # A miner's calls are free and may be repeated, so others may use its hotkey as well (`raytensor serve`).
+        settings = WriterSettings(
+            timeout_s=cfg.chain.timeout_s, inclusion_timeout_s=limit_s, audit_path=audit, stop_on_foreign=False
+        )
         # On this node, where the key files and this machine's endpoints are.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": WRITER_CPUS, "scheduling_strategy": here}
