@@ -29,7 +29,7 @@ raytensor transfer bob 1000 -w //Alice --yes
 
 raytensor subnets create -w owner --max-cost 1500 --yes
 netuid=2
-for parameter in "tempo 40" "subnet_emission_enabled true" "commit_reveal_weights_enabled false" \
+for parameter in "tempo 20" "subnet_emission_enabled true" "commit_reveal_weights_enabled false" \
     "weights_set_rate_limit 0" "max_registrations_per_block 8"; do
     raytensor subnets set $netuid $parameter -w //Alice --sudo --yes # a development chain has a sudo key
 done
