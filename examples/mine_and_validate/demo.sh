@@ -4,7 +4,7 @@
 # the background here, as in a shell of its own.
 set -euo pipefail
 FOLDER=${1:-market} PORT=${2:-9944} DOCUMENTS=${3:-400}
-mkdir -p "$FOLDER" && cd "$FOLDER"
+mkdir "$FOLDER" && cd "$FOLDER" # a new folder
 export BT_WALLET_PATH=$PWD/wallets RAYTENSOR_HOME=$PWD/home
 settings=(data=bytes data.max_documents="$DOCUMENTS" cluster.num_cpus=1 allow_coldkey=true paths.runs="$PWD/runs")
 background=()
