@@ -25,6 +25,7 @@ hypothesis.settings.load_profile("same")
 
 # Files that take longest, longest first: workers that end with a short file end together (--no-loadscope-reorder).
 LONGEST = (
+    "network/test_mine_job",
     "network/test_run",
     "devnet/test_bittensor11",
     "network/test_digests",
