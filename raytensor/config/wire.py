@@ -162,7 +162,7 @@ class Client(Section):
     protocol: str = setting("btauth", choices=PROTOCOLS)
     # Format of the bodies: safetensors or json.
     body: str = setting("safetensors", choices=("safetensors", "json"))
-    # Questions in flight.
+    # Questions in flight, over all validators of the process.
     max_in_flight: int = 256
     # Files in flight, counted within max_in_flight: each is held in memory until it is complete.
     max_files_in_flight: int = 16

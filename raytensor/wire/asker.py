@@ -19,7 +19,7 @@ class Asker:
 
     def __init__(self, notary: Any, schemes: Mapping[str, int], settings: Client) -> None:
         self._signers = {hotkey: RemoteSigner(notary, hotkey, scheme) for hotkey, scheme in schemes.items()}
-        self._settings, self._addresses = settings, Addresses(settings.max_in_flight_per_address)
+        self._settings, self._addresses = settings, Addresses(settings)
         self._clients: dict[str, WireClient] = {}
 
     async def ready(self) -> bool:

@@ -41,10 +41,14 @@ MOST_GRACE_S = 5.0  # of a deadline, for the time in which this process itself d
 
 
 class Addresses:
-    """How many questions are in flight to each address; shared by the clients of one process."""
+    """How many questions are in flight in all and to each address; shared by the clients of one process.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    A question is signed once it has its place, so that none grows old while it waits.
+    """
+
+    def __init__(self, settings: Client) -> None:
+        self._most = settings.max_in_flight_per_address
+        self._all = asyncio.Semaphore(settings.max_in_flight)
         self._slots: dict[str, tuple[asyncio.Semaphore, int]] = {}  # group -> (slots, questions that use or await one)
 
     @asynccontextmanager
@@ -54,7 +58,7 @@ class Addresses:
         slots, users = self._slots.get(group, (asyncio.Semaphore(self._most), 0))
         self._slots[group] = slots, users + 1
         try:
-            async with slots:
+            async with slots, self._all:
                 yield
         finally:
             slots, users = self._slots[group]
@@ -98,7 +102,7 @@ class WireClient:
     ) -> None:
         check(settings)
         self._signer, self._settings = signer, settings
-        self._addresses = addresses or Addresses(settings.max_in_flight_per_address)
+        self._addresses = addresses or Addresses(settings)
         self._dialect = DIALECTS[settings.protocol]()
         self._nonces = NonceSource(clock)
         self._session: aiohttp.ClientSession | None = None
@@ -258,10 +262,11 @@ class WireClient:
 
     async def _post(self, draft: Draft, receiver: str, base: str) -> aiohttp.ClientResponse:
         assert self._session is not None, "use the client as `async with`"
-        if self._signer.blocking:
-            headers = await asyncio.to_thread(self._dialect.sign, self._signer, draft, receiver, self._nonces())
-        else:
-            headers = self._dialect.sign(self._signer, draft, receiver, self._nonces())
+
+        def sign() -> dict[str, str]:
+            return self._dialect.sign(self._signer, draft, receiver, self._nonces())
+
+        headers = await asyncio.to_thread(sign) if self._signer.blocking else sign()
         headers["Content-Type"] = draft.content_type
         return await self._session.post(base + draft.path, data=draft.body, headers=headers, allow_redirects=False)
 

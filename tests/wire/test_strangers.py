@@ -15,7 +15,7 @@ from wirekit import Live, answer, client_settings, key, metagraph, run, server_s
 from raytensor.config.wire import Server
 from raytensor.types import Failure, Reason, Response
 from raytensor.wire import codec
-from raytensor.wire.client import WireClient
+from raytensor.wire.client import Addresses, WireClient
 from raytensor.wire.connections import Connections, UnprovedBytes
 from raytensor.wire.endpoints import BadEndpoint, endpoint, group_of, is_own
 from raytensor.wire.errors import Overloaded
@@ -293,6 +293,39 @@ def test_one_address_is_asked_within_its_bound_whatever_its_hotkeys(validator):
             found = await client.ask_all(tasks, graph)
         assert all(isinstance(one, Response) for one in found), found
         assert most <= 3
+        await server.stop()
+
+    run(check())
+
+
+def test_all_clients_of_a_process_share_one_bound(miner):
+    callers = [key(f"caller {n}") for n in range(4)]
+    busy, most = 0, 0
+
+    async def ask(question):
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        await asyncio.sleep(0.02)
+        busy -= 1
+        return await answer(question)
+
+    async def check():
+        server = WireServer(miner.ss58, ask, server_settings())
+        host, port = await server.start()
+        graph = metagraph([miner.ss58, *(one.ss58 for one in callers)], axons=[f"{host}:{port}", *[""] * 4])
+        server.update(graph)
+        settings = client_settings(max_in_flight=5, max_connections_per_endpoint=100)
+        shared = Addresses(settings)
+
+        async def of(caller):
+            async with WireClient(caller, settings, addresses=shared) as client:
+                tasks = [task(caller.ss58, miner.ss58, seed=n, deadline_s=30.0) for n in range(10)]
+                return await client.ask_all(tasks, graph)
+
+        for found in await asyncio.gather(*map(of, callers)):
+            assert all(isinstance(one, Response) for one in found), found
+        assert most <= 5
         await server.stop()
 
     run(check())
