@@ -124,6 +124,18 @@ class MoveStake(Intent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MoveStakeLimit(MoveStake):
+    """Newer runtimes only: ask `Runtime.call_fields` first."""
+
+    limit_price: int  # alpha of the destination for 10^9 alpha of the origin, in 10^-9, at least
+    allow_partial: bool = False
+    name: ClassVar[str] = "SubtensorModule.move_stake_limit"
+
+    def trades(self) -> Exchange:
+        return Exchange(self.origin_netuid, self.destination_netuid, self.alpha_amount, self.worst_price)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransferStake(Intent):
     destination_coldkey: str
     hotkey: str

@@ -15,7 +15,7 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.commands import options
 from raytensor.commands.options import POLICY_ENV, network, state_folder
-from raytensor.commands.output import show_json, tao
+from raytensor.commands.output import show_json, table, tao
 from raytensor.errors import ChainRefused, ConfigError, FateUnknown
 from raytensor.types import Fate, Receipt
 
@@ -55,8 +55,16 @@ def send(args: argparse.Namespace, client: ChainClient, intent: Intent, key: Key
 
     what: the order in one line. effect: its effect by stable names; amounts end in _rao and are printed in TAO.
     """
-    refuse_development_keys(args, client, intent)
-    plan = _plan(client, intent, what, effect)
+    return send_all(args, client, [intent], key, what, effect)
+
+
+def send_all(
+    args: argparse.Namespace, client: ChainClient, intents: Sequence[Intent], key: KeyRef, what: str, effect: dict
+) -> int:
+    """`send` of several intents of one signer, in one extrinsic where they fit. One plan, a receipt for each."""
+    for intent in intents:
+        refuse_development_keys(args, client, intent)
+    plan = _plan(client, intents, what, effect)
     if not args.json:
         _show_plan(plan)
     if args.dry_run:
@@ -65,9 +73,9 @@ def send(args: argparse.Namespace, client: ChainClient, intent: Intent, key: Key
         else:
             print("dry run: nothing was sent")
         return 0
-    if intent.moves:
+    if any(intent.moves for intent in intents):
         confirm(args, "Send it?")
-    return _print_outcome(args, plan, *submit(args, client, intent, key))
+    return _print_outcome(args, plan, submit(args, client, intents, key))
 
 
 def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: Any) -> int | None:
@@ -78,26 +86,46 @@ def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: 
     file = journal_file(args, client, key.ss58)
     if args.id is None or args.dry_run or not file.exists():
         return None
+    own = order_id(args)
     with contextlib.closing(Journal(file)) as journal:
-        known, receipt = journal.intent(order_id(args)), journal.receipt(order_id(args))
-    if known is None:
+        ids = [name for (name,) in journal.rows("SELECT intent_id FROM intents ORDER BY rowid")]
+        ids = [name for name in ids if name == own or re.fullmatch(rf"{re.escape(own)}\.\d+", name)]
+        known = [journal.known_intent(name) for name in ids]
+        receipts = [journal.receipt(name) for name in ids]
+    if not known:
         return None
-    if any(getattr(known, name, None) != value for name, value in given.items()):
-        raise ConfigError(f"--id {args.id} is the id of another order ({known.name}): choose a new one")
-    if receipt is not None and receipt.fate.final and not receipt.fate.done:
+    for intent in known:
+        if any(getattr(intent, name, None) != value for name, value in given.items()):
+            raise ConfigError(f"--id {args.id} is the id of another order ({intent.name}): choose a new one")
+    if all(receipt is not None and receipt.fate.final and not receipt.fate.done for receipt in receipts):
         return None  # it had no effect, so it is sent again
-    return _print_outcome(args, None, *submit(args, client, known, key))
+    return _print_outcome(args, None, submit(args, client, known, key))
 
 
-def _print_outcome(args: argparse.Namespace, plan: dict | None, receipt: Receipt, final: Head | None) -> int:
-    """Print a receipt, and the final block where one was waited for. Returns the exit status."""
-    done = _is_done(receipt)
+Outcome = tuple[Receipt, Head | None]  # and the final block, where --finalized has seen it
+
+
+def _print_outcome(args: argparse.Namespace, plan: dict | None, outcomes: Sequence[Outcome]) -> int:
+    """Print receipts, and the final blocks where they were waited for. Returns the exit status."""
     if args.json:
-        found: dict[str, Any] = {**dataclasses.asdict(receipt), "fate": receipt.fate.value}
-        if args.finalized:
-            found["finalized"] = final and {"block": final.number, "hash": final.hash}
-        show_json({"plan": plan, "receipt": found})
-        return 0 if done and (final or not args.finalized) else 1
+        found = []
+        for receipt, final in outcomes:
+            found.append({**dataclasses.asdict(receipt), "fate": receipt.fate.value})
+            if args.finalized:
+                found[-1]["finalized"] = final and {"block": final.number, "hash": final.hash}
+        bad = [place for place, (receipt, final) in enumerate(outcomes) if not _is_enough(args, receipt, final)]
+        several = {"receipts": found} if len(found) > 1 else {}
+        show_json({"plan": plan, "receipt": found[bad[0] if bad else 0], **several})
+        return 1 if bad else 0
+    return max([_show_outcome(args, *outcome) for outcome in outcomes])
+
+
+def _is_enough(args: argparse.Namespace, receipt: Receipt, final: Head | None) -> bool:
+    return _is_done(receipt) and (final is not None or not args.finalized)
+
+
+def _show_outcome(args: argparse.Namespace, receipt: Receipt, final: Head | None) -> int:
+    done = _is_done(receipt)
     show_receipt(receipt)
     if args.finalized and done:
         if final is None:
@@ -152,18 +180,19 @@ def confirm(args: argparse.Namespace, question: str) -> None:
         raise ChainRefused("nothing was sent: the order was not confirmed", name="NotConfirmed")
 
 
-def submit(args: argparse.Namespace, client: ChainClient, intent: Intent, key: KeyRef) -> tuple[Receipt, Head | None]:
-    """Send the intent through the chain writer. Returns its receipt, after at most --wait seconds.
+def submit(args: argparse.Namespace, client: ChainClient, intents: Sequence[Intent], key: KeyRef) -> list[Outcome]:
+    """Send intents of one signer through the chain writer. Returns their receipts, after at most --wait seconds.
 
     With --finalized also the block that has it, once it is final; None if it is not final after --wait more seconds.
     """
-    file = journal_file(args, client, intent.signer)
-    with writer(args, file, intent.signer, key) as one:
-        _check_journal(file, intent)
-        receipt = one.submit([intent])[0]
-        if not args.finalized or not _is_done(receipt):
-            return receipt, None
-        return _wait_final(args, client, one, intent, receipt)
+    (signer,) = {intent.signer for intent in intents}
+    file = journal_file(args, client, signer)
+    with writer(args, file, signer, key) as one:
+        _check_journal(file, {intent.intent_id for intent in intents})
+        receipts = one.submit(intents)
+        if not args.finalized:
+            return [(receipt, None) for receipt in receipts]
+        return [_wait_final(args, client, one, *pair) for pair in zip(intents, receipts, strict=True)]
 
 
 def _is_done(receipt: Receipt) -> bool:
@@ -172,10 +201,10 @@ def _is_done(receipt: Receipt) -> bool:
 
 def _wait_final(
     args: argparse.Namespace, client: ChainClient, one: ChainWriter, intent: Intent, receipt: Receipt
-) -> tuple[Receipt, Head | None]:
+) -> Outcome:
     """Wait until the block of a receipt is final. A block that leaves the chain meanwhile is followed to the next."""
     end, shown = time.monotonic() + args.wait, -1
-    while True:
+    while _is_done(receipt) or receipt.fate is Fate.UNKNOWN:
         final = client.finalized()
         if _is_done(receipt) and receipt.block is not None and final.number >= receipt.block:
             head, hashes = client.block(client.block_hash(receipt.block))
@@ -189,6 +218,7 @@ def _wait_final(
         time.sleep(FINAL_POLL_S)
         if receipt.fate is not Fate.COMMITTED:
             receipt = one.submit([intent])[0]  # from the journal; after a reorganization the writer watches it again
+    return receipt, None
 
 
 @contextlib.contextmanager
@@ -229,14 +259,15 @@ def show_receipt(receipt: Receipt) -> None:
         print(f"  run the same command with --id {receipt.intent_id} to look again", file=sys.stderr)
 
 
-def _plan(client: ChainClient, intent: Intent, what: str, effect: dict) -> dict[str, Any]:
+def _plan(client: ChainClient, intents: Sequence[Intent], what: str, effect: dict) -> dict[str, Any]:
+    first = intents[0]
     return {
         "order": what,
-        "call": intent.name,
-        "intent_id": intent.intent_id,
-        "signer": intent.signer,
+        "call": first.name,
+        "intent_id": first.intent_id,
+        "signer": first.signer,
         "endpoint": client.endpoint,
-        "fee_rao": fee(client, intent),
+        "fee_rao": sum(fee(client, intent) for intent in intents),  # one extrinsic of them all costs less
         "effect": effect,
     }
 
@@ -245,17 +276,20 @@ def _show_plan(plan: dict[str, Any]) -> None:
     rows = {"signer": plan["signer"], "chain": plan["endpoint"], "fee_rao": plan["fee_rao"], **plan["effect"]}
     print(plan["order"])
     for name, value in rows.items():
-        if name.endswith("_rao"):
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            print(table(list(value[0]), [list(row.values()) for row in value]))
+            continue
+        if isinstance(value, int) and name.endswith("_rao"):
             unit = "alpha" if "alpha" in name else "TAO"
             name, value = name.removesuffix("_rao").removesuffix("_alpha"), f"{tao(value)} {unit}"
         print(f"  {name.replace('_', ' '):<20} {value}")
 
 
-def _check_journal(file: Path, intent: Intent) -> None:
+def _check_journal(file: Path, ids: set[str]) -> None:
     """Raise FateUnknown while the fate of another earlier extrinsic is unknown."""
     with contextlib.closing(Journal(file)) as journal:
         for extrinsic in journal.open_extrinsics():
-            if intent.intent_id not in extrinsic.intent_ids:
+            if not ids & set(extrinsic.intent_ids):
                 sent = f"extrinsic {extrinsic.hash}, valid until block {extrinsic.death}"
                 message = f"the fate of an earlier order of {extrinsic.signer} is unknown ({sent})"
                 raise FateUnknown(f"{message}: run this command again after that block")

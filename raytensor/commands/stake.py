@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from raytensor.chain import calls, intents
-from raytensor.chain.reads.quotes import Trade, buy, move_slippage, price, prices, ratio, sell, stakes
+from raytensor.chain.reads import impact
+from raytensor.chain.reads.quotes import buy, price, prices, sell, stakes
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.commands import delegation, options, output, sending
-from raytensor.errors import ChainRefused, ConfigError
+from raytensor.commands import delegation, options, output, sending, stake_limits, unstake_all
+from raytensor.commands.stake_limits import Prices
+from raytensor.errors import ChainError, ChainRefused, ConfigError
 
-MILLION = options.MILLION
 ABOUT = """\
 Stake is alpha of a subnet, held by a coldkey on a hotkey. Staking buys alpha with TAO from the subnet's pool, unstaking
-sells it, and both change the price. A limit price bounds the loss to trades that come first.
+sells it, and both change the price. An order carries a limit price: it is refused, here or by the chain, where it would
+change the price by more than --slippage. The same number is shown before anything is sent.
 """
 EXAMPLES = """\
   raytensor stake list -w alice
@@ -46,19 +48,14 @@ def _parser() -> argparse.ArgumentParser:
     text, give = "give alpha to another coldkey, on the same hotkey", f"3 {other} --to-coldkey"
     transfer = action("transfer", text, f"{give} 5H...", f"{give} bob   to the coldkey of the wallet bob")
     text = "remove all alpha from a hotkey, on every subnet"
-    everything = action("unstake-all", text, "--hotkey 5F... --dry-run", "--alpha -w alice")
+    everything = action("unstake-all", text, "--hotkey 5F... --dry-run", "--alpha -w alice --slippage 1%")
     listing = action("list", "list a coldkey's stakes and their value", "-w alice", "--ss58 5F... --json")
     takes, childs = delegation.add_parsers(actions)
     for one in (add, remove, move, swap, transfer):
         _add_amount(one, required=one is add)
         one.add_argument("--netuid", type=options.netuid, required=True, help="the subnet")
-    slippage: dict[str, Any] = {"type": options.share, "default": 50_000, "metavar": "SHARE", "dest": "slippage_ppm"}
-    text = "largest accepted change from the current price (default 5%%)"
-    for one in (add, remove, swap):
-        one.add_argument("--slippage", **slippage, help=text)
-        one.add_argument("--partial", action="store_true", help="accept a part of the amount at the limit price")
-    for one in (add, remove):
-        one.add_argument("--no-limit", action="store_true", help="accept any price")
+    for one in (add, remove, swap, move, transfer, everything):
+        stake_limits.add_options(one, partial=one not in (transfer, everything))
     swap.add_argument("--to-netuid", type=options.netuid, required=True, help="the subnet to move to")
     for one in (transfer, move):
         one.add_argument("--to-netuid", type=options.netuid, help="the subnet to move to (default: the same)")
@@ -69,7 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     for one in (add, remove, move, swap, transfer, everything):
         options.add_hotkey(one)
         options.add_sending(one)
-    acts = {add: _add, remove: _remove, move: _move, swap: _swap, transfer: _transfer, everything: _unstake_all}
+    acts = {
+        add: _add,
+        remove: _remove,
+        move: _move,
+        swap: _swap,
+        transfer: _transfer,
+        everything: unstake_all.unstake_all,
+    }
     acts |= {takes: delegation.take, childs: delegation.children, listing: _list}
     for one, act in acts.items():
         options.add_chain_and_wallet(one)
@@ -93,15 +97,19 @@ def _add(args: argparse.Namespace) -> int:
         given = {"hotkey": hotkey, "netuid": args.netuid, "amount_staked": args.amount}
         if (status := sending.resume(args, client, key, **given)) is not None:
             return status
-        now, trade = price(client, args.netuid), buy(client, args.netuid, args.amount)
+        trade, after = (
+            buy(client, args.netuid, args.amount),
+            impact.price_after_buying(client, args.netuid, args.amount),
+        )
+        at = Prices(price(client, args.netuid), after, buys=True)
         order = {"signer": key.ss58, "intent_id": sending.order_id(args), **given}
-        limit = None if args.no_limit else now * (MILLION + args.slippage_ppm) // MILLION
+        limit = at.limit(args)
         intent: calls.Intent = intents.AddStake(**order)
         if limit is not None:
             intent = intents.AddStakeLimit(**order, limit_price=limit, allow_partial=args.partial)
         sending.afford(client, intent)
         effect = {"netuid": args.netuid, "hotkey": hotkey, "pays_rao": args.amount, "gets_alpha_rao": trade.got}
-        effect |= {"pool_fee_rao": trade.fee, **_prices(trade, now, limit), "balance_rao": client.balance(key.ss58)}
+        effect |= {"pool_fee_rao": trade.fee, **at.effect(limit), "balance_rao": client.balance(key.ss58)}
         what = f"stake {output.tao(args.amount)} TAO on {hotkey}, subnet {args.netuid}"
         return sending.send(args, client, intent, key, what, effect)
 
@@ -113,9 +121,10 @@ def _remove(args: argparse.Namespace) -> int:
         if (status := sending.resume(args, client, key, **given)) is not None:
             return status
         amount, staked = _amount(args, client, key.ss58, hotkey)
-        now, trade = price(client, args.netuid), sell(client, args.netuid, amount)
+        trade, after = sell(client, args.netuid, amount), impact.price_after_selling(client, args.netuid, amount)
+        at = Prices(price(client, args.netuid), after)
         order = {"signer": key.ss58, "intent_id": sending.order_id(args), "hotkey": hotkey, "netuid": args.netuid}
-        limit = None if args.no_limit else now * (MILLION - args.slippage_ppm) // MILLION
+        limit = at.limit(args)
         intent: calls.Intent
         if args.all and not args.partial:  # also takes the rewards that arrive until then
             intent = intents.RemoveStakeFullLimit(**order, limit_price=limit)
@@ -125,15 +134,9 @@ def _remove(args: argparse.Namespace) -> int:
             order |= {"amount_unstaked": amount, "allow_partial": args.partial}
             intent = intents.RemoveStakeLimit(**order, limit_price=limit)
         effect = {"netuid": args.netuid, "hotkey": hotkey, "pays_alpha_rao": amount, "gets_rao": trade.got}
-        effect |= {"pool_fee_alpha_rao": trade.fee, **_prices(trade, now, limit), "stake_alpha_rao": staked}
+        effect |= {"pool_fee_alpha_rao": trade.fee, **at.effect(limit), "stake_alpha_rao": staked}
         what = f"unstake {output.tao(amount)} alpha from {hotkey}, subnet {args.netuid}"
         return sending.send(args, client, intent, key, what, effect)
-
-
-def _prices(trade: Trade, now: int, limit: int | None) -> dict[str, Any]:
-    """The part of an effect about prices, in rao of TAO per alpha; without a limit there is no such entry."""
-    found = {"slippage": f"{trade.slippage:.4%}", "price_rao": now}
-    return found if limit is None else {**found, "price_limit_rao": limit}
 
 
 def _move(args: argparse.Namespace) -> int:
@@ -145,7 +148,12 @@ def _move(args: argparse.Namespace) -> int:
     hotkeys = {"origin_hotkey": hotkey, "destination_hotkey": to_hotkey}
     effect = {"netuid": args.netuid, "hotkey": hotkey, "to_netuid": to_netuid, "to_hotkey": to_hotkey}
     where = f"to {to_hotkey}, subnet {to_netuid}"
-    return _send_alpha(args, intents.MoveStake, to_netuid, hotkeys, effect, ("move", where))
+    if args.netuid != to_netuid and hotkey == to_hotkey:  # the call with a limit price that every runtime has
+        kind = intents.SwapStake if args.no_limit else intents.SwapStakeLimit
+        return _send_alpha(args, kind, to_netuid, {"hotkey": hotkey}, effect, ("move", where))
+    limited = args.netuid != to_netuid and not args.no_limit
+    kind = intents.MoveStakeLimit if limited else intents.MoveStake
+    return _send_alpha(args, kind, to_netuid, hotkeys, effect, ("move", where))
 
 
 def _swap(args: argparse.Namespace) -> int:
@@ -154,7 +162,8 @@ def _swap(args: argparse.Namespace) -> int:
         raise ConfigError("the stake is already on that subnet: give another --to-netuid")
     effect = {"netuid": args.netuid, "to_netuid": args.to_netuid, "hotkey": hotkey}
     where = f"to subnet {args.to_netuid} on {hotkey}"
-    return _send_alpha(args, intents.SwapStakeLimit, args.to_netuid, {"hotkey": hotkey}, effect, ("swap", where))
+    kind = intents.SwapStake if args.no_limit else intents.SwapStakeLimit
+    return _send_alpha(args, kind, args.to_netuid, {"hotkey": hotkey}, effect, ("swap", where))
 
 
 def _transfer(args: argparse.Namespace) -> int:
@@ -163,12 +172,16 @@ def _transfer(args: argparse.Namespace) -> int:
     to_netuid = args.netuid if args.to_netuid is None else args.to_netuid
     keys = {"destination_coldkey": dest, "hotkey": hotkey}
     effect = {"netuid": args.netuid, "to_netuid": to_netuid, "hotkey": hotkey, "to_coldkey": dest}
+    if to_netuid != args.netuid and not args.no_limit:
+        message = "the chain has no call that gives stake to another coldkey and subnet at a limit price"
+        action = "fix: swap it to the subnet first, then give it there; or accept any price with --no-limit"
+        raise ChainRefused(message, name="NoLimitPrice", action=action)
     return _send_alpha(args, intents.TransferStake, to_netuid, keys, effect, ("give", f"on {hotkey} to {dest}"))
 
 
 def _send_alpha(
     args: argparse.Namespace,
-    kind: type[intents.MoveStake] | type[intents.SwapStakeLimit] | type[intents.TransferStake],
+    kind: type[intents.MoveStake] | type[intents.SwapStake] | type[intents.TransferStake],
     to_netuid: int,
     keys: dict[str, str],
     effect: dict[str, Any],
@@ -184,43 +197,37 @@ def _send_alpha(
         asked = {} if args.all else {"alpha_amount": args.amount}
         if (status := sending.resume(args, client, key, **given, **asked)) is not None:
             return status
+        _refuse_missing(client, kind)
         amount, staked = _amount(args, client, key.ss58, effect["hotkey"])
-        lost = move_slippage(client, args.netuid, to_netuid, amount)
         effect |= {"gives_alpha_rao" if verb == "give" else "moves_alpha_rao": amount}
         limits: dict[str, Any] = {}
-        if kind is intents.SwapStakeLimit:
-            now = ratio(client, args.netuid, to_netuid)
-            limit = now * (MILLION - args.slippage_ppm) // MILLION
-            limits = {"limit_price": limit, "allow_partial": args.partial}
-            effect |= {"gets_alpha_rao": round(amount * now / options.RAO * (1 - lost))}
-            effect |= {"price_alpha_rao": now, "price_limit_alpha_rao": limit}
+        at = Prices(*impact.move_change(client, args.netuid, to_netuid, amount), unit="alpha_")
+        if to_netuid != args.netuid:
+            effect |= {"gets_alpha_rao": buy(client, to_netuid, sell(client, args.netuid, amount).got).got}
+            if (limit := at.limit(args)) is not None:
+                limits = {"limit_price": limit, "allow_partial": args.partial}
+            effect |= at.effect(limit)
+        else:
+            effect |= {"slippage": "0.0000%"}
         order = {**given, "alpha_amount": amount, **limits}
         intent = kind(signer=key.ss58, intent_id=sending.order_id(args), **order)
-        effect |= {"slippage": f"{lost:.4%}", "stake_alpha_rao": staked}
+        effect |= {"stake_alpha_rao": staked}
         what = f"{verb} {output.tao(amount)} alpha of subnet {args.netuid} {where}"
         return sending.send(args, client, intent, key, what, effect)
 
 
-def _unstake_all(args: argparse.Namespace) -> int:
-    key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
-    with ChainClient(options.network(args), args.timeout) as client:
-        if (status := sending.resume(args, client, key, hotkey=hotkey)) is not None:
-            return status
-        staked = [s for s in stakes(client, key.ss58) if s.hotkey == hotkey and not (args.alpha and s.netuid == 0)]
-        if not staked:
-            message = f"{key.ss58} has no stake on {hotkey}"
-            raise ChainRefused(message, name="NotEnoughStake", action="give up: there is nothing to unstake")
-        trades = [sell(client, s.netuid, s.alpha_rao) for s in staked if s.netuid]
-        on_root = sum(s.alpha_rao for s in staked if s.netuid == 0)  # 1 alpha of root is 1 TAO
-        kind = intents.UnstakeAllAlpha if args.alpha else intents.UnstakeAll
-        intent = kind(signer=key.ss58, intent_id=sending.order_id(args), hotkey=hotkey)
-        lost = max((trade.slippage for trade in trades), default=0.0)
-        effect = {"hotkey": hotkey, "netuids": [s.netuid for s in staked]}
-        effect |= {"gets_rao": sum(trade.got for trade in trades) + on_root}
-        effect |= {"slippage": f"{lost:.4%}", "price_limit": "none"}
-        where = "to root" if args.alpha else "as TAO"
-        what = f"unstake everything from {hotkey} {where}: {len(staked)} subnet(s)"
-        return sending.send(args, client, intent, key, what, effect)
+def _refuse_missing(client: ChainClient, kind: type[calls.Intent]) -> None:
+    """Raise ChainRefused for a call that the chain's runtime does not have."""
+    module, function = kind.name.split(".")
+    try:
+        client.runtime.call_fields(module, function)
+    except ChainError as error:
+        action = (
+            "fix: move it in two steps, each at a limit price: `stake swap` to the subnet, then `stake move` on it;"
+        )
+        raise ChainRefused(
+            f"{error}", name="NoLimitPrice", action=f"{action} or accept any price with --no-limit"
+        ) from None
 
 
 def _amount(args: argparse.Namespace, client: ChainClient, coldkey: str, hotkey: str) -> tuple[int, int]:

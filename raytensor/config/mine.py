@@ -37,6 +37,14 @@ class MinerWatch(Section):
     webhook_env: str | None = setting(None, form=ENVIRONMENT_NAME)
     # Command to run on an alarm: the message is its last argument, the facts are JSON on its standard input.
     command: str | None = None
+    # Seconds after which an alarm that still stands is repeated; the pause doubles up to repeat_most_s.
+    repeat_s: float = 900.0
+    # Longest pause between two repeats in seconds.
+    repeat_most_s: float = 14400.0
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.repeat_most_s < self.repeat_s:
+            yield "repeat_most_s", f"must be at least repeat_s ({self.repeat_s:g})"
 
 
 def _mining() -> Mining:

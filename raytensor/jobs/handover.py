@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 
 from raytensor.chain.intents import SetCommitment
 from raytensor.chain.reads.watchdog import LastTry
+from raytensor.clock import since_boot
 from raytensor.errors import cause_of
 from raytensor.telemetry import events
 from raytensor.types import Fate, Receipt, Weights
@@ -120,9 +121,9 @@ class Handover:
         found = self._last.get((netuid, hotkey))
         if found is None:
             return None
-        (at, receipt), now = found, time.time()
-        first, count = self._unrevealed.get((netuid, hotkey), (now, 0))
-        unrevealed_s = max(0.0, now - first)
+        (at, receipt), now, wall = found, since_boot(), time.time()
+        first, count = self._unrevealed.get((netuid, hotkey), (wall, 0))
+        unrevealed_s = max(0.0, wall - first)
         if receipt is None:
             return LastTry(now - at, unrevealed=count, unrevealed_s=unrevealed_s)
         fate, block, error, action = receipt.fate, receipt.block, receipt.error, receipt.action
@@ -152,7 +153,7 @@ class Handover:
         for intent_id, place in zip(intent_ids, self._in_flight):
             if self._last_reported.get(place) != intent_id:
                 self._awaited[place] = intent_id, time.monotonic()
-                self._last[place] = time.time(), None
+                self._last[place] = since_boot(), None
 
     def _after_commit(self) -> None:
         ref, self._committing = self._committing, None
@@ -203,7 +204,7 @@ class Handover:
             if self._awaited.get(place, ("", 0.0))[0] == receipt.intent_id:
                 del self._awaited[place]
             if receipt.error != "Superseded":
-                self._last[place] = time.time(), receipt
+                self._last[place] = since_boot(), receipt
         if self.cursor < self._shown:
             return
         self._show(events.ReceiptSeen.of(receipt))

@@ -4,7 +4,9 @@ In: signals, log lines, exceptions. Out: a call of the handler, job.log, a `Fore
 """
 
 import errno
+import io
 import logging
+import os
 import re
 import signal
 import threading
@@ -15,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from raytensor.errors import RunError, cause_of
+from raytensor.telemetry.redact import redact_addresses
 
 # What a user can do about an error that is not ours.
 FIXES: dict[int, str] = {
@@ -75,12 +78,23 @@ class Signals:
             signal.signal(number, handler)
 
 
+class _Redacting(logging.Formatter):
+    """Removes logins and keys of addresses, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact_addresses(super().format(record))
+
+
 class JobLog(logging.FileHandler):
     """Python's log lines of the whole process go to a file, made with the first line, and not into the view."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def _open(self) -> io.TextIOWrapper:
+        handle = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        return io.TextIOWrapper(os.fdopen(handle, "ab"), encoding="utf-8")
 
     def __enter__(self) -> None:
         logging.getLogger().addHandler(self)

@@ -13,6 +13,7 @@ import math
 import numbers
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from raytensor import disk
 from raytensor.errors import DataError
 from raytensor.telemetry import miner_events  # noqa: F401 (imported, its kinds are read as well)
 from raytensor.telemetry.events import KINDS, Event, ReceiptSeen, RoundDone, WeightsMade
+from raytensor.telemetry.redact import redact_addresses
 
 
 class Old(NamedTuple):
@@ -40,7 +42,8 @@ OLD_KINDS: dict[str, Old] = {
 
 
 def to_line(event: Event) -> str:
-    """The event as one line of JSON, without the line's end. Numbers that are not finite are written as null."""
+    """The event as one line of JSON, without the line's end. Numbers that are not finite are written as null, logins
+    and keys of addresses as `[redacted]`."""
     body = {"kind": event.kind, "t": event.t}
     body |= {item.name: _plain(getattr(event, item.name)) for item in dataclasses.fields(event)}
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -71,19 +74,26 @@ def from_line(line: str | bytes) -> Event | None:
 class EventLog:
     """Appends events to a file, each in one write to the system, so that `kill -9` loses none. A context manager.
 
-    path  the file. A torn last line, left by a full disk or a crash of the machine, is cut off on opening.
+    path  the file, of mode 600. A torn last line, left by a full disk or a crash of the machine, is cut off on opening.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         disk.cut_torn_line(self.path)
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with suppress(PermissionError):  # of an older version, or of another user
+            os.fchmod(self._fd, 0o600)
 
     def append(self, event: Event) -> None:
-        """Write one event. Raises `OSError` when the disk is full."""
+        """Write one event, whole or not at all. Raises `OSError` when the disk is full."""
         data = (to_line(event) + "\n").encode()
-        while data:
-            data = data[os.write(self._fd, data) :]
+        size = os.fstat(self._fd).st_size
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            os.ftruncate(self._fd, size)  # else the next event would follow a part of this one
+            raise
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -128,6 +138,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if dataclasses.is_dataclass(value):
         return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, str):
+        return redact_addresses(value)
     if isinstance(value, numbers.Integral):
         return value if isinstance(value, bool) else int(value)
     if isinstance(value, numbers.Real):

@@ -39,7 +39,8 @@ METRICS: dict[str, Metric] = {
     "raytensor_weights_overdue": Metric(GAUGE, "Hotkeys of a subnet whose weights are overdue.", ("netuid",)),
     "raytensor_blocks_since_update": Metric(GAUGE, "Blocks since our oldest weights on a subnet.", ("netuid",)),
     "raytensor_chain_silence_s": Metric(GAUGE, "Seconds since the chain answered; until it does, ages do not change."),
-    "raytensor_alarms_lost_total": Metric(COUNTER, "Alarms that could not be delivered, by channel.", ("way",)),
+    "raytensor_events_lost_total": Metric(COUNTER, "Events that could not be written to events.jsonl."),
+    "raytensor_alarms_lost_total": Metric(COUNTER, "Alarms that could not be delivered soon, by channel.", ("way",)),
     # A miner's place on the chain (`raytensor mine`)
     "raytensor_miner_rank": Metric(GAUGE, "Best rank among the miners of a subnet; 0 without incentive.", ("netuid",)),
     "raytensor_miner_incentive": Metric(GAUGE, "Incentive of our hotkeys on a subnet, 0 to 1.", ("netuid",)),

@@ -28,17 +28,39 @@ _SECRET_VALUES = (
 )
 # 40 hex digits are a key of wandb, or the hash of a commit: a key only where the words before say so.
 _NAMED_KEY = re.compile(r"((?:key|token|secret|password)\W{1,3})[0-9a-f]{40}\b", re.IGNORECASE)
-_URL_LOGIN = re.compile(r"(\w+://)[^/\s@]+@")
-_URL_QUERY = re.compile(r"([?&][^=&\s]*(?:key|token|secret|password|auth)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
-_NODE_KEY = re.compile(r"(wss?://[^\s?]*?/)[\w-]{24,}(?=[/?\s]|$)")  # key of a node provider, as part of the path
+_URL_LOGIN = re.compile(r"(\w+://)[^/\s]+@")
+_VALUE = r"(?!\[redacted\])[^&\s,;'\"<>)\]}]+"
+_NAME = r"[^=&\s]*(?:key|token|secret|password|auth)[^=&\s]*="  # or any name, of a long value
+_URL_QUERY = re.compile(rf"([?&](?:{_NAME}|[^=&\s]+=(?=[\w-]{{20}}))){_VALUE}", re.IGNORECASE)
+# Keys of node providers, as part of an endpoint's path: long, or letters and digits mixed.
+_KEY_LIKE = r"(?:[\w-]{24,}|(?=[a-z_-]*\d)(?=[\d_-]*[a-z])[\w-]{16,})"
+_NODE_KEY = re.compile(rf"(wss?://[^\s?,]*?/){_KEY_LIKE}(?![\w-])", re.IGNORECASE)
+# In other addresses: 128 bits as hexadecimal digits or UUID, and the paths of well-known webhooks.
+_UUID = r"[\da-f]{8}-[\da-f]{4}-[\da-f]{4}-[\da-f]{4}-[\da-f]{12}"
+_HTTP_KEY = re.compile(rf"(https?://[^\s?,]*?/)(?:{_UUID}|[\da-f]{{32}})(?![\w-])", re.IGNORECASE)
+_WEBHOOK = re.compile(
+    r"(https?://(?:hooks\.slack\.com/(?:services|workflows|triggers)|(?:\w+\.)?discord(?:app)?\.com/api/webhooks|"
+    rf"api\.telegram\.org|[\w.-]+\.webhook\.office\.com/webhookb2)/){_VALUE}",
+    re.IGNORECASE,
+)
+_ADDRESSES = (_URL_QUERY, _NODE_KEY, _NODE_KEY, _HTTP_KEY, _WEBHOOK)  # a path may hold two keys
 
 
 def redact_text(text: str) -> str:
     """A text without the logins and keys of URLs, and without parts that have the form of a key or a mnemonic."""
-    for pattern in (_URL_LOGIN, _URL_QUERY, _NODE_KEY, _NAMED_KEY):
-        text = pattern.sub(rf"\1{REDACTED}" + ("@" if pattern is _URL_LOGIN else ""), text)
+    text = _NAMED_KEY.sub(rf"\1{REDACTED}", redact_addresses(text))
     for pattern in _SECRET_VALUES:
         text = pattern.sub(REDACTED, text)
+    return text
+
+
+def redact_addresses(text: str) -> str:
+    """A text without the logins and keys of URLs; everything else, such as hashes, stays."""
+    if "://" not in text:
+        return text
+    text = _URL_LOGIN.sub(rf"\1{REDACTED}@", text)
+    for pattern in _ADDRESSES:
+        text = pattern.sub(rf"\1{REDACTED}", text)
     return text
 
 

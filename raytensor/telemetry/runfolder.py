@@ -2,7 +2,8 @@
 
 In: `<paths.runs>/<name>/` and whether an earlier run in it is resumed. Out: the paths of the run's files:
 
-    config.yaml    the resolved configuration, secrets redacted
+    config.yaml    the resolved configuration, secrets redacted; mode 600, as the next two: a key in a form that is
+                   not known would stand there
     events.jsonl   one event a line, appended (events.py)
     job.log        log lines and tracebacks
     summary.json   the outcome (summary.py)
@@ -95,7 +96,7 @@ class RunFolder:
         """Write config.yaml from a configuration dataclass or plain containers, secrets redacted."""
         node = OmegaConf.create(cfg) if isinstance(cfg, (dict, list)) else OmegaConf.structured(cfg)
         plain = redact(OmegaConf.to_container(node, resolve=True))
-        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(plain)))
+        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(plain)), mode=0o600)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json. Raises `ValueError` for a number that is not finite; write None for it."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raytensor.clock import since_boot
 from raytensor.errors import RayTensorError
 from raytensor.types import Metagraph, Weights
 from raytensor.validators.round import RoundResult
@@ -71,7 +72,7 @@ class SubnetRow:
     rounds: int = 0
     failures: int = 0  # in a row
     cause: str = ""
-    retry_at: float = 0.0  # wall time
+    retry_at: float = 0.0  # wall time, to show
     last: RoundResult | None = None
 
 
@@ -99,6 +100,7 @@ class SubnetLoop:
         self._stop = threading.Event()
         self._generation = 0
         self.busy_since: float | None = None  # monotonic time at which the present round, or the opening, began
+        self._rests_until = 0.0  # since_boot: no set clock changes how long a subnet rests
         self._good: list[Weights] = []  # of the last good round
         self._handed_for = 0  # epoch block for which weights were handed over
         self._handed_rounds = 0  # rounds that had been played by then
@@ -201,11 +203,12 @@ class SubnetLoop:
         rest_s = min(pace.backoff_most_s, pace.backoff_s * 2.0 ** min(row.failures, 30))
         row.failures += 1
         row.state, row.cause, row.retry_at = "failed", cause, time.time() + rest_s
+        self._rests_until = since_boot() + rest_s
         self._on_fault(row.netuid, cause, rest_s)
 
     def _rest(self, generation: int) -> None:
-        while time.time() < self.row.retry_at and not self._ended(generation):
-            self._stop.wait(min(0.5, max(0.01, self.row.retry_at - time.time())))
+        while (left_s := self._rests_until - since_boot()) > 0 and not self._ended(generation):
+            self._stop.wait(min(0.5, max(0.01, left_s)))
 
 
 class Operator:

@@ -102,8 +102,11 @@ class Caller:
     scheme: str
 
 
+SET_BACK_NS = 5 * 10**9  # a clock that jumps back by more was set
+
+
 class NonceSource:
-    """Nonces of one process: the time in nanoseconds, strictly increasing.
+    """Nonces of one process: the time in nanoseconds, strictly increasing unless the clock is set back.
 
     The last ten bits are random per process, so that two processes that sign with one hotkey in the same microsecond
     use different nonces.
@@ -117,7 +120,9 @@ class NonceSource:
 
     def __call__(self) -> int:
         with self._lock:
-            self._last = max((self._clock() >> 10 << 10) | self._tag, self._last + 1024)
+            now = (self._clock() >> 10 << 10) | self._tag
+            # A clock that was ahead and is set right: its nonces would be refused as of the future until it is there.
+            self._last = now if self._last - now > SET_BACK_NS else max(now, self._last + 1024)
             return self._last
 
 

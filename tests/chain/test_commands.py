@@ -362,7 +362,7 @@ def test_stake_is_added_listed_moved_and_removed(node, client, payer, subnet, as
     assert status == 0 and told["receipt"]["fate"] == "included", told
     effect = told["plan"]["effect"]
     assert told["plan"]["call"] == "SubtensorModule.add_stake_limit"
-    assert effect["price_limit_rao"] == effect["price_rao"] * 105 // 100
+    assert effect["price_limit_rao"] == -(-effect["price_rao"] * 100 // 95)
     status, listed = ask(stake_main, "list", "-w", payer.uri, "-n", node)
     (held,) = listed["stakes"]
     assert held["hotkey"] == VALIDATOR.ss58 and held["netuid"] == subnet.netuid

@@ -2,6 +2,7 @@
 
 import json
 import stat
+import threading
 
 import pytest
 
@@ -162,6 +163,26 @@ def test_caps_of_spending_and_the_audit_of_what_was_sent(node, client, payer, fr
     first = found[2]
     assert (first["nonce"], first["block"], first["fee_rao"]) == (0, receipts[0].block, receipts[0].fee_rao)
     assert first["extrinsic_hash"] == sent["extrinsic_hash"] and first["fate"] == "included"
+
+
+def test_a_daily_cap_holds_when_callers_race(node, client, payer, fresh, tmp_path):
+    """Sixteen threads ask for 1 TAO each at one moment; the cap allows three."""
+    policy, num_threads = Policy(transfers=True, max_spend_per_day_rao=3 * RAO), 16
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=policy))
+    together, receipts = threading.Barrier(num_threads), []
+
+    def pay(number):
+        together.wait(60)
+        receipts.extend(writer.submit([Transfer(signer=payer.ss58, dest=fresh(f"dest{number}").ss58, value=RAO)]))
+
+    threads = [threading.Thread(target=pay, args=(number,)) for number in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    writer.close()
+    assert sorted(receipt.error or "" for receipt in receipts) == [""] * 3 + ["PolicyDenied"] * (num_threads - 3)
+    assert sum(client.balance(fresh(f"dest{number}").ss58) for number in range(num_threads)) == 3 * RAO
 
 
 def test_quotes_and_slippage_caps(node, client, payer, fresh, tmp_path):

@@ -9,6 +9,8 @@ import pytest
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.intents import (
     IncreaseTake,
+    MoveStake,
+    MoveStakeLimit,
     RemoveProxy,
     SetChildkeyTake,
     SetChildren,
@@ -84,6 +86,9 @@ def example(kind):
 def test_every_intent_is_a_call_of_the_metadata(client, kind):
     intent = example(kind)
     call = intent.call()
+    if kind is MoveStakeLimit:  # newer than the embedded chain
+        assert list(call.args) == [*example(MoveStake).call().args, "limit_price", "allow_partial"]
+        return
     assert sorted(call.args) == sorted(client.runtime.call_fields(call.module, call.function))
     client.runtime.encode_call(call)
     assert intent_from_json(json.loads(json.dumps(intent.to_json()))) == intent
@@ -103,18 +108,79 @@ def test_alpha_is_swapped_given_and_unstaked(client, netuids, ask, fresh):
     assert status == 0 and told["plan"]["call"] == "SubtensorModule.swap_stake_limit", told
     assert held(client)[second] > 0
     status, told = ask("swap", "40", *who, "--to-netuid", second, "--slippage", "0.01%", "--yes")
-    assert (status, told["receipt"]["error"]) == (1, "SlippageTooHigh")
+    assert (status, told["error"]["name"]) == (1, "SlippageTooHigh"), "refused before anything is sent"
     friend = fresh("friend")
     status, told = ask("transfer", "1.5", *who, "--to-coldkey", friend.ss58, "--yes")
     assert status == 0 and held(client, friend) == {first: 1_500_000_000}
-    status, told = ask("unstake-all", "--hotkey", MINER.ss58, "--dry-run")
+    status, told = ask("unstake-all", "--hotkey", MINER.ss58, "--dry-run", "--slippage", "60%")
     assert status == 0 and sorted(told["plan"]["effect"]["netuids"]) == [first, second]
+    for row in told["plan"]["effect"]["positions"]:
+        assert row["price_limit_rao"] == row["price_rao"] * 40 // 100 < row["price_after_rao"] < row["price_rao"]
+    status, told = ask("unstake-all", "--hotkey", MINER.ss58, "--yes", "--slippage", "0.001%")
+    assert (status, told["error"]["name"]) == (1, "SlippageTooHigh") and "--slippage" in told["error"]["action"]
     free = client.balance(MINER_COLD.ss58)
-    status, told = ask("unstake-all", "--hotkey", MINER.ss58, "--yes")
+    everything = ("unstake-all", "--hotkey", MINER.ss58, "--yes", "--id", "all", "--slippage", "60%")
+    status, told = ask(*everything)
+    assert told["plan"]["call"] == "SubtensorModule.remove_stake_full_limit" and len(told["receipts"]) == 2
+    assert len({receipt["extrinsic_hash"] for receipt in told["receipts"]}) == 1
+    assert ask(*everything)[1]["receipts"] == told["receipts"], "carried out once"
     assert status == 0 and client.balance(MINER_COLD.ss58) > free + told["plan"]["effect"]["gets_rao"] * 9 // 10
     assert held(client) == {}
     assert ask("unstake-all", "--hotkey", friend.ss58, "--yes")[1]["error"]["name"] == "NotEnoughStake"
     assert ask("swap", "1", *who, "--to-netuid", first)[0] == 2
+
+
+def nonce(client):
+    return client.account_nonce(MINER_COLD.ss58)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda first, second: ("add", "9", "--netuid", first),
+        lambda first, second: ("remove", "4", "--netuid", first),
+        lambda first, second: ("swap", "3", "--netuid", first, "--to-netuid", second),
+        lambda first, second: ("move", "3", "--netuid", first, "--to-netuid", second),
+    ],
+    ids=["add", "remove", "swap", "move"],
+)
+def test_the_slippage_that_is_shown_is_the_one_that_is_limited(client, netuids, ask, order):
+    """Just below it the order is refused and nothing is sent, just above it the chain carries it out, whole."""
+    who = ("--hotkey", MINER.ss58, "--yes")
+    if order(1, 2)[0] != "add":
+        assert ask("add", "9", "--netuid", netuids[0], *who, "--no-limit")[0] == 0
+    order = (*order(*netuids), *who)
+    effect = ask(*order, "--dry-run", "--no-limit")[1]["plan"]["effect"]
+    shown, before = float(effect["slippage"].rstrip("%")), nonce(client)
+    assert 0.1 < shown < 90
+    status, told = ask(*order, "--slippage", f"{shown * 0.9:.3f}%")
+    assert (status, told["error"]["name"]) == (1, "SlippageTooHigh") and nonce(client) == before
+    said = told["error"]["message"].removeprefix("the order changes the price by ").split("%")[0]
+    assert float(said) == pytest.approx(shown, rel=0.05), "the pool changes a little from block to block"
+    fix = told["error"]["action"].split("--slippage ")[1].split(",")[0]
+    status, told = ask(*order, "--slippage", fix)
+    assert status == 0 and told["receipt"]["fate"] == "included", (fix, told)
+
+
+def test_what_has_no_limit_price_is_refused_or_asked_for(client, netuids, ask, fresh):
+    first, second = netuids
+    who = ["--netuid", first, "--hotkey", MINER.ss58, "--yes"]
+    assert ask("add", "5", *who, "--no-limit")[0] == 0
+    before, friend = nonce(client), fresh("friend").ss58
+    for order in (("transfer", "1", "--to-coldkey", friend), ("move", "1", "--to-hotkey", HOT.ss58)):
+        status, told = ask(*order, "--to-netuid", second, *who)
+        assert (status, told["error"]["name"]) == (1, "NoLimitPrice") and "--no-limit" in told["error"]["action"]
+    assert nonce(client) == before
+    status, told = ask("transfer", "1", "--to-coldkey", friend, "--to-netuid", second, *who, "--no-limit")
+    assert status == 0 and told["plan"]["effect"]["gets_alpha_rao"] > 0, told
+
+
+def test_everything_is_staked_on_root_at_limit_prices(client, netuids, ask):
+    first, _ = netuids
+    assert ask("add", "5", "--netuid", first, "--hotkey", MINER.ss58, "--yes", "--no-limit")[0] == 0
+    status, told = ask("unstake-all", "--alpha", "--hotkey", MINER.ss58, "--yes", "--slippage", "60%")
+    assert status == 0 and told["plan"]["call"] == "SubtensorModule.swap_stake_limit", told
+    assert set(held(client)) == {0}
 
 
 def test_take_and_children_are_shown_and_changed(client, netuids, ask):

@@ -52,7 +52,8 @@ class Recorder:
     def __init__(self) -> None:
         self.sent: list[tuple] = []
 
-    def send(self, place, sentence, facts) -> None:
+    def send(self, place, sentence, facts, *, standing) -> None:
+        assert standing is facts["on"]
         self.sent.append((place, facts["on"], sentence))
 
     def close(self, timeout_s: float = 2.0) -> None:

@@ -55,6 +55,7 @@ def test_what_prometheus_scrapes(ray_session):
         meters.set(f"raytensor_miner_{name}", number, netuid=999)
     meters.set("raytensor_miner_unreachable_s", 7.5)
     meters.count("raytensor_requests_total", 4, outcome="test")
+    meters.count("raytensor_events_lost_total", 1)
     for fate in ("included", "included", "failed"):
         meters.record(events.ReceiptSeen(call="test", signer="5G", fate=fate, netuid=999, fee_rao=7))
     meters.record(events.RoundDone(netuid=999, round=4, scored=4, wall_s=1.5))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -13,6 +15,9 @@ import yaml
 
 from raytensor.config import compose
 from raytensor.errors import RunError
+from raytensor.jobs.process import JobLog
+from raytensor.telemetry import events
+from raytensor.telemetry.event_log import EventLog, read_events
 from raytensor.telemetry.redact import redact, redact_text, redacted_keys
 from raytensor.telemetry.runfolder import RunFolder, new_name
 
@@ -137,6 +142,7 @@ class Login:
 def test_secrets_are_blotted_out_of_the_configuration(tmp_path):
     with RunFolder(tmp_path / "demo") as folder:
         folder.write_config(Login())
+        assert stat.S_IMODE(folder.config.stat().st_mode) == 0o600
         assert yaml.safe_load(folder.config.read_text()) == {
             "endpoint": "wss://[redacted]@node.example:443",
             "api_key": "[redacted]",
@@ -194,3 +200,53 @@ def test_plain_settings_are_left_alone(text):
 )
 def test_keys_are_found_by_the_words_around_them(text, shown):
     assert redact_text(text) == shown and redacted_keys({"a": [1, {"b": shown}], "c": "d"}) == ["a[1].b"]
+
+
+KEY = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        (f"wss://api-bittensor-mainnet.n.dwellir.com/{KEY}", "wss://api-bittensor-mainnet.n.dwellir.com/[redacted]"),
+        (f"https://api.n.dwellir.com/{KEY}", "https://api.n.dwellir.com/[redacted]"),
+        (f"WSS://API.example/{KEY}", "WSS://API.example/[redacted]"),
+        (f"'wss://api.example/{KEY}': refused", "'wss://api.example/[redacted]': refused"),
+        (f"no answer (wss://api.example/{KEY}); again", "no answer (wss://api.example/[redacted]); again"),
+        (f"ws://a:1,wss://b/v1/{KEY}/ws?x=1", "ws://a:1,wss://b/v1/[redacted]/ws?x=1"),
+        (f"wss://b/{KEY}/{KEY}", "wss://b/[redacted]/[redacted]"),
+        ("wss://x.example/abcDEF123456_xyz9", "wss://x.example/[redacted]"),
+        ("https://x.example/v3/0123456789abcdef0123456789abcdef", "https://x.example/v3/[redacted]"),
+        ("wss://me:p@ss@host:9944/x", "wss://[redacted]@host:9944/x"),
+        ("wss://x/?key=12345&y=1", "wss://x/?key=[redacted]&y=1"),
+        (f"wss://x/ws?k={KEY}", "wss://x/ws?k=[redacted]"),
+        ("https://hooks.slack.com/services/T0/B0/abc", "https://hooks.slack.com/services/[redacted]"),
+        ("https://discord.com/api/webhooks/12/ab-c", "https://discord.com/api/webhooks/[redacted]"),
+    ],
+)
+def test_keys_of_addresses_reach_no_file(tmp_path, text, shown):
+    assert redact_text(text) == redact_text(shown) == shown, "and a redacted text stays as it is"
+    log = EventLog(tmp_path / "events.jsonl")
+    log.append(events.Warned(text=f"because {text}"))
+    log.close()
+    assert read_events(log.path)[0].text == f"because {shown}"
+    assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
+    with JobLog(tmp_path / "job.log"):
+        logging.getLogger("x").error("because %s", text)
+    assert f"because {shown}\n" in (tmp_path / "job.log").read_text()
+    assert stat.S_IMODE((tmp_path / "job.log").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ws://127.0.0.1:9944",
+        "wss://entrypoint-finney.opentensor.ai:443",
+        "wss://bittensor-finney.api.onfinality.io/public-ws",
+        "https://huggingface.co/datasets/x/resolve/0123456789abcdef0123456789abcdef01234567/a.txt",
+        "/home/u/hub/snapshots/0123456789abcdef0123456789abcdef01234567/a.txt",
+        "http://127.0.0.1:8265/api/jobs/raysubmit_abcdefghijklmnop",
+    ],
+)
+def test_addresses_without_a_key_are_left_alone(text):
+    assert redact_text(text) == text

@@ -121,6 +121,15 @@ def test_nothing_is_handed_in_before_the_margin_while_rounds_are_to_come(play):
     assert [bool(subnet.due(At(block=block))) for block in (0, 10, 24, 25, 26)] == [False, False, False, True, False]
 
 
+def test_a_clock_that_is_set_back_lengthens_no_rest(play, monkeypatch):
+    real, back_s = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() - back_s[0])
+    subnet, clock, opened, rounds, faults = play(["bad", "good"], backoff_s=0.5, backoff_most_s=0.5)
+    until(lambda: faults)
+    back_s[0] = 7200.0
+    until(lambda: rounds)
+
+
 def test_a_fault_rests_longer_each_time_and_takes_the_weights_back(play):
     gate = threading.Event()
     subnet, clock, opened, rounds, faults = play(["good", "bad", "bad", "bad", gate, "good"])

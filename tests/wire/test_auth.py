@@ -194,6 +194,16 @@ def test_nonces_rise_whatever_the_clock_does():
     assert abs(made[3] - 9_000_000) < 1024
 
 
+def test_a_clock_that_was_ahead_and_is_set_right_makes_nonces_of_now():
+    """An hour ahead, then right: nonces of the hour to come would be refused for that hour."""
+    hour, now = 3600 * 10**9, 10**18
+    times = iter((now + hour, now + hour + 10**9, now + 2 * 10**9, now + 1_900_000_000, now + 2_100_000_000))
+    source = auth.NonceSource(lambda: next(times))
+    ahead, _, *right = [source() for _ in range(5)]
+    assert ahead - now >= hour - 1024 and all(abs(nonce - now) < 3 * 10**9 for nonce in right)
+    assert right == sorted(set(right)), "a step of less is a clock that is disciplined: nonces keep rising"
+
+
 def test_a_private_key_is_neither_printed_nor_pickled(validator):
     assert validator._secret.hex() not in repr(validator) and validator.ss58 in repr(validator)
     with pytest.raises(TypeError, match="must not leave"):

@@ -161,7 +161,7 @@ class Fate:
         self._show(miner_events.MinerAlarm(about, bool(sentence), text, netuid, hotkey))
         (log.error if sentence else log.info)("%s", text)
         facts = {"about": about, "on": bool(sentence), "netuid": netuid, "hotkey": hotkey}
-        self._alarms.send(place, text, facts)
+        self._alarms.send(place, text, facts, standing=bool(sentence))
 
     def _tell(self, one: Standing, epoch: bool) -> None:
         """Show a standing after an epoch, and when more than the block has changed."""

@@ -73,7 +73,7 @@ def run(cfg: ValidateConfig) -> int:
         session.doing("")
         up.append(stack)
         stack.operator.start()
-        _loop(stack)
+        _loop(stack, session)
 
     def sum_up(session: Session[View], reason: str) -> None:
         for stack in up:
@@ -88,7 +88,7 @@ def run(cfg: ValidateConfig) -> int:
     return Session("validate", cfg, make_view, resume="auto", rounds=None).run(work, sum_up)
 
 
-def _loop(stack: ValidatorStack) -> None:
+def _loop(stack: ValidatorStack, session: Session[View]) -> None:
     """Returns when every subnet has its rounds; a signal ends it by an exception."""
     saved_at, done_at = 0.0, 0.0
     while True:
@@ -99,13 +99,23 @@ def _loop(stack: ValidatorStack) -> None:
         stack.watchdog.check_silence(*stack.follower.silence)
         if time.monotonic() - saved_at > SAVE_EVERY_S:
             saved_at = time.monotonic()
-            stack.save()
+            stack.watchdog.disk(_save(stack) or session.trouble)
+        stack.watchdog.beat()
         if stack.operator.done:
             done_at = done_at or time.monotonic()
             # What the chain has not answered by then is in the writer's journal, for the next process.
             if stack.handover.idle or time.monotonic() - done_at > END_S:
                 return
         time.sleep(TICK_S)
+
+
+def _save(stack: ValidatorStack) -> str:
+    """Save what a later process resumes from. Returns why it can't be saved: the chain writer and the rounds go on."""
+    try:
+        stack.save()
+    except OSError as error:
+        return f"{stack.folder.state}: {error.strerror}"
+    return ""
 
 
 def _rows(stack: ValidatorStack) -> list[Shown]:

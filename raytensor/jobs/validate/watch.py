@@ -17,7 +17,8 @@ from raytensor.chain.reads.preflight import SubnetView
 from raytensor.chain.reads.watchdog import Health, LastTry, judge
 from raytensor.config.validate import Watch
 from raytensor.telemetry import events
-from raytensor.telemetry.alarms import Alarms
+from raytensor.telemetry.alarms import Alarms, address_in
+from raytensor.telemetry.heartbeat import Heartbeat
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.redact import redact_text
 
@@ -44,14 +45,36 @@ class Watchdog:
         self._cfg, self._hotkeys, self._show, self._meters = cfg, hotkeys, show, meters
         self._alarms, self.since = Alarms(cfg, self._lost), dict(since or {})
         self._seen: dict[int, int] = {}  # netuid -> block of the view that was judged
-        self._silent = False
+        self._silent, self._disk = False, ""
+        self._heartbeat = Heartbeat(address_in(cfg.heartbeat_env, "heartbeat_env"), cfg.heartbeat_s)
         self.health: dict[tuple[int, str], Health] = {}
 
     def __enter__(self) -> Watchdog:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._heartbeat.close()
         self._alarms.close()
+
+    def beat(self) -> None:
+        """Call the heartbeat's address if it is due and all is well: every subnet was judged, and no alarm stands.
+
+        Called by the job's main loop, so that a loop that hangs is noticed, too.
+        """
+        well = not self._alarms.standing and set(self._seen) == set(self._hotkeys)
+        self._heartbeat.tick(well)
+
+    def disk(self, trouble: str) -> None:
+        """Raise or end the alarm of files that can't be written. trouble: "" where they can."""
+        if trouble == self._disk:
+            return
+        before, self._disk = self._disk, trouble
+        if bool(before) != bool(trouble):
+            sentence = f"files can't be written: {trouble}" if trouble else "files can be written again"
+            if trouble:
+                fix = "free space under paths.runs: rounds rest meanwhile, and what is shown here is not recorded"
+                self._show(events.Warned(text=sentence, fix=fix))
+            self._alarms.send("disk", sentence, {"disk": trouble}, standing=bool(trouble))
 
     def look(self, netuid: int, view: SubnetView | None, last_try: Callable[[int, str], LastTry | None]) -> None:
         """Judge a subnet if its view is new."""
@@ -82,7 +105,7 @@ class Watchdog:
         sentence = f"the chain has not answered for {silent_s:.0f} s: {why}" if silent else "the chain answers again"
         if silent:
             self._show(events.Warned(text=sentence, fix="it is asked again until it does"))
-        self._alarms.send("chain", sentence, {"silent": silent, "silent_s": round(silent_s, 1)})
+        self._alarms.send("chain", sentence, {"silent": silent, "silent_s": round(silent_s, 1)}, standing=silent)
 
     def _since(self, view: SubnetView, hotkey: str, first: bool) -> int:
         """Block of the start that weights are awaited from: an earlier process's, where none were set since."""
@@ -95,7 +118,7 @@ class Watchdog:
         sentence, overdue = redact_text(health.sentence), health.overdue
         self._show(events.WeightsOverdue(health.netuid, health.hotkey, overdue, health.age_tempos, sentence))
         (log.error if health.overdue else log.info)("%s", sentence)
-        self._alarms.send((health.netuid, health.hotkey), sentence, dataclasses.asdict(health))
+        self._alarms.send((health.netuid, health.hotkey), sentence, dataclasses.asdict(health), standing=overdue)
 
     def _lost(self, way: str, number: int, why: str) -> None:
         self._meters.count("raytensor_alarms_lost_total", number, way=way)
