@@ -17,7 +17,7 @@ MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 80
 MAX_LOCAL_IMPORTS = 40
 # The rebuilt package had 48,856 lines without mine, payloads and the new state machines of the writer.
-MAX_LINES = 56_000
+MAX_LINES = 58_000
 # The integer reference mirrors the pallet's function line by line; numba compiles a kernel as one function.
 LONG_FUNCTIONS = ("consensus/reference.py", "consensus/kernels/")
 

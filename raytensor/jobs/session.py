@@ -60,7 +60,6 @@ class Session(Generic[V]):
     rounds      for the `started` event; None: the job writes an event of its own when it is up.
 
     folder, view, meters  the claimed folder, the view and the metrics of this process.
-    events_lost           number of events that could not be written.
     state, past           what earlier processes saved (None: nothing), and their events.
     stack                 what is taken down at the end, in reverse order.
 
@@ -85,7 +84,6 @@ class Session(Generic[V]):
         self.meters, self.stack = Meters(), ExitStack()
         self._may_change, self._rounds = may_change, rounds
         self._events: EventLog | None = None
-        self.events_lost = self._lost_now = 0  # could not be written: in all, since the last that was
         self._view_is_open = self._view_failed = False
         self._lock = threading.RLock()  # a signal handler may write while its own thread does
         self._phase, self._shown_at = "", time.monotonic()
@@ -113,7 +111,8 @@ class Session(Generic[V]):
             return
         with self._lock:
             assert self._events is not None, "events are shown while the session runs"
-            trouble = self._write(event)
+            lost, trouble = self._events.lost, self._events.write(event)
+            self.meters.count("raytensor_events_lost_total", self._events.lost - lost)
             self._shown_at = time.monotonic()
             if isinstance(event, events.Phase):
                 self._phase = event.text
@@ -121,24 +120,6 @@ class Session(Generic[V]):
         self.meters.record(event)
         if trouble:
             self._view(events.Warned(text=trouble, fix="free space under paths.runs; the job goes on"))
-
-    def _write(self, event: events.Event) -> str:
-        """Write an event, and before it how many were lost. Returns what to tell when it is the first that is lost."""
-        assert self._events is not None
-        try:
-            if self._lost_now:
-                text = f"{self._lost_now} events before this one could not be written"
-                self._events.append(events.Warned(text=text, fix="they were shown, and are lost"))
-                self._lost_now = 0
-            self._events.append(event)
-        except OSError as error:
-            self._lost_now += 1
-            self.events_lost += 1
-            self.meters.count("raytensor_events_lost_total", 1)
-            if self._lost_now == 1:
-                log.error("%s can't be written: %s", self.folder.events, error)
-                return f"{self.folder.events} can't be written: {error.strerror}"
-        return ""
 
     def _view(self, event: events.Event) -> None:
         if self._view_is_open:
@@ -152,7 +133,12 @@ class Session(Generic[V]):
     @property
     def trouble(self) -> str:
         """Why events can't be written, "" while they can."""
-        return f"{self.folder.events}: {self._lost_now} events could not be written" if self._lost_now else ""
+        return self._events.trouble if self._events is not None else ""
+
+    @property
+    def events_lost(self) -> int:
+        """Number of events that could not be written."""
+        return self._events.lost if self._events is not None else 0
 
     def phase(self, text: str) -> None:
         """Say what the job does now. While nothing else is shown, the view repeats it with the seconds that passed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import logging
 import math
 import numbers
 import os
@@ -20,8 +21,11 @@ from typing import Any, NamedTuple
 from raytensor import disk
 from raytensor.errors import DataError
 from raytensor.telemetry import miner_events  # noqa: F401 (imported, its kinds are read as well)
-from raytensor.telemetry.events import KINDS, Event, ReceiptSeen, RoundDone, WeightsMade
+from raytensor.telemetry.events import KINDS, Event, ReceiptSeen, RoundDone, Warned, WeightsMade
 from raytensor.telemetry.redact import redact_addresses
+
+
+log = logging.getLogger(__name__)
 
 
 class Old(NamedTuple):
@@ -79,6 +83,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.lost = self._lost_now = 0  # events that could not be written: in all, since the last that was
         disk.cut_torn_line(self.path)
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with suppress(PermissionError):  # of an older version, or of another user
@@ -94,6 +99,29 @@ class EventLog:
         except OSError:
             os.ftruncate(self._fd, size)  # else the next event would follow a part of this one
             raise
+
+    def write(self, event: Event) -> str:
+        """`append` that raises nothing: an event that can't be written is counted, and the next one that can says so.
+
+        Returns the error of the first that is lost in a row, else "".
+        """
+        try:
+            if self._lost_now:
+                text = f"{self._lost_now} events before this one could not be written"
+                self.append(Warned(text=text, fix="they were shown, and are lost"))
+                self._lost_now = 0
+            self.append(event)
+        except OSError as error:
+            self.lost, self._lost_now = self.lost + 1, self._lost_now + 1
+            if self._lost_now == 1:
+                log.error("%s can't be written: %s", self.path, error)
+                return f"{self.path} can't be written: {error.strerror}"
+        return ""
+
+    @property
+    def trouble(self) -> str:
+        """Why events can't be written, "" while they can."""
+        return f"{self.path}: {self._lost_now} events could not be written" if self._lost_now else ""
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
