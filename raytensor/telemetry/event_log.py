@@ -24,7 +24,6 @@ from raytensor.telemetry import miner_events  # noqa: F401 (imported, its kinds 
 from raytensor.telemetry.events import KINDS, Event, ReceiptSeen, RoundDone, Warned, WeightsMade
 from raytensor.telemetry.redact import redact_addresses
 
-
 log = logging.getLogger(__name__)
 
 
