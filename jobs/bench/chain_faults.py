@@ -5,7 +5,11 @@ during each class its faults befall requests, answers, connections or the node a
 
     proxy   drops, delays, closes half or whole connections, falls silent, duplicates (also as a load balancer that asks
             again), reorders, garbles, limits, answers 1012, 1013 and 1014 whether or not the node took the extrinsic
-    node    killed with SIGKILL and started again; loses its last blocks, whose extrinsics come back or are lost
+    node    killed with SIGKILL and started again; loses its last blocks, whose extrinsics come back or are lost;
+            finalizes 40 blocks behind; its runtime is upgraded
+    answer  of another backend than the one that took the extrinsic ("lying gateway"), or without any meaning
+    writer  its journal is locked by another process, or its disk is full (SQLITE_FULL); a second program sends
+            addresses with the same hotkeys
 
 After each class the faults stop, the same intents are handed in once more, and what became of them is compared with the
 chain: the events of every block, stake and balances to the rao, LastUpdate, rows of weights (chain_ledger.py). The
@@ -21,11 +25,13 @@ between plan and receipt (chain_kills.py).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import platform
 import random
+import sqlite3
 import sys
 import tempfile
 import threading
@@ -44,9 +50,10 @@ from chain_network import BANK, RAO, carry_out, hotkey, make_network, sudo  # no
 from faults import Fault, FaultProxy  # noqa: E402
 
 from raytensor.chain.calls import Intent  # noqa: E402
-from raytensor.chain.intents import AddStake, SetWeights, Transfer  # noqa: E402
+from raytensor.chain.intents import AddStake, ServeAxon, SetWeights, Transfer  # noqa: E402
 from raytensor.chain.rpc.client import ChainClient  # noqa: E402
 from raytensor.chain.writer.batcher import Limits  # noqa: E402
+from raytensor.chain.writer.order_states import UNUSED  # noqa: E402
 from raytensor.chain.writer.policy import Policy  # noqa: E402
 from raytensor.chain.writer.settings import WriterSettings  # noqa: E402
 from raytensor.chain.writer.writer import ChainWriter  # noqa: E402
@@ -70,13 +77,23 @@ RULES: dict[str, tuple[Fault, ...]] = {
     "rate limit": (Fault.LIMITED,),
     "1012": (Fault.BANNED, Fault.BANNED_AFTER),
     "1013, 1014": (Fault.TOO_LOW, Fault.TOO_LOW_AFTER, Fault.IMPORTED_AFTER),
+    "lying gateway": (Fault.BAD_SIGNATURE_AFTER, Fault.PAYMENT_AFTER, Fault.STALE_AFTER, Fault.FULL_AFTER),
+    "malformed answer": (Fault.NONSENSE_AFTER, Fault.WORDS_AFTER, Fault.LIST_AFTER, Fault.NO_BLOCK_AFTER),
+    "locked journal": (),
+    "full disk": (),
+    "second program": (),
+    "finality lag": (),
+    "runtime upgrade": (),
     "node killed": (),
     "fork, extrinsics return": (),
     "fork, extrinsics lost": (),
-    "all of them": tuple(Fault),
+    "all of them": tuple(fault for fault in Fault if fault is not Fault.PAYMENT),
 }
-QUICK = ("none", "drop", "duplicate", "1013, 1014", "node killed", "fork, extrinsics lost", "all of them")
+QUICK = ("none", "drop", "lying gateway", "full disk", "locked journal", "second program", "node killed", "all of them")
+FAR_BEHIND = 40  # blocks between the best and the final one in the class "finality lag"
 ONLY_SUBMISSIONS = {
+    *RULES["lying gateway"],
+    *RULES["malformed answer"],
     Fault.BANNED,
     Fault.BANNED_AFTER,
     Fault.TOO_LOW,
@@ -91,6 +108,7 @@ class Node:
 
     def __init__(self, folder: Path, block_time_s: float) -> None:
         self._folder, self._block_time_s = folder, block_time_s
+        self.finality_lag = FINALITY_LAG
         self._chain = self._start()
         self.views = [FaultProxy(self._chain.endpoint) for _ in range(3)]
         self.killed = self.forked = 0
@@ -107,8 +125,13 @@ class Node:
 
     def _start(self) -> EmbeddedChain:
         return EmbeddedChain(
-            self._folder / "state", self._block_time_s, self._folder / "log", 60.0, finality_lag=FINALITY_LAG
+            self._folder / "state", self._block_time_s, self._folder / "log", 60.0, finality_lag=self.finality_lag
         )
+
+    def set_finality_lag(self, blocks: int) -> None:
+        """Start the node again, so that its final block is so far behind."""
+        self.finality_lag = blocks
+        self.kill(random.Random(blocks))
 
     def kill(self, dice: random.Random) -> None:
         """At a random moment, but not in the few milliseconds before the events of a new block have been read."""
@@ -122,14 +145,20 @@ class Node:
         self.killed += 1
 
     def lose_blocks(self, count: int, *, keep: bool) -> None:
-        body = {"jsonrpc": "2.0", "id": 1, "method": "dev_rollBack", "params": [{"count": count, "keep": keep}]}
+        self.forked += self._ask("dev_rollBack", [{"count": count, "keep": keep}])
+
+    def upgrade(self) -> None:
+        self.forked += self._ask("dev_upgradeRuntime", [])
+
+    def _ask(self, method: str, params: list) -> bool:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         request = urllib.request.Request(
             self._chain.endpoint.replace("ws://", "http://"),
             json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=20) as answer:
-            self.forked += "result" in json.load(answer)
+            return "result" in json.load(answer)
 
     def set_rule(self, rule: Callable[[str], Fault | None]) -> None:
         for proxy in self.views[1:]:
@@ -145,15 +174,59 @@ class Node:
         self._chain.close()
 
 
+class Disk:
+    """The journal of the writer: another process locks it, or the disk under it is full."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path, self._connection = path, connection
+        self.troubled = 0
+        connection.execute("PRAGMA busy_timeout = 100")  # SQLite waits for 30 s otherwise
+
+    def lock(self, seconds: float) -> None:
+        self.troubled += 1
+        with contextlib.closing(sqlite3.connect(self._path, timeout=10.0, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(seconds)
+            other.execute("ROLLBACK")
+
+    def fill(self, seconds: float) -> None:
+        """Let no page be added: SQLITE_FULL, as on a full disk."""
+        self.troubled += 1
+        self._connection.execute("PRAGMA max_page_count = 1")  # at least the pages that there are
+        time.sleep(seconds)
+        self._connection.execute("PRAGMA max_page_count = 1073741823")
+
+
+class Stranger:
+    """A second program with the hotkeys of the writer: it publishes addresses."""
+
+    def __init__(self, endpoint: str, num_hotkeys: int, netuids: list[int]) -> None:
+        self._client, self._netuids = ChainClient(endpoint, 20.0), netuids
+        self._keys = [hotkey(n) for n in range(num_hotkeys)]
+        self.sent = 0
+
+    def send(self, dice: random.Random) -> None:
+        key, netuid = dice.choice(self._keys), dice.choice(self._netuids)
+        call = ServeAxon(signer=key.ss58, netuid=netuid, ip=f"10.0.0.{dice.randint(1, 250)}", port=9000).call()
+        try:
+            self._client.send(call, key.open(), timeout_s=5.0)
+            self.sent += 1
+        except ChainError:
+            pass  # its nonce was taken by the writer, or the rate limit of addresses holds
+
+
 class Trouble:
     """The faults of one class, while it is entered."""
 
-    def __init__(self, name: str, node: Node, seed: int) -> None:
+    def __init__(self, name: str, node: Node, seed: int, disk: Disk, stranger: Stranger) -> None:
         self._name, self._node, self._random = name, node, random.Random(f"{seed} {name}")
+        self._disk, self._stranger = disk, stranger
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._hurt_the_node, daemon=True)
 
     def __enter__(self) -> None:
+        if self._name == "finality lag":
+            self._node.set_finality_lag(FAR_BEHIND)
         self._node.set_rule(self._rule)
         self._thread.start()
 
@@ -161,6 +234,8 @@ class Trouble:
         self._stop.set()
         self._thread.join()
         self._node.set_rule(lambda method: None)
+        if self._name == "finality lag":
+            self._node.set_finality_lag(FINALITY_LAG)
         for proxy in self._node.views[1:]:
             proxy.mode = "open"
             proxy.cut()  # black holes end here
@@ -179,7 +254,7 @@ class Trouble:
         pause = 0.3
         while not self._stop.wait(pause):
             pause = dice.uniform(0.6, 2.0)
-            deed = dice.choice(["kill", "keep", "lose", "limit"]) if every else self._name
+            deed = dice.choice(["kill", "keep", "lose", "limit", "lock", "fill"]) if every else self._name
             if deed in ("kill", "node killed"):
                 self._node.kill(dice)
                 self._stop.wait(2.0)  # it lives for some blocks
@@ -187,6 +262,14 @@ class Trouble:
                 self._node.lose_blocks(dice.randint(1, FINALITY_LAG), keep=True)
             elif deed in ("lose", "fork, extrinsics lost"):
                 self._node.lose_blocks(dice.randint(1, FINALITY_LAG), keep=False)
+            elif deed in ("lock", "locked journal"):
+                self._disk.lock(dice.uniform(0.2, 1.0))
+            elif deed in ("fill", "full disk"):
+                self._disk.fill(dice.uniform(0.2, 1.0))
+            elif deed == "second program":
+                self._stranger.send(dice)
+            elif deed == "runtime upgrade":
+                self._node.upgrade()
             elif deed in ("limit", "rate limit"):
                 self._node.views[1].mode = "limit"
                 self._stop.wait(0.5)
@@ -237,8 +320,18 @@ def hand_in(writer: ChainWriter, intents: list[Intent], size: int) -> dict[str, 
     found = {}
     for at in range(0, len(intents), size):
         portion = intents[at : at + size]
-        found |= {receipt.intent_id: receipt for receipt in writer.submit(portion)}
+        found |= {receipt.intent_id: receipt for receipt in submit(writer, portion)}
     return found
+
+
+def submit(writer: ChainWriter, intents: list[Intent]) -> list[Receipt]:
+    """As a caller does whose journal may be locked or full: what raised is handed in again."""
+    for _ in range(60):
+        try:
+            return writer.submit(intents)
+        except sqlite3.OperationalError:
+            time.sleep(0.2)
+    raise SystemExit("the journal could not be written for 60 tries")
 
 
 def settle(
@@ -266,7 +359,7 @@ def settle(
         now = receipts | {
             receipt.intent_id: receipt
             for at in range(0, len(again), 100)
-            for receipt in writer.submit(again[at : at + 100])
+            for receipt in submit(writer, again[at : at + 100])
         }
         if now == receipts and all(receipt.fate is not Fate.UNKNOWN for receipt in now.values()):
             return now
@@ -281,6 +374,10 @@ def row(name: str, num: int, first: dict[str, Receipt], verdict: Verdict, faults
         f"{name:<24}{num:>8}{faults:>8}{unknown:>9}{verdict.included:>9}{verdict.reported:>10}"
         f"{len(verdict.wrong):>7}{took:>9.1f}"
     )
+
+
+def _troubles(node: Node, disk: Disk, stranger: Stranger) -> int:
+    return node.faults().total() + node.killed + node.forked + disk.troubled + stranger.sent
 
 
 def run_classes(
@@ -303,6 +400,8 @@ def run_classes(
         ),
     )
     client = ChainClient(node.quiet, 60.0)
+    disk = Disk(folder / "writer.db", writer._journal._db)
+    stranger = Stranger(node.quiet, args.hotkeys, netuids)
     columns = f"{'faults':<24}{'intents':>8}{'faults':>8}{'unknown':>9}{'applied':>9}{'reported':>10}{'wrong':>7}"
     columns += f"{'seconds':>9}"
     print(f"\n{columns}", flush=True)
@@ -313,13 +412,18 @@ def run_classes(
         intents = made.take(share)
         final(client)
         ledger = Ledger(client, node.recorder, netuids, [hotkey(n).ss58 for n in range(args.hotkeys)], made.coldkeys)
-        before, started = node.faults().total() + node.killed + node.forked, time.monotonic()
-        with Trouble(name, node, args.seed):
+        before, started = _troubles(node, disk, stranger), time.monotonic()
+        with Trouble(name, node, args.seed, disk, stranger):
             first = hand_in(writer, intents, args.portion)
-        befell = node.faults().total() + node.killed + node.forked - before
+        befell = _troubles(node, disk, stranger) - before
         receipts = settle(writer, client, intents, first)
         final(client)
         verdict = ledger.judge([(intent, receipts[intent.intent_id]) for intent in intents])
+        verdict.wrong += [
+            f"{receipt.call} {intent_id}: told {receipt.error}, and later {receipts[intent_id].fate.value}"
+            for intent_id, receipt in first.items()
+            if receipt.fate is Fate.FAILED and receipt.error not in UNUSED and receipts[intent_id] != receipt
+        ]
         print(row(name, share, first, verdict, befell, time.monotonic() - started), flush=True)
         for line in verdict.wrong[:5]:
             print(f"    {line}", flush=True)

@@ -49,7 +49,7 @@ _retry, _wait, _replan = (functools.partial(Action, do) for do in (Do.RETRY, Do.
 _fix, _give_up = functools.partial(Action, Do.FIX), functools.partial(Action, Do.GIVE_UP)
 _resend = functools.partial(Action, Do.RETRY, resend=True)
 
-_WEIGHTS_WAIT = _wait("until block LastUpdate + WeightsSetRateLimit of this hotkey and subnet")
+_WEIGHTS_WAIT = _wait("until block LastUpdate + WeightsSetRateLimit of this hotkey and subnet (commits as well)")
 _TO_REGISTER = _fix("register the hotkey on this subnet; it may have been pruned")
 _LATER_SUBNET = _fix("check the netuid")
 _MORE_STAKE = _fix("add stake to the hotkey until it passes StakeThreshold")
@@ -79,6 +79,11 @@ ACTIONS: dict[str, Action] = {
     "ExhaustsResources": _retry("too heavy for one block: split the batch", split=True),
     "Call": _give_up("the runtime does not accept this call from outside"),
     "BadSigner": _fix("sign with the account that may make this call (for Sudo: the sudo key)"),
+    # Custom 255: every error of the pallet without a code of its own. On weights: commit-reveal was switched on, the
+    # permit of a Null subnet is missing, or a batch is empty or longer than there are subnets.
+    "BadRequest": _replan(
+        "the chain has no code for its reason: read the subnet again (commit-reveal, permit, length)"
+    ),
     "Banned": _wait("until its era ends: this extrinsic is banned for some minutes; then sign again", sure=False),
     "AlreadyImported": _wait("the node has this extrinsic already: watch the blocks for it", sure=False),
     "PriorityTooLow": _wait(
@@ -93,7 +98,10 @@ ACTIONS: dict[str, Action] = {
     "NeuronNoValidatorPermit": _wait(
         "until an epoch grants the permit; the hotkey needs more stake than other validators"
     ),
-    "IncorrectWeightVersionKey": _replan("the subnet asks for a newer version key: upgrade, read again"),
+    "IncorrectWeightVersionKey": _fix("the subnet asks for weights of a newer version: upgrade the mechanism"),
+    "InvalidWeights": _fix("give each hotkey one number that is finite and at least 0"),
+    "NoKey": _fix("add the key to the writer's signers"),
+    "CommitLayoutUnknown": _fix("this runtime stores commits in another layout: upgrade raytensor before committing"),
     "CommitRevealEnabled": _replan("the subnet uses commit-reveal now: commit the weights"),
     "CommitRevealDisabled": _replan("the subnet no longer uses commit-reveal: set the weights", reread=True),
     "WeightVecLengthIsLow": _fix("give weights to at least MinAllowedWeights miners"),
@@ -294,7 +302,7 @@ ACTIONS: dict[str, Action] = {
         _PRICE,
     ),
     **_each(
-        "FailedShieldedTxParsing BadRequest WeightVecNotEqualSize InputLengthsUnequal DuplicateUids "
+        "FailedShieldedTxParsing WeightVecNotEqualSize InputLengthsUnequal DuplicateUids "
         "InvalidBatchLength Overflow ExistingVestingSchedule IssuanceDeactivated DeltaZero InvalidDerivedAccount "
         "InvalidDerivedAccountId Unreachable",
         _OURS,

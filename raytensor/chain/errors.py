@@ -1,19 +1,21 @@
 """Names of the errors that a node or a runtime answers with.
 
 In: the answer of a transaction pool (a JSON-RPC error), or the dispatch error of an event. Out: the error's name; what
-to do about it is in error_actions.py. `python -m raytensor.chain.errors` prints the documentation's table. Module
-errors are identified by their metadata name, since their indices change between runtimes.
+to do about it is in error_actions.py. `python -m raytensor.chain.errors docs/chain.md` writes the tables of the
+documentation. Module errors are identified by their metadata name, since their indices change between runtimes.
 Sources: pallet subtensor `CustomTransactionError`; FRAME `InvalidTransaction`; JSON-RPC codes of substrate's pool.
 Knows nothing of connections; pure.
 """
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from raytensor.chain.error_actions import ACTIONS, Action, action_for
+from raytensor.chain.error_actions import ACTIONS, Action, Do, action_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,5 +158,51 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def with_tables(text: str) -> str:
+    """A page of documentation with the present tables in place of those that it has."""
+    for head, new in (("| answer | name | proves | done |", proofs()), ("| error | 1010 Custom | do | how |", table())):
+        start = text.index(head)
+        end = start + len(re.match(r"(?:\|[^\n]*\n?)+", text[start:])[0])  # type: ignore[index]
+        text = text[:start] + new + text[end:]
+    return text
+
+
+_POSTED = "nothing of others: the answer may be that of one node of many, which lags or has another runtime"
+_EXISTS = "nothing: an extrinsic of this hash or nonce exists, which may be this very one"
+_OPEN = "open until its era is over or its nonce used, at a final block; then `failed` with this error"
+_RIVAL = "open; a rival with the same nonce, signed for the present block and runtime"
+_SAME = "open; the same bytes again after 3 blocks, until its era is over"
+_OTHERS = (
+    ("no connection", "no byte has left: nothing can happen", "queued again, or `not_sent`"),
+    ("no answer, or one that means nothing", "nothing: the bytes may have left", _SAME),
+    ("any other code", "nothing: the node may have taken it", _SAME),
+    ("success", "this node has it; a fork or a restart of the node may lose it", _SAME),
+    ("a dispatch error in a block", "its item had no effect, once the block is final", "`failed`, or weights again"),
+    ("events that can't be read", "nothing: it ran", "`included` with OutcomeUnreadable; never sent again"),
+    ("the nonce is used, at a final block", "it can't land any more", "`failed` with Stale, or sent again"),
+    ("its era is over, at a final block", "it can't land any more", "`failed` with Expired, or sent again"),
+)
+
+
+def proofs() -> str:
+    """The table of every answer to a submission: what it proves, and what is done, in Markdown."""
+    rows = ["| answer | name | proves | done |", "|---|---|---|---|"]
+    named = [(f"1010 {words}", name) for words, name in _WORDS]
+    named += [(f"1010 Custom {number}", name) for number, name in CUSTOM.items()]
+    named += [(str(code), name) for code, name in _CODES.items()]
+    for answer, name in named:
+        action = action_for(name)
+        done = _SAME if not action.sure else "open; in halves, with the same nonce" if action.split else _OPEN
+        done = _RIVAL if action.sure and (action.resend or action.do is Do.REPLAN) else done
+        rows.append(f"| {answer} | `{name}` | {_POSTED if action.sure else _EXISTS} | {done} |")
+    rows += [f"| {answer} | | {proves} | {done} |" for answer, proves, done in _OTHERS]
+    return "\n".join(rows) + "\n"
+
+
 if __name__ == "__main__":
-    print(table(), end="")
+    page = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    if page is None:
+        print(proofs())
+        print(table(), end="")
+    else:
+        page.write_text(with_tables(page.read_text()))

@@ -21,7 +21,10 @@ MECHANISM_STRIDE = 4096  # storage index of a mechanism = mecid * 4096 + netuid 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the weight matrix. uids ascending; values u16, the largest 65535; dropped: hotkeys without a uid."""
+    """One row of the weight matrix. uids ascending; values u16, the largest 65535.
+
+    dropped  hotkeys without a uid. zeroed: hotkeys whose weight is above 0 and becomes 0 as u16.
+    """
 
     netuid: int
     mecid: int
@@ -29,6 +32,7 @@ class Row:
     values: tuple[int, ...]
     version_key: int
     dropped: tuple[str, ...] = ()
+    zeroed: tuple[str, ...] = ()
 
 
 def max_upscale(values: Sequence[float]) -> list[int]:
@@ -46,6 +50,18 @@ def max_upscale(values: Sequence[float]) -> list[int]:
     return [round(value / top * U16_MAX) for value in values]
 
 
+def fault_of(values: Sequence[tuple[str, float]]) -> str | None:
+    """Why weights can't be set: one that is negative, not finite, no number, or of no hotkey; None if they can."""
+    for hotkey, value in values:
+        if not isinstance(hotkey, str):
+            return f"weights are given by hotkey, not by {hotkey!r}: each is an ss58 address"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return f"the weight of {hotkey} is {value!r}: weights are numbers"
+        if not math.isfinite(value) or value < 0:
+            return f"weight {value!r} of {hotkey} can't be set: weights are finite and at least 0"
+    return None
+
+
 def resolve(
     values: Iterable[tuple[str, float]],
     uid_of: Mapping[str, int],
@@ -61,6 +77,7 @@ def resolve(
     lowest uids that it lacks, which makes no difference to consensus.
     """
     known, dropped = {}, []
+    hotkey_of = {uid: hotkey for hotkey, uid in uid_of.items()}
     for hotkey, value in values:
         uid = uid_of.get(hotkey)
         if uid is None:
@@ -76,13 +93,15 @@ def resolve(
         pairs += [(uid, 0) for uid in sorted(set(uid_of.values()) - {uid for uid, _ in pairs})[:missing]]
         pairs.sort()
     scaled_by_uid = dict(pairs)
-    return Row(netuid, mecid, tuple(scaled_by_uid), tuple(scaled_by_uid.values()), version_key, tuple(dropped))
+    zeroed = tuple(hotkey_of[uid] for uid, value in zip(uids, scaled) if value == 0 and known[uid] > 0)
+    values_ = tuple(scaled_by_uid.values())
+    return Row(netuid, mecid, tuple(scaled_by_uid), values_, version_key, tuple(dropped), zeroed)
 
 
 def resolve_intent(intent: SetWeights, uid_of: Mapping[str, int], *, version_key: int, min_length: int = 1) -> Row:
-    """`resolve` for an intent, with the newer of its version key and the chain's."""
+    """`resolve` for an intent, with its own version key; without one (0) it is the chain's."""
     place = {"netuid": intent.netuid, "mecid": intent.mecid}
-    version_key = max(intent.version_key, version_key)
+    version_key = intent.version_key or version_key
     return resolve(intent.values, uid_of, **place, version_key=version_key, min_length=min_length)
 
 
@@ -126,3 +145,15 @@ def weights_intent(weights: Weights) -> SetWeights:
         made["intent_id"] = "weights-" + hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
     place = {"netuid": weights.netuid, "mecid": weights.mecid}
     return SetWeights(signer=weights.hotkey, values=values, version_key=weights.version_key, **place, **made)
+
+
+def intent_of(weights: Weights) -> SetWeights:
+    """`weights_intent`; weights that are no numbers by hotkey give an intent that `fault_of` refuses."""
+    try:
+        return weights_intent(weights)
+    except (TypeError, ValueError, AttributeError):
+        text = repr((weights.hotkey, weights.netuid, weights.mecid, weights.made_at_block, weights.values))
+        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+        values = ((str(weights.hotkey), math.nan),)
+        place = {"netuid": weights.netuid, "mecid": weights.mecid}
+        return SetWeights(signer=weights.hotkey, values=values, intent_id=f"weights-{digest}", **place)

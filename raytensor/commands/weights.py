@@ -17,6 +17,7 @@ from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.writer import beacon
 from raytensor.chain.writer.commit_book import HASH, TIMELOCKED, CommitBook
 from raytensor.chain.writer.commit_rules import epoch_after, reveal_block
+from raytensor.chain.writer.foreign import take_over
 from raytensor.chain.writer.journal import Journal
 from raytensor.commands import commitments, options, output, sending
 from raytensor.errors import ChainRefused, ConfigError
@@ -73,7 +74,12 @@ def weights_main(argv: Sequence[str]) -> int:
     reveal = action("reveal", text, "-w alice -H validator --wait 4000")
     for one in (set_, reveal):
         options.add_sending(one)
-    for one, act in ((status, _status), (set_, _set), (pending, commitments.show), (reveal, commitments.reveal)):
+    text = "go on with a hotkey that a chain writer stopped, since another program used it"
+    over = action("take-over", text, "--hotkey 5F... --journal runs/my/journal.sqlite")
+    options.add_hotkey(over)
+    over.add_argument("--journal", metavar="FILE", action="append", required=True, help="of the writer that stopped")
+    acts = (_status, _set, commitments.show, commitments.reveal, _take_over)
+    for one, act in zip((status, set_, pending, reveal, over), acts):
         options.add_chain_and_wallet(one)
         one.set_defaults(act=act)
     return output.run("weights", parser, argv, lambda args: args.act(args))
@@ -101,6 +107,23 @@ def _status(args: argparse.Namespace) -> int:
     else:
         _show(hotkey, head.number, found)
     return 1 if any(one.overdue for one in found) else 0
+
+
+def _take_over(args: argparse.Namespace) -> int:
+    """Record in the writer's journal that the other program was stopped: the writer goes on within a block."""
+    hotkey = options.account(args, args.hotkey, hotkey=True)
+    with ChainClient(options.network(args), args.timeout) as client:
+        head = client.head()
+        for name in args.journal:
+            if not Path(name).expanduser().is_file():
+                raise ConfigError(f"--journal {name}: there is no such file")
+            with contextlib.closing(Journal(name, client.genesis)) as journal:
+                take_over(journal, [hotkey], head.number)
+    if args.json:
+        output.show_json({"hotkey": hotkey, "block": head.number, "journals": args.journal})
+    else:
+        print(f"{hotkey} is taken over from block {head.number} on")
+    return 0
 
 
 def _show(hotkey: str, block: int, found: list[Health]) -> None:

@@ -9,6 +9,7 @@ newer ones wait here, for at most 30 s, and only the newest are kept.
 Knows nothing of rounds, scores or extrinsics.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,14 +19,18 @@ from ray.exceptions import RayError
 
 from raytensor.chain.intents import SetCommitment
 from raytensor.chain.reads.watchdog import LastTry
+from raytensor.chain.weights import fault_of, max_upscale
 from raytensor.clock import since_boot
 from raytensor.errors import cause_of
 from raytensor.telemetry import events
 from raytensor.types import Fate, Receipt, Weights
 
+log = logging.getLogger(__name__)
+
 STATE_EVERY_S = 10.0
 RETRY_S = 10.0
 REPLACE_AFTER_S = 30.0  # weights without a receipt are replaced by newer ones only after this time
+RENEWED = "renewed-"  # begins the ids of weights that the writer itself sets again
 PAGE = 1000  # receipts per request
 
 Place = tuple[int, str]  # netuid, hotkey
@@ -37,6 +42,7 @@ class Handover:
     cursor            sequence number of the last receipt that was shown; an earlier session's `cursor`.
     receipts_every_s  seconds between two requests for receipts.
     committed         hotkey -> digest of the commitments that the chain has accepted through this object.
+    unshown           events that could not be written.
     """
 
     def __init__(
@@ -60,7 +66,10 @@ class Handover:
         self._unrevealed: Mapping[Place, tuple[float, int]] = {}
         self._stopped: dict[str, str] = {}
         self._counters: dict[str, int] = {}
-        self._trouble = ""
+        self._trouble = self._writer_trouble = ""
+        self._foreign: set[str] = set()  # extrinsics of other programs that were reported
+        self._zeroed: dict[Place, frozenset[str]] = {}
+        self.unshown = 0
 
     @property
     def idle(self) -> bool:
@@ -76,6 +85,7 @@ class Handover:
         """Queue weights. They replace earlier ones of the same hotkey and subnet that were not handed over yet."""
         for one in weights:
             self._newest[one.netuid, one.hotkey] = one
+            self._warn_of_zeros(one)
         self.poll()
 
     def commit(self, commitments: Sequence[SetCommitment]) -> None:
@@ -144,7 +154,11 @@ class Handover:
         ref, self._holding = self._holding, None
         try:
             intent_ids = ray.get(ref, timeout=5)
-        except RayError as error:  # the writer restarts and reconciles with the chain first
+        except RayError as error:
+            if isinstance(error, ValueError):  # the writer refused each of them, and would refuse them again
+                self._warn_once(error, "weights", "correct them: these are not handed over again")
+                return
+            # Else the writer restarts, and reconciles with the chain first.
             self._newest = self._in_flight | self._newest
             self._retry_at = time.monotonic() + RETRY_S
             self._warn_once(error, "weights", f"they are handed over again every {RETRY_S:g} s")
@@ -166,10 +180,33 @@ class Handover:
             if receipt.fate.done:
                 self.committed[receipt.signer] = self._promised[receipt.intent_id]
 
+    def _warn_of_zeros(self, weights: Weights) -> None:
+        """Positive weights that become 0 on the chain are reported once, and again when they are others."""
+        place, pairs = (weights.netuid, weights.hotkey), list(weights.values.items())
+        if fault_of(pairs):
+            return  # the writer says so
+        scaled = max_upscale([value for _, value in pairs])
+        zeroed = frozenset(name for (name, value), u16 in zip(pairs, scaled) if value > 0 and u16 == 0)
+        if zeroed and zeroed != self._zeroed.get(place):
+            names = ", ".join(sorted(zeroed)[:3]) + (", ..." if len(zeroed) > 3 else "")
+            text = (
+                f"{len(zeroed)} positive weights of {weights.hotkey[:8]} on subnet {weights.netuid} are 0 on the chain"
+            )
+            self._say(events.Warned(text=f"{text}: {names}", fix="weights are u16 of the largest: narrow their range"))
+        self._zeroed[place] = zeroed
+
+    def _say(self, event: events.Event) -> None:
+        """Show an event. Where it can't be written (a full disk), weights go on without it."""
+        try:
+            self._show(event)
+        except OSError as error:
+            self.unshown += 1
+            log.error("an event could not be written: %s", error)
+
     def _warn_once(self, error: BaseException, what: str, fix: str) -> None:
         before, self._trouble = self._trouble, cause_of(error)
         if self._trouble != before:
-            self._show(events.Warned(text=f"the chain writer accepted no {what}: {self._trouble}", fix=fix))
+            self._say(events.Warned(text=f"the chain writer accepted no {what}: {self._trouble}", fix=fix))
 
     def _ask(self) -> None:
         """Request receipts and counters, and now and then the writer's state."""
@@ -193,7 +230,7 @@ class Handover:
         self.cursor = cursor
         if counters != self._counters:
             self._counters = counters
-            self._show(events.Extrinsics(**counters))
+            self._say(events.Extrinsics(**counters))
         if more:
             self._take_state(*more)
 
@@ -207,15 +244,25 @@ class Handover:
                 self._last[place] = since_boot(), receipt
         if self.cursor < self._shown:
             return
-        self._show(events.ReceiptSeen.of(receipt))
+        self._say(events.ReceiptSeen.of(receipt))
+        if receipt.intent_id.startswith(RENEWED) and receipt.fate.done:
+            text = f"subnet {receipt.netuid}: no new weights of {receipt.signer[:8]}: the last good ones were set again"
+            self._say(events.Warned(text=text, fix="look at the subnet's rounds: its mechanism makes no weights"))
         if receipt.fate is Fate.FAILED:
             where = "" if receipt.netuid is None else f" on subnet {receipt.netuid}"
             text = f"{receipt.call} of {receipt.signer[:8]}{where}: {receipt.error}"
-            self._show(events.Warned(text=text, fix=receipt.action or ""))
+            self._say(events.Warned(text=text, fix=receipt.action or ""))
 
     def _take_state(self, state: Mapping[str, Any], unrevealed: Mapping[Place, tuple[float, int]]) -> None:
         self._unrevealed = unrevealed
+        if state["trouble"] and state["trouble"] != self._writer_trouble:
+            self._say(events.Warned(text=f"the chain writer: {state['trouble']}"))
+        self._writer_trouble = state["trouble"]
+        for sentence in state["foreign"].values():
+            if sentence not in self._foreign:
+                self._foreign.add(sentence)
+                self._say(events.Warned(text=sentence, fix="stop the other program that uses this key"))
         if state["stopped"] != self._stopped:
             self._stopped = dict(state["stopped"])
             for signer, why in self._stopped.items():
-                self._show(events.Warned(text=f"the chain writer sends nothing more for {signer}: {why}"))
+                self._say(events.Warned(text=f"the chain writer sends nothing more for {signer}: {why}"))

@@ -101,6 +101,19 @@ def test_native_batches_are_cut_by_length_only():
     assert [p.intent_ids for p in planned] == [("w1", "w2"), ("w3", "w4"), ("w5",)]
 
 
+def test_native_batches_are_cut_by_what_one_more_item_weighs():
+    items = [weights(f"w{n}", "v", n) for n in range(1, 8)]
+    asked = []
+
+    def native_time(batch):
+        asked.append((batch.name, len(batch.args["netuids"])))
+        return 400
+
+    planned = plan(items, Limits(max_items=99, max_ref_time=1200, max_length=10**9), native_time=native_time)
+    assert [len(p.intent_ids) for p in planned] == [3, 3, 1]
+    assert asked == [("SubtensorModule.batch_set_weights", 2)]
+
+
 def test_an_extrinsic_that_was_too_heavy_is_halved():
     items = {f"s{n}": stake(f"s{n}", "c") for n in range(3)}
     (planned,) = plan(list(items.values()), LIMITS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from raytensor.chain.error_actions import ACTIONS, Do, action_for
-from raytensor.chain.errors import CUSTOM, dispatch_error_name, pool_refusal, table
+from raytensor.chain.errors import CUSTOM, dispatch_error_name, pool_refusal, proofs, table, with_tables
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,24 @@ def test_the_table_has_a_row_for_each_error():
     assert any(line.startswith("| `RevealTooEarly` | 17 | wait |") for line in lines)
 
 
-def test_the_documentation_has_the_table_as_it_is():
-    page = Path(__file__).resolve().parents[2] / "docs" / "chain.md"
-    assert table() in page.read_text(), "run python -m raytensor.chain.errors and put its output into docs/chain.md"
+def test_the_documentation_has_the_tables_as_they_are():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "chain.md").read_text()
+    assert with_tables(page) == page, "run python -m raytensor.chain.errors docs/chain.md"
+    assert table() in page and proofs() in page
+
+
+def test_no_answer_of_a_pool_is_said_to_prove_that_nothing_happened():
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in proofs().splitlines()[2:]]
+    for answer, _, proves, done in rows:
+        if "no connection" in answer:
+            assert proves.startswith("no byte has left")
+        elif "1010" in answer or "101" in answer:
+            assert proves.startswith("nothing") and done.startswith("open")
+    names = proofs()
+    assert all(f"| 1010 Custom {number} | `{name}` |" in names for number, name in CUSTOM.items())
+
+
+def test_custom_255_6_and_19_say_what_they_mean_today():
+    assert action_for("BadRequest").do is Do.REPLAN and "commit-reveal" in action_for("BadRequest").text
+    assert action_for(CUSTOM[6]).do is Do.WAIT and "commits as well" in action_for(CUSTOM[6]).text
+    assert action_for(CUSTOM[19]).do is Do.FIX and "register" in action_for(CUSTOM[19]).text

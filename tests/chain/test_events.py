@@ -130,3 +130,25 @@ def test_fee():
     paid = Event("TransactionPayment", "TransactionFeePaid", {"who": "5F", "actual_fee": 137051, "tip": 0})
     assert fee([paid, SUCCESS]) == 137051
     assert fee([SUCCESS]) == 0
+
+
+def weights_batch(*netuids):
+    return Call("SubtensorModule", "batch_set_weights", {"netuids": list(netuids)})
+
+
+def test_a_failure_without_its_subnet_is_that_of_the_one_whose_weights_were_not_set():
+    """Older runtimes: BatchWeightItemFailed has the error alone, and WeightsSet tells which were set."""
+    failed = Event("SubtensorModule", "BatchWeightItemFailed", {"error": ERROR})
+    some = Event("SubtensorModule", "BatchCompletedWithErrors")
+    end = Event("SubtensorModule", "BatchWeightsCompleted", ([4, 5, 6], "5F"))
+    sets = {netuid: Event("SubtensorModule", "WeightsSet", (netuid, 0)) for netuid in (4, 5, 6)}
+    found = outcomes(weights_batch(4, 5, 6), [sets[4], failed, some, sets[6], end, SUCCESS])
+    assert found == (OK, TOO_FAST, OK)
+    found = outcomes(weights_batch(4, 5, 6), [failed, sets[5], failed, some, end, SUCCESS])
+    assert found == (TOO_FAST, OK, TOO_FAST)
+    # Without any sign of success the failure counts for all of them.
+    assert outcomes(weights_batch(4, 5), [failed, some, end, SUCCESS]) == (TOO_FAST, TOO_FAST)
+    # The same inside a force_batch of proxied calls, beside a plain call.
+    call = batch("force_batch", proxy(weights_batch(4, 5)), SET)
+    events = [sets[4], failed, some, end, PROXY_OK, DONE, WEIGHTS_SET, DONE, END, SUCCESS]
+    assert outcomes(call, events) == (OK, TOO_FAST, OK)

@@ -14,6 +14,7 @@ from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.policy import Policy
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
+from raytensor.devnet.launch import EmbeddedChain
 from raytensor.types import Fate
 
 RAO = 10**9
@@ -209,3 +210,32 @@ def test_a_receipt_is_the_same_for_another_process_on_the_same_journal(node, cli
     again = write(payer)
     assert again.submit([order]) == [receipt]
     assert client.account_nonce(payer.ss58) == nonce == 1
+
+
+@pytest.mark.parametrize("lag", [100, 1100])
+def test_money_moves_although_finality_is_far_behind(fresh, tmp_path, lag):
+    """Eras of 64 blocks from the final block would be over before they begin."""
+    chain = EmbeddedChain(tmp_path / "state", 3600.0, tmp_path / "log", 60.0, finality_lag=lag)
+    payer, dest, stop = ALICE, fresh("dest"), threading.Event()
+    try:
+        with ChainClient(chain.endpoint, timeout_s=60) as client:
+            client.rpc("dev_newBlock", [{"count": lag + 50}], timeout_s=60)
+
+            def make_blocks():
+                with ChainClient(chain.endpoint, timeout_s=20) as own:
+                    while not stop.wait(0.1):
+                        own.rpc("dev_newBlock")
+
+            thread = threading.Thread(target=make_blocks)
+            thread.start()
+            try:
+                writer = ChainWriter(chain.endpoint, {payer.ss58: payer}, tmp_path / "lag.db", SETTINGS)
+                receipts = writer.submit([pay(payer, dest), pay(payer, dest, 2 * RAO)])
+                writer.close()
+            finally:
+                stop.set()
+                thread.join()
+            assert [r.fate for r in receipts] == [Fate.INCLUDED] * 2
+            assert client.balance(dest.ss58) == 7 * RAO
+    finally:
+        chain.close()

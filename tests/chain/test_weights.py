@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raytensor.chain.calls import Call
-from raytensor.chain.weights import Row, batch_call, max_upscale, resolve, single_call, storage_index
+from raytensor.chain.weights import (
+    Row,
+    batch_call,
+    fault_of,
+    intent_of,
+    max_upscale,
+    resolve,
+    single_call,
+    storage_index,
+)
+from raytensor.types import Weights
 
 UIDS = {"a": 3, "b": 0, "c": 7, "d": 5}
 
@@ -78,3 +88,22 @@ def test_scaling_keeps_order_and_range(values):
     assert all(0 <= v <= 65535 for v in scaled)
     assert max(scaled) == (65535 if max(values) > 0 else 0)
     assert all(a <= b for a, b in zip([s for _, s in sorted(zip(values, scaled))], sorted(scaled)))
+
+
+def test_positive_weights_that_become_zero_are_named():
+    row = resolve([("a", 1.0), ("b", 1e-9), ("c", 0.0)], UIDS, netuid=4)
+    assert (row.uids, row.values, row.zeroed) == ((3,), (65535,), ("b",))
+    assert resolve([("a", 1.0), ("b", 0.5)], UIDS, netuid=4).zeroed == ()
+
+
+@pytest.mark.parametrize("bad", [-1e-12, math.nan, math.inf, None, "0.5", True, [1.0]])
+def test_what_is_no_weight_is_named_with_its_hotkey(bad):
+    intent = intent_of(Weights(3, "v", {"a": 1.0, "b": bad}))
+    assert "weight" in fault_of(intent.values)
+    assert fault_of((("a", 1.0), ("b", 0))) is None
+
+
+def test_values_that_are_no_mapping_of_weights_are_an_intent_that_is_refused():
+    for values in ({"a": 1.0, 7: 2.0}, None, {("a",): 1.0}):
+        intent = intent_of(Weights(3, "v", values, made_at_block=4))
+        assert fault_of(intent.values) and intent.netuid == 3 and intent.signer == "v"

@@ -128,6 +128,8 @@ def check_weights(intent: SetWeights, view: SubnetView) -> Row | Refusal:
     uid = view.uid_of.get(intent.signer)
     if uid is None:
         return Refusal("HotKeyNotRegisteredInSubNet")
+    if 0 < intent.version_key < view.version_key:
+        return Refusal("IncorrectWeightVersionKey")
     row = resolve_intent(intent, view.uid_of, version_key=view.version_key, min_length=view.min_allowed)
     if not row.uids:
         return Refusal("UidVecContainInvalidOne")

@@ -43,6 +43,8 @@ _STRUCTURE = {
     "Sudo": {"Sudid", "SudoAsDone"},
     "SubtensorModule": {"BatchCompletedWithErrors", "BatchWeightItemFailed", "BatchWeightsCompleted"},
 }
+PALLET = "SubtensorModule"
+_SET = {"WeightsSet", "WeightsCommitted"}  # an item of a batch took effect; its subnet is the only number in it
 _BATCHES = {"Utility.batch", "Utility.batch_all", "Utility.force_batch"}
 _WRAPPERS = {
     "Proxy.proxy": ("Proxy", "ProxyExecuted", "result"),
@@ -97,7 +99,9 @@ def outcomes(call: Call, events: Sequence[Event]) -> tuple[Outcome, ...]:
         raise ValueError(f"no ExtrinsicSuccess or ExtrinsicFailed among the {len(events)} events of {call.name}")
     if end.name == "ExtrinsicFailed":
         return _all(call, Outcome(False, _field(end, "dispatch_error", 0)))
-    stream = [e for e in events if e.name in _STRUCTURE.get(e.module, ())]
+    unnamed = any(e.name == "BatchWeightItemFailed" and not _has_netuid(e.data) for e in events)
+    kept = _STRUCTURE | ({PALLET: _STRUCTURE[PALLET] | _SET} if unnamed else {})
+    stream = [e for e in events if e.name in kept.get(e.module, ())]
     for found, used in _parse(call, stream, 0):
         if used == len(stream):
             return found
@@ -142,6 +146,8 @@ def _parse(call: Call, stream: Sequence[Event], at: int) -> _Parse:
         yield from _parse_list(call, stream, at)
     else:
         yield (OK,), at
+        if _is(stream, at, PALLET, *_SET):
+            yield (OK,), at + 1
 
 
 def _parse_batch(call: Call, stream: Sequence[Event], at: int) -> _Parse:
@@ -194,19 +200,35 @@ def _error_of(result: Any) -> Any:
 
 
 def _parse_list(call: Call, stream: Sequence[Event], at: int) -> _Parse:
-    """batch_set_weights and batch_commit_weights: an event for each failed subnet, then the end of the batch."""
+    """batch_set_weights and batch_commit_weights: an event for each failed subnet, then the end of the batch.
+
+    Older runtimes report a failure without its subnet: there the events WeightsSet and WeightsCommitted tell which
+    subnets took effect, and the failures are those of the others, in order.
+    """
+    netuids = [int(netuid) for netuid in call.args[_LISTS[call.name]]]
     failed: dict[int, Any] = {}
-    while _is(stream, at, "SubtensorModule", "BatchCompletedWithErrors", "BatchWeightItemFailed"):
+    unnamed: list[Any] = []
+    done: set[int] = set()
+    while _is(stream, at, PALLET, "BatchCompletedWithErrors", "BatchWeightItemFailed", *_SET):
         event = stream[at]
-        if event.name == "BatchWeightItemFailed":
-            # Older runtimes report the error without a subnet: it then counts for all of them.
-            netuids = call.args["netuids"] if not _has_netuid(event.data) else [int(_field(event, "netuid", 0))]
-            for netuid in netuids:
-                failed[netuid] = _field(event, "error", 1) if _has_netuid(event.data) else _only(event, "error")
+        if event.name in _SET:
+            done |= {netuid for netuid in netuids if netuid in _numbers(event.data)}
+        elif event.name == "BatchWeightItemFailed" and _has_netuid(event.data):
+            failed[int(_field(event, "netuid", 0))] = _field(event, "error", 1)
+        elif event.name == "BatchWeightItemFailed":
+            unnamed.append(_only(event, "error"))
         at += 1
-    if _is(stream, at, "SubtensorModule", "BatchWeightsCompleted"):
-        items = call.args[_LISTS[call.name]]
-        yield tuple(Outcome(False, failed[n]) if n in failed else OK for n in items), at + 1
+    if unnamed:
+        others = [netuid for netuid in netuids if netuid not in done and netuid not in failed]
+        failed |= dict(zip(others, unnamed if len(unnamed) == len(others) else [unnamed[-1]] * len(others)))
+    if _is(stream, at, PALLET, "BatchWeightsCompleted"):
+        yield tuple(Outcome(False, failed[n]) if n in failed else OK for n in netuids), at + 1
+
+
+def _numbers(data: Any) -> list[int]:
+    """The subnet of WeightsSet (netuid, uid) and of WeightsCommitted (who, netuid, hash)."""
+    parts = list(data.values()) if isinstance(data, dict) else list(data)
+    return [part for part in parts if isinstance(part, int)][:1]
 
 
 def _has_netuid(data: Any) -> bool:

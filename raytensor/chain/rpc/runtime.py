@@ -206,6 +206,19 @@ class Runtime:
         except ValueError as error:
             raise ChainError(f"{call.name} does not fit runtime {self.spec_version}: {error}") from error
 
+    def call_of(self, data: bytes) -> str:
+        """ "Pallet.function" of a signed extrinsic (format 4), "" if it can't be read with this runtime."""
+        try:
+            _, at = decode_compact(data, 0)
+            at += 2 + 32  # format and kind of address; account
+            at += 1 + (65 if data[at] == 2 else 64)  # kind of signature; signature (ecdsa has 65 bytes)
+            for extension in self._extensions:
+                at = self.codec.decode_at(extension["ty"], data, at)[1]
+            pallet = self._by_index[data[at]]
+            return f"{pallet['name']}.{self.codec.variants(pallet['calls']['ty'])[data[at + 1]]['name']}"
+        except (ValueError, KeyError, IndexError, TypeError):
+            return ""
+
     def sign(
         self, call: bytes, signer: Signer, *, nonce: int, era: Era, genesis: str, birth_hash: str, tip: int = 0
     ) -> Signed:

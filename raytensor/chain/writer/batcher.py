@@ -76,6 +76,7 @@ def plan(
     delegates: Mapping[str, str] | None = None,
     keys: Container[str] | None = None,
     cost: Callable[[Call], Cost] = lambda call: Cost(),
+    native_time: Callable[[Call], int] = lambda call: 0,
     native_batch: bool = True,
     native_commits: bool = False,
     free_batches: bool = False,
@@ -86,6 +87,7 @@ def plan(
     keys          signers whose own key is available; None means all. A single signer of a delegate uses its own key if
                   it can: weights are free then, while a proxied call pays a fee.
     cost          of a call; a batch costs the sum of its calls.
+    native_time   ref_time that one more item adds to a native batch, given such a batch.
     native_batch, native_commits  the runtime has batch_set_weights, batch_commit_weights.
     free_batches  the chain asks no fee for a force_batch of free calls: a hotkey without funds can send one.
 
@@ -93,7 +95,11 @@ def plan(
     """
     delegates = delegates or {}
     natives = {kind for kind, there in ((_ROWS, native_batch), (_COMMITS, native_commits)) if there}
-    parts = [part for signer, own in _by(items, lambda i: i.signer) for part in _parts(own, limits, cost, natives)]
+    parts = [
+        part
+        for signer, own in _by(items, lambda i: i.signer)
+        for part in _parts(own, limits, cost, native_time, natives)
+    ]
     proxied: dict[str, list[Planned]] = {}
     direct: list[Planned] = []
     for part in parts:
@@ -123,14 +129,22 @@ def _proxy_args(part: Planned) -> dict:
     return {"real": part.signer, "force_proxy_type": None, "call": part.call}
 
 
-def _parts(own: Sequence[Item], limits: Limits, cost: Callable[[Call], Cost], natives: set[str]) -> list[Planned]:
+def _parts(
+    own: Sequence[Item],
+    limits: Limits,
+    cost: Callable[[Call], Cost],
+    native_time: Callable[[Call], int],
+    natives: set[str],
+) -> list[Planned]:
     """The items of one signer as calls: native batches where there are any, the others one by one."""
     signer, found, batched = own[0].signer, [], set()
     for kind in (_ROWS, _COMMITS):
         alike = [item for item in own if _kind(item) == kind]
         if kind not in natives or len({_netuid(item) for item in alike}) != len(alike) or len(alike) < 2:
             continue
-        for group in _split(alike, limits, lambda item: Cost(0, cost(_single(item)).length)):
+        costs = {id(item): Cost(0, cost(_single(item)).length) for item in alike}
+        more = Cost(native_time(_batch(kind, alike[:2])))
+        for group in _split(alike, limits, lambda item, costs=costs, more=more: costs[id(item)] + more):
             call = _batch(kind, group) if len(group) > 1 else _single(group[0])
             found.append(Planned(signer, call, tuple(item.intent_id for item in group), free=True, repeatable=True))
         batched |= {id(item) for item in alike}

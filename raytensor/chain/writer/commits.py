@@ -89,6 +89,8 @@ class PendingCommits:
         kind = HASH if chain is None else TIMELOCKED
         if self._kind not in (None, kind):
             return Refusal("BeaconDown")
+        if not self._client.runtime.has_storage(PALLET, "SubnetEpochIndex"):
+            return Refusal("CommitLayoutUnknown")  # a commit has a block where today's has its epoch
         due = reveal_block(view, epoch_after(view))
         if chain is not None:
             ciphertext, round = beacon.encrypt(chain, intent.signer, row, view)
@@ -96,7 +98,10 @@ class PendingCommits:
             commit = WeightCommit(digest, kind, intent.intent_id, intent.signer, row, reveal_round=round, due=due)
             call = beacon.commit_call(row, ciphertext, round)
         else:
-            if self._live_commits(place, view) >= MAX_UNREVEALED:
+            live = self._live_commits(place, view)
+            if live is None:
+                return Refusal("CommitLayoutUnknown")
+            if live >= MAX_UNREVEALED:
                 return Refusal("TooManyUnrevealedCommits", until=view.next_epoch + 1)
             if (known := self._unsent(intent, row)) is not None:
                 return Item(intent.intent_id, intent.signer, call=commit_call(known), free=True)
@@ -112,7 +117,8 @@ class PendingCommits:
     def _unsent(self, intent: SetWeights, row: Row) -> WeightCommit | None:
         """A hash commit of this row that is in the book and, as far as is known, not on the chain."""
         for commit in self._pending.values():
-            if (commit.intent_id, commit.row, commit.kind, commit.epoch) == (intent.intent_id, row, HASH, None):
+            same = (commit.row.uids, commit.row.values) == (row.uids, row.values)
+            if same and (commit.intent_id, commit.kind, commit.epoch) == (intent.intent_id, HASH, None):
                 return commit
         return None
 
@@ -256,8 +262,13 @@ class PendingCommits:
         rows = self._client.query_many([key for _, key in keys], head.hash) if keys else []
         self._on_chain = OnChain(epochs, {place: tuple(map(tuple, row)) for (place, _), row in zip(keys, rows)})
 
-    def _live_commits(self, place: Place, view: SubnetView) -> int:
-        """Number of hash commits of a place that the chain counts as unrevealed, whichever program made them."""
+    def _live_commits(self, place: Place, view: SubnetView) -> int | None:
+        """Number of hash commits of a place that the chain counts as unrevealed, whichever program made them.
+
+        None if their second number can be no epoch of the subnet: they are stored in a layout that is not known.
+        """
         signer, netuid, mecid = place
         entries = self._client.query(PALLET, "WeightCommits", [storage_index(netuid, mecid), signer]) or ()
+        if any(epoch > epoch_after(view) for _, epoch, *_ in entries):
+            return None
         return sum(epoch_after(view) <= epoch + view.reveal_period for _, epoch, *_ in entries)

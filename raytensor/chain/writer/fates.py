@@ -18,6 +18,7 @@ from raytensor.chain.rpc.events import Outcome, fee, item_names
 from raytensor.chain.rpc.runtime import extrinsic_hash, signer_of
 from raytensor.chain.rpc.versions import BlockEvents, unreadable
 from raytensor.chain.writer.extrinsic_table import Extrinsic, ExtrinsicTable, Sent
+from raytensor.chain.writer.foreign import Foreign
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.order_states import Event
 from raytensor.chain.writer.receipts import is_reveal, receipt_of
@@ -42,15 +43,6 @@ class Settled:
     receipts: tuple[Receipt, ...]
     calls: tuple[str, ...]
     retried: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """An extrinsic of one of our signers that this journal does not have."""
-
-    signer: str
-    hash: str
-    block: int
 
 
 class Fates:
@@ -114,7 +106,7 @@ class Fates:
             if address is None or self._table.find_open(hash) or block.number <= self._began:
                 continue
             if not self._journal.knows_extrinsic(hash):
-                self.foreign.append(Foreign(address, hash, block.number))
+                self.foreign.append(Foreign(address, hash, block.number, self._client.runtime.call_of(data)))
                 self._table.forget_nonce(address)
         places = {hash: at for at, hash in enumerate(hashes) if self._table.find_open(hash)}
         events = self._events(block) if places else None

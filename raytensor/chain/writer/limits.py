@@ -60,3 +60,17 @@ class Meter:
             except RpcError:  # a chain without the fee API: the pool refuses a batch that is too heavy
                 self._ref_time[key] = 0
         return self._ref_time[key]
+
+    def per_item(self, batch: Call) -> int:
+        """ref_time that one more item adds to a native batch, by what the chain reports for `batch`, of two items, and
+        for its first item alone. Today's runtimes charge each item in full, earlier ones a batch of any length alike.
+        """
+        key = (self._client.spec_version, f"{batch.name} per item")
+        if key not in self._ref_time:
+            one = Call(batch.module, batch.function, {name: values[:1] for name, values in batch.args.items()})
+            try:
+                two = self._client.fee(batch, self._public_key)[1].ref_time
+                self._ref_time[key] = max(0, two - self._client.fee(one, self._public_key)[1].ref_time)
+            except RpcError:  # as in `_time`
+                self._ref_time[key] = 0
+        return self._ref_time[key]

@@ -78,6 +78,7 @@ class OrderQueue:
         self._orders: dict[str, Order] = {}
         self._newest: dict[Place, str] = {}  # intent id
         self._has_news = False
+        self._handed_in: set[Place] = set()
 
     def restore(self) -> None:
         """Load the newest weights from the journal."""
@@ -136,6 +137,7 @@ class OrderQueue:
                 self._orders[intent_id] = order
                 if order.place is not None:
                     self._newest[order.place] = intent_id
+                    self._handed_in.add(order.place)
             for receipt in superseded:
                 self._orders.pop(receipt.intent_id, None)
             self._has_news = bool(fresh) or self._has_news
@@ -269,6 +271,16 @@ class OrderQueue:
     def get(self, intent_id: str) -> Order | None:
         with self._changed:
             return self._orders.get(intent_id)
+
+    def places(self) -> set[Place]:
+        """The places for which weights were handed in since the start."""
+        with self._changed:
+            return set(self._handed_in)
+
+    def has_weights(self, place: Place) -> bool:
+        """Whether weights of a place are queued, in flight or committed."""
+        with self._changed:
+            return any(order.place == place and order.state is not State.IN_BLOCK for order in self._orders.values())
 
     def places_in_flight(self) -> set[Place]:
         """The places for which an extrinsic with weights is in flight."""

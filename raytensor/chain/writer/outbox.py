@@ -18,7 +18,8 @@ from raytensor.chain.rpc.runtime import Era
 from raytensor.chain.wallet import Signer
 from raytensor.chain.writer.batcher import Planned
 from raytensor.chain.writer.extrinsic_table import Extrinsic, ExtrinsicTable, Sent
-from raytensor.chain.writer.fates import Fates, Foreign, Settled
+from raytensor.chain.writer.fates import Fates, Settled
+from raytensor.chain.writer.foreign import Foreign
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.order_states import Event
 from raytensor.chain.writer.trail import Trail

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from raytensor.chain.error_actions import action_for
 from raytensor.chain.errors import PoolRefusal
 from raytensor.chain.intents import SetWeights
-from raytensor.chain.reads.preflight import Refusal, SubnetView, check_weights, read_views
+from raytensor.chain.reads.preflight import PALLET, Refusal, SubnetView, check_weights, read_views
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.wallet import Signer
 from raytensor.chain.writer.audit import AuditLog
-from raytensor.chain.writer.batcher import Item, halve
+from raytensor.chain.writer.batcher import Item, Planned, halve
 from raytensor.chain.writer.commits import PendingCommits
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.order_states import State
@@ -29,6 +29,7 @@ from raytensor.chain.writer.orders import Order, OrderQueue, Place
 from raytensor.chain.writer.outbox import Outbox, Settled
 from raytensor.chain.writer.planner import Planner
 from raytensor.chain.writer.receipts import Receipts, is_reveal
+from raytensor.chain.writer.renewal import Renewal
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.errors import ChainError
 from raytensor.types import Fate, Receipt
@@ -73,6 +74,8 @@ class Pipeline:
         self._planner = Planner(client, self._outbox.table, keys, delegate, settings.limits)
         parts = self._journal, self._outbox, self._queue, self._receipts
         self.commits = PendingCommits(client, *parts, settings.commit_kind)
+        places = self._queue.places, self._queue.has_weights
+        self._renewal = Renewal(client, self._journal, settings.renewal, *places)
         self._setbacks: dict[Place, int] = {}  # failures in a row
         self._calendar: dict[Place, tuple[int, Refusal]] = {}  # head from which on it is looked at again, and why
         self._last_block = -1
@@ -89,6 +92,8 @@ class Pipeline:
         head = self._outbox.head
         if head.number != self._last_block or self._queue.has_news:
             self._queue.follow_blocks()
+            if renewed := self._renewal.due(head):
+                self._queue.put(renewed, blocking=False)
             self._send(head)
             self._last_block = head.number
 
@@ -175,7 +180,7 @@ class Pipeline:
             if item is not None:
                 items[item.intent_id] = item
                 ready[item.intent_id] = order
-        self._post_all(items, ready)
+        self._post_all(items, ready, views)
 
     def _find_rivals(self, head: Head) -> None:
         """Orders whose extrinsics are over at the best block may be signed again with the same nonce: the final block,
@@ -224,6 +229,8 @@ class Pipeline:
             return Item(intent.intent_id, intent.signer, call=call, free=intent.free)
         view = views[intent.netuid, intent.mecid]
         found = check_weights(intent, view)
+        if not isinstance(found, Refusal) and found.zeroed:
+            log.warning("subnet %d: weights above 0 that are 0 as u16: %s", intent.netuid, ", ".join(found.zeroed))
         if not isinstance(found, Refusal) and view.commit_reveal:
             found = self.commits.make(intent, found, view)
         elif not isinstance(found, Refusal):
@@ -269,12 +276,16 @@ class Pipeline:
 
     # Sending
 
-    def _post_all(self, items: Mapping[str, Item], orders: Mapping[str, Order]) -> None:
+    def _post_all(
+        self, items: Mapping[str, Item], orders: Mapping[str, Order], views: Mapping[tuple[int, int], SubnetView]
+    ) -> None:
         final = self._client.finalized()
         batches = self._planner.plan_all(items)
         while batches:
             planned = batches.pop(0)
             self._fence()
+            if not self._uids_hold(planned, items, views):
+                continue  # a uid changed hands since the rows were made: the next tick makes them anew
             extrinsic = self._outbox.sign(planned, final)
             if extrinsic is None:  # its nonce is used, and the final block has not shown yet by which extrinsic
                 continue
@@ -294,6 +305,18 @@ class Pipeline:
                 continue
             for intent_id in planned.intent_ids:
                 self._turned_down(intent_id, orders.get(intent_id), refusal)
+
+    def _uids_hold(
+        self, planned: Planned, items: Mapping[str, Item], views: Mapping[tuple[int, int], SubnetView]
+    ) -> bool:
+        """Whether the uids of rows still belong to the hotkeys that they were looked up for, at the best block."""
+        rows = [row for i in planned.intent_ids if (item := items.get(i)) is not None and (row := item.row) is not None]
+        if not rows or self._client.head().number == self._outbox.head.number:
+            return True
+        owner = {(netuid, uid): hotkey for (netuid, _), view in views.items() for hotkey, uid in view.uid_of.items()}
+        places = sorted({(row.netuid, uid) for row in rows for uid in row.uids})
+        now = self._client.query_many([(PALLET, "Keys", list(place)) for place in places])
+        return all(owner.get(place) == hotkey for place, hotkey in zip(places, now))
 
     def _turned_down(self, intent_id: str, order: Order | None, refusal: PoolRefusal) -> None:
         """A node did not take an item. Its extrinsic stays open: another node may have it."""

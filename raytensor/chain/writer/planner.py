@@ -65,6 +65,7 @@ class Planner:
             delegates=self._delegated(),
             keys=self._keys,
             cost=self._meter,
+            native_time=self._meter.per_item,
             native_batch=runtime.has_call("SubtensorModule", "batch_set_weights"),
             native_commits=runtime.has_call("SubtensorModule", "batch_commit_weights"),
             free_batches=self._batches_are_free(items),

@@ -25,9 +25,13 @@ class WriterSettings:
     lease_s              length of the lease.
     lease_wait_s         how long to wait for another holder's lease to end; None: 5 s, of a Ray actor `lease_s` + 5 s.
     commit_kind          "hash" or "timelocked" on subnets with commit-reveal; None: what the chain can open.
-    stop_on_foreign      stop a key when the chain has an extrinsic of it that this writer did not send.
+    stop_on_foreign      stop a key when the chain has weights or money of it that this writer did not send.
+    look_back_blocks     refuse to start when so many last blocks have weights of a key that the journal does not have:
+                         another program sets them. `raytensor weights take-over` allows the start. 0 looks at none.
+    renewal              what is set before the last weights of a subnet fall out of the activity cutoff, when no new
+                         ones come: "renew" sets them again, "burn" gives all to the owner, "hold" sets nothing.
 
-    Raises ConfigError for an unknown `commit_kind`.
+    Raises ConfigError for an unknown `commit_kind` or `renewal`.
     """
 
     timeout_s: float = 20.0
@@ -42,9 +46,13 @@ class WriterSettings:
     lease_wait_s: float | None = None
     commit_kind: str | None = None
     stop_on_foreign: bool = True
+    look_back_blocks: int = 0
+    renewal: str = "hold"
 
     def __post_init__(self) -> None:
         if self.commit_kind not in (None, HASH, TIMELOCKED):
             raise ConfigError(
                 f"commit_kind {self.commit_kind!r}: write {HASH!r}, {TIMELOCKED!r}, or None for what the chain can open"
             )
+        if self.renewal not in ("renew", "hold", "burn"):
+            raise ConfigError(f"renewal {self.renewal!r}: write 'renew', 'hold' or 'burn'")

@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Iterable
 
+from raytensor.chain.writer.foreign import taken_over
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.lease import Holder, Lease
 from raytensor.chain.writer.orders import OrderQueue
-from raytensor.chain.writer.outbox import Foreign, Outbox
+from raytensor.chain.writer.outbox import Outbox
 from raytensor.chain.writer.pipeline import Pipeline
 from raytensor.errors import ChainUnavailable
 
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 FASTEST_POLL_S, SLOWEST_POLL_S = 0.05, 1.0
 OFFLINE_PAUSE_S = 0.5
 PRUNE_EVERY_S, KEPT_S = 3600.0, 2 * 86_400.0
-_IN_USE = "stop the program that sent it, then take_over(), or start this writer again"
+_IN_USE = "stop the program that sent it, then `raytensor weights take-over` or take_over()"
 
 
 class LeaseKeeper:
@@ -52,6 +53,7 @@ class WriterThread:
     keys             addresses that stop when the lease is lost.
     stop_on_foreign  stop a key when the chain has an extrinsic of it that this writer did not send.
     errors           ticks that failed for another reason than the connection.
+    foreign          signer -> the newest extrinsic of another program, as a sentence.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class WriterThread:
         self._loss_reported = False
         self._behind = False  # something failed half-way: what is in memory is loaded from the journal anew
         self._thread = threading.Thread(target=self._run, name="chain-writer", daemon=True)
+        self._stopped_at: dict[str, int] = {}  # block of the foreign extrinsic that stopped a key
         self.errors = 0
+        self.foreign: dict[str, str] = {}
 
     def start(self) -> None:
         self._thread.start()
@@ -96,6 +100,7 @@ class WriterThread:
                     self._prune()
                 self._pipeline.trouble = ""
             except ChainUnavailable as error:
+                self._behind = True
                 if not self._pipeline.trouble:
                     log.warning("%s", error)
                 self._pipeline.trouble = str(error)
@@ -124,18 +129,22 @@ class WriterThread:
         return False
 
     def _check_foreign(self) -> None:
+        """Stop a key that another program uses; a harmless call of another program is reported, and the key goes on."""
         while self._outbox.foreign:
             found = self._outbox.foreign.pop(0)
-            words = _sentence(found)
-            log.error("%s", words) if self._stop_on_foreign else log.warning("%s", words)
-            if self._stop_on_foreign:
-                self._pipeline.stopped.setdefault(found.signer, f"fix: {words}; {_IN_USE}")
+            stops = self._stop_on_foreign and not found.harmless
+            log.error("%s", found.sentence) if stops else log.warning("%s", found.sentence)
+            self.foreign[found.signer] = found.sentence
+            if stops:
+                self._stopped_at[found.signer] = found.block
+                self._pipeline.stopped.setdefault(found.signer, f"fix: {found.sentence}; {_IN_USE}")
+        for signer, block in taken_over(self._journal).items() if self._pipeline.stopped else ():
+            if signer in self._stopped_at and block >= self._stopped_at[signer]:
+                log.warning("%s was taken over at block %d: it goes on", signer, block)
+                del self._stopped_at[signer]
+                self._pipeline.stopped.pop(signer, None)
 
     def _prune(self) -> None:
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + PRUNE_EVERY_S
             self._journal.prune(time.time() - KEPT_S)
-
-
-def _sentence(found: Foreign) -> str:
-    return f"block {found.block} has extrinsic {found.hash} of {found.signer}, which this writer did not send"

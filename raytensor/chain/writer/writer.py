@@ -22,13 +22,15 @@ from typing import Any
 
 from raytensor.chain.calls import Intent
 from raytensor.chain.error_actions import action_for
-from raytensor.chain.intents import SetWeights
 from raytensor.chain.reads.metagraph import read_metagraph
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import KeyRef, Signer
-from raytensor.chain.weights import max_upscale, weights_intent
+from raytensor.chain.weights import intent_of
 from raytensor.chain.writer.audit import AuditLog
 from raytensor.chain.writer.commit_book import CommitBook
+from raytensor.chain.writer.foreign import look_back, take_over
+from raytensor.chain.writer.identity import check_chain
+from raytensor.chain.writer.intake import check
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.lease import Lease
 from raytensor.chain.writer.order_states import State
@@ -81,6 +83,7 @@ class ChainWriter:
             self._keeper = LeaseKeeper(lease, settings.lease_s)
             self._journal = _journal(journal_path, self._client.genesis)
             self._undo.append(self._journal.close)
+            check_chain(self._journal, self._client)
             self._audit = audit = AuditLog(settings.audit_path)
             self._undo.append(audit.close)
             self._receipts = Receipts(self._journal, audit)
@@ -91,6 +94,7 @@ class ChainWriter:
             records = Records(self._journal, self._outbox, self._queue, self._receipts, audit)
             signing, fence = (self._keys, self._delegate), self._keeper.fence
             self._pipeline = Pipeline(self._client, records, *signing, settings, fence)
+            self._look_back(everyone)
             self._outbox.restore()
             self._queue.restore()
             self._pipeline.tick()
@@ -106,23 +110,24 @@ class ChainWriter:
 
         An intent whose id was carried out before is not carried out again: its receipt is returned. One that had no
         effect is tried again. Of several weights for one hotkey, subnet and mechanism the last counts.
-        Raises ConfigError for a signer whose key is not here, ValueError for an invalid weight, ChainRefused "KeyInUse"
-        when another writer has taken over.
+        One that can't be carried out (an invalid weight, a signer whose key is not here) gets a receipt and holds back
+        no other; if none can, ValueError or ConfigError is raised. Raises ChainRefused "KeyInUse" when another writer
+        has taken over.
         """
         return self._deliver(list(intents), blocking=True)
 
     def set_weights(self, weights: Sequence[Weights]) -> list[Receipt]:
         """Hold weights; wait until the chain has them or the earliest block for them is known. Receipts in order."""
-        return self._deliver([weights_intent(one) for one in weights], blocking=False)
+        return self._deliver([intent_of(one) for one in weights], blocking=False)
 
     def hold(self, weights: Sequence[Weights]) -> list[str]:
         """Set these weights as soon as the chain allows; they replace earlier ones of their places. Returns intent ids.
 
         Never waits for the chain. Nothing is lost if this process dies after the return.
         """
-        intents = [weights_intent(one) for one in weights]
-        self._check(intents)
-        self._journal.settle(self._put([i for i in intents if not self._done(i)], blocking=False))
+        intents = [intent_of(one) for one in weights]
+        good, bad = self._check(intents)
+        self._journal.settle([*bad.values(), *self._put([i for i in good if not self._done(i)], blocking=False)])
         return [intent.intent_id for intent in intents]
 
     def receipts_since(self, cursor: int | None = 0, limit: int = 1000) -> tuple[int, list[Receipt]]:
@@ -158,6 +163,7 @@ class ChainWriter:
         trouble          why the last attempt to read or write failed, "" if none did; errors: how many did.
         unwritten        lines that the audit log lacks. malformed: answers to submissions that meant nothing.
         stopped          keys for which nothing is sent any more, and why.
+        foreign          the newest extrinsic of each key that another program sent.
         open_extrinsics  extrinsics that may yet take effect.
         """
         return {
@@ -167,6 +173,7 @@ class ChainWriter:
             "malformed": self._outbox.malformed,
             "errors": self._thread.errors,
             "stopped": dict(self._pipeline.stopped),
+            "foreign": dict(self._thread.foreign),
             "open_extrinsics": len(self._outbox.open),
         }
 
@@ -183,6 +190,7 @@ class ChainWriter:
 
     def take_over(self) -> None:
         """Continue with keys that were stopped because another program used them. Stop that program first."""
+        take_over(self._journal, list(self._pipeline.stopped), self._outbox.head.number)
         self._pipeline.stopped.clear()
 
     def ready(self) -> bool:
@@ -202,8 +210,9 @@ class ChainWriter:
 
     def _deliver(self, intents: list[Intent], *, blocking: bool) -> list[Receipt]:
         deadline = time.monotonic() + self._settings.inclusion_timeout_s
-        self._check(intents)
-        done = {i.intent_id: known for i in intents if (known := self._done(i)) is not None}
+        good, done = self._check(intents)
+        self._journal.settle(list(done.values()))
+        done |= {i.intent_id: known for i in good if (known := self._done(i)) is not None}
         fresh = {i.intent_id: i for i in intents if i.intent_id not in done}
         self._receipts.expect(fresh)
         try:
@@ -274,17 +283,13 @@ class ChainWriter:
     def _in_flight(self, intent: Intent) -> bool:
         return self._outbox.in_flight(intent.intent_id)
 
-    def _check(self, intents: Sequence[Intent]) -> None:
+    def _check(self, intents: Sequence[Intent]) -> tuple[list[Intent], dict[str, Receipt]]:
+        """The intents that can be carried out, and the receipts of the others by id. Raises if none can."""
         if self._keeper.taken_by is not None:
             text = "another writer has taken over the keys of this one: it sends nothing any more"
             fix = "fix: use the other writer, or stop it and start this one again"
             raise ChainRefused(text, name="KeyInUse", action=fix)
-        for intent in intents:
-            intent.check()
-            if isinstance(intent, SetWeights):
-                max_upscale([value for _, value in intent.values])  # raises for an invalid weight
-            if intent.signer not in self._keys and self._delegate is None:
-                raise ConfigError(f"{intent.name}: this writer has no key for {intent.signer}: add it to its signers")
+        return check(intents, None if self._delegate is not None else self._keys)
 
     def _done(self, intent: Intent) -> Receipt | None:
         """The receipt of an intent that has ended, or is committed and will be revealed."""
@@ -298,6 +303,14 @@ class ChainWriter:
         if self._reader is None:
             self._reader = ChainClient(self._endpoints, self._settings.timeout_s, runtime=self._client.runtime)
         return self._reader
+
+    def _look_back(self, keys: Mapping[str, Signer]) -> None:
+        """Raise ChainRefused if another program has set weights with one of the keys a short while ago."""
+        addresses = {signer.public_key: address for address, signer in keys.items()}
+        found = look_back(self._client, self._journal, addresses, self._settings.look_back_blocks)
+        if found:
+            fix = "fix: stop the program that sent it, then run `raytensor weights take-over` and start again"
+            raise ChainRefused(found[-1].sentence, name="KeyInUse", action=fix)
 
     def _acquire_lease(self, journal_path: str | os.PathLike, keys: list[str]) -> Lease:
         settings = self._settings
