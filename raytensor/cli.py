@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "subnets": ("raytensor.commands.subnets:subnets_main", "list, create, start, configure, show subnets"),
     "call": ("raytensor.commands.generated:call_main", "send any call of the chain, by its name"),
     "read": ("raytensor.commands.generated:read_main", "read any storage item of the chain"),
+    "api": ("raytensor.commands.generated_api:api_main", "ask any runtime API of the chain"),
     "metagraph": ("raytensor.commands.metagraph:metagraph_main", "list the neurons of a subnet"),
     "weights": ("raytensor.commands.weights:weights_main", "check, set, commit and reveal a validator's weights"),
 }

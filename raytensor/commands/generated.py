@@ -75,7 +75,7 @@ def _call(args: argparse.Namespace) -> int:
         pallet, function = _split(runtime, args.name)
         if not function:
             return _list(args, runtime, pallet, "calls", {name: runtime.call_names(name) for name in runtime.pallets})
-        _known(f"{pallet}.", function, runtime.call_names(pallet), "call")
+        known(f"{pallet}.", function, runtime.call_names(pallet), "call")
         fields = runtime.call_types(pallet, function)
         types = {name: type_text(runtime.codec, type_id) for name, type_id in fields.items()}
         if args.describe:
@@ -88,7 +88,7 @@ def _call(args: argparse.Namespace) -> int:
         intent = NamedCall.of(key.ss58, sending.order_id(args), call)
         if (status := sending.resume(args, client, key, call_json=intent.call_json)) is not None:
             return status
-        effect: dict[str, Any] = {name: _text(value) for name, value in call.to_json()["args"].items()}
+        effect: dict[str, Any] = {name: text_of(value) for name, value in call.to_json()["args"].items()}
         effect["encoded"] = "0x" + runtime.encode_call(call).hex()
         return sending.send(args, client, intent, key, f"{pallet}.{function}", effect)
 
@@ -97,7 +97,7 @@ def read_call(runtime: Runtime, pallet: str, function: str, given: dict[str, str
     """The call with its arguments from words. Raises ConfigError for a missing, unknown or unfit argument."""
     types = runtime.call_types(pallet, function)
     for name in given:
-        _known("", name, list(types), "argument")
+        known("", name, list(types), "argument")
     if missing := [name for name in types if name not in given]:
         described = ", ".join(f"{name}=<{type_text(runtime.codec, types[name])}>" for name in missing)
         raise ConfigError(f"{pallet}.{function} also needs {described}")
@@ -118,17 +118,17 @@ def _read(args: argparse.Namespace) -> int:
             return _list(
                 args, runtime, pallet, "items", {name: runtime.storage_names(name) for name in runtime.pallets}
             )
-        _known(f"{pallet}.", item, runtime.storage_names(pallet), "item")
+        known(f"{pallet}.", item, runtime.storage_names(pallet), "item")
         storage, reader = runtime.storage(pallet, item), _reader(args, runtime)
         described = ", ".join(type_text(runtime.codec, key) for key in storage.keys)
         if len(args.keys) > len(storage.keys):
             raise ConfigError(f"{pallet}.{item} has {len(storage.keys)} keys ({described}), not {len(args.keys)}")
         keys = [reader.word(type_id, text) for type_id, text in zip(storage.keys, args.keys)]
-        number, at = _block(client, args.block)
+        number, at = block_of(client, args.block)
         shown = {"item": f"{pallet}.{item}", "block": number, "type": type_text(runtime.codec, storage.value)}
         if len(keys) == len(storage.keys):
-            value = _plain(client.query(pallet, item, keys, at))
-            output.show(args, shown | {"value": value}, _text(value))
+            value = plain(client.query(pallet, item, keys, at))
+            output.show(args, shown | {"value": value}, text_of(value))
             return 0
         entries, more = [], False
         for raw_key, raw in client.query_map_raw(storage, keys, at):
@@ -136,14 +136,14 @@ def _read(args: argparse.Namespace) -> int:
                 more = True
                 break
             entries.append((runtime.key_params(storage, raw_key, len(keys)), runtime.value(storage, raw)))
-        rows = [{"keys": _plain(list(key)), "value": _plain(value)} for key, value in entries]
-        lines = [f"{' '.join(_text(key) for key in row['keys'])}  {_text(row['value'])}" for row in rows]
+        rows = [{"keys": plain(list(key)), "value": plain(value)} for key, value in entries]
+        lines = [f"{' '.join(text_of(key) for key in row['keys'])}  {text_of(row['value'])}" for row in rows]
         lines += [f"more entries; --limit {args.limit * 10} shows more"] if more else []
         output.show(args, shown | {"entries": rows, "more": more}, "\n".join(lines) or "no entries")
         return 0
 
 
-def _block(client: ChainClient, text: str | None) -> tuple[int, str]:
+def block_of(client: ChainClient, text: str | None) -> tuple[int, str]:
     """(number, hash) of a block given by either; the best one by default."""
     if text is None:
         head = client.head()
@@ -163,11 +163,11 @@ def _split(runtime: Runtime, name: str | None) -> tuple[str, str]:
     """(pallet, name in it), each "" where it is not given."""
     pallet, _, inner = (name or "").partition(".")
     if pallet:
-        _known("", pallet, list(runtime.pallets), "pallet")
+        known("", pallet, list(runtime.pallets), "pallet")
     return pallet, inner
 
 
-def _known(prefix: str, name: str, names: Sequence[str], what: str) -> None:
+def known(prefix: str, name: str, names: Sequence[str], what: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, 3, 0.5)
         hint = f"did you mean {', '.join(prefix + one for one in near)}?" if near else f"there are {', '.join(names)}"
@@ -195,14 +195,14 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A decoded value as JSON: bytes as 0x..."""
     if isinstance(value, bytes):
         return "0x" + value.hex()
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

@@ -15,13 +15,16 @@ from scalecodec.type_registry import load_type_registry_preset
 from raytensor.chain import ss58
 from raytensor.chain.calls import Call
 from raytensor.chain.named_call import NamedCall
+from raytensor.chain.rpc.api_metadata import read_apis
+from raytensor.chain.rpc.codec import encode_compact
 from raytensor.chain.rpc.runtime import Runtime
 from raytensor.chain.rpc.type_text import Reader, type_text
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.writer.policy import Policy
 from raytensor.commands.generated import call_main, read_call, read_main
+from raytensor.commands.generated_api import api_main
 from raytensor.devnet.chain_spec import build_runtime
-from raytensor.errors import ConfigError
+from raytensor.errors import ChainError, ConfigError
 
 ACCOUNTS = st.binary(min_size=32, max_size=32).map(ss58.encode)
 TEXTS = st.binary(max_size=12).map(lambda raw: "0x" + raw.hex())
@@ -189,6 +192,21 @@ def test_a_policy_must_allow_calls_by_name():
     assert "limits" in (Policy(calls=True, max_spend_rao=1).forbids(intent) or "")
 
 
+def test_the_apis_are_those_that_bittensor_core_reads():
+    raw = bytes(build_runtime().metadata(15))
+    apis = read_apis(b"\1" + encode_compact(len(raw)) + raw)
+    theirs = bittensor_core.Runtime(raw, 1, 1).runtime_api_map()
+    found = {name: {m: list(method.inputs) for m, method in methods.items()} for name, methods in apis.methods.items()}
+    assert found == {
+        name: {m: [i[0] for i in d["inputs"]] for m, d in methods.items()} for name, methods in theirs.items()
+    }
+    assert sum(map(len, found.values())) > 40
+    with pytest.raises(ChainError, match="no metadata V15"):
+        read_apis(b"\0")
+    with pytest.raises(ChainError, match="can't be read"):
+        read_apis(b"\1" + encode_compact(len(raw)) + raw[:2000])
+
+
 def command(main, capsys, *argv: str) -> tuple[int, dict]:
     status = main([*argv, "--json"])
     return status, json.loads(capsys.readouterr().out)
@@ -205,6 +223,15 @@ def test_the_commands_against_a_chain(client, capsys, tmp_path):
     status, found = command(call_main, capsys, "SubtensorModule.add_stake", "--describe", *chain)
     assert found["arguments"] == {"hotkey": "AccountId32", "netuid": "u16", "amount_staked": "u64"}
     assert "System" in command(call_main, capsys, *chain)[1]["calls"]
+    status, found = command(api_main, capsys, "SubnetInfoRuntimeApi.get_next_epoch_start_block", "1", *chain)
+    at = client.block_hash(found["block"])
+    last, tempo = (client.query("SubtensorModule", name, [1], at) for name in ("LastEpochBlock", "Tempo"))
+    assert status == 0 and found["type"] == "Option<u64>" and found["value"] == last + tempo
+    described = command(api_main, capsys, "AccountNonceApi.account_nonce", "--describe", *chain)[1]
+    assert described["inputs"] == {"account": "AccountId32"} and described["output"] == "u32"
+    assert command(api_main, capsys, "AccountNonceApi.account_nonce", "//Charlie", *chain)[1]["value"] >= 0
+    assert api_main(["AccountNonceApi.account_nonce", *chain]) == 2
+    assert "takes account=<AccountId32>: 0 were given" in capsys.readouterr().err
     words = ("System.remark", "remark=hello", "-w", "//Alice", "--state", str(tmp_path), *chain)
     status, found = command(call_main, capsys, *words, "--dry-run")
     assert status == 0 and found["receipt"] is None and found["plan"]["fee_rao"] > 0
