@@ -45,10 +45,17 @@ def test_roots_part_is_paid_or_recycled():
     assert paid.issuance_rao - recycled.issuance_rao == paid.pots.root_rao
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 22_000_000 * 10**9))
-def test_block_emission_is_the_chains(issuance_rao):
-    assert block_emission_rao(issuance_rao) == issuance.block_emission_rao(issuance_rao)
+def test_block_emission_halves_with_the_remaining_supply():
+    supply = 21_000_000 * ALPHA
+    for issuance_rao, emission in [
+        (0, ALPHA),
+        (supply // 2 - ALPHA, ALPHA),
+        (supply // 2, ALPHA // 2),
+        (supply * 3 // 4, ALPHA // 4),
+        (supply, 0),
+        (supply + 1, 0),
+    ]:
+        assert block_emission_rao(issuance_rao) == issuance.block_emission_rao(issuance_rao) == emission
 
 
 def test_the_owner_miners_and_validators_are_paid():

@@ -203,31 +203,11 @@ def bonds(
         c, earning = agreed[j - lo], incentive[j - lo]
         if registered[j] < oldest and mode != column.BLENDED and not liquid:
             cap = c if mode == column.CLIPPED else np.int64(ONE)
-            counts = last_tempo > registered[j]
             row = j - lo
-            if yuma3:
-                empty = fused.yuma3(
-                    weights, held, j, factor, cap, counts, alpha, own[j], earning, keep, ema, earned, stored, row
-                )
-            else:
-                empty = fused.yuma1(
-                    weights,
-                    held,
-                    j,
-                    factor,
-                    active_stake,
-                    cap,
-                    counts,
-                    alpha,
-                    own[j],
-                    earning,
-                    keep,
-                    ema,
-                    work,
-                    earned,
-                    stored,
-                    row,
-                )
+            # the place, the bonds' past, and where results go
+            common = (weights, held, j, factor, cap, last_tempo > registered[j], alpha, own[j], earning)
+            into = (keep, ema, earned, stored, row)
+            empty = fused.yuma3(*common, *into) if yuma3 else fused.yuma1(*common, *into, active_stake, work)
             if empty:
                 stored_zeros = _with_room(stored_zeros, num_zeros, empty)
                 num_zeros = _note_zeros(ema, stored, keep, row, stored_zeros, num_zeros)

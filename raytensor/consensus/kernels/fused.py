@@ -14,7 +14,7 @@ from raytensor.consensus.kernels.jit import part
 
 @part
 def yuma1(
-    weights, held, j, factor, active_stake, cap, kept, alpha, own, incentive, keep, ema, work, earned, stored, row
+    weights, held, j, factor, cap, kept, alpha, own, incentive, keep, ema, earned, stored, row, active_stake, work
 ):
     """Bonds of Yuma 1 and 2 as `column.yuma1` and `column.store`. cap: the largest weight that bonds see.
 

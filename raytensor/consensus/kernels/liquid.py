@@ -14,7 +14,6 @@ LIMIT = 20 << 32  # exp_safe clamps to this
 SMALL = 12 << 32  # up to here a term is below 2^51, so that its quotient by the index is exact in float
 E = 11_674_931_200  # the crate's constant: exp(1) is not the series
 SHORT = 1 << 27  # below it, a term times an argument of up to `SMALL` fits 63 bits
-WIDE = 1 << 42  # below it, a term times an argument without its last 16 bits does
 LANES = 64
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
@@ -80,14 +79,6 @@ def _exp_block(operand, term, result):
         if bits < SHORT:
             for lane in range(LANES):
                 t = np.int64((((term[lane] * operand[lane]) >> 32) + 0.5) * by_index)
-                term[lane] = t
-                result[lane] += t
-                left |= t
-        elif bits < WIDE:
-            for lane in range(LANES):
-                a, b = term[lane], operand[lane]
-                product = (a * (b >> 16) + ((a * (b & 0xFFFF)) >> 16)) >> 16
-                t = np.int64((product + 0.5) * by_index)
                 term[lane] = t
                 result[lane] += t
                 left |= t
