@@ -169,3 +169,20 @@ def test_the_writer_of_a_key_is_one_named_actor_of_the_cluster(ray_session, node
     assert known == receipt and receipt.fate is Fate.INCLUDED
     for actor in (first, other):
         ray.kill(actor)
+
+
+def test_a_second_job_on_the_same_keys_is_refused_and_the_first_goes_on(ray_session, node, payer, fresh, tmp_path):
+    ray, settings = ray_session, WriterSettings(policy=PAYS)
+    job = lambda number: (node, {payer.ss58: payer}, tmp_path / f"{number}.db", settings)  # noqa: E731
+    first = writer_actor(*job(1), exclusive_wait_s=0.0)
+    assert ray.get(first.ready.remote(), timeout=240)
+    with pytest.raises(
+        ChainRefused, match=r"another job of this cluster writes with these keys.*\n  fix: stop that job"
+    ):
+        writer_actor(*job(2), exclusive_wait_s=0.0)
+    intent = Transfer(signer=payer.ss58, dest=fresh("a").ss58, value=RAO)
+    assert ray.get(first.submit.remote([intent]), timeout=240)[0].fate is Fate.INCLUDED
+    ray.kill(first)  # as the end of the job does; the next one waits for it
+    second = writer_actor(*job(1), exclusive_wait_s=120.0)
+    assert ray.get(second.submit.remote([intent]), timeout=240)[0].fate is Fate.INCLUDED, "and knows what was done"
+    ray.kill(second)

@@ -53,6 +53,7 @@ from raytensor.wire.notary import Notary
 Show = Callable[[events.Event], None]
 
 WRITER_CPUS = 0.1
+WRITER_ENDS_S = 30.0  # in which Ray ends the actors of a job that was killed
 MANY = 10**6  # scorers that may be replaced: a validator runs for months
 
 
@@ -172,10 +173,13 @@ class ValidatorStack:
     def _start_writer(self, stack: ExitStack, signers: Mapping[str, KeyRef]) -> Any:
         cfg = self.cfg
         journal, audit = self.folder.path / "journal.sqlite", str(self.folder.path / "audit.jsonl")
-        settings = WriterSettings(timeout_s=cfg.chain.timeout_s, audit_path=audit)
+        # One folder of leases for all jobs with these run folders: one with some of the same keys is refused.
+        leases = Path(cfg.paths.runs)
+        settings = WriterSettings(timeout_s=cfg.chain.timeout_s, audit_path=audit, lease_folder=leases)
         delegate = key_ref(cfg.chain.delegate, cfg.wallet_path) if cfg.chain.delegate else None
         options = {"num_cpus": WRITER_CPUS, "scheduling_strategy": _here()}
-        writer = writer_actor(endpoints(cfg), dict(signers), journal, settings, delegate=delegate, options=options)
+        given = {"delegate": delegate, "exclusive_wait_s": WRITER_ENDS_S, "options": options}
+        writer = writer_actor(endpoints(cfg), dict(signers), journal, settings, **given)
         stack.callback(_end_writer, writer)
         return writer
 
