@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from raytensor.training.models import ModelSpec
 from raytensor.types import Failure, Response
 from raytensor.wire.client import WireClient
 
+LIMIT_S = 150.0  # a host that is started loads torch first, which takes long on a busy machine
 CALLER, FIRST, SECOND = (DevKey(f"//deploy//{name}") for name in ("caller", "first", "second"))
 
 
@@ -41,6 +43,7 @@ def served(ray_session, tmp_path):
     folder = tmp_path / "model"
     write(folder, seed=1)
     wire = config.MinersWire(enabled=True, one_port=True, host="127.0.0.2", port=0)
+    wire.answer_timeout_s = LIMIT_S
     wire.policy = AccessPolicy(allow=[CALLER.ss58])
     profile = MinerProfile(model=str(folder), steps=2, batch_size=4)
     mining = config.Mining(profiles=[profile], seq_len=16, warmup_rounds=0, heldout_rows=16, cpus_per_host=0.2)
@@ -62,9 +65,10 @@ def served(ray_session, tmp_path):
 def ask(front: Front, key: DevKey, number: int) -> Response | Failure:
     async def go():
         async with WireClient(CALLER.open(), Client(allow_local_addresses=True, tries=1)) as client:
-            return await client.ask(task(1, CALLER, key.ss58, number), front.addresses[key.ss58])
+            question = replace(task(1, CALLER, key.ss58, number), deadline_s=LIMIT_S)
+            return await client.ask(question, front.addresses[key.ss58])
 
-    return asyncio.run(asyncio.wait_for(go(), 60))
+    return asyncio.run(asyncio.wait_for(go(), LIMIT_S + 30))
 
 
 class Crowd:
@@ -84,10 +88,10 @@ class Crowd:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(60)
+        self._thread.join(LIMIT_S)
 
 
-def tend_until(fleet: Fleet, done, limit_s: float = 90.0) -> None:
+def tend_until(fleet: Fleet, done, limit_s: float = LIMIT_S) -> None:
     end = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < end, "not in time"
