@@ -47,7 +47,7 @@ class WriterSettings:
     commit_kind: str | None = None
     stop_on_foreign: bool = True
     look_back_blocks: int = 0
-    renewal: str = "hold"
+    renewal: str = "renew"
 
     def __post_init__(self) -> None:
         if self.commit_kind not in (None, HASH, TIMELOCKED):

@@ -99,24 +99,22 @@ class WriterThread:
                     self._check_foreign()
                     self._prune()
                 self._pipeline.trouble = ""
+                busy = bool(self._outbox.open) or self._queue.has_news
+                # Poll often while something is in flight.
+                pause = FASTEST_POLL_S if self._queue.has_news else min(SLOWEST_POLL_S, pause * (1.2 if busy else 1.5))
+                self._queue.wait_for_news(pause)
             except ChainUnavailable as error:
                 self._behind = True
                 if not self._pipeline.trouble:
                     log.warning("%s", error)
                 self._pipeline.trouble = str(error)
                 self._stopping.wait(OFFLINE_PAUSE_S)
-                continue
             except BaseException as error:  # the supervisor's edge: the thread goes on after whatever was raised in it
                 self.errors += 1
                 self._behind = True
                 self._pipeline.trouble = f"{type(error).__name__}: {error}"
                 log.exception("the chain writer's thread")
                 self._stopping.wait(SLOWEST_POLL_S)
-                continue
-            busy = bool(self._outbox.open) or self._queue.has_news
-            # Poll often while something is in flight.
-            pause = FASTEST_POLL_S if self._queue.has_news else min(SLOWEST_POLL_S, pause * (1.2 if busy else 1.5))
-            self._queue.wait_for_news(pause)
 
     def _keep_lease(self) -> bool:
         if self._keeper.keep():
