@@ -70,6 +70,17 @@ class Handover:
         self._foreign: set[str] = set()  # extrinsics of other programs that were reported
         self._zeroed: dict[Place, frozenset[str]] = {}
         self.unshown = 0
+        self._answered_at = since_boot()
+
+    @property
+    def stopped(self) -> Mapping[str, str]:
+        """Why the writer sends nothing more for a key, by its address."""
+        return self._stopped
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the writer's last answer."""
+        return since_boot() - self._answered_at
 
     @property
     def idle(self) -> bool:
@@ -223,6 +234,7 @@ class Handover:
             (cursor, receipts), counters, *more = ray.get(refs, timeout=5)
         except RayError:  # the writer restarts; the same receipts are requested again
             return
+        self._answered_at = since_boot()
         for receipt in receipts:
             self._received(receipt)
         if not receipts and self.cursor < self._shown:  # the journal was removed: its numbers begin anew

@@ -171,7 +171,7 @@ def _message(standing: Mapping[Hashable, Facts], ended: Mapping[Hashable, Facts]
 
 def _subnets(places: Mapping[Hashable, Facts]) -> str:
     netuids = sorted({facts["netuid"] for facts in places.values() if isinstance(facts.get("netuid"), int)})
-    return f" on subnets {', '.join(map(str, netuids))}" if netuids else ""
+    return f" on subnet{'s' * (len(netuids) > 1)} {', '.join(map(str, netuids))}" if netuids else ""
 
 
 class Alarms:

@@ -183,6 +183,26 @@ def test_the_heartbeat_is_called_while_no_alarm_stands(monkeypatch):
     ]
 
 
+def test_a_writer_that_stops_a_key_or_answers_nothing_is_an_alarm_at_once(tmp_path):
+    told = tmp_path / "told"
+    script = tmp_path / "alarm.sh"
+    script.write_text(f'echo "$1" >> {told}')
+    with Watchdog(Watch(command=f"sh {script}"), {}, lambda event: None, Meters()) as dog:
+        dog.check_writer({}, 299.0)
+        for silent_s in (0.0, 1.0):  # told once
+            dog.check_writer({"5Key": "block 7 has extrinsic 0x1 of another program"}, silent_s)
+        assert dog.alarms_standing == {"writer/5Key"}
+        end = threading.Event()
+        while not told.exists():
+            assert not end.wait(0.02)
+        dog.check_writer({}, 301.0)
+        assert dog.alarms_standing == {"writer"}
+        dog.check_writer({}, 0.0)
+        assert dog.alarms_standing == set()
+    lines = told.read_text().splitlines()
+    assert lines[0] == "the chain writer sends nothing more for 5Key: block 7 has extrinsic 0x1 of another program"
+
+
 def test_a_heartbeat_that_is_not_heard_raises_nothing_and_is_called_again(caplog):
     with Monitor(status=500) as monitor:
         beat = Heartbeat(monitor.url, every_s=0.0)

@@ -97,6 +97,7 @@ def _loop(stack: ValidatorStack, session: Session[View]) -> None:
         for netuid in stack.hotkeys_of:
             stack.watchdog.look(netuid, stack.follower.seen(netuid).view, stack.handover.last_try)
         stack.watchdog.check_silence(*stack.follower.silence)
+        stack.watchdog.check_writer(stack.handover.stopped, stack.handover.silent_s)
         if time.monotonic() - saved_at > SAVE_EVERY_S:
             saved_at = time.monotonic()
             stack.watchdog.disk(_save(stack) or session.trouble)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 
 from raytensor.chain.reads.preflight import SubnetView
 from raytensor.chain.reads.watchdog import Health, LastTry, judge
@@ -46,6 +46,7 @@ class Watchdog:
         self._alarms, self.since = Alarms(cfg, self._lost), dict(since or {})
         self._seen: dict[int, int] = {}  # netuid -> block of the view that was judged
         self._silent, self._disk = False, ""
+        self._writer: dict[str, str] = {}  # what is wrong with the chain writer, by the alarm's place
         self._heartbeat = Heartbeat(address_in(cfg.heartbeat_env, "heartbeat_env"), cfg.heartbeat_s)
         self.health: dict[tuple[int, str], Health] = {}
 
@@ -55,6 +56,11 @@ class Watchdog:
     def __exit__(self, *_: object) -> None:
         self._heartbeat.close()
         self._alarms.close()
+
+    @property
+    def alarms_standing(self) -> frozenset[Hashable]:
+        """The places that are in alarm."""
+        return self._alarms.standing
 
     def beat(self) -> None:
         """Call the heartbeat's address if it is due and all is well: every subnet was judged, and no alarm stands.
@@ -106,6 +112,20 @@ class Watchdog:
         if silent:
             self._show(events.Warned(text=sentence, fix="it is asked again until it does"))
         self._alarms.send("chain", sentence, {"silent": silent, "silent_s": round(silent_s, 1)}, standing=silent)
+
+    def check_writer(self, stopped: Mapping[str, str], silent_s: float) -> None:
+        """Raise or end the alarms of keys that the chain writer has stopped, and of a writer that answers nothing."""
+        wrong = {
+            f"writer/{one}": f"the chain writer sends nothing more for {one}: {why}" for one, why in stopped.items()
+        }
+        if silent_s > self._cfg.silent_s:
+            wrong["writer"] = f"the chain writer has not answered for {silent_s:.0f} s: no weights are set meanwhile"
+        for place in sorted(wrong.keys() - self._writer.keys()):
+            self._alarms.send(place, wrong[place], {"writer": place.removeprefix("writer/")})
+        for place in sorted(self._writer.keys() - wrong.keys()):
+            ended = f"no longer: {self._writer[place]}"
+            self._alarms.send(place, ended, {"writer": place.removeprefix("writer/")}, standing=False)
+        self._writer = wrong
 
     def _since(self, view: SubnetView, hotkey: str, first: bool) -> int:
         """Block of the start that weights are awaited from: an earlier process's, where none were set since."""
