@@ -58,14 +58,19 @@ class Training(Section):
     compile: bool | None = None
     # Steps between checkpoints (the last step always writes one).
     checkpoint_every: int = 50
-    # Checkpoints to keep.
+    # Checkpoints to keep. The newest one that later steps have proved good is kept besides.
     keep: int = 2
+    # Steps in a row whose gradient is not finite after which the training goes back to its newest checkpoint. Such
+    # steps are left out; no checkpoint is written until one is finite again.
+    max_skipped: int = 10
+    # Times that the training goes back to a checkpoint before it ends with an error.
+    max_rollbacks: int = setting(3, least=0)
     # Steps between lines of progress.
     log_every: int = 10
     # Steps between measurements of the held-out loss (the last step always measures); 0 never measures in between.
     heldout_every: int = setting(50, least=0)
-    # Held-out texts on which it is measured.
-    heldout_rows: int = 256
+    # Sequences of held-out text on which it is measured, each of seq_len tokens; all where the held-out part has fewer.
+    heldout_rows: int = 1024
     # Times that lost workers are replaced before the job fails.
     max_failures: int = setting(5, least=0)
 

@@ -139,8 +139,8 @@ class ProgressTail:
             self._show(events.Warned(text=line["warning"]))
         elif "step" in line:  # the others are refusals, which `fit` raises
             self._show(events.TrainStep(**line))
-            keys = ("loss", "rate", "tokens_per_s", "ranks", "mfu", "heldout")
-            numbers = {f"train/{key}": line[key] for key in keys if line[key] is not None}
+            keys = ("loss", "rate", "tokens", "gradient_norm", "skipped", "tokens_per_s", "ranks", "mfu", "heldout")
+            numbers = {f"train/{key}": line[key] for key in keys if line.get(key) is not None}
             self._tracker.log(numbers, step=line["step"])
 
 

@@ -288,6 +288,9 @@ class TrainStep(Event):
 
     loss     mean training loss since the last such event, nats per token; heldout: held-out loss where it was measured.
     rate     learning rate; eta_s: seconds to go; mfu: model FLOPs utilisation, where the device's peak is known.
+    tokens   trained on so far. gradient_norm: of the last step, before it was clipped.
+    skipped  steps so far that were left out, since their gradient was not finite.
+    heldout_error  standard error of `heldout`, nats per token.
     """
 
     kind: ClassVar[str] = "train_step"
@@ -301,3 +304,7 @@ class TrainStep(Event):
     epoch: int = 0
     mfu: float | None = None
     heldout: float | None = None
+    tokens: int | None = None
+    gradient_norm: float | None = None
+    skipped: int = 0
+    heldout_error: float | None = None

@@ -17,10 +17,15 @@ from raytensor.telemetry.views import minutes
 
 
 def step_line(event: TrainStep) -> str:
-    """One line for a step: loss, pace, time to go."""
+    """One line for a step: losses, learning rate, norm of the gradient, pace, time to go."""
     parts = [f"step {event.step}/{event.steps}", f"loss {event.loss:.3f}"]
     if event.heldout is not None:
-        parts.append(f"held-out {event.heldout:.3f}")
+        error = "" if event.heldout_error is None else f" ± {event.heldout_error:.3f}"
+        parts.append(f"held-out {event.heldout:.3f}{error}")
+    if event.gradient_norm is not None:
+        parts += [f"lr {event.rate:.3g}", f"gradient {event.gradient_norm:.3g}"]
+    if event.skipped:
+        parts.append(f"{event.skipped} step(s) skipped")
     parts += [f"{event.tokens_per_s:,.0f} tokens/s", f"{event.ranks} rank(s)"]
     if event.mfu is not None:
         parts.append(f"MFU {event.mfu:.1%}")

@@ -5,7 +5,9 @@ is called without a gradient (`_serve`), and how one whole parameter is read and
 """
 
 import contextlib
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,20 @@ from raytensor.training.recipe import Recipe
 
 # Rows of one forward pass. Fixed, so that the bits of an answer do not depend on the other questions of a call.
 CHUNK = 128
+MAX_LOGITS = 2**26  # numbers of one forward pass over whole sequences
+
+
+@dataclass(frozen=True)
+class Health:
+    """gradient_norm   of the last step, before it was clipped; NaN before the first.
+    skipped         steps that were left out, since their gradient was not finite; skipped_in_row: up to the last step.
+    poisoned        a step with such a gradient was applied: the engine could not leave it out.
+    """
+
+    gradient_norm: float = math.nan
+    skipped: int = 0
+    skipped_in_row: int = 0
+    poisoned: bool = False
 
 
 class BaseEngine:
@@ -33,6 +49,7 @@ class BaseEngine:
         self.recipe = recipe
         self.ranks = ranks
         self.steps = 0
+        self.health = Health()
         self._causal = Causal(model)
         self._compiles = recipe.compile if recipe.compile is not None else devices.is_gpu(ranks.device)
         if recipe.activation_checkpointing:
@@ -51,11 +68,18 @@ class BaseEngine:
             parts = mine.chunk(self.recipe.accumulate)
             total = [self._backward(part, last=i == len(parts) - 1).detach() for i, part in enumerate(parts)]
             self.steps += 1
-            self._apply(self.recipe.rate(self.steps))
+            self._note(*self._apply(self.recipe.rate(self.steps)))
             losses.append(torch.stack(total).mean())
         if not losses:
             return float("nan")
-        return float(np.mean(self.ranks.mean(torch.stack(losses)).tolist()))  # the only point that waits for the device
+        return float(np.mean(self.ranks.mean(torch.stack(losses)).tolist()))
+
+    def _note(self, gradient_norm: float, applied: bool) -> None:
+        """Count a step. `applied`: its gradient was used."""
+        before, finite = self.health, math.isfinite(gradient_norm)
+        in_row = 0 if finite else before.skipped_in_row + 1
+        poisoned = before.poisoned or (applied and not finite)
+        self.health = Health(gradient_norm, before.skipped + (not applied), in_row, poisoned)
 
     def log_probs(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         self.model.eval()
@@ -76,17 +100,33 @@ class BaseEngine:
             dist.all_gather(every, mine)
             return torch.cat(every)[:rows].cpu().numpy()
 
+    def sequence_losses(self, rows: np.ndarray) -> np.ndarray:
+        self.model.eval()
+        ranks, count = self.ranks, len(rows)
+        padded = -(-count // ranks.size) * ranks.size - count
+        mine = ranks.mine(np.pad(rows.astype(np.int64), ((0, padded), (0, 0)), mode="edge"))
+        size = max(1, min(CHUNK, MAX_LOGITS // ((rows.shape[1] - 1) * self.model.config.get_text_config().vocab_size)))
+        with torch.no_grad():
+            chunks = (torch.from_numpy(mine[at : at + size]).to(ranks.device) for at in range(0, len(mine), size))
+            found = torch.cat([self._row_losses(chunk) for chunk in chunks])
+            if ranks.size == 1:
+                return found.double().cpu().numpy()
+            every = [torch.empty_like(found) for _ in range(ranks.size)]
+            dist.all_gather(every, found)
+            return torch.cat(every)[:count].double().cpu().numpy()
+
     def save(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
-        origin = checkpoint.Origin(self.steps, self.strategy, self.recipe.optimizer, position or {})
+        about = (self.steps, self.strategy, self.recipe.optimizer, position or {}, self.health.skipped)
+        origin = checkpoint.Origin(*about)
         checkpoint.save(folder, self.ranks, self._shapes, self._read, origin)
 
     def load(self, folder: Path) -> dict[str, Any]:
         found = checkpoint.read(folder, self._shapes, self.ranks, self.recipe.optimizer)
         with torch.no_grad():
             for name in self._shapes:
-                self._write(name, found[name], found.steps)
+                self._write(name, found[name], found.steps - found.skipped)
         found.restore_random(self.ranks)
-        self.steps = found.steps
+        self.steps, self.health = found.steps, Health(skipped=found.skipped)
         return found.position
 
     def weights(self) -> dict[str, Tensor]:
@@ -107,12 +147,17 @@ class BaseEngine:
         """The loss of one part of a rank's rows; adds its gradient. `last`: it is the last part of the step."""
         raise NotImplementedError
 
-    def _apply(self, rate: float) -> None:
-        """Clip the gradient, take the optimizer step at this learning rate, and reset the gradient."""
+    def _apply(self, rate: float) -> tuple[float, bool]:
+        """Clip the gradient, take the optimizer step at this learning rate, and reset the gradient. A step whose
+        gradient is not finite is left out. Returns the norm of the gradient, and whether the step was taken."""
         raise NotImplementedError
 
     def _serve(self, tokens: Tensor, last: Tensor) -> Tensor:
         """`Causal.forward` with `last`, without a gradient."""
+        raise NotImplementedError
+
+    def _row_losses(self, tokens: Tensor) -> Tensor:
+        """`Causal.forward` with `by_row`, without a gradient."""
         raise NotImplementedError
 
     def _read(self, name: str) -> dict[str, Tensor]:
@@ -120,5 +165,5 @@ class BaseEngine:
         raise NotImplementedError
 
     def _write(self, name: str, values: dict[str, Tensor], steps: int) -> None:
-        """Restore one parameter and its moments after `steps` steps. All ranks call it."""
+        """Restore one parameter and its moments after `steps` steps that were taken. All ranks call it."""
         raise NotImplementedError

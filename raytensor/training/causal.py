@@ -18,14 +18,18 @@ class Causal(nn.Module):
         super().__init__()
         self.model: Any = model
 
-    def forward(self, tokens: Tensor, last: Tensor | None = None) -> Tensor:
-        """Mean loss in nats per token of tokens [B, T + 1]; with `last`, log-probabilities: float32 [B, V].
+    def forward(self, tokens: Tensor, last: Tensor | None = None, *, by_row: bool = False) -> Tensor:
+        """Mean loss in nats per token of tokens [B, T + 1], or with `by_row` of each row, float32 [B]; with `last`,
+        log-probabilities: float32 [B, V].
 
         last  int64 [B]: the position in tokens [B, T] whose next token is predicted. Attention is causal and padding is
               on the right, so that padding has no effect.
         """
         if last is None:
             logits = self.model(input_ids=tokens[:, :-1], use_cache=False).logits
+            if by_row:
+                every = nn.functional.cross_entropy(logits.float().transpose(1, 2), tokens[:, 1:], reduction="none")
+                return every.mean(dim=1)
             return nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
         rows = torch.arange(len(tokens), device=tokens.device)
         # Only these positions go through the output embedding: T * V logits per row would be too many.

@@ -15,6 +15,7 @@ Knows nothing of engines. With more than one rank, all ranks must see the folder
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -42,12 +43,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Origin:
-    """What a checkpoint is of. position: what the caller needs to continue, such as the position in its data; JSON."""
+    """What a checkpoint is of. skipped: steps among `steps` that were left out, since their gradient was not finite.
+    position: what the caller needs to continue, such as the position in its data; JSON."""
 
     steps: int
     strategy: str
     optimizer: str
     position: Mapping[str, Any] = field(default_factory=dict)
+    skipped: int = 0
+
+
+def step_folder(points: Path, step: int) -> Path:
+    """The checkpoint of a step of a training, in the folder of its checkpoints."""
+    return points / f"step-{step:07d}"
+
+
+def steps_in(points: Path) -> list[int]:
+    """Steps of the checkpoints in a folder."""
+    found = (re.fullmatch(r"step-(\d+)", path.name) for path in points.iterdir()) if points.is_dir() else ()
+    return [int(match.group(1)) for match in found if match]
 
 
 def save(folder: Path, ranks: Ranks, shapes: Shapes, read: Callable[[str], dict[str, Tensor]], origin: Origin) -> None:
@@ -74,7 +88,7 @@ def save(folder: Path, ranks: Ranks, shapes: Shapes, read: Callable[[str], dict[
             written[path.name] = {"bytes": path.stat().st_size, "xxh3": _digest(path)}
         files = {name: entry for part in ranks.gather(written) for name, entry in part.items()}
         if ranks.first:
-            manifest = {
+            manifest: dict[str, Any] = {
                 "format": FORMAT,
                 "steps": origin.steps,
                 "optimizer": origin.optimizer,
@@ -83,6 +97,8 @@ def save(folder: Path, ranks: Ranks, shapes: Shapes, read: Callable[[str], dict[
                 "files": files,
                 "position": dict(origin.position),
             }
+            if origin.skipped:
+                manifest["skipped"] = origin.skipped
             (new / "engine.json").write_text(json.dumps(manifest | {"xxh3": _seal(manifest)}))
     ranks.gather(None)  # no rank continues before the folder is there
 
@@ -103,6 +119,7 @@ class Reader:
             if manifest.pop("xxh3") != _seal(manifest):
                 raise ValueError("its hash is not the one that was written")
             self.steps, self.position = int(manifest["steps"]), dict(manifest["position"])
+            self.skipped = int(manifest.get("skipped", 0))
             found, files, self.written_by = manifest["parameters"], manifest["files"], manifest["written_by"]
             trained_with = manifest["optimizer"]
         except FileNotFoundError:

@@ -18,13 +18,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from raytensor.config.optimizers import ENGINES
-from raytensor.training.base import CHUNK
+from raytensor.training.base import CHUNK, Health
 from raytensor.training.ranks import Ranks, alone
 from raytensor.training.recipe import Recipe
 from raytensor.training.torch_engine import TorchEngine
 from raytensor.training.zero import ZeroEngine
 
-__all__ = ["CHUNK", "Engine", "PlainEngine", "make"]
+__all__ = ["CHUNK", "Engine", "Health", "PlainEngine", "TrainEngine", "make"]
 
 
 class Engine(Protocol):
@@ -37,6 +37,8 @@ class Engine(Protocol):
 
     def train_steps(self, batches: Iterable[np.ndarray]) -> float:
         """One optimizer step per batch, integers [B, T + 1]. Returns the mean loss in nats per token.
+
+        A step whose gradient is not finite is left out and counted, see `health`.
 
         Raises `ValueError` when B is no multiple of ranks times `recipe.accumulate`.
         """
@@ -64,7 +66,20 @@ class Engine(Protocol):
         ...
 
 
-def make(strategy: str, model: nn.Module, recipe: Recipe, ranks: Ranks | None = None) -> Engine:
+class TrainEngine(Engine, Protocol):
+    """What the engines of one model do besides."""
+
+    @property
+    def health(self) -> Health:
+        """Whether the gradients of the steps so far were finite."""
+        ...
+
+    def sequence_losses(self, rows: np.ndarray) -> np.ndarray:
+        """float64 [B]: mean loss in nats per token of each sequence of integers [B, T + 1]."""
+        ...
+
+
+def make(strategy: str, model: nn.Module, recipe: Recipe, ranks: Ranks | None = None) -> TrainEngine:
     """The engine of a strategy, a name of `ENGINES`. `model` must be equal on all ranks.
 
     Raises `ValueError` for an unknown strategy, `ConfigError` when DeepSpeed is needed and can't be imported.

@@ -7,28 +7,27 @@ transformers' format, `TrainStep` events through `report`. A new process continu
 the folder, on any number of ranks and with any engine. Knows nothing of Ray.
 """
 
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
 from raytensor.config.train import TrainConfig
-from raytensor.data import assign, corpus, pretrained, tokenizer
+from raytensor.data import assign, pretrained, tokenizer
 from raytensor.data.packed import PackedStream
 from raytensor.data.text import load_tokenizer
 from raytensor.errors import DataError, RayTensorError
 from raytensor.telemetry.events import TrainStep
-from raytensor.training import checkpoint, devices, models
+from raytensor.training import checkpoint, devices, heldout, models
 from raytensor.training import engine as engines
 from raytensor.training.models import ModelSpec
 from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
+from raytensor.training.survival import Survival
 
 # Dense bfloat16 peak of a device in FLOP/s, by a part of its name (data sheets of the vendor, without sparsity).
 PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12}
@@ -65,7 +64,8 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
     report  called on every rank, at the same steps.
     warn    called on the first rank, with a line for each damaged checkpoint that was skipped.
 
-    Raises `CannotResume` for checkpoints that are damaged, or of another model, optimizer or corpus.
+    Raises `CannotResume` for checkpoints that are damaged, or of another model, optimizer or corpus, `Diverged` when
+    the training has gone back to a checkpoint too often.
     """
     torch.set_num_threads(cfg.cluster.torch_threads)
     transformers.logging.set_verbosity_error()
@@ -85,7 +85,9 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
             stream.restore(position["stream"])
     except DataError as error:
         raise CannotResume(str(error)) from error
-    questions = _questions(cfg, coder)
+    exam = heldout.draw(cfg, coder)
+    limits = {"max_skipped": training.max_skipped, "max_rollbacks": training.max_rollbacks}
+    survival = Survival(points, ranks, warn, keep=training.keep, **limits)
     while engine.steps < training.steps:
         began, before = time.perf_counter(), engine.steps
         intervals = (training.log_every, training.checkpoint_every, training.heldout_every)
@@ -93,18 +95,24 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
         loss = engine.train_steps(stream.batch() for _ in range(due - before))
         seconds = time.perf_counter() - began
         last = due == training.steps
-        measures = _is_due(due, training.heldout_every) or (last and training.heldout_every)
-        heldout = _heldout_loss(engine, questions) if measures else None
+        measures = last or _is_due(due, training.heldout_every)
+        found = exam.measure(engine) if measures else None
         per_s = (due - before) * training.batch_size * training.seq_len / seconds
         eta_s = (training.steps - due) * training.batch_size * training.seq_len / per_s
         mfu = _utilisation(per_s * flops / ranks.size, ranks.device)
         rate, epoch = recipe.rate(due), stream.epoch
-        report(TrainStep(due, training.steps, loss, rate, per_s, eta_s, ranks.size, epoch, mfu, heldout))
-        if last or _is_due(due, training.checkpoint_every):
+        mean, error = (found.mean, found.error) if found is not None else (None, None)
+        numbers = (due, training.steps, loss, rate, per_s, eta_s, ranks.size, epoch, mfu, mean)
+        tokens, health = due * training.batch_size * training.seq_len, engine.health
+        more = {"gradient_norm": health.gradient_norm, "skipped": health.skipped, "heldout_error": error}
+        report(TrainStep(*numbers, tokens=tokens, **more))
+        sound = survival.is_sound(engine, loss, mean)
+        if sound and (last or _is_due(due, training.checkpoint_every)):
             position = {"stream": stream.state(), "tokenizer": coder.digest()}
-            engine.save(points / f"step-{due:07d}", position)
-            if ranks.first:
-                prune(points, training.keep)
+            engine.save(checkpoint.step_folder(points, due), position)
+            survival.saved(due)
+        if not sound and survival.must_go_back(engine, last=last):
+            survival.go_back(engine)
     weights = engine.weights()
     if ranks.first:
         models.export(spec, weights, folder / "export", coder.save)
@@ -113,16 +121,17 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
 
 def _resume(points: Path, engine: engines.Engine, ranks: Ranks, warn: Warn) -> Mapping[str, Any] | None:
     """Restore the newest intact checkpoint. Returns its position; None when there is no checkpoint."""
-    steps = ranks.broadcast(sorted(_steps(points), reverse=True))
+    steps = ranks.broadcast(sorted(checkpoint.steps_in(points), reverse=True))
     if not steps:
         return None
-    place, position, damaged = checkpoint.load_newest([points / f"step-{n:07d}" for n in steps], engine.load)
+    places = [checkpoint.step_folder(points, step) for step in steps]
+    place, position, damaged = checkpoint.load_newest(places, engine.load)
     for step, why in zip(steps, damaged, strict=False) if ranks.first else ():
         warn(f"{why}; continuing from {place.name}")
         # Kept for inspection, under a name that `prune` does not count.
         aside = points / f"damaged-step-{step:07d}"
         shutil.rmtree(aside, ignore_errors=True)
-        (points / f"step-{step:07d}").rename(aside)
+        checkpoint.step_folder(points, step).rename(aside)
     return position
 
 
@@ -131,17 +140,6 @@ def _refuse_other_tokenizer(position: Mapping[str, Any], coder: tokenizer.Tokeni
     if position.get("tokenizer", coder.digest()) != coder.digest():
         cause = "the checkpoint was trained on the ids of another tokenizer (its files or its cache changed)"
         raise DataError(f"{cause}\n  fix: restore data.tokenizer as it was, or start a new run")
-
-
-def prune(points: Path, keep: int) -> None:
-    """Remove all but the `keep` newest checkpoints."""
-    for step in sorted(_steps(points))[:-keep]:
-        shutil.rmtree(points / f"step-{step:07d}", ignore_errors=True)
-
-
-def _steps(points: Path) -> list[int]:
-    found = (re.fullmatch(r"step-(\d+)", path.name) for path in points.iterdir()) if points.is_dir() else ()
-    return [int(match.group(1)) for match in found if match]
 
 
 def _next(step: int, every: int, last: int) -> int:
@@ -164,33 +162,6 @@ def _tokenizer(cfg: TrainConfig, ranks: Ranks) -> tokenizer.Tokenizer:
     if refusal is not None:
         raise refusal
     return found if found is not None else tokenizer.unpack(packed)
-
-
-def _questions(cfg: TrainConfig, coder: tokenizer.Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Contexts int32 [B, T], their lengths and next tokens, int32 [B]: a fixed draw from the held-out text."""
-    training = cfg.training
-    tokens, pieces = 0, []
-    for text in corpus.documents(cfg.data, heldout=True):
-        pieces += [coder.encode([text])[0], np.array([coder.end], np.int32)]
-        tokens += pieces[-2].size + 1
-        if tokens > 50 * training.heldout_rows * (1 + training.seq_len):
-            break
-    window = min(training.seq_len, 128) + 1
-    if tokens <= window:
-        fix = f"raise data.heldout_share (now {cfg.data.heldout_share})"
-        what = f"the held-out part of data.source={cfg.data.source!r} has {tokens} tokens"
-        raise DataError(f"{what}; more than {window} are needed: {fix}")
-    text = np.concatenate(pieces).astype(np.int32)
-    starts = assign.question_starts(cfg.seed, 0, "held-out", training.heldout_rows, window, len(text))
-    shortest = max(1, (window - 1) // 2)
-    cuts = assign.question_cuts(cfg.seed, 0, "held-out", "train", training.heldout_rows, shortest, window - 1)
-    contexts, targets = assign.cut_windows(text, starts, cuts, window - 1)
-    return contexts, cuts, targets
-
-
-def _heldout_loss(engine: engines.Engine, questions: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
-    contexts, lengths, targets = questions
-    return float(-engine.log_probs(contexts, lengths)[np.arange(len(targets)), targets].mean())
 
 
 def _utilisation(flops_per_s: float, device: torch.device) -> float | None:

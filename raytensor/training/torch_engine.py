@@ -5,6 +5,7 @@ layer's parameters, gradients and moments, and gathers a layer while it computes
 """
 
 import contextlib
+import math
 from typing import Any
 
 import torch
@@ -72,13 +73,23 @@ class TorchEngine(BaseEngine):
             (loss / self.recipe.accumulate).backward()
         return loss
 
-    def _apply(self, rate: float) -> None:
-        nn.utils.clip_grad_norm_(self._parameters.values(), self.recipe.clip)
+    def _apply(self, rate: float) -> tuple[float, bool]:
+        norm = float(_whole(nn.utils.clip_grad_norm_(self._parameters.values(), self.recipe.clip)))  # waits
+        finite = math.isfinite(norm)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            optimizer.step()
+            if finite:
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        return norm, finite
+
+    def _row_losses(self, tokens: Tensor) -> Tensor:
+        with self._autocast():
+            found = self._causal(tokens, by_row=True)
+        if self.strategy == "fsdp2":
+            self._module.reshard()
+        return found
 
     def _serve(self, tokens: Tensor, last: Tensor) -> Tensor:
         with self._autocast():

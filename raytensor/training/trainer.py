@@ -30,6 +30,7 @@ from raytensor.errors import ClusterError, ConfigError, DataError, RayTensorErro
 from raytensor.telemetry.events import TrainStep
 from raytensor.training import devices, loop
 from raytensor.training.ranks import attach
+from raytensor.training.survival import Diverged
 from raytensor.types import Need
 
 PROGRESS = "training.jsonl"
@@ -89,7 +90,10 @@ def _work(job: dict[str, Any]) -> None:
 
     try:
         loop.run(cfg, ranks, folder, report, lambda text: _append(folder, {"warning": text}))
-    except loop.CannotResume as error:  # on all ranks; another group would fail as well, so Ray must not try again
+    except (
+        loop.CannotResume,
+        Diverged,
+    ) as error:  # on all ranks; another group would fail as well, so Ray must not try again
         if ranks.first:
             _append(folder, {"refusal": str(error)})
     except (DataError, ConfigError) as error:

@@ -58,10 +58,15 @@ class ZeroEngine(BaseEngine):
         self._engine.backward(loss)  # divides by gradient_accumulation_steps
         return loss
 
-    def _apply(self, rate: float) -> None:
+    def _apply(self, rate: float) -> tuple[float, bool]:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = rate
-        self._engine.step()
+        self._engine.step()  # also where the gradient is not finite: DeepSpeed looks in fp16 only
+        norm = self._engine.get_global_grad_norm()
+        return float(norm) if norm is not None else 0.0, True  # None: no step was taken yet
+
+    def _row_losses(self, tokens: Tensor) -> Tensor:
+        return self._engine(tokens, by_row=True)
 
     def _serve(self, tokens: Tensor, last: Tensor) -> Tensor:
         return self._engine(tokens, last)

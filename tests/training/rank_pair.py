@@ -37,6 +37,9 @@ class RankActor:
     def train(self, strategy: str, seed: int, steps: int) -> list[float]:
         return [self.engines[strategy].train_steps([batch]) for batch in batches(seed, steps)]
 
+    def health(self, strategy: str) -> engine.Health:
+        return self.engines[strategy].health
+
     def log_probs(self, strategy: str) -> np.ndarray:
         return self.engines[strategy].log_probs(TOKENS, LENGTHS)
 

@@ -128,3 +128,18 @@ def test_rows_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="zero4"):
         one.make("zero4")
     assert one.engines["plain"].log_probs(TOKENS, LENGTHS).shape == (7, V)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero1", "zero3"])
+def test_all_ranks_notice_a_gradient_that_is_not_finite(pair, tmp_path, strategy):
+    """Engines that can't leave the step out say that their state is lost; a checkpoint restores them."""
+    pair.make(strategy)
+    pair.train(strategy, 1, 1)
+    pair.save(strategy, tmp_path / "good")
+    pair.make(strategy, SPEC, replace(RECIPE, lr=1e30, warmup_steps=0))
+    pair.train(strategy, 1, 3)
+    health = pair.health(strategy)
+    assert health.poisoned == strategy.startswith("zero") and health.skipped_in_row >= 1
+    pair.make(strategy)
+    pair.load(strategy, tmp_path / "good")
+    assert pair.health(strategy).skipped_in_row == 0 and np.isfinite(pair.train(strategy, 2, 1)).all()
