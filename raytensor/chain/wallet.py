@@ -123,7 +123,7 @@ class WalletKey:
 
     def open(self) -> Signer:
         """Read the key file, and decrypt it if it is encrypted. Raises WalletError with the fix."""
-        data = _read(self.file)
+        data = _read_key(self.file)
         if stat.S_IMODE(self.file.stat().st_mode) & stat.S_IROTH:
             raise WalletError(f"{self.file} is readable by everyone on this machine: chmod 600 {self.file}")
         if bittensor_core.keyfile_data_is_encrypted(data):
@@ -238,9 +238,16 @@ def _read(file: Path) -> bytes:
         raise WalletError(f"{file} is not readable as a key: {error.strerror}") from error
 
 
+def _read_key(file: Path) -> bytes:
+    """As `_read`, of a regular file only: reading a pipe would wait for its writer."""
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise WalletError(f"{file} is not readable as a key: it is no regular file")
+    return _read(file)
+
+
 def stored_address(file: Path) -> str | None:
     """The address in a key file; None if the file is encrypted. Raises WalletError if it is not readable as a key."""
-    data = _read(file)
+    data = _read_key(file)
     return None if bittensor_core.keyfile_data_is_encrypted(data) else _parse(data, file).ss58_address
 
 

@@ -239,6 +239,11 @@ def _names(path: str) -> dict[str, list[str]]:
     return found
 
 
+def _printable(name: str) -> str:
+    """A file's name with escapes in place of line ends, control characters and bytes that are no text."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in name)
+
+
 def _natural(path: Path) -> list:
     parts = re.split(r"(\d+)", path.name.casefold())
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
@@ -268,9 +273,9 @@ def _list(args: argparse.Namespace) -> None:
     if not wallets:
         print(f"no wallets in {Path(path).expanduser()}: `raytensor wallet create` creates one")
     for wallet in wallets:
-        print(f"{wallet['name']:<20} {wallet['ss58'] or wallet['trouble']}")
+        print(f"{_printable(wallet['name']):<20} {wallet['ss58'] or wallet['trouble']}")
         for hot in wallet["hotkeys"]:
-            print(f"  {hot['name']:<18} {hot['ss58'] or hot['trouble']}")
+            print(f"  {_printable(hot['name']):<18} {hot['ss58'] or hot['trouble']}")
 
 
 def _show(args: argparse.Namespace) -> None:
@@ -291,7 +296,15 @@ def _show(args: argparse.Namespace) -> None:
         output.show_json({"wallet": cold.wallet, "keys": found})
         return
     kept = {True: "encrypted", False: "plain", None: "public part only"}
-    rows = [(k["key"], k["ss58"] or k["trouble"], kept[k["encrypted"]], k["mode"] or "-") for k in found]
+    rows = [
+        (
+            _printable(k["key"]),
+            k["ss58"] or k["trouble"],
+            kept[k["encrypted"]] if k["ss58"] or k["encrypted"] else "-",
+            k["mode"] or "-",
+        )
+        for k in found
+    ]
     print(output.table(("key", "address", "kept", "mode"), rows, left=(0, 1, 2)))
 
 

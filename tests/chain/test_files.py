@@ -200,6 +200,10 @@ def test_odd_files_are_each_told_and_the_others_are_listed(tmp_path, capsys):
         secret(good.parent / name, data)
     (good.parent / "folder").mkdir()
     (good.parent / "dangling").symlink_to("nowhere")
+    (good.parent / "loop").symlink_to("loop")
+    os.mkfifo(good.parent / "pipe")
+    for name in (b"\xff\xfe", b"new\nline"):
+        os.close(os.open(bytes(good.parent) + b"/" + name, os.O_WRONLY | os.O_CREAT, 0o600))
     (tmp_path / "w" / "coldkey").mkdir()
     (tmp_path / "bare").mkdir()
     assert wallet_main(["list", *path, "--json"]) == 0
@@ -209,12 +213,15 @@ def test_odd_files_are_each_told_and_the_others_are_listed(tmp_path, capsys):
     told = {hot["name"]: hot["ss58"] or hot["trouble"] for hot in listed["hotkeys"]}
     assert told.pop("good") == DEV_ROOT and told.pop("locked") == "encrypted"
     assert told.pop("folder") == "not readable as a key: Is a directory" and told.pop("dangling")
+    assert told.pop("loop") and told.pop("pipe") == "not readable as a key: it is no regular file"
+    assert told.pop("\udcff\udcfe") == told.pop("new\nline") == "not readable as a key: it is empty"
     assert told.pop("empty") == "not readable as a key: it is empty"
     assert set(told) == set(ODD) - {"empty"}
     assert set(told.values()) == {"not readable as a key: it is not a Bittensor key file"}
     assert wallet_main(["list", *path]) == 0 and wallet_main(["show", "-w", "w", *path]) == 0
-    assert "not readable as a key: Is a directory" in capsys.readouterr().out
-    for name in (*ODD, "folder"):
+    said = capsys.readouterr().out
+    assert "not readable as a key: Is a directory" in said and "  new\\nline " in said and "\\udcff" in said
+    for name in (*ODD, "folder", "pipe"):
         with pytest.raises(WalletError, match="not readable as a key"):
             WalletKey("w", name, str(tmp_path)).open()
         with pytest.raises(WalletError, match="not readable as a key"):
