@@ -217,6 +217,9 @@ def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs, capsy
         if line.startswith("round 1/4"):
             break
     endpoint = next(line for line in lines if line.startswith("network: ")).split()[1].rstrip(",")
+    while not (runs / "broken" / "state.json").exists():  # the first checkpoint follows the line of the round
+        assert process.poll() is None
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)
     stopped_at = time.monotonic()
     rest = finish(process)
