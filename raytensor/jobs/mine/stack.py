@@ -43,6 +43,7 @@ from raytensor.telemetry.runfolder import RunFolder
 from raytensor.types import Metagraph, Need, Receipt
 
 WRITER_CPUS = 0.1
+WRITER_ENDS_S = 30.0  # in which Ray ends the actors of a job that was killed
 MANY = 10**6  # hosts that may be replaced: a miner runs for months
 TRAFFIC_EVERY_S = 15.0
 COMMIT_AGAIN_S = 30.0  # after which a commitment that the chain does not show is submitted again
@@ -199,14 +200,20 @@ class MinerStack:
     def _start_writer(self, stack: ExitStack, keys: dict[str, Any]) -> Any:
         cfg = self.cfg
         audit, limit_s = str(self.folder.path / "audit.jsonl"), cfg.chain.inclusion_timeout_s
-        # A miner's calls are free and may be repeated, so others may use its hotkey as well (`raytensor serve`).
+        # A miner's calls are free and may be repeated, so others may use its hotkey as well (`raytensor serve`). One
+        # folder of leases for all jobs with these run folders: one with some of the same keys is refused.
         settings = WriterSettings(
-            timeout_s=cfg.chain.timeout_s, inclusion_timeout_s=limit_s, audit_path=audit, stop_on_foreign=False
+            timeout_s=cfg.chain.timeout_s,
+            inclusion_timeout_s=limit_s,
+            audit_path=audit,
+            lease_folder=Path(cfg.paths.runs),
+            stop_on_foreign=False,
         )
         # On this node, where the key files and this machine's endpoints are.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": WRITER_CPUS, "scheduling_strategy": here}
-        writer = writer_actor(endpoints(cfg), keys, self.folder.path / "journal.sqlite", settings, options=options)
+        journal, given = self.folder.path / "journal.sqlite", {"exclusive_wait_s": WRITER_ENDS_S, "options": options}
+        writer = writer_actor(endpoints(cfg), keys, journal, settings, **given)
         stack.callback(_end_writer, writer)
         return writer
 
