@@ -137,7 +137,7 @@ def _set(args: argparse.Namespace) -> int:
     with ChainClient(options.network(args), args.timeout) as client:
         name = args.name.removeprefix(SETTER)
         function = _function(client, name, args.sudo)
-        kinds = dict(list(client.runtime.argument_kinds(*function.split(".")).items())[1:])  # after the netuid
+        kinds = _kinds(client, function)
         if len(args.values) != len(kinds):
             fix = f"give {' and '.join(kinds)}"
             raise ConfigError(f"{name} takes {len(kinds)} values, not {len(args.values)}: {fix}")
@@ -170,7 +170,7 @@ def _show(args: argparse.Namespace) -> None:
         owner = client.query(PALLET, "SubnetOwner", [args.netuid])
         rows = []
         for name in names:
-            kinds = list(client.runtime.argument_kinds(ADMIN, SETTER + name).values())[1:]
+            kinds = _kinds(client, f"{ADMIN}.{SETTER}{name}").values()
             takes = " and ".join(_words(kind, OWNERS_RANGE.get(name)) for kind in kinds)
             rows.append({"name": name, "value": found.get(name), "takes": takes})
     if args.json:
@@ -201,6 +201,12 @@ def _function(client: ChainClient, name: str, sudo: bool) -> str:
     if not sudo and client.runtime.has_call(PALLET, f"set_{name}"):
         return f"{PALLET}.set_{name}"
     return f"{ADMIN}.{SETTER}{name}"
+
+
+def _kinds(client: ChainClient, function: str) -> dict[str, str | tuple[str, ...]]:
+    """What each argument of a call after the netuid is: "u16", "bool", the name of a struct, or an enum's variants."""
+    types = list(client.runtime.call_types(*function.split(".")).items())[1:]
+    return {name: client.runtime.codec.kind(type_id) for name, type_id in types}
 
 
 def _stored(client: ChainClient, netuid: int, names: Sequence[str]) -> dict[str, Any]:
