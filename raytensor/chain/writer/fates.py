@@ -20,8 +20,8 @@ from raytensor.chain.rpc.versions import BlockEvents, unreadable
 from raytensor.chain.writer.extrinsic_table import Extrinsic, ExtrinsicTable, Sent
 from raytensor.chain.writer.foreign import Foreign
 from raytensor.chain.writer.journal import Journal
-from raytensor.chain.writer.order_states import Event
-from raytensor.chain.writer.receipts import is_reveal, receipt_of
+from raytensor.chain.writer.order_states import Event, State
+from raytensor.chain.writer.receipts import is_reveal, receipt_of, reveals_of
 from raytensor.chain.writer.trail import Trail
 from raytensor.errors import BlockUnknown
 from raytensor.types import Fate, Receipt
@@ -206,7 +206,7 @@ class Fates:
         expired = replace(extrinsic, state=Sent.EXPIRED)
         items = []
         for place, intent_id in enumerate(extrinsic.intent_ids):
-            if len(self._table.carriers(intent_id)) < 2 and not self._journal.has_landed(intent_id):
+            if len(self._table.carriers(intent_id)) < 2 and not self._has_landed(intent_id, calls[place]):
                 items.append(
                     (
                         receipt_of(self._journal, self._client.runtime, expired, place, result, calls[place]),
@@ -220,6 +220,12 @@ class Fates:
         self.counters["failed"] += extrinsic.state is not Sent.DOUBTED  # refusals were counted
         self._settle_items(expired, items, retried)
 
+    def _has_landed(self, intent_id: str, call: str) -> bool:
+        """Whether a rival took effect: a block has the order, or its commit unless this is the reveal."""
+        state = self._journal.state(intent_id)
+        committed = state is State.COMMITTED and not is_reveal(call)
+        return committed or state in (State.IN_BLOCK, State.DONE, State.FAILED)
+
     def _step_back(self) -> None:
         """If scanned blocks have left the best chain, go back to the last common one and reopen their extrinsics."""
         before = self._trail.head.number
@@ -228,7 +234,7 @@ class Fates:
             return
         log.warning("blocks %d to %d left the best chain", number + 1, before)
         for extrinsic in [x for x in self._table.in_block if (x.block or 0) > number]:
-            self._journal.reopen(extrinsic)
+            self._journal.reopen(extrinsic, reveals_of(extrinsic)[1])
             self._table.reopen(extrinsic.hash)
             self._later.pop(extrinsic.hash, None)
             self.counters["included"] -= 1

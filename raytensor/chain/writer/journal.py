@@ -240,14 +240,15 @@ class Journal:
             db.execute("DELETE FROM receipts WHERE at < ?", (before,))
         return gone
 
-    def reopen(self, extrinsic: Extrinsic) -> None:
-        """Open an extrinsic and its intents again: its block left the best chain."""
+    def reopen(self, extrinsic: Extrinsic, intent_ids: Sequence[str] | None = None) -> None:
+        """Open an extrinsic and its intents again, or those of its intents: its block left the best chain."""
+        intent_ids = extrinsic.intent_ids if intent_ids is None else intent_ids
         with self.transaction() as db:
             db.execute(
                 "UPDATE extrinsics SET state = 'pooled', block = NULL, final = 0 WHERE hash = ?", (extrinsic.hash,)
             )
-            self.move(extrinsic.intent_ids, Event.LOST_BLOCK)
-            rows = [(intent_id,) for intent_id in extrinsic.intent_ids]
+            self.move(intent_ids, Event.LOST_BLOCK)
+            rows = [(intent_id,) for intent_id in intent_ids]
             lost = "UPDATE intents SET fate = 'unknown', receipt = NULL WHERE intent_id = ? AND state = 'open'"
             db.executemany(lost, rows)
 
@@ -271,10 +272,6 @@ class Journal:
         """The receipt of an order that is not queued and not in flight."""
         ended = self.state(intent_id) not in (None, State.QUEUED, State.OPEN)
         return self.receipt(intent_id) if ended else None
-
-    def has_landed(self, intent_id: str) -> bool:
-        """Whether a block has an extrinsic of this order, or the order has ended."""
-        return self.state(intent_id) in (State.IN_BLOCK, State.DONE, State.FAILED)
 
     def is_settled(self, extrinsic: Extrinsic) -> bool:
         """Whether every item of an extrinsic in a block has the receipt that the block decided."""

@@ -21,7 +21,8 @@ from raytensor.chain.writer.extrinsic_table import Extrinsic, ExtrinsicTable, Se
 from raytensor.chain.writer.fates import Fates, Settled
 from raytensor.chain.writer.foreign import Foreign
 from raytensor.chain.writer.journal import Journal
-from raytensor.chain.writer.order_states import Event
+from raytensor.chain.writer.order_states import Event, State
+from raytensor.chain.writer.receipts import reveals_of
 from raytensor.chain.writer.trail import Trail
 from raytensor.errors import BlockUnknown, ChainUnavailable, FateUnknown
 from raytensor.types import Receipt
@@ -86,11 +87,14 @@ class Outbox:
         self.counters["submitted"] += len(self._journal.open_extrinsics()) if started else 0
         counted = []
         for extrinsic in self._journal.in_block():
-            if self._is_final(extrinsic, final) and self._journal.is_settled(extrinsic):
+            reveals, others = reveals_of(extrinsic)
+            settled = self._journal.is_settled(extrinsic)
+            settled = settled and not any(self._journal.state(i) is State.COMMITTED for i in reveals)
+            if settled and self._is_final(extrinsic, final):
                 self._journal.finalize([extrinsic])
             else:
                 counted.append(extrinsic.hash)
-                self._journal.reopen(extrinsic)
+                self._journal.reopen(extrinsic, others)
         self.table.reset()
         for extrinsic in self._journal.open_extrinsics():
             self.table.add(extrinsic)

@@ -5,13 +5,15 @@ Thread-safe.
 Waits for: its own lock and the disk. Knows nothing of connections.
 """
 
+import json
 import threading
 import time
 from collections.abc import Iterable, Sequence
 
+from raytensor.chain.calls import call_from_json
 from raytensor.chain.error_actions import action_for
 from raytensor.chain.errors import dispatch_error_name
-from raytensor.chain.rpc.events import Outcome
+from raytensor.chain.rpc.events import Outcome, item_names
 from raytensor.chain.rpc.runtime import Runtime
 from raytensor.chain.writer.audit import AuditLog
 from raytensor.chain.writer.commit_book import CommitBook
@@ -30,6 +32,13 @@ def _step(call: str) -> Fate | None:
 
 def is_reveal(call: str) -> bool:
     return _step(call) is Fate.REVEALED
+
+
+def reveals_of(extrinsic: Extrinsic) -> tuple[list[str], list[str]]:
+    """The intents that an extrinsic reveals, which stay committed until a final block has it; and its other intents."""
+    names = item_names(call_from_json(json.loads(extrinsic.call_json)))
+    reveals = [intent_id for intent_id, name in zip(extrinsic.intent_ids, names) if is_reveal(name)]
+    return reveals, [intent_id for intent_id in extrinsic.intent_ids if intent_id not in reveals]
 
 
 def receipt_of(
