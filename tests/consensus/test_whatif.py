@@ -110,6 +110,22 @@ def test_a_snapshot_survives_the_file(snapshot, file):
     assert again.inputs.weights.same_as(snapshot.inputs.weights) and again.inputs.bonds.same_as(snapshot.inputs.bonds)
 
 
+def test_a_file_of_the_first_format_opens(tmp_path, snapshot, file):
+    """Format 1 has no previous consensus, no modes and one mechanism; its answer stays the one of then."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(file)
+    meta = json.loads(table.schema.metadata[b"raytensor.consensus"])
+    later = ("last_yuma_step_block", "liquid_alpha_mode", "epoch_kind", "pots")
+    meta = {key: value for key, value in meta.items() if key not in later} | {"format": 1}
+    old = table.drop_columns(["previous_consensus"])
+    old = old.replace_schema_metadata({b"raytensor.consensus": json.dumps(meta).encode()})
+    pq.write_table(old, tmp_path / "old.parquet")
+    again = read_snapshot(tmp_path / "old.parquet")
+    assert again.subnet is None and len(again.inputs.previous_consensus) == 0
+    assert compare(again, ["set.kappa=65535"], epoch).rows() == compare(snapshot, ["set.kappa=65535"], epoch).rows()
+
+
 def test_a_broken_snapshot_is_refused(tmp_path, snapshot, file):
     import pyarrow.parquet as pq
 
