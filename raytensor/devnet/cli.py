@@ -44,6 +44,8 @@ def parser() -> Parser:
     made.add_argument("--state", type=Path, metavar="DIR", help="store the chain in this folder; default: memory only")
     text = "number of past blocks whose state is readable (default 4096)"
     made.add_argument("--history", type=integer(16, 10**9), default=4096, metavar="BLOCKS", help=text)
+    text = "let web pages of this origin call, for example https://polkadot.js.org; * allows all; may be repeated"
+    made.add_argument("--allow-origin", action="append", default=[], metavar="URL", help=text)
     made.add_argument("--quiet", action="store_true", help="no progress on standard error")
     made.add_argument("--exit-with-stdin", action="store_true", help="stop when standard input ends")
     return made

@@ -57,11 +57,13 @@ class Validity(NamedTuple):
 
     valid_till  first block that cannot include it; None for an immortal one.
     account     the account whose nonce orders it; without a signer its tag, of which the pool holds one.
+    tag         another tag of which the pool holds one; None for most.
     """
 
     priority: int
     valid_till: int | None
     account: bytes
+    tag: bytes | None = None
 
 
 class Executive:
@@ -105,7 +107,8 @@ class Executive:
         if is_carrier(call):
             self._check_carrier(extrinsic)
         self._precheck(Origin.signed(signer), call)
-        return Validity(PRIORITY[kind], extrinsic.death(current), signer)
+        tag = runtime.SubtensorModule.pool_tag(signer, call)
+        return Validity(PRIORITY[kind], extrinsic.death(current), signer, tag)
 
     def _validate_unsigned(self, call: Call) -> Unsigned:
         verdict = self.runtime.pallets[call.pallet].validate_unsigned(call)

@@ -52,7 +52,7 @@ async def serve(options: argparse.Namespace, time: tuple[int, float | None, bool
         runtime = build_runtime(block_time_ms=slot_ms, history_blocks=options.history)
         chain = Chain(runtime, finality_lag=options.finality_lag, disk=disk)
         author = Author(chain, interval_s=interval_s, instant=instant)
-        server = Server(NodeRpc(chain, author))
+        server = Server(NodeRpc(chain, author), options.allow_origin)
         try:
             port = await server.start(options.port)
         except OSError as error:

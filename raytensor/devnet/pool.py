@@ -39,11 +39,11 @@ class PoolError(Exception):
 class Entry:
     """An extrinsic in the pool, ordered by a nonce of `account`. `valid_till`: first block that cannot include it."""
 
-    __slots__ = ("extrinsic", "account", "priority", "valid_till", "ready", "since", "watchers")
+    __slots__ = ("extrinsic", "account", "priority", "valid_till", "tag", "ready", "since", "watchers")
 
     def __init__(self, extrinsic: Extrinsic, validity: Validity) -> None:
         self.extrinsic, self.account = extrinsic, validity.account
-        self.priority, self.valid_till = validity.priority, validity.valid_till
+        self.priority, self.valid_till, self.tag = validity.priority, validity.valid_till, validity.tag
         self.ready = False
         self.since = 0  # block since when it waits for an earlier nonce
         self.watchers: list[Watcher] = []
@@ -64,6 +64,7 @@ class Pool:
         self._future: dict[bytes, Entry] = {}
         self._queues: dict[bytes, dict[int, Entry]] = {}  # by account and nonce
         self._next: dict[bytes, int] = {}  # next nonce of the accounts with a queue
+        self._tagged: dict[bytes, Entry] = {}  # by a tag beside the nonce
         self._banned: dict[bytes, int] = {}  # hash -> block at which the ban ends
         self._ready_bytes = 0
         self.on_ready: list[Callable[[], None]] = []
@@ -97,6 +98,9 @@ class Pool:
         old = self._queues.get(account, {}).get(nonce)
         if old is not None and entry.priority <= old.priority:
             raise PoolError(1014, f"Priority is too low: ({old.priority} vs {entry.priority})", TOO_LOW)
+        rival = self._tagged.get(entry.tag) if entry.tag is not None else None
+        if rival is not None and rival is not old:
+            raise PoolError(1014, f"Priority is too low: ({rival.priority} vs {entry.priority})", TOO_LOW)
         next_nonce = self.next_nonce(account)
         ready = nonce == next_nonce or (old is not None and old.ready)
         if old is None and self._is_full(ready, len(extrinsic.raw)):
@@ -104,6 +108,8 @@ class Pool:
         if old is not None:
             self._remove(old, {"usurped": f"0x{extrinsic.hash.hex()}"})
         self._queues.setdefault(account, {})[nonce] = entry
+        if entry.tag is not None:
+            self._tagged[entry.tag] = entry
         self._next.setdefault(account, next_nonce)
         if watcher is not None:
             entry.watchers.append(watcher)
@@ -175,6 +181,8 @@ class Pool:
             self._unready(entry)
         else:
             del self._future[extrinsic.hash]
+        if entry.tag is not None:
+            del self._tagged[entry.tag]
         queue = self._queues[entry.account]
         del queue[extrinsic.nonce]
         if not queue:
@@ -230,7 +238,7 @@ class Pool:
         pooled = [*self._ready.values(), *self._future.values()]
         kept = {entry.extrinsic.hash: entry.watchers for entry in pooled} | watchers
         self._ready, self._future, self._queues, self._next, self._banned = {}, {}, {}, {}, {}
-        self._ready_bytes = 0
+        self._tagged, self._ready_bytes = {}, 0
         for raw in [*first, *(entry.extrinsic.raw for entry in pooled)]:
             observers = kept.get(blake2_256(raw), [])
             try:

@@ -1,6 +1,8 @@
 """The transport: websockets and HTTP POST on one loopback port.
 
 In: messages, passed to a `Dispatcher`. Out: its replies and notifications, in order per connection.
+A request must name a loopback host, and its Origin, if it has one, must be the endpoint itself or one that is allowed:
+otherwise any web page could call dev_* on its visitor's machine.
 Bounds: a client with MAX_BACKLOG unread bytes, or that reads nothing for MAX_STALL_S, is disconnected. Messages above
 MAX_MESSAGE get the error of a real node. Knows nothing of the meaning of messages.
 """
@@ -8,6 +10,8 @@ MAX_MESSAGE get the error of a real node. Knows nothing of the meaning of messag
 import asyncio
 import json
 from collections import deque
+from collections.abc import Collection
+from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
@@ -18,6 +22,7 @@ HARD_LIMIT = 32 * 1024 * 1024  # above this the connection is closed unread
 MAX_BACKLOG = 64 * 1024 * 1024  # bytes queued for one slow client
 MAX_STALL_S = 30.0  # a client that reads nothing for so long is disconnected
 MAX_CONNECTIONS = 4096
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TOO_BIG = json.dumps(
     {
         "jsonrpc": "2.0",
@@ -86,11 +91,27 @@ class _Post:
         self.reply = text
 
 
-class Server:
-    """Serves a dispatcher on 127.0.0.1. `start()` returns the port."""
+def refusal(host: str, origin: str | None, allowed: Collection[str]) -> str | None:
+    """Why a request with these Host and Origin headers is refused, None if it is not."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name not in LOOPBACK:
+        return f"Host {host!r} is refused: the node serves {', '.join(LOOPBACK)} only"
+    if origin is None or "*" in allowed or origin.rstrip("/") in allowed:
+        return None
+    if origin.split("://", 1)[-1] == host and origin.startswith(("http://", "https://")):
+        return None  # clients that are no browsers name the endpoint itself
+    return f"Origin {origin!r} is refused: start the node with --allow-origin {origin} to allow it"
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+
+class Server:
+    """Serves a dispatcher on 127.0.0.1. `start()` returns the port.
+
+    allowed  origins of web pages that may call, such as "https://polkadot.js.org"; "*" allows every page.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, allowed: Collection[str] = ()) -> None:
         self._dispatcher = dispatcher
+        self._allowed = {origin.rstrip("/") for origin in allowed}
         self._sockets: set[_Socket] = set()
         self._runner: web.AppRunner | None = None
 
@@ -111,7 +132,13 @@ class Server:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        why = refusal(request.headers.get("Host", ""), request.headers.get("Origin"), self._allowed)
+        return None if why is None else web.Response(status=403, text=why)
+
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        if (refused := self._refusal(request)) is not None:
+            return refused
         if len(self._sockets) >= MAX_CONNECTIONS:
             return web.Response(status=429, text="Too many connections. Please try again later.")
         socket = web.WebSocketResponse(max_msg_size=HARD_LIMIT, compress=False)
@@ -143,6 +170,8 @@ class Server:
         return socket
 
     async def _post(self, request: web.Request) -> web.Response:
+        if (refused := self._refusal(request)) is not None:
+            return refused
         body = await request.read()
         connection = _Post()
         if len(body) > MAX_MESSAGE:

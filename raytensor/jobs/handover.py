@@ -65,8 +65,9 @@ class Handover:
         self._last_reported: dict[Place, str] = {}  # intent id of the newest receipt
         self._unrevealed: Mapping[Place, tuple[float, int]] = {}
         self._stopped: dict[str, str] = {}
+        self._writer_trouble, self._writer_good_at = "it has not answered yet", time.monotonic()
         self._counters: dict[str, int] = {}
-        self._trouble = self._writer_trouble = ""
+        self._trouble = ""
         self._foreign: set[str] = set()  # extrinsics of other programs that were reported
         self._zeroed: dict[Place, frozenset[str]] = {}
         self.unshown = 0
@@ -86,6 +87,14 @@ class Handover:
     def idle(self) -> bool:
         """Whether everything was handed over and has a receipt: included, committed, held for later, or refused."""
         return not (self._newest or self._awaited or self._holding or self._committing)
+
+    @property
+    def writer_silence(self) -> tuple[float, str]:
+        """Seconds since the chain writer was known to work without trouble, and what is wrong with it.
+
+        A writer that does not answer grows older, too; the seconds are 0 to about 15 while all is well.
+        """
+        return time.monotonic() - self._writer_good_at, self._writer_trouble or self._trouble or "it does not answer"
 
     @property
     def committing(self) -> bool:
@@ -269,7 +278,7 @@ class Handover:
         self._unrevealed = unrevealed
         if state["trouble"] and state["trouble"] != self._writer_trouble:
             self._say(events.Warned(text=f"the chain writer: {state['trouble']}"))
-        self._writer_trouble = state["trouble"]
+        self._writer_trouble, self._writer_good_at = state["trouble"], time.monotonic() - state["age_s"]
         for sentence in state["foreign"].values():
             if sentence not in self._foreign:
                 self._foreign.add(sentence)

@@ -38,7 +38,9 @@ METRICS: dict[str, Metric] = {
     "raytensor_weights_age_tempos": Metric(GAUGE, "Tempos since our oldest weights on a subnet.", ("netuid",)),
     "raytensor_weights_overdue": Metric(GAUGE, "Hotkeys of a subnet whose weights are overdue.", ("netuid",)),
     "raytensor_blocks_since_update": Metric(GAUGE, "Blocks since our oldest weights on a subnet.", ("netuid",)),
-    "raytensor_chain_silence_s": Metric(GAUGE, "Seconds since the chain answered; until it does, ages do not change."),
+    "raytensor_chain_silence_s": Metric(GAUGE, "Seconds since the newest block, 0 while blocks come."),
+    "raytensor_writer_silence_s": Metric(GAUGE, "Seconds since the chain writer was known to work without trouble."),
+    "raytensor_troubles": Metric(GAUGE, "Troubles beside the weights: writer, reader, clock, endpoints."),
     "raytensor_events_lost_total": Metric(COUNTER, "Events that could not be written to events.jsonl."),
     "raytensor_alarms_lost_total": Metric(COUNTER, "Alarms that could not be delivered soon, by channel.", ("way",)),
     # A miner's place on the chain (`raytensor mine`)

@@ -115,3 +115,38 @@ def test_a_refused_item_is_reported_with_its_action(netuid, writer):
     last = handover.last_try(netuid, STRANGER.ss58)
     assert last.error == "HotKeyNotRegisteredInSubNet" and last.action.startswith("fix: register the hotkey")
     assert [(receipt.error, receipt.action) for receipt in receipts(shown)] == [(last.error, last.action)]
+
+
+class SilentWriter:
+    """A writer as the handover sees it when its thread is stuck: it answers, and tells an age that grows."""
+
+    def __init__(self, age_s):
+        self.age_s = age_s
+
+    def receipts_since(self, cursor, limit):
+        return cursor, []
+
+    def counters(self):
+        return {}
+
+    def state(self):
+        return {"stopped": {}, "foreign": {}, "trouble": "database is locked", "age_s": self.age_s}
+
+    def unrevealed(self):
+        return {}
+
+
+def test_a_writer_without_progress_is_told_with_its_age(ray_session):
+    shown = []
+    stuck = ray_session.remote(SilentWriter).options(num_cpus=0).remote(400.0)
+    handover = Handover(stuck, shown.append)
+    assert handover.writer_silence[0] < 300 and "not answered yet" in handover.writer_silence[1]
+    handover.settle(timeout_s=60)
+    age_s, why = handover.writer_silence
+    assert 400 <= age_s < 600 and why == "database is locked"
+    ray_session.kill(stuck)
+
+
+def test_the_writer_tells_its_own_age(ray_session, writer):
+    state = ray_session.get(writer.state.remote(), timeout=60)
+    assert 0 <= state["age_s"] < 60 and state["trouble"] == ""

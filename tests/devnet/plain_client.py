@@ -44,8 +44,9 @@ def main(endpoint: str, netuid: int, validator_uri: str, miner_uid: int) -> dict
     to_bob = {"dest": bob.ss58_address, "value": 1_000}
     calls = [chain.compose_call("Balances", "transfer_keep_alive", to_bob) for _ in range(3)]
     batch = send(chain.compose_call("Utility", "batch_all", {"calls": calls}), alice, finalized=True)
+    # A batch of one subnet passes the pool; its call fails in the block.
     stranger = chain.compose_call("SubtensorModule", "set_weights", arguments)
-    failed = send(stranger, alice)
+    failed = send(chain.compose_call("Utility", "batch_all", {"calls": [stranger]}), alice)
     try:
         send(chain.compose_call("Balances", "transfer_keep_alive", to_bob), Keypair.create_from_uri("//Nobody"))
         refused = None

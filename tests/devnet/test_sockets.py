@@ -64,3 +64,44 @@ def test_a_reader_that_stopped_is_cut_off_and_holds_nobody_up(node):
     other.close()
     stalled.shutdown()
     assert node.stop() == ""
+
+
+def status_of(node, headers: dict[str, str], method: str = "GET") -> int:
+    """HTTP status of a websocket handshake (GET) or of a POST with these headers."""
+    with socket.create_connection(("127.0.0.1", int(node.endpoint.rsplit(":", 1)[1])), timeout=20) as line:
+        body = request("dev_newBlock") if method == "POST" else ""
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+        upgrade |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+        more = upgrade if method == "GET" else {"Content-Length": str(len(body)), "Content-Type": "text/plain"}
+        lines = [f"{method} / HTTP/1.1", *(f"{name}: {value}" for name, value in (headers | more).items())]
+        line.sendall(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
+        return int(line.makefile("rb").readline().split()[1])
+
+
+@pytest.mark.parametrize("method, served", [("GET", 101), ("POST", 200)])
+def test_a_web_page_cannot_call(method, served):
+    node = Node("--block-time", "manual", "--allow-origin", "https://polkadot.js.org")
+    port = node.endpoint.rsplit(":", 1)[1]
+    here = f"127.0.0.1:{port}"
+
+    def status(host=here, origin=None):
+        return status_of(node, {"Host": host} | ({} if origin is None else {"Origin": origin}), method)
+
+    try:
+        for host in (here, f"localhost:{port}", f"[::1]:{port}", "localhost:1234"):
+            assert status(host) == served
+            assert status(host, f"http://{host}") == served  # what websocket libraries name
+        assert status(origin="https://polkadot.js.org") == served
+        for origin in (
+            "https://evil.example",
+            "null",
+            "http://localhost:3000",
+            f"http://{here}.evil.example",
+            "",
+            "file://",
+        ):
+            assert status(origin=origin) == 403, origin
+        for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "", "169.254.169.254"):
+            assert status(host, f"http://{host}") == 403, host  # a name that was bound to this address
+    finally:
+        node.stop()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from subnetkit import ALICE, BOB, RAO, Kit, account
 
 from raytensor.devnet.hashing import blake2_256
 from raytensor.devnet.pallet import DispatchError, Origin
+from raytensor.devnet.subtensor.errors import BAD_REQUEST
 
 OWNER_HOT, VALIDATOR, MINER = account(1), account(2), account(3)
 SALT = (1, 2, 3, 4)
@@ -37,9 +39,10 @@ def test_every_check_of_set_weights(kit):
     netuid = kit.netuid
     kit.refused(VALIDATOR, "CommitRevealEnabled", "set_weights", 1, (0,), (1,), 0)
     kit.module.CommitRevealWeightsEnabled[0] = False
+    kit.module.Uids[0, VALIDATOR], kit.module.LastUpdate[0] = 0, np.zeros(1, np.uint64)
     kit.refused(VALIDATOR, "CanNotSetRootNetworkWeights", "set_weights", 0, (0,), (1,), 0)
     kit.module.CommitRevealWeightsEnabled[77] = False
-    kit.refused(VALIDATOR, "MechanismDoesNotExist", "set_weights", 77, (0,), (1,), 0)
+    kit.refused(VALIDATOR, "HotKeyNotRegisteredInSubNet", "set_weights", 77, (0,), (1,), 0)
     kit.refused(VALIDATOR, "MechanismDoesNotExist", "set_mechanism_weights", netuid, 1, (0,), (1,), 0)
     kit.refused(VALIDATOR, "WeightVecNotEqualSize", "set_weights", netuid, (0, 1), (1,), 0)
     kit.refused(VALIDATOR, "UidsLengthExceedUidsInSubNet", "set_weights", netuid, (0, 1, 2, 3), (1,) * 4, 0)
@@ -200,7 +203,7 @@ def code_of(kit, signer, name, *args):
         kit.runtime.precheck(Origin.signed(signer), kit.call(name, *args))
     except DispatchError as error:
         assert error.pallet == "SubtensorModule"
-        return kit.module.custom_codes[error.name]
+        return kit.module.custom_codes.get(error.name, BAD_REQUEST)
     return None
 
 
@@ -213,7 +216,7 @@ def test_the_pool_knows_these_refusals_and_their_codes(kit):
     assert code_of(kit, VALIDATOR, "batch_set_weights", (netuid,), (((2, 1),),), (0,)) is None, "fails in its block"
     assert code_of(kit, VALIDATOR, "batch_set_weights", (netuid,), (), (0,)) == 18
     assert code_of(kit, MINER, "set_weights", netuid, (0,), (1,), 0) == 6, "it registered a moment ago"
-    assert code_of(kit, account(99), "set_weights", netuid, (0,), (1,), 0) is None, "fails in its block"
+    assert code_of(kit, account(99), "set_weights", netuid, (0,), (1,), 0) == 19
     kit.admin("stake_threshold", 10**6 * RAO)
     assert code_of(kit, VALIDATOR, "set_weights", netuid, (2,), (1,), 0) == 1
     assert code_of(kit, VALIDATOR, "batch_commit_weights", (netuid,), (bytes(32),)) == 1
@@ -223,6 +226,50 @@ def test_the_pool_knows_these_refusals_and_their_codes(kit):
     assert code_of(kit, VALIDATOR, "commit_timelocked_weights", netuid, b"", 99, 4) == 15
     kit.admin("network_rate_limit", 1_000)
     assert code_of(kit, BOB, "register_network", account(50)) == 6
+
+
+def test_the_pool_refuses_what_spec_475_refuses(kit):
+    netuid, many = kit.netuid, kit.module.TotalNetworks.get() + 1
+    stranger = account(99)
+    for size in (0, many):
+        pairs, digests, keys = (((2, 1),),) * size, (bytes(32),) * size, (0,) * size
+        assert code_of(kit, VALIDATOR, "batch_set_weights", (netuid,) * size, pairs, keys) == BAD_REQUEST
+        assert code_of(kit, VALIDATOR, "batch_commit_weights", (netuid,) * size, digests) == BAD_REQUEST
+        columns = ((2,),) * size, ((1,),) * size, (SALT,) * size, keys
+        assert code_of(kit, VALIDATOR, "batch_reveal_weights", netuid, *columns) == BAD_REQUEST
+    info = kit.runtime.codecs("CommitmentInfo").zero
+    for where, code in ((77, 3), (netuid, 19)):
+        commitment = kit.runtime.call("Commitments.set_commitment", where, info)
+        with pytest.raises(DispatchError) as caught:
+            kit.runtime.precheck(Origin.signed(stranger), commitment)
+        assert kit.module.custom_codes[caught.value.name] == code
+    kit.runtime.Drand.LastStoredRound.set(100)
+    kit.admin("commit_reveal_weights_enabled", netuid, True)
+    assert code_of(kit, VALIDATOR, "set_weights", netuid, (2,), (1,), 0) == BAD_REQUEST
+    assert code_of(kit, VALIDATOR, "set_mechanism_weights", netuid, 0, (2,), (1,), 0) == BAD_REQUEST
+    timelocked = (netuid, b"x" * 100, 10**6, 4)
+    kit.ok(VALIDATOR, "commit_timelocked_weights", *timelocked)
+    kit.admin("weights_set_rate_limit", netuid, 100)
+    commits = {
+        "commit_weights": (netuid, bytes(32)),
+        "commit_mechanism_weights": (netuid, 0, bytes(32)),
+        "commit_timelocked_weights": timelocked,
+        "commit_timelocked_mechanism_weights": (netuid, 0, *timelocked[1:]),
+        "commit_crv3_mechanism_weights": (netuid, 0, b"x" * 100, 10**6),
+    }
+    for name, args in commits.items():
+        assert code_of(kit, VALIDATOR, name, *args) == 6, name
+        assert code_of(kit, stranger, name, *args) == 19, name
+
+
+def test_batches_declare_a_full_weight_per_item(kit):
+    one = kit.runtime.weight(kit.call("set_weights", kit.netuid, (2,), (1,), 0))
+    three = kit.call("batch_set_weights", (1, 2, 3), (((2, 1),),) * 3, (0, 0, 0))
+    assert kit.runtime.weight(three) == 3 * one
+    commit = kit.runtime.weight(kit.call("commit_weights", kit.netuid, bytes(32)))
+    assert kit.runtime.weight(kit.call("batch_commit_weights", (1, 2), (bytes(32),) * 2)) == 2 * commit
+    reveals = [kit.call("batch_reveal_weights", 2, ((0,) * n,), ((1,) * n,), (SALT,), (0,)) for n in (1, 5)]
+    assert kit.runtime.weight(reveals[0]) < kit.runtime.weight(reveals[1])
 
 
 def test_serving_and_takes_are_checked_in_the_pool_too(kit):

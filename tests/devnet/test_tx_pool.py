@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from signing import ALICE, BOB, CHARLIE, compact, signed, transfer_call
 
@@ -9,6 +10,7 @@ from raytensor.devnet import pool as pool_module
 from raytensor.devnet.chain import Chain
 from raytensor.devnet.chain_spec import AUTHOR, build_runtime
 from raytensor.devnet.pool import PoolError
+from raytensor.devnet.subtensor.neurons import storage_index
 
 SLOT = 12_000
 TAO = 10**9
@@ -187,3 +189,36 @@ def test_feeless_calls_need_no_balance(chain):
     serve += (8091).to_bytes(2, "little") + bytes([4, 4, 0, 0])
     error = refusal(chain, signed(serve, hotkey, 0, chain.genesis.hash))
     assert error.data == "Custom error: 10"
+
+
+def test_one_commit_of_a_hotkey_and_mechanism_is_in_the_pool(chain):
+    """Its tag is ("weight-commit", hotkey, storage index) where weights are rate limited (spec 475)."""
+    module, netuid = chain.runtime.SubtensorModule, 1
+    for uid, key in enumerate((ALICE, BOB)):
+        module.Uids[netuid, key.public_key] = uid
+    module.SubnetworkN[netuid] = 2
+    module.CommitRevealWeightsEnabled[netuid] = True
+    module.MechanismCountCurrent[netuid] = 2
+    for mecid in range(2):
+        module.LastUpdate[storage_index(netuid, mecid)] = np.zeros(2, np.uint64)
+    module.WeightsSetRateLimit[netuid] = 1
+    seal(chain)
+
+    def commit(signer, nonce, mecid=0, salt=1):
+        call = chain.runtime.call("SubtensorModule.commit_mechanism_weights", netuid, mecid, bytes([salt]) * 32)
+        out = bytearray()
+        chain.runtime.codecs("RuntimeCall").enc(call, out)
+        return signed(bytes(out), signer, nonce, chain.genesis.hash)
+
+    first = commit(ALICE, 0)
+    chain.pool.submit(first)
+    assert refusal(chain, commit(ALICE, 1, salt=2)).code == 1014
+    chain.pool.submit(commit(ALICE, 1, mecid=1))  # another mechanism
+    chain.pool.submit(commit(BOB, 0))  # another hotkey
+    assert first in seal(chain).extrinsics
+    assert len(chain.pool) == 0
+    seal(chain)
+    chain.pool.submit(commit(ALICE, 2, salt=3))  # the first is gone
+    module.WeightsSetRateLimit[netuid] = 0
+    chain.pool.submit(commit(BOB, 1))
+    chain.pool.submit(commit(BOB, 2, salt=2))

@@ -48,6 +48,8 @@ def test_what_prometheus_scrapes(ray_session):
     meters.set("raytensor_weights_overdue", 2, netuid=999)
     meters.set("raytensor_blocks_since_update", 1170, netuid=999)
     meters.set("raytensor_chain_silence_s", 0.0)
+    meters.set("raytensor_writer_silence_s", 12.5)
+    meters.set("raytensor_troubles", 2)
     meters.count("raytensor_alarms_lost_total", 3, way="test")
     for number, name in enumerate(
         ("rank", "incentive", "emission_alpha", "replaced_in", "unregistered", "axons_wrong")
@@ -72,6 +74,8 @@ def test_what_prometheus_scrapes(ray_session):
         ("raytensor_weights_overdue", of): 2.0,
         ("raytensor_blocks_since_update", of): 1170.0,
         ("raytensor_chain_silence_s", ()): 0.0,
+        ("raytensor_writer_silence_s", ()): 12.5,
+        ("raytensor_troubles", ()): 2.0,
         ("raytensor_alarms_lost_total", (("way", "test"),)): 3.0,
         ("raytensor_miner_rank", of): 0.0,
         ("raytensor_miner_incentive", of): 1.0,

@@ -14,6 +14,7 @@ from raytensor.chain.reads.preflight import SubnetView
 from raytensor.chain.reads.watchdog import LastTry
 from raytensor.config.validate import Watch
 from raytensor.errors import ConfigError
+from raytensor.jobs.validate.troubles import Trouble, clock_trouble
 from raytensor.jobs.validate.watch import Watchdog
 from raytensor.telemetry import events
 from raytensor.telemetry.alarms import Alarms, Pace, Refused, post
@@ -292,3 +293,37 @@ def test_an_address_that_is_none_is_refused_without_telling_it(hook_env, monkeyp
     with pytest.raises(Refused) as refused:
         post("http://hunter2@:0/", {"sentence": ""}, 1.0)
     assert "hunter2" not in str(refused.value)
+
+
+def test_what_is_wrong_beside_the_weights_is_told_when_it_begins_and_ends(hook_env):
+    shown: list[events.Event] = []
+    well = {what: Trouble("") for what in ("writer", "reader", "clock", "endpoints")}
+    with Hook() as hook, Watchdog(hook_env(hook.url), {7: [ME]}, shown.append, Meters()) as dog:
+        dog.check(well)
+        assert not shown and not dog.troubles
+        for age_s in (301.0, 302.0):
+            stuck = Trouble(f"no progress for {age_s:.0f} s: database is locked", "look at the disk", age_s)
+            dog.check(well | {"writer": stuck})
+        assert dog.troubles == {"writer": "no progress for 302 s: database is locked"}
+        told = hook.wait(1)[0]
+        dog.check(well)
+        again = hook.wait(2)[1]
+    assert told["text"] == "writer: no progress for 301 s: database is locked" and told["fix"] == "look at the disk"
+    assert again["text"] == "writer: in order again" and not dog.troubles
+    assert [event.text for event in shown if isinstance(event, events.Warned)] == [told["text"], again["text"]]
+
+
+@pytest.mark.parametrize(
+    "skew_s, words",
+    [
+        (None, ""),
+        (0.0, ""),
+        (19.0, ""),
+        (-19.0, ""),
+        (90.0, "90 s ahead of the chain's"),
+        (-90.0, "90 s behind"),
+        (4e7, ""),
+    ],
+)
+def test_the_clock_of_this_machine_is_judged(skew_s, words):
+    assert words in clock_trouble(skew_s) and bool(words) == bool(clock_trouble(skew_s))

@@ -10,6 +10,7 @@ Only endpoints of the chain that was followed first are used. Knows nothing of r
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,7 @@ from raytensor.supervised import SupervisedThread
 from raytensor.types import FileCommit, Metagraph, Promises
 
 QUIET_S = 60.0  # a chain without a new block for so long is silent, whatever it answers
+SKEWS = 5  # newest blocks by which the clock of this machine is judged
 LONGEST_PAUSE_S = 2.0  # between two attempts to reach the chain
 _CLOCK = ("Tempo", "LastEpochBlock", "PendingEpochAt")
 
@@ -118,6 +120,7 @@ class Follower:
         self._newest, self._newest_at = -1, time.monotonic()  # the newest block and when it was seen
         self._cause = "it has not answered yet"
         self._reported = False  # the present silence, to the observer
+        self._skews_s: deque[float] = deque(maxlen=SKEWS)
         self._views_at: int | None = None
         self._head: Head | None = None
         self._client: ChainClient | None = None
@@ -153,6 +156,14 @@ class Follower:
         if not cause and age_s > QUIET_S:
             cause = f"it answers, and has made no block after {number}"
         return (age_s, cause) if cause else (0.0, "")
+
+    @property
+    def clock_skew_s(self) -> float | None:
+        """Seconds that this machine's clock is ahead of the chain's: the difference nearest to 0 of the newest blocks
+        when they came. A few seconds are the block's way to us. None before five blocks.
+        """
+        skews = list(self._skews_s)
+        return min(skews, key=abs) if len(skews) == SKEWS else None
 
     def wait_for_epoch_after(self, netuid: int, block: int, timeout_s: float) -> bool:
         """Wait for a metagraph of an epoch later than `block`. False at the time-out, or after `close`."""
@@ -193,7 +204,9 @@ class Follower:
         if head.number > self._newest:
             self._newest, self._newest_at = head.number, time.monotonic()
         names = [name for name in _CLOCK if client.runtime.has_storage(PALLET, name)]
-        values = client.query_many([(PALLET, name, [netuid]) for netuid in self._netuids for name in names], head.hash)
+        items = [(PALLET, name, [netuid]) for netuid in self._netuids for name in names]
+        *values, now_ms = client.query_many([*items, ("Timestamp", "Now", [])], head.hash)
+        self._skews_s.append(time.time() - int(now_ms or 0) / 1000)
         for place, netuid in enumerate(self._netuids):
             stored = dict(zip(names, values[len(names) * place :]))
             self._look_at(client, head, netuid, stored)

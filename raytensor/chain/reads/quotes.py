@@ -13,9 +13,13 @@ from dataclasses import dataclass
 
 from raytensor.chain import ss58
 from raytensor.chain.calls import Intent
+from raytensor.chain.reads.metagraph import alpha_price
 from raytensor.chain.rpc.client import ChainClient
+from raytensor.chain.rpc.connection import RpcError
 from raytensor.chain.rpc.scale_reader import ScaleReader
 from raytensor.errors import ChainRefused
+
+_RESERVES = ("SubnetTAO", "SubnetAlphaIn", "SubnetMechanism")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +48,46 @@ class Stake:
 
 
 def price(client: ChainClient, netuid: int) -> int:
-    """rao of TAO for one alpha."""
-    raw = client.runtime_call("SwapRuntimeApi_current_alpha_price", struct.pack("<H", netuid))
-    return int.from_bytes(raw, "little")
+    """rao of TAO for one alpha; by the pool's reserves on runtimes without SwapRuntimeApi."""
+    raw = _offered(client, "SwapRuntimeApi_current_alpha_price", struct.pack("<H", netuid))
+    return _by_reserves(client, [netuid], None)[netuid] if raw is None else int.from_bytes(raw, "little")
 
 
 def prices(client: ChainClient, block_hash: str | None = None) -> dict[int, int]:
-    """rao of TAO for one alpha, by netuid."""
-    raw = client.runtime_call("SwapRuntimeApi_current_alpha_price_all", block_hash=block_hash)
+    """rao of TAO for one alpha, by netuid; by the pools' reserves on runtimes without the call."""
+    raw = _offered(client, "SwapRuntimeApi_current_alpha_price_all", b"", block_hash)
+    if raw is None:
+        there = client.query_map("SubtensorModule", "NetworksAdded", (), block_hash)
+        return _by_reserves(client, [netuid for netuid, yes in there.items() if yes], block_hash)
     reader = ScaleReader(raw)
     return {reader.number(2): reader.number(8) for _ in range(reader.compact())}
+
+
+def _by_reserves(client: ChainClient, netuids: list[int], block_hash: str | None) -> dict[int, int]:
+    """Prices from the TAO and alpha in the pools, at equal weights."""
+    names = [name for name in _RESERVES if client.runtime.has_storage("SubtensorModule", name)]
+    items = [("SubtensorModule", name, [netuid]) for netuid in netuids for name in names]
+    values = iter(client.query_many(items, block_hash))
+    return {netuid: alpha_price({name: next(values) or 0 for name in names}) for netuid in netuids}
+
+
+def _offered(client: ChainClient, method: str, data: bytes, block_hash: str | None = None) -> bytes | None:
+    """The result of a runtime API method, None if the runtime lacks it."""
+    try:
+        return client.runtime_call(method, data, block_hash)
+    except RpcError as error:
+        if error.no_function:
+            return None
+        raise
+
+
+def _required(client: ChainClient, method: str, data: bytes = b"") -> bytes:
+    """The result of a runtime API method. Raises ChainRefused "MissingRuntimeApi" if the runtime lacks it."""
+    raw = _offered(client, method, data)
+    if raw is None:
+        text = f"runtime {client.spec_version} of {client.endpoint} has no {method}"
+        raise ChainRefused(text, name="MissingRuntimeApi", action="fix: use an endpoint with a newer runtime")
+    return raw
 
 
 def buy(client: ChainClient, netuid: int, tao_rao: int) -> Trade:
@@ -69,7 +103,7 @@ def sell(client: ChainClient, netuid: int, alpha_rao: int) -> Trade:
 
 
 def _swap(client: ChainClient, method: str, netuid: int, amount: int) -> tuple[int, ...]:
-    found = struct.unpack("<6Q", client.runtime_call(method, struct.pack("<HQ", netuid, amount)))
+    found = struct.unpack("<6Q", _required(client, method, struct.pack("<HQ", netuid, amount)))
     if 0 in found[:2]:
         message = f"the pool of subnet {netuid} can't trade an amount of {amount} rao"
         raise ChainRefused(message, name="InsufficientLiquidity", action="fix: ask for another amount")
@@ -83,7 +117,7 @@ def ratio(client: ChainClient, origin_netuid: int, destination_netuid: int) -> i
 
 def network_cost(client: ChainClient) -> int:
     """TAO that registering a subnet locks, in rao."""
-    raw = client.runtime_call("SubnetRegistrationRuntimeApi_get_network_registration_cost")
+    raw = _required(client, "SubnetRegistrationRuntimeApi_get_network_registration_cost")
     return int.from_bytes(raw, "little")
 
 
@@ -94,7 +128,7 @@ def burn_price(client: ChainClient, netuid: int) -> int:
 
 def stakes(client: ChainClient, coldkey: str) -> list[Stake]:
     """All stakes of a coldkey (StakeInfoRuntimeApi_get_stake_info_for_coldkey)."""
-    raw = client.runtime_call("StakeInfoRuntimeApi_get_stake_info_for_coldkey", ss58.decode(coldkey))
+    raw = _required(client, "StakeInfoRuntimeApi_get_stake_info_for_coldkey", ss58.decode(coldkey))
     reader, found = ScaleReader(raw), []
     for _ in range(reader.compact()):
         hotkey = reader.account()

@@ -44,6 +44,11 @@ class Blocks:
         self._connection.pin(identity)
         return identity
 
+    def pin_to(self, identity: ChainIdentity) -> None:
+        """Use only endpoints of a chain that was recorded earlier. Raises ChainUnavailable if none serves it."""
+        self._connection.pin(identity, examine=True)
+        self.head()
+
     def close(self) -> None:
         self._connection.close()
 

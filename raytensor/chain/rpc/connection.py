@@ -119,9 +119,11 @@ class Connection:
         assert self.identity is not None, "known once connected"
         return self.identity.genesis
 
-    def pin(self, identity: ChainIdentity) -> None:
-        """From here on endpoints must serve this chain."""
+    def pin(self, identity: ChainIdentity, *, examine: bool = False) -> None:
+        """From here on endpoints must serve this chain. examine: the one in use, too, before the next request."""
         self.identity = identity
+        if examine:
+            self._drop_quietly()
 
     @property
     def block_age_s(self) -> float:

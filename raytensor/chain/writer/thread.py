@@ -76,8 +76,14 @@ class WriterThread:
         self._behind = False  # something failed half-way: what is in memory is loaded from the journal anew
         self._thread = threading.Thread(target=self._run, name="chain-writer", daemon=True)
         self._stopped_at: dict[str, int] = {}  # block of the foreign extrinsic that stopped a key
+        self._good_at = time.monotonic()
         self.errors = 0
         self.foreign: dict[str, str] = {}
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since a tick ended without trouble, or since the start."""
+        return time.monotonic() - self._good_at
 
     def start(self) -> None:
         self._thread.start()
@@ -99,6 +105,7 @@ class WriterThread:
                     self._check_foreign()
                     self._prune()
                 self._pipeline.trouble = ""
+                self._good_at = time.monotonic()
                 busy = bool(self._outbox.open) or self._queue.has_news
                 # Poll often while something is in flight.
                 pause = FASTEST_POLL_S if self._queue.has_news else min(SLOWEST_POLL_S, pause * (1.2 if busy else 1.5))

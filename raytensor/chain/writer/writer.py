@@ -84,6 +84,7 @@ class ChainWriter:
             self._journal = _journal(journal_path, self._client.genesis)
             self._undo.append(self._journal.close)
             check_chain(self._journal, self._client)
+            self._client.pin()  # a chain that is started anew meanwhile is refused
             self._audit = audit = AuditLog(settings.audit_path)
             self._undo.append(audit.close)
             self._receipts = Receipts(self._journal, audit)
@@ -162,6 +163,7 @@ class ChainWriter:
         block            the newest block that was read.
         trouble          why the last attempt to read or write failed, "" if none did; errors: how many did.
         unwritten        lines that the audit log lacks. malformed: answers to submissions that meant nothing.
+        age_s            seconds since it looked at the chain and its orders without trouble.
         stopped          keys for which nothing is sent any more, and why.
         foreign          the newest extrinsic of each key that another program sent.
         open_extrinsics  extrinsics that may yet take effect.
@@ -172,6 +174,7 @@ class ChainWriter:
             "unwritten": self._audit.unwritten,
             "malformed": self._outbox.malformed,
             "errors": self._thread.errors,
+            "age_s": self._thread.age_s,
             "stopped": dict(self._pipeline.stopped),
             "foreign": dict(self._thread.foreign),
             "open_extrinsics": len(self._outbox.open),

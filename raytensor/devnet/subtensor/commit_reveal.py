@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from raytensor.devnet.hashing import blake2_256
 from raytensor.devnet.pallet import Origin, call
-from raytensor.devnet.subtensor.costs import ref_time
+from raytensor.devnet.subtensor.costs import READ, ref_time
 from raytensor.devnet.subtensor.neurons import put, storage_index
 
 MAX_UNREVEALED = 10
@@ -28,7 +28,7 @@ class CommitCalls:
     def commit_mechanism_weights(self, origin: Origin, netuid: "u16", mecid: "u8", commit_hash: "H256"):
         self._commit(origin.ensure_signed(), netuid, mecid, commit_hash)
 
-    @call(100, pays=False, weight=ref_time(147_000_000, 15, 2))
+    @call(100, pays=False, weight=lambda pallet, args: COMMIT * len(args[0]))
     def batch_commit_weights(self, origin: Origin, netuids: "Vec<Compact<u16>>", commit_hashes: "Vec<H256>"):
         hotkey = origin.ensure_signed()
         if len(netuids) != len(commit_hashes):
@@ -55,7 +55,7 @@ class CommitCalls:
     ):
         self._reveal(origin.ensure_signed(), netuid, mecid, uids, values, salt, version_key)
 
-    @call(98, pays=False, weight=ref_time(421_000_000, 19, 2))
+    @call(98, pays=False, weight=lambda pallet, args: REVEAL * len(args[1]) + READ * sum(map(len, args[1])))
     def batch_reveal_weights(
         self,
         origin: Origin,

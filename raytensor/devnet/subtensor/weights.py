@@ -47,7 +47,7 @@ class WeightCalls:
     ):
         self._set_openly(origin.ensure_signed(), netuid, mecid, dests, weights, version_key)
 
-    @call(80, pays=False, weight=ref_time(103_000_000, 16, 2))
+    @call(80, pays=False, weight=lambda pallet, args: SET * len(args[0]))  # a full weight per item, as since spec 475
     def batch_set_weights(
         self,
         origin: Origin,

@@ -83,7 +83,10 @@ def run(cfg: ValidateConfig) -> int:
             print(f"go on: raytensor validate name={cfg.name} (and the settings you gave)")
 
     def make_view(session: Session[View]) -> View:
-        return View(f"raytensor validate {cfg.name}", lambda: _rows(up[0]) if up else [], as_json=cfg.json)
+        def notes() -> list[str]:
+            return [f"{what}: {why}" for what, why in up[0].watchdog.troubles.items()] if up else []
+
+        return View(f"raytensor validate {cfg.name}", lambda: _rows(up[0]) if up else [], as_json=cfg.json, notes=notes)
 
     return Session("validate", cfg, make_view, resume="auto", rounds=None).run(work, sum_up)
 
@@ -98,6 +101,7 @@ def _loop(stack: ValidatorStack, session: Session[View]) -> None:
             stack.watchdog.look(netuid, stack.follower.seen(netuid).view, stack.handover.last_try)
         stack.watchdog.check_silence(*stack.follower.silence)
         stack.watchdog.check_writer(stack.handover.stopped, stack.handover.silent_s)
+        stack.watchdog.check(stack.troubles)
         if time.monotonic() - saved_at > SAVE_EVERY_S:
             saved_at = time.monotonic()
             stack.watchdog.disk(_save(stack) or session.trouble)

@@ -21,6 +21,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raytensor import cluster
+from raytensor.chain.reads.agreement import EndpointsWatch
 from raytensor.chain.reads.follower import Follower, Reads
 from raytensor.chain.reads.preflight import unregistered
 from raytensor.chain.wallet import KeyRef, key_ref
@@ -32,6 +33,7 @@ from raytensor.data.text import Text, prepare
 from raytensor.errors import ConfigError
 from raytensor.jobs.handover import Handover
 from raytensor.jobs.hotkeys import hotkey_refs
+from raytensor.jobs.validate.troubles import Trouble, troubles
 from raytensor.jobs.validate.watch import Watchdog
 from raytensor.mechanisms import base
 from raytensor.pool import Pool
@@ -109,6 +111,7 @@ class ValidatorStack:
         with ExitStack() as stack:
             self._connect(stack)
             self.follower = self._follow(stack)
+            self.endpoints = self._compare(stack)
             writer = self._start_writer(stack, signers)
             notary = self._start_notary(stack, signers)
             self._phase("preparing the text, starting the scorers and the chain writer")
@@ -142,6 +145,11 @@ class ValidatorStack:
         metagraph = seen.metagraph if fresh else None
         return Clock(block, tempo, seen.next_epoch, metagraph, seen.commits, seen.trouble)
 
+    @property
+    def troubles(self) -> Mapping[str, Trouble]:
+        """What is wrong beside the weights, by what has it."""
+        return troubles(self.handover, self.follower, self.endpoints, self.cfg.watch.silent_s)
+
     def _hand_over(self, weights: Sequence[Weights]) -> None:
         for w in weights:
             self.show(events.WeightsMade(netuid=w.netuid, hotkey=w.hotkey, values=w.values, block=w.made_at_block))
@@ -169,6 +177,15 @@ class ValidatorStack:
         stack.callback(follower.close)
         follower.start()
         return follower
+
+    def _compare(self, stack: ExitStack) -> EndpointsWatch | None:
+        """Compare the endpoints with each other, where there are several."""
+        if len(endpoints(self.cfg)) < 2:
+            return None
+        watch = EndpointsWatch(endpoints(self.cfg), list(self.ss58.values()), timeout_s=self.cfg.chain.timeout_s)
+        stack.callback(watch.close)
+        watch.start()
+        return watch
 
     def _start_writer(self, stack: ExitStack, signers: Mapping[str, KeyRef]) -> Any:
         cfg = self.cfg

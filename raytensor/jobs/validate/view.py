@@ -87,12 +87,21 @@ class Shown:
 
 
 class View:
-    """A context manager. rows: called for the newest rows whenever the table is drawn. out: standard output if None."""
+    """A context manager. out: standard output if None.
+
+    rows, notes  called whenever the table is drawn: the newest rows, and what else is wrong, a line each.
+    """
 
     def __init__(
-        self, title: str, rows: Callable[[], list[Shown]], *, as_json: bool, out: rich.console.Console | None = None
+        self,
+        title: str,
+        rows: Callable[[], list[Shown]],
+        *,
+        as_json: bool,
+        notes: Callable[[], list[str]] = list,
+        out: rich.console.Console | None = None,
     ) -> None:
-        self._title, self._rows, self._json = title, rows, as_json
+        self._title, self._rows, self._notes, self._json = title, rows, notes, as_json
         self._out = out or rich.console.Console(highlight=False)
         if out is None and not self._out.is_terminal:
             self._out = rich.console.Console(highlight=False, width=PLAIN_WIDTH)
@@ -154,7 +163,8 @@ class View:
         for_subnets = min(len(subnets), max(room // 2, room - len(hotkeys)))
         parts = self._part(SUBNET_COLUMNS, subnets, for_subnets, "subnets")
         parts += self._part(HOTKEY_COLUMNS, hotkeys, room - for_subnets, "hotkeys")
-        return Group(Text(self._title, style="italic"), *parts, *newest)
+        wrong = [Text(note, style="red") for note in self._notes()]
+        return Group(Text(self._title, style="italic"), *wrong, *parts, *newest)
 
     def _part(
         self, columns: Sequence[str], rows: Sequence[Shown] | Sequence[ShownHotkey], room: int, what: str

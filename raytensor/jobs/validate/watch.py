@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from raytensor.chain.reads.preflight import SubnetView
 from raytensor.chain.reads.watchdog import Health, LastTry, judge
 from raytensor.config.validate import Watch
+from raytensor.jobs.validate.troubles import Trouble
 from raytensor.telemetry import events
 from raytensor.telemetry.alarms import Alarms, address_in
 from raytensor.telemetry.heartbeat import Heartbeat
@@ -48,6 +49,7 @@ class Watchdog:
         self._silent, self._disk = False, ""
         self._writer: dict[str, str] = {}  # what is wrong with the chain writer, by the alarm's place
         self._heartbeat = Heartbeat(address_in(cfg.heartbeat_env, "heartbeat_env"), cfg.heartbeat_s)
+        self.troubles: dict[str, str] = {}  # what is wrong beside the weights, and why
         self.health: dict[tuple[int, str], Health] = {}
 
     def __enter__(self) -> Watchdog:
@@ -126,6 +128,24 @@ class Watchdog:
             ended = f"no longer: {self._writer[place]}"
             self._alarms.send(place, ended, {"writer": place.removeprefix("writer/")}, standing=False)
         self._writer = wrong
+
+    def check(self, troubles: Mapping[str, Trouble]) -> None:
+        """Raise and end the alarms of what is wrong beside the weights."""
+        self._meters.set("raytensor_writer_silence_s", troubles["writer"].age_s)
+        self._meters.set("raytensor_troubles", sum(bool(one.why) for one in troubles.values()))
+        for what, trouble in troubles.items():
+            before, why = self.troubles.get(what, ""), redact_text(trouble.why)
+            if why:
+                self.troubles[what] = why
+            else:
+                self.troubles.pop(what, None)
+            if bool(why) == bool(before):
+                continue
+            sentence = f"{what}: {why}" if why else f"{what}: in order again"
+            self._show(events.Warned(text=sentence, fix=trouble.fix if why else ""))
+            (log.error if why else log.info)("%s", sentence)
+            facts = {"what": what, "trouble": why, "fix": trouble.fix}
+            self._alarms.send(f"trouble/{what}", sentence, facts, standing=bool(why))
 
     def _since(self, view: SubnetView, hotkey: str, first: bool) -> int:
         """Block of the start that weights are awaited from: an earlier process's, where none were set since."""
