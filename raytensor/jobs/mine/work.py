@@ -49,6 +49,7 @@ def run(cfg: MineConfig) -> int:
     def sum_up(session: Session[MinerView], reason: str) -> None:
         for stack in up:
             stack.save()
+            stack.fate.look_at_traffic(stack.front.traffic())
             session.view.table_once()
         if reason != "finished" and not cfg.json:
             print(f"go on: raytensor mine name={cfg.name} (and the settings you gave)")
