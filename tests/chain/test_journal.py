@@ -54,6 +54,7 @@ def test_every_kind_of_intent_reads_back():
         "text": "hello",
         "title": "t",
         "function": "AdminUtils.sudo_set_kappa",
+        "call_json": "{}",
     }
     for kind in kinds().values():
         names = kind.__dataclass_fields__
