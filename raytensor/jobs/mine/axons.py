@@ -8,8 +8,6 @@ request through it reaches the server; what failed is tried again every
 Knows nothing of questions.
 """
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,6 +18,7 @@ from raytensor.chain.intents import ServeAxon
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.errors import ChainError, cause_of
 from raytensor.jobs.mine.front import Front
+from raytensor.supervised import SupervisedThread
 from raytensor.types import Metagraph, Receipt
 
 PALLET = "SubtensorModule"
@@ -28,7 +27,6 @@ REACH_AGAIN_S = 3.0  # between two tries to reach an address that was not reache
 POLL_S = 0.5
 REACH_EVERY_S = 60.0
 Submit = Callable[[Sequence[Intent]], list[Receipt]]
-log = logging.getLogger(__name__)
 
 
 class AxonPublisher:
@@ -38,6 +36,7 @@ class AxonPublisher:
     submit        gives intents to the writer that has the miners' keys, and returns their receipts.
     say           receives a line for each thing that happened or failed.
 
+    thread        its thread, to be watched.
     unreachable   why the published addresses can't be reached, "" while they can; since: for how many seconds.
     """
 
@@ -60,18 +59,16 @@ class AxonPublisher:
         self._retry_at = self._checked_at = 0.0
         self._said = ""
         self.unreachable, self._unreachable_since = "", 0.0
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="axons", daemon=True)
+        expected = (ChainError, RayError, OSError, TimeoutError)
+        self.thread = SupervisedThread("axons", self._step, on_error=self._failed, expected=expected)
 
     def start(self) -> None:
         """Look again and again, in a thread."""
-        self._thread.start()
+        self.thread.start()
 
     def close(self) -> None:
         """End the thread. The axons stay on the chain."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        self.thread.close(timeout_s=5)
 
     @property
     def unreachable_s(self) -> float:
@@ -142,14 +139,10 @@ class AxonPublisher:
             self._said = text
             self._say(text)
 
-    def _run(self) -> None:
-        while not self._stopped.wait(POLL_S):
-            try:
-                self.look()
-            except (ChainError, RayError, OSError, TimeoutError) as error:
-                self._retry_at = time.monotonic() + RETRY_S
-                self._tell(f"the axons could not be checked: {cause_of(error)}")
-            except Exception as error:  # the thread's edge: it must outlive any fault, which is told
-                log.exception("publishing axons failed")
-                self._retry_at = time.monotonic() + RETRY_S
-                self._tell(f"the axons could not be checked: {cause_of(error)}")
+    def _step(self, thread: SupervisedThread) -> None:
+        if not thread.wait(POLL_S):
+            self.look()
+
+    def _failed(self, error: Exception) -> None:
+        self._retry_at = time.monotonic() + RETRY_S
+        self._tell(f"the axons could not be checked: {cause_of(error)}")
