@@ -68,9 +68,9 @@ class Training(Section):
     # Steps between lines of progress.
     log_every: int = 10
     # Steps between measurements of the held-out loss (the last step always measures); 0 never measures in between.
-    heldout_every: int = setting(50, least=0)
+    heldout_every: int = setting(100, least=0)
     # Sequences of held-out text on which it is measured, each of seq_len tokens; all where the held-out part has fewer.
-    heldout_rows: int = 1024
+    heldout_rows: int = setting(1024, least=2)
     # Times that lost workers are replaced before the job fails.
     max_failures: int = setting(5, least=0)
 

@@ -191,10 +191,16 @@ class Fleet(supervisor.Supervisor):
         except RayTaskError as error:
             task, _ = host.in_flight.pop(ref)
             done = [Done.failed(task, Reason.ERROR, cause_of(error))]
-            return done + (self._lose_group(host, cause_of(error)) if host.group is not None else [])
+            if host.group is not None:
+                return done + self._lose_group(host, cause_of(error))
+            if host.raised(task.hotkey):
+                host.requeue()
+                self._replace(host, f"{len(host.errors)} questions in a row raised: {cause_of(error)}")
+            return done
         except (RayActorError, GetTimeoutError) as error:
             done = host.fail(Reason.CRASHED, cause_of(error), in_flight_only=True)
             self._replace(host, cause_of(error))
             return done
         task, _ = host.in_flight.pop(ref)
+        host.errors.clear()
         return [Done(task, answer, None if isinstance(answer, Failure) else ref)]

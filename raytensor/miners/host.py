@@ -7,8 +7,10 @@ computed together with it (`width` of a stack). Knows nothing of other hosts. Wh
 miners beside it.
 """
 
+import logging
 import os
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ import transformers
 from raytensor.config import MinersJob
 from raytensor.data import assign
 from raytensor.data.text import Text
+from raytensor.errors import cause_of
 from raytensor.mechanisms import base
 from raytensor.miners import checkpoints
 from raytensor.miners.collaborator import CollaboratingMiner
@@ -37,6 +40,8 @@ from raytensor.training.recipe import Recipe
 from raytensor.training.stacked import StackedEngine, StackedMember
 from raytensor.types import Failure, Reason, Response, Submission, Task
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -45,12 +50,14 @@ class Trained:
     losses  by hotkey, of the miners that trained, nats per token.
     wall_s  seconds that it took.
     files   digests of new files by hotkey (see `Miner.export`).
+    failures  by hotkey: why a miner did not train; the miners beside it did.
     """
 
     round: int
     losses: dict[str, float]
     wall_s: float
     files: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 class MinerHost:
@@ -127,7 +134,10 @@ class MinerHost:
         losses: dict[str, float | None] = {}
         for stack, hotkeys in self._stacks.items():
             losses.update(self._train_stack(stack, hotkeys, round))
-        losses.update({hotkey: miner.train(round) for hotkey, miner in self._miners.items() if hotkey not in losses})
+        failures: dict[str, str] = {}
+        for hotkey, miner in self._miners.items():
+            if hotkey not in losses:
+                losses[hotkey] = self._train_one(miner, round, failures)
         files: dict[str, str] = {}
         if self._commit_every and (round - 1) % self._commit_every == 0:
             for hotkey, miner in self._miners.items():
@@ -138,7 +148,7 @@ class MinerHost:
         profiles = [self._miners[hotkey].profile for hotkey in trained]
         tokens = sum(profile.steps * profile.batch_size for profile in profiles) * self._seq_len
         self._gauges.trained(list(trained.values()), tokens, wall_s)
-        return Trained(round, trained, wall_s, files)
+        return Trained(round, trained, wall_s, files, failures)
 
     def answer(self, task: Task, observed: Any = None) -> Response | Submission | Failure:
         """One miner's answer; a `Failure` with SILENT when it gives none."""
@@ -187,6 +197,16 @@ class MinerHost:
         if task.lengths.min() < 1 or task.lengths.max() > task.tokens.shape[1]:
             return f"a length lies outside 1 .. {task.tokens.shape[1]}"
         return None
+
+    def _train_one(self, miner: Miner | CollaboratingMiner, round: int, failures: dict[str, str]) -> float | None:
+        try:
+            return miner.train(round)
+        except Exception as error:  # the edge of a miner: those beside it train on; the supervisor tells and counts it
+            if len(self._miners) == 1 or devices.is_lost(error):
+                raise
+            log.error("%s did not train\n%s", miner.hotkey, traceback.format_exc())
+            failures[miner.hotkey] = cause_of(error)
+            return None
 
     def _answer(self, task: Task, observed: Any) -> Response | Submission | Failure:
         response = self._miners[task.hotkey].answer(task, observed)

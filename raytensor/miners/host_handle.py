@@ -22,6 +22,10 @@ QUEUE = 2  # the second question hides the transfer of the first one's answer
 Question = tuple[Task, Any]  # a task, and the ObjectRef of the response that the miner may see (None: of none)
 
 
+MAX_ERRORS = 8  # questions in a row that raise, after which a host is replaced
+MAX_FAILED_ROUNDS = 3  # rounds in a row that raise, after which a host is replaced
+
+
 @dataclass
 class Done:
     """A finished task: its answer, and the answer's ObjectRef unless it is a `Failure`."""
@@ -50,6 +54,8 @@ class HostHandle:
     waiting: deque[Question] = field(default_factory=deque)
     in_flight: dict[Any, Question] = field(default_factory=dict)  # ObjectRef of the answer -> question, oldest first
     replacements: int = 0
+    errors: list[str] = field(default_factory=list)  # hotkeys whose questions raised since the last that did not
+    failed_rounds: int = 0  # rounds of training in a row in which no miner trained
     ping: Any = None  # ObjectRef of the newest question whether an idle host is there
     pinged_at: float = 0.0  # when it was asked, monotonic seconds
     warnings: Any = None  # ObjectRef of the host's warnings about its checkpoints; None once they were read
@@ -68,6 +74,11 @@ class HostHandle:
     def hotkeys(self) -> list[str]:
         """Hotkeys of the members."""
         return [hotkey for hotkey, _ in self.members]
+
+    def raised(self, hotkey: str) -> bool:
+        """Note a call that raised. True when the host is to blame: many in a row, and not of one miner alone."""
+        self.errors.append(hotkey)
+        return len(self.errors) >= MAX_ERRORS and len(set(self.errors)) >= min(2, len(self.members))
 
     def dispatch(self) -> None:
         """Send waiting questions to the actor, as many as may be in flight."""

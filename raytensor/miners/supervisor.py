@@ -22,7 +22,7 @@ from raytensor.errors import ClusterError, cause_of
 from raytensor.miners import checkpoints, group
 from raytensor.miners.group import LANES
 from raytensor.miners.host import MinerHost, Trained
-from raytensor.miners.host_handle import Done, HostHandle
+from raytensor.miners.host_handle import MAX_FAILED_ROUNDS, Done, HostHandle
 from raytensor.types import Reason
 
 MAX_REPLACEMENTS = 4  # of one host, in a run
@@ -210,17 +210,30 @@ class Supervisor:
                 self._replace(host, cause_of(error))
             else:  # the host lives on, with its models as they are
                 self._incidents.append(f"{host.name}: training raised: {cause_of(error)}")
+                self._note_failed_round(host, cause_of(error))
         except (RayActorError, GetTimeoutError) as error:
             host.requeue()  # it died before it started a question, so none of them is to blame
             self._replace(host, cause_of(error))
         else:
             if isinstance(result, Trained):
+                self._incidents += [f"{key[:8]} did not train: {why}" for key, why in result.failures.items()]
+                if result.failures and not result.losses:
+                    self._note_failed_round(host, next(iter(result.failures.values())))
+                else:
+                    host.failed_rounds = 0
                 self.train_losses.update(result.losses)
                 self.files.update(result.files)
                 self.train_s += result.wall_s
 
+    def _note_failed_round(self, host: HostHandle, cause: str) -> None:
+        host.failed_rounds += 1
+        if host.failed_rounds >= MAX_FAILED_ROUNDS:
+            host.requeue()
+            self._replace(host, f"no miner trained in {host.failed_rounds} rounds in a row: {cause}")
+
     def _replace(self, host: HostHandle, cause: str) -> None:
         host.end()
+        host.errors, host.failed_rounds = [], 0
         host.replacements += 1
         if host.replacements > self.max_replacements:
             self._incidents.append(f"{host.name} is given up after {self.max_replacements} replacements: {cause}")

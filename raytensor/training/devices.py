@@ -36,6 +36,14 @@ def use(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that the device of this process can't be used any more: every later call would fail too.
+    Running out of memory is no such error."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error) or "NCCL error" in str(error)
+
+
 def is_gpu(device: torch.device) -> bool:
     """Whether a device is a GPU."""
     return device.type == "cuda"

@@ -21,9 +21,8 @@ FEWEST = 16  # sequences; a small held-out part is cut into shorter ones
 @dataclass(frozen=True)
 class Loss:
     """mean   nats per token, over all positions of the sequences.
-    error  standard error of `mean` as an estimate of the loss on the whole held-out part: the standard deviation of the
-           sequences' means over the root of their number n, times sqrt(1 - n / N) where the part has N sequences (the
-           finite population correction, Cochran 1977, section 2.5); N is infinite where the part was not read whole.
+    error  standard error of `mean` as an estimate of the loss on text like the held-out part: the standard deviation of
+           the sequences' means over the root of their number. Tokens of one sequence are not independent.
     """
 
     mean: float
@@ -33,23 +32,19 @@ class Loss:
 
 @dataclass(frozen=True)
 class Exam:
-    """Sequences int32 [B, T + 1] out of `population`; see `draw`."""
+    """Sequences int32 [B, T + 1]; see `draw`."""
 
     rows: np.ndarray
-    population: float
 
     def measure(self, engine: TrainEngine) -> Loss:
         """The loss of an engine. All ranks call it."""
-        return estimate(engine.sequence_losses(self.rows), self.population, self.rows.shape[1] - 1)
+        return estimate(engine.sequence_losses(self.rows), self.rows.shape[1] - 1)
 
 
-def estimate(losses: np.ndarray, population: float, length: int) -> Loss:
-    """`Loss` of the mean losses of sequences of `length` tokens, drawn without repetition."""
+def estimate(losses: np.ndarray, length: int) -> Loss:
+    """`Loss` of the mean losses [B] of two or more sequences of `length` tokens."""
     count = len(losses)
-    spread = float(np.std(losses, ddof=1)) if count > 1 else math.inf
-    unseen = max(0.0, 1.0 - count / population)
-    error = spread / math.sqrt(count) * math.sqrt(unseen) if unseen else 0.0
-    return Loss(float(np.mean(losses)), error, count * length)
+    return Loss(float(np.mean(losses)), float(np.std(losses, ddof=1)) / math.sqrt(count), count * length)
 
 
 def draw(cfg: TrainConfig, coder: Tokenizer) -> Exam:
@@ -57,12 +52,11 @@ def draw(cfg: TrainConfig, coder: Tokenizer) -> Exam:
 
     Raises `DataError` when the held-out part has less text than two sequences of two tokens.
     """
-    training, pieces, tokens, whole = cfg.training, [], 0, True
+    training, pieces, tokens = cfg.training, [], 0
     for text in corpus.documents(cfg.data, heldout=True):
         pieces += [coder.encode([text])[0], np.array([coder.end], np.int32)]
         tokens += pieces[-2].size + 1
         if tokens > 2 * training.heldout_rows * training.seq_len:
-            whole = False
             break
     length = min(training.seq_len, max(2, (tokens - 1) // FEWEST))
     if tokens < 2 * length + 1:
@@ -73,4 +67,4 @@ def draw(cfg: TrainConfig, coder: Tokenizer) -> Exam:
     number = (tokens - 1) // length
     chosen = assign.generator(cfg.seed, "held-out sequences").permutation(number)[: training.heldout_rows]
     starts = np.sort(chosen) * length
-    return Exam(stream[starts[:, None] + np.arange(length + 1)], number if whole else math.inf)
+    return Exam(stream[starts[:, None] + np.arange(length + 1)])

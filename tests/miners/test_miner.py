@@ -16,8 +16,10 @@ from raytensor.mechanisms.evidence import State
 from raytensor.mechanisms.query import QueryMechanism
 from raytensor.miners import checkpoints
 from raytensor.miners.host import MinerHost
+from raytensor.miners.host_handle import HostHandle
 from raytensor.miners.miner import Miner, heldout_questions, top_tokens
 from raytensor.miners.placement import num_hosts, place, victims
+from raytensor.training import devices
 from raytensor.types import Failure, Reason, Response, Score
 
 V = 50
@@ -164,6 +166,49 @@ def test_hosts_do_not_change_what_their_miners_do(text):
     task, _ = task_for(text, "m1")
     assert same(together.answer(task), alone.answer(task))
     assert together.heldout_losses()["m1"] == alone.heldout_losses()["m1"]
+
+
+def test_the_failure_of_one_miner_is_its_own(text, monkeypatch):
+    """Each round one miner's model runs out of memory; those beside it train as if it were not there."""
+    cfg = replace(CFG, miners=replace(CFG.miners, stacked=False))
+    host, undisturbed = (MinerHost(cfg, members("honest", "honest", "honest"), text) for _ in range(2))
+    train = Miner.train
+
+    def without_memory(miner: Miner, round: int) -> float | None:
+        if miner.hotkey == "m0":
+            raise torch.OutOfMemoryError("out of memory")
+        return train(miner, round)
+
+    for round in (1, 2):
+        expected = undisturbed.train(round).losses
+        with monkeypatch.context() as patch:
+            patch.setattr(Miner, "train", without_memory)
+            found = host.train(round)
+        assert found.failures == {"m0": "out of memory"}
+        assert found.losses == {name: loss for name, loss in expected.items() if name != "m0"}
+
+
+def test_a_host_is_to_blame_for_many_errors_in_a_row_of_several_miners():
+    def handle(*hotkeys: str) -> HostHandle:
+        return HostHandle(0, [(hotkey, MinerProfile(**SMALL)) for hotkey in hotkeys])
+
+    several, single = handle("a", "b", "c"), handle("a")
+    assert [several.raised("a") for _ in range(9)] == [False] * 9  # one bad miner is no reason
+    assert several.raised("b")
+    assert [single.raised("a") for _ in range(8)] == [False] * 7 + [True]
+
+
+@pytest.mark.parametrize(
+    "error, lost",
+    [
+        (RuntimeError("CUDA error: device-side assert triggered"), True),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), False),
+        (ValueError("3 rows can't be shared"), False),
+    ],
+)
+def test_which_errors_say_that_the_device_is_lost(error, lost):
+    assert devices.is_lost(error) == lost
 
 
 def test_stacked_miners_do_what_miners_with_engines_of_their_own_do(tmp_path, text):
