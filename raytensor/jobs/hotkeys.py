@@ -1,11 +1,13 @@
 """The hotkeys of a job: references as typed, and what is refused of them before anything starts.
 
-In: texts like wallet/hotkey, an endpoint. Out: key references by text; the uid of each hotkey on each subnet.
+In: texts like wallet/hotkey, an endpoint. Out: key references by text; the uid of each hotkey on each subnet, and for
+one that is not registered the command that registers it.
 Opens no encrypted key. Waits for: the chain, one connection.
 """
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from raytensor.chain.reads.quotes import burn_price
 from raytensor.chain.rpc.client import ChainClient
@@ -36,35 +38,77 @@ def hotkey_refs(
     return found
 
 
-def uids_of(
-    endpoints: Sequence[str], timeout_s: float, netuids: Sequence[int], refs: Mapping[str, KeyRef], network: str
-) -> dict[tuple[int, str], int]:
-    """The uid of each hotkey (ss58) on each subnet.
+@dataclass(frozen=True)
+class Registrations:
+    """Which hotkeys are registered on the subnets of a job.
 
-    Raises `ConfigError` for a development key on a live chain, for a subnet that does not exist, and for hotkeys that
-    are not registered, with the commands that register them and the price.
+    uids     (netuid, ss58) -> uid, of those that are.
+    missing  (what, command that registers it) of those that are not.
     """
-    hotkeys = {ref.ss58: ref for ref in refs.values()}
+
+    uids: dict[tuple[int, str], int]
+    missing: list[tuple[str, str]]
+
+    def refusal(self) -> ConfigError:
+        """The refusal of a job that can't start without the missing ones."""
+        many = f", and {len(self.missing) - 1} more like it" if len(self.missing) > 1 else ""
+        commands = "\n       ".join(command for _, command in self.missing)
+        return ConfigError(f"hotkeys: {self.missing[0][0]}{many}\n  fix: {commands}")
+
+
+def registrations(
+    endpoints: Sequence[str], timeout_s: float, refs_of: Mapping[int, Mapping[str, KeyRef]], network: str
+) -> Registrations:
+    """Look up the hotkeys of a job on its subnets.
+
+    refs_of  netuid -> {hotkey as the settings have it: its reference}.
+    network  the chain as the settings have it, for the commands.
+
+    Raises `ConfigError` for a development key on a live chain, for a subnet that does not exist, and when no hotkey is
+    registered on any of the subnets; `ChainUnavailable` when no endpoint answers.
+    """
     with ChainClient(endpoints, timeout_s) as client:
-        public = [text for text, ref in refs.items() if isinstance(ref, DevKey)]
+        public = [text for refs in refs_of.values() for text, ref in refs.items() if isinstance(ref, DevKey)]
         if public and not is_development(client):
             what = f"hotkeys={public[0]!r}: a development key, which everybody can sign with, and a live chain"
             raise ConfigError(f"{what}; write wallet/hotkey")
-        there = client.query_many([(PALLET, "NetworksAdded", [netuid]) for netuid in netuids])
-        if missing := [netuid for netuid, exists in zip(netuids, there) if not exists]:
-            known = sorted(n for n, yes in client.query_map(PALLET, "NetworksAdded").items() if yes and n)
-            listed = ", ".join(map(str, known[:10])) + (", ..." if len(known) > 10 else "")
-            what = f"netuids: there is no subnet {missing[0]} on {client.endpoint}"
-            raise ConfigError(f"{what}; it has {listed or 'none'}")
-        places = [(netuid, hotkey) for netuid in netuids for hotkey in hotkeys]
-        found = dict(zip(places, client.query_many([(PALLET, "Uids", list(place)) for place in places])))
-        lost = [place for place, uid in found.items() if uid is None]
-        if lost:
-            prices = {netuid: burn_price(client, netuid) for netuid in {netuid for netuid, _ in lost}}
-            lines = [_register(netuid, hotkeys[hotkey], network, prices[netuid]) for netuid, hotkey in lost]
-            many = "a hotkey is" if len(lost) == 1 else f"{len(lost)} hotkeys are"
-            raise ConfigError(f"{many} not registered; register first:\n  " + "\n  ".join(lines))
-    return {place: uid for place, uid in found.items() if uid is not None}
+        _refuse_missing(client, sorted(refs_of), network)
+        places = [(netuid, text, ref) for netuid, refs in refs_of.items() for text, ref in refs.items()]
+        found = client.query_many([(PALLET, "Uids", [netuid, ref.ss58]) for netuid, _, ref in places])
+        prices = {netuid: burn_price(client, netuid) for netuid in refs_of if None in found}
+    uids, missing = {}, []
+    for (netuid, text, ref), uid in zip(places, found, strict=True):
+        if uid is not None:
+            uids[netuid, ref.ss58] = uid
+        else:
+            what = f"hotkey {text} ({ref.ss58}) is not registered on subnet {netuid}"
+            missing.append((what, _register(netuid, ref, network, prices[netuid])))
+    result = Registrations(uids, missing)
+    if missing and not uids:
+        raise result.refusal()
+    return result
+
+
+def all_uids(
+    endpoints: Sequence[str], timeout_s: float, netuids: Sequence[int], refs: Mapping[str, KeyRef], network: str
+) -> dict[tuple[int, str], int]:
+    """The uid of each hotkey (ss58) on each subnet. Raises as `registrations`, and when one is not registered."""
+    found = registrations(endpoints, timeout_s, dict.fromkeys(netuids, refs), network)
+    if found.missing:
+        raise found.refusal()
+    return found.uids
+
+
+def _refuse_missing(client: ChainClient, netuids: Sequence[int], network: str) -> None:
+    head = client.head()
+    added = client.query_map(PALLET, "NetworksAdded", (), head.hash)
+    there = sorted(netuid for netuid, exists in added.items() if exists and netuid)
+    if missing := sorted(set(netuids) - set(there)):
+        known = ", ".join(map(str, there[:10])) + (", ..." if len(there) > 10 else "")
+        what = f"netuids={missing}: no such subnet on {client.endpoint} at block {head.number}"
+        has = f"which has {known}" if there else "which has none"
+        fix = f"choose one that exists, or create one: raytensor subnets create -n {shlex.quote(network)}"
+        raise ConfigError(f"{what}, {has}\n  fix: {fix}")
 
 
 def _register(netuid: int, ref: KeyRef, network: str, price_rao: int) -> str:

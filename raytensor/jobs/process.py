@@ -1,7 +1,10 @@
 """The process of a job: its signals, its log file, and errors that are not ours as one line.
 
-In: signals, log lines, exceptions. Out: a call of the handler, job.log, a `Foreign` error. Knows nothing of jobs.
+In: signals, log lines, exceptions. Out: `KeyboardInterrupt` in the main thread, job.log, a `Foreign` error. Knows
+nothing of jobs.
 """
+
+from __future__ import annotations
 
 import errno
 import io
@@ -9,7 +12,9 @@ import logging
 import os
 import re
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +33,10 @@ FIXES: dict[int, str] = {
     errno.EMFILE: "raise the limit of open files: ulimit -n 65536",
     errno.ENOENT: "check that the file exists and that every node sees it",
 }
+
+LOST_S = 15.0  # after which an interruption that did not end the work is repeated
+POKE_S = 0.1  # between two signals to a main thread that has not run its handler yet
+_NOWHERE = logging.NullHandler()
 
 
 class Foreign(RunError):
@@ -62,20 +71,74 @@ def is_importing(frame: FrameType | None) -> bool:
 
 
 class Signals:
-    """Ctrl-C and SIGTERM call `on_signal` while the context lasts; a no-op outside of the main thread."""
+    """Ctrl-C and SIGTERM end the work of the main thread while the context lasts; a no-op outside of the main thread.
 
-    def __init__(self, on_signal: Callable[[int, FrameType | None], None]) -> None:
-        self._on_signal = on_signal
+    on_stop  called in any thread at the first signal, maybe more than once; it must not wait for the main thread.
+
+    Python runs a signal's handler in the main thread, between two bytecodes. A main thread that waits in a system call
+    does not notice a signal that the kernel delivers to another thread, and Ray replaces the handler of SIGTERM while
+    it starts. So a thread reads what Python's C handler writes at each signal (`signal.set_wakeup_fd`), calls `on_stop`
+    at once, and sends SIGINT to the main thread itself until the handler has run there.
+    """
+
+    def __init__(self, on_stop: Callable[[], None]) -> None:
+        self._on_stop = on_stop
         self._before: dict[int, Any] = {}
+        self._over = threading.Event()
+        self._repeat_at = 0.0  # when an interruption that did not end the work is repeated
+        self._ends: tuple[socket.socket, socket.socket] | None = None
+        self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._fd_before = -1
 
-    def __enter__(self) -> None:
+    def over(self) -> None:
+        """The work is over: a further signal does nothing, so that it does not keep the job from taking things down."""
+        self._over.set()
+
+    def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
+            self._ends = socket.socketpair()
+            self._ends[1].setblocking(False)
+            self._fd_before = signal.set_wakeup_fd(self._ends[1].fileno(), warn_on_full_buffer=False)
+            self._thread.start()
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._on_signal)
+                self._before[number] = signal.signal(number, self._handle)
+        return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._ends is not None:
+            signal.set_wakeup_fd(self._fd_before)
+            self._ends[1].shutdown(socket.SHUT_RDWR)
+            self._thread.join()  # before the handlers go: it sends no signal afterwards
+            for end in self._ends:
+                end.close()
+            self._ends = None
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread, at any point of the work: record the end, then unwind."""
+        if self._over.is_set():
+            return
+        self._on_stop()
+        # An exception inside of the import machinery may leave a module locked for ever: the thread tries again soon.
+        # One inside of a destructor or of foreign code may be lost: the thread repeats it later.
+        if not is_importing(frame):
+            self._repeat_at = time.monotonic() + LOST_S
+            raise KeyboardInterrupt
+
+    def _watch(self) -> None:
+        assert self._ends is not None
+        while number := self._ends[0].recv(1):  # signals of others, as SIGCHLD, have their number here, too
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                break
+        else:
+            return
+        if not self._over.is_set():
+            self._on_stop()
+        while not self._over.wait(POKE_S):
+            if time.monotonic() >= self._repeat_at:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 class _Redacting(logging.Formatter):
@@ -102,6 +165,8 @@ class JobLog(logging.FileHandler):
 
     def __exit__(self, *_: object) -> None:
         logging.captureWarnings(False)
+        # Threads that still end must not write to the terminal, as Python does where there is no handler.
+        logging.getLogger().addHandler(_NOWHERE)
         logging.getLogger().removeHandler(self)
         with suppress(OSError):  # a full disk, with lines in the buffer
             self.close()

@@ -21,20 +21,18 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
 
 from raytensor import __version__
 from raytensor.errors import ConfigError, RayTensorError, RunError
-from raytensor.jobs.process import Foreign, JobLog, Signals, foreign, is_importing
+from raytensor.jobs.process import Foreign, JobLog, Signals, foreign
 from raytensor.telemetry import events
 from raytensor.telemetry.event_log import EventLog, read_events
 from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder, new_name
 
 QUIET_S = (3.0, 10.0, 30.0)  # of silence, after which the view says that a phase still lasts; then once a minute
-LOST_S = 15.0  # after which an interruption that did not end the work is repeated
-INTERRUPTED = "interrupted"
+FINISHED, INTERRUPTED = "finished", "interrupted"
 log = logging.getLogger(__name__)
 
 
@@ -89,6 +87,7 @@ class Session(Generic[V]):
         self._phase, self._shown_at = "", time.monotonic()
         self._over = threading.Event()
         self._stopped: events.Stopped | None = None
+        self._reason_of_stop = INTERRUPTED
         self._ending = False
         try:
             self.state = self.folder.load_state() if self.folder.resuming else None
@@ -148,6 +147,12 @@ class Session(Generic[V]):
         """The job could start: from here on the folder and its name are kept, however the job ends."""
         self._begun = True
 
+    def finished(self) -> None:
+        """All work is done, and the job only waits for answers: from here on a signal ends it as finished."""
+        with self._lock:
+            if self._stopped is None:
+                self._reason_of_stop = FINISHED
+
     def doing(self, text: str) -> None:
         """Name the phase without showing it; "": silence is normal from here on, and nothing is repeated."""
         self._phase = text
@@ -188,7 +193,7 @@ class Session(Generic[V]):
         sum_up: Callable[[Session[V], str], None],
         check: Callable[[], None] = lambda: None,
     ) -> int:
-        """Do the work and end. Returns 0 when it finished, 130 when it was interrupted.
+        """Do the work and end. Returns 0 when it finished, 130 when it was interrupted before that.
 
         check   called when the first line is on the screen; its refusal leaves the folder as it was.
         sum_up  called after the `stopped` event with "finished" or "interrupted", before anything is taken down; it
@@ -199,22 +204,25 @@ class Session(Generic[V]):
         """
         reason = "failed"
         error: RayTensorError | None = None
-        with self.folder, JobLog(self.folder.path / "job.log"), Signals(self._on_signal):
+        with self.folder, JobLog(self.folder.path / "job.log"), Signals(self._on_stop) as signals:
             try:
                 self._open(check)
                 work(self)
-                reason = "finished"
+                self.finished()
+                reason = self._reason_of_stop
             except (KeyboardInterrupt, SystemExit) as stop:
                 # During its start Ray answers SIGTERM with SystemExit.
-                reason = INTERRUPTED if isinstance(stop, KeyboardInterrupt) or stop.code == signal.SIGTERM else "failed"
+                if isinstance(stop, KeyboardInterrupt) or stop.code == signal.SIGTERM:
+                    reason = self._reason_of_stop
             except Exception as caught:  # the edge of the job: whatever it was becomes one line
                 log.error("the job failed\n%s", traceback.format_exc())
                 if self._stopped is None:  # else a consequence of the interruption
                     error = self._error_of(caught)
-                reason = INTERRUPTED if error is None else " ".join(str(error).split())
+                reason = self._reason_of_stop if error is None else " ".join(str(error).split())
             finally:
                 self._ending = True
                 self._over.set()
+                signals.over()
             self._record(reason)
             try:
                 self._close_view(show=error is None)
@@ -229,7 +237,7 @@ class Session(Generic[V]):
                 self.folder.discard()
         if error is not None:
             raise error
-        return 0 if reason == "finished" else 130
+        return 0 if reason == FINISHED else 130
 
     def _open(self, check: Callable[[], None]) -> None:
         name, rounds = self.folder.name, self._rounds
@@ -248,25 +256,12 @@ class Session(Generic[V]):
             self._events.append(started)
             self.meters.record(started)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, at any point of the work: record the end at once, then unwind."""
-        if self._ending:
-            return  # once: a second Ctrl-C must not keep the first one from taking things down
-        if self._stopped is None:
-            os.write(2, b"stopping ...\n")
-            self._record(INTERRUPTED)
-        # An exception inside of the import machinery may leave a module locked for ever, and one inside of a destructor
-        # or of foreign code may be lost: again a little later, as the one signal whose handler Ray leaves alone.
-        importing = is_importing(frame)
-        timer = threading.Timer(0.1 if importing else LOST_S, self._repeat_signal)
-        timer.daemon = True
-        timer.start()
-        if not importing:
-            raise KeyboardInterrupt
-
-    def _repeat_signal(self) -> None:
-        if not self._ending:
-            os.kill(os.getpid(), signal.SIGINT)
+    def _on_stop(self) -> None:
+        """At a signal, in any thread: the end is recorded before anything is unwound."""
+        with self._lock:
+            if self._stopped is None and not self._ending:
+                os.write(2, b"stopping ...\n")
+                self._record(self._reason_of_stop)
 
     def _record(self, reason: str) -> None:
         """Write the `stopped` event, once; a disk that is full can't keep it."""

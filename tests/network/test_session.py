@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import importlib
 import json
@@ -10,6 +11,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -137,6 +140,80 @@ def test_a_signal_in_the_middle_of_an_import_waits_for_its_end(tmp_path, monkeyp
     ends = []
     assert session(tmp_path).run(work, lambda one, why: ends.append(why)) == 130
     assert ends == ["interrupted"]
+
+
+def test_a_stop_is_recorded_while_the_main_thread_can_run_no_handler(tmp_path):
+    """The main thread waits for a mutex in C, which no signal ends, until the stop is in the log."""
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)  # zeros: a mutex that is free
+    taken, waits, recorded = threading.Event(), threading.Event(), []
+
+    def stop_and_free() -> None:
+        libc.pthread_mutex_lock(mutex)
+        try:
+            taken.set()
+            waits.wait(60)
+            os.kill(os.getpid(), signal.SIGTERM)
+            end = time.monotonic() + 60
+            while not recorded and time.monotonic() < end:
+                last = read_events(tmp_path / "runs" / "job" / "events.jsonl")[-1]
+                if isinstance(last, events.Stopped):
+                    recorded.append(last.reason)
+        finally:
+            libc.pthread_mutex_unlock(mutex)
+
+    thread = threading.Thread(target=stop_and_free, daemon=True)
+
+    def work(one: Session[Lines]) -> None:
+        one.begin()
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as Ray does while it starts
+        thread.start()
+        taken.wait(60)
+        waits.set()
+        libc.pthread_mutex_lock(mutex)
+        threading.Event().wait(60)
+        pytest.fail("not interrupted")
+
+    assert session(tmp_path).run(work, lambda one, why: None) == 130
+    thread.join(120)
+    assert recorded == ["interrupted"]
+
+
+def test_a_signal_that_another_thread_receives_ends_a_wait_of_the_main_thread(tmp_path):
+    unwound, gave_up = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        if not unwound.wait(60):
+            gave_up.set()
+
+    def work(one: Session[Lines]) -> None:
+        one.begin()
+        threading.Thread(target=stop, daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # the kernel chooses the other thread
+        try:
+            gave_up.wait()
+        finally:
+            unwound.set()
+
+    try:
+        assert session(tmp_path).run(work, lambda one, why: None) == 130
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    assert reason(tmp_path) == "interrupted" and not gave_up.is_set()
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_stop_behind_the_work_is_no_interruption(tmp_path, done):
+    def work(one: Session[Lines]) -> None:
+        one.begin()
+        if done:
+            one.finished()
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+
+    ends = []
+    assert session(tmp_path).run(work, lambda one, why: ends.append(why)) == (0 if done else 130)
+    assert ends == [reason(tmp_path)] == ["finished" if done else "interrupted"]
 
 
 def test_ray_s_own_answer_to_sigterm_is_an_interruption(tmp_path):

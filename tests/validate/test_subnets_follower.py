@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import ExitStack
 
+import bittensor_core
 import netkit
 import pytest
 import ray
@@ -13,10 +15,10 @@ from raytensor import cli
 from raytensor.chain.intents import SetCommitment
 from raytensor.chain.reads.commitments import digest_of
 from raytensor.chain.reads.follower import Follower, Reads
-from raytensor.chain.reads.preflight import unregistered
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.chain.wallet import DevKey
+from raytensor.chain.wallet import DevKey, WalletKey, write_key
 from raytensor.errors import ConfigError
+from raytensor.jobs.hotkeys import all_uids, registrations
 from raytensor.types import FileCommit
 
 LIMIT_S = 180.0
@@ -60,25 +62,38 @@ def test_many_subnets_over_one_connection(net):
         follower.close()
 
 
-def test_subnets_that_do_not_exist_and_hotkeys_that_are_not_registered(net):
+def test_subnets_that_do_not_exist_and_hotkeys_that_are_not_registered(net, tmp_path):
     (netuid,), (here, there) = net.netuids, net.validators
-    stranger = DevKey("//validate//stranger")
-    names = {here.ss58: "w/a", stranger.ss58: "w/b"}
+    stranger, unknown = DevKey("//validate//stranger"), WalletKey("my w", "hot", str(tmp_path))
+    write_key(unknown, bittensor_core.Keypair.create_from_uri("//validate//unknown"))
+    known, both = {"w/a": here, "w/c": there}, {"w/a": here, "w/b": stranger}
+    with ChainClient(net.endpoint, 20.0) as client:
+        places = [(netuid, key.ss58) for key in (here, there)]
+        uids = {place: client.query("SubtensorModule", "Uids", list(place)) for place in places}
 
-    def refused(hotkeys_of):
+    def look(refs_of):
+        return registrations([net.endpoint], 20.0, refs_of, net.endpoint)
+
+    def refused(refs_of, call=look):
         with pytest.raises(ConfigError) as error:
-            unregistered([net.endpoint], 20.0, hotkeys_of)
+            call(refs_of)
         return str(error.value)
 
-    assert unregistered([net.endpoint], 20.0, {netuid: {here.ss58: "w/a", there.ss58: "w/c"}}) == []
-    ((what, fix),) = unregistered([net.endpoint], 20.0, {netuid: names})
+    assert look({netuid: known}).uids == uids and look({netuid: known}).missing == []
+    found = look({netuid: both})
+    assert set(found.uids) == {(netuid, here.ss58)}, "a validator starts with those that are registered"
+    ((what, fix),) = found.missing
     assert what == f"hotkey w/b ({stranger.ss58}) is not registered on subnet {netuid}"
-    assert fix == f"raytensor register --netuid {netuid} --hotkey {stranger.ss58} -w WALLET --network {net.endpoint}"
-    text = refused({netuid: names, 77: names, 78: names})
+    start = f"raytensor register --netuid {netuid}"
+    assert re.fullmatch(rf"{start} --hotkey {stranger.ss58} -n {net.endpoint} --max-burn [\d.]+", fix)
+    assert refused({netuid: {"w/b": stranger}}) == f"hotkeys: {what}\n  fix: {fix}"
+    two = refused({netuid: {"w/b": stranger, "x/y": unknown}})
+    assert f"{what}, and 1 more like it\n  fix: {fix}\n       {start} -w 'my w' -H hot --wallet.path {tmp_path}" in two
+    everyone = refused(both, lambda refs: all_uids([net.endpoint], 20.0, [netuid], refs, net.endpoint))
+    assert everyone == f"hotkeys: {what}\n  fix: {fix}", "a miner needs all of them"
+    text = refused({netuid: both, 77: both, 78: both})
     assert text.startswith(f"netuids=[77, 78]: no such subnet on {net.endpoint} at block ")
-    assert f"which has [1, {netuid}]\n" in text and f"btcli subnets create --network {net.endpoint}" in text
-    text = refused({netuid: {stranger.ss58: "w/b"}})
-    assert f"nothing can be validated: {what}\n  fix: {fix}" in text
+    assert f"which has 1, {netuid}\n  fix: " in text and f"raytensor subnets create -n {net.endpoint}" in text
 
 
 def test_a_dry_run_and_a_start_refuse_what_is_not_on_the_chain(net, tmp_path, capsys):

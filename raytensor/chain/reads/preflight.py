@@ -5,11 +5,10 @@ to commit, on a subnet with commit-reveal), or a `Refusal`: the error that the c
 at which it no longer would. The checks and their order are those of pallet subtensor's `internal_set_weights`; a rate
 limit is checked for the block after the one that was read. StakeThreshold is not checked: the node's pool refuses such
 weights. A commit is checked like its reveal, since the chain accepts the commit of weights that it refuses later.
-Also checks, before a validator starts, that its subnets exist and its hotkeys are registered.
 Reads only; knows nothing of keys or nonces.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,6 @@ from raytensor.chain.intents import SetWeights
 from raytensor.chain.reads.epochs import epoch_blocks
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.weights import Row, resolve_intent, storage_index
-from raytensor.errors import ConfigError
 
 PALLET = "SubtensorModule"
 _NUMBERS = {
@@ -146,35 +144,3 @@ def rate_limit_block(view: SubnetView, uid: int) -> int:
     """First block in which this uid may set weights: LastUpdate + WeightsSetRateLimit; 0 if it never set any."""
     last = int(view.last_update[uid]) if uid < len(view.last_update) else 0
     return 0 if last == 0 else last + view.rate_limit
-
-
-def unregistered(
-    endpoints: Sequence[str], timeout_s: float, hotkeys_of: Mapping[int, Mapping[str, str]]
-) -> list[tuple[str, str]]:
-    """(what, fix) for each hotkey that is not registered on a subnet that it is to validate.
-
-    hotkeys_of  netuid -> {address: the hotkey as the settings have it}.
-
-    Raises `ConfigError` for a subnet that does not exist, and when no hotkey is registered on any of the subnets;
-    `ChainUnavailable` when no endpoint answers.
-    """
-    at = f"--network {','.join(endpoints)}"
-    with ChainClient(endpoints, timeout_s) as client:
-        head = client.head()
-        added = client.query_map(PALLET, "NetworksAdded", (), head.hash)
-        places = [(netuid, address) for netuid, hotkeys in hotkeys_of.items() for address in hotkeys]
-        uids = client.query_many([(PALLET, "Uids", list(place)) for place in places], head.hash)
-    there = sorted(netuid for netuid, exists in added.items() if exists and netuid)
-    if missing := sorted(set(hotkeys_of) - set(there)):
-        what = f"netuids={missing}: no such subnet on {','.join(endpoints)} at block {head.number}, which has {there}"
-        raise ConfigError(f"{what}\n  fix: choose one of them, or create one (`btcli subnets create {at}`)")
-    found = []
-    for (netuid, address), uid in zip(places, uids, strict=True):
-        if uid is None:
-            what = f"hotkey {hotkeys_of[netuid][address]} ({address}) is not registered on subnet {netuid}"
-            fix = f"raytensor register --netuid {netuid} --hotkey {address} -w WALLET {at}"
-            found.append((what, fix))
-    if found and len(found) == len(places):
-        what = found[0][0] + (f", and {len(found) - 1} more like it" if len(found) > 1 else "")
-        raise ConfigError(f"hotkeys: nothing can be validated: {what}\n  fix: {found[0][1]}")
-    return found

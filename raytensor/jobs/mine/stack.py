@@ -26,7 +26,7 @@ from raytensor.config.mine import MineConfig
 from raytensor.data.text import prepare
 from raytensor.jobs.demand import miners_need
 from raytensor.jobs.handover import Handover
-from raytensor.jobs.hotkeys import hotkey_refs, uids_of
+from raytensor.jobs.hotkeys import all_uids, hotkey_refs
 from raytensor.jobs.mine.axons import AxonPublisher
 from raytensor.jobs.mine.deploy import Deployer
 from raytensor.jobs.mine.front import FRONT_CPUS, Front
@@ -87,7 +87,7 @@ class MinerStack:
         self._traffic_at, self._state = 0.0, folder.load_state() or {}
         with ExitStack() as stack:
             self._phase("reading the subnets")
-            self.uids = uids_of(endpoints(cfg), cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
+            self.uids = all_uids(endpoints(cfg), cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
             num_hosts = self._connect(stack)
             self.follower = self._follow(stack)
             self._writer = self._start_writer(stack, {ref.ss58: ref for ref in refs.values()})

@@ -5,13 +5,13 @@ trained or served (miners/) or of which actors it takes (stack.py).
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from raytensor import config
 from raytensor.commands import options
 from raytensor.config.mine import MineConfig
 from raytensor.jobs import preflight
-from raytensor.jobs.hotkeys import hotkey_refs, uids_of
+from raytensor.jobs.hotkeys import all_uids, hotkey_refs
 from raytensor.jobs.mine.front import own_ip
 from raytensor.jobs.mine.stack import MinerStack, endpoints, needs
 from raytensor.jobs.mine.view import MinerView, Shown
@@ -44,7 +44,7 @@ def run(cfg: MineConfig) -> int:
         session.show(stack.up())
         session.doing("")
         up.append(stack)
-        _loop(stack)
+        _loop(stack, session.finished)
 
     def sum_up(session: Session[MinerView], reason: str) -> None:
         for stack in up:
@@ -63,8 +63,11 @@ def run(cfg: MineConfig) -> int:
     return Session("mine", cfg, make_view, resume="auto", rounds=None).run(work, sum_up)
 
 
-def _loop(stack: MinerStack) -> None:
-    """Returns when every round is trained; a signal ends it by an exception."""
+def _loop(stack: MinerStack, finished: Callable[[], None]) -> None:
+    """Returns when every round is trained and the chain has answered; a signal ends it by an exception.
+
+    finished  called when every round is trained.
+    """
     saved_at, done_at = 0.0, 0.0
     while True:
         stack.tick()
@@ -72,7 +75,9 @@ def _loop(stack: MinerStack) -> None:
             saved_at = time.monotonic()
             stack.save()
         if stack.trainer.done:
-            done_at = done_at or time.monotonic()
+            if not done_at:
+                done_at = time.monotonic()
+                finished()
             if stack.settled or time.monotonic() - done_at > END_S:
                 return
         time.sleep(TICK_S)
@@ -81,7 +86,7 @@ def _loop(stack: MinerStack) -> None:
 def _dry_run(cfg: MineConfig) -> str:
     refuse_unusable(cfg)
     refs = hotkey_refs(cfg.hotkeys, cfg.wallet_path, cfg.password_file, allow_coldkey=cfg.allow_coldkey)
-    uids = uids_of(endpoints(cfg), cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
+    uids = all_uids(endpoints(cfg), cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
     lines = ["hotkeys:", *(f"  {text}  {ref.ss58}" for text, ref in refs.items()), "subnets:"]
     for netuid in cfg.netuids:
         own = ", ".join(f"{text} has uid {uids[netuid, ref.ss58]}" for text, ref in refs.items())

@@ -92,7 +92,7 @@ def run(cfg: ValidateConfig) -> int:
 
 
 def _loop(stack: ValidatorStack, session: Session[View]) -> None:
-    """Returns when every subnet has its rounds; a signal ends it by an exception."""
+    """Returns when every subnet has its rounds and the chain has answered; a signal ends it by an exception."""
     saved_at, done_at = 0.0, 0.0
     while True:
         stack.operator.tick()
@@ -107,7 +107,9 @@ def _loop(stack: ValidatorStack, session: Session[View]) -> None:
             stack.watchdog.disk(_save(stack) or session.trouble)
         stack.watchdog.beat()
         if stack.operator.done:
-            done_at = done_at or time.monotonic()
+            if not done_at:
+                done_at = time.monotonic()
+                session.finished()
             # What the chain has not answered by then is in the writer's journal, for the next process.
             if stack.handover.idle or time.monotonic() - done_at > END_S:
                 return
@@ -136,7 +138,7 @@ def _rows(stack: ValidatorStack) -> list[Shown]:
 
 def _dry_run(cfg: ValidateConfig) -> str:
     from raytensor.jobs import preflight  # imports Ray, which `--help` does not need
-    from raytensor.jobs.validate.stack import endpoints, keys, names_by_netuid, needs, unregistered, with_shared_state
+    from raytensor.jobs.validate.stack import keys, needs, registered, with_shared_state
 
     with_shared_state(cfg)  # imports the mechanisms
     corpus.refuse_missing(cfg.data)
@@ -146,8 +148,8 @@ def _dry_run(cfg: ValidateConfig) -> str:
         lines.append(f"  {rules.netuid}  {rules.mechanism.path}, hotkeys {', '.join(rules.hotkeys or cfg.hotkeys)}")
     try:
         with preflight.patience(f"asking the chain at {cfg.chain.network}"):
-            found = unregistered(endpoints(cfg), cfg.chain.timeout_s, names_by_netuid(cfg, refs))
-        lines += [f"warning: {what} (fix: {fix})" for what, fix in found]
+            found = registered(cfg, refs)
+        lines += [f"warning: {what} (fix: {fix})" for what, fix in found.missing]
     except ChainUnavailable as error:
         lines.append(f"the subnets and registrations were not checked: {cause_of(error)}")
     lines += preflight.resources(cfg.cluster, lambda found: needs(cfg))

@@ -23,7 +23,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raytensor import cluster
 from raytensor.chain.reads.agreement import EndpointsWatch
 from raytensor.chain.reads.follower import Follower, Reads
-from raytensor.chain.reads.preflight import unregistered
 from raytensor.chain.wallet import KeyRef, key_ref
 from raytensor.chain.writer.actor import writer_actor
 from raytensor.chain.writer.settings import WriterSettings
@@ -32,7 +31,7 @@ from raytensor.config.validate import SubnetConfig, ValidateConfig
 from raytensor.data.text import Text, prepare
 from raytensor.errors import ConfigError
 from raytensor.jobs.handover import Handover
-from raytensor.jobs.hotkeys import hotkey_refs
+from raytensor.jobs.hotkeys import Registrations, hotkey_refs, registrations
 from raytensor.jobs.validate.troubles import Trouble, troubles
 from raytensor.jobs.validate.watch import Watchdog
 from raytensor.mechanisms import base
@@ -64,10 +63,11 @@ def keys(cfg: ValidateConfig) -> dict[str, KeyRef]:
     return hotkey_refs(cfg.hotkeys, cfg.wallet_path, cfg.password_file, allow_coldkey=cfg.allow_coldkey)
 
 
-def names_by_netuid(cfg: ValidateConfig, refs: Mapping[str, KeyRef]) -> dict[int, dict[str, str]]:
-    """{netuid: {address: the hotkey as the settings have it}}, of the hotkeys that validate there."""
-    own = {one.netuid: one.hotkeys or cfg.hotkeys for one in cfg.all_subnets}
-    return {netuid: {refs[text].ss58: text for text in texts} for netuid, texts in own.items()}
+def registered(cfg: ValidateConfig, refs: Mapping[str, KeyRef]) -> Registrations:
+    """The registrations of the hotkeys on the subnets that they validate. Raises as `registrations`."""
+    chosen = {one.netuid: one.hotkeys or cfg.hotkeys for one in cfg.all_subnets}
+    refs_of = {netuid: {text: refs[text] for text in texts} for netuid, texts in chosen.items()}
+    return registrations(endpoints(cfg), cfg.chain.timeout_s, refs_of, cfg.chain.network)
 
 
 def endpoints(cfg: ValidateConfig) -> list[str]:
@@ -103,9 +103,10 @@ class ValidatorStack:
         webhook(cfg.watch)  # refused before anything starts
         refs = keys(cfg)
         self.ss58 = {text: ref.ss58 for text, ref in refs.items()}
-        self.hotkeys_of = names_by_netuid(cfg, refs)
+        chosen = {one.netuid: one.hotkeys or cfg.hotkeys for one in cfg.all_subnets}
+        self.hotkeys_of = {netuid: {self.ss58[text]: text for text in texts} for netuid, texts in chosen.items()}
         subnets = with_shared_state(cfg)
-        for what, fix in unregistered(endpoints(cfg), cfg.chain.timeout_s, self.hotkeys_of):
+        for what, fix in registered(cfg, refs).missing:
             show(events.Warned(text=what, fix=fix))
         signers = {self.ss58[text]: ref for text, ref in refs.items()}
         with ExitStack() as stack:
