@@ -248,7 +248,9 @@ def show_receipt(receipt: Receipt) -> None:
         print(f"{word} in block {receipt.block}, fee {tao(receipt.fee_rao)} TAO")
         print(f"extrinsic {receipt.extrinsic_hash}")
         if receipt.fate is Fate.COMMITTED:
-            print(f"the weights take effect when they are revealed, at about block {receipt.until}")
+            timelocked = "timelocked" in (receipt.call or "")
+            kind = "timelocked: the chain reveals" if timelocked else "by hash: `raytensor weights reveal` must reveal"
+            print(f"committed {kind} the weights at about block {receipt.until}; they take effect then")
             print("`raytensor weights commitments` lists pending commits")
         return
     words = {Fate.NOT_SENT: "not sent", Fate.UNKNOWN: "sent, but not in a block yet"}

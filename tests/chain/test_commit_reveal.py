@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -231,6 +232,24 @@ def test_commitments_and_reveals_on_the_command_line(node, client, netuid, block
     assert status == 1 and told["error"]["name"] == "NothingToReveal"
     status, told = ask("status", "--netuid", str(netuid))
     assert [one["commit_reveal"] for one in told["weights"]] == [True, True]
+
+
+@pytest.mark.parametrize("kind", [None, "hash"])
+def test_set_says_how_it_commits_and_who_reveals_when(client, node, netuid, blocks, tmp_path, capsys, kind):
+    """Without --commit-by, on a chain whose beacon lives, the commit is timelocked."""
+    wallet = ["-w", "//cr//validator//cold", "-H", VALIDATOR.uri, "-n", node, "--state", str(tmp_path / "home")]
+    more = ["--yes", *(["--commit-by", kind] if kind else [])]
+    with blocks.on_demand():
+        assert weights_main(["set", f"{MINERS[0].ss58}=2", "--netuid", str(netuid), *wallet, *more]) == 0
+        told = capsys.readouterr().out
+        name = kind or "timelocked"
+        assert re.search(rf"commit +{name}\n", told), told
+        (found,) = re.findall(rf"committed {'by hash' if kind else name}: (.*) the weights at about block (\d+);", told)
+        assert found[0] == ("`raytensor weights reveal` must reveal" if kind else "the chain reveals")
+        assert weights_main(["commitments", "--netuid", str(netuid), *wallet, "--json"]) == 0
+        listed = json.loads(capsys.readouterr().out)["commitments"]
+        own = [c for c in listed if c["kind"] == name and c["known"] and c["reveals_block"] == int(found[1])]
+        assert own, listed
 
 
 # The pure part

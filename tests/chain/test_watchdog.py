@@ -56,7 +56,13 @@ def test_a_validator_has_two_tempos_from_its_start(since, overdue):
     """Whatever the age of the weights before: none, or those of a process that is gone."""
     failed = LastTry(9000.0, Fate.INCLUDED, 500)
     for last, block in ((None, 0), (None, 500), (failed, 500)):
-        assert judge(view(last_update=updated(block)), ME, last, since=since).overdue is overdue
+        health = judge(view(last_update=updated(block)), ME, last, since=since)
+        due = since + 200 if since and not overdue else None
+        assert (health.overdue, health.due_block) == (overdue, due)
+        if due is not None:
+            assert health.state == f"starting, first weights due by block {due}" and health.state in health.sentence
+    newer = judge(view(last_update=updated(950)), ME, since=since)
+    assert (newer.due_block, newer.state) == (None, "in time"), "weights that are young are in time"
     young = view(commit_reveal=True, epoch_index=9)
     assert judge(young, ME, commits=[(6, 700)], since=1000).overdue  # seen on the chain, whoever committed it
 

@@ -44,6 +44,8 @@ class Health:
     last_update  block of the last weights, commit or registration; 0: never. age_blocks, age_tempos: since then.
     next_block   the first block in which weights can be set, None if unknown.
     cause, action  "" if weights are in time and can be set.
+    due_block    block by which the first weights of a validator that has just started are due; None: its last ones are
+                 not old, or its time is up.
     """
 
     hotkey: str
@@ -61,6 +63,13 @@ class Health:
     overdue: bool
     cause: str = ""
     action: str = ""
+    due_block: int | None = None
+
+    @property
+    def state(self) -> str:
+        """Whether weights are in time, in some words."""
+        starting = "" if self.due_block is None else f"starting, first weights due by block {self.due_block}"
+        return self.cause or starting or "in time"
 
     @property
     def sentence(self) -> str:
@@ -69,7 +78,7 @@ class Health:
             f"subnet {self.netuid}, " + (f"mechanism {self.mecid}, " if self.mecid else "") + f"hotkey {self.hotkey}"
         )
         if not self.overdue:
-            return f"{where}: weights in time" if not self.cause else f"{where}: {self.cause}"
+            return f"{where}: {self.state}" if self.cause or self.due_block else f"{where}: weights in time"
         age = f" for {self.age_tempos:.1f} tempos ({self.age_blocks} blocks)" if self.uid is not None else ""
         return f"{where}: weights overdue, none{age}, because {self.cause}; {self.action}"
 
@@ -95,7 +104,9 @@ def judge(
     updated = int(view.last_update[uid]) if uid is not None and uid < len(view.last_update) else 0
     age = view.block - updated if uid is not None else 0
     tempos = age / view.tempo if view.tempo else 0.0
-    late = tempos > overdue_tempos and (since is None or view.block - since > GRACE_TEMPOS * view.tempo)
+    old = tempos > overdue_tempos
+    due = None if since is None else since + int(GRACE_TEMPOS * view.tempo)
+    late = old and (due is None or view.block > due)
     place = hotkey, view.netuid, view.mecid, view.block
     facts = *place, uid, permit, view.commit_reveal, view.tempo, updated, age, round(tempos, 3)
     health = functools.partial(Health, *facts, _next_block(view, uid, permit))
@@ -108,7 +119,7 @@ def judge(
         return health(late and last is not None, cause, action)
     if view.commit_reveal and (found := _never_revealed(view, last, commits)):
         return health(True, *found)
-    return health(True, *_why(last, updated)) if late else health(False)
+    return health(True, *_why(last, updated)) if late else health(False, due_block=due if old else None)
 
 
 def _never_revealed(view: SubnetView, last: LastTry | None, commits: Commits) -> tuple[str, str] | None:
