@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import math
 import os
 import re
 import signal
@@ -35,6 +36,7 @@ FIXES: dict[int, str] = {
 }
 
 LOST_S = 15.0  # after which an interruption that did not end the work is repeated
+ONCE_S = 1.0  # in which signals are one interruption
 POKE_S = 0.1  # between two signals to a main thread that has not run its handler yet
 _NOWHERE = logging.NullHandler()
 
@@ -85,7 +87,7 @@ class Signals:
         self._on_stop = on_stop
         self._before: dict[int, Any] = {}
         self._over = threading.Event()
-        self._repeat_at = 0.0  # when an interruption that did not end the work is repeated
+        self._raised_at = -math.inf  # when the main thread was interrupted last
         self._ends: tuple[socket.socket, socket.socket] | None = None
         self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
         self._fd_before = -1
@@ -123,8 +125,8 @@ class Signals:
         self._on_stop()
         # An exception inside of the import machinery may leave a module locked for ever: the thread tries again soon.
         # One inside of a destructor or of foreign code may be lost: the thread repeats it later.
-        if not is_importing(frame):
-            self._repeat_at = time.monotonic() + LOST_S
+        if not is_importing(frame) and time.monotonic() - self._raised_at > ONCE_S:
+            self._raised_at = time.monotonic()
             raise KeyboardInterrupt
 
     def _watch(self) -> None:
@@ -137,7 +139,7 @@ class Signals:
         if not self._over.is_set():
             self._on_stop()
         while not self._over.wait(POKE_S):
-            if time.monotonic() >= self._repeat_at:
+            if time.monotonic() - self._raised_at > LOST_S:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
