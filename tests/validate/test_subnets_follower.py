@@ -77,7 +77,7 @@ def test_subnets_that_do_not_exist_and_hotkeys_that_are_not_registered(net, tmp_
     def refused(refs_of, call=look):
         with pytest.raises(ConfigError) as error:
             call(refs_of)
-        return str(error.value)
+        return re.sub(r"--max-burn [\d.]+", "--max-burn X", str(error.value))  # the price falls with each block
 
     assert look({netuid: known}).uids == uids and look({netuid: known}).missing == []
     found = look({netuid: both})
@@ -86,6 +86,7 @@ def test_subnets_that_do_not_exist_and_hotkeys_that_are_not_registered(net, tmp_
     assert what == f"hotkey w/b ({stranger.ss58}) is not registered on subnet {netuid}"
     start = f"raytensor register --netuid {netuid}"
     assert re.fullmatch(rf"{start} --hotkey {stranger.ss58} -n {net.endpoint} --max-burn [\d.]+", fix)
+    fix = re.sub(r"[\d.]+$", "X", fix)
     assert refused({netuid: {"w/b": stranger}}) == f"hotkeys: {what}\n  fix: {fix}"
     two = refused({netuid: {"w/b": stranger, "x/y": unknown}})
     assert f"{what}, and 1 more like it\n  fix: {fix}\n       {start} -w 'my w' -H hot --wallet.path {tmp_path}" in two
