@@ -16,7 +16,6 @@ from raytensor.data.text import Text, unigram
 from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.evidence import State
 from raytensor.mechanisms.query import QueryMechanism
-from raytensor.miners import supervisor
 from raytensor.miners.fleet import Fleet
 from raytensor.miners.host_handle import QUEUE
 from raytensor.types import Failure, Reason, Response
@@ -165,10 +164,9 @@ def test_a_host_that_dies_with_questions_in_hand_fails_those_and_answers_the_res
     assert isinstance(rest[-1], Response) and len(fleet.incidents()) == 1
 
 
-def test_a_host_that_keeps_dying_is_given_up(make, text, monkeypatch):
-    monkeypatch.setattr(supervisor, "MAX_REPLACEMENTS", 0)
+def test_a_host_that_keeps_dying_is_given_up(make, text):
     cfg = configuration("honest", "copy", "honest")
-    fleet, pids = make(cfg, 2)
+    fleet, pids = make(cfg, 2, max_replacements=0)
     number = next(host.number for hotkey, host in fleet.host_of.items() if hotkey == "m0")
     os.kill(pids[f"miner host {number}"], signal.SIGKILL)
     for round in (1, 2):
