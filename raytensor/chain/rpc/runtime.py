@@ -140,10 +140,6 @@ class Runtime:
         """The names of a call's arguments, in order. Raises ChainError if the runtime has no such call."""
         return list(self.call_types(module, function))
 
-    def argument_kinds(self, module: str, function: str) -> dict[str, str | tuple[str, ...]]:
-        """What each argument of a call is, in order: "u16", "bool", the name of a struct, or an enum's variants."""
-        return {name: self.codec.kind(type_id) for name, type_id in self.call_types(module, function).items()}
-
     def constant(self, pallet: str, name: str) -> Any:
         """The value of a runtime constant. Raises ChainError if there is none of that name."""
         for constant in self._pallet(pallet)["constants"]:
