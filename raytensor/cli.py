@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("raytensor.jobs.train:train_main", "train one large model with Ray Train, over GPUs and nodes"),
     "mine": ("raytensor.jobs.mine.job:mine_main", "mine with your own hotkeys on any subnets"),
     "validate": ("raytensor.jobs.validate.job:validate_main", "validate any number of subnets with any hotkeys"),
+    "gateway": ("raytensor.jobs.gateway.job:gateway_main", "serve an OpenAI-compatible API in front of miners"),
     "sweep": ("raytensor.jobs.sweep.job:sweep_main", "search good settings for a miner"),
     "query": ("raytensor.commands.query:query_main", "ask a subnet's best miners to continue a text"),
     "devnet": ("raytensor.devnet.cli:devnet_main", "serve the embedded development chain"),

@@ -13,8 +13,8 @@ from raytensor.config.checks import Section, allowed, type_hints, without_null
 from raytensor.config.compose import ROOTS, groups_of, schema_of
 from raytensor.errors import ConfigError
 
-NEEDED = {
-    job: ["netuids=[1]", "hotkeys=[//Alice]"] for job in ("mine", "validate")
+NEEDED = {job: ["netuids=[1]", "hotkeys=[//Alice]"] for job in ("mine", "validate")} | {
+    "gateway": ["netuids=[1]"]
 }  # what a job does not start without
 SHIPPED = [(job, group, choice) for job in ROOTS for group, names in groups_of(job).items() for choice in names]
 

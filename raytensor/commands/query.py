@@ -212,7 +212,12 @@ def _coder(name: str | None, run: RunFolder | None) -> tokenizer.Tokenizer:
     """The tokenizer of --tokenizer, else of the run, else bytes."""
     if name is None and run is not None:
         return load_tokenizer(run.data, run.cache)
-    if name in (None, "bytes"):
+    return read_tokenizer(name or "bytes")
+
+
+def read_tokenizer(name: str) -> tokenizer.Tokenizer:
+    """`bytes`, or that of a tokenizer.json. Raises ConfigError for a file that can't be read."""
+    if name == "bytes":
         return tokenizer.ByteTokenizer()
     try:
         return tokenizer.BpeTokenizer(Tokenizer.from_file(str(Path(name).expanduser())))

@@ -21,6 +21,7 @@ ROOTS = {
     "train": ("raytensor.config.train", "TrainConfig"),
     "mine": ("raytensor.config.mine", "MineConfig"),
     "validate": ("raytensor.config.validate", "ValidateConfig"),
+    "gateway": ("raytensor.config.gateway", "GatewayConfig"),
     "sweep": ("raytensor.config.sweep", "SweepConfig"),
 }
 SEARCH_PATH = "hydra.searchpath="

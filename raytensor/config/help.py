@@ -58,7 +58,8 @@ def help_page(job: str, usage: str, args: Sequence[str]) -> str:
         line = f"  {name if isinstance(setting.default, Section) else f'{name}={_shown(setting.default)}':<24} "
         sentence = re.split(r"(?<=[.;]) ", setting.comment, maxsplit=1)[0].rstrip(".;")
         (sections if isinstance(setting.default, Section) else single).append(f"{line}{sentence}.")
-    head = f"{usage.rstrip()}\n\ngroups (GROUP=CHOICE; files in {conf_dir()}):\n{groups}\n\nsettings:"
+    groups = f"groups (GROUP=CHOICE; files in {conf_dir()}):\n{groups}\n\n" if groups else ""
+    head = f"{usage.rstrip()}\n\n{groups}settings:"
     more = f"\nsections (`raytensor {job} --help SECTION` shows one with its settings, `--help all` shows all):"
     return "\n".join([head, *single, more, *sections, ""])
 

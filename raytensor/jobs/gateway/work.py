@@ -1,0 +1,70 @@
+"""The `gateway` job, from its settings to its end.
+
+In: settings as typed. Out: an exit status, and a folder with the usage. Knows nothing of how a request is answered.
+"""
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.text import Text
+
+from raytensor import config
+from raytensor.commands import options
+from raytensor.commands.request_signer import ProcessSigner
+from raytensor.config.gateway import GatewayConfig
+from raytensor.errors import ConfigError, RunError
+from raytensor.jobs.gateway.server import GatewayServer
+from raytensor.jobs.hotkeys import hotkey_refs, uids_of
+from raytensor.jobs.session import Session
+from raytensor.jobs.validate import view
+
+TICK_S = 0.2
+SAVE_EVERY_S = 5.0
+
+
+class GatewayView(view.View):
+    """The newest lines; a gateway has no table."""
+
+    def _table(self) -> Group:
+        with self._lock:
+            return Group(Text(self._title, style="italic"), *self._newest)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compose the configuration and serve. Returns the exit status."""
+    cfg = config.compose("gateway", [*options.job_settings(), *("json=true" if a == "--json" else a for a in argv)])
+    return run(cfg)
+
+
+def run(cfg: GatewayConfig) -> int:
+    """Serve until it is stopped: returns 130."""
+    if cfg.hotkey is None:
+        raise ConfigError("hotkey=null: must name the hotkey that signs requests to miners: hotkey=mywallet/myhotkey")
+    refs = hotkey_refs([cfg.hotkey], cfg.wallet_path, cfg.password_file, allow_coldkey=cfg.allow_coldkey)
+    endpoints = [part.strip() for part in cfg.chain.network.split(",") if part.strip()]
+    signer = ProcessSigner(refs[cfg.hotkey])  # forked before this process has threads or connections
+
+    def work(session: Session[GatewayView]) -> None:
+        session.phase("reading the subnets")
+        uids_of(endpoints, cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
+        server = session.stack.enter_context(GatewayServer(cfg, signer, session.folder.path / "usage.json"))
+        session.begin()
+        models = ", ".join(f"subnet-{netuid}" for netuid in cfg.netuids)
+        session.phase(f"ready at {server.url} with the models {models}; keys of {cfg.keys}")
+        session.doing("")
+        saved_at = time.monotonic()
+        while not server.ended:
+            time.sleep(TICK_S)
+            if time.monotonic() - saved_at > SAVE_EVERY_S:
+                saved_at = time.monotonic()
+                server.usage.save()
+        raise RunError("the HTTP server ended; job.log says why")
+
+    def make_view(session: Session[GatewayView]) -> GatewayView:
+        return GatewayView(f"raytensor gateway {cfg.name}", list, as_json=cfg.json)
+
+    try:
+        return Session("gateway", cfg, make_view, resume="auto", rounds=None).run(work, lambda session, reason: None)
+    finally:
+        signer.close()
