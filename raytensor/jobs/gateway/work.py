@@ -15,7 +15,7 @@ from raytensor.commands.request_signer import ProcessSigner
 from raytensor.config.gateway import GatewayConfig
 from raytensor.errors import ConfigError, RunError
 from raytensor.jobs.gateway.server import GatewayServer
-from raytensor.jobs.hotkeys import hotkey_refs, uids_of
+from raytensor.jobs.hotkeys import all_uids, hotkey_refs
 from raytensor.jobs.session import Session
 from raytensor.jobs.validate import view
 
@@ -47,7 +47,7 @@ def run(cfg: GatewayConfig) -> int:
 
     def work(session: Session[GatewayView]) -> None:
         session.phase("reading the subnets")
-        uids_of(endpoints, cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
+        all_uids(endpoints, cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
         server = session.stack.enter_context(GatewayServer(cfg, signer, session.folder.path / "usage.json"))
         session.begin()
         models = ", ".join(f"subnet-{netuid}" for netuid in cfg.netuids)
