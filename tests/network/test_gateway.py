@@ -76,7 +76,8 @@ class ServedMiners:
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):
-    """(endpoint, netuid, miners)."""
+    """(endpoint, netuid, miners, signer)."""
+    signer = ProcessSigner(CALLER)  # forked before the servers listen: a child would keep their ports open
     folder = tmp_path_factory.mktemp("chain")
     chain = EmbeddedChain(folder / "state", 0.25, folder / "log")
     miners = ServedMiners()
@@ -88,18 +89,19 @@ def net(tmp_path_factory):
         for key, (_, port) in zip(MINERS, miners.servers, strict=True):
             step.add(key.open(), ServeAxon(signer=key.ss58, netuid=netuid, ip="127.0.0.2", port=port).call())
         step.run()
-    yield chain.endpoint, netuid, miners
+    yield chain.endpoint, netuid, miners, signer
     for number in range(len(MINERS)):
         miners.stop(number)
     miners.loop.call_soon_threadsafe(miners.loop.stop)
     chain.close()
+    signer.close()
 
 
 class Served:
     """A gateway that listens, and a key for it."""
 
     def __init__(self, net, folder, **routing: object) -> None:
-        endpoint, self.netuid, self.miners = net
+        endpoint, self.netuid, self.miners, signer = net
         self.model = f"subnet-{self.netuid}"
         self.file = KeyFile(folder / "keys.json")
         self.key = self.file.add("alice")
@@ -107,8 +109,7 @@ class Served:
         typed += ["asking.allow_local_addresses=true", "limits.max_body_bytes=4096", "limits.max_tokens=200"]
         cfg = config.compose("gateway", typed)
         cfg.routing = dataclasses.replace(cfg.routing, **routing)
-        self._signer = ProcessSigner(CALLER)
-        self.server = GatewayServer(cfg, self._signer, folder / "usage.json", clock=lambda: NOON_S)
+        self.server = GatewayServer(cfg, signer, folder / "usage.json", clock=lambda: NOON_S)
 
     def client(self, key: str | None = None) -> openai.OpenAI:
         return openai.OpenAI(api_key=key or self.key, base_url=self.server.url, max_retries=0)
@@ -124,7 +125,6 @@ class Served:
 
     def __exit__(self, *_: object) -> None:
         self.server.__exit__(None, None, None)
-        self._signer.close()
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_a_slow_miner_gets_a_rival(net, tmp_path):
 
 
 def test_the_job_serves_until_it_is_stopped(net, tmp_path):
-    endpoint, netuid, _ = net
+    endpoint, netuid = net[:2]
     key = KeyFile(tmp_path / "keys.json").add("alice")
     typed = [f"netuids=[{netuid}]", f"hotkey={CALLER.uri}", f"chain.network={endpoint}", f"paths.runs={tmp_path}"]
     typed += [f"keys={tmp_path / 'keys.json'}", "port=0", "asking.allow_local_addresses=true", "--json"]
@@ -257,7 +257,7 @@ def test_dead_miners_are_passed_over_until_none_is_left(net, tmp_path):
             with pytest.raises(openai.InternalServerError) as caught:
                 gate.client().completions.create(model=gate.model, prompt="count", stream=stream)
             assert (caught.value.status_code, caught.value.code) == (503, "no_miner_answered")
-            assert caught.value.body["type"] == "server_error" and "the connection failed" in caught.value.message
+            assert caught.value.body["type"] == "server_error" and "connect" in caught.value.message
         assert gate.metric("raytensor_gateway_in_flight") == 0
 
 
