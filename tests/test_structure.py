@@ -16,8 +16,9 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 80
 MAX_LOCAL_IMPORTS = 40
-# The rebuilt package had 48,856 lines without mine, payloads and the new state machines of the writer.
-MAX_LINES = 58_000
+# 48,856 is what the package may have without what came after its rebuilding: mining, owners' commands, the gateway, the
+# writer's state machines, alarms that last, calls generated from metadata, Null epochs, survival in training.
+MAX_LINES = 60_000
 # The integer reference mirrors the pallet's function line by line; numba compiles a kernel as one function.
 LONG_FUNCTIONS = ("consensus/reference.py", "consensus/kernels/")
 

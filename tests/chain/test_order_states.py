@@ -26,7 +26,7 @@ def test_every_state_knows_every_event(state, event):
     if state.terminal:
         shown = event in (Event.INCLUDED, Event.REVEALED)
         assert after is (State.DONE if shown else state), "nothing revives an order that has ended"
-    if event is Event.TOLD:
+    if event is Event.REPORTED:
         assert after is state
     if after is State.QUEUED and state is not State.QUEUED:
         # Only what proves that nothing of it can land, or a caller, queues an order.

@@ -33,8 +33,8 @@ def agree(clients: Sequence[ChainClient], addresses: Sequence[str] = ()) -> Agre
     found = []
     hashes = {client.endpoint: client.find_block_hash(final.number) for client in clients}
     if len(set(hashes.values())) > 1:
-        told = ", ".join(f"{endpoint} has {hash}" for endpoint, hash in hashes.items())
-        found.append(f"endpoints disagree on final block {final.number}: {told}")
+        listed = ", ".join(f"{endpoint} has {hash}" for endpoint, hash in hashes.items())
+        found.append(f"endpoints disagree on final block {final.number}: {listed}")
     nonces = {}
     for address in addresses:
         if not found:  # at one block, where every endpoint must know the same

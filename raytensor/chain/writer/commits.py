@@ -218,7 +218,7 @@ class PendingCommits:
         receipt = self._journal.known_intent(commit.intent_id).receipt(fate, error, action)
         again = fate is Fate.FAILED and order is not None and order.state is State.COMMITTED
         again = again and order is not None and self._queue.is_newest(order)
-        self._journal.settle([receipt], events={commit.intent_id: Event.TOLD} if again else None)
+        self._journal.settle([receipt], events={commit.intent_id: Event.REPORTED} if again else None)
         self._receipts.tell([receipt])
         if again:
             self._queue.requeue(commit.intent_id)

@@ -50,7 +50,7 @@ class Event(str, enum.Enum):
     RETRIED = "retried"  # nothing of it can take effect, and it is sent again
     FAILED = "failed"  # proven to have no effect, and not sent again
     ENDED = "ended"  # nothing of it can take effect, and it is not sent again until it is handed in again
-    TOLD = "told"  # a receipt that moves nothing: held, unknown
+    REPORTED = "reported"  # a receipt that moves nothing: held, unknown
 
 
 # One row per event: the state after it, of queued, open, in_block, committed and unsent orders. A block that has an
@@ -73,20 +73,20 @@ _ROWS = {
 _MOVES = {(before, event): State(after) for event, row in _ROWS.items() for before, after in zip(_COLUMNS, row.split())}
 _MOVES |= {(State.FAILED, event): State.DONE for event in (Event.INCLUDED, Event.REVEALED)}
 
-# What a receipt that ends an order, or tells of it, moves.
+# What a receipt that ends an order, or reports on it, moves.
 EVENT_OF: dict[Fate, Event] = {
     Fate.INCLUDED: Event.INCLUDED,
     Fate.COMMITTED: Event.COMMITTED,
     Fate.REVEALED: Event.REVEALED,
-    Fate.HELD: Event.TOLD,
-    Fate.UNKNOWN: Event.TOLD,
+    Fate.HELD: Event.REPORTED,
+    Fate.UNKNOWN: Event.REPORTED,
     Fate.FAILED: Event.FAILED,
     Fate.NOT_SENT: Event.ENDED,
 }
 
 
 def move(state: State, event: Event) -> State:
-    """The state after an event. `TOLD` moves nothing; neither does any event move an order that has ended, but for the
+    """The state after an event. `REPORTED` moves nothing; neither does any event move an order that has ended, but for the
     chain's showing that a failed one took effect."""
     return _MOVES.get((state, event), state)
 

@@ -208,8 +208,8 @@ class OrderQueue:
                 return True
             action = action_for(receipt.error or "")
             helps = action.resend or (order.place is not None and action.do in (Do.RETRY, Do.WAIT, Do.REPLAN))
-            told = order.last is not None and order.last.fate is Fate.INCLUDED
-            waited_for = told or self._receipts.awaited(receipt.intent_id)
+            reported = order.last is not None and order.last.fate is Fate.INCLUDED
+            waited_for = reported or self._receipts.awaited(receipt.intent_id)
             return helps and waited_for and order.tries + 1 < ATTEMPTS
 
     def is_newest(self, order: Order) -> bool:

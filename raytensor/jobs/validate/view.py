@@ -59,9 +59,9 @@ class ShownHotkey:
             return [*start, "-", "-", "-", "-", "-", Text("not registered", style="red")]
         waits = bool(one.cause) or one.due_block is not None
         style = "red" if one.overdue else "yellow" if waits else "green"
-        told = Text("overdue: " * one.overdue + one.state, style=style)
+        state = Text("overdue: " * one.overdue + one.state, style=style)
         last = str(one.last_update) if one.last_update else "never"
-        return [*start, str(one.uid), "yes" if one.permit else "no", stake, last, f"{one.age_tempos:.1f}", told]
+        return [*start, str(one.uid), "yes" if one.permit else "no", stake, last, f"{one.age_tempos:.1f}", state]
 
 
 @dataclass(frozen=True)
