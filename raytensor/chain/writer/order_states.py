@@ -86,8 +86,8 @@ EVENT_OF: dict[Fate, Event] = {
 
 
 def move(state: State, event: Event) -> State:
-    """The state after an event. `REPORTED` moves nothing; neither does any event move an order that has ended, but for the
-    chain's showing that a failed one took effect."""
+    """The state after an event. `REPORTED` moves nothing. No event moves an order that has ended, except that the chain
+    shows the effect of one that had failed."""
     return _MOVES.get((state, event), state)
 
 
