@@ -51,7 +51,7 @@ class Prices:
             message = (
                 f"the order changes the price by {self.slippage:.4%}, over --slippage {args.slippage_ppm / MILLION:.4%}"
             )
-            fix = f"--slippage {min(99.99, self.slippage * 102 + 0.01):.2f}%"
+            fix = f"--slippage {min(99.99, self.slippage * 105 + 0.05):.2f}%"
             part = " --partial," if "partial" in vars(args) else ""
             action = f"fix: give a smaller amount,{part} {fix}, or --no-limit"
             raise ChainRefused(message, name="SlippageTooHigh", action=action)

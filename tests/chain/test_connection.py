@@ -18,6 +18,7 @@ from raytensor.errors import BlockUnknown, ChainUnavailable, FateUnknown
 ALICE = DevKey("//Alice")
 # Answers that are an error of the pool are the caller's to judge; all else is the connection's to get over.
 TOLD = {fault for fault in ERRORS if fault is not Fault.LIMITED}
+POOL = sorted(fault for fault in TOLD if fault.value[:4].isdigit())  # named by the pool's code
 
 
 def once(fault, method):
@@ -107,7 +108,7 @@ def test_a_submission_that_no_socket_could_take_tries_the_other_endpoints(node, 
         assert client.submit(signed.data) is None and client.endpoint == node
 
 
-@pytest.mark.parametrize("fault", sorted(TOLD))
+@pytest.mark.parametrize("fault", POOL)
 def test_the_pools_words_are_handed_on_and_say_nothing_against_the_endpoint(node, fault):
     with FaultProxy(node) as proxy, Connection([proxy.endpoint, node], timeout_s=60) as asked:
         proxy.rule = lambda method: fault if method == "author_submitExtrinsic" else None

@@ -77,6 +77,7 @@ def example(kind):
             made[name] = values[hint]
     own = {"ServeAxon": {"ip": "10.0.0.1"}, "SetCommitment": {"text": "x"}}
     own["SetHyperparameter"] = {"function": "AdminUtils.sudo_set_kappa", "values": (("kappa", 7),)}
+    own["NamedCall"] = {"call_json": json.dumps(Transfer(signer=HOT.ss58, dest=COLD.ss58, value=1).call().to_json())}
     return kind(**made | own.get(kind.__name__, {}))
 
 

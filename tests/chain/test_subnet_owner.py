@@ -22,6 +22,12 @@ def home(monkeypatch, tmp_path):
     monkeypatch.setenv("RAYTENSOR_HOME", str(tmp_path / "home"))
 
 
+@pytest.fixture(scope="module")
+def node(blocks):
+    """A node of these tests alone: each new subnet doubles the price of the next one."""
+    return blocks.endpoint
+
+
 @pytest.fixture
 def ask(capsys, node):
     """Runs a command with --json: (status, the object it printed)."""

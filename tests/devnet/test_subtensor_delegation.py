@@ -147,7 +147,7 @@ def commitment(*fields) -> CommitmentInfo:
 def test_commitments_are_kept_and_their_space_counted(kit):
     netuid, commitments = kit.netuid, kit.runtime.Commitments
     raw = ("Raw5", b"hello")
-    kit.refused(account(9), "AccountNotAllowedCommit", "Commitments.set_commitment", netuid, commitment(raw))
+    kit.refused(account(9), "HotKeyNotRegisteredInSubNet", "Commitments.set_commitment", netuid, commitment(raw))
     kit.ok(MINER, "Commitments.set_commitment", netuid, commitment(raw))
     assert commitments.CommitmentOf[netuid, MINER].info.fields == (raw,)
     for _ in range(30):

@@ -72,7 +72,7 @@ def ask(front: Front, key: DevKey, number: int) -> Response | Failure:
 
 
 class Crowd:
-    """Asks without a pause from a thread until it is told to stop."""
+    """Asks from a thread until it is stopped, at less than the 50 requests/s that a miner takes of one hotkey."""
 
     def __init__(self, front: Front) -> None:
         self.outcomes: list[Response | Failure] = []
@@ -82,7 +82,7 @@ class Crowd:
 
     def _run(self) -> None:
         number = 100
-        while not self._stop.is_set():
+        while not self._stop.wait(0.03):
             number += 1
             self.outcomes.append(ask(self._front, FIRST, number))
 
@@ -120,7 +120,7 @@ def test_no_question_fails_while_models_are_replaced(served):
 
     tend_until(fleet, deployed)
     crowd.stop()
-    assert crowd.outcomes and all(isinstance(one, Response) for one in crowd.outcomes), crowd.outcomes
+    assert crowd.outcomes and not [one for one in crowd.outcomes if isinstance(one, Failure)]
     assert deployer.since_round == 3
     newer = ask(front, FIRST, 0)
     assert isinstance(newer, Response) and not np.array_equal(newer.probs, first.probs)
@@ -133,7 +133,7 @@ def test_no_question_fails_while_models_are_replaced(served):
     tend_until(fleet, lambda: any("is replaced" in line for line in said) or said.extend(fleet.incidents()))
     tend_until(fleet, lambda: fleet.tend())
     crowd.stop()
-    assert crowd.outcomes and all(isinstance(one, Response) for one in crowd.outcomes), crowd.outcomes
+    assert crowd.outcomes and not [one for one in crowd.outcomes if isinstance(one, Failure)]
     again = ask(front, FIRST, 0)
     assert isinstance(again, Response)
     traffic = front.traffic()

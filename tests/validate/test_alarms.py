@@ -106,6 +106,7 @@ def test_the_webhook_hears_when_weights_stop_counting_and_when_they_count_again(
         "age_blocks": 301,
         "age_tempos": 3.01,
         "next_block": 1302,
+        "due_block": None,
         "overdue": True,
         "cause": cause,
         "action": "fix: look at the endpoint",

@@ -153,12 +153,12 @@ def test_connections_are_bounded(validator, miner):
         settings = server_settings(max_connections_per_address=2)
         async with Live(validator, miner, settings=settings) as live:
             held = [await asyncio.open_connection(live.host, live.port) for _ in range(2)]
-            await until(lambda: live.server._addresses.total() == 2)
+            await until(lambda: live.server.num_connections == 2)
             told, _ = await raw(live, [])
             assert b"503" in told and b"too many open connections" in told
             for _, writer in held:
                 writer.close()
-            await until(lambda: live.server._addresses.total() == 0)
+            await until(lambda: live.server.num_connections == 0)
             assert (await live.post(*live.request()))[0] == 200
 
     run(check())
