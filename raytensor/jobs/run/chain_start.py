@@ -25,6 +25,7 @@ from raytensor.errors import ChainUnavailable
 from raytensor.jobs.run.plan import Identity, delegate, needs
 
 RAO = 10**9
+PROCESS_S = 15.0  # for the chain process to be up, when it is to be ended
 START_S = 180.0  # to open the subnet and register everyone, on a chain with 12 s blocks, too
 
 
@@ -46,8 +47,11 @@ class ChainStart:
     def __init__(
         self, cfg: RunConfig, folder: Path, neurons: Sequence[Identity], phase: Callable[[str], None], stack: ExitStack
     ) -> None:
-        self._cfg, self._folder, self._neurons, self._phase, self._stack = cfg, folder, neurons, phase, stack
+        self._cfg, self._folder, self._neurons, self._phase = cfg, folder, neurons, phase
         self._future: Future[ChainUp] = Future()
+        self._process: EmbeddedChain | None = None
+        self._process_known = threading.Event()
+        stack.callback(self._end)
         threading.Thread(target=self._run, name="chain-start", daemon=True).start()
 
     def result(self) -> ChainUp:
@@ -63,6 +67,15 @@ class ChainStart:
             self._future.set_result(self._start())
         except Exception as error:  # the thread's edge: it is raised where the result is awaited
             self._future.set_exception(error)
+        finally:
+            self._process_known.set()
+
+    def _end(self) -> None:
+        """End the chain process. One that is still starting is waited for: later it would write into the folder."""
+        if not self._cfg.chain.endpoint:
+            self._process_known.wait(PROCESS_S)
+        if self._process is not None:
+            self._process.close()
 
     def _start(self) -> ChainUp:
         cfg = self._cfg
@@ -74,9 +87,10 @@ class ChainStart:
             return ChainUp(endpoint, client.spec_version, make_subnet(client, spec, progress=self._phase))
 
     def _start_embedded(self) -> str:
-        process = EmbeddedChain(self._folder / "chain", self._cfg.chain.block_time_s, self._folder / "chain.log")
-        self._stack.callback(process.close)
-        return process.endpoint
+        folder = self._folder
+        self._process = EmbeddedChain(folder / "chain", self._cfg.chain.block_time_s, folder / "chain.log")
+        self._process_known.set()
+        return self._process.endpoint
 
 
 def start_ray(cfg: RunConfig, phase: Callable[[str], None], stack: ExitStack) -> int:
