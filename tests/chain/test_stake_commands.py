@@ -39,6 +39,19 @@ SECOND, SECOND_COLD = DevKey("//st//second//hot"), DevKey("//st//second//cold")
 
 
 @pytest.fixture(scope="module")
+def node(blocks):
+    """A node of these tests alone, whose blocks they may hold up."""
+    return blocks.endpoint
+
+
+@pytest.fixture
+def still(blocks):
+    """Blocks come with extrinsics only: each block moves the price of a pool."""
+    with blocks.on_demand():
+        yield
+
+
+@pytest.fixture(scope="module")
 def netuids(node):
     """Two subnets with pools; the miner's hotkey is on the first."""
     with ChainClient(node, timeout_s=60) as client:
@@ -145,7 +158,7 @@ def nonce(client):
     ],
     ids=["add", "remove", "swap", "move"],
 )
-def test_the_slippage_that_is_shown_is_the_one_that_is_limited(client, netuids, ask, order):
+def test_the_slippage_that_is_shown_is_the_one_that_is_limited(client, netuids, ask, order, still):
     """Just below it the order is refused and nothing is sent, just above it the chain carries it out, whole."""
     who = ("--hotkey", MINER.ss58, "--yes")
     if order(1, 2)[0] != "add":
