@@ -147,7 +147,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(old.parent)
         else:
             os.replace(new, target)
-    except BaseException:
+    except BaseException:  # also an interruption: nothing unfinished is left
         shutil.rmtree(new, ignore_errors=True)
         raise
 

@@ -149,7 +149,7 @@ def main() -> int:
     args = parser.parse_args()
     if not 1 <= args.hotkeys <= 60 or not 1 <= args.subnets <= 120:
         parser.error("1 to 60 hotkeys, 1 to 120 subnets")
-    # The loops use the writers' keys, on purpose: each extrinsic of theirs would be told.
+    # The loops use the writers' keys on purpose: each of their extrinsics would be logged as foreign.
     logging.getLogger("raytensor").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="raytensor-bench-"))
     chain = EmbeddedChain(folder / "state", args.block_time, folder / "log")

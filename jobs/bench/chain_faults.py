@@ -420,7 +420,7 @@ def run_classes(
         final(client)
         verdict = ledger.judge([(intent, receipts[intent.intent_id]) for intent in intents])
         verdict.wrong += [
-            f"{receipt.call} {intent_id}: told {receipt.error}, and later {receipts[intent_id].fate.value}"
+            f"{receipt.call} {intent_id}: reported {receipt.error}, and later {receipts[intent_id].fate.value}"
             for intent_id, receipt in first.items()
             if receipt.fate is Fate.FAILED and receipt.error not in UNUSED and receipts[intent_id] != receipt
         ]
@@ -467,7 +467,7 @@ def main() -> int:
         or args.portion < 1
     ):
         parser.error("2 to 60 hotkeys, 1 to 120 subnets, and no negative numbers")
-    logging.getLogger("raytensor").setLevel(logging.CRITICAL)  # every fault would be told
+    logging.getLogger("raytensor").setLevel(logging.CRITICAL)  # every fault would be logged
     folder = Path(tempfile.mkdtemp(prefix="raytensor-faults-"))
     node = Node(folder, args.block_time)
     goals, wrong = [], []

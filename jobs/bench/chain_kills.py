@@ -96,7 +96,7 @@ def _pid(actor: Any) -> int:
 
 def run_kills(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) -> tuple[int, int, list[str]]:
     """(kills that hit a call, intents, what is wrong by the chain's word)."""
-    with contextlib.redirect_stdout(io.StringIO()):  # Ray tells of each process that dies, in five lines
+    with contextlib.redirect_stdout(io.StringIO()):  # Ray prints five lines for each process that dies
         return _run(args, node, folder, netuids)
 
 

@@ -1,4 +1,4 @@
-"""What weight and stake intents did to a chain, told by the chain alone: events of every block, storage at two blocks.
+"""What weight and stake intents did to a chain, as the chain shows it: events of every block, storage at two blocks.
 
 In: the intents with the receipts that a writer gave for them, and a span of blocks. Out: a `Verdict`: for each intent
 how often it was applied, and what does not add up. Nothing of the writer is believed: each stake intent is known by

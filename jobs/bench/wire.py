@@ -83,13 +83,13 @@ def measure(wire: Wire, payload: str, seconds: float, workers: int) -> None:
         )
         if client.returncode:
             raise SystemExit(f"{wire.name}: the client failed:\n{client.stderr[-2000:]}")
-        told = json.loads(client.stdout.splitlines()[-1])
-        done = told["answered"] + told["failed"]
+        result = json.loads(client.stdout.splitlines()[-1])
+        done = result["answered"] + result["failed"]
         server_cpu_s = (cpu_seconds(server.pid) - before) * done / (done + 10)  # ten questions warm up
-        wire.rates.append(told["answered"] / told["seconds"])
-        wire.cpu_ms.append(1000 * (told["cpu_s"] + server_cpu_s) / max(1, told["answered"]))
-        wire.failed += told["failed"]
-        wire.why = told["why"] or wire.why
+        wire.rates.append(result["answered"] / result["seconds"])
+        wire.cpu_ms.append(1000 * (result["cpu_s"] + server_cpu_s) / max(1, result["answered"]))
+        wire.failed += result["failed"]
+        wire.why = result["why"] or wire.why
     finally:
         server.stdin.close()
         try:

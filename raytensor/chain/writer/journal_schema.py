@@ -51,7 +51,7 @@ def upgrade(db: sqlite3.Connection) -> None:
     try:
         if not db.execute(columns, ("state",)).fetchone():  # another process may have done it meanwhile
             _add_states(db)
-    except BaseException:
+    except BaseException:  # also an interruption: the old tables stay whole
         db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")

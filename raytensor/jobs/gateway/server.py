@@ -68,7 +68,7 @@ class GatewayServer:
             self._wait(lambda: all(self._metagraph(one) is not None for one in self._cfg.netuids), "the metagraphs")
             self._thread.start()
             self._wait(lambda: self._ended.is_set() or (self._server is not None and self._server.started), "the port")
-        except BaseException:
+        except BaseException:  # also an interruption: without a return nobody would call `__exit__`
             self.__exit__(None, None, None)
             raise
         return self
