@@ -49,7 +49,7 @@ def test_readme_links_the_index():
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
 def test_a_page_begins_with_what_one_gets_and_a_command(page):
     lines = page.read_text().splitlines()
-    assert lines[0].startswith("# ") and lines[2].startswith("You get ")
+    assert lines[0].startswith("# ") and lines[2].startswith("This page ")
     assert any(line.startswith(("    raytensor ", "    ray ", "    python ", "```")) for line in lines[:16])
     assert not re.search(r"^[A-Z_]{4,}$", page.read_text(), re.MULTILINE), "a placeholder is left"
 
