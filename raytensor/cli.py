@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("raytensor.jobs.sweep.job:sweep_main", "search good settings for a miner"),
     "query": ("raytensor.commands.query:query_main", "ask a subnet's best miners to continue a text"),
     "devnet": ("raytensor.devnet.cli:devnet_main", "serve the embedded development chain"),
+    "migrate": ("raytensor.commands.migrate:migrate_main", "continue a validator of Bittensor's subnet template"),
     "report": ("raytensor.commands.report:report_main", "write the report of a run folder again"),
     "replay": ("raytensor.commands.replay:replay_main", "recompute the weights of an evidence log and compare them"),
     "consensus": ("raytensor.commands.consensus:consensus_main", "compute what a subnet pays; check test vectors"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from raytensor import config
+from raytensor.config import old_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -60,7 +61,8 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
         r"^    .*?raytensor (run|train|sweep|validate|mine)\b(.*)$", page.read_text().replace("\\\n", " "), re.M
     )
     parts = ((job, re.split(r"\s#|\s{3,}(?=\w+ )", rest)[0]) for job, rest in found)
-    return [(job, [part for part in shlex.split(rest) if "=" in part]) for job, rest in parts if "..." not in rest]
+    typed = ((job, old_flags.translate(job, shlex.split(rest))[0]) for job, rest in parts if "..." not in rest)
+    return [(job, [part for part in settings if "=" in part]) for job, settings in typed]
 
 
 def test_the_commands_of_the_pages_are_settings_that_exist():

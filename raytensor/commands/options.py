@@ -9,13 +9,15 @@ connection.
 import argparse
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raytensor.arguments import Parser, integer, number
 from raytensor.chain import ss58
 from raytensor.chain.rpc.connection import NETWORKS
 from raytensor.chain.wallet import DEFAULT_PATH, DevKey, KeyRef, WalletKey
+from raytensor.config import old_flags
 from raytensor.errors import ConfigError
 
 RAO = 10**9
@@ -132,6 +134,15 @@ def job_settings(environ: Mapping[str, str] = os.environ) -> list[str]:
     """The settings of a job that BT_* variables give, before those that the user types."""
     found = {"chain.network": environment_network(environ), "wallet_path": environ.get("BT_WALLET_PATH", "")}
     return [f"{name}={value}" for name, value in found.items() if value]
+
+
+def typed_settings(job: str, argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The settings of a job: those of BT_* variables, then what the user typed, flags of Bittensor's subnet template
+    included. A flag that changes nothing here is named on standard error."""
+    settings, notes = old_flags.translate(job, argv)
+    for note in notes:
+        print(f"raytensor {job}: {note}", file=sys.stderr)
+    return [*job_settings(environ), *settings]
 
 
 def coldkey_ref(args: argparse.Namespace) -> KeyRef:

@@ -10,6 +10,7 @@ In: a root file of `conf/` (one per job) and what a user typed. Out: plain datac
     wire        the sections of signed HTTP between validators and miners
     run, ...    one module per job: its root dataclass
     overrides   "key=value" as typed -> values of the declared types
+    old_flags   flags of Bittensor's subnet template -> settings
     compose     YAML of `conf/` and overrides -> a checked configuration
     help        the `--help` pages of the jobs
 

@@ -26,7 +26,7 @@ END_S = 30.0  # to wait for the chain's answers after the last round
 def main(argv: Sequence[str]) -> int:
     """Compose the configuration and mine, or only check. Returns the exit status."""
     shorts = {"--json": "json=true", "--dry-run": "dry_run=true"}
-    cfg = config.compose("mine", [*options.job_settings(), *(shorts.get(arg, arg) for arg in argv)])
+    cfg = config.compose("mine", options.typed_settings("mine", [shorts.get(arg, arg) for arg in argv]))
     if cfg.dry_run:
         print(_dry_run(cfg), end="")
         return 0

@@ -52,7 +52,8 @@ def validate_main(argv: Sequence[str]) -> int:
     from raytensor.commands import options  # loads substrate-interface, which --help does not need
 
     shorts = {"--json": "json=true", "--dry-run": "dry_run=true"}
-    cfg = config.compose("validate", [*options.job_settings(), *(shorts.get(arg, arg) for arg in argv)])
+    typed = options.typed_settings("validate", [shorts.get(arg, arg) for arg in argv])
+    cfg = config.compose("validate", typed)
     if cfg.dry_run:
         print(_dry_run(cfg), end="")
         return 0
