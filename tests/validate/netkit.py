@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,11 @@ SHARES = (0.9, 0.15)  # the miners of each subnet; the last one, beyond these, i
 def environment() -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     return clean | {"PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}
+
+
+def uri(number: int, miner: int) -> str:
+    """The development key of a miner of the subnet with that number."""
+    return f"//validate//{number}//miner//{miner}"
 
 
 @dataclass
@@ -53,8 +59,9 @@ def start(
     validators: int = 2,
     tempo: int = 20,
     block_time_s: float = 0.25,
+    served_by: Sequence[str] = (sys.executable, str(HERE / "served_miners.py")),
 ) -> Net:
-    """Everything runs when this returns, and ends with `stack`."""
+    """Everything runs when this returns, and ends with `stack`. served_by: the program that serves the miners."""
     chain = EmbeddedChain(folder / "chain", block_time_s, folder / "chain.log")
     stack.callback(chain.close)
     keys = [DevKey(f"//validate//validator//{n}") for n in range(validators)]
@@ -66,7 +73,7 @@ def start(
             step.add(DevKey("//Alice").open(), Call("Balances", "transfer_keep_alive", funds))
         step.run()
         for number in range(subnets):
-            mine = [DevKey(f"//validate//{number}//miner//{n}") for n in range(len(SHARES) + 1)]
+            mine = [DevKey(uri(number, n)) for n in range(len(SHARES) + 1)]
             neurons = [
                 Neuron(
                     "owner",
@@ -82,17 +89,18 @@ def start(
             miners[netuids[-1]] = [key.ss58 for key in mine]
         asked = {
             "miners": [
-                {"hotkey": hotkey, "netuid": netuid, "share": share}
-                for netuid in netuids
-                for hotkey, share in zip(miners[netuid], (*SHARES, -1.0))
+                {"hotkey": hotkey, "uri": uri(number, n), "netuid": netuid, "share": share}
+                for number, netuid in enumerate(netuids)
+                for n, (hotkey, share) in enumerate(zip(miners[netuid], (*SHARES, -1.0)))
             ],
             "validators": [key.ss58 for key in keys],
             "cache": os.environ["TEXT_CACHE"],
             "max_documents": MAX_DOCUMENTS,
         }
         (folder / "miners.json").write_text(json.dumps(asked))
-        command = [sys.executable, str(HERE / "served_miners.py"), str(folder)]
-        served = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True)
+        served = subprocess.Popen(
+            [*served_by, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True
+        )
         stack.callback(served.wait, 120)
         stack.callback(served.stdin.close)
         line = served.stdout.readline()
@@ -102,6 +110,6 @@ def start(
         for number, netuid in enumerate(netuids):
             for n, hotkey in enumerate(miners[netuid]):
                 intent = ServeAxon(signer=hotkey, netuid=netuid, ip="127.0.0.2", port=ports[hotkey])
-                step.add(DevKey(f"//validate//{number}//miner//{n}").open(), intent.call())
+                step.add(DevKey(uri(number, n)).open(), intent.call())
         step.run()
     return Net(chain.endpoint, netuids, miners, keys, Path(os.environ["TEXT_CACHE"]))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import netkit
 import pytest
 from hookkit import Hook
+from operatorkit import Operator
 
 from raytensor import cli
 from raytensor.chain.reads.metagraph import read_metagraph
@@ -22,8 +20,6 @@ from raytensor.telemetry import events
 from raytensor.validators.evidence_log import read_log, replay
 from raytensor.validators.segments import closed
 
-LIMIT_S = 240.0
-
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):
@@ -31,71 +27,21 @@ def net(tmp_path_factory):
         yield netkit.start(tmp_path_factory.mktemp("net"), stack)
 
 
-class Operator:
-    """`raytensor validate` in a process of its own. hook: address of a webhook."""
-
-    def __init__(self, net, runs: Path, hook: str) -> None:
-        good, bad = net.netuids[:-1], net.netuids[-1]
-        command = [
-            sys.executable,
-            "-m",
-            "raytensor",
-            "validate",
-            "--json",
-            "name=v",
-            f"paths.runs={runs}",
-            f"paths.cache={net.cache}",
-            f"netuids=[{','.join(map(str, good))}]",
-            f"hotkeys={net.hotkeys}",
-            f"chain.network={net.endpoint}",
-            f"subnets=[{{netuid: {bad}, mechanism: {{path: faulty_rules.Faulty}}}}]",
-            "asking.allow_local_addresses=true",
-            "data.tokenizer=bytes",
-            f"data.max_documents={netkit.MAX_DOCUMENTS}",
-            "mechanism.query.rows=256",
-            "cluster.num_cpus=4",
-            "chain.margin_blocks=6",
-            "chain.rounds_per_tempo=2",
-            "backoff_s=2",
-            "watch.overdue_tempos=2",
-            "validators.evidence_rounds=2",
-            f"watch.command=\"sh -c 'cat >> {runs}/alarms.jsonl'\"",
-            "watch.webhook_env=MY_HOOK",
-        ]
-        self.folder = runs / "v"
-        self.log = (runs / "output.txt").open("ab")
-        self.process = subprocess.Popen(
-            command,
-            env=netkit.environment() | {"MY_HOOK": hook},
-            stdout=self.log,
-            stderr=self.log,
-            cwd=runs,
-            start_new_session=True,
-        )
-
-    def events(self, kind: str) -> list[dict]:
-        path = self.folder / "events.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [event for event in map(json.loads, lines) if event["kind"] == kind]
-
-    def events_text(self) -> str:
-        return (self.folder / "events.jsonl").read_text() + (self.folder / "config.yaml").read_text()
-
-    def wait_for(self, what: str, seen) -> None:
-        end = time.monotonic() + LIMIT_S
-        while not seen():
-            assert self.process.poll() is None, (
-                f"ended with {self.process.returncode}: {Path(self.log.name).read_text()[-3000:]}"
-            )
-            assert time.monotonic() < end, f"no {what} within {LIMIT_S:g} s: {Path(self.log.name).read_text()[-3000:]}"
-            time.sleep(0.2)
-
-    def included(self, since: int = 0) -> set[tuple[int, str]]:
-        return {
-            (e["netuid"], e["signer"])
-            for e in self.events("receipt_seen")
-            if e["fate"] == "included" and e["block"] > since
-        }
+def operator(net, runs: Path, hook: str) -> Operator:
+    """Two good subnets and one whose rules are broken. hook: address of a webhook."""
+    good, bad = net.netuids[:-1], net.netuids[-1]
+    return Operator(
+        net,
+        runs,
+        f"netuids=[{','.join(map(str, good))}]",
+        f"subnets=[{{netuid: {bad}, mechanism: {{path: faulty_rules.Faulty}}}}]",
+        "backoff_s=2",
+        "watch.overdue_tempos=2",
+        "validators.evidence_rounds=2",
+        f"watch.command=\"sh -c 'cat >> {runs}/alarms.jsonl'\"",
+        "watch.webhook_env=MY_HOOK",
+        variables={"MY_HOOK": hook},
+    )
 
 
 def objects(text: str) -> list[dict]:
@@ -123,7 +69,7 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
     """All the while the webhook answers nobody: it hears of the alarm, and holds up neither rounds nor the command."""
     good, bad = net.netuids[:-1], net.netuids[-1]
     everyone = {(netuid, key.ss58) for netuid in good for key in net.validators}
-    first = Operator(net, tmp_path, hanging.url)
+    first = operator(net, tmp_path, hanging.url)
     first.wait_for("weights of every hotkey on the good subnets", lambda: first.included() >= everyone)
     first.wait_for("second fault of the broken subnet", lambda: len(first.events("subnet_fault")) >= 2)
     alarms = tmp_path / "alarms.jsonl"
@@ -173,10 +119,9 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
     before = {path: told(path) for path in first.folder.rglob("evidence.jsonl")}
     states = {path: replay(path).state for path in before if f"netuid{bad}/" not in str(path)}
     assert len(states) == 4
-    second = Operator(net, tmp_path, hanging.url)
+    second = operator(net, tmp_path, hanging.url)
     second.wait_for("weights after the restart", lambda: second.included(since=head) >= everyone)
-    second.process.send_signal(signal.SIGINT)
-    assert second.process.wait(60) == 130
+    assert second.stop() == 130
     assert second.events("stopped")[-1]["reason"] == "interrupted"
     for path, state in states.items():
         assert replay(path, until=state.round).state == state, "a restart resets nobody"

@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import ClassVar, Tuple  # noqa: UP035
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -58,7 +58,8 @@ def serve(payload: str) -> None:
         synapse.ids, synapse.probs = ids, probs
         return synapse
 
-    def blacklist(synapse: NextToken) -> tuple[bool, str]:
+    # The axon compares the annotation with typing's own Tuple.
+    def blacklist(synapse: NextToken) -> Tuple[bool, str]:  # noqa: UP006
         return synapse.dendrite.hotkey != VALIDATOR.ss58_address, "not the validator"
 
     port = bench.free_port()
