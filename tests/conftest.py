@@ -11,6 +11,8 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The processes that tests start compile the package once, not each one again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Models of a few thousand parameters: more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -57,16 +57,13 @@ def compose(job: str, overrides: Sequence[str]) -> Any:
 
     Raises `ConfigError` for an unknown setting, a wrong type, an unknown choice of a group or an impossible value.
     """
-    # Hydra takes 0.3 s to import, and actors that import this room never compose.
-    from raytensor.config import yaml_files
-
     schema = schema_of(job)
     others = {name: schema_of(name) for name in ROOTS if name != job}
     paths = [arg for arg in overrides if arg.startswith(SEARCH_PATH)]
     groups = groups_of(job, re.findall(r"file://([^,\]'\"]+)", " ".join(paths)))
     choices, values = typed.split(schema, groups, [arg for arg in overrides if arg not in paths], others)
     known = {name for other in (schema, *others.values()) for name in typed.type_hints(other)}
-    cfg: Any = yaml_files.compose(conf_dir(), job, schema, [*paths, *choices], values, known)
+    cfg: Any = _yaml_files().compose(conf_dir(), job, schema, [*paths, *choices], values, known)
     _make_absolute(cfg)
     if (
         job == "train" and cfg.data.files
@@ -79,9 +76,14 @@ def compose(job: str, overrides: Sequence[str]) -> Any:
 
 def to_yaml(cfg: Any) -> str:
     """A configuration as YAML, every value resolved."""
-    from omegaconf import OmegaConf  # as above
+    return _yaml_files().to_yaml(cfg)
 
-    return OmegaConf.to_yaml(OmegaConf.structured(cfg), resolve=True)
+
+def _yaml_files() -> Any:
+    # Hydra takes 0.3 s to import, and actors that import this room never compose.
+    from raytensor.config import yaml_files
+
+    return yaml_files
 
 
 def _make_absolute(section: Section) -> None:

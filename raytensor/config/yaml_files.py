@@ -92,3 +92,8 @@ def _explain(error: Exception) -> str:
     where = re.search(r"full_key: (\S+)", text)
     lines = [line for line in dict.fromkeys(lines) if not line.startswith(noise)]
     return (f"{where.group(1)}: " if where else "") + "\n".join(lines)
+
+
+def to_yaml(cfg: Any) -> str:
+    """A configuration as YAML, every value resolved."""
+    return OmegaConf.to_yaml(OmegaConf.structured(cfg), resolve=True)

@@ -6,13 +6,11 @@ layer's parameters, gradients and moments, and gathers a layer while it computes
 
 import contextlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from raytensor.config.optimizers import OPTIMIZERS
 from raytensor.training import devices
@@ -29,6 +27,7 @@ class TorchEngine(BaseEngine):
         assert strategy != "plain" or ranks.size == 1, "plain is for one rank"
         super().__init__(model, recipe, ranks)
         self.strategy = strategy
+        self._like: Callable[[Tensor, Tensor], Tensor] = _like
         if strategy == "fsdp2":
             self._shard()
         else:
@@ -50,15 +49,14 @@ class TorchEngine(BaseEngine):
         self._optimizer_of = {p: made for made, group in groups for p in group["params"]}
 
     def _shard(self) -> None:
-        options: dict[str, Any] = {"mesh": init_device_mesh(self.ranks.device.type, (self.ranks.size,))}
-        if self.recipe.precision == "bf16":
-            options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        for layer in layers(self.model):
-            if self._compiles:  # layer by layer: the gathering stays outside the graph
-                layer.compile()
-            fully_shard(layer, **options)
-        fully_shard(self._causal, **options)
-        self._causal.to(self.ranks.device)  # buffers
+        from raytensor.training import fully_sharded  # takes a second, which other engines need not spend
+
+        inner = list(layers(self.model))
+        for layer in inner if self._compiles else ():  # layer by layer: the gathering stays outside the graph
+            layer.compile()
+        ranks = self.ranks
+        fully_sharded.shard(self._causal, inner, ranks.device, ranks.size, bf16=self.recipe.precision == "bf16")
+        self._like = fully_sharded.like
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self.strategy == "fsdp2" else super()._autocast()
@@ -108,11 +106,11 @@ class TorchEngine(BaseEngine):
 
     def _write(self, name: str, values: dict[str, Tensor], steps: int) -> None:
         parameter = self._parameters[name]
-        parameter.copy_(_like(values["param"], parameter))
+        parameter.copy_(self._like(values["param"], parameter))
         optimizer = self._optimizer_of[parameter]
         moments = moments_of(optimizer)
         if all(key in values for key in moments.names):
-            optimizer.state[parameter] = {key: _like(values[key], parameter) for key in moments.names}
+            optimizer.state[parameter] = {key: self._like(values[key], parameter) for key in moments.names}
             if moments.counts_steps:
                 optimizer.state[parameter]["step"] = torch.tensor(float(steps), device=self.ranks.device)
         else:
@@ -125,9 +123,5 @@ def _whole(value: Tensor) -> Tensor:
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A tensor of a checkpoint on the device of the parameter, and sharded like it."""
-    if not isinstance(parameter, DTensor):
-        return value.to(parameter.device, parameter.dtype, copy=True)
-    mesh, placements = parameter.device_mesh, parameter.placements
-    # Every rank has read the same file, so nothing is sent.
-    return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)
+    """A tensor of a checkpoint on the device of the parameter."""
+    return value.to(parameter.device, parameter.dtype, copy=True)
