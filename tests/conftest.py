@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from pathlib import Path
@@ -32,24 +33,50 @@ LONGEST = (
     "devnet/test_bittensor11",
     "network/test_digests",
     "miners/test_fleet",
-    "sweep/test_sweep",
-    "network/test_kings",
     "chain/test_chain_faults",
     "validate/test_validate_job",
+    "sweep/test_sweep",
     "network/test_job",
-    "chain/test_wallet_interop",
+    "network/test_kings",
     "miners/test_group",
-    "miners/test_submissions",
-    "training/test_strategies",
-    "chain/test_handover",
-    "network/test_axons",
-    "chain/test_wallet",
-    "chain/test_commands",
-    "training/test_damage",
     "devnet/test_node",
-    "miners/test_damaged_checkpoints",
+    "training/test_strategies",
+    "network/test_deploy",
+    "tests/test_pool",
+    "validate/test_alarms",
+    "miners/test_submissions",
+    "chain/test_order_faults",
+    "network/test_axons",
+    "chain/test_seven_defects",
+    "chain/test_connection",
     "validators/test_transport",
+    "tests/test_config",
+    "chain/test_handover",
+    "devnet/test_nonsense",
+    "chain/test_raise_everywhere",
+    "training/test_pretrained",
+    "chain/test_commit_reveal",
+    "chain/test_wallet_interop",
+    "chain/test_writer",
+    "chain/test_one_writer",
+    "devnet/test_restart",
+    "training/test_damage",
+    "validators/test_segments",
+    "chain/test_renewal",
+    "chain/test_wallet",
+    "network/test_gateway",
+    "devnet/test_subtensor_money",
+    "miners/test_damaged_checkpoints",
 )
+
+
+gc.disable()  # while test files are imported, which leave next to no garbage; collections would take seconds
+
+
+def pytest_collection_finish():
+    """What was imported stays: no later collection looks at it."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):

@@ -2,6 +2,7 @@
 
 with Blocks(endpoint) as blocks:   while entered, there are blocks:
     blocks.follow(writer)          ... each once all followers have read all but the last LAG
+    with blocks.following(writer): ... for as long as this lasts
     blocks.leave(writer)           ... without followers: when the pool has an extrinsic, else one every `idle_s`
     with blocks.on_demand():       ... only when the pool has an extrinsic
     blocks.up_to(number)           now, up to this one
@@ -36,6 +37,14 @@ class Blocks:
     def leave(self, writer: ChainWriter) -> None:
         with self._lock:
             self._followers = [one for one in self._followers if one is not writer]
+
+    @contextmanager
+    def following(self, writer: ChainWriter) -> Iterator[None]:
+        self.follow(writer)
+        try:
+            yield
+        finally:
+            self.leave(writer)
 
     @contextmanager
     def on_demand(self) -> Iterator[None]:

@@ -53,11 +53,17 @@ def pay(payer, dest, value=5 * RAO, **more):
     return Transfer(signer=payer.ss58, dest=dest.ss58, value=value, **more)
 
 
-def wait_blocks(client, count):
-    client.wait_for_block(client.head().number + count, timeout_s=60)
+def pass_blocks(blocks, client, writer, count):
+    """So many blocks, at once: half of them, and the others when the writer has looked at those."""
+    for part in (count // 2, count - count // 2):
+        number, end = client.head().number + part, time.monotonic() + 60
+        blocks.up_to(number)
+        while writer.state()["block"] < number:
+            assert time.monotonic() < end, "the writer does not follow"
+            time.sleep(0.02)
 
 
-def test_an_order_that_failed_is_never_sent_again(client, fresh, write):
+def test_an_order_that_failed_is_never_sent_again(shared_blocks, client, fresh, write):
     """An account without funds: the node refuses; funded later for something else, it pays nothing of the order."""
     poor, dest = fresh("poor"), fresh("dest")
     writer = write(poor)
@@ -66,7 +72,7 @@ def test_an_order_that_failed_is_never_sent_again(client, fresh, write):
     assert (receipt.fate, receipt.error) == (Fate.FAILED, "Payment") and receipt.action.startswith("fix: fund")
     sent = writer.counters()
     fund(client, poor, 50 * RAO)
-    wait_blocks(client, 2 * ERA)
+    pass_blocks(shared_blocks, client, writer, 2 * ERA)
     assert client.balance(dest.ss58) == 0 and client.account_nonce(poor.ss58) == 0
     assert writer.submit([order]) == [receipt], "an id that was handed in again gets the first one's receipt"
     writer.close()
@@ -85,7 +91,7 @@ def lying(method, left):
 @pytest.mark.parametrize(
     "answer", [Fault.BAD_SIGNATURE_AFTER, Fault.PAYMENT_AFTER, Fault.CUSTOM_AFTER, Fault.STALE_AFTER, Fault.FULL_AFTER]
 )
-def test_a_refusal_of_what_another_backend_took_pays_once(node, client, payer, fresh, write, answer):
+def test_a_refusal_of_what_another_backend_took_pays_once(node, shared_blocks, client, payer, fresh, write, answer):
     dest, order = fresh("dest"), None
     with FaultProxy(node, lambda method: answer if method == "author_submitExtrinsic" else None) as proxy:
         writer = write(payer, endpoint=proxy.endpoint)
@@ -93,29 +99,30 @@ def test_a_refusal_of_what_another_backend_took_pays_once(node, client, payer, f
         (receipt,) = writer.submit([order])
         assert receipt.fate is Fate.INCLUDED, receipt
         assert writer.submit([order]) == [receipt]
-        wait_blocks(client, 2 * ERA)
+        pass_blocks(shared_blocks, client, writer, 2 * ERA)
         writer.close()
     assert client.balance(dest.ss58) == 5 * RAO and client.account_nonce(payer.ss58) == 1
 
 
 @pytest.mark.parametrize("answer", [Fault.NONSENSE_AFTER, Fault.WORDS_AFTER, Fault.NO_BLOCK_AFTER, Fault.LIST_AFTER])
-def test_an_answer_that_means_nothing_leaves_the_fate_open(node, client, payer, fresh, write, answer):
+def test_an_answer_that_means_nothing_leaves_the_fate_open(node, shared_blocks, client, payer, fresh, write, answer):
     dest = fresh("dest")
     with FaultProxy(node, lambda method: answer if method == "author_submitExtrinsic" else None) as proxy:
         writer = write(payer, endpoint=proxy.endpoint)
         (receipt,) = writer.submit([pay(payer, dest)])
         assert receipt.fate is Fate.INCLUDED, receipt
-        wait_blocks(client, ERA)
+        pass_blocks(shared_blocks, client, writer, ERA)
         writer.close()
     assert client.balance(dest.ss58) == 5 * RAO and client.account_nonce(payer.ss58) == 1
 
 
-def test_what_a_node_refuses_for_good_has_failed_once_its_era_is_over(node, client, payer, fresh, write):
+def test_what_a_node_refuses_for_good_has_failed_once_its_era_is_over(node, shared_blocks, client, payer, fresh, write):
     dest = fresh("dest")
     with FaultProxy(node, lambda method: Fault.PAYMENT if method == "author_submitExtrinsic" else None) as proxy:
         writer = write(payer, endpoint=proxy.endpoint)
         first = client.head().number
-        (receipt,) = writer.submit([pay(payer, dest)])
+        with shared_blocks.following(writer):
+            (receipt,) = writer.submit([pay(payer, dest)])
         assert (receipt.fate, receipt.error) == (Fate.FAILED, "Payment")
         assert client.head().number >= first + ERA - 2, "before that, another node may have had it"
         writer.close()
@@ -151,19 +158,19 @@ def test_the_next_order_takes_the_nonce_of_a_refused_one_and_so_decides_it(node,
     assert (client.balance(first.ss58), client.balance(second.ss58)) == (0, 5 * RAO)
 
 
-def test_a_retry_takes_the_same_nonce(node, client, payer, fresh, write, tmp_path):
+def test_a_retry_takes_the_same_nonce(node, shared_blocks, client, payer, fresh, write, tmp_path):
     dest, left = fresh("dest"), [Fault.BAD_SIGNATURE_AFTER]
     with FaultProxy(node, lambda method: lying(method, left)) as proxy:
         writer = write(payer, endpoint=proxy.endpoint)
         (receipt,) = writer.submit([pay(payer, dest)])
         assert receipt.fate is Fate.INCLUDED, receipt
-        wait_blocks(client, ERA + 2)
+        pass_blocks(shared_blocks, client, writer, ERA + 2)
         writer.close()
     rows = Journal(tmp_path / "j.db").rows("SELECT DISTINCT nonce FROM extrinsics")
     assert rows == [(0,)] and client.account_nonce(payer.ss58) == 1 and client.balance(dest.ss58) == 5 * RAO
 
 
-def test_a_journal_that_another_process_holds_pays_nothing_twice(node, client, payer, fresh, write, tmp_path):
+def test_a_journal_that_another_process_holds_pays_nothing_twice(shared_blocks, client, payer, fresh, write, tmp_path):
     """The journal is locked from the moment that the extrinsic was sent, for longer than SQLite waits."""
     dest = fresh("dest")
     writer = write(payer)
@@ -182,7 +189,7 @@ def test_a_journal_that_another_process_holds_pays_nothing_twice(node, client, p
     writer._client.submit = then_locked
     (receipt,) = writer.submit([pay(payer, dest)])
     assert receipt.fate is Fate.INCLUDED, receipt
-    wait_blocks(client, ERA)
+    pass_blocks(shared_blocks, client, writer, ERA)
     assert writer.state()["errors"] >= 1
     writer.close()
     assert client.balance(dest.ss58) == 5 * RAO and client.account_nonce(payer.ss58) == 1
