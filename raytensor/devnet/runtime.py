@@ -20,7 +20,7 @@ from raytensor.devnet.upgrade import Upgrades
 
 declare_enum("Phase", {"ApplyExtrinsic": (0, "u32"), "Finalization": 1, "Initialization": 2}, "frame_system::Phase")
 
-SPEC_NAME, SPEC_VERSION, TRANSACTION_VERSION = "node-subtensor", 425, 1
+SPEC_NAME, SPEC_VERSION, TRANSACTION_VERSION = "node-subtensor", 475, 1
 MAX_CALL_DEPTH = 8  # deepest nesting of calls that is decoded (runtime: validate_transaction)
 
 

@@ -8,7 +8,7 @@ import sr25519
 from substrateinterface import Keypair
 
 ALICE, BOB, CHARLIE, DAVE = (Keypair.create_from_uri(f"//{name}") for name in ("Alice", "Bob", "Charlie", "Dave"))
-SPEC_VERSION, TRANSACTION_VERSION = 425, 1
+SPEC_VERSION, TRANSACTION_VERSION = 475, 1
 
 
 def compact(value: int) -> bytes:

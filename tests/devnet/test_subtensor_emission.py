@@ -113,14 +113,19 @@ def test_root_dividends_are_claimed_once_by_those_who_earned_them(kit):
     assert abs(earned - 3 * module.owed_root_alpha(hotkey, BOB, netuid)) < 10
     kit.ok(ALICE, "add_stake", hotkey, 0, 1_000 * RAO)
     assert module.owed_root_alpha(hotkey, ALICE, netuid) == 0, "nobody claims for a time without stake"
-    kit.ok(CHARLIE, "set_root_claim_type", "Keep")
-    before = module.stake_of(hotkey, CHARLIE, netuid)
-    kit.ok(CHARLIE, "claim_root", (netuid,))
-    assert abs(module.stake_of(hotkey, CHARLIE, netuid) - before - earned) <= 1
-    kit.ok(CHARLIE, "claim_root", (netuid,))
-    assert abs(module.stake_of(hotkey, CHARLIE, netuid) - before - earned) <= 1
+    root, paid = module.stake_of(hotkey, CHARLIE, 0), module.quote_sell(netuid, earned).out
+    assert paid > 0
+    kit.ok(CHARLIE, "claim_root_with_hotkey", hotkey)  # sold for TAO, staked on root
+    assert abs(module.stake_of(hotkey, CHARLIE, 0) - root - paid) <= 1
+    assert kit.events("RootClaimed") == [(CHARLIE, paid)]
+    kit.ok(CHARLIE, "claim_root", (77,))  # whatever subnets it names
+    assert (
+        abs(module.stake_of(hotkey, CHARLIE, 0) - root - paid) <= 1
+        and module.owed_root_alpha(hotkey, CHARLIE, netuid) == 0
+    )
+    kit.refused(CHARLIE, "HotKeyAccountNotExists", "claim_root_with_hotkey", account(77_777))
     root = module.stake_of(hotkey, BOB, 0)
-    kit.ok(BOB, "claim_root", (netuid,))  # the default: swapped for TAO, staked on root
+    kit.ok(BOB, "claim_root", ())
     assert module.stake_of(hotkey, BOB, 0) > root
     kit.assert_books_balance()
 

@@ -95,6 +95,8 @@ class Walk:
             (cold, "swap_stake_limit", (at_hot, at, there, drawn, rng.randint(0, 10**9), partial)),
             (cold, "transfer_stake", (other, at_hot, at, there, drawn)),
             (cold, "recycle_alpha", (at_hot, drawn // 10, at)),
+            (cold, "transfer_stake_and_hotkey", (other, at_hot, other_hot, at, there, drawn)),
+            (cold, "move_stake_limit", (at_hot, other_hot, at, there, drawn, rng.randint(0, 10**9), partial)),
         ]
         fresh = account(rng.randrange(20_000, 40_000))
         together = tuple(sorted((cold, other))) if cold != other else tuple(sorted((cold, stranger)))
@@ -113,7 +115,7 @@ class Walk:
             (cold, "unstake_all_alpha", (at_hot,)),
             (cold, "root_register", (own_hot,)),
             (cold, "claim_root", (tuple(n for n in {here, there} if n) or (1,),)),
-            (cold, "set_root_claim_type", (rng.choice(("Swap", "Keep")),)),
+            (cold, "claim_root_with_hotkey", (at_hot,)),
             (cold, "set_children", (own_hot, here, ((rng.randrange(U64_MAX), other_hot),))),
             (cold, "Balances.transfer_all", (("Id", other), True)),
             (cold, "Balances.burn", (tao // 10_000, True)),

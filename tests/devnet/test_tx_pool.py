@@ -127,7 +127,7 @@ def test_an_extrinsic_that_became_unaffordable_ends_invalid_and_is_banned(chain)
     poor = CHARLIE
     everything = chain.runtime.Balances.free(poor.public_key)
     told: list = []
-    chain.pool.submit(tx(chain, poor, 0, amount=everything - 200_000))
+    chain.pool.submit(tx(chain, poor, 0, amount=everything - 100_000))
     second = tx(chain, poor, 1, amount=1)
     chain.pool.submit(second, told.append)
     seal(chain)
@@ -169,13 +169,13 @@ def test_money_is_conserved_and_the_author_is_paid(chain):
 def test_an_account_below_the_deposit_is_reaped_and_its_dust_burned(chain):
     runtime = chain.runtime
     key = CHARLIE
-    amount = runtime.Balances.free(key.public_key) - 200_000
+    amount = runtime.Balances.free(key.public_key) - 100_000
     call = b"\5\0\0" + BOB.public_key + compact(amount)
     chain.pool.submit(signed(call, key, 0, chain.genesis.hash))
     seal(chain)
     left = runtime.Balances.free(key.public_key)
     call = b"\5\4\0" + BOB.public_key + b"\0"  # transfer_all, keep_alive = false
-    assert 500 < left < 200_000
+    assert 500 < left < 100_000
     assert refusal(chain, signed(call, key, 1, chain.genesis.hash)).data.startswith("Inability to pay")
     assert issuance(chain) == runtime.Balances.TotalIssuance.get()
 

@@ -254,7 +254,8 @@ class AdminUtils(SubnetAdmin, StructureAdmin, GlobalAdmin, Pallet):
         BondsMovingAverageMaxReached NegativeSigmoidSteepness ValueNotInBounds
         MinAllowedUidsGreaterThanCurrentUids MinAllowedUidsGreaterThanMaxAllowedUids
         MaxAllowedUidsLessThanMinAllowedUids MaxAllowedUidsGreaterThanDefaultMaxAllowedUids InvalidValue
-        NotPermittedOnRootSubnet POWRegistrationDisabled Deprecated""".split()
+        NotPermittedOnRootSubnet POWRegistrationDisabled Deprecated CollateralLockShareTooHigh
+        CollateralDrainRatioOutOfBounds GrandpaChangeDelayMustBeZero""".split()
 
     @property
     def module(self):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from raytensor.devnet.pallet import DispatchError, Origin, Pallet, StorageValue, call
 from raytensor.devnet.pallets.system import DB_READ, DB_WRITE, AccountData, AccountInfo
+from raytensor.devnet.subtensor.costs import charged
 
 EXISTENTIAL_DEPOSIT = 500
 _RW = DB_READ + DB_WRITE
@@ -159,7 +160,7 @@ class Balances(Pallet):
             system.emit("NewAccount", who)
             self.emit("Endowed", who, free)
 
-    @call(0, weight=50_000_000 + _RW)
+    @call(0, weight=charged(85_547))
     def transfer_allow_death(self, origin: Origin, dest: "MultiAddress", value: "Compact<u64>"):
         self.transfer(origin.ensure_signed(), self.runtime.lookup(dest), value)
 
@@ -168,7 +169,7 @@ class Balances(Pallet):
         origin.ensure_root()
         self.transfer(self.runtime.lookup(source), self.runtime.lookup(dest), value)
 
-    @call(3, weight=40_664_000 + _RW)
+    @call(3, weight=charged(83_102))
     def transfer_keep_alive(self, origin: Origin, dest: "MultiAddress", value: "Compact<u64>"):
         self.transfer(origin.ensure_signed(), self.runtime.lookup(dest), value, keep_alive=True)
 

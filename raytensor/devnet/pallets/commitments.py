@@ -65,7 +65,7 @@ class Commitments(Pallet):
         "CommitmentRevealed": (2, {"netuid": "u16", "who": "AccountId32"}),
     }
     errors = """TooManyFieldsInCommitmentInfo AccountNotAllowedCommit SpaceLimitExceeded
-        UnexpectedUnreserveLeftover""".split()
+        UnexpectedUnreserveLeftover TimelockRevealFailedNotAllowed""".split()
 
     @call(0, pays=False, weight=33_000_000 + 5 * 25_000_000 + 4 * 100_000_000)
     def set_commitment(self, origin: Origin, netuid: "u16", info: "CommitmentInfo"):

@@ -21,7 +21,7 @@ _STAKING = set(
 _COLDKEY_SWAPS = {"swap_coldkey", "schedule_swap_coldkey", "announce_coldkey_swap", "swap_coldkey_announced"}
 _NOT_NON_FUNGIBLE = _STAKING | _COLDKEY_SWAPS | {"transfer_stake", "burned_register", "root_register", "swap_hotkey"}
 _ADMITTED = {
-    "Staking": _STAKING | {"set_root_claim_type"},
+    "Staking": _STAKING,
     "Registration": {"burned_register", "register", "register_limit"},
     "ChildKeys": {"set_children", "set_childkey_take"},
     "SwapHotkey": {"swap_hotkey", "swap_hotkey_v2"},

@@ -2,7 +2,8 @@
 
 In: weights in picoseconds of ref_time, lengths in bytes. Out: fees in rao. The block's author receives the fee.
 Knows nothing of when a fee is charged (executive.py).
-Formula of the runtime: base weight and weight at 0.0005 rao per picosecond, 1 rao per byte, multiplier 1.
+Formula of the runtime since spec 467: base weight and weight at 0.00025 rao per picosecond, 0.5 rao per byte, each
+rounded to the nearest rao with ties down; multiplier 1.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from raytensor.devnet.pallet import Call, Pallet, RuntimeApi, StorageValue, api
 from raytensor.devnet.pallets.system import EXTRINSIC_BASE_WEIGHT, Weight
 from raytensor.devnet.scale import declare_newtype, declare_struct
 
-WEIGHT_FEE_PERBILL = 500_000  # parts of 10^9 rao per picosecond
+WEIGHT_FEE_PERBILL = 250_000  # parts of 10^9 rao per picosecond
+LENGTH_FEE_PERBILL = 500_000_000  # parts of 10^9 rao per byte
 
 declare_newtype("FixedU128", "u128", "sp_arithmetic::fixed_point::FixedU128")
 RuntimeDispatchInfo = declare_struct(
@@ -38,7 +40,17 @@ FeeDetails = declare_struct(
 
 def weight_fee(ref_time: int) -> int:
     """Fee in rao of `ref_time` picoseconds."""
-    return ref_time * WEIGHT_FEE_PERBILL // 10**9
+    return _nearest(ref_time * WEIGHT_FEE_PERBILL)
+
+
+def length_fee(length: int) -> int:
+    """Fee in rao of `length` bytes."""
+    return _nearest(length * LENGTH_FEE_PERBILL)
+
+
+def _nearest(billionths: int) -> int:
+    """A number of 10^-9 rao in rao: the nearest, a half rounded down (sp_arithmetic, Perbill * n)."""
+    return (2 * billionths + 10**9 - 1) // (2 * 10**9)
 
 
 BASE_FEE = weight_fee(EXTRINSIC_BASE_WEIGHT)
@@ -53,7 +65,7 @@ class TransactionPayment(Pallet):
 
     def fee(self, length: int, ref_time: int, tip: int = 0) -> int:
         """Fee in rao of a paying extrinsic of `length` bytes whose call has weight `ref_time`."""
-        return BASE_FEE + length + weight_fee(ref_time) + tip
+        return BASE_FEE + length_fee(length) + weight_fee(ref_time) + tip
 
 
 class TransactionPaymentApi(RuntimeApi):
@@ -70,7 +82,7 @@ class TransactionPaymentApi(RuntimeApi):
         runtime = self.runtime
         if not runtime.pays(call):
             return FeeDetails(None, tip)
-        return FeeDetails(InclusionFee(BASE_FEE, length, weight_fee(runtime.weight(call))), tip)
+        return FeeDetails(InclusionFee(BASE_FEE, length_fee(length), weight_fee(runtime.weight(call))), tip)
 
     @api("RuntimeDispatchInfo")
     def query_info(self, uxt: "UncheckedExtrinsic", len: "u32"):
@@ -88,7 +100,7 @@ class TransactionPaymentApi(RuntimeApi):
 
     @api("u64")
     def query_length_to_fee(self, length: "u32"):
-        return length
+        return length_fee(length)
 
 
 class TransactionPaymentCallApi(RuntimeApi):
@@ -102,6 +114,14 @@ class TransactionPaymentCallApi(RuntimeApi):
     @api("FeeDetails")
     def query_call_fee_details(self, call: "RuntimeCall", len: "u32"):
         return self._details(call, len)
+
+    @api("u64")
+    def query_weight_to_fee(self, weight: "Weight"):
+        return weight_fee(weight.ref_time)
+
+    @api("u64")
+    def query_length_to_fee(self, length: "u32"):
+        return length_fee(length)
 
 
 def _size(data: bytes) -> int:

@@ -1,7 +1,7 @@
 """Subtensor's own pallet and runtime APIs, on the embedded chain.
 
 In: extrinsics of coldkeys and hotkeys, a block number. Out: stake, neurons, weights, epochs, emission, in storage
-and events in Subtensor's format (spec_version 425).
+and events in Subtensor's format (spec_version 475).
 
     storage, subnet_storage, structs, events, errors      the declarations
     amm, issuance, shares, clock, symbols                 pure arithmetic, no storage

@@ -7,7 +7,7 @@ of spec 475. Unsigned and root calls pass; so do calls of other pallets, unless 
 
 from __future__ import annotations
 
-from raytensor.devnet.pallet import Call, DispatchError, Origin
+from raytensor.devnet.pallet import Call, Origin
 from raytensor.devnet.subtensor.neurons import storage_index
 
 # Calls that stay open to a coldkey with an announced swap.
@@ -90,8 +90,7 @@ class Checks:
             if len({len(value) for key, value in args.items() if key != "netuid"}) > 1:
                 raise self.error("InputLengthsUnequal")
             if not 1 <= len(args[BATCHED[name]]) <= self.TotalNetworks.get():
-                # Not in the errors of spec 425; the pool has no code of its own for it.
-                raise DispatchError("Other", "InvalidBatchLength", self.name)
+                raise self.error("InvalidBatchLength")
         for netuid in args["netuids"] if name in MANY_SUBNETS else (args["netuid"],):
             if not self.meets_stake_threshold(who, netuid):
                 raise self.error("NotEnoughStakeToSetWeights")

@@ -7,7 +7,7 @@ Proportions are u64 / u64::MAX of the parent's stake (staking/set_children.rs).
 from __future__ import annotations
 
 from raytensor.devnet.pallet import Origin, call
-from raytensor.devnet.subtensor.costs import ref_time
+from raytensor.devnet.subtensor.costs import charged, ref_time
 from raytensor.devnet.subtensor.pools import ROOT
 
 U64_MAX = 2**64 - 1
@@ -16,7 +16,7 @@ ONE32 = 1 << 32
 
 
 class DelegationCalls:
-    @call(66, pays=False, weight=ref_time(27_000_000, 3, 2))
+    @call(66, weight=charged(149_089))
     def increase_take(self, origin: Origin, hotkey: "AccountId32", take: "u16"):
         """Raise the cut of dividends (take / 65535); at most once per TxDelegateTakeRateLimit blocks."""
         coldkey = origin.ensure_signed()
@@ -28,7 +28,7 @@ class DelegationCalls:
         self.Delegates[hotkey] = take
         self.emit("TakeIncreased", coldkey, hotkey, take)
 
-    @call(65, pays=False, weight=ref_time(27_000_000, 3, 1))
+    @call(65, weight=charged(135_839))
     def decrease_take(self, origin: Origin, hotkey: "AccountId32", take: "u16"):
         coldkey = origin.ensure_signed()
         self.check_take(coldkey, hotkey, take, "decrease_take")
@@ -65,7 +65,7 @@ class DelegationCalls:
         self.ChildkeyTake[hotkey, netuid] = take
         self.emit("ChildKeyTakeSet", hotkey, take)
 
-    @call(67, weight=ref_time(119_000_000, 6, 31))
+    @call(67, weight=charged(212_254))
     def set_children(self, origin: Origin, hotkey: "AccountId32", netuid: "u16", children: "Vec<(u64, AccountId32)>"):
         """Schedule the children of a hotkey on a subnet; active after PendingChildKeyCooldown blocks."""
         self._plan_children(origin.ensure_signed(), hotkey, netuid, children)

@@ -8,7 +8,7 @@ Source: swap/swap_hotkey.rs, without the minimum age of the chain that later ver
 from __future__ import annotations
 
 from raytensor.devnet.pallet import Origin, StorageMap, call
-from raytensor.devnet.subtensor.costs import ref_time
+from raytensor.devnet.subtensor.costs import charged
 from raytensor.devnet.subtensor.pools import ROOT
 from raytensor.devnet.subtensor.storage import ACCOUNT, NETUID, RAO
 from raytensor.devnet.subtensor.subnets import is_subnet_account
@@ -16,11 +16,14 @@ from raytensor.devnet.subtensor.subnets import is_subnet_account
 KEY_SWAP_COST = RAO // 10
 KEY_SWAP_ON_SUBNET_COST = 1_000_000
 SWAP_INTERVAL_BLOCKS = 36_000
-SWAP = ref_time(275_300_000, 52, 35)
+STAKE_MOVE_COOLDOWN_BLOCKS = 7_200
+SWAP = charged(168_047_089)
 
 
 class HotkeySwaps:
     LastHotkeySwapOnNetuid = StorageMap([NETUID, ACCOUNT], "u64", default=0)
+    # By destination hotkey: until this block its stake stays with it, so that nominators can withdraw.
+    StakeMoveCooldownUntil = StorageMap([NETUID, ACCOUNT], "u64", default=0)
     constants = {
         "KeySwapCost": ("u64", KEY_SWAP_COST),
         "KeySwapOnSubnetCost": ("u64", KEY_SWAP_ON_SUBNET_COST),
@@ -50,6 +53,9 @@ class HotkeySwaps:
             for coldkey, swapped_at in self.LastHotkeySwapOnNetuid.items(netuid):
                 if swapped_at + SWAP_INTERVAL_BLOCKS < block:
                     del self.LastHotkeySwapOnNetuid[netuid, coldkey]
+            for hotkey, until in self.StakeMoveCooldownUntil.items(netuid):
+                if until <= block:
+                    del self.StakeMoveCooldownUntil[netuid, hotkey]
 
     def _swap_hotkey(self, origin: Origin, old: bytes, new: bytes, netuid: int | None, keep_stake: bool) -> None:
         coldkey = origin.ensure_signed()
@@ -64,6 +70,8 @@ class HotkeySwaps:
             raise self.error("HotKeyAlreadyRegisteredInSubNet")
         if netuid in (None, ROOT) and (self.RootClaimable[new] or self.TotalHotkeyAlpha[new, ROOT]):
             raise self.error("NewHotKeyNotCleanForRootSwap")
+        if not keep_stake:
+            self._check_stake_cooldown(old, everywhere if netuid is None else [netuid])
         for clock in (self.LastTxBlockDelegateTake, self.LastTxBlockChildKeyTake):
             clock[new] = clock[old]
         if netuid is not None:
@@ -90,6 +98,12 @@ class HotkeySwaps:
         last = self.LastHotkeySwapOnNetuid[netuid, coldkey]
         if last and last + SWAP_INTERVAL_BLOCKS >= self.runtime.block_number:
             raise self.error("HotKeySwapOnSubnetIntervalNotPassed")
+
+    def _check_stake_cooldown(self, hotkey: bytes, netuids: list[int]) -> None:
+        block = self.runtime.block_number
+        for netuid in netuids:
+            if self.has_members(hotkey, netuid) and block < self.StakeMoveCooldownUntil[netuid, hotkey]:
+                raise self.error("HotKeySwapOnSubnetIntervalNotPassed")
 
     def _pay_for_swap(self, coldkey: bytes, cost: int) -> None:
         self.take_balance(coldkey, cost, "NotEnoughBalanceToPaySwapHotKey")
@@ -159,6 +173,8 @@ class HotkeySwaps:
     def _swap_stake_of_all(self, old: bytes, new: bytes, netuid: int) -> None:
         """Move every nominator's stake by value; root stake takes claimable and claimed dividends along."""
         holders = [holder for holder, n in self.AlphaV2.keys(old) if n == netuid]
+        if holders:
+            self.StakeMoveCooldownUntil[netuid, new] = self.runtime.block_number + STAKE_MOVE_COOLDOWN_BLOCKS
         claimable = self.RootClaimable[old] if netuid == ROOT else {}
         if claimable:
             del self.RootClaimable[old]  # otherwise the move would count as a deposit

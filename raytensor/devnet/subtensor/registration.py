@@ -9,10 +9,10 @@ from __future__ import annotations
 from raytensor.devnet.pallet import Origin, call
 from raytensor.devnet.subtensor import issuance
 from raytensor.devnet.subtensor.amm import SwapRefused
-from raytensor.devnet.subtensor.costs import ref_time
+from raytensor.devnet.subtensor.costs import charged
 from raytensor.devnet.subtensor.pools import ROOT
 
-REGISTER = ref_time(337_000_000, 34, 29)
+REGISTER = charged(1_070_870)
 MAX_ROOT_TAKE = 11_796
 
 
@@ -21,7 +21,7 @@ class RegistrationCalls:
     def burned_register(self, origin: Origin, netuid: "u16", hotkey: "AccountId32"):
         self.do_register(origin.ensure_signed(), netuid, hotkey)
 
-    @call(134, weight=REGISTER)
+    @call(134, weight=charged(1_065_842))
     def register_limit(self, origin: Origin, netuid: "u16", hotkey: "AccountId32", limit_price: "u64"):
         """As burned_register, if the burn price is at most `limit_price` rao."""
         coldkey = origin.ensure_signed()
@@ -44,7 +44,7 @@ class RegistrationCalls:
         """The former proof-of-work call; ignores the work, and the signer pays the burn price."""
         self.do_register(origin.ensure_signed(), netuid, hotkey)
 
-    @call(62, weight=ref_time(104_000_000, 19, 16))
+    @call(62, weight=charged(39_902_362))
     def root_register(self, origin: Origin, hotkey: "AccountId32"):
         self.do_root_register(origin.ensure_signed(), hotkey)
 
@@ -61,6 +61,7 @@ class RegistrationCalls:
             raise self.error("NotEnoughBalanceToStake")
         if self.hotkey_exists(hotkey) and not self.owns(coldkey, hotkey):
             raise self.error("NonAssociatedColdKey")
+        self.require_staking_slot(coldkey, hotkey)
         full = self.SubnetworkN[netuid] >= self.MaxAllowedUids[netuid]
         pruned = self.neuron_to_prune(netuid) if full else None
         if self.MaxAllowedUids[netuid] == 0 or (full and pruned is None):
@@ -99,6 +100,7 @@ class RegistrationCalls:
             raise self.error("HotKeyAlreadyRegisteredInSubNet")
         if self.hotkey_exists(hotkey) and not self.owns(coldkey, hotkey):
             raise self.error("NonAssociatedColdKey")
+        self.require_staking_slot(coldkey, hotkey)
         if self.SubnetworkN[ROOT] < self.MaxAllowedUids[ROOT]:
             self.own_hotkey(coldkey, hotkey)
             uid = self.append_neuron(ROOT, hotkey)

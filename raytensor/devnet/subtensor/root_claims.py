@@ -1,43 +1,39 @@
 """Root dividends: alpha that root stakers of a hotkey can claim in proportion to their root stake.
 
-In: claimable alpha per hotkey and subnet from the epochs; claims. Out: stake on the subnet (Keep) or TAO staked on
-root (Swap). RootClaimable is alpha per unit of root stake (I96F32), RootClaimed the alpha a staker has claimed. Both
-are adjusted when root stake moves, so that new stake earns no past dividends (staking/claim_root.rs).
+In: claimable alpha per hotkey and subnet from the epochs; claims. Out: TAO staked on root. RootClaimable is alpha per
+unit of root stake (I96F32), RootClaimed the alpha a staker has claimed. Both are adjusted when root stake moves, so
+that new stake earns no past dividends (staking/claim_root.rs). A validator's claimable alpha is its basket: one holding
+per subnet, which nobody trades.
 """
 
 from __future__ import annotations
 
 from raytensor.devnet.pallet import Origin, call
 from raytensor.devnet.subtensor.amm import SwapRefused
-from raytensor.devnet.subtensor.costs import ref_time
+from raytensor.devnet.subtensor.costs import charged, ref_time
 from raytensor.devnet.subtensor.pools import ROOT
-
-MAX_CLAIM_SUBNETS = 5
 
 
 class RootClaims:
-    @call(121, weight=ref_time(117_000_000, 17, 4))
+    @call(121, weight=charged(8_251_352))
     def claim_root(self, origin: Origin, subnets: "BTreeSet<u16>"):
+        """Claim from every hotkey that the coldkey stakes with, on all subnets; `subnets` is ignored."""
         coldkey = origin.ensure_signed()
-        if not 0 < len(subnets) <= MAX_CLAIM_SUBNETS:
-            raise self.error("InvalidSubnetNumber")
-        for hotkey in self.StakingHotkeys[coldkey]:
-            for netuid in subnets:
-                self.attempt(lambda hotkey=hotkey, netuid=netuid: self._claim(hotkey, coldkey, netuid))
-        self.emit("RootClaimed", coldkey)
+        self._claim_from(coldkey, self.StakingHotkeys[coldkey])
 
-    @call(122, weight=ref_time(19_000_000, 1, 1))
-    def set_root_claim_type(self, origin: Origin, new_root_claim_type: "RootClaimTypeEnum"):
+    @call(148, weight=charged(8_251_352))
+    def claim_root_with_hotkey(self, origin: Origin, hotkey: "AccountId32"):
+        """As claim_root, from one hotkey."""
         coldkey = origin.ensure_signed()
-        self.RootClaimType[coldkey] = new_root_claim_type
-        self.emit("RootClaimTypeSet", coldkey, new_root_claim_type)
+        self._require_hotkey(hotkey)
+        self._claim_from(coldkey, (hotkey,))
 
-    @call(123, weight=ref_time(4_000_000, 0, 1))
-    def sudo_set_num_root_claims(self, origin: Origin, new_value: "u64"):
-        origin.ensure_root()
-        if new_value > 50:
-            raise self.error("InvalidNumRootClaim")
-        self.NumRootClaim.set(new_value)
+    def _claim_from(self, coldkey: bytes, hotkeys: tuple[bytes, ...]) -> None:
+        tao = 0
+        for hotkey in hotkeys:
+            for netuid in sorted(self.RootClaimable[hotkey]):
+                tao += self.attempt(lambda hotkey=hotkey, netuid=netuid: self._claim(hotkey, coldkey, netuid)) or 0
+        self.emit("RootClaimed", coldkey, tao)
 
     @call(124, weight=ref_time(6_000_000, 2, 1))
     def sudo_set_root_claim_threshold(self, origin: Origin, netuid: "u16", new_value: "u64"):
@@ -69,19 +65,16 @@ class RootClaims:
             moved = -(-rate * change >> 32) if change > 0 else (rate * change) >> 32
             self.RootClaimed[key] = max(0, self.RootClaimed[key] + moved)
 
-    def _claim(self, hotkey: bytes, coldkey: bytes, netuid: int) -> None:
+    def _claim(self, hotkey: bytes, coldkey: bytes, netuid: int) -> int:
+        """Sell what is owed on one subnet and stake the TAO on root. Returns the rao of TAO."""
         owed = self.owed_root_alpha(hotkey, coldkey, netuid)
         if owed << 32 < self.RootClaimableThreshold[netuid] or not owed:
-            return
-        kind = self.RootClaimType[coldkey]
-        keep = kind == "Keep" or (not isinstance(kind, str) and netuid in kind[1].subnets)
+            return 0
         self.RootClaimed[netuid, hotkey, coldkey] = self.RootClaimed[netuid, hotkey, coldkey] + owed
-        if keep:
-            self.add_stake_to(hotkey, coldkey, netuid, owed)
-            return
         try:
             swap = self.sell_alpha(netuid, owed)
         except SwapRefused as refused:
             raise self.swap_error(refused) from refused
         self.buy_alpha(ROOT, swap.out)
         self.add_stake_to(hotkey, coldkey, ROOT, swap.out)
+        return swap.out

@@ -149,7 +149,10 @@ class ServingCalls:
     @call(91, weight=ref_time(20_000_000, 3, 3))
     def try_associate_hotkey(self, origin: Origin, hotkey: "AccountId32"):
         """Associate a hotkey without an owner with the coldkey; no effect if it has one."""
-        self.own_hotkey(origin.ensure_signed(), hotkey)
+        coldkey = origin.ensure_signed()
+        if not self.hotkey_exists(hotkey):
+            self.require_staking_slot(coldkey, hotkey)
+        self.own_hotkey(coldkey, hotkey)
 
     @call(114, weight=ref_time(30_000_000, 4, 2))
     def set_coldkey_auto_stake_hotkey(self, origin: Origin, netuid: "u16", hotkey: "AccountId32"):

@@ -13,6 +13,7 @@ from raytensor.devnet.subtensor.structs import SafeFloat
 
 U64_MAX = 2**64 - 1
 ROOT = 0
+MAX_STAKING_HOTKEYS = 256
 
 
 class StakeBook:
@@ -29,6 +30,12 @@ class StakeBook:
         self.Owner[hotkey] = coldkey
         self.OwnedHotkeys[coldkey] = (*self.OwnedHotkeys[coldkey], hotkey)
         self._stakes_with(coldkey, hotkey)
+
+    def require_staking_slot(self, coldkey: bytes, hotkey: bytes) -> None:
+        """A coldkey stakes with at most 256 hotkeys by its own calls; payments of an epoch have no limit."""
+        hotkeys = self.StakingHotkeys[coldkey]
+        if len(hotkeys) >= MAX_STAKING_HOTKEYS and hotkey not in hotkeys:
+            raise self.error("TooManyStakingHotkeys")
 
     def _stakes_with(self, coldkey: bytes, hotkey: bytes) -> None:
         hotkeys = self.StakingHotkeys[coldkey]

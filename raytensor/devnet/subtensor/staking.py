@@ -10,11 +10,10 @@ from __future__ import annotations
 from raytensor.devnet.pallet import DispatchError, Origin, call
 from raytensor.devnet.subtensor import amm
 from raytensor.devnet.subtensor.amm import Swap, SwapRefused
-from raytensor.devnet.subtensor.costs import ref_time
+from raytensor.devnet.subtensor.costs import charged, ref_time
 from raytensor.devnet.subtensor.pools import MIN_STAKE_RAO, ROOT, U64_MAX
 
-ADD = ref_time(664_000_000, 32, 16)
-REMOVE = ref_time(569_000_000, 28, 13)
+ADD, ADD_LIMIT, REMOVE = charged(812_698), charged(850_506), charged(629_339)
 
 
 class StakeCalls:
@@ -22,7 +21,7 @@ class StakeCalls:
     def add_stake(self, origin: Origin, hotkey: "AccountId32", netuid: "u16", amount_staked: "u64"):
         self.do_add_stake(origin.ensure_signed(), hotkey, netuid, amount_staked)
 
-    @call(88, weight=ADD)
+    @call(88, weight=ADD_LIMIT)
     def add_stake_limit(
         self,
         origin: Origin,
@@ -55,7 +54,7 @@ class StakeCalls:
         coldkey = origin.ensure_signed()
         self.do_remove_stake(coldkey, hotkey, netuid, U64_MAX, limit_price, partial=False)
 
-    @call(83, weight=ref_time(28_000_000, 7, 0))
+    @call(83, weight=charged(83_339))
     def unstake_all(self, origin: Origin, hotkey: "AccountId32"):
         """Remove all stake of the coldkey on the hotkey; subnets that refuse stay unchanged."""
         coldkey = origin.ensure_signed()
@@ -130,6 +129,7 @@ class StakeCalls:
         if amount > self.spendable(coldkey):
             raise self.error("NotEnoughBalanceToStake")
         self._require_hotkey(hotkey)
+        self.require_staking_slot(coldkey, hotkey)
         if not swap.out:
             raise self.error("InsufficientLiquidity")
         self.take_balance(coldkey, swap.given)

@@ -1,6 +1,6 @@
 """Storage of SubtensorModule per account, per hotkey or global. Per-subnet items: subnet_storage.py.
 
-Names, hashers, types and defaults are the chain's (spec_version 425); clients read these keys directly.
+Names, hashers, types and defaults are the chain's (spec_version 475); clients read these keys directly.
 Amounts are rao of TAO or alpha (see the name), times are block numbers, fractions are u16 / 65535.
 """
 
@@ -62,9 +62,7 @@ class GlobalStorage:
     RootAlphaDividendsPerSubnet = StorageMap([NETUID, ACCOUNT], "u64", default=0)
     RootClaimable = StorageMap([ACCOUNT], "BTreeMap<u16, I96F32>")
     RootClaimed = StorageMap([NETUID, ACCOUNT, ACCOUNT], "u128", default=0)
-    RootClaimType = StorageMap([ACCOUNT], "RootClaimTypeEnum", default="Swap")
     RootClaimableThreshold = StorageMap([("Blake2_128Concat", "u16")], "I96F32", default=500_000 << 32)
-    NumRootClaim = StorageValue("u64", default=5)
 
     # --- rate limits and the blocks of the last calls
     TxRateLimit = StorageValue("u64", default=1_000)

@@ -42,11 +42,6 @@ LockState = declare_struct(
 )
 
 declare_enum("RecycleOrBurnEnum", {"Burn": 0, "Recycle": 1}, path=_PALLET + "RecycleOrBurnEnum")
-declare_enum(
-    "RootClaimTypeEnum",
-    {"Swap": 0, "Keep": 1, "KeepSubnets": (2, {"subnets": "BTreeSet<u16>"})},
-    path=_PALLET + "RootClaimTypeEnum",
-)
 declare_enum("EpochConsensus", {"Yuma": 0, "Null": 1}, path=_PALLET + "EpochConsensus")
 
 # Keys of LastRateLimitedBlock (pallet_subtensor, RateLimitKey).

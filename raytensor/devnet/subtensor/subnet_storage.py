@@ -1,6 +1,6 @@
 """Storage of SubtensorModule that belongs to one subnet: identity, schedule, pool, hyper-parameters, neurons.
 
-Names, hashers, types and defaults are the chain's (spec_version 425). Items keyed by `INDEX` are per mechanism:
+Names, hashers, types and defaults are the chain's (spec_version 475). Items keyed by `INDEX` are per mechanism:
 index = mechanism * 4096 + netuid. Vectors over uids are numpy arrays, weight and bond rows are arrays [k, 2] of
 (uid, value); all are read-only and replaced as a whole.
 """

@@ -9,14 +9,14 @@ from __future__ import annotations
 from raytensor.devnet.pallet import Origin, call
 from raytensor.devnet.subtensor import issuance
 from raytensor.devnet.subtensor.clock import blocks_until_auto
-from raytensor.devnet.subtensor.costs import ref_time
+from raytensor.devnet.subtensor.costs import charged, ref_time
 from raytensor.devnet.subtensor.pools import ROOT
 from raytensor.devnet.subtensor.storage import ZERO_ACCOUNT
 from raytensor.devnet.subtensor.symbols import SYMBOLS
 
 MIN_TEMPO, MAX_TEMPO = 360, 50_400
 MIN_CUTOFF_MILLI, MAX_CUTOFF_MILLI = 1_000, 50_000
-REGISTER = ref_time(277_000_000, 40, 48)
+REGISTER = charged(1_713_009)
 _SUBNET_ACCOUNT = b"modlsubtensr"  # PalletId sub-accounts
 
 
@@ -40,7 +40,7 @@ class SubnetCalls:
     ):
         self.do_register_network(origin.ensure_signed(), hotkey, identity)
 
-    @call(92, weight=ref_time(62_000_000, 6, 2))
+    @call(92, weight=charged(128_589))
     def start_call(self, origin: Origin, netuid: "u16"):
         """Start the emission in the next block and enable staking."""
         self.require_subnet(netuid)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from raytensor.devnet.pallet import Origin, call
 from raytensor.devnet.subtensor import amm
 from raytensor.devnet.subtensor.amm import SwapRefused
-from raytensor.devnet.subtensor.costs import ref_time
-from raytensor.devnet.subtensor.pools import MIN_STAKE_RAO
+from raytensor.devnet.subtensor.costs import charged, ref_time
+from raytensor.devnet.subtensor.pools import MIN_STAKE_RAO, U64_MAX
 
 
 class Place(NamedTuple):
@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 
 class MoveCalls:
-    @call(85, weight=ref_time(216_000_000, 19, 7))
+    @call(85, weight=charged(369_589))
     def move_stake(
         self,
         origin: Origin,
@@ -40,7 +40,7 @@ class MoveCalls:
         tao = self._move(source, target, alpha_amount)
         self.emit("StakeMoved", coldkey, origin_hotkey, origin_netuid, destination_hotkey, destination_netuid, tao)
 
-    @call(86, weight=ref_time(222_000_000, 17, 6))
+    @call(86, weight=charged(383_839))
     def transfer_stake(
         self,
         origin: Origin,
@@ -56,7 +56,7 @@ class MoveCalls:
         tao = self._move(source, target, alpha_amount, transfer=True)
         self.emit("StakeTransferred", coldkey, destination_coldkey, hotkey, origin_netuid, destination_netuid, tao)
 
-    @call(87, weight=ref_time(359_000_000, 36, 22))
+    @call(87, weight=charged(1_045_339))
     def swap_stake(
         self,
         origin: Origin,
@@ -82,6 +82,44 @@ class MoveCalls:
         source = Place(origin.ensure_signed(), hotkey, origin_netuid)
         self._swap(source, destination_netuid, alpha_amount, limit_price, allow_partial)
 
+    @call(143, weight=charged(383_839))
+    def transfer_stake_and_hotkey(
+        self,
+        origin: Origin,
+        destination_coldkey: "AccountId32",
+        origin_hotkey: "AccountId32",
+        destination_hotkey: "AccountId32",
+        origin_netuid: "u16",
+        destination_netuid: "u16",
+        alpha_amount: "u64",
+    ):
+        coldkey = origin.ensure_signed()
+        source = Place(coldkey, origin_hotkey, origin_netuid)
+        target = Place(destination_coldkey, destination_hotkey, destination_netuid)
+        tao = self._move(source, target, alpha_amount, transfer=True)
+        places = (origin_hotkey, destination_hotkey, origin_netuid, destination_netuid)
+        self.emit("StakeAndHotkeyTransferred", coldkey, destination_coldkey, *places, tao)
+
+    @call(149, weight=charged(1_045_339))
+    def move_stake_limit(
+        self,
+        origin: Origin,
+        origin_hotkey: "AccountId32",
+        destination_hotkey: "AccountId32",
+        origin_netuid: "u16",
+        destination_netuid: "u16",
+        alpha_amount: "u64",
+        limit_price: "u64",
+        allow_partial: "bool",
+    ):
+        """`limit_price`: as in swap_stake_limit; a move inside a subnet has no price and ignores it."""
+        coldkey = origin.ensure_signed()
+        source = Place(coldkey, origin_hotkey, origin_netuid)
+        target = Place(coldkey, destination_hotkey, destination_netuid)
+        limit = None if origin_netuid == destination_netuid else limit_price
+        tao = self._move(source, target, alpha_amount, limit=limit, allow_partial=allow_partial)
+        self.emit("StakeMoved", coldkey, origin_hotkey, origin_netuid, destination_hotkey, destination_netuid, tao)
+
     def _swap(self, source: Place, netuid: int, alpha: int, limit: int | None = None, partial: bool = False) -> None:
         tao = self._move(source, source._replace(netuid=netuid), alpha, limit=limit, allow_partial=partial)
         self.emit("StakeSwapped", source.coldkey, source.hotkey, source.netuid, netuid, tao)
@@ -96,15 +134,18 @@ class MoveCalls:
         allow_partial: bool = False,
         transfer: bool = False,
     ) -> int:
-        """Move alpha between positions; returns its value in rao of TAO."""
+        """Move alpha between positions, all of it for u64::MAX; returns its value in rao of TAO."""
         if source == target:
             raise self.error("SameNetuid")
         for place in (source, target):
             self.require_trading(place.netuid)
         for place in (source, target):
             self._require_hotkey(place.hotkey)
-        if alpha > self.stake_of(source.hotkey, source.coldkey, source.netuid):
+        held = self.stake_of(source.hotkey, source.coldkey, source.netuid)
+        alpha = held if alpha == U64_MAX else alpha
+        if alpha > held:
             raise self.error("NotEnoughStakeToWithdraw")
+        self.require_staking_slot(target.coldkey, target.hotkey)
         if limit is not None:
             alpha = self._within_ratio(source.netuid, target.netuid, alpha, limit, allow_partial)
         try:
