@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 
@@ -40,6 +40,18 @@ class Parser(argparse.ArgumentParser):
         if extra:
             self.error(f"unexpected argument {extra[0]!r}")
         return values, []
+
+    def parse_with_settings(self, args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """(options, settings): as `parse_args`, where settings "key=value" may stand anywhere between the options."""
+        rest: list[str] = []
+        settings: list[str] = []
+        is_value = False  # of the option before it
+        for text in args:
+            is_setting = not is_value and re.fullmatch(r"[A-Za-z][\w.\[\]]*=.*", text, re.DOTALL)
+            (settings if is_setting else rest).append(text)
+            option = self._option_string_actions.get(text)
+            is_value = option is not None and option.nargs != 0
+        return self.parse_args(rest), settings
 
     def error(self, message: str) -> NoReturn:
         """Print the message and where to read on; exit with status 2."""

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("raytensor.jobs.validate.job:validate_main", "validate any number of subnets with any hotkeys"),
     "gateway": ("raytensor.jobs.gateway.job:gateway_main", "serve an OpenAI-compatible API in front of miners"),
     "sweep": ("raytensor.jobs.sweep.job:sweep_main", "search good settings for a miner"),
+    "evaluate": ("raytensor.commands.evaluate:evaluate_main", "measure a model's loss on held-out text"),
     "query": ("raytensor.commands.query:query_main", "ask a subnet's best miners to continue a text"),
     "devnet": ("raytensor.devnet.cli:devnet_main", "serve the embedded development chain"),
     "migrate": ("raytensor.commands.migrate:migrate_main", "continue a validator of Bittensor's subnet template"),

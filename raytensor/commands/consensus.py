@@ -12,7 +12,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from raytensor import cluster, config
 from raytensor.commands import options, output
 from raytensor.commands.consensus_chain import fetch_snapshot
 from raytensor.consensus import EpochInput, EpochOutput, epoch
@@ -161,13 +160,10 @@ def _runner(choices: list[str], reference: bool) -> Run:
 
 
 def _on_cluster(inputs: EpochInput) -> EpochOutput:
-    import ray  # takes seconds, and only consensus=ray needs it
+    from raytensor.commands import consensus_cluster  # imports Ray, and only consensus=ray needs it
 
-    from raytensor.commands.consensus_cluster import epoch_on_cluster  # imports ray
-
-    if not ray.is_initialized():
-        cluster.connect(config.Cluster())
-    return epoch_on_cluster(inputs)
+    consensus_cluster.connect()
+    return consensus_cluster.epoch_on_cluster(inputs)
 
 
 def _as_json(comparison: Comparison, num_epochs: int) -> dict:

@@ -14,6 +14,7 @@ import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from raytensor import cluster, config
 from raytensor.consensus import EpochInput, EpochOutput, epoch
 from raytensor.consensus.plan import Plan, matrices
 from raytensor.errors import ClusterError, ConfigError
@@ -38,6 +39,12 @@ def writable(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{field.name: writable(getattr(value, field.name)) for field in fields(value)})
     return value
+
+
+def connect() -> None:
+    """Join or start Ray, where this process is not connected yet."""
+    if not ray.is_initialized():
+        cluster.connect(config.Cluster())
 
 
 def epoch_on_cluster(

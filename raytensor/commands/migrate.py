@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from raytensor import config, disk
+from raytensor.arguments import Parser
 from raytensor.chain import ss58
 from raytensor.commands import options, output
 from raytensor.config import old_flags
@@ -35,6 +36,7 @@ WALLET, LOGS = (*old_flags.WALLET, "wallet.path"), "logging.logging_dir"
 ABOUT = """\
 Moves a validator that was built on Bittensor's subnet template: reads its state.npz, and writes the score board and a
 script with the command that continues as `raytensor validate`. The template's flags are understood as they were typed.
+KEY=VALUE are settings of `raytensor validate`.
 Scores are kept by hotkey; a miner that has left the subnet since loses its score at the first round.
 """
 EXAMPLES = """\
@@ -60,10 +62,10 @@ class OldState:
 def migrate_main(argv: Sequence[str]) -> int:
     """`raytensor migrate ...`: returns the exit status."""
     flags = old_flags.flags(argv)
-    args = _parser().parse_args([*old_flags.others(argv), *_typed(flags, *WALLET)])
+    args, typed = _parser().parse_with_settings([*old_flags.others(argv), *_typed(flags, *WALLET)])
     flags |= _wallet_flags(args)
     settings, notes = old_flags.translate("validate", _typed(flags, *(name for name in flags if name != LOGS)))
-    settings += args.settings
+    settings += typed
     cfg = config.compose("validate", [*options.job_settings(), *settings])
     if len(cfg.netuids) != 1 or len(cfg.hotkeys) != 1:
         raise ConfigError(
@@ -149,15 +151,13 @@ class _Unused:
         raise AssertionError("a board that is migrated weighs nothing")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     to = options.parser("migrate", ABOUT, EXAMPLES)
     options.add_output(to)
     to.add_argument("--state", type=Path, metavar="FILE", help="state.npz (default: where the template keeps it)")
     text = "name under which that mechanism's state keeps a miner's moving average"
     to.add_argument("--score", metavar="NAME", help=text)
     to.add_argument("--dry-run", action="store_true", help="check everything and print it; write nothing")
-    text = "settings of `raytensor validate`, for example mechanism.path=mypackage.rules.Mine; or the template's flags"
-    to.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=text)
     options.add_wallet(to)
     return to
 

@@ -5,20 +5,17 @@ run would refuse.
 Waits for: a cluster that is to be joined, at most as long as Ray does.
 """
 
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import ray
 
 from raytensor import cluster
 from raytensor.config import Cluster
 from raytensor.errors import ClusterError, cause_of
+from raytensor.telemetry.patience import patience
 from raytensor.types import Need
 
-SILENT_S = 3.0
+__all__ = ["as_comments", "patience", "resources"]
 
 
 def resources(cfg: Cluster, needs: Callable[[Mapping[str, float]], Sequence[Need]]) -> list[str]:
@@ -54,27 +51,6 @@ def _resources_of(cfg: Cluster, address: str) -> dict[str, float]:
             return dict(ray.cluster_resources())
         finally:
             cluster.disconnect()
-
-
-@contextmanager
-def patience(what: str) -> Iterator[None]:
-    """Say on standard error what takes long: after three seconds, then every ten."""
-    over = threading.Event()
-
-    def watch() -> None:
-        started = time.monotonic()
-        wait_s = SILENT_S
-        while not over.wait(wait_s):
-            print(f"{what} ({time.monotonic() - started:.0f} s so far)", file=sys.stderr, flush=True)
-            wait_s = 10.0
-
-    thread = threading.Thread(target=watch, name="patience", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def as_comments(lines: Sequence[str]) -> str:

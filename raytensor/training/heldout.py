@@ -5,6 +5,7 @@ that is measured, so that the start does not grow with the corpus. Knows nothing
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,13 +48,15 @@ def estimate(losses: np.ndarray, length: int) -> Loss:
     return Loss(float(np.mean(losses)), float(np.std(losses, ddof=1)) / math.sqrt(count), count * length)
 
 
-def draw(cfg: TrainConfig, coder: Tokenizer) -> Exam:
+def draw(cfg: TrainConfig, coder: Tokenizer, texts: Iterable[str] | None = None) -> Exam:
     """A fixed draw of `training.heldout_rows` sequences that do not overlap; all where there are fewer.
+
+    texts  documents to draw from; None: the held-out part of the corpus.
 
     Raises `DataError` when the held-out part has less text than two sequences of two tokens.
     """
     training, pieces, tokens = cfg.training, [], 0
-    for text in corpus.documents(cfg.data, heldout=True):
+    for text in corpus.documents(cfg.data, heldout=True) if texts is None else texts:
         pieces += [coder.encode([text])[0], np.array([coder.end], np.int32)]
         tokens += pieces[-2].size + 1
         if tokens > 2 * training.heldout_rows * training.seq_len:
