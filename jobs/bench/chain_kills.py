@@ -21,7 +21,7 @@ from typing import Any
 import ray
 from chain_intents import Intents
 from chain_ledger import Ledger
-from chain_network import hotkey
+from chain_network import final, hotkey
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError
 
 from raytensor.chain.calls import Intent
@@ -170,8 +170,6 @@ def _run(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) 
 
 def _settled(actor: Actor, client: ChainClient, pairs: list[tuple[Intent, Receipt]]) -> list[tuple[Intent, Receipt]]:
     """What is still unknown is handed in again, until the chain is final."""
-    from chain_faults import final
-
     for _ in range(5):
         final(client)
         unknown = [intent for intent, receipt in pairs if receipt.fate is Fate.UNKNOWN]

@@ -81,7 +81,7 @@ class Node:
     """A chain in this process behind a real port, with subnets that no epoch disturbs."""
 
     def __init__(self, sizes: list[int]) -> None:
-        from devnet import Network
+        from devnet_network import Network
 
         network = Network(Path(tempfile.mkdtemp(prefix="raytensor-bench-")))
         self._chain = network.chain

@@ -36,6 +36,7 @@ class Fault(str, enum.Enum):
     RESET_BEFORE = "reset before"  # the connection ends before the request is forwarded
     RESET_AFTER = "reset after"  # ... and after it
     BLACK_HOLE = "black hole"  # the connection stays and carries nothing from here on, this request included
+    DRIP = "dripping answer"  # its answer comes byte by byte, and takes longer than any deadline
     DUPLICATE = "duplicate request"  # it arrives twice, and so does its answer
     UPSTREAM_RETRY = "upstream retry"  # it arrives twice, `delay_s` apart; only the second answer comes back
     TWICE_ANSWERED = "duplicate answer"
@@ -88,6 +89,7 @@ ERRORS = {
     Fault.WORDS_AFTER: "error",
     Fault.LIST_AFTER: [1010],
 }
+DRIP_S = 0.1  # between two bytes: the shortest answer, of 40 bytes, takes 4 s
 GARBAGE = ("\x00\xff{]", "[1,2", '{"jsonrpc":"2.0"}', "null", "")
 
 
@@ -187,6 +189,9 @@ class _Pair:
             return  # (of an upstream retry the second answer comes back)
         if fault in ERRORS:
             text = json.dumps({"jsonrpc": "2.0", "error": ERRORS[fault], "id": number})
+        elif fault is Fault.DRIP:
+            await self._drip(text.encode())
+            return
         elif fault is Fault.DELAY:
             self.proxy.later(self._late(text))
             return
@@ -207,13 +212,27 @@ class _Pair:
         while self.held:
             await self.inner.send_str(self.held.pop(0))
 
+    async def _drip(self, payload: bytes) -> None:
+        """Writes the frame byte by byte, and nothing else on this connection, until the client closes it."""
+        self.dark = True
+        size = len(payload)
+        length = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
+        if size >= 2**16:
+            length = b"\x7f" + size.to_bytes(8, "big")
+        for byte in b"\x81" + length + payload:
+            if self.transport.is_closing():
+                return
+            self.transport.write(bytes([byte]))
+            await asyncio.sleep(DRIP_S)
+        self.dark = False
+
     async def _late(self, text: str | None) -> None:
         await asyncio.sleep(self.proxy.delay_s)
         texts = [text] if text is not None else []
         while self.held and text is None:
             texts.append(self.held.pop(0))
         for one in texts:
-            if not self.inner.closed:
+            if not self.inner.closed and not self.dark:
                 await self.inner.send_str(one)
 
     async def _say(self, message: dict) -> None:
