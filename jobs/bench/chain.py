@@ -140,7 +140,7 @@ def by_writer(writer: ChainWriter, asked: list[Weights]) -> tuple[int, int, int]
     return max((r.block or 0) for r in receipts), writer.counters()["submitted"] - before, len(failed)
 
 
-def main() -> int:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hotkeys", type=int, default=FULL[0])
     parser.add_argument("--subnets", type=int, default=FULL[1])
@@ -149,31 +149,69 @@ def main() -> int:
     args = parser.parse_args()
     if not 1 <= args.hotkeys <= 60 or not 1 <= args.subnets <= 120:
         parser.error("1 to 60 hotkeys, 1 to 120 subnets")
+    return args
+
+
+def make_writers(endpoint: str, folder: Path, num_hotkeys: int) -> tuple[ChainWriter, ChainWriter]:
+    """The writer whose hotkeys sign, and the one with a delegate."""
+    signers = {hotkey(n).ss58: hotkey(n) for n in range(num_hotkeys)}
+    # The four ways use the same keys, one after the other: what a real writer refuses.
+    options = {"timeout_s": 60.0, "inclusion_timeout_s": TIMEOUT_S, "stop_on_foreign": False}
+    settings = WriterSettings(**options, policy=Policy(transfers=True, proxies=True))
+    writer = ChainWriter(endpoint, signers | {BANK.ss58: BANK}, folder / "writer.db", settings)
+    journal = folder / "delegate" / "writer.db"
+    return writer, ChainWriter(endpoint, signers, journal, WriterSettings(**options), delegate=DELEGATE)
+
+
+def measure(
+    net: Net, name: str, asked: list[Weights], act: Callable[[list[Weights]], Callable[[], tuple[int, int, int]]]
+) -> tuple[int, list[dict]]:
+    """(blocks, goals) of one way; prints its row."""
+    go = act(asked)
+    head, begin = net.client.head().number, time.monotonic()
+    last, extrinsics, failed = go()
+    took = time.monotonic() - begin
+    for loop in multiprocessing.active_children():
+        loop.join(TIMEOUT_S)
+    wrong, blocks = net.wrong(asked), max(1, last - head)
+    print(f"{name:<10}{blocks:>8}{took:>10.1f}{extrinsics:>12}{failed:>8}{wrong:>12}", flush=True)
+    figures = (("blocks", blocks, "blocks"), ("seconds", round(took, 2), "s"), ("extrinsics", extrinsics, ""))
+    ok = failed + wrong == 0
+    return blocks, [
+        {"name": f"{name}: {what}", "value": value, "unit": unit, "goal": None, "ok": ok}
+        for what, value, unit in figures
+    ]
+
+
+def ratios(blocks: dict[str, int], full: bool) -> list[dict]:
+    """How many times fewer blocks the writers need; prints a line each."""
+    goals = []
+    for name in ("writer", "delegate"):
+        for other in ("loop", "pool"):
+            times = blocks[other] / blocks[name]
+            goal = GOAL if full and other == "loop" else None
+            what = f"{name}: times fewer blocks than the {other}"
+            print(f"{what}: {times:.1f}" + (f" (goal {goal:g})" if goal else ""))
+            ok = goal is None or times >= goal
+            goals.append({"name": what, "value": round(times, 1), "unit": "x", "goal": goal, "ok": ok})
+    return goals
+
+
+def main() -> int:
+    args = parse()
     # The loops use the writers' keys on purpose: each of their extrinsics would be logged as foreign.
     logging.getLogger("raytensor").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="raytensor-bench-"))
     chain = EmbeddedChain(folder / "state", args.block_time, folder / "log")
-    signers = {hotkey(n).ss58: hotkey(n) for n in range(args.hotkeys)}
-    # The four ways use the same keys, one after the other: what a real writer refuses.
-    options = {"timeout_s": 60.0, "inclusion_timeout_s": TIMEOUT_S, "stop_on_foreign": False}
-    writer = ChainWriter(
-        chain.endpoint,
-        signers | {BANK.ss58: BANK},
-        folder / "writer.db",
-        WriterSettings(**options, policy=Policy(transfers=True, proxies=True)),
-    )
-    delegate = ChainWriter(
-        chain.endpoint, signers, folder / "delegate" / "writer.db", WriterSettings(**options), delegate=DELEGATE
-    )
+    writer, delegate = make_writers(chain.endpoint, folder, args.hotkeys)
     client = ChainClient(chain.endpoint, 60.0)
-    total = args.hotkeys * args.subnets
     try:
         started = time.monotonic()
         netuids = make_network(client, writer, args.hotkeys, args.subnets, args.tempo, delegate=DELEGATE)
         net = Net(client, netuids, args.hotkeys)
         print(
-            f"{args.hotkeys} hotkeys x {args.subnets} subnets = {total} weight settings, {args.block_time:g} s blocks; "
-            f"set up in {time.monotonic() - started:.0f} s",
+            f"{args.hotkeys} hotkeys x {args.subnets} subnets = {args.hotkeys * args.subnets} weight settings, "
+            f"{args.block_time:g} s blocks; set up in {time.monotonic() - started:.0f} s",
             flush=True,
         )
         ways: dict[str, Callable[[list[Weights]], Callable[[], tuple[int, int, int]]]] = {
@@ -185,43 +223,13 @@ def main() -> int:
         print(f"\n{'':<10}{'blocks':>8}{'seconds':>10}{'extrinsics':>12}{'failed':>8}{'wrong rows':>12}")
         goals, blocks = [], {}
         for number, (name, act) in enumerate(ways.items()):
-            asked = net.weights(number)
-            go = act(asked)
-            head, begin = client.head().number, time.monotonic()
-            last, extrinsics, failed = go()
-            took = time.monotonic() - begin
-            for loop in multiprocessing.active_children():
-                loop.join(TIMEOUT_S)
-            wrong = net.wrong(asked)
-            blocks[name] = max(1, last - head)
-            print(f"{name:<10}{blocks[name]:>8}{took:>10.1f}{extrinsics:>12}{failed:>8}{wrong:>12}", flush=True)
-            for what, value, unit in (
-                ("blocks", blocks[name], "blocks"),
-                ("seconds", round(took, 2), "s"),
-                ("extrinsics", extrinsics, ""),
-            ):
-                goals.append(
-                    {"name": f"{name}: {what}", "value": value, "unit": unit, "goal": None, "ok": failed + wrong == 0}
-                )
+            blocks[name], figures = measure(net, name, net.weights(number), act)
+            goals += figures
     finally:
         for one in (client, writer, delegate, chain):
             one.close()
-    full = (args.hotkeys, args.subnets) == FULL
     print()
-    for name in ("writer", "delegate"):
-        for other in ("loop", "pool"):
-            times = blocks[other] / blocks[name]
-            goal = GOAL if full and other == "loop" else None
-            print(f"{name}: {times:.1f} times fewer blocks than the {other}" + (f" (goal {goal:g})" if goal else ""))
-            goals.append(
-                {
-                    "name": f"{name}: times fewer blocks than the {other}",
-                    "value": round(times, 1),
-                    "unit": "x",
-                    "goal": goal,
-                    "ok": goal is None or times >= goal,
-                }
-            )
+    goals += ratios(blocks, (args.hotkeys, args.subnets) == FULL)
     python = platform.python_version()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {python}"
     print(json.dumps({"bench": "chain", "machine": machine, "goals": goals}))
