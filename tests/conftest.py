@@ -105,13 +105,36 @@ def ray_session():
     ray.shutdown()
 
 
+def _wait_idle(ray) -> None:
+    end = time.monotonic() + 120
+    while ray.available_resources().get("CPU", 0.0) < 4.0 and time.monotonic() < end:
+        time.sleep(0.1)
+
+
 @pytest.fixture
 def idle_ray(ray_session):
     """The Ray session once no actor of an earlier test has CPUs, for tests that count them."""
-    end = time.monotonic() + 120
-    while ray_session.available_resources().get("CPU", 0.0) < 4.0 and time.monotonic() < end:
-        time.sleep(0.1)
+    _wait_idle(ray_session)
     return ray_session
+
+
+@pytest.fixture(scope="session")
+def joining(ray_session):
+    """Makes the environment of a command that joins the tests' Ray, once no actor of an earlier test has CPUs there.
+
+    A Ray of its own would take some seconds to start and some to end.
+    """
+
+    def environment() -> dict[str, str]:
+        _wait_idle(ray_session)
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "BT_", "RAYTENSOR_"))
+        }
+        address = ray_session.get_runtime_context().gcs_address
+        more = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}
+        return clean | more | {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+    return environment
 
 
 @pytest.fixture(scope="session", autouse=True)

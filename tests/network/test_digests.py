@@ -45,12 +45,15 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(number): digest.hexdigest() for number, digest in sorted(rounds.items())}
 
 
-def play(experiment: str, seed: int, rounds: int, runs: Path, *more: str) -> dict[str, str]:
-    """The digests of a run, played by the command that a user types."""
+def play(
+    experiment: str, seed: int, rounds: int, runs: Path, *more: str, env: dict[str, str] | None = None
+) -> dict[str, str]:
+    """The digests of a run, played by the command that a user types. env: of its process, with a Ray of its own."""
     name = f"{experiment}-{seed}"
     settings = [f"experiment={experiment}", f"seed={seed}", f"rounds={rounds}", f"name={name}", f"paths.runs={runs}"]
-    env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    env |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    if env is None:
+        env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        env |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", "raytensor", "run", *settings, *more]
     done = subprocess.run(command, env=env, cwd=runs, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -79,25 +82,25 @@ def training_digest() -> str:
         torch.set_num_threads(threads)
 
 
-def compare(experiment: str, seed: int, rounds: int, runs: Path) -> None:
+def compare(experiment: str, seed: int, rounds: int, runs: Path, env: dict[str, str]) -> None:
     recorded = json.loads(RECORDED.read_text())
     if training_digest() != recorded["training"]:
         pytest.skip("this machine's floating point is another than that of the machine that recorded the digests")
     expected = recorded["runs"][f"{experiment}-{seed}"]
-    found = play(experiment, seed, rounds, runs, *FAST)
+    found = play(experiment, seed, rounds, runs, *FAST, env=env)
     assert found == {str(number): expected[str(number)] for number in range(1, rounds + 1)}
 
 
 @pytest.mark.parametrize("experiment", ["default", "collab"])
-def test_the_first_round_is_equal_to_the_bit(experiment, tmp_path):
-    compare(experiment, 0, 1, tmp_path)
+def test_the_first_round_is_equal_to_the_bit(experiment, tmp_path, joining):
+    compare(experiment, 0, 1, tmp_path, joining())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("experiment", ["default", "cheats", "collab"])
-def test_four_rounds_are_equal_to_the_bit(experiment, seed, tmp_path):
-    compare(experiment, seed, 4, tmp_path)
+def test_four_rounds_are_equal_to_the_bit(experiment, seed, tmp_path, joining):
+    compare(experiment, seed, 4, tmp_path, joining())
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ SMALL = [
     "miners.commit_every=6",
     "chain.tempo=6",
     "chain.block_time_s=0.25",
-    "cluster.num_cpus=4",
 ]
 
 
@@ -44,7 +43,7 @@ def environment() -> dict[str, str]:
     return clean | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}
 
 
-def run(runs: Path, *more: str) -> str:
+def run(runs: Path, env: dict[str, str], *more: str) -> str:
     command = [
         sys.executable,
         "-m",
@@ -56,7 +55,7 @@ def run(runs: Path, *more: str) -> str:
         *SMALL,
         *more,
     ]
-    done = subprocess.run(command, cwd=runs, env=environment(), capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=runs, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -93,10 +92,10 @@ def neurons(folder: Path) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory):
+def played(tmp_path_factory, joining):
     """Files of rounds 1 and 7 of eleven, where the copier takes in round 7 what the chain shows by then."""
     runs = tmp_path_factory.mktemp("runs")
-    return runs / "kings", run(runs, "rounds=11")
+    return runs / "kings", run(runs, joining(), "rounds=11")
 
 
 def test_the_best_is_king_and_a_copy_is_paid_nothing(played):
@@ -152,12 +151,12 @@ def test_the_evidence_gives_the_same_weights_again(played):
         )
 
 
-def test_a_run_that_is_gone_on_with_keeps_king_and_commitments(played):
+def test_a_run_that_is_gone_on_with_keeps_king_and_commitments(played, joining):
     """In round 12 nothing new is handed in: files, commitments and the throne are those of before."""
     folder, _ = played
     before, (commits, _) = neurons(folder), on_chain(folder)
     files = sorted(path.relative_to(folder) for path in (folder / "files").rglob("*.safetensors"))
-    run(folder.parent, "rounds=12", "resume=auto", "miners.num_hosts=1")
+    run(folder.parent, joining(), "rounds=12", "resume=auto", "miners.num_hosts=1")
     after, (now, weights) = neurons(folder), on_chain(folder)
     assert (
         now == commits

@@ -51,11 +51,11 @@ def arguments(name: str, runs: Path, *more: str) -> list[str]:
     return ["run", f"name={name}", f"paths.runs={runs}", f"paths.cache={os.environ['TEXT_CACHE']}", *SMALL, *more]
 
 
-def start(name: str, runs: Path, *more: str) -> subprocess.Popen:
+def start(name: str, runs: Path, *more: str, env: dict[str, str] | None = None) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "raytensor", *arguments(name, runs, *more)],
         cwd=runs,
-        env=environment(),
+        env=env or environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -208,8 +208,8 @@ def test_tao_is_conserved_to_the_rao(whole):
     assert after["issuance_rao"] == after["total_rao"]
 
 
-def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs, capsys):
-    """Stopped with a checkpoint, continued with other numbers of hosts and scorers: the same scores and weights."""
+def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs, capsys, joining):
+    """Stopped with a checkpoint, continued with other hosts and scorers on another Ray: the same scores and weights."""
     process = start("broken", runs, "miners.num_hosts=1", "validators.num_scorers=2", "validators.cpus_per_scorer=0.2")
     lines = []
     for line in process.stdout:
@@ -240,7 +240,7 @@ def test_ctrl_c_leaves_nothing_and_resume_goes_on_bit_for_bit(whole, runs, capsy
     assert cli.main(arguments("broken", runs, "resume=auto", "mechanism.query.rows=17")) == 1
     assert "mechanism.query.rows=17 (was 128)" in capsys.readouterr().err
 
-    again = start("broken", runs, "resume=auto", "validators.evidence_rounds=2")
+    again = start("broken", runs, "resume=auto", "validators.evidence_rounds=2", env=joining())
     output = finish(again)
     assert again.returncode == 0, output
     assert history(runs / "broken") == history(whole[0])
