@@ -52,12 +52,12 @@ HIDDEN = {
     "consensus": "kernels pallet_math fixed plan sharded vectors vectors_math fast reference",
     "chain.rpc": "codec transport events connection",
     "chain.reads": "metagraph_api",
-    "chain.writer": "beacon commit_book commit_rules commits extrinsic_table fates foreign identity intake"
+    "chain.writer": "beacon commit_book commit_rules commits extrinsic_table fates foreign identity"
     " journal_schema lease limits order_states orders outbox pipeline planner policy_check receipts renewal"
     " thread trail",
     "mechanisms": "questions coalition evidence guard collab.store collab.codec collab.rating",
-    "miners": "checkpoints fifo_lock gauges files group host host_handle shard stacks supervisor collaborator"
-    " completion placement submission_export",
+    "miners": "behaviours checkpoints fifo_lock gauges files group host host_handle shard stacks supervisor"
+    " collaborator completion placement submission_export",
     "validators": "scorer segments forward records subnet",
     "wire": "asker codec deadline dialect dialects axon_v10 epistula gate nonce_store tensors endpoints",
     "training": "base causal ranks single_file stacked_adamw stacked_llama torch_engine zero delta_evaluator",

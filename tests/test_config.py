@@ -198,8 +198,8 @@ def test_every_default_lies_in_its_range():
         ),
         ("validate", "netuids=1", "netuids=1: must be a list; type netuids=[1]"),
         ("validate", "netuids=[0]", "netuids[0]=0: must lie between 1 and 65535"),
-        ("validate", "netuids=[]", "netuids=[]: must name one subnet or more"),
-        ("validate", "subnets=[{netuid: 1}]", "with subnets names one twice: [1, 1]"),
+        ("validate", "netuids=[]", "netuids=[]: must name one or more: netuids=[1]"),
+        ("validate", "subnets=[{netuid: 1}]", "netuids=[1]: must name each once: [1, 1]"),
         (
             "validate",
             "subnets=[{netuid: 5, mechanism: {query: {rows: -3}}}]",

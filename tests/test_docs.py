@@ -109,3 +109,13 @@ def test_the_walk_names_files_that_are_there_each_once():
 def test_the_market_of_the_miners_page_is_the_script_of_the_examples():
     script = (ROOT / "examples/mine_and_validate/demo.sh").read_text().partition("set -euo pipefail\n")[2]
     assert script and script in (DOCS / "usage_miner.md").read_text()
+
+
+def test_at_most_two_files_are_opened_for_a_change():
+    """Every row of the table in CONTRIBUTING.md, whatever the kind of the thing that is added."""
+    table = (ROOT / "CONTRIBUTING.md").read_text().split("| change | open | write |")[1].split("\n\n")[0]
+    rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) == 20
+    for change, opened, _ in rows:
+        assert len(re.findall(r"`[^` ]*(?:\.py|\.json|\.toml)`", opened)) <= 2, change
+        assert not re.search(r"\bor\b|;", opened), change

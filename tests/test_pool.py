@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import stat
 import time
 from pathlib import Path
 
@@ -222,4 +224,33 @@ def test_a_child_ends_with_its_parent():
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
     assert worker.call("work", 5) == 10 and worker.forks == 2
+    worker.close()
+
+
+class Sockets:
+    def opened(self, *numbers: int) -> list[bool]:
+        """Which file descriptors are sockets."""
+        return [stat.S_ISSOCK(os.fstat(number).st_mode) for number in numbers]
+
+
+def test_a_child_keeps_no_network_socket_of_its_parent(tmp_path):
+    """A port can be bound again, and a peer sees the end of a connection, as soon as the parent closes its socket."""
+    worker, pair = ForkedWorker(Sockets()), socket.socketpair()
+    local = socket.socket(socket.AF_UNIX)
+    local.bind(str(tmp_path / "socket"))
+    local.listen()
+    server = socket.create_server(("127.0.0.1", 0))
+    address = server.getsockname()
+    client = socket.create_connection(address, timeout=30)
+    accepted, _ = server.accept()
+    numbers = [one.fileno() for one in (server, client, accepted, local, *pair)]
+    assert worker.call("opened", *numbers) == [False, False, False, False, True, True]
+    server.close()
+    accepted.close()
+    assert client.recv(1) == b"", "the peer sees the end"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, timeout=30)
+    for one in (client, local, *pair):
+        one.close()
+    assert worker.call("opened") == [], "the parent's ends were its own"
     worker.close()

@@ -1,4 +1,4 @@
-"""Limits that keep the source readable: lengths of modules and functions, imports inside functions, file writes."""
+"""Limits that keep the source readable: lengths, arguments, imports inside functions, file writes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 80
 MAX_LOCAL_IMPORTS = 40
+MAX_ARGUMENTS = 8  # of a constructor, without self
 # 48,856 is what the package may have without what came after its rebuilding: mining, owners' commands, the gateway, the
 # writer's state machines, alarms that last, calls generated from metadata, Null epochs, survival in training, payloads,
 # the data engine, the chain of spec 475.
@@ -47,6 +48,19 @@ def test_modules_and_functions_are_short(path):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= MAX_FUNCTION_LINES, f"{name_of(path)}:{node.lineno} {node.name}: {length} lines"
+
+
+def test_constructors_take_few_arguments():
+    """A constructor that is written out; the fields of a dataclass are settings or a message."""
+    found = []
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name in ("__init__", "__new__"):
+                args = node.args
+                count = len(args.posonlyargs) + len(args.args) + len(args.kwonlyargs) - 1
+                if count > MAX_ARGUMENTS:
+                    found.append(f"{name_of(path)}:{node.lineno}: {count} arguments")
+    assert not found, "\n".join(found)
 
 
 def test_the_package_does_not_grow():

@@ -114,7 +114,7 @@ def start_miner(profile: MinerProfile, seq_len: int, vocab: int) -> Any:
     options = {"num_cpus": 1, "num_gpus": profile.gpus_per_rank, "max_restarts": 0}
     factory = ray.remote(concurrency_groups={"serving": 2})(MeasuredHost).options(**options)
     actor = factory.remote(
-        cfg, [(HOTKEY, profile)], ray.put(text_of(vocab)), None, None, ("127.0.0.1", ranks.free_port())
+        cfg, [(HOTKEY, profile)], ray.put(text_of(vocab)), None, None, ("127.0.0.1", ranks.reserve_port())
     )
     ray.get(actor.ready.remote(), timeout=300)
     return actor

@@ -5,6 +5,7 @@ In: a root file of `conf/` (one per job) and what a user typed. Out: plain datac
     checks      what each field allows; one walk that checks any configuration
     behaviours, optimizers  one row for each behaviour of miners, engine and optimizer
     groups      sections that jobs share
+    operators   what the jobs share that use an operator's keys on any chain
     data        the section of the text
     mechanisms  the section of the incentive mechanisms
     wire        the sections of signed HTTP between validators and miners

@@ -1,8 +1,7 @@
 """The behaviours of miners: one row for each.
 
 In: nothing. Out: `BEHAVIOURS`, which the checks, the help texts, the miners and the plots read. To add a behaviour,
-add a row here and its action in the module of the mechanism: `miners/miner.py` (answers),
-`miners/submission_export.py` (files) or `miners/collaborator.py` (updates of a shared model). Knows nothing of models.
+add a row here and a class in `miners/behaviours.py`. Knows nothing of models.
 """
 
 from dataclasses import dataclass

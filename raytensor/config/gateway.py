@@ -3,17 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from raytensor.config.checks import FOLDER_NAME, NETWORK, Section, setting
-from raytensor.config.groups import Paths
+from raytensor.config.checks import FOLDER_NAME, Section, setting
+from raytensor.config.operators import Endpoints, Operated, name_each_once
 from raytensor.config.wire import Client
 
 
 @dataclass
-class GatewayChain(Section):
-    # finney, test, local or ws(s)://...; several, separated by commas, are tried in order. BT_NETWORK sets the default.
-    network: str = setting("finney", form=NETWORK)
-    # Seconds that any one request to the chain may take.
-    timeout_s: float = 20.0
+class GatewayChain(Endpoints):
+    """The chain, and how often it is read."""
+
     # Blocks between metagraph refreshes; an epoch always refreshes.
     refresh_blocks: int = 10
 
@@ -63,19 +61,13 @@ class Routing(Section):
 
 
 @dataclass
-class GatewayConfig(Section):
+class GatewayConfig(Operated):
     # Name of the folder under paths.runs that keeps the usage; the same name continues it.
     name: str = setting("gateway", form=FOLDER_NAME)
     # Subnets whose miners answer; each is a model named subnet-NETUID.
     netuids: list[int] = setting(make=list, least=1, most=65535)
     # Hotkey that signs the requests to miners: wallet/hotkey, or a development key like //Alice.
     hotkey: str | None = None
-    # Folder of the wallets. BT_WALLET_PATH sets the default.
-    wallet_path: str = "~/.bittensor/wallets"
-    # File whose first line decrypts an encrypted hotkey (else BT_WALLET_PASSWORD_FILE or BT_WALLET_PASSWORD).
-    password_file: str | None = None
-    # Start although this process could read a coldkey of this wallet.
-    allow_coldkey: bool = False
     # File of the API keys, made by `raytensor gateway keys add`.
     keys: str = "~/.raytensor/gateway-keys.json"
     # Address to listen on. It speaks plain HTTP: put a proxy with TLS before it to serve others.
@@ -84,10 +76,6 @@ class GatewayConfig(Section):
     port: int = setting(8080, least=0, most=65535)
     # Tokens that quotas and usage count: bytes, or a tokenizer.json of the subnet.
     tokenizer: str = "bytes"
-    # Print one JSON object per line instead of the view.
-    json: bool = False
-    # Folders.
-    paths: Paths = field(default_factory=Paths)
     # The chain of the subnets.
     chain: GatewayChain = field(default_factory=GatewayChain)
     # Bounds of a request.
@@ -98,7 +86,4 @@ class GatewayConfig(Section):
     asking: Client = field(default_factory=Client)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        if not self.netuids:
-            yield "netuids", "must name one or more: netuids=[1]"
-        elif len(set(self.netuids)) < len(self.netuids):
-            yield "netuids", "must name each once"
+        yield from name_each_once(netuids=self.netuids)

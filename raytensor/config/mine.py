@@ -3,20 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from raytensor.config.checks import ENVIRONMENT_NAME, FOLDER_NAME, NETWORK, Section, setting
+from raytensor.config.checks import FOLDER_NAME, setting
 from raytensor.config.data import Data, settle_tokenizer
-from raytensor.config.groups import Cluster, MinerProfile, Mining, Paths
+from raytensor.config.groups import Cluster, MinerProfile, Mining
 from raytensor.config.mechanisms import Mechanism
+from raytensor.config.operators import Alerts, Endpoints, Operated, name_each_once
 from raytensor.config.run import profile_conflicts, seq_len_conflicts
 from raytensor.config.wire import MinersWire
 
 
 @dataclass
-class MinerChain(Section):
-    # finney, test, local or ws(s)://...; several, separated by commas, are tried in order. BT_NETWORK sets the default.
-    network: str = setting("finney", form=NETWORK)
-    # Seconds that any one request to the chain may take.
-    timeout_s: float = 20.0
+class MinerChain(Endpoints):
+    """The chain, and how often it is read."""
+
     # Seconds to wait for an extrinsic to be included in a block.
     inclusion_timeout_s: float = 60.0
     # Blocks between metagraph refreshes; an epoch always refreshes. It decides who may ask.
@@ -24,27 +23,13 @@ class MinerChain(Section):
 
 
 @dataclass
-class MinerWatch(Section):
+class MinerWatch(Alerts):
     """When and where alarms are raised."""
 
     # Registrations before a hotkey is replaced at which an alarm is raised.
     near_pruning: int = setting(3, least=0)
     # Seconds in which no request reached the published address after which an alarm is raised.
     unreachable_s: float = 300.0
-    # Seconds without an answer of the chain after which an alarm is raised.
-    silent_s: float = 300.0
-    # Name of an environment variable that holds a URL; alarms are POSTed there as JSON.
-    webhook_env: str | None = setting(None, form=ENVIRONMENT_NAME)
-    # Command to run on an alarm: the message is its last argument, the facts are JSON on its standard input.
-    command: str | None = None
-    # Seconds after which an alarm that still stands is repeated; the pause doubles up to repeat_most_s.
-    repeat_s: float = 900.0
-    # Longest pause between two repeats in seconds.
-    repeat_most_s: float = 14400.0
-
-    def conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.repeat_most_s < self.repeat_s:
-            yield "repeat_most_s", f"must be at least repeat_s ({self.repeat_s:g})"
 
 
 def _mining() -> Mining:
@@ -55,7 +40,7 @@ def _mining() -> Mining:
 
 
 @dataclass
-class MineConfig(Section):
+class MineConfig(Operated):
     # Name of the folder under paths.runs that keeps the state; the same name resumes it.
     name: str = setting("miner", form=FOLDER_NAME)
     # Subnets that every hotkey mines on.
@@ -70,20 +55,10 @@ class MineConfig(Section):
     rounds: int | None = None
     # Seconds between two rounds of training.
     pause_s: float = setting(0.0, least=0)
-    # Folder of the wallets. BT_WALLET_PATH sets the default.
-    wallet_path: str = "~/.bittensor/wallets"
-    # File whose first line decrypts encrypted hotkeys (else BT_WALLET_PASSWORD_FILE or BT_WALLET_PASSWORD).
-    password_file: str | None = None
-    # Start although this process could read a coldkey of these wallets.
-    allow_coldkey: bool = False
     # Seed of everything random: initial weights and the text that each miner trains on, with its hotkey.
     seed: int = setting(0, least=0, most=2**63 - 1)
     # Print the resolved configuration and what would be mined, then stop.
     dry_run: bool = False
-    # Print one JSON object per line instead of the view.
-    json: bool = False
-    # Folders.
-    paths: Paths = field(default_factory=Paths)
     # The Ray cluster.
     cluster: Cluster = field(default_factory=Cluster)
     # The text that models train on.
@@ -101,11 +76,7 @@ class MineConfig(Section):
         settle_tokenizer(self.data, [profile.model for profile in self.miners.profiles])
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        for name, values, example in (("hotkeys", self.hotkeys, "mywallet/myhotkey"), ("netuids", self.netuids, 1)):
-            if not values:
-                yield name, f"must name one or more: {name}=[{example}]"
-            elif len(set(values)) < len(values):
-                yield name, "must name each once"
+        yield from name_each_once(hotkeys=self.hotkeys, netuids=self.netuids)
         if not self.miners.wire.enabled:
             yield "miners.wire.enabled", "must be true: a miner is asked over signed HTTP"
         for key, why in self.miners.unfit(max(1, len(self.hotkeys)), "the number of hotkeys"):

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from raytensor.config.checks import ENVIRONMENT_NAME, FOLDER_NAME, NETWORK, Section, setting
+from raytensor.config.checks import ENVIRONMENT_NAME, FOLDER_NAME, Section, setting
 from raytensor.config.data import Data, settle_tokenizer
-from raytensor.config.groups import Cluster, Paths, Scoring
+from raytensor.config.groups import Cluster, Scoring
 from raytensor.config.mechanisms import Mechanism
+from raytensor.config.operators import Alerts, Endpoints, Operated, name_each_once
 from raytensor.config.wire import Client
 
 
@@ -23,11 +24,9 @@ class SubnetConfig(Section):
 
 
 @dataclass
-class ValidatorChain(Section):
-    # finney, test, local or ws(s)://...; several, separated by commas, are tried in order. BT_NETWORK sets the default.
-    network: str = setting("finney", form=NETWORK)
-    # Seconds that any one request to the chain may take.
-    timeout_s: float = 20.0
+class ValidatorChain(Endpoints):
+    """The chain, and how often it is read."""
+
     # Key that is a proxy of the hotkeys: the weights of all of them then share one extrinsic. null: each signs its own.
     delegate: str | None = None
     # Blocks before an epoch at which the weights of that tempo go to the chain writer; at most a third of the tempo.
@@ -42,34 +41,20 @@ class ValidatorChain(Section):
 
 
 @dataclass
-class Watch(Section):
+class Watch(Alerts):
     # Tempos without weights on the chain after which an alarm is raised.
     overdue_tempos: float = 3.0
     # Blocks between two reads of the weights on the chain.
     every_blocks: int = 5
-    # Seconds without an answer of the chain after which an alarm is raised: the age of the weights is then unknown.
-    silent_s: float = 300.0
-    # Name of an environment variable that holds a URL; alarms are POSTed there as JSON.
-    webhook_env: str | None = setting(None, form=ENVIRONMENT_NAME)
-    # Command to run on an alarm: the message is its last argument, the facts are JSON on its standard input.
-    command: str | None = None
-    # Seconds after which an alarm that still stands is repeated; the pause doubles up to repeat_most_s.
-    repeat_s: float = 900.0
-    # Longest pause between two repeats in seconds.
-    repeat_most_s: float = 14400.0
     # Name of an environment variable that holds a URL; it is called (GET) while no alarm stands, for an outside service
     # that alarms when the calls stop.
     heartbeat_env: str | None = setting(None, form=ENVIRONMENT_NAME)
     # Seconds between two calls of the heartbeat's address.
     heartbeat_s: float = 60.0
 
-    def conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.repeat_most_s < self.repeat_s:
-            yield "repeat_most_s", f"must be at least repeat_s ({self.repeat_s:g})"
-
 
 @dataclass
-class ValidateConfig(Section):
+class ValidateConfig(Operated):
     # Name of the folder under paths.runs that keeps the state; the same name resumes it.
     name: str = setting("validator", form=FOLDER_NAME)
     # Subnets that are validated by the section `mechanism`.
@@ -78,26 +63,16 @@ class ValidateConfig(Section):
     subnets: list[SubnetConfig] = field(default_factory=list)
     # Hotkeys by reference: wallet/hotkey, or a development key like //Alice. Only hotkeys are read.
     hotkeys: list[str] = field(default_factory=list)
-    # Folder of the wallets. BT_WALLET_PATH sets the default.
-    wallet_path: str = "~/.bittensor/wallets"
-    # File whose first line decrypts encrypted hotkeys (else BT_WALLET_PASSWORD_FILE or BT_WALLET_PASSWORD).
-    password_file: str | None = None
-    # Start although this process could read a coldkey of these wallets.
-    allow_coldkey: bool = False
     # Rounds per subnet after which the job ends; null: never.
     rounds: int | None = None
     # Print the resolved configuration and what would be validated, then stop.
     dry_run: bool = False
-    # Print one JSON object per line instead of the view.
-    json: bool = False
     # Seconds before a subnet that failed is retried; doubled with each consecutive failure, up to backoff_most_s.
     backoff_s: float = 10.0
     # Longest pause between two retries in seconds.
     backoff_most_s: float = 900.0
     # Seconds that one round of a subnet may take before it counts as stuck.
     round_limit_s: float = 900.0
-    # Folders.
-    paths: Paths = field(default_factory=Paths)
     # The Ray cluster.
     cluster: Cluster = field(default_factory=Cluster)
     # The text that validators ask about.
@@ -123,15 +98,7 @@ class ValidateConfig(Section):
         settle_tokenizer(self.data, ())
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        if not self.hotkeys:
-            yield "hotkeys", "must name one hotkey or more: hotkeys=[mywallet/myhotkey]"
-        if len(set(self.hotkeys)) < len(self.hotkeys):
-            yield "hotkeys", "must name each hotkey once"
-        netuids = [subnet.netuid for subnet in self.all_subnets]
-        if not netuids:
-            yield "netuids", "must name one subnet or more: netuids=[1,2]"
-        if len(set(netuids)) < len(netuids):
-            yield "netuids", f"with subnets names one twice: {netuids}"
+        yield from name_each_once(hotkeys=self.hotkeys, netuids=[subnet.netuid for subnet in self.all_subnets])
         for number, subnet in enumerate(self.subnets):
             if unknown := sorted(set(subnet.hotkeys) - set(self.hotkeys)):
                 yield f"subnets[{number}].hotkeys", f"{unknown[0]!r} is not among hotkeys"

@@ -13,23 +13,22 @@ from raytensor.chain.reads.quotes import burn_price
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DEFAULT_PATH, DevKey, KeyRef, WalletKey, key_ref, refuse_readable_coldkey
 from raytensor.commands.sending import is_development
+from raytensor.config.operators import Operated
 from raytensor.errors import ConfigError
 
 PALLET = "SubtensorModule"
 
 
-def hotkey_refs(
-    texts: Sequence[str], wallet_path: str, password_file: str | None, *, allow_coldkey: bool
-) -> dict[str, KeyRef]:
-    """Key references by the text in the configuration. Raises `ConfigError`, `WalletError`."""
+def hotkey_refs(texts: Sequence[str], cfg: Operated) -> dict[str, KeyRef]:
+    """Key references by the text in the configuration. Opens no encrypted key. Raises `ConfigError`, `WalletError`."""
     found: dict[str, KeyRef] = {}
     for text in texts:
-        ref = key_ref(text, wallet_path)
+        ref = key_ref(text, cfg.wallet_path)
         if isinstance(ref, WalletKey):
             if ref.hotkey is None:
                 raise ConfigError(f"hotkeys={text!r}: names a coldkey; write wallet/hotkey: no coldkey is needed")
-            ref = WalletKey(ref.wallet, ref.hotkey, ref.path, password_file)
-            if not allow_coldkey:
+            ref = WalletKey(ref.wallet, ref.hotkey, ref.path, cfg.password_file)
+            if not cfg.allow_coldkey:
                 refuse_readable_coldkey(ref)
         found[text] = ref
     addresses = [ref.ss58 for ref in found.values()]

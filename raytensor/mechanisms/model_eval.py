@@ -79,7 +79,7 @@ class ModelEvalMechanism(Mechanism):
         self._forward: Any = None
 
     def tasks(self, ask: Ask, state: State, text: Text) -> list[tuple[Task, Trial]]:
-        rule, asked = self.rule, self._asked(ask, state)
+        rule, asked = self.rule, self.asked_about(ask, state)
         if not asked:
             return []
         # By round, not by validator: all validators of a subnet see the same sequences and agree.
@@ -97,7 +97,7 @@ class ModelEvalMechanism(Mechanism):
             made.append((task, Trial(task.task_id, commit.digest, commit.block, ask.block, *drawn)))
         return made
 
-    def _asked(self, ask: Ask, state: State) -> list[str]:
+    def asked_about(self, ask: Ask, state: State) -> list[str]:
         """The king and the challengers of this round; empty when there is nothing to decide.
 
         A king that commits to another file becomes a challenger: the best of the other ranked miners is asked in its

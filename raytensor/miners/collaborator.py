@@ -7,6 +7,7 @@ task, own state). Knows nothing of scores or of other miners.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,15 @@ from safetensors.numpy import load, save
 
 from raytensor import disk
 from raytensor.config import Collab, MinerProfile, MinersJob
+from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import DamagedCheckpoint, DataError
 from raytensor.mechanisms.collab.codec import Codec, Feedback
 from raytensor.mechanisms.collab.store import Store
-from raytensor.miners.miner import QuestionSet, top_tokens
+from raytensor.miners.behaviours import ACTIONS, UpdateWork
+from raytensor.miners.miner import QuestionSet
+from raytensor.miners.model import top_tokens
 from raytensor.miners.submission_export import Original
 from raytensor.training import engine
 from raytensor.training.models import ModelSpec, build
@@ -28,15 +32,11 @@ from raytensor.training.recipe import Recipe
 from raytensor.training.single_file import digest
 from raytensor.types import Submission, Task
 
-LAZY_SHARE = 5  # a lazy miner does a fifth of the steps
-SCALE = {"sign_flip": -10.0, "huge": 1e6}
-
 
 class Collaborator:
     """The training of one identity.
 
-    behaviour   a row of `config.behaviours.BEHAVIOURS`; a lazy miner does a fifth of the steps, a constant one sends
-                zeros.
+    behaviour   a row of `config.behaviours.BEHAVIOURS`.
     other_text  draws [rows, T + 1] token ids that were not assigned to it; for wrong_data only.
     """
 
@@ -51,7 +51,7 @@ class Collaborator:
         other_text: Callable[[int, int], np.ndarray] | None = None,
     ) -> None:
         assert rule.folder is not None
-        self.hotkey, self.behaviour = hotkey, behaviour
+        self.hotkey, self._action, self._copies = hotkey, ACTIONS[behaviour], BEHAVIOURS[behaviour].copies
         self._store = Store(Path(rule.folder))
         self._layout = self._store.layout
         self._engine = engine.PlainEngine(build(ModelSpec(**self._store.model)), device=device, **vars(recipe))
@@ -62,12 +62,13 @@ class Collaborator:
 
     def work(self, task: Task, observed: Submission | None = None) -> Submission | None:
         """The update of the task's window; None when there is none. observed: what a copying miner copies."""
-        if self.behaviour == "silent" or (self.behaviour == "copy" and observed is None):
+        if self._copies and observed is None:
             return None
         if self._done is None or self._done[0] != task.round:
-            previous = self._done[1] if self._done else b""
-            payload = observed.payload if self.behaviour == "copy" and observed else self._payload(task, previous)
-            self._done = (task.round, payload)
+            made = self._payload(task, observed)
+            if made is None:
+                return None
+            self._done = (task.round, made)
         payload = self._done[1]
         return Submission(task.task_id, self.hotkey, digest(payload), payload=payload)
 
@@ -100,30 +101,25 @@ class Collaborator:
         self._feedback.residual = residual
         self._done = (window, done) if window >= 0 else None
 
-    def _payload(self, task: Task, previous: bytes) -> bytes:
-        if self.behaviour == "stale" and previous:
-            return previous
-        if self.behaviour == "constant":
-            return self._feedback.codec.encode(np.zeros(self._layout.size, np.float32))
-        update = self._train(task)
-        if self.behaviour == "nan":
-            return self._broken(update)
-        if self.behaviour == "random":  # as large as an honest update
-            update = assign.generator("random update", self.hotkey, task.round).permutation(update)
-        if self.behaviour in SCALE:
-            with np.errstate(over="ignore"):
-                return self._feedback.codec.encode(update * np.float32(SCALE[self.behaviour]))
-        return self._feedback.send(update)
+    def _payload(self, task: Task, observed: Submission | None) -> bytes | None:
+        """The behaviour's payload of the task's window."""
+        previous = self._done[1] if self._done else b""
+        feedback, train, other = self._feedback, partial(self._train, task), partial(self._other, task)
+        about = self.hotkey, task.round, self._layout.size, previous, observed
+        return self._action.update(UpdateWork(*about, feedback.codec, feedback.send, train, other))
 
-    def _train(self, task: Task) -> np.ndarray:
-        """What the local steps subtracted from the shared model: float32 [size]."""
-        tokens = task.tokens
-        if self.behaviour == "wrong_data":
-            assert self._other_text is not None
-            tokens = self._other_text(task.round, len(tokens))
+    def _other(self, task: Task) -> np.ndarray:
+        assert self._other_text is not None
+        return self._other_text(task.round, len(task.tokens))
+
+    def _train(self, task: Task, tokens: np.ndarray | None = None, *, share: int = 1) -> np.ndarray:
+        """What the local steps subtracted from the shared model: float32 [size].
+
+        tokens  in the place of the task's. share: do a 1/share of the steps.
+        """
+        tokens = task.tokens if tokens is None else tokens
         batches = tokens.reshape(task.horizon, -1, tokens.shape[1])
-        if self.behaviour == "lazy":
-            batches = batches[: max(1, len(batches) // LAZY_SHARE)]
+        batches = batches[: max(1, len(batches) // share)]
         before, _ = self._store.before(task.round)
         self._set_parameters(before)
         self.loss = self._engine.train_steps(batches)
@@ -138,13 +134,6 @@ class Collaborator:
 
     def _parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         return list(self._engine.model.named_parameters())
-
-    def _broken(self, update: np.ndarray) -> bytes:
-        fields = load(self._feedback.codec.encode(update))
-        for name, values in fields.items():
-            if values.dtype.kind == "f":
-                fields[name] = np.full_like(values, np.nan)
-        return save(fields)
 
 
 class CollaboratingMiner:

@@ -29,8 +29,8 @@ from raytensor.miners import checkpoints
 from raytensor.miners.collaborator import CollaboratingMiner
 from raytensor.miners.fifo_lock import FifoLock
 from raytensor.miners.gauges import Gauges
-from raytensor.miners.miner import Miner, heldout_questions, top_tokens
-from raytensor.miners.model import spec
+from raytensor.miners.miner import Miner, heldout_questions
+from raytensor.miners.model import spec, top_tokens
 from raytensor.miners.placement import Member, architecture
 from raytensor.miners.submission_export import Original
 from raytensor.training import devices, models

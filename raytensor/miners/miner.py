@@ -10,6 +10,7 @@ text, rounds trained so far), bit for bit.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.mechanisms import base
 from raytensor.mechanisms.losses import token_losses
+from raytensor.miners.behaviours import ACTIONS, Predicted, Question
 from raytensor.miners.fifo_lock import FifoLock
-from raytensor.miners.model import make_engine
+from raytensor.miners.model import make_engine, top_tokens
 from raytensor.miners.submission_export import Original, SubmissionExporter
 from raytensor.training.engine import Engine
 from raytensor.training.ranks import alone
@@ -80,8 +82,8 @@ class Miner:
         self._seed, self._text = cfg.seed, text
         self._seq_len, self._warmup_rounds = cfg.miners.seq_len, cfg.miners.warmup_rounds
         files = base.needs(cfg.mechanism).asks_for_files
-        # A random miner submits a model that was never trained.
-        if engine is None and (self._behaviour.trains or (files and profile.behaviour == "random")):
+        self._action = ACTIONS[profile.behaviour]
+        if engine is None and (self._behaviour.trains or (files and self._action.untrained_file)):
             seed = assign.seed_of(cfg.seed, "model", hotkey)
             engine = make_engine(profile, text.vocab_size, cfg.miners.seq_len, seed, alone(device))
         self.engine = engine
@@ -191,34 +193,16 @@ class Miner:
 
     def _predict(
         self, name: str, tokens: np.ndarray, lengths: np.ndarray, top_k: int, observed: Response | None
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    ) -> Predicted | None:
         """(ids int32 [B, K], probs float32 [B, K]) by the miner's behaviour."""
-        rows, behaviour, top_k = len(tokens), self.profile.behaviour, min(top_k, self._text.vocab_size)
-        if behaviour == "silent":
-            return None
-        if self._behaviour.copies:
-            return None if observed is None else (observed.ids, observed.probs)
-        if behaviour == "random" and self.engine is None:
-            draw = assign.generator(self._seed, "random answer", self.hotkey, name)
-            keys = draw.random((rows, self._text.vocab_size), dtype=np.float32)
-            ids = np.argpartition(keys, top_k - 1, axis=1)[:, :top_k].astype(np.int32)
-            return ids, draw.dirichlet(np.ones(top_k), rows).astype(np.float32)
-        if behaviour == "constant":  # the best constant answer: the frequencies of the tokens
-            ids, probs = top_tokens(self._text.log_unigram[None], top_k)
-            return np.repeat(ids, rows, axis=0), np.repeat(probs, rows, axis=0)
+        top_k = min(top_k, self._text.vocab_size)
+        model = partial(self._by_model, tokens, lengths, top_k) if self.engine is not None else None
+        about = self._seed, self.hotkey, name, len(tokens), top_k
+        return self._action.answer(Question(*about, self._text, observed, model))
+
+    def _by_model(self, tokens: np.ndarray, lengths: np.ndarray, top_k: int) -> Predicted:
         assert self.engine is not None
         with self._lock:
             log_probs = self.engine.log_probs(tokens, lengths)
         # A model with its own vocabulary may have more tokens than the text.
         return top_tokens(log_probs[:, : self._text.vocab_size], top_k)
-
-
-def top_tokens(log_probs: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `top_k` likeliest tokens of each row, likeliest first: ids int32 [B, K] and probs float32 [B, K].
-
-    log_probs  float32 [B, V].
-    """
-    chosen = np.argpartition(-log_probs, top_k - 1, axis=1)[:, :top_k]
-    order = np.argsort(-np.take_along_axis(log_probs, chosen, axis=1), axis=1, kind="stable")
-    ids = np.take_along_axis(chosen, order, axis=1)
-    return ids.astype(np.int32), np.exp(np.take_along_axis(log_probs, ids, axis=1)).astype(np.float32)

@@ -1,15 +1,19 @@
 """The model and the engine of a miner's profile.
 
 In: a `MinerProfile`, a vocabulary size, a seed. Out: a `ModelSpec` or an engine, bit-equal for equal arguments on every
-rank. Knows nothing of hotkeys.
+rank; the likeliest tokens of a model's answer; a model of constant answers. Knows nothing of hotkeys.
 """
 
 from collections.abc import Iterable
 
+import numpy as np
+import torch
+from transformers import LlamaForCausalLM
+
 from raytensor.config import Data, MinerProfile
 from raytensor.data import pretrained
 from raytensor.data.tokenizer import vocab_size_of
-from raytensor.training import engine, models
+from raytensor.training import engine, models, single_file
 from raytensor.training.models import ModelSpec
 from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
@@ -41,3 +45,29 @@ def make_engine(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int,
     """The engine of a profile on this rank."""
     model = models.build(spec(profile, vocab_size, seq_len, seed))
     return engine.make(profile.engine, model, Recipe.of(profile), ranks)
+
+
+def top_tokens(log_probs: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `top_k` likeliest tokens of each row, likeliest first: ids int32 [B, K] and probs float32 [B, K].
+
+    log_probs  float32 [B, V].
+    """
+    chosen = np.argpartition(-log_probs, top_k - 1, axis=1)[:, :top_k]
+    order = np.argsort(-np.take_along_axis(log_probs, chosen, axis=1), axis=1, kind="stable")
+    ids = np.take_along_axis(chosen, order, axis=1)
+    return ids.astype(np.int32), np.exp(np.take_along_axis(log_probs, ids, axis=1)).astype(np.float32)
+
+
+def frequency_table(log_unigram: np.ndarray, seq_len: int) -> bytes:
+    """A Llama that always answers with the frequencies `log_unigram` (float32 [V]), as a file.
+
+    All tokens have the same embedding and the layers add nothing. The product of the norm's result (1, 1) with each
+    row of the output embedding is the token's log frequency.
+    """
+    shape = dict(zip(single_file.SHAPE, (len(log_unigram), 2, 1, 1, 1, 1, seq_len)))
+    config = single_file.llama(shape | {"tie_word_embeddings": False})
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in LlamaForCausalLM(config).state_dict().items()}
+    weights = {name: torch.zeros(shape) if "_proj" in name else torch.ones(shape) for name, shape in shapes.items()}
+    weights["lm_head.weight"] = torch.from_numpy(log_unigram.astype(np.float32))[:, None].repeat(1, 2) / 2
+    return single_file.pack_weights(config, weights)

@@ -97,8 +97,8 @@ class Shard:
 
 
 def rendezvous_address() -> Address:
-    """A free address of this node; called where the first rank will run."""
-    return ray.util.get_node_ip_address(), ranks.free_port()
+    """A reserved address of this node; called where the first rank will run."""
+    return ray.util.get_node_ip_address(), ranks.reserve_port()
 
 
 def _engine(cfg: MinersJob, member: Member, text: Text, rank: int, address: Address) -> tuple[Engine, Ranks]:

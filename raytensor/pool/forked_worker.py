@@ -2,11 +2,12 @@
 
 In: an object that is expensive to construct (a model), and calls of its methods. Out: their results.
 Waits for: the result of each call, at most `limit_s`. Bounds: one child, one call at a time.
-The child shares the parent's memory (copy on write). It is forked again after it died or ran past the limit; the call
-that was running then raises `WorkLost`. For a method that yields results one by one (`each`), the error carries the
-results that were yielded before. Arguments and results are pickled through pipes between the two processes, so the work
-must take longer than the copy. Linux only. Not for objects that hold a GPU, because a CUDA context does not survive a
-fork: there, the actor itself is replaced.
+The child shares the parent's memory (copy on write), and none of its network sockets: a port that the parent stops
+serving is free at once, and a peer sees the parent close a connection. It is forked again after it died or ran past the
+limit; the call that was running then raises `WorkLost`. For a method that yields results one by one (`each`), the error
+carries the results that were yielded before. Arguments and results are pickled through pipes between the two processes,
+so the work must take longer than the copy. Linux only. Not for objects that hold a GPU, because a CUDA context does not
+survive a fork: there, the actor itself is replaced.
 """
 
 import ctypes
@@ -14,6 +15,7 @@ import os
 import pickle
 import select
 import signal
+import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -120,6 +122,7 @@ def _serve(target: Any, parent: int, source: int, sink: int) -> None:
     try:
         if os.getppid() != parent:
             return
+        _close_sockets()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         while True:
@@ -137,6 +140,24 @@ def _serve(target: Any, parent: int, source: int, sink: int) -> None:
         status = 0
     finally:
         os._exit(status)
+
+
+def _close_sockets() -> None:
+    """Close the parent's connections and whatever it listens on, in the child only.
+
+    /dev/null takes the place of each, because objects copied from the parent will close these numbers again.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in [int(name) for name in os.listdir("/proc/self/fd")]:
+        try:
+            one = socket.socket(fileno=number)
+        except OSError:  # no socket
+            continue
+        network = one.family in (socket.AF_INET, socket.AF_INET6)
+        listens = one.type == socket.SOCK_STREAM and one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        one.detach()
+        if number > 2 and (network or listens):
+            os.dup2(null, number, inheritable=False)
 
 
 def _dumps(kind: str, value: Any) -> bytes:

@@ -21,8 +21,9 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
+from raytensor.config.operators import Alerts
 from raytensor.errors import ConfigError
 from raytensor.telemetry.redact import redact
 
@@ -36,15 +37,6 @@ GATHER_S = 1.0  # in which changes become one message
 PAUSES_S = (2.0, 10.0, 60.0, 300.0)
 SLOW_S = 600.0
 SHOWN = 100  # places that one message lists with their facts; the sentence says how many there are
-
-
-class AlarmSettings(Protocol):
-    """webhook_env: name of the variable with the webhook's address; command: to run; repeats: see `Pace`."""
-
-    webhook_env: str | None
-    command: str | None
-    repeat_s: float
-    repeat_most_s: float
 
 
 class Refused(Exception):
@@ -180,7 +172,7 @@ class Alarms:
     Raises `ConfigError` when the webhook's variable is not set or holds no http address.
     """
 
-    def __init__(self, cfg: AlarmSettings, lost: Lost, *, pace: Pace | None = None, limit_s: float = LIMIT_S) -> None:
+    def __init__(self, cfg: Alerts, lost: Lost, *, pace: Pace | None = None, limit_s: float = LIMIT_S) -> None:
         url, command = webhook(cfg), shlex.split(cfg.command or "")
         pace = pace or Pace(cfg.repeat_s, cfg.repeat_most_s)
         self._standing: set[Hashable] = set()
@@ -256,7 +248,7 @@ def _run_command(command: Sequence[str], facts: Facts, limit_s: float) -> None:
         raise Refused(f"its exit status was {child.returncode}")
 
 
-def webhook(cfg: AlarmSettings) -> str:
+def webhook(cfg: Alerts) -> str:
     """The webhook's address, "" for none. Raises `ConfigError` when the variable holds no http address."""
     return address_in(cfg.webhook_env, "webhook_env")
 

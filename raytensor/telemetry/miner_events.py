@@ -40,11 +40,18 @@ class MinerRound(Event):
     losses: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StandingSeen(Event):
-    """`mine`: a hotkey's place on a subnet, after each epoch and when it changed; the fields of `Standing`."""
+@dataclass(frozen=True)
+class Standing:
+    """A hotkey's place on a subnet at one block.
 
-    kind: ClassVar[str] = "standing_seen"
+    uid                 None: not registered (any more); the numbers are then 0.
+    rank                1 is the best paid of `num_miners`; 0 without incentive.
+    incentive           share, 0 to 1. emission_alpha_rao: paid by the last epoch, in rao of alpha.
+    immune_blocks       blocks of immunity left.
+    replaced_in         registrations until this neuron is replaced; None: not in sight.
+    axon                "ip:port" on the chain, "" for none.
+    """
+
     netuid: int
     hotkey: str
     block: int
@@ -56,6 +63,13 @@ class StandingSeen(Event):
     immune_blocks: int = 0
     replaced_in: int | None = None
     axon: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StandingSeen(Standing, Event):
+    """`mine`: a hotkey's place on a subnet, after each epoch and when it changed."""
+
+    kind: ClassVar[str] = "standing_seen"
 
 
 @dataclass(frozen=True, slots=True)

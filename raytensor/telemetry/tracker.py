@@ -49,27 +49,29 @@ class WandbTracker(Tracker):
     folder    of the run; wandb writes to `<folder>/wandb/`, its output goes to `<folder>/wandb.log`.
     run_name  name of the run at wandb.
     config    plain containers, shown beside the run; secrets are redacted first.
+
+    process  the child; None once it has ended. pending: what it has not read yet. dropped: lines that were left out.
     """
 
     def __init__(
         self, cfg: TrackerConfig, folder: Path, run_name: str, config: Mapping[str, Any] | None = None
     ) -> None:
         self._log_file = Path(folder) / "wandb.log"
-        self._pending = bytearray()
-        self._dropped = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self.pending = bytearray()
+        self.dropped = 0
+        self.process: subprocess.Popen[bytes] | None = None
         command = [sys.executable, "-m", "raytensor.telemetry.wandb_child"]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         # In a new session, because Ctrl-C stops the run, which then finishes the tracker.
         start = partial(subprocess.Popen, command, stdin=subprocess.PIPE, env=env, start_new_session=True)
         try:
             with self._log_file.open("ab") as errors:
-                self._process = start(stdout=errors, stderr=errors)
+                self.process = start(stdout=errors, stderr=errors)
         except OSError as error:
             log.warning("wandb can't start, the run goes on without it: %s", error)
             return
-        assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
+        assert self.process.stdin is not None
+        os.set_blocking(self.process.stdin.fileno(), False)
         head = {"project": cfg.project, "mode": cfg.mode, "name": run_name, "dir": str(folder)}
         self._send(head | {"config": redact(dict(config or {}))})
 
@@ -78,15 +80,15 @@ class WandbTracker(Tracker):
         self._send({"metrics": finite, "step": int(step)})
 
     def finish(self, timeout_s: float = 5.0) -> None:
-        process = self._process
+        process = self.process
         if process is None:
             return
         assert process.stdin is not None
         deadline = time.monotonic() + timeout_s
-        while self._pending and self._process is not None and time.monotonic() < deadline:
+        while self.pending and self.process is not None and time.monotonic() < deadline:
             select.select([], [process.stdin], [], max(0.0, min(0.2, deadline - time.monotonic())))
             self._push()
-        if self._process is None:
+        if self.process is None:
             return
         try:
             process.stdin.close()  # the child finishes at the end of its input
@@ -96,25 +98,25 @@ class WandbTracker(Tracker):
             return
         if status:
             self._give_up(f"it ended with status {status}")
-        elif self._dropped:
-            log.warning("wandb was too slow for %d lines of metrics; events.jsonl has them all", self._dropped)
-        self._process = None
+        elif self.dropped:
+            log.warning("wandb was too slow for %d lines of metrics; events.jsonl has them all", self.dropped)
+        self.process = None
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        if self._process is None:
+        if self.process is None:
             return
-        if len(self._pending) > MAX_PENDING_BYTES:
-            self._dropped += 1
+        if len(self.pending) > MAX_PENDING_BYTES:
+            self.dropped += 1
         else:
-            self._pending += json.dumps(message).encode() + b"\n"
+            self.pending += json.dumps(message).encode() + b"\n"
         self._push()
 
     def _push(self) -> None:
         """Write as much as the pipe accepts now."""
-        assert self._process is not None and self._process.stdin is not None
+        assert self.process is not None and self.process.stdin is not None
         try:
-            while self._pending:
-                del self._pending[: os.write(self._process.stdin.fileno(), self._pending)]
+            while self.pending:
+                del self.pending[: os.write(self.process.stdin.fileno(), self.pending)]
         except BlockingIOError:
             pass
         except BrokenPipeError:
@@ -122,7 +124,7 @@ class WandbTracker(Tracker):
 
     def _give_up(self, what: str) -> None:
         """End the process, and the service that wandb starts, and log why with the last line of its output."""
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         assert process is not None and process.stdin is not None
         try:
             os.killpg(process.pid, signal.SIGKILL)

@@ -7,6 +7,7 @@ GPUs, with gloo for objects). Waits for: all ranks, at most `timeout_s`. Knows n
 import datetime
 import os
 import socket
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from raytensor.training import devices
 
 # Between commands a rank waits for as long as the group lives; a dead peer closes the socket.
 IDLE = datetime.timedelta(days=30)
+_HELD: deque[socket.socket] = deque(maxlen=256)  # of `reserve_port`; older ones are in use, or given up
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,14 @@ def attach(device: torch.device) -> Ranks:
     return Ranks(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo", timeout=IDLE))
 
 
-def free_port() -> int:
-    """A TCP port that is free on this machine now."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+def reserve_port() -> int:
+    """A TCP port for the first rank, which nothing else on this machine is given while this process lives.
+
+    The socket stays bound and never listens. The first rank's store sets SO_REUSEADDR as this does, so it may bind the
+    port, in this process or another; the system gives it to nobody who asks for any free port.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("", 0))
+    _HELD.append(held)
+    return held.getsockname()[1]

@@ -24,9 +24,9 @@ Commits = Mapping[str, FileCommit]  # by hotkey
 class SubnetValidator:
     """Opened by the constructor; `close` ends it.
 
-    name     of the mechanism in the scorers.
     hotkeys  of the validators (ss58).
     folder   of the state. keep: how much evidence stays in it.
+    scorers  they know the mechanism by the netuid, as text.
 
     Raises `ConfigError` or `MechanismError` for a mechanism that can't be loaded, `DataError` for a state that can't be
     read.
@@ -34,7 +34,6 @@ class SubnetValidator:
 
     def __init__(
         self,
-        name: str,
         netuid: int,
         hotkeys: tuple[str, ...],
         spec: MechanismSpec,
@@ -48,7 +47,7 @@ class SubnetValidator:
         self.netuid, self.hotkeys = netuid, hotkeys
         mechanism = spec.load()
         self.records = Records.newest(folder, netuid, hotkeys, spec, mechanism, keep)
-        self._round = Round(RoundParts(name, mechanism, text, self.records, transport, scorers))
+        self._round = Round(RoundParts(str(netuid), mechanism, text, self.records, transport, scorers))
         try:
             mechanism.start(netuid, self.records.last_round + 1)
         except BaseException:

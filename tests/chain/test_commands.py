@@ -34,14 +34,7 @@ OWNER, VALIDATOR, MINER = (DevKey(f"//cmd//{role}//hot") for role in ("owner", "
 COLD = {role: DevKey(f"//cmd//{role}//cold") for role in ("owner", "validator", "miner")}
 
 
-@pytest.fixture(autouse=True)
-def clean(monkeypatch, tmp_path):
-    """No wallet, network or policy of whoever runs the tests."""
-    for name in list(os.environ):
-        if name.startswith(("BT_", "RAYTENSOR_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("RAYTENSOR_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("BT_WALLET_PATH", str(tmp_path / "wallets"))
+pytestmark = pytest.mark.usefixtures("no_wallet")
 
 
 @pytest.fixture(scope="module")
@@ -55,25 +48,6 @@ def subnet(node, shared_blocks):
         made = make_subnet(client, SubnetSpec(neurons, tempo=4))
         shared_blocks.up_to(read_metagraph(client, made.netuid).next_epoch_block + 5)
     return made
-
-
-@pytest.fixture
-def payer(client, fresh):
-    """A development key with 100 TAO that only this test uses."""
-    ref, alice = fresh("payer"), DevKey("//Alice")
-    client.send(Transfer(signer=alice.ss58, dest=ref.ss58, value=100 * RAO).call(), alice.open(), timeout_s=120)
-    return ref
-
-
-@pytest.fixture
-def ask(capsys):
-    """Runs a command with --json: (status, the object it printed)."""
-
-    def run(command, *argv):
-        status = command([*map(str, argv), "--json"])
-        return status, json.loads(capsys.readouterr().out)
-
-    return run
 
 
 # Options

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import bittensor_core
 import pytest
@@ -24,30 +23,15 @@ RAO, ALICE = 10**9, DevKey("//Alice")
 DEPOSIT = 500
 
 
-@pytest.fixture(autouse=True)
-def clean(monkeypatch, tmp_path):
-    for name in list(os.environ):
-        if name.startswith(("BT_", "RAYTENSOR_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("RAYTENSOR_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("BT_WALLET_PATH", str(tmp_path / "wallets"))
+pytestmark = pytest.mark.usefixtures("no_wallet")
 
 
 @pytest.fixture
-def payer(client, fresh):
+def payer(fresh, fund):
     """A development key with 3 TAO that only this test uses."""
     ref = fresh("payer")
-    client.send(Transfer(signer=ALICE.ss58, dest=ref.ss58, value=3 * RAO).call(), ALICE.open(), timeout_s=30)
+    fund(ref, 3 * RAO)
     return ref
-
-
-@pytest.fixture
-def ask(capsys):
-    def run(command, *argv):
-        status = command([*map(str, argv), "--json"])
-        return status, json.loads(capsys.readouterr().out)
-
-    return run
 
 
 @pytest.mark.parametrize("extra, left", [([], DEPOSIT), (["--allow-death"], 0)])

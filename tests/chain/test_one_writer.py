@@ -38,13 +38,6 @@ writer.close()
 
 
 @pytest.fixture
-def payer(client, fresh):
-    ref = fresh("payer")
-    client.send(Transfer(signer=ALICE.ss58, dest=ref.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=120)
-    return ref
-
-
-@pytest.fixture
 def other(node, payer, tmp_path):
     """A process that writes with the payer's key, on a journal of its own beside ours."""
     started = []

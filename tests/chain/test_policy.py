@@ -108,15 +108,6 @@ def test_policy_files(tmp_path):
         read_policy(tmp_path / "none.toml")
 
 
-@pytest.fixture
-def payer(client, fresh):
-    """An account with 100 TAO that only this test uses."""
-    ref = fresh("payer")
-    alice = DevKey("//Alice")
-    client.send(Transfer(signer=alice.ss58, dest=ref.ss58, value=100 * RAO).call(), alice.open(), timeout_s=120)
-    return ref
-
-
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 

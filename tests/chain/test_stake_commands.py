@@ -66,14 +66,10 @@ def netuids(node):
 
 
 @pytest.fixture
-def ask(node, tmp_path, monkeypatch, capsys):
+def ask(ask, node, tmp_path, monkeypatch):
+    """`ask` of `stake`, on this node."""
     monkeypatch.setenv("RAYTENSOR_HOME", str(tmp_path / "home"))
-
-    def run(*argv, wallet=MINER_COLD):
-        status = stake_main([*map(str, argv), "-w", wallet.uri, "-n", node, "--json"])
-        return status, json.loads(capsys.readouterr().out)
-
-    return run
+    return lambda *argv, wallet=MINER_COLD: ask(stake_main, *argv, "-w", wallet.uri, "-n", node)
 
 
 def held(client, coldkey=MINER_COLD, hotkey=MINER):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from raytensor.chain.calls import Call
@@ -29,14 +27,9 @@ def node(blocks):
 
 
 @pytest.fixture
-def ask(capsys, node):
-    """Runs a command with --json: (status, the object it printed)."""
-
-    def run(command, *argv):
-        status = command([*map(str, argv), "-n", node, "--json"])
-        return status, json.loads(capsys.readouterr().out)
-
-    return run
+def ask(ask, node):
+    """`ask` on this node."""
+    return lambda command, *argv: ask(command, *argv, "-n", node)
 
 
 @pytest.fixture

@@ -25,14 +25,6 @@ ALICE = DevKey("//Alice")
 PAYS = Policy(transfers=True)
 
 
-@pytest.fixture
-def payer(client, fresh):
-    """An account with 100 TAO that only this test uses."""
-    ref = fresh("payer")
-    client.send(Transfer(signer=ALICE.ss58, dest=ref.ss58, value=100 * RAO).call(), ALICE.open(), timeout_s=120)
-    return ref
-
-
 def pay(payer, dest, value=RAO, **more):
     return Transfer(signer=payer.ss58, dest=dest.ss58, value=value, **more)
 

@@ -209,11 +209,11 @@ def test_compiled_code_goes_where_it_can_be_written(monkeypatch, tmp_path):
     from raytensor.consensus.kernels import jit
 
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    assert jit._cache_dir().startswith(str(tmp_path / "raytensor" / "kernels-"))
+    assert jit.cache_dir().startswith(str(tmp_path / "raytensor" / "kernels-"))
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert jit._cache_dir().startswith(str(tmp_path / "xdg" / "raytensor"))
+    assert jit.cache_dir().startswith(str(tmp_path / "xdg" / "raytensor"))
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    assert jit._cache_dir() is None
+    assert jit.cache_dir() is None

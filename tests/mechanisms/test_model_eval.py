@@ -178,7 +178,7 @@ def test_a_copy_is_paid_nothing_whoever_came_first_to_the_validator():
     assert stage.statuses() == {"thief": "copy", "king": "turned down", "original": "king"}
     weights = stage.mechanism.weights(stage.state)
     assert "thief" not in weights and weights["original"] > weights["king"]
-    assert not stage.mechanism._asked(
+    assert not stage.mechanism.asked_about(
         ask(thief=("thief-8", 8), original=("original-4", 4)), stage.state
     )  # nothing is left to decide
 

@@ -17,7 +17,8 @@ from raytensor.mechanisms.query import QueryMechanism
 from raytensor.miners import checkpoints
 from raytensor.miners.host import MinerHost
 from raytensor.miners.host_handle import HostHandle
-from raytensor.miners.miner import Miner, heldout_questions, top_tokens
+from raytensor.miners.miner import Miner, heldout_questions
+from raytensor.miners.model import top_tokens
 from raytensor.miners.placement import num_hosts, place, victims
 from raytensor.training import devices
 from raytensor.types import Failure, Reason, Response, Score

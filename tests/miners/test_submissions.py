@@ -252,9 +252,9 @@ def test_models_that_can_not_be_handed_in_are_refused(tmp_path):
 
 
 def test_a_file_says_what_it_is(tmp_path, text):
-    from raytensor.miners.submission_export import table
+    from raytensor.miners.model import frequency_table
 
-    data = table(text.log_unigram, T)
+    data = frequency_table(text.log_unigram, T)
     shape = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["llama"])
     assert (shape["hidden_size"], shape["vocab_size"], shape["max_position_embeddings"]) == (2, V, T) and len(
         data

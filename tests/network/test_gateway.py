@@ -77,7 +77,7 @@ class ServedMiners:
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):
     """(endpoint, netuid, miners, signer)."""
-    signer = ProcessSigner(CALLER)  # forked before the servers listen: a child would keep their ports open
+    signer = ProcessSigner(CALLER)
     folder = tmp_path_factory.mktemp("chain")
     chain = EmbeddedChain(folder / "state", 0.25, folder / "log")
     miners = ServedMiners()

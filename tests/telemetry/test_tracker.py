@@ -57,10 +57,10 @@ def test_none_is_the_default(tmp_path):
 
 def test_offline_without_key_or_network_writes_what_was_logged(tmp_path, no_key, caplog):
     tracker = make_tracker(TrackerConfig(kind="wandb"), tmp_path, "demo", {"seed": 3, "api_key": "hunter2"})
-    os.kill(tracker._process.pid, signal.SIGSTOP)  # as if wandb took for ever to start: nothing waits for it
+    os.kill(tracker.process.pid, signal.SIGSTOP)  # as if wandb took for ever to start: nothing waits for it
     for step in range(1, 6):
         tracker.log({"loss/best": 6.0 - step, "bad": float("nan")}, step)
-    os.kill(tracker._process.pid, signal.SIGCONT)
+    os.kill(tracker.process.pid, signal.SIGCONT)
     tracker.finish(timeout_s=240.0)
     tracker.finish()
     files = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
@@ -82,7 +82,7 @@ def test_online_without_a_network_ends_in_time_and_says_so_once(tmp_path, monkey
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     tracker = make_tracker(TrackerConfig(kind="wandb", mode="online"), tmp_path, "demo")
-    pid = tracker._process.pid
+    pid = tracker.process.pid
     for step in range(100):
         tracker.log({"a": 1.0}, step)
     started = time.monotonic()
@@ -97,7 +97,7 @@ def test_online_without_a_network_ends_in_time_and_says_so_once(tmp_path, monkey
 def test_a_tracker_that_dies_is_logged_once_with_its_cause(tmp_path, no_key, caplog):
     (tmp_path / "wandb").write_text("in the way of wandb's folder")
     tracker = WandbTracker(TrackerConfig(kind="wandb", project="not/allowed"), tmp_path, "demo")
-    pid = tracker._process.pid
+    pid = tracker.process.pid
     assert wait_for(lambda: "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3], 240.0)
     for step in range(10):
         tracker.log({"a": 1.0}, step)
@@ -107,8 +107,8 @@ def test_a_tracker_that_dies_is_logged_once_with_its_cause(tmp_path, no_key, cap
 
 def test_a_killed_tracker_is_no_error(tmp_path, no_key, caplog):
     tracker = WandbTracker(TrackerConfig(kind="wandb"), tmp_path, "demo")
-    os.kill(tracker._process.pid, signal.SIGKILL)
-    tracker._process.wait(timeout=60)
+    os.kill(tracker.process.pid, signal.SIGKILL)
+    tracker.process.wait(timeout=60)
     tracker.log({"a": 1.0}, 1)
     tracker.log({"a": 1.0}, 2)
     tracker.finish()
@@ -117,13 +117,13 @@ def test_a_killed_tracker_is_no_error(tmp_path, no_key, caplog):
 
 def test_a_tracker_that_does_not_read_never_blocks_and_is_bounded(tmp_path, no_key, caplog):
     tracker = WandbTracker(TrackerConfig(kind="wandb"), tmp_path, "demo")
-    os.kill(tracker._process.pid, signal.SIGSTOP)
+    os.kill(tracker.process.pid, signal.SIGSTOP)
     metrics = {f"loss/miner-{n}": float(n) for n in range(500)}
     started = time.monotonic()
     for step in range(300):  # about 3 MB
         tracker.log(metrics, step)
     assert time.monotonic() - started < 60.0
-    assert len(tracker._pending) < MAX_PENDING_BYTES + 20_000 and tracker._dropped > 50
+    assert len(tracker.pending) < MAX_PENDING_BYTES + 20_000 and tracker.dropped > 50
     tracker.finish(timeout_s=0.5)
     assert "did not finish within 0.5 s" in caplog.text
 
@@ -133,7 +133,7 @@ def test_kill_9_of_the_run_leaves_no_process(tmp_path, no_key):
         "import sys, time; from pathlib import Path; from raytensor.config import Tracker\n"
         "from raytensor.telemetry.tracker import WandbTracker\n"
         "t = WandbTracker(Tracker(kind='wandb'), Path(sys.argv[1]), 'demo'); t.log({'a': 1.0}, 1)\n"
-        "print(t._process.pid, flush=True); time.sleep(60)"
+        "print(t.process.pid, flush=True); time.sleep(60)"
     )
     run = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     child = int(run.stdout.readline())

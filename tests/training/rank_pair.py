@@ -61,7 +61,7 @@ class Pair:
 
     def __init__(self, ray) -> None:
         self._ray = ray
-        address = ("127.0.0.1", ranks.free_port())
+        address = ("127.0.0.1", ranks.reserve_port())
         factory = ray.remote(RankActor).options(num_cpus=0.2)
         self.actors = [factory.remote(rank, 2, address) for rank in (0, 1)]
 

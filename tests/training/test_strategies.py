@@ -6,12 +6,17 @@ Tolerance: 1e-5 nats on losses near 4 and on log-probabilities after 6 steps; fl
 
 from __future__ import annotations
 
+import datetime
+import socket
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from rank_pair import LENGTHS, RECIPE, SPEC, TOKENS, Pair, RankActor, V
+
+from raytensor.training import ranks
 
 SHARDED = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
 CLOSE = 1e-5
@@ -143,3 +148,14 @@ def test_all_ranks_notice_a_gradient_that_is_not_finite(pair, tmp_path, strategy
     pair.make(strategy)
     pair.load(strategy, tmp_path / "good")
     assert pair.health(strategy).skipped_in_row == 0 and np.isfinite(pair.train(strategy, 2, 1)).all()
+
+
+def test_a_reserved_port_is_taken_by_the_first_rank_and_by_nobody_else():
+    """From its choice until the first rank has bound it, a port is held: choose and bind leave no gap."""
+    port = ranks.reserve_port()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+    limit = datetime.timedelta(seconds=60)
+    store = dist.TCPStore("127.0.0.1", port, 1, True, limit, wait_for_workers=False)  # as `init_process_group` does
+    store.set("key", "value")
+    assert dist.TCPStore("127.0.0.1", port, 1, False, limit).get("key") == b"value"

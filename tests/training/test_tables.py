@@ -12,6 +12,8 @@ from raytensor import config
 from raytensor.config import behaviours
 from raytensor.config.optimizers import ENGINES, MOMENTS, OPTIMIZERS
 from raytensor.errors import ConfigError
+from raytensor.mechanisms.collab.mechanism import CollabMechanism
+from raytensor.miners.behaviours import ACTIONS
 from raytensor.miners.model import spec
 from raytensor.training import engine, models
 from raytensor.training.recipe import Recipe, moments_of
@@ -27,6 +29,8 @@ def test_behaviours_by_mechanism():
         "files": ["copy_noise"],
     }
     assert [name for name, row in behaviours.BEHAVIOURS.items() if row.trains] == ["honest", "lazy"]
+    assert set(ACTIONS) == set(behaviours.BEHAVIOURS)
+    assert CollabMechanism.behaviours == tuple(found["collab"])
 
 
 def test_help_lists_every_row():

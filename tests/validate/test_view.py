@@ -67,7 +67,7 @@ def screen(width: int, height: int) -> rich.console.Console:
 
 def text_of(view: View, out: rich.console.Console) -> list[str]:
     with out.capture() as capture:
-        out.print(view._table())
+        out.print(view.table())
     return [line.rstrip() for line in capture.get().splitlines()]
 
 

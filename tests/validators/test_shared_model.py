@@ -58,7 +58,7 @@ def test_rounds_move_the_shared_model_and_a_restart_continues_it(tmp_path, cache
     def validator() -> SubnetValidator:
         scorers = InProcessScorers(Scorer({"7": spec}))
         folder = tmp_path / "netuid7"
-        return SubnetValidator("7", 7, ("v0", "v1"), spec, text, folder, transport=miners, scorers=scorers)
+        return SubnetValidator(7, ("v0", "v1"), spec, text, folder, transport=miners, scorers=scorers)
 
     miners = None
     first = validator()  # creates the model that miners need

@@ -1,21 +1,54 @@
-"""Checks intents against the spending policy before they are queued.
+"""Checks intents before they are queued: they can be carried out, and the spending policy allows them.
 
-In: intents and a `Policy`. Out: the intents that it allows, and a receipt for each of the others, which the audit log
-gets.
+In: intents, the addresses whose keys a writer has, a `Policy`. Out: the intents that pass, and a receipt for each of
+the others, which hold back none; the audit log gets what the policy refuses.
 Waits for: the chain, where a cap needs facts about an intent that moves funds. Knows nothing of signing or nonces.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from raytensor.chain.calls import Intent
+from raytensor.chain.intents import SetWeights
 from raytensor.chain.reads.quotes import fee, slippage, spend
 from raytensor.chain.rpc.client import ChainClient
+from raytensor.chain.weights import fault_of
 from raytensor.chain.writer.audit import AuditLog
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.policy import DAY_S, Facts, Policy
-from raytensor.errors import ChainRefused, ChainUnavailable
+from raytensor.errors import ChainRefused, ChainUnavailable, ConfigError
 from raytensor.types import Fate, Receipt
+
+
+def check(intents: Sequence[Intent], keys: Container[str] | None) -> tuple[list[Intent], dict[str, Receipt]]:
+    """The intents that can be carried out, and the receipts of the others by id. keys: None if a delegate may sign.
+
+    Raises ValueError or ConfigError, the reason of the first, if none can.
+    """
+    good: list[Intent] = []
+    bad: dict[str, Receipt] = {}
+    first: ValueError | None = None
+    for intent in intents:
+        try:
+            _check_one(intent, keys)
+        except ValueError as error:  # ConfigError is one
+            name = "InvalidWeights" if isinstance(intent, SetWeights) else "BadRequest"
+            name = "NoKey" if keys is not None and intent.signer not in keys else name
+            bad[intent.intent_id] = intent.receipt(Fate.NOT_SENT, name, f"fix: {error}")
+            first = first or error
+        else:
+            good.append(intent)
+    if first is not None and not good:
+        raise first
+    return good, bad
+
+
+def _check_one(intent: Intent, keys: Container[str] | None) -> None:
+    intent.check()
+    if isinstance(intent, SetWeights) and (fault := fault_of(intent.values)):
+        raise ValueError(fault)
+    if keys is not None and intent.signer not in keys:
+        raise ConfigError(f"{intent.name}: this writer has no key for {intent.signer}: add it to its signers")
 
 
 class PolicyCheck:

@@ -30,14 +30,13 @@ from raytensor.chain.writer.audit import AuditLog
 from raytensor.chain.writer.commit_book import CommitBook
 from raytensor.chain.writer.foreign import look_back, take_over
 from raytensor.chain.writer.identity import check_chain
-from raytensor.chain.writer.intake import check
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.lease import Lease
 from raytensor.chain.writer.order_states import State
 from raytensor.chain.writer.orders import OrderQueue
 from raytensor.chain.writer.outbox import Outbox
 from raytensor.chain.writer.pipeline import Pipeline, Records
-from raytensor.chain.writer.policy_check import PolicyCheck
+from raytensor.chain.writer.policy_check import PolicyCheck, check
 from raytensor.chain.writer.receipts import Receipts
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.thread import LeaseKeeper, WriterThread

@@ -23,7 +23,7 @@ def _digest() -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
-def _cache_dir() -> str | None:
+def cache_dir() -> str | None:
     given = os.environ.get("NUMBA_CACHE_DIR")
     base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "raytensor" / f"kernels-{_digest()}"
@@ -34,7 +34,7 @@ def _cache_dir() -> str | None:
     return str(folder) if os.access(folder, os.W_OK) else None
 
 
-CACHE_DIR = _cache_dir()
+CACHE_DIR = cache_dir()
 
 
 @contextlib.contextmanager

@@ -41,9 +41,8 @@ class GatewayServer:
         KeyFile(cfg.keys).names  # noqa: B018 (refused before anything starts)
         self._coder = read_tokenizer(cfg.tokenizer)
         self.usage = Usage(usage_file, clock)
-        endpoints = [part.strip() for part in cfg.chain.network.split(",") if part.strip()]
         reads = Reads(cfg.chain.refresh_blocks)
-        self.follower = Follower(endpoints, cfg.netuids, reads, timeout_s=cfg.chain.timeout_s)
+        self.follower = Follower(cfg.chain.endpoints, cfg.netuids, reads, timeout_s=cfg.chain.timeout_s)
         self._server: uvicorn.Server | None = None
         self._socket: socket.socket | None = None
         self._ended = threading.Event()

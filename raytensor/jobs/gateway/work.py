@@ -26,7 +26,7 @@ SAVE_EVERY_S = 5.0
 class GatewayView(view.View):
     """The newest lines; a gateway has no table."""
 
-    def _table(self) -> Group:
+    def table(self) -> Group:
         with self._lock:
             return Group(Text(self._title, style="italic"), *self._newest)
 
@@ -41,13 +41,12 @@ def run(cfg: GatewayConfig) -> int:
     """Serve until it is stopped: returns 130."""
     if cfg.hotkey is None:
         raise ConfigError("hotkey=null: must name the hotkey that signs requests to miners: hotkey=mywallet/myhotkey")
-    refs = hotkey_refs([cfg.hotkey], cfg.wallet_path, cfg.password_file, allow_coldkey=cfg.allow_coldkey)
-    endpoints = [part.strip() for part in cfg.chain.network.split(",") if part.strip()]
+    refs = hotkey_refs([cfg.hotkey], cfg)
     signer = ProcessSigner(refs[cfg.hotkey])  # forked before this process has threads or connections
 
     def work(session: Session[GatewayView]) -> None:
         session.phase("reading the subnets")
-        all_uids(endpoints, cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
+        all_uids(cfg.chain.endpoints, cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
         server = session.stack.enter_context(GatewayServer(cfg, signer, session.folder.path / "usage.json"))
         session.begin()
         models = ", ".join(f"subnet-{netuid}" for netuid in cfg.netuids)

@@ -39,6 +39,7 @@ from raytensor.miners.fleet import Fleet
 from raytensor.telemetry import events, miner_events
 from raytensor.telemetry.alarms import webhook
 from raytensor.telemetry.metrics import Meters
+from raytensor.telemetry.miner_events import Standing
 from raytensor.telemetry.runfolder import RunFolder
 from raytensor.types import Metagraph, Need, Receipt
 
@@ -47,11 +48,6 @@ WRITER_ENDS_S = 30.0  # in which Ray ends the actors of a job that was killed
 MANY = 10**6  # hosts that may be replaced: a miner runs for months
 TRAFFIC_EVERY_S = 15.0
 COMMIT_AGAIN_S = 30.0  # after which a commitment that the chain does not show is submitted again
-
-
-def endpoints(cfg: MineConfig) -> list[str]:
-    """The endpoints of chain.network, in order."""
-    return [part.strip() for part in cfg.chain.network.split(",") if part.strip()]
 
 
 def models(cfg: MineConfig) -> int:
@@ -77,7 +73,7 @@ class MinerStack:
         self, cfg: MineConfig, folder: RunFolder, show: Callable[[events.Event], None], meters: Meters
     ) -> None:
         webhook(cfg.watch)  # refused before anything starts
-        refs = hotkey_refs(cfg.hotkeys, cfg.wallet_path, cfg.password_file, allow_coldkey=cfg.allow_coldkey)
+        refs = hotkey_refs(cfg.hotkeys, cfg)
         self.names = {ref.ss58: text for text, ref in refs.items()}
         self.hotkeys = tuple(self.names)
         self.cfg, self.folder, self.show = with_files(cfg, folder.path), folder, show
@@ -87,7 +83,7 @@ class MinerStack:
         self._traffic_at, self._state = 0.0, folder.load_state() or {}
         with ExitStack() as stack:
             self._phase("reading the subnets")
-            self.uids = all_uids(endpoints(cfg), cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
+            self.uids = all_uids(cfg.chain.endpoints, cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
             num_hosts = self._connect(stack)
             self.follower = self._follow(stack)
             self._writer = self._start_writer(stack, {ref.ss58: ref for ref in refs.values()})
@@ -95,7 +91,7 @@ class MinerStack:
             cluster.wait_ready({"the chain writer": self._writer.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
             self.handover = Handover(self._writer, show, int(self._state.get("receipts", 0)))
             self.fate = stack.enter_context(Fate(cfg.watch, self.hotkeys, show, meters))
-            self.rules = Rules(endpoints(cfg), cfg.netuids, cfg.chain.timeout_s)
+            self.rules = Rules(cfg.chain.endpoints, cfg.netuids, cfg.chain.timeout_s)
             stack.callback(self.rules.close)
             self._serve(stack)
             self._stack = stack.pop_all()
@@ -159,12 +155,8 @@ class MinerStack:
                 doing = "training" if self.cfg.training and not self.trainer.done else "serving"
                 state = "; ".join(text.partition(": ")[2] for text in wrong) or doing
                 if one is None:
-                    state = state if wrong else "reading the subnet"
-                    shown.append(Shown(netuid, hotkey, state=state, wrong=bool(wrong)))
-                    continue
-                facts = one.uid, one.rank, one.num_miners, one.incentive, one.emission_alpha_rao
-                more = one.immune_blocks, one.replaced_in, one.axon, state, bool(wrong)
-                shown.append(Shown(netuid, hotkey, *facts, *more))
+                    one, state = Standing(netuid, hotkey, 0), state if wrong else "reading the subnet"
+                shown.append(Shown(one, state, bool(wrong)))
         return shown
 
     def summary(self) -> str:
@@ -192,7 +184,7 @@ class MinerStack:
     def _follow(self, stack: ExitStack) -> Follower:
         cfg = self.cfg
         reads = Reads(cfg.chain.refresh_blocks, commitments="metagraph" if self._files else None)
-        follower = Follower(endpoints(cfg), cfg.netuids, reads, timeout_s=cfg.chain.timeout_s)
+        follower = Follower(cfg.chain.endpoints, cfg.netuids, reads, timeout_s=cfg.chain.timeout_s)
         stack.callback(follower.close)
         follower.start()
         return follower
@@ -213,7 +205,7 @@ class MinerStack:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": WRITER_CPUS, "scheduling_strategy": here}
         journal, given = self.folder.path / "journal.sqlite", {"exclusive_wait_s": WRITER_ENDS_S, "options": options}
-        writer = writer_actor(endpoints(cfg), keys, journal, settings, **given)
+        writer = writer_actor(cfg.chain.endpoints, keys, journal, settings, **given)
         stack.callback(_end_writer, writer)
         return writer
 
@@ -248,7 +240,7 @@ class MinerStack:
 
         self.publisher = AxonPublisher(
             self.front,
-            endpoints(cfg),
+            cfg.chain.endpoints,
             cfg.netuids,
             self.metagraph,
             submit,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raytensor.chain.rpc.client import ChainClient
+from raytensor.telemetry.miner_events import Standing
 from raytensor.types import Metagraph
 
 PALLET = "SubtensorModule"
@@ -31,31 +32,6 @@ class PruningRules:
     min_non_immune: int
     owner_limit: int
     owner_hotkey: str
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A hotkey's place on a subnet at one block.
-
-    uid                 None: not registered (any more); the numbers are then 0.
-    rank                1 is the best paid of `num_miners`; 0 without incentive.
-    incentive           share, 0 to 1. emission_alpha_rao: paid by the last epoch, in rao of alpha.
-    immune_blocks       blocks of immunity left.
-    replaced_in         registrations until this neuron is replaced; None: not in sight.
-    axon                "ip:port" on the chain, "" for none.
-    """
-
-    netuid: int
-    hotkey: str
-    block: int
-    uid: int | None = None
-    rank: int = 0
-    num_miners: int = 0
-    incentive: float = 0.0
-    emission_alpha_rao: int = 0
-    immune_blocks: int = 0
-    replaced_in: int | None = None
-    axon: str = ""
 
 
 def read_rules(client: ChainClient, netuid: int) -> PruningRules:

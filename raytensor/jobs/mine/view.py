@@ -22,20 +22,11 @@ SOON = 20  # registrations; a line names no larger number
 
 @dataclass(frozen=True)
 class Shown:
-    """A hotkey's line on a subnet. state: what is wrong, or what it does."""
+    """A hotkey's line on a subnet. at: its standing. state: what is wrong, or what it does."""
 
-    netuid: int
-    hotkey: str
-    uid: int | None = None
-    rank: int = 0
-    num_miners: int = 0
-    incentive: float = 0.0
-    emission_alpha_rao: int = 0
-    immune_blocks: int = 0
-    replaced_in: int | None = None
-    axon: str = ""
-    state: str = ""
-    wrong: bool = False
+    at: miner_events.Standing
+    state: str
+    wrong: bool
 
 
 class MinerView(view.View):
@@ -61,7 +52,7 @@ class MinerView(view.View):
             return "red" if event.on else "green"
         return super().style(event)
 
-    def _table(self) -> Group:
+    def table(self) -> Group:
         table = Table(title=self._title, title_justify="left", box=None, pad_edge=False, expand=False)
         for name in NUMBERS:
             table.add_column(name, justify="left" if name == "hotkey" else "right", no_wrap=True)
@@ -76,24 +67,24 @@ class MinerView(view.View):
         if self._is_live and len(rows) > room:
             rows, left_out = sorted(rows, key=lambda row: not row.wrong)[:room], len(rows) - room
         for row in rows:
-            table.add_row(*_cells(row), Text(row.state, style="red" if row.wrong else "green"))
+            table.add_row(*_cells(row.at), Text(row.state, style="red" if row.wrong else "green"))
         more = [Text(f"and {left_out} more", style="dim")] if left_out else []
         return Group(table, *more, Text(self._summary(), style="dim"), *newest)
 
 
-def _cells(row: Shown) -> list[str]:
-    if row.uid is None:
-        return [str(row.netuid), row.hotkey[:8], *["-"] * 7]
+def _cells(at: miner_events.Standing) -> list[str]:
+    if at.uid is None:
+        return [str(at.netuid), at.hotkey[:8], *["-"] * 7]
     return [
-        str(row.netuid),
-        row.hotkey[:8],
-        str(row.uid),
-        f"{row.rank} of {row.num_miners}" if row.rank else "-",
-        f"{row.incentive:.4f}",
-        f"{row.emission_alpha_rao / RAO:.4f}",
-        str(row.immune_blocks) if row.immune_blocks else "no",
-        "-" if row.replaced_in is None else str(row.replaced_in),
-        row.axon or "none",
+        str(at.netuid),
+        at.hotkey[:8],
+        str(at.uid),
+        f"{at.rank} of {at.num_miners}" if at.rank else "-",
+        f"{at.incentive:.4f}",
+        f"{at.emission_alpha_rao / RAO:.4f}",
+        str(at.immune_blocks) if at.immune_blocks else "no",
+        "-" if at.replaced_in is None else str(at.replaced_in),
+        at.axon or "none",
     ]
 
 

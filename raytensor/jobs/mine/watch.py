@@ -171,7 +171,7 @@ class Fate:
         )
         if epoch or not same:
             self._shown[one.netuid, one.hotkey] = one
-            self._show(miner_events.StandingSeen(**dataclasses.asdict(one)))
+            self._show(miner_events.StandingSeen(**vars(one)))
 
     def _measure(self, netuid: int, found: Sequence[Standing], differing: int) -> None:
         ranks, left = [one.rank for one in found if one.rank], [one.replaced_in for one in found]

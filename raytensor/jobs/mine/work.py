@@ -13,7 +13,7 @@ from raytensor.config.mine import MineConfig
 from raytensor.jobs import preflight
 from raytensor.jobs.hotkeys import all_uids, hotkey_refs
 from raytensor.jobs.mine.front import own_ip
-from raytensor.jobs.mine.stack import MinerStack, endpoints, needs
+from raytensor.jobs.mine.stack import MinerStack, needs
 from raytensor.jobs.mine.view import MinerView, Shown
 from raytensor.jobs.run.plan import refuse_unusable
 from raytensor.jobs.session import Session
@@ -85,8 +85,8 @@ def _loop(stack: MinerStack, finished: Callable[[], None]) -> None:
 
 def _dry_run(cfg: MineConfig) -> str:
     refuse_unusable(cfg)
-    refs = hotkey_refs(cfg.hotkeys, cfg.wallet_path, cfg.password_file, allow_coldkey=cfg.allow_coldkey)
-    uids = all_uids(endpoints(cfg), cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
+    refs = hotkey_refs(cfg.hotkeys, cfg)
+    uids = all_uids(cfg.chain.endpoints, cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
     lines = ["hotkeys:", *(f"  {text}  {ref.ss58}" for text, ref in refs.items()), "subnets:"]
     for netuid in cfg.netuids:
         own = ", ".join(f"{text} has uid {uids[netuid, ref.ss58]}" for text, ref in refs.items())

@@ -18,7 +18,7 @@ from raytensor.config import RunConfig
 from raytensor.errors import RunError
 from raytensor.jobs.handover import Handover
 from raytensor.jobs.mine.trainer import file_commitments
-from raytensor.mechanisms.base import Ask
+from raytensor.mechanisms import base
 from raytensor.miners.fleet import Fleet
 from raytensor.telemetry import events
 from raytensor.types import Promises, Weights
@@ -32,7 +32,6 @@ class RunLoop:
     """Plays the rounds of one subnet.
 
     miners  hotkeys that are asked, in a fixed order.
-    files   whether the mechanism asks for files.
     seen    returns what is known of the subnet now; its promises are needed where the mechanism asks for files.
     """
 
@@ -41,14 +40,14 @@ class RunLoop:
         cfg: RunConfig,
         netuid: int,
         miners: Sequence[str],
-        files: bool,
         round: Round,
         fleet: Fleet,
         handover: Handover,
         seen: Callable[[], Seen],
         show: Show,
     ) -> None:
-        self._cfg, self._netuid, self._miners, self._files = cfg, netuid, tuple(miners), files
+        self._cfg, self._netuid, self._miners = cfg, netuid, tuple(miners)
+        self._files = base.needs(cfg.mechanism).asks_for_files
         self._round, self._fleet, self._handover, self._seen, self._show = round, fleet, handover, seen, show
         self._warned: set[str] = set()
         self._weights: Mapping[str, Mapping[str, float]] = {}  # the newest of each validator
@@ -96,14 +95,14 @@ class RunLoop:
             standings=next(iter(boards.values())).state.words("status"),
         )
 
-    def _asks(self, number: int, promises: Promises | None, seen: Seen) -> list[Ask]:
+    def _asks(self, number: int, promises: Promises | None, seen: Seen) -> list[base.Ask]:
         """One for each validator; a miner that has left the subnet is not asked."""
         present = set(seen.metagraph.hotkeys if seen.metagraph is not None else self._miners)
         miners = tuple(hotkey for hotkey in self._miners if hotkey in present)
         validators = self._round.parts.records.boards
         if promises is not None:
-            return [Ask.at(promises, self._netuid, validator, number, miners) for validator in validators]
-        return [Ask(self._cfg.seed, self._netuid, validator, number, miners) for validator in validators]
+            return [base.Ask.at(promises, self._netuid, validator, number, miners) for validator in validators]
+        return [base.Ask(self._cfg.seed, self._netuid, validator, number, miners) for validator in validators]
 
     def _poll(self) -> bool:
         """Called by the round while it waits: the hand-over goes on. Never interrupts the round."""

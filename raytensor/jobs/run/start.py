@@ -111,7 +111,7 @@ class Starter:
         handover = Handover(writer, self._show, cursor, receipts_every_s=0.2)
         round = Round(RoundParts(SPEC, mechanism, text, records, InCluster(fleet), scorers))
         seen = partial(follower.seen, netuid)
-        loop = RunLoop(cfg, netuid, self._miners, self._files, round, fleet, handover, seen, self._show)
+        loop = RunLoop(cfg, netuid, self._miners, round, fleet, handover, seen, self._show)
         self._announce(up)
         return Running(netuid, fleet, records, loop, handover, follower)
 

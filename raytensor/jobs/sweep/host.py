@@ -23,7 +23,7 @@ from raytensor.config.sweep import SweepConfig
 from raytensor.jobs.sweep.store import Lineage, Store
 from raytensor.jobs.sweep.trial_data import TrialData, read_text
 from raytensor.jobs.sweep.trial_model import TrialModel
-from raytensor.miners.miner import top_tokens
+from raytensor.miners.model import top_tokens
 from raytensor.miners.placement import architecture
 from raytensor.training import models, ranks
 from raytensor.training.engine import Engine

@@ -76,5 +76,5 @@ class TrialRank:
 
 
 def meeting_point() -> tuple[str, int]:
-    """A free address of this node; call it where the first rank will run."""
-    return ray.util.get_node_ip_address(), ranks.free_port()
+    """A reserved address of this node; call it where the first rank will run."""
+    return ray.util.get_node_ip_address(), ranks.reserve_port()

@@ -20,8 +20,7 @@ from raytensor.errors import DataError
 from raytensor.jobs.sweep.space import compose
 from raytensor.jobs.sweep.store import Lineage
 from raytensor.mechanisms.losses import token_losses
-from raytensor.miners.miner import top_tokens
-from raytensor.miners.model import make_engine, spec
+from raytensor.miners.model import make_engine, spec, top_tokens
 from raytensor.training.engine import Engine
 from raytensor.training.models import ModelSpec
 from raytensor.training.ranks import Ranks

@@ -60,19 +60,14 @@ MANY = 10**6  # scorers that may be replaced: a validator runs for months
 
 def keys(cfg: ValidateConfig) -> dict[str, KeyRef]:
     """Key references by the text in the configuration. Opens no encrypted key. Raises `ConfigError`, `WalletError`."""
-    return hotkey_refs(cfg.hotkeys, cfg.wallet_path, cfg.password_file, allow_coldkey=cfg.allow_coldkey)
+    return hotkey_refs(cfg.hotkeys, cfg)
 
 
 def registered(cfg: ValidateConfig, refs: Mapping[str, KeyRef]) -> Registrations:
     """The registrations of the hotkeys on the subnets that they validate. Raises as `registrations`."""
     chosen = {one.netuid: one.hotkeys or cfg.hotkeys for one in cfg.all_subnets}
     refs_of = {netuid: {text: refs[text] for text in texts} for netuid, texts in chosen.items()}
-    return registrations(endpoints(cfg), cfg.chain.timeout_s, refs_of, cfg.chain.network)
-
-
-def endpoints(cfg: ValidateConfig) -> list[str]:
-    """The chain's endpoints, in order of preference."""
-    return [part.strip() for part in cfg.chain.network.split(",") if part.strip()]
+    return registrations(cfg.chain.endpoints, cfg.chain.timeout_s, refs_of, cfg.chain.network)
 
 
 def needs(cfg: ValidateConfig) -> list[Need]:
@@ -173,7 +168,7 @@ class ValidatorStack:
         cfg = self.cfg
         reads = Reads(cfg.chain.refresh_blocks, cfg.watch.every_blocks, commitments="metagraph")
         follower = Follower(
-            endpoints(self.cfg), list(self.hotkeys_of), reads, timeout_s=cfg.chain.timeout_s, poll_s=1.0
+            self.cfg.chain.endpoints, list(self.hotkeys_of), reads, timeout_s=cfg.chain.timeout_s, poll_s=1.0
         )
         stack.callback(follower.close)
         follower.start()
@@ -181,9 +176,9 @@ class ValidatorStack:
 
     def _compare(self, stack: ExitStack) -> EndpointsWatch | None:
         """Compare the endpoints with each other, where there are several."""
-        if len(endpoints(self.cfg)) < 2:
+        if len(self.cfg.chain.endpoints) < 2:
             return None
-        watch = EndpointsWatch(endpoints(self.cfg), list(self.ss58.values()), timeout_s=self.cfg.chain.timeout_s)
+        watch = EndpointsWatch(self.cfg.chain.endpoints, list(self.ss58.values()), timeout_s=self.cfg.chain.timeout_s)
         stack.callback(watch.close)
         watch.start()
         return watch
@@ -197,7 +192,7 @@ class ValidatorStack:
         delegate = key_ref(cfg.chain.delegate, cfg.wallet_path) if cfg.chain.delegate else None
         options = {"num_cpus": WRITER_CPUS, "scheduling_strategy": _here()}
         given = {"delegate": delegate, "exclusive_wait_s": WRITER_ENDS_S, "options": options}
-        writer = writer_actor(endpoints(cfg), dict(signers), journal, settings, **given)
+        writer = writer_actor(cfg.chain.endpoints, dict(signers), journal, settings, **given)
         stack.callback(_end_writer, writer)
         return writer
 
@@ -231,7 +226,7 @@ class ValidatorStack:
         cfg, folder, hotkeys = self.cfg, self.folder.path / f"netuid{netuid}", tuple(self.hotkeys_of[netuid])
         chain, limits = cfg.chain, (cfg.backoff_s, cfg.backoff_most_s, cfg.round_limit_s, cfg.rounds)
         pace = Pace(chain.rounds_per_tempo, chain.margin_blocks, *limits)
-        args = (str(netuid), netuid, hotkeys, spec, text, folder, Keep.of(cfg.validators))
+        args = (netuid, hotkeys, spec, text, folder, Keep.of(cfg.validators))
 
         def make() -> SubnetValidator:
             return SubnetValidator(*args, transport=transport, scorers=scorers)

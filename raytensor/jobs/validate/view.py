@@ -113,7 +113,7 @@ class View:
 
     def __enter__(self) -> View:
         if self._is_live:
-            out, draw = self._out, self._table
+            out, draw = self._out, self.table
             self._live = Live(console=out, get_renderable=draw, refresh_per_second=2, vertical_overflow="crop")
             self._live.start(refresh=True)
         return self
@@ -152,9 +152,10 @@ class View:
     def table_once(self) -> None:
         """The table as text, for the end of a plain run."""
         if not self._json and not self._is_live:
-            self._out.print(self._table())
+            self._out.print(self.table())
 
-    def _table(self) -> Group:
+    def table(self) -> Group:
+        """What the screen shows now."""
         with self._lock:
             newest = list(self._newest)
         subnets = self._rows()

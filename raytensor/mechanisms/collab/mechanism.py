@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raytensor import config
+from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import ConfigError, DataError
@@ -69,7 +70,7 @@ class CollabMechanism(Mechanism):
     """See `Mechanism`; the settings are `cfg.collab`. `cfg.collab.folder` holds the shared model (see `store`)."""
 
     miner = "raytensor.miners.collaborator.CollaboratingMiner"
-    behaviours = ("wrong_data", "sign_flip", "stale", "huge", "nan")
+    behaviours = tuple(name for name, row in BEHAVIOURS.items() if row.mechanism == "collab")
 
     def __init__(
         self, cfg: config.Mechanism, log_unigram: np.ndarray, vocab_size: int, *, deadline_s: float = 60.0
