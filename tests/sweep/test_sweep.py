@@ -41,9 +41,10 @@ SMALL = [
 AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
 
 
-def start(name: str, runs: Path, *more: str) -> subprocess.Popen:
-    env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    env |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}
+def start(name: str, runs: Path, *more: str, env: dict[str, str] | None = None) -> subprocess.Popen:
+    if env is None:
+        env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        env |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}
     command = [
         sys.executable,
         "-m",
@@ -109,13 +110,13 @@ def finished_trained(folder: Path) -> int:
     return sum(len(file.read_text().splitlines()) for file in (folder / "trials").glob("*/results.jsonl"))
 
 
-def test_kill_9_in_the_middle_loses_no_trial_and_no_round(tmp_path):
-    """Killed and resumed: the same trials, each round trained once, the best one found; `raytensor run` takes it."""
+def test_kill_9_in_the_middle_loses_no_trial_and_no_round(tmp_path, joining):
+    """Killed, resumed on another Ray: the same trials, each round trained once, the best is found; `run` takes it."""
     process = start("s", tmp_path, *SMALL)
     printed = kill_after(process, 4)
     before = {file: file.read_text().splitlines() for file in (tmp_path / "s" / "trials").glob("*/results.jsonl")}
     assert sum(map(len, before.values())) >= 4, "".join(printed)
-    output = finish(start("s", tmp_path, *SMALL, "resume=auto"))
+    output = finish(start("s", tmp_path, *SMALL, "resume=auto", env=joining()))
     found = trials_of(tmp_path / "s")
     assert len(found) == 4 and {trial["number"] for trial in found.values()} == {1, 2, 3, 4}
     assert all(trial["status"] in ("finished", "stopped early") for trial in found.values())
