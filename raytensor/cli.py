@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gateway": ("raytensor.jobs.gateway.job:gateway_main", "serve an OpenAI-compatible API in front of miners"),
     "sweep": ("raytensor.jobs.sweep.job:sweep_main", "search good settings for a miner"),
     "evaluate": ("raytensor.commands.evaluate:evaluate_main", "measure a model's loss on held-out text"),
+    "data": ("raytensor.commands.data:data_main", "tokenize a corpus into memory-mapped shards; show, verify them"),
     "query": ("raytensor.commands.query:query_main", "ask a subnet's best miners to continue a text"),
     "devnet": ("raytensor.devnet.cli:devnet_main", "serve the embedded development chain"),
     "migrate": ("raytensor.commands.migrate:migrate_main", "continue a validator of Bittensor's subnet template"),

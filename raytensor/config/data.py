@@ -1,7 +1,8 @@
 """The settings of the text that models train on, and which models bring a tokenizer of their own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from raytensor.config.checks import Section, setting
 
@@ -38,9 +39,25 @@ class Data(Section):
     tokenizer: str = setting("auto", path="model")
     # Size of the vocabulary of "bpe".
     vocab_size: int = setting(1024, least=257)
+    # Folders of `raytensor data prepare`, read instead of a source; they hold the tokenizer, which is taken for "auto".
+    prepared: list[str] = setting(make=list)
+    # Share of the training sequences from each folder of `prepared`, in order; empty: in proportion to their tokens.
+    weights: list[float] = setting(make=list)
+    # Cut `train`'s sequences at the ends of documents: attention and positions start anew with each document.
+    document_masks: bool = False
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if len(set(self.prepared)) < len(self.prepared):
+            yield "prepared", "names a folder twice; give it a larger weight in data.weights"
+        if self.weights and len(self.weights) != len(self.prepared):
+            yield "weights", f"must have a weight for each of the {len(self.prepared)} folders of data.prepared"
 
 
 def settle_tokenizer(data: Data, models: Iterable[str | None]) -> None:
-    """Models without a tokenizer of their own take "bpe" for "auto"; others are looked at when the job starts."""
+    """Models without a tokenizer of their own take "bpe" for "auto"; others are looked at when the job starts. Prepared
+    folders bring the tokenizer that they were made with."""
+    data.prepared = [str(Path(folder).expanduser().absolute()) for folder in data.prepared]
+    if data.tokenizer == "auto" and data.prepared:
+        data.tokenizer = str(Path(data.prepared[0], "tokenizer"))
     if data.tokenizer == "auto" and all(model is None or is_preset(model) for model in models):
         data.tokenizer = "bpe"

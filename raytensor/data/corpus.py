@@ -12,18 +12,23 @@ import hashlib
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raytensor.config import Data
-from raytensor.data import tokenizer
+from raytensor.data import mixture, tokenizer
 from raytensor.data.files import LOCAL, local_files, refuse_unreadable
 from raytensor.data.stdlib import stdlib_documents, stdlib_fingerprint
 from raytensor.errors import ConfigError, DataError, RayTensorError, cause_of
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
+
+
+# What `datasets` lets through; the last two: a packed file that is cut off or damaged.
+_BROKEN = (OSError, ValueError, RuntimeError, StopIteration, EOFError, zlib.error)
 
 
 def is_heldout(text: str, share: float) -> bool:
@@ -37,6 +42,7 @@ def documents(cfg: Data, *, heldout: bool) -> Iterator[str]:
 
     Raises `ConfigError` for files or a column that don't exist, `DataError` for a source that can't be read.
     """
+    assert not cfg.prepared, cfg.prepared  # they hold tokens
     for row in rows(cfg, stream(cfg)):
         text = row["text"]
         if isinstance(text, str) and text.strip() and is_heldout(text, cfg.heldout_share) == heldout:
@@ -66,7 +72,9 @@ def _stream(cfg: Data) -> IterableDataset:
 
 def fingerprint(cfg: Data) -> str:
     """A hash of the settings and of the source, without reading its text: names, sizes and times of local files, the
-    interpreter for the embedded corpus, only the name of a hub dataset."""
+    interpreter for the embedded corpus, only the name of a hub dataset; of prepared folders, their manifests."""
+    if cfg.prepared:
+        return mixture.fingerprint(cfg, cfg.weights)
     settings: list[object] = [cfg.source, cfg.subset, cfg.split, cfg.column, cfg.max_documents, cfg.heldout_share]
     settings += [tokenizer.fingerprint(cfg.tokenizer), cfg.vocab_size]
     if cfg.source == "stdlib":
@@ -80,13 +88,15 @@ def fingerprint(cfg: Data) -> str:
 def refuse_missing(cfg: Data) -> None:
     """Raises `ConfigError` for local files that do not exist, `DataError` for one that can't be read. Called before
     anything starts; reads at most `files.CHECKED_BYTES`."""
-    if cfg.source in LOCAL:
+    if cfg.prepared:
+        mixture.refuse_unusable(cfg)
+    elif cfg.source in LOCAL:
         refuse_unreadable(cfg)
 
 
 def is_local(cfg: Data) -> bool:
     """Whether the source is on this machine: what can't be read there can't be read the next time either."""
-    return cfg.source == "stdlib" or cfg.source in LOCAL
+    return bool(cfg.prepared) or cfg.source == "stdlib" or cfg.source in LOCAL
 
 
 def rows(cfg: Data, source: IterableDataset) -> Iterator[dict[str, Any]]:
@@ -142,7 +152,7 @@ def _readable(cfg: Data) -> Iterator[None]:
         yield
     except RayTensorError:
         raise
-    except (_datasets().exceptions.DatasetsError, OSError, ValueError, RuntimeError, StopIteration) as error:
+    except (_datasets().exceptions.DatasetsError, *_BROKEN) as error:
         raise _unreadable(cfg, error) from error
 
 

@@ -29,6 +29,7 @@ class PackedStream:
 
     def __init__(self, cfg: Data, coder: Tokenizer, *, seq_len: int, batch_size: int) -> None:
         self._cfg, self._coder = cfg, coder
+        self._corpus = corpus.fingerprint(cfg)
         self._shape = (batch_size, seq_len + 1)
         self._open(None)
         self._waiting = np.zeros(0, np.int32)
@@ -53,11 +54,11 @@ class PackedStream:
         # A stream that has not moved since it was opened reports the start of the source, wherever it was opened.
         source = self._source.state_dict() if self._moved or self._opened_at is None else self._opened_at
         found = {"source": source, "waiting": waiting, "epoch": self.epoch, "found": self._found}
-        return {**found, "corpus": corpus.fingerprint(self._cfg)}
+        return {**found, "corpus": self._corpus}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Resume at a saved position. Raises `DataError` when it was taken from another corpus."""
-        if state["corpus"] != corpus.fingerprint(self._cfg):
+        if state["corpus"] != self._corpus:
             cause = "the saved position belongs to another corpus (its files, settings or tokenizer changed)"
             raise DataError(f"{cause}\n  fix: use the same data, or start a new run")
         self._open(state["source"])

@@ -16,11 +16,13 @@ import numpy as np
 
 from raytensor import disk
 from raytensor.config import Data
-from raytensor.data import corpus, tokenizer
+from raytensor.data import corpus, mixture, tokenizer
+from raytensor.data.shards import Split
 from raytensor.errors import DataError
 
 FORMAT = 1  # raise it when what is cached changes
 CHUNK = 512  # documents that are encoded together
+MAX_TOKENS = 2**28  # of each part of prepared folders: what the memory of miners and validators holds
 MIN_TOKENS = 2048  # of each part; fewer are not enough to train or to measure on
 
 
@@ -52,6 +54,8 @@ def prepare(cfg: Data, cache_dir: str | Path, progress: Callable[[str], None] = 
     Raises `ConfigError` for files or a column that don't exist, `DataError` for a source that can't be read or is
     too small.
     """
+    if cfg.prepared:
+        return _told(_from_folders(cfg, load_tokenizer(cfg, cache_dir)), progress)
     cache = Path(cache_dir).expanduser()
     key = corpus.fingerprint(cfg)
     path = cache / f"text-{FORMAT}-{key}.npz"
@@ -59,6 +63,10 @@ def prepare(cfg: Data, cache_dir: str | Path, progress: Callable[[str], None] = 
     if text is None:
         text = _build(cfg, cache, progress)
         save(path, text)
+    return _told(text, progress)
+
+
+def _told(text: Text, progress: Callable[[str], None]) -> Text:
     sizes = f"{text.train.size:,} tokens to train on, {text.heldout.size:,} held out"
     progress(f"text: {sizes}, vocabulary {text.vocab_size}")
     return text
@@ -95,6 +103,47 @@ def _build(cfg: Data, cache: Path, progress: Callable[[str], None]) -> Text:
     bytes_per_token = (train_bytes + heldout_bytes) / (train.size + heldout.size)
     table = unigram(train, coder.vocab_size)
     return Text(train, heldout, train_offsets, heldout_offsets, table, coder.vocab_size, bytes_per_token)
+
+
+def _from_folders(cfg: Data, coder: tokenizer.Tokenizer) -> Text:
+    """The text of prepared folders: of each its first documents, at most `MAX_TOKENS` tokens of each part in all. With
+    weights the folders' shares are the weights: less of a folder is read than it has, where it has too much."""
+    folders = mixture.open_folders(cfg, coder.digest())
+    values: dict[str, np.ndarray] = {}
+    num_bytes, num_tokens = 0.0, 0
+    for part in ("train", "heldout"):
+        splits = [Split(folder, manifest, part) for folder, manifest in folders.items()]
+        sizes = np.array([split.num_tokens for split in splits], np.float64)
+        shares = np.array(cfg.weights or sizes)
+        shares = shares / (shares.sum() or 1.0)
+        whole = min((size / share for size, share in zip(sizes, shares, strict=True) if share), default=0)
+        limits = (np.floor(min(whole, MAX_TOKENS) * shares + 1e-6)).astype(np.int64)
+        found = [_documents(split, int(limit)) for split, limit in zip(splits, limits, strict=True)]
+        tokens, lengths = (np.concatenate([one[place] for one in found]) for place in (0, 1))
+        if tokens.size < MIN_TOKENS:
+            what = f"the {part} part of data.prepared={cfg.prepared} has {tokens.size} tokens"
+            raise DataError(f"{what}; at least {MIN_TOKENS} are needed\n  fix: prepare more text")
+        values |= {part: tokens, f"{part}_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)}
+        num_bytes += sum(record.text_bytes for split in splits for record in split.records)
+        num_tokens += int(sizes.sum())
+    table = unigram(values["train"], coder.vocab_size)
+    return Text(**values, log_unigram=table, vocab_size=coder.vocab_size, bytes_per_token=num_bytes / num_tokens)
+
+
+def _documents(split: Split, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens, lengths) of the first whole documents of a part, at most `limit` tokens."""
+    tokens, lengths = [np.zeros(0, np.uint16)], [np.zeros(0, np.int64)]
+    for shard, record in enumerate(split.records):
+        if limit <= 0:
+            break
+        offsets = split.offsets(shard)
+        count = (
+            record.num_documents if record.num_tokens <= limit else int(np.searchsorted(offsets, limit, "right")) - 1
+        )
+        tokens.append(split.tokens(shard, 0, int(offsets[count])))
+        lengths.append(np.diff(offsets[: count + 1]))
+        limit = limit - record.num_tokens
+    return np.concatenate(tokens), np.concatenate(lengths)
 
 
 def _encode(texts: Iterable[str], coder: tokenizer.Tokenizer, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, int]:

@@ -50,18 +50,19 @@ class BaseEngine:
         self.ranks = ranks
         self.steps = 0
         self.health = Health()
-        self._causal = Causal(model)
+        self._causal = Causal(model, recipe.document_end)
         self._compiles = recipe.compile if recipe.compile is not None else devices.is_gpu(ranks.device)
         if recipe.activation_checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         # Shapes of whole parameters: after wrapping, a parameter may hold only a part.
         self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
 
-    def train_steps(self, batches: Iterable[np.ndarray]) -> float:
+    def train_steps(self, batches: Iterable[np.ndarray], *, own_rows: bool = False) -> float:
         self.model.train()
         losses: list[Tensor] = []
         for batch in batches:
-            mine = torch.from_numpy(self.ranks.mine(batch).astype(np.int64)).to(self.ranks.device, non_blocking=True)
+            rows = np.asarray(batch if own_rows else self.ranks.mine(batch), np.int64)
+            mine = torch.from_numpy(rows).to(self.ranks.device, non_blocking=True)
             if len(mine) % self.recipe.accumulate:
                 parts = f"accumulate={self.recipe.accumulate} equal parts"
                 raise ValueError(f"{len(mine)} rows per rank can't be split into {parts}")

@@ -12,11 +12,17 @@ from torch import Tensor, nn
 
 
 class Causal(nn.Module):
-    """model: of transformers. Its output embedding reads hidden states [B, T, H]."""
+    """model: of transformers. Its output embedding reads hidden states [B, T, H].
 
-    def __init__(self, model: nn.Module) -> None:
+    document_end  id that ends a document: attention and positions of a sequence's loss start anew at each such token,
+                  which is the first of the next document, so that a document's loss does not depend on the sequence
+                  that it is in. None: a sequence is one text.
+    """
+
+    def __init__(self, model: nn.Module, document_end: int | None = None) -> None:
         super().__init__()
         self.model: Any = model
+        self._document_end = document_end
 
     def forward(self, tokens: Tensor, last: Tensor | None = None, *, by_row: bool = False) -> Tensor:
         """Mean loss in nats per token of tokens [B, T + 1], or with `by_row` of each row, float32 [B]; with `last`,
@@ -26,7 +32,9 @@ class Causal(nn.Module):
               on the right, so that padding has no effect.
         """
         if last is None:
-            logits = self.model(input_ids=tokens[:, :-1], use_cache=False).logits
+            inputs = tokens[:, :-1]
+            more = {} if self._document_end is None else documents_apart(inputs == self._document_end, self.model)
+            logits = self.model(input_ids=inputs, use_cache=False, **more).logits
             if by_row:
                 every = nn.functional.cross_entropy(logits.float().transpose(1, 2), tokens[:, 1:], reduction="none")
                 return every.mean(dim=1)
@@ -40,6 +48,23 @@ class Causal(nn.Module):
         finally:
             chosen.remove()
         return torch.log_softmax(logits[:, 0].float(), dim=-1)
+
+
+def documents_apart(starts: Tensor, model: Any) -> dict[str, Tensor]:
+    """`position_ids` and `attention_mask` of transformers for sequences of several documents.
+
+    starts  bool [B, T]: the tokens with which a document starts; the first token of a sequence is one anyway.
+    """
+    rows, length = starts.shape
+    places = torch.arange(length, device=starts.device).expand(rows, length)
+    positions = places - torch.where(starts, places, 0).cummax(dim=1).values
+    document = starts.cumsum(dim=1)
+    seen = (document[:, :, None] == document[:, None, :]) & (places[:, :, None] >= places[:, None, :])
+    mask = seen[:, None]
+    if model.config.get_text_config()._attn_implementation != "sdpa":  # the others add it to the logits
+        lowest = torch.finfo(model.dtype).min
+        mask = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, lowest)
+    return {"position_ids": positions, "attention_mask": mask}
 
 
 def layers(model: nn.Module) -> nn.ModuleList:

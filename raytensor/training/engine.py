@@ -74,6 +74,10 @@ class TrainEngine(Engine, Protocol):
         """Whether the gradients of the steps so far were finite."""
         ...
 
+    def train_steps(self, batches: Iterable[np.ndarray], *, own_rows: bool = False) -> float:
+        """See `Engine.train_steps`. own_rows: the batches hold this rank's rows only."""
+        ...
+
     def sequence_losses(self, rows: np.ndarray) -> np.ndarray:
         """float64 [B]: mean loss in nats per token of each sequence of integers [B, T + 1]."""
         ...

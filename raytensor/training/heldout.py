@@ -5,13 +5,13 @@ that is measured, so that the start does not grow with the corpus. Knows nothing
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from raytensor.config.train import TrainConfig
-from raytensor.data import assign, corpus
+from raytensor.data import assign, corpus, mixture
 from raytensor.data.tokenizer import Tokenizer
 from raytensor.errors import DataError
 from raytensor.training.engine import TrainEngine
@@ -48,6 +48,16 @@ def estimate(losses: np.ndarray, length: int) -> Loss:
     return Loss(float(np.mean(losses)), float(np.std(losses, ddof=1)) / math.sqrt(count), count * length)
 
 
+def _documents(cfg: TrainConfig, coder: Tokenizer, texts: Iterable[str] | None) -> Iterator[np.ndarray]:
+    """Those documents, or the held-out ones, as tokens, each with its end."""
+    if cfg.data.prepared and texts is None:
+        most = 2 * cfg.training.heldout_rows * cfg.training.seq_len // len(cfg.data.prepared)
+        yield from mixture.heldout_documents(cfg.data, coder.digest(), most)
+        return
+    for text in corpus.documents(cfg.data, heldout=True) if texts is None else texts:
+        yield np.append(coder.encode([text])[0], np.int32(coder.end))
+
+
 def draw(cfg: TrainConfig, coder: Tokenizer, texts: Iterable[str] | None = None) -> Exam:
     """A fixed draw of `training.heldout_rows` sequences that do not overlap; all where there are fewer.
 
@@ -55,10 +65,11 @@ def draw(cfg: TrainConfig, coder: Tokenizer, texts: Iterable[str] | None = None)
 
     Raises `DataError` when the held-out part has less text than two sequences of two tokens.
     """
-    training, pieces, tokens = cfg.training, [], 0
-    for text in corpus.documents(cfg.data, heldout=True) if texts is None else texts:
-        pieces += [coder.encode([text])[0], np.array([coder.end], np.int32)]
-        tokens += pieces[-2].size + 1
+    training, tokens = cfg.training, 0
+    pieces: list[np.ndarray] = []
+    for ids in _documents(cfg, coder, texts):
+        pieces.append(ids)
+        tokens += ids.size
         if tokens > 2 * training.heldout_rows * training.seq_len:
             break
     length = min(training.seq_len, max(2, (tokens - 1) // FEWEST))

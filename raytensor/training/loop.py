@@ -1,6 +1,6 @@
 """The training loop of one rank: batches from the stream, steps of the engine, checkpoints, progress.
 
-    PackedStream -> Engine.train_steps -> TrainStep;   every `checkpoint_every` steps -> <folder>/checkpoints/step-<n>/
+    Batches -> Engine.train_steps -> TrainStep;   every `checkpoint_every` steps -> <folder>/checkpoints/step-<n>/
 
 In: a `TrainConfig`, this rank's place, the run folder (which all ranks see). Out: checkpoints, an export in
 transformers' format, `TrainStep` events through `report`. A new process continues from the newest intact checkpoint in
@@ -18,11 +18,10 @@ import transformers
 
 from raytensor.config.train import TrainConfig
 from raytensor.data import assign, pretrained, tokenizer
-from raytensor.data.packed import PackedStream
 from raytensor.data.text import load_tokenizer
 from raytensor.errors import DataError, RayTensorError
 from raytensor.telemetry.events import TrainStep
-from raytensor.training import checkpoint, devices, heldout, models
+from raytensor.training import batches, checkpoint, devices, heldout, models
 from raytensor.training import engine as engines
 from raytensor.training.models import ModelSpec
 from raytensor.training.ranks import Ranks
@@ -72,10 +71,11 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
     training = cfg.training
     coder = _tokenizer(cfg, ranks)
     spec = spec_of(cfg, coder.vocab_size)
-    stream = PackedStream(cfg.data, coder, seq_len=training.seq_len, batch_size=training.batch_size)
+    stream = batches.of(cfg, coder, ranks)
     model = models.build(spec)
     flops = models.flops_per_token(model, training.seq_len)
-    recipe = Recipe.of(training, total_steps=training.steps)
+    end = coder.end if cfg.data.document_masks else None
+    recipe = Recipe.of(training, total_steps=training.steps, document_end=end)
     engine = engines.make(training.engine, model, recipe, ranks)
     points = folder / "checkpoints"
     try:
@@ -88,31 +88,32 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
     exam = heldout.draw(cfg, coder)
     limits = {"max_skipped": training.max_skipped, "max_rollbacks": training.max_rollbacks}
     survival = Survival(points, ranks, warn, keep=training.keep, **limits)
-    while engine.steps < training.steps:
-        began, before = time.perf_counter(), engine.steps
-        intervals = (training.log_every, training.checkpoint_every, training.heldout_every)
-        due = min(_next(before, every, training.steps) for every in intervals)
-        loss = engine.train_steps(stream.batch() for _ in range(due - before))
-        seconds = time.perf_counter() - began
-        last = due == training.steps
-        measures = last or _is_due(due, training.heldout_every)
-        found = exam.measure(engine) if measures else None
-        per_s = (due - before) * training.batch_size * training.seq_len / seconds
-        eta_s = (training.steps - due) * training.batch_size * training.seq_len / per_s
-        mfu = _utilisation(per_s * flops / ranks.size, ranks.device)
-        rate, epoch = recipe.rate(due), stream.epoch
-        mean, error = (found.mean, found.error) if found is not None else (None, None)
-        numbers = (due, training.steps, loss, rate, per_s, eta_s, ranks.size, epoch, mfu, mean)
-        tokens, health = due * training.batch_size * training.seq_len, engine.health
-        more = {"gradient_norm": health.gradient_norm, "skipped": health.skipped, "heldout_error": error}
-        report(TrainStep(*numbers, tokens=tokens, **more))
-        sound = survival.is_sound(engine, loss, mean)
-        if sound and (last or _is_due(due, training.checkpoint_every)):
-            position = {"stream": stream.state(), "tokenizer": coder.digest()}
-            engine.save(checkpoint.step_folder(points, due), position)
-            survival.saved(due)
-        if not sound and survival.must_go_back(engine, last=last):
-            survival.go_back(engine)
+    with stream:
+        while engine.steps < training.steps:
+            began, before = time.perf_counter(), engine.steps
+            intervals = (training.log_every, training.checkpoint_every, training.heldout_every)
+            due = min(_next(before, every, training.steps) for every in intervals)
+            loss = engine.train_steps((stream.batch() for _ in range(due - before)), own_rows=True)
+            seconds = time.perf_counter() - began
+            last = due == training.steps
+            measures = last or _is_due(due, training.heldout_every)
+            found = exam.measure(engine) if measures else None
+            per_s = (due - before) * training.batch_size * training.seq_len / seconds
+            eta_s = (training.steps - due) * training.batch_size * training.seq_len / per_s
+            mfu = _utilisation(per_s * flops / ranks.size, ranks.device)
+            rate, epoch = recipe.rate(due), stream.epoch
+            mean, error = (found.mean, found.error) if found is not None else (None, None)
+            numbers = (due, training.steps, loss, rate, per_s, eta_s, ranks.size, epoch, mfu, mean)
+            tokens, health = due * training.batch_size * training.seq_len, engine.health
+            more = {"gradient_norm": health.gradient_norm, "skipped": health.skipped, "heldout_error": error}
+            report(TrainStep(*numbers, tokens=tokens, **more))
+            sound = survival.is_sound(engine, loss, mean)
+            if sound and (last or _is_due(due, training.checkpoint_every)):
+                position = {"stream": stream.state(), "tokenizer": coder.digest()}
+                engine.save(checkpoint.step_folder(points, due), position)
+                survival.saved(due)
+            if not sound and survival.must_go_back(engine, last=last):
+                survival.go_back(engine)
     weights = engine.weights()
     if ranks.first:
         models.export(spec, weights, folder / "export", coder.save)

@@ -32,6 +32,8 @@ class Recipe:
     accumulate                forward and backward passes per optimizer step on each rank.
     precision                 fp32, or bf16: products in bfloat16, master weights and moments in float32.
     activation_checkpointing  keep only the layers' inputs and compute the rest again in the backward pass.
+    document_end              id that ends a document, to train each document by itself, see `Causal`; None: sequences
+                              are trained as they are.
     compile                   torch.compile; None: on a GPU only (on a CPU it costs a minute and gains nothing).
     """
 
@@ -49,6 +51,7 @@ class Recipe:
     precision: str = "fp32"
     activation_checkpointing: bool = False
     compile: bool | None = None
+    document_end: int | None = None
 
     @classmethod
     def of(cls, settings: Any, **more: Any) -> Recipe:
