@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raytensor import config
+from raytensor import cluster, config
 from raytensor.arguments import integer
 from raytensor.commands import options, output
-from raytensor.data import shards
+from raytensor.data import corpus, prepare, shards
 from raytensor.data.shards import Manifest, Split
 from raytensor.errors import ConfigError
 
@@ -70,10 +70,6 @@ def _prepare(args: argparse.Namespace) -> None:
     cfg = config.compose("train", args.settings)
     if cfg.data.prepared:
         raise ConfigError("data.prepared names folders that are prepared already; name a data.source to prepare")
-    # Ray and `datasets` take seconds, and `--help` needs neither.
-    from raytensor import cluster
-    from raytensor.data import corpus, prepare
-
     corpus.refuse_missing(cfg.data)
     if args.restart:
         prepare.restart(folder)
