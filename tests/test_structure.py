@@ -100,6 +100,23 @@ def test_only_disk_writes_whole_files():
     assert not found
 
 
+# Threads without raytensor.supervised, each with the reason.
+OWN_THREADS = {
+    "supervised.py": "it is the helper",
+    "chain/writer/thread.py": "its own supervisor: after any error it loads the journal anew before the next tick",
+    "devnet/launch.py": "reads one line with a time-out; an error is the absence of the line",
+    "devnet/node.py": "the node's process: ends with its standard input",
+    "devnet/warm_up.py": "the node's process: loads modules early; the first use loads them otherwise",
+    "telemetry/wandb_child.py": "a child process: the timer that ends it",
+}
+
+
+def test_every_thread_is_supervised():
+    words = re.compile(r"threading\.(Thread|Timer)\(|\bimport Thread\b|\(threading\.Thread\)|_thread\.start_new")
+    found = {name_of(path) for path in FILES if words.search(path.read_text())}
+    assert found == set(OWN_THREADS)
+
+
 def test_the_formatter_is_switched_off_for_tables_only():
     marks = [
         f"{path.relative_to(ROOT)}:{number}"

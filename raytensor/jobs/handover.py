@@ -41,14 +41,22 @@ class Handover:
 
     cursor            sequence number of the last receipt that was shown; an earlier session's `cursor`.
     receipts_every_s  seconds between two requests for receipts.
+    revive            the actor to call after an error of a call, as `JobWriter.revive`; None: the same for ever.
     committed         hotkey -> digest of the commitments that the chain has accepted through this object.
     unshown           events that could not be written.
     """
 
     def __init__(
-        self, writer: Any, show: Callable[[events.Event], None], cursor: int = 0, *, receipts_every_s: float = 1.0
+        self,
+        writer: Any,
+        show: Callable[[events.Event], None],
+        cursor: int = 0,
+        *,
+        receipts_every_s: float = 1.0,
+        revive: Callable[[BaseException], Any] | None = None,
     ) -> None:
         self._writer, self._show, self._receipts_every_s = writer, show, receipts_every_s
+        self._revive = revive or (lambda error: writer)
         self._shown = cursor
         # Receipts up to here are known. The last page of those already shown is read again: the watchdog needs it.
         self.cursor = max(0, cursor - PAGE)
@@ -241,7 +249,8 @@ class Handover:
         refs, self._asking = self._asking, []
         try:
             (cursor, receipts), counters, *more = ray.get(refs, timeout=5)
-        except RayError:  # the writer restarts; the same receipts are requested again
+        except RayError as error:  # the writer restarts; the same receipts are requested again
+            self._writer = self._revive(error)
             return
         self._answered_at = since_boot()
         for receipt in receipts:

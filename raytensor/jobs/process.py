@@ -23,6 +23,9 @@ from types import FrameType
 from typing import Any
 
 from raytensor.errors import RunError, cause_of
+from raytensor.supervised import UNEXPECTED, run_once
+from raytensor.telemetry.events import Event, Warned
+from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.redact import redact_addresses
 
 # What a user can do about an error that is not ours.
@@ -89,7 +92,7 @@ class Signals:
         self._over = threading.Event()
         self._raised_at = -math.inf  # when the main thread was interrupted last
         self._ends: tuple[socket.socket, socket.socket] | None = None
-        self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._thread = run_once("signals", self._watch)
         self._fd_before = -1
 
     def over(self) -> None:
@@ -141,6 +144,24 @@ class Signals:
         while not self._over.wait(POKE_S):
             if time.monotonic() - self._raised_at > LOST_S:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+class ThreadErrors:
+    """Tells and counts the unexpected errors of this process's threads that come after this object was made."""
+
+    def __init__(self) -> None:
+        self._told = {name: number for name, (number, _) in UNEXPECTED.errors.items()}
+
+    def tell(self, show: Callable[[Event], None], meters: Meters) -> None:
+        """Show the first error of each thread, count all: a thread that fails all the time must not flood the view."""
+        for name, (number, words) in UNEXPECTED.errors.items():
+            new = number - self._told.get(name, 0)
+            if new > 0:
+                first, self._told[name] = name not in self._told, number
+                meters.count("raytensor_thread_errors_total", new, thread=name)
+                if first:
+                    fix = "it is tried again where it may be; job.log has the traceback, report it"
+                    show(Warned(text=f"the thread {name} failed: {words}", fix=fix))
 
 
 class _Redacting(logging.Formatter):

@@ -19,13 +19,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from raytensor import __version__
 from raytensor.errors import ConfigError, RayTensorError, RunError
-from raytensor.jobs.process import Foreign, JobLog, Signals, foreign
+from raytensor.jobs.process import Foreign, JobLog, Signals, ThreadErrors, foreign
+from raytensor.supervised import SupervisedThread, run_once
 from raytensor.telemetry import events
 from raytensor.telemetry.event_log import EventLog, read_events
 from raytensor.telemetry.metrics import Meters
@@ -85,7 +86,9 @@ class Session(Generic[V]):
         self._view_is_open = self._view_failed = False
         self._lock = threading.RLock()  # a signal handler may write while its own thread does
         self._phase, self._shown_at = "", time.monotonic()
-        self._over = threading.Event()
+        self._phases = SupervisedThread("session-phase", self._repeat_phase, pause_s=(1.0, 30.0))
+        self._said = 0  # times that the present phase was repeated
+        self._thread_errors = ThreadErrors()
         self._stopped: events.Stopped | None = None
         self._reason_of_stop = INTERRUPTED
         self._ending = False
@@ -124,9 +127,10 @@ class Session(Generic[V]):
         if self._view_is_open:
             try:
                 self.view.show(event)
-            except OSError as error:  # the terminal is gone, or the disk that standard output leads to is full
+            except Exception as error:  # the view's edge: a terminal that is gone, a full disk, an event it can't show
+                self.meters.count("raytensor_view_errors_total")
                 if not self._view_failed:
-                    log.error("the view can't be shown: %s", error)
+                    log.error("the view can't be shown: %s", error, exc_info=not isinstance(error, OSError))
                 self._view_failed = True
 
     @property
@@ -179,7 +183,7 @@ class Session(Generic[V]):
             except BaseException as error:  # raised again below, in the thread that waits
                 failure.append(error)
 
-        thread = threading.Thread(target=target, name=f"{self.job}-work", daemon=True)
+        thread = run_once(f"{self.job}-work", target)
         thread.start()
         while thread.is_alive():
             thread.join(0.2)
@@ -221,7 +225,7 @@ class Session(Generic[V]):
                 reason = self._reason_of_stop if error is None else " ".join(str(error).split())
             finally:
                 self._ending = True
-                self._over.set()
+                self._phases.stop()
                 signals.over()
             self._record(reason)
             try:
@@ -244,7 +248,7 @@ class Session(Generic[V]):
         started = None if rounds is None else events.Started(name, rounds, self.cfg.seed, __version__)
         self.view.__enter__()
         self._view_is_open = True
-        threading.Thread(target=self._repeat_phase, name="session-phase", daemon=True).start()
+        self._phases.start()
         if started is not None:
             self.view.show(started)
         check()
@@ -260,7 +264,8 @@ class Session(Generic[V]):
         """At a signal, in any thread: the end is recorded before anything is unwound."""
         with self._lock:
             if self._stopped is None and not self._ending:
-                os.write(2, b"stopping ...\n")
+                with suppress(OSError):  # without a terminal the job ends all the same
+                    os.write(2, b"stopping ...\n")
                 self._record(self._reason_of_stop)
 
     def _record(self, reason: str) -> None:
@@ -296,16 +301,18 @@ class Session(Generic[V]):
         """An error that needs no file of the folder: it neither hides a traceback nor points at a log in it."""
         return not isinstance(error, Foreign) and str(self.folder.path) not in str(error)
 
-    def _repeat_phase(self) -> None:
-        said = 0
-        while not self._over.wait(0.5):
-            quiet_s = time.monotonic() - self._shown_at
-            due = QUIET_S[said] if said < len(QUIET_S) else 60.0 * (said - len(QUIET_S) + 1)
-            if quiet_s < QUIET_S[0]:
-                said = 0
-            elif quiet_s >= due and self._phase and self._view_is_open:
-                said += 1
-                self.view.show(events.Phase(text=f"{self._phase} ({quiet_s:.0f} s so far)"))
+    def _repeat_phase(self, thread: SupervisedThread) -> None:
+        if thread.wait(0.5):
+            return
+        if self._events is not None:
+            self._thread_errors.tell(self.show, self.meters)
+        said, quiet_s = self._said, time.monotonic() - self._shown_at
+        due = QUIET_S[said] if said < len(QUIET_S) else 60.0 * (said - len(QUIET_S) + 1)
+        if quiet_s < QUIET_S[0]:
+            self._said = 0
+        elif quiet_s >= due and self._phase and self._view_is_open:
+            self._said += 1
+            self._view(events.Phase(text=f"{self._phase} ({quiet_s:.0f} s so far)"))
 
     def _refuse_other_settings(self) -> None:
         if self.state is None or self._may_change is None or "config" not in self.state:

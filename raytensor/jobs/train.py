@@ -7,7 +7,7 @@ export/, summary.json, report.html. Waits for: the training. Knows nothing of ho
 from __future__ import annotations
 
 import json
-import threading
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,11 +17,14 @@ from raytensor import config
 from raytensor.config.train import TrainConfig, Training
 from raytensor.data import corpus
 from raytensor.jobs.session import Session
+from raytensor.supervised import SupervisedThread, tell
 from raytensor.telemetry import events
 from raytensor.telemetry.event_log import read_events
 from raytensor.telemetry.tracker import make_tracker
 from raytensor.telemetry.training_view import TrainingView
 from raytensor.types import Need
+
+log = logging.getLogger(__name__)
 
 HELP = """usage: raytensor train [group=choice] [key=value] ...
 
@@ -105,20 +108,22 @@ class ProgressTail:
     def __init__(self, path: Path, show: Callable[[events.Event], None], tracker: Any, *, every_s: float = 0.5) -> None:
         self._path, self._show, self._tracker, self._every_s = path, show, tracker, every_s
         self._at = path.stat().st_size if path.exists() else 0  # bytes that were read
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="training-progress", daemon=True)
+        self._thread = SupervisedThread("training-progress", self._step)
 
     def __enter__(self) -> ProgressTail:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join(timeout=10)
+        self._thread.close(timeout_s=10)
+        if not self._thread.alive:
+            try:
+                self._read()  # what came since the last look
+            except Exception:  # telemetry: a file that can't be read does not fail the training
+                log.exception("the rest of %s can't be shown", self._path)
 
-    def _follow(self) -> None:
-        while not self._over.wait(self._every_s):
-            self._read()
+    def _step(self, thread: SupervisedThread) -> None:
+        thread.wait(self._every_s)
         self._read()
 
     def _read(self) -> None:
@@ -126,9 +131,11 @@ class ProgressTail:
             return
         with self._path.open("rb") as file:
             file.seek(self._at)
-            whole, end, _ = file.read().rpartition(b"\n")
-        self._at += len(whole) + len(end)
-        for line in whole.splitlines():
+            lines = file.read().splitlines(keepends=True)
+        for line in lines:
+            if not line.endswith(b"\n"):
+                return
+            self._at += len(line)  # before it is taken: one that can't be shown holds back no other
             self._take(json.loads(line))
 
     def _take(self, line: Mapping[str, Any]) -> None:
@@ -141,7 +148,7 @@ class ProgressTail:
             self._show(events.TrainStep(**line))
             keys = ("loss", "rate", "tokens", "gradient_norm", "skipped", "tokens_per_s", "ranks", "mfu", "heldout")
             numbers = {f"train/{key}": line[key] for key in keys if line.get(key) is not None}
-            self._tracker.log(numbers, step=line["step"])
+            tell("tracker", self._tracker.log, numbers, step=line["step"])
 
 
 def needs(cfg: TrainConfig) -> list[Need]:

@@ -25,6 +25,7 @@ from typing import Any
 
 from raytensor.config.operators import Alerts
 from raytensor.errors import ConfigError
+from raytensor.supervised import SupervisedThread
 from raytensor.telemetry.redact import redact
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Channel:
         self._failures = self._repeats = 0  # in a row; deliveries since the last change
         self._changed = threading.Condition()
         self._is_new = self._delivering = self._closing = False
-        threading.Thread(target=self._run, name=f"alarms-{name}", daemon=True).start()
+        SupervisedThread(f"alarms-{name}", self._turn).start()
 
     def send(self, place: Hashable, facts: Facts, *, standing: bool) -> None:
         """Take in an alarm, or the end of one; returns at once."""
@@ -90,15 +91,18 @@ class Channel:
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._failures or not (self._is_new or self._delivering), timeout_s)
 
-    def _run(self) -> None:
-        while self._wait():
-            with self._changed:
-                standing, ended = dict(self._standing), dict(self._ended)
-                self._tried |= set(standing)
-                self._is_new, self._delivering = False, bool(standing or ended)
-                self._changed.notify_all()
-            if standing or ended:
-                self._after(*self._failure(_message(standing, ended, self._repeats)), standing, ended)
+    def _turn(self, thread: SupervisedThread) -> bool:
+        """Wait until a message is due and deliver it. False: the channel is closed."""
+        if not self._wait():
+            return False
+        with self._changed:
+            standing, ended = dict(self._standing), dict(self._ended)
+            self._tried |= set(standing)
+            self._is_new, self._delivering = False, bool(standing or ended)
+            self._changed.notify_all()
+        if standing or ended:
+            self._after(*self._failure(standing, ended), standing, ended)
+        return True
 
     def _wait(self) -> bool:
         """Until a message is due: something is new, a repeat, another try. False: the channel is closed."""
@@ -132,10 +136,10 @@ class Channel:
             log.error("%d alarms were not delivered by the %s: %s", number, self.name, why)
             self._lost(self.name, number, why)
 
-    def _failure(self, facts: Facts) -> tuple[str, bool]:
+    def _failure(self, standing: Mapping[Hashable, Facts], ended: Mapping[Hashable, Facts]) -> tuple[str, bool]:
         """Deliver a message. Returns why it failed ("" if it did not), and whether a retry soon may help."""
         try:
-            self._deliver(facts)
+            self._deliver(_message(standing, ended, self._repeats))
         except Refused as refused:
             return str(refused), refused.again
         except Exception as error:  # the channel's edge: a failing channel stops nothing else

@@ -110,11 +110,11 @@ class EventLog:
                 self.append(Warned(text=text, fix="they were shown, and are lost"))
                 self._lost_now = 0
             self.append(event)
-        except OSError as error:
+        except (OSError, ValueError, TypeError) as error:  # the file's trouble, or an event that JSON can't hold
             self.lost, self._lost_now = self.lost + 1, self._lost_now + 1
             if self._lost_now == 1:
                 log.error("%s can't be written: %s", self.path, error)
-                return f"{self.path} can't be written: {error.strerror}"
+                return f"{self.path} can't be written: {(isinstance(error, OSError) and error.strerror) or error}"
         return ""
 
     @property

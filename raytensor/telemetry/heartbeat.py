@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 
+from raytensor.supervised import SupervisedThread
 from raytensor.telemetry.alarms import LIMIT_S, Refused, request
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ class Heartbeat:
         self._closed = False
         self.num_heard = self.num_failed = 0
         if url:
-            threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+            SupervisedThread("heartbeat", self._call).start()
 
     def tick(self, well: bool) -> None:
         """Call the address if all is well and a call is due; returns at once."""
@@ -40,16 +41,17 @@ class Heartbeat:
         self._closed = True
         self._due.set()
 
-    def _run(self) -> None:
-        while True:
-            self._due.wait()
-            self._due.clear()
-            if self._closed:
-                return
-            try:
-                request("GET", self._url, self._limit_s)
-                self.num_heard += 1
-            except Exception as error:  # the thread's edge: the address, which may be a secret, is in no message
-                self.num_failed += 1
-                why = str(error) if isinstance(error, Refused) else type(error).__name__
-                log.warning("the heartbeat was not heard: %s", why)
+    def _call(self, thread: SupervisedThread) -> bool:
+        """Wait until a call is due and make it. False: closed."""
+        self._due.wait()
+        self._due.clear()
+        if self._closed:
+            return False
+        try:
+            request("GET", self._url, self._limit_s)
+            self.num_heard += 1
+        except Exception as error:  # the thread's edge: the address, which may be a secret, is in no message
+            self.num_failed += 1
+            why = str(error) if isinstance(error, Refused) else type(error).__name__
+            log.warning("the heartbeat was not heard: %s", why)
+        return True

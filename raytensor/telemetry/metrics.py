@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from raytensor.supervised import tell
 from raytensor.telemetry.events import Event, ReceiptSeen, RoundDone, SubnetFault, TrainStep
 
 GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
@@ -40,7 +41,10 @@ METRICS: dict[str, Metric] = {
     "raytensor_blocks_since_update": Metric(GAUGE, "Blocks since our oldest weights on a subnet.", ("netuid",)),
     "raytensor_chain_silence_s": Metric(GAUGE, "Seconds since the newest block, 0 while blocks come."),
     "raytensor_writer_silence_s": Metric(GAUGE, "Seconds since the chain writer was known to work without trouble."),
-    "raytensor_troubles": Metric(GAUGE, "Troubles beside the weights: writer, reader, clock, endpoints."),
+    "raytensor_writer_remade_total": Metric(COUNTER, "Times that the chain writer had died and was started again."),
+    "raytensor_troubles": Metric(GAUGE, "Troubles of the writer, the reader, threads, the clock, the endpoints."),
+    "raytensor_thread_errors_total": Metric(COUNTER, "Unexpected errors of a job's threads, by thread.", ("thread",)),
+    "raytensor_view_errors_total": Metric(COUNTER, "Events that the view could not show."),
     "raytensor_events_lost_total": Metric(COUNTER, "Events that could not be written to events.jsonl."),
     "raytensor_alarms_lost_total": Metric(COUNTER, "Alarms that could not be delivered soon, by channel.", ("way",)),
     # A miner's place on the chain (`raytensor mine`)
@@ -68,18 +72,16 @@ class Meters:
 
     def set(self, name: str, value: float, **tags: object) -> None:
         """Set a gauge."""
-        if (metric := self._metric(name, GAUGE, tags)) is not None:
-            metric.set(float(value), tags=_text(tags))
+        self._tell(name, GAUGE, lambda metric: metric.set(float(value), tags=_text(tags)), tags)
 
     def count(self, name: str, by: float = 1.0, **tags: object) -> None:
         """Increase a counter; 0 or less changes nothing."""
-        if by > 0 and (metric := self._metric(name, COUNTER, tags)) is not None:
-            metric.inc(float(by), tags=_text(tags))
+        if by > 0:
+            self._tell(name, COUNTER, lambda metric: metric.inc(float(by), tags=_text(tags)), tags)
 
     def observe(self, name: str, value: float, **tags: object) -> None:
         """Add a value to a histogram."""
-        if (metric := self._metric(name, HISTOGRAM, tags)) is not None:
-            metric.observe(float(value), tags=_text(tags))
+        self._tell(name, HISTOGRAM, lambda metric: metric.observe(float(value), tags=_text(tags)), tags)
 
     def record(self, event: Event) -> None:
         """Update the metrics that an event changes; most events change none."""
@@ -87,10 +89,19 @@ class Meters:
         if update is not None:
             update(self, event)
 
-    def _metric(self, name: str, kind: str, tags: Mapping[str, object]) -> Any:
+    def _tell(self, name: str, kind: str, change: Callable[[Any], None], tags: Mapping[str, object]) -> None:
+        """Change a metric. What Ray raises (its agent has ended, a value it refuses) is logged and counted."""
         metric = METRICS[name]
         right = metric.kind == kind and set(metric.tags) == set(tags)
         assert right, f"{name} is a {metric.kind} with the tags {metric.tags}"
+
+        def tell_ray() -> None:
+            if (made := self._metric(name, kind, metric)) is not None:
+                change(made)
+
+        tell("metrics", tell_ray)
+
+    def _metric(self, name: str, kind: str, metric: Metric) -> Any:
         import ray.util.metrics  # this module is loaded before a job's first line is on the screen
 
         if not ray.is_initialized():

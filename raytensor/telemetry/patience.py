@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from raytensor.supervised import run_once
+
 SILENT_S = 3.0
 
 
@@ -24,7 +26,7 @@ def patience(what: str) -> Iterator[None]:
             print(f"{what} ({time.monotonic() - started:.0f} s so far)", file=sys.stderr, flush=True)
             wait_s = 10.0
 
-    thread = threading.Thread(target=watch, name="patience", daemon=True)
+    thread = run_once("patience", watch)
     thread.start()
     try:
         yield

@@ -17,6 +17,7 @@ from typing import Any
 
 from raytensor.clock import since_boot
 from raytensor.errors import RayTensorError
+from raytensor.supervised import SupervisedThread, tell
 from raytensor.types import Metagraph, Weights
 from raytensor.validators.round import RoundResult
 from raytensor.validators.subnet import Commits, SubnetValidator
@@ -108,8 +109,9 @@ class SubnetLoop:
     def start(self) -> None:
         """Start the thread, or one that replaces it."""
         self._generation += 1
-        name = f"subnet-{self.row.netuid}"
-        threading.Thread(target=self._run, args=(self._generation,), name=name, daemon=True).start()
+        generation = self._generation
+        pause_s = self._pace.backoff_s, self._pace.backoff_most_s
+        SupervisedThread(f"subnet-{self.row.netuid}", lambda thread: self._run(generation), pause_s=pause_s).start()
 
     def stop(self) -> None:
         """End the thread soon; an unfinished round is abandoned."""
@@ -142,28 +144,29 @@ class SubnetLoop:
     def _ended(self, generation: int) -> bool:
         return self._stop.is_set() or generation != self._generation
 
-    def _run(self, generation: int) -> None:
-        while not self._ended(generation):
-            self._rest(generation)
-            validator: SubnetValidator | None = None
-            try:
-                if self._ended(generation):
-                    return
-                self.busy_since = time.monotonic()
-                validator = self._make()
-                self.busy_since = None
-                self._play_rounds(generation, validator)
-                return
-            except Exception as error:  # the supervisor's edge: this subnet rests, the others continue
-                if generation != self._generation:
-                    return
-                ours = isinstance(error, RayTensorError)  # its text is the cause already
-                log.error("subnet %d failed: %s", self.row.netuid, error, exc_info=not ours)
-                self.busy_since = None
-                self._failed(str(error) if ours else f"{type(error).__name__}: {error}")
-            finally:
-                if validator is not None:
-                    validator.close()
+    def _run(self, generation: int) -> bool:
+        """Rest, open the validator and play its rounds. False when the thread is to end."""
+        self._rest(generation)
+        if self._ended(generation):
+            return False
+        validator: SubnetValidator | None = None
+        try:
+            self.busy_since = time.monotonic()
+            validator = self._make()
+            self.busy_since = None
+            self._play_rounds(generation, validator)
+            return False
+        except BaseException as error:  # the supervisor's edge: this subnet rests, the others continue
+            if generation != self._generation:
+                return False
+            ours = isinstance(error, RayTensorError)  # its text is the cause already
+            log.error("subnet %d failed: %s", self.row.netuid, error, exc_info=not ours)
+            self.busy_since = None
+            self._failed(str(error) if ours else f"{type(error).__name__}: {error}")
+            return True
+        finally:
+            if validator is not None:
+                validator.close()
 
     def _play_rounds(self, generation: int, validator: SubnetValidator) -> None:
         next_block = 0
@@ -194,7 +197,7 @@ class SubnetLoop:
         self._good = validator.weights(metagraph.block)
         row = self.row
         row.last, row.failures, row.cause, row.rounds, row.state = result, 0, "", row.rounds + 1, "waiting"
-        self._on_round(result)
+        tell(f"subnet-{row.netuid} round", self._on_round, result)
         return True
 
     def _failed(self, cause: str) -> None:
@@ -204,7 +207,7 @@ class SubnetLoop:
         row.failures += 1
         row.state, row.cause, row.retry_at = "failed", cause, time.time() + rest_s
         self._rests_until = since_boot() + rest_s
-        self._on_fault(row.netuid, cause, rest_s)
+        tell(f"subnet-{row.netuid} fault", self._on_fault, row.netuid, cause, rest_s)
 
     def _rest(self, generation: int) -> None:
         while (left_s := self._rests_until - since_boot()) > 0 and not self._ended(generation):

@@ -14,7 +14,6 @@ import dataclasses
 import itertools
 import logging
 import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,6 +24,7 @@ import ray
 from raytensor import config
 from raytensor.errors import PoolExhausted
 from raytensor.pool import Packing, Pool
+from raytensor.supervised import SupervisedThread
 from raytensor.types import Failure, Reason, Response, Score, Submission, Task
 from raytensor.validators.scorer import Answered, MechanismSpec, Scorer, ScorerActor
 
@@ -127,8 +127,8 @@ class ScorerService:
         self._serial = itertools.count()
         self._inbox: queue.SimpleQueue[tuple[ScoringSession, Answered]] = queue.SimpleQueue()
         self._sessions: dict[str, tuple[ScoringSession, Task]] = {}  # by the id of the pool's item
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="scorers", daemon=True) if threaded else None
+        self._broken = ""  # why the pool is to be made again
+        self._thread = SupervisedThread("scorers", self._step, on_error=self._failed) if threaded else None
         self.scored = 0
 
     def __enter__(self) -> ScorerService:
@@ -137,9 +137,8 @@ class ScorerService:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
         if self._thread is not None:
-            self._thread.join(timeout=10)
+            self._thread.close(timeout_s=10)
         self._pool.close()
 
     @property
@@ -193,15 +192,30 @@ class ScorerService:
         if not session.closed:
             session.results.put((task.task_id, result))
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                # Without items wait for work; with items, look at new work and at results in turn.
-                self._take_in(0.2 if not len(self._pool) else 0.0)
-                self._collect(0.02)
-            except PoolExhausted as error:
-                log.error("%s; the scorers are started again in %g s", error, self._restart_pause_s)
-                self._restart()
+    def _step(self, thread: SupervisedThread) -> None:
+        if self._broken:
+            self._remake()
+        try:
+            # Without items wait for work; with items, look at new work and at results in turn.
+            self._take_in(0.2 if not len(self._pool) else 0.0)
+            self._collect(0.02)
+        except PoolExhausted as error:
+            log.error("%s; the scorers are started again in %g s", error, self._restart_pause_s)
+            self._collect(0.0)
+            thread.wait(self._restart_pause_s)
+            self._broken = str(error)
+
+    def _failed(self, error: Exception) -> None:
+        """After an unexpected error: what the pool holds is in doubt, so the next step makes it again."""
+        self._broken = f"{type(error).__name__}: {error}"
+
+    def _remake(self) -> None:
+        """Fail what the pool still holds, which costs no miner anything, and make the pool again."""
+        for item_id, (_, task) in list(self._sessions.items()):
+            self._deliver(item_id, Failure(item_id, task.hotkey, Reason.CRASHED, self._broken))
+        self._pool.close()
+        self._pool = self._make_pool()
+        self._broken = ""
 
     def _take_in(self, wait_s: float) -> None:
         while True:
@@ -212,12 +226,6 @@ class ScorerService:
             wait_s = 0.0
             if not session.closed:
                 self._to_pool(session, answered)
-
-    def _restart(self) -> None:
-        self._collect(0.0)
-        self._stop.wait(self._restart_pause_s)
-        self._pool.close()
-        self._pool = self._make_pool()
 
 
 Scorers = ScorerService | InProcessScorers  # where a round has its answers scored

@@ -11,6 +11,7 @@ from raytensor.config.mine import MinerWatch
 from raytensor.jobs.mine.standing import PruningRules
 from raytensor.jobs.mine.view import line_of, traffic_line
 from raytensor.jobs.mine.watch import Fate
+from raytensor.jobs.troubles import Trouble
 from raytensor.miners.serving import Traffic
 from raytensor.telemetry import miner_events
 from raytensor.telemetry.metrics import Meters
@@ -121,3 +122,24 @@ def test_traffic_is_shown_when_there_was_some(told):
         fate.look_at_traffic(traffic)
     assert shown == [miner_events.TrafficSeen(one.outcomes, one.callers, t=shown[0].t)]
     assert traffic_line(one.outcomes, one.callers) == f"3 answered (2 Refused); asked by {VALIDATOR[:8]} 3"
+
+
+def test_the_chain_writer_and_the_parts_of_a_miner_are_alarms_that_end(told):
+    """As for `validate`: a writer that makes no progress, answers nothing or has stopped a key; a thread that fails."""
+    fate, shown, sent = told
+    quiet = {what: Trouble("") for what in ("writer", "reader", "threads", "clock")}
+    fate.check(quiet)
+    fate.check_writer({}, 1.0)
+    assert sent == [] and not fate.wrong
+    fate.check(quiet | {"writer": Trouble("no progress for 9 s: disk I/O error", "look at the disk", 9.0)})
+    fate.check(quiet | {"writer": Trouble("no progress for 10 s: disk I/O error", "look at the disk", 10.0)})
+    fate.check_writer({MINE: "fix: another program"}, 6.0)
+    assert [(place[0], on) for place, on, _ in sent] == [("trouble/writer", True), ("writer", True), ("writer", True)]
+    texts = [sentence for _, _, sentence in sent]
+    assert texts[0] == "writer: no progress for 9 s: disk I/O error; fix: look at the disk"
+    assert "has not answered for 6 s" in texts[1] and "sends nothing more" in texts[2]
+    assert "disk I/O error" in " ".join(fate.wrong.values()), "the view shows it"
+    fate.check(quiet)
+    fate.check_writer({}, 0.0)
+    assert [on for _, on, _ in sent[3:]] == [False] * 3 and not fate.wrong
+    assert [event.kind for event in shown] == ["miner_alarm"] * 6

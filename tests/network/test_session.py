@@ -20,6 +20,7 @@ import pytest
 from raytensor.config.train import TrainConfig, Training
 from raytensor.errors import ClusterError, ConfigError, RunError
 from raytensor.jobs.session import Session
+from raytensor.supervised import run_once
 from raytensor.telemetry import events
 from raytensor.telemetry.event_log import read_events
 
@@ -341,3 +342,60 @@ def test_what_ray_uploads_as_a_working_directory(tmp_path):
 
     with zipfile.ZipFile(package) as found:
         assert [name for name in found.namelist() if not name.endswith("/")] == ["mechanism.py"]
+
+
+@pytest.mark.parametrize("raised", [ValueError("I/O operation on closed file"), KeyError("field"), OSError(5, "gone")])
+def test_a_view_that_fails_does_not_end_the_job(tmp_path, raised):
+    one = session(tmp_path)
+
+    def work(one: Session[Lines]) -> None:
+        def broken(event):
+            raise raised
+
+        one.begin()
+        one.view.show, kept = broken, one.view.show
+        one.phase("working")
+        one.view.show = kept
+
+    assert one.run(work, lambda one, why: None) == 0
+    kinds = [event.kind for event in read_events(tmp_path / "runs" / "job" / "events.jsonl")]
+    assert kinds == ["started", "phase", "stopped"]
+
+
+@pytest.mark.parametrize("text", ["a lone surrogate \ud800", object()])
+def test_an_event_that_can_not_be_written_is_counted_and_the_job_goes_on(tmp_path, text):
+    one, lost = session(tmp_path), []
+
+    def work(one: Session[Lines]) -> None:
+        one.begin()
+        one.show(events.Phase(text=text))
+        lost.append((one.events_lost, bool(one.trouble)))
+        one.phase("working")
+        lost.append((one.events_lost, bool(one.trouble)))
+
+    assert one.run(work, lambda one, why: None) == 0
+    assert lost == [(1, True), (1, False)]
+    warned = [event.text for event in one.view.shown if event.kind == "warned"]
+    assert len(warned) == 1 and "can't be written" in warned[0]
+
+
+def test_a_thread_that_fails_is_told_and_written_once(tmp_path):
+    def broken() -> None:
+        raise RuntimeError("nobody foresaw it")
+
+    def work(one: Session[Lines]) -> None:
+        one.begin()
+        for _ in range(2):
+            thread = run_once("told-thread", broken)
+            thread.start()
+            thread.join()
+        end = time.monotonic() + 60
+        while not any(event.kind == "warned" for event in one.view.shown):
+            assert time.monotonic() < end, "not told"
+            time.sleep(0.05)
+
+    one = session(tmp_path)
+    assert one.run(work, lambda one, why: None) == 0
+    found = read_events(tmp_path / "runs" / "job" / "events.jsonl")
+    texts = [event.text for event in found if event.kind == "warned"]
+    assert texts == ["the thread told-thread failed: RuntimeError: nobody foresaw it"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -274,3 +275,27 @@ def test_a_full_disk_ends_no_job_and_what_was_lost_is_counted(tmp_path):
     assert written == [("phase", "one"), lost, ("phase", "four"), ("stopped", "")]
     texts = [event.text for event in session.view.shown if hasattr(event, "text")]
     assert texts == ["one", "two", f"{path} can't be written: File too large", "three", "four"], "all are shown"
+
+
+@pytest.mark.parametrize("raised", [ValueError("view"), SystemExit(1), OSError(28, "No space left on device")])
+def test_a_channel_whose_report_fails_delivers_what_comes_later(raised):
+    """What is told of lost alarms may fail as well; the channel must not end by it."""
+    heard, down = [], [True]
+
+    def deliver(facts):
+        if down[0]:
+            raise raised if not isinstance(raised, SystemExit) else ConnectionError()
+        heard.append(facts["sentence"])
+
+    def lost(way, number, why):
+        down[0] = False
+        raise raised
+
+    channel = Channel("test", deliver, lost, FAST)
+    channel.send("a", {"sentence": "a is wrong"}, standing=True)
+    end = time.monotonic() + 60
+    while not heard:
+        assert time.monotonic() < end, "the channel has ended"
+        time.sleep(0.01)
+    channel.close(5)
+    assert "a is wrong" in heard[0]

@@ -9,8 +9,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import ray.util.metrics
 
 from raytensor.miners.gauges import Gauges
+from raytensor.supervised import UNEXPECTED
 from raytensor.telemetry import events
 from raytensor.telemetry.metrics import METRICS, Meters
 from raytensor.types import Failure, Reason
@@ -58,6 +60,9 @@ def test_what_prometheus_scrapes(ray_session):
     meters.set("raytensor_miner_unreachable_s", 7.5)
     meters.count("raytensor_requests_total", 4, outcome="test")
     meters.count("raytensor_events_lost_total", 1)
+    meters.count("raytensor_view_errors_total", 1)
+    meters.count("raytensor_writer_remade_total", 1)
+    meters.count("raytensor_thread_errors_total", 2, thread="test")
     for fate in ("included", "included", "failed"):
         meters.record(events.ReceiptSeen(call="test", signer="5G", fate=fate, netuid=999, fee_rao=7))
     meters.record(events.RoundDone(netuid=999, round=4, scored=4, wall_s=1.5))
@@ -77,6 +82,7 @@ def test_what_prometheus_scrapes(ray_session):
         ("raytensor_writer_silence_s", ()): 12.5,
         ("raytensor_troubles", ()): 2.0,
         ("raytensor_alarms_lost_total", (("way", "test"),)): 3.0,
+        ("raytensor_thread_errors_total", (("thread", "test"),)): 2.0,
         ("raytensor_miner_rank", of): 0.0,
         ("raytensor_miner_incentive", of): 1.0,
         ("raytensor_miner_emission_alpha", of): 2.0,
@@ -195,3 +201,18 @@ def test_metrics_are_made_in_one_place_and_each_is_used():
     rest = table.read_text().split("class Meters")[1] + others
     assert [name for name in METRICS if f'"{name}"' not in rest] == []
     assert set(re.findall(r"\"(raytensor_\w+)\"", rest)) - set(METRICS) == set()
+
+
+def test_a_metric_that_ray_can_not_take_raises_into_nobody(ray_session, monkeypatch):
+    """A value that is refused, and metrics whose exporter is gone; a mistake of ours is still one."""
+    meters, before = Meters(), UNEXPECTED.errors.get("metrics", (0, ""))[0]
+    meters.set("raytensor_round", 1.0, netuid=1)
+
+    def gone(*args, **more):
+        raise RuntimeError("the agent has ended")
+
+    monkeypatch.setattr(ray.util.metrics.Gauge, "set", gone)
+    meters.set("raytensor_round", 2.0, netuid=1)
+    assert UNEXPECTED.errors["metrics"] == (before + 1, "RuntimeError: the agent has ended")
+    with pytest.raises(AssertionError):
+        meters.set("raytensor_round", 2.0)

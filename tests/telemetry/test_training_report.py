@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import rich.console
 
+from raytensor.jobs.train import ProgressTail
 from raytensor.telemetry import events as ev
 from raytensor.telemetry.event_log import EventLog
+from raytensor.telemetry.tracker import Tracker
 from raytensor.telemetry.training_report import write_training_report
 from raytensor.telemetry.training_view import TrainingView
 
@@ -50,3 +53,22 @@ def test_plain_lines(tmp_path):
         "  fix: buy",
         "stopped: no disk",
     ]
+
+
+def test_a_damaged_line_of_progress_costs_no_other(tmp_path):
+    """Before, the thread that follows the file ended at the first line that it could not read."""
+    file, shown, lines = tmp_path / "training.jsonl", [], threading.Event()
+
+    def show(event):
+        shown.append(event.text)
+        if len(shown) == 3:
+            lines.set()
+
+    with ProgressTail(file, show, Tracker(), every_s=0.01):
+        file.write_text('{"warning": "one"}\nnot JSON\n[1]\n{"warning": "two"}\n{"warn')
+        with file.open("a") as more:
+            more.write('ing": "three"}\n')
+        assert lines.wait(60), shown
+        with file.open("a") as more:
+            more.write('{"warning": "the last, as it ends"}\n')
+    assert shown == ["one", "two", "three", "the last, as it ends"]

@@ -14,7 +14,7 @@ from raytensor.chain.reads.preflight import SubnetView
 from raytensor.chain.reads.watchdog import LastTry
 from raytensor.config.validate import Watch
 from raytensor.errors import ConfigError
-from raytensor.jobs.validate.troubles import Trouble, clock_trouble
+from raytensor.jobs.troubles import Trouble, clock_trouble
 from raytensor.jobs.validate.watch import Watchdog
 from raytensor.telemetry import events
 from raytensor.telemetry.alarms import Alarms, Pace, Refused, post

@@ -174,3 +174,46 @@ def test_a_subnet_that_can_not_be_read_says_so(play):
     clock.trouble = "there is no subnet 1"
     until(lambda: faults)
     assert faults[0][0] == "there is no subnet 1" and subnet.row.state == "failed"
+
+
+@pytest.mark.parametrize("raised", [OSError(28, "No space left on device"), ValueError("closed"), RuntimeError("view")])
+def test_a_view_that_fails_costs_a_subnet_neither_rounds_nor_weights(raised):
+    clock, opened = At(metagraph=Graph()), []
+
+    def broken(*told):
+        raise raised
+
+    def make():
+        opened.append(Rounds(iter(["good"] * 3)))
+        return opened[-1]
+
+    pace = Pace(margin_blocks=5, backoff_s=0.01, rounds=1)
+    subnet = SubnetLoop(1, make, pace, lambda: clock, on_round=broken, on_fault=broken)
+    subnet.start()
+    until(lambda: subnet.row.state == "done")
+    subnet.stop()
+    assert subnet.row.failures == 0 and len(opened) == 1 and subnet.due(clock)
+
+
+def test_a_fault_that_can_not_be_told_does_not_end_the_subnet():
+    clock, opened, told = At(metagraph=Graph()), [], []
+
+    def broken(*what):
+        told.append(what)
+        raise ValueError("closed")
+
+    def make():
+        opened.append(1)
+        if len(opened) < 3:
+            raise SystemExit("a library gives up") if len(opened) == 1 else KeyError("make")
+        return Rounds(iter(["good"] * 3))
+
+    pace = Pace(margin_blocks=5, backoff_s=0.01, rounds=1)
+    subnet = SubnetLoop(1, make, pace, lambda: clock, on_fault=broken)
+    subnet.start()
+    until(lambda: subnet.row.state == "done")
+    subnet.stop()
+    assert len(opened) == 3 and [cause for _, cause, _ in told] == [
+        "SystemExit: a library gives up",
+        "KeyError: 'make'",
+    ]

@@ -106,3 +106,31 @@ def test_results_of_a_closed_session_reach_no_later_one(ray_session, text, threa
         (result,) = collected(second, 1).values()
         assert isinstance(result, Score), "the answer of the first session is malformed"
         assert first.result(0.0) is None and second.result(0.0) is None
+
+
+def test_scorers_that_fail_in_an_unexpected_way_are_made_again_and_blame_nobody(text):
+    """An error that nobody foresaw in the pool's own work; before, the thread ended and no answer was scored again."""
+    made = []
+
+    def new_pool():
+        pool = make_pool({"n": MechanismSpec(CFG, text.log_unigram, V, 10.0)}, config.Scoring(num_scorers=1))
+        if not made:
+            pool.poll = broken  # the first pool only
+        made.append(pool)
+        return pool
+
+    def broken(timeout_s):
+        if len(made[0]):
+            raise KeyError("an item that nobody knows")
+        return []
+
+    asked = list(items(text))[:2]
+    with ScorerService(new_pool, config.Scoring(num_scorers=1)) as service:
+        first = service.session("n")
+        first.submit(*asked[0])
+        found = collected(first, 1)
+        assert [(one.reason, "KeyError" in one.detail) for one in found.values()] == [(Reason.CRASHED, True)]
+        second = service.session("n")
+        second.submit(*asked[1])
+        assert [type(one) for one in collected(second, 1).values()] == [Score]
+    assert len(made) == 2

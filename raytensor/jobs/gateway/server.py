@@ -5,6 +5,7 @@ Waits for: the first metagraph of each subnet, and the port. The key is opened, 
 """
 
 import asyncio
+import logging
 import socket
 import threading
 import time
@@ -21,8 +22,11 @@ from raytensor.config.gateway import GatewayConfig
 from raytensor.errors import ChainUnavailable, ConfigError
 from raytensor.jobs.gateway.app import Gateway, make_app
 from raytensor.jobs.gateway.keys import KeyFile, Usage
+from raytensor.supervised import run_once
 from raytensor.types import Metagraph
 from raytensor.wire.client import WireClient
+
+log = logging.getLogger(__name__)
 
 END_S = 5.0  # for requests in flight when the server ends
 START_S = 60.0
@@ -46,7 +50,7 @@ class GatewayServer:
         self._server: uvicorn.Server | None = None
         self._socket: socket.socket | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="gateway-http", daemon=True)
+        self._thread = run_once("gateway-http", self._serve)  # the job ends with it: it sees `ended`
 
     @property
     def url(self) -> str:
@@ -80,9 +84,12 @@ class GatewayServer:
         if self._thread.is_alive():
             self._thread.join(2 * END_S)
         self.follower.close()
-        self.usage.save()
         if self._socket is not None:
             self._socket.close()
+        try:
+            self.usage.save()
+        except OSError as error:  # the end is in order, only the newest usage is lost
+            log.error("the usage can't be written: %s", error)
 
     def _metagraph(self, netuid: int) -> Metagraph | None:
         return self.follower.seen(netuid).metagraph

@@ -18,6 +18,7 @@ from raytensor.jobs.gateway.server import GatewayServer
 from raytensor.jobs.hotkeys import all_uids, hotkey_refs
 from raytensor.jobs.session import Session
 from raytensor.jobs.validate import view
+from raytensor.telemetry import events
 
 TICK_S = 0.2
 SAVE_EVERY_S = 5.0
@@ -37,6 +38,18 @@ def main(argv: Sequence[str]) -> int:
     return run(cfg)
 
 
+def _save(server: GatewayServer, before: str, session: Session[GatewayView]) -> str:
+    """Save the usage. Returns why it can't be saved, and tells it once: requests are answered all the same."""
+    try:
+        server.usage.save()
+    except OSError as error:
+        if not before:
+            fix = "free space under paths.runs: the usage since then is lost if the gateway ends before"
+            session.show(events.Warned(text=f"the usage can't be written: {error.strerror}", fix=fix))
+        return str(error)
+    return ""
+
+
 def run(cfg: GatewayConfig) -> int:
     """Serve until it is stopped: returns 130."""
     if cfg.hotkey is None:
@@ -52,12 +65,12 @@ def run(cfg: GatewayConfig) -> int:
         models = ", ".join(f"subnet-{netuid}" for netuid in cfg.netuids)
         session.phase(f"ready at {server.url} with the models {models}; keys of {cfg.keys}")
         session.doing("")
-        saved_at = time.monotonic()
+        saved_at, trouble = time.monotonic(), ""
         while not server.ended:
             time.sleep(TICK_S)
             if time.monotonic() - saved_at > SAVE_EVERY_S:
                 saved_at = time.monotonic()
-                server.usage.save()
+                trouble = _save(server, trouble, session)
         raise RunError("the HTTP server ended; job.log says why")
 
     def make_view(session: Session[GatewayView]) -> GatewayView:

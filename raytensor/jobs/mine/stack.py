@@ -8,13 +8,12 @@ Waits for: the chain once, and the actors' constructors, each with a time-out.
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raytensor import __version__, cluster
@@ -33,6 +32,8 @@ from raytensor.jobs.mine.front import FRONT_CPUS, Front
 from raytensor.jobs.mine.trainer import Trainer, file_commitments
 from raytensor.jobs.mine.view import Shown, traffic_line
 from raytensor.jobs.mine.watch import Fate, Rules
+from raytensor.jobs.troubles import troubles
+from raytensor.jobs.writer import JobWriter
 from raytensor.mechanisms import base
 from raytensor.miners import checkpoints
 from raytensor.miners.fleet import Fleet
@@ -44,7 +45,6 @@ from raytensor.telemetry.runfolder import RunFolder
 from raytensor.types import Metagraph, Need, Receipt
 
 WRITER_CPUS = 0.1
-WRITER_ENDS_S = 30.0  # in which Ray ends the actors of a job that was killed
 MANY = 10**6  # hosts that may be replaced: a miner runs for months
 TRAFFIC_EVERY_S = 15.0
 COMMIT_AGAIN_S = 30.0  # after which a commitment that the chain does not show is submitted again
@@ -86,10 +86,12 @@ class MinerStack:
             self.uids = all_uids(cfg.chain.endpoints, cfg.chain.timeout_s, cfg.netuids, refs, cfg.chain.network)
             num_hosts = self._connect(stack)
             self.follower = self._follow(stack)
-            self._writer = self._start_writer(stack, {ref.ss58: ref for ref in refs.values()})
+            self._writer = self._start_writer(stack, {ref.ss58: ref for ref in refs.values()}, meters)
             self._start_miners(stack, num_hosts)
-            cluster.wait_ready({"the chain writer": self._writer.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
-            self.handover = Handover(self._writer, show, int(self._state.get("receipts", 0)))
+            ready = {"the chain writer": self._writer.actor.ready.remote()}
+            cluster.wait_ready(ready, timeout_s=cfg.cluster.start_timeout_s)
+            cursor, revive = int(self._state.get("receipts", 0)), self._writer.revive
+            self.handover = Handover(self._writer.actor, show, cursor, revive=revive)
             self.fate = stack.enter_context(Fate(cfg.watch, self.hotkeys, show, meters))
             self.rules = Rules(cfg.chain.endpoints, cfg.netuids, cfg.chain.timeout_s)
             stack.callback(self.rules.close)
@@ -122,6 +124,8 @@ class MinerStack:
             if metagraph is not None and rules is not None:
                 self.fate.look(metagraph, rules, self.publisher.differing(netuid))
         self.fate.check_silence(*self.follower.silence)
+        self.fate.check_writer(self.handover.stopped, self.handover.silent_s)
+        self.fate.check(troubles(self.handover, self.follower, None, self.cfg.watch.silent_s))
         self.fate.check_reach(self.publisher.unreachable_s, self.publisher.unreachable)
         if time.monotonic() - self._traffic_at >= TRAFFIC_EVERY_S:
             self._traffic_at = time.monotonic()
@@ -189,7 +193,7 @@ class MinerStack:
         follower.start()
         return follower
 
-    def _start_writer(self, stack: ExitStack, keys: dict[str, Any]) -> Any:
+    def _start_writer(self, stack: ExitStack, keys: dict[str, Any], meters: Meters) -> JobWriter:
         cfg = self.cfg
         audit, limit_s = str(self.folder.path / "audit.jsonl"), cfg.chain.inclusion_timeout_s
         # A miner's calls are free and may be repeated, so others may use its hotkey as well (`raytensor serve`). One
@@ -204,9 +208,13 @@ class MinerStack:
         # On this node, where the key files and this machine's endpoints are.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": WRITER_CPUS, "scheduling_strategy": here}
-        journal, given = self.folder.path / "journal.sqlite", {"exclusive_wait_s": WRITER_ENDS_S, "options": options}
-        writer = writer_actor(cfg.chain.endpoints, keys, journal, settings, **given)
-        stack.callback(_end_writer, writer)
+        journal = self.folder.path / "journal.sqlite"
+
+        def make(wait_s: float) -> Any:
+            return writer_actor(cfg.chain.endpoints, keys, journal, settings, exclusive_wait_s=wait_s, options=options)
+
+        writer = JobWriter(make, self.show, meters)
+        stack.callback(writer.close)
         return writer
 
     def _start_miners(self, stack: ExitStack, num_hosts: int) -> None:
@@ -236,7 +244,7 @@ class MinerStack:
         limit_s = cfg.chain.inclusion_timeout_s + 2 * cfg.chain.timeout_s
 
         def submit(intents: Sequence[Intent]) -> list[Receipt]:
-            return ray.get(self._writer.submit.remote(intents), timeout=limit_s)
+            return ray.get(self._writer.actor.submit.remote(intents), timeout=limit_s)
 
         self.publisher = AxonPublisher(
             self.front,
@@ -283,10 +291,3 @@ def with_files(cfg: MineConfig, folder: Path) -> MineConfig:
     if base.needs(cfg.mechanism).asks_for_files and miners.files is None:
         miners = replace(miners, files=str(folder / "files"))
     return replace(cfg, mechanism=mechanism, miners=miners)
-
-
-def _end_writer(writer: Any) -> None:
-    """End the writer; it gives its lease back, and what is open stays in its journal."""
-    with suppress(RayError, TimeoutError):  # a lease of a process that is gone on this machine is free at once
-        ray.get(writer.close.remote(), timeout=10)
-    ray.kill(writer)

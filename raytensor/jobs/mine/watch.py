@@ -8,14 +8,16 @@ An alarm is raised once when it begins and once when it ends. Waits for nothing:
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.config.mine import MinerWatch
 from raytensor.errors import ChainError
 from raytensor.jobs.mine.standing import PruningRules, Standing, forecast, read_rules, standing
+from raytensor.jobs.troubles import Trouble
 from raytensor.miners.serving import Traffic
+from raytensor.supervised import UNEXPECTED
 from raytensor.telemetry import events, miner_events
 from raytensor.telemetry.alarms import Alarms
 from raytensor.telemetry.metrics import Meters
@@ -42,8 +44,13 @@ class Rules:
             future, self._future = self._future, None
             try:
                 self.known = future.result()
-            except ChainError as error:
-                log.warning("the subnets' rules could not be read: %s", error)
+            except Exception as error:  # the reader's edge: the miners go on, and the rules are read again later
+                ours = isinstance(error, ChainError)
+                log.warning("the subnets' rules could not be read: %s", error, exc_info=not ours)
+                if not ours:
+                    UNEXPECTED.count(id(self), "pruning-rules", f"{type(error).__name__}: {error}")
+            else:
+                UNEXPECTED.end(id(self))
         if self._future is None and (not self._asked_at or time.monotonic() - self._asked_at >= RULES_EVERY_S):
             self._asked_at = time.monotonic()
             self._future = self._pool.submit(self._read)
@@ -124,6 +131,30 @@ class Fate:
         self._meters.set("raytensor_chain_silence_s", silent_s)
         sentence = f"the chain has not answered for {silent_s:.0f} s: {why}" if silent_s > self._cfg.silent_s else ""
         self._alarm("chain", sentence, "the chain answers again")
+
+    def check_writer(self, stopped: Mapping[str, str], silent_s: float) -> None:
+        """Raise or end the alarms of keys that the chain writer has stopped, and of a writer that answers nothing."""
+        late = silent_s > self._cfg.silent_s
+        sentence = f"the chain writer has not answered for {silent_s:.0f} s: nothing is published" if late else ""
+        self._alarm("writer", sentence, "the chain writer answers again")
+        for hotkey in self._hotkeys:
+            why = stopped.get(hotkey, "")
+            sentence = f"{hotkey[:8]}: the chain writer sends nothing more for this key: {why}" if why else ""
+            self._alarm("writer", sentence, f"{hotkey[:8]}: the chain writer sends again", hotkey=hotkey)
+
+    def check_disk(self, trouble: str) -> None:
+        """Raise or end the alarm of files that can't be written. trouble: "" where they can."""
+        fix = "free space under paths.runs; the miners go on, and what is shown is not recorded"
+        sentence = f"files can't be written: {trouble}; fix: {fix}" if trouble else ""
+        self._alarm("disk", sentence, "files can be written again")
+
+    def check(self, troubles: Mapping[str, Trouble]) -> None:
+        """Raise and end the alarms of what is wrong with the job's own parts."""
+        self._meters.set("raytensor_writer_silence_s", troubles["writer"].age_s)
+        self._meters.set("raytensor_troubles", sum(bool(one.why) for one in troubles.values()))
+        for what, one in troubles.items():
+            sentence = f"{what}: {one.why}; fix: {one.fix}" if one.why else ""
+            self._alarm(f"trouble/{what}", sentence, f"{what}: in order again")
 
     def check_reach(self, unreachable_s: float, why: str) -> None:
         """Raise or end the alarm of a published address that no request reaches."""

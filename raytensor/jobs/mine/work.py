@@ -4,6 +4,7 @@ In: settings as typed. Out: an exit status, and a folder with the models and the
 trained or served (miners/) or of which actors it takes (stack.py).
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,8 @@ from raytensor.jobs.mine.stack import MinerStack, needs
 from raytensor.jobs.mine.view import MinerView, Shown
 from raytensor.jobs.run.plan import refuse_unusable
 from raytensor.jobs.session import Session
+
+log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 SAVE_EVERY_S = 5.0
@@ -44,11 +47,11 @@ def run(cfg: MineConfig) -> int:
         session.show(stack.up())
         session.doing("")
         up.append(stack)
-        _loop(stack, session.finished)
+        _loop(stack, session.finished, lambda: session.trouble)
 
     def sum_up(session: Session[MinerView], reason: str) -> None:
         for stack in up:
-            stack.save()
+            _save(stack)
             stack.fate.look_at_traffic(stack.front.traffic())
             session.view.table_once()
         if reason != "finished" and not cfg.json:
@@ -63,17 +66,17 @@ def run(cfg: MineConfig) -> int:
     return Session("mine", cfg, make_view, resume="auto", rounds=None).run(work, sum_up)
 
 
-def _loop(stack: MinerStack, finished: Callable[[], None]) -> None:
+def _loop(stack: MinerStack, finished: Callable[[], None], trouble: Callable[[], str]) -> None:
     """Returns when every round is trained and the chain has answered; a signal ends it by an exception.
 
-    finished  called when every round is trained.
+    finished  called when every round is trained. trouble: why events can't be written.
     """
     saved_at, done_at = 0.0, 0.0
     while True:
         stack.tick()
         if time.monotonic() - saved_at > SAVE_EVERY_S:
             saved_at = time.monotonic()
-            stack.save()
+            stack.fate.check_disk(_save(stack) or trouble())
         if stack.trainer.done:
             if not done_at:
                 done_at = time.monotonic()
@@ -81,6 +84,16 @@ def _loop(stack: MinerStack, finished: Callable[[], None]) -> None:
             if stack.settled or time.monotonic() - done_at > END_S:
                 return
         time.sleep(TICK_S)
+
+
+def _save(stack: MinerStack) -> str:
+    """Save what a later process resumes from. Returns why it can't be saved: the miners go on."""
+    try:
+        stack.save()
+    except OSError as error:
+        log.error("the state can't be saved: %s", error)
+        return f"{stack.folder.state}: {error.strerror}"
+    return ""
 
 
 def _dry_run(cfg: MineConfig) -> str:

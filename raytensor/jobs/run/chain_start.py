@@ -23,6 +23,7 @@ from raytensor.config import RunConfig
 from raytensor.devnet.launch import EmbeddedChain
 from raytensor.errors import ChainUnavailable
 from raytensor.jobs.run.plan import Identity, delegate, needs
+from raytensor.supervised import run_once
 
 RAO = 10**9
 PROCESS_S = 15.0  # for the chain process to be up, when it is to be ended
@@ -52,7 +53,7 @@ class ChainStart:
         self._process: EmbeddedChain | None = None
         self._process_known = threading.Event()
         stack.callback(self._end)
-        threading.Thread(target=self._run, name="chain-start", daemon=True).start()
+        run_once("chain-start", self._run).start()
 
     def result(self) -> ChainUp:
         """The chain, once all neurons are registered. Raises what the start raised, or `ChainUnavailable`."""
@@ -65,7 +66,7 @@ class ChainStart:
     def _run(self) -> None:
         try:
             self._future.set_result(self._start())
-        except Exception as error:  # the thread's edge: it is raised where the result is awaited
+        except BaseException as error:  # the thread's edge: it is raised where the result is awaited
             self._future.set_exception(error)
         finally:
             self._process_known.set()

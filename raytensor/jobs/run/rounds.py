@@ -9,9 +9,11 @@ from raytensor.jobs import preflight
 from raytensor.jobs.run.network import Network
 from raytensor.jobs.run.plan import needs, refuse_unusable
 from raytensor.jobs.session import Session
+from raytensor.supervised import tell
 from raytensor.telemetry.console import Console
+from raytensor.telemetry.history import History
 from raytensor.telemetry.summary import build_summary, disk_use
-from raytensor.telemetry.tracker import make_tracker, round_metrics
+from raytensor.telemetry.tracker import Tracker, make_tracker, round_metrics
 
 
 def dry_run(cfg: config.RunConfig) -> int:
@@ -34,7 +36,7 @@ def play(cfg: config.RunConfig, session: Session[Console]) -> dict[str, float | 
     for number in range(network.first_round, cfg.rounds + 1):
         session.show(network.round.play(number))
         session.doing(f"playing round {number + 1}")
-        tracker.log(round_metrics(session.view.history), step=number)
+        tell("tracker", _track, tracker, session.view.history, number)
         every = cfg.miners.checkpoint_every
         if every and (number % every == 0 or number == cfg.rounds):
             network.checkpoint(number)
@@ -54,3 +56,7 @@ def sum_up(session: Session[Console], reason: str, heldout: dict[str, float | No
     else:  # drawing takes seconds, and a stop must not
         print(f"report: raytensor report {folder.path}")
         print(f"go on:  raytensor run name={folder.name} resume=auto (and the settings you gave)")
+
+
+def _track(tracker: Tracker, history: History, number: int) -> None:
+    tracker.log(round_metrics(history), step=number)

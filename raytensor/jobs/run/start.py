@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -28,10 +28,12 @@ from raytensor.jobs.mine.front import Front
 from raytensor.jobs.run.chain_start import ChainStart, ChainUp
 from raytensor.jobs.run.loop import SPEC, RunLoop, Show
 from raytensor.jobs.run.plan import CHAIN_ACTOR_CPUS, Identity, delegate
+from raytensor.jobs.writer import JobWriter
 from raytensor.mechanisms import base
 from raytensor.miners.fleet import Fleet
 from raytensor.pool import Pool
 from raytensor.telemetry import events
+from raytensor.telemetry.metrics import Meters
 from raytensor.telemetry.runfolder import RunFolder
 from raytensor.types import Metagraph, Receipt
 from raytensor.validators.evidence_log import Keep
@@ -107,8 +109,8 @@ class Starter:
             self._folder.path, netuid, self._validators, spec, mechanism, keep, after_round=after
         )
         self._stack.callback(records.close)
-        cursor, _ = ray.get(writer.receipts_since.remote(None), timeout=cfg.cluster.start_timeout_s)
-        handover = Handover(writer, self._show, cursor, receipts_every_s=0.2)
+        cursor, _ = ray.get(writer.actor.receipts_since.remote(None), timeout=cfg.cluster.start_timeout_s)
+        handover = Handover(writer.actor, self._show, cursor, receipts_every_s=0.2, revive=writer.revive)
         round = Round(RoundParts(SPEC, mechanism, text, records, InCluster(fleet), scorers))
         seen = partial(follower.seen, netuid)
         loop = RunLoop(cfg, netuid, self._miners, round, fleet, handover, seen, self._show)
@@ -124,7 +126,7 @@ class Starter:
         self._stack.callback(fleet.close)
         return fleet
 
-    def _start_writer(self, endpoint: str) -> Any:
+    def _start_writer(self, endpoint: str) -> JobWriter:
         cfg = self._cfg
         # On the node of this process: the embedded chain listens on its loopback address only.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -134,19 +136,23 @@ class Starter:
         settings = WriterSettings(timeout_s=cfg.chain.timeout_s, inclusion_timeout_s=cfg.chain.inclusion_timeout_s)
         journal = self._folder.path / "journal.sqlite"
         options = {"num_cpus": CHAIN_ACTOR_CPUS, "scheduling_strategy": here}
-        made = writer_actor(endpoint, keys, journal, settings, delegate=delegate(cfg), options=options)
-        writer = cast(Any, made)
-        self._stack.callback(ray.kill, writer)
-        cluster.wait_ready({"the chain actor": writer.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
+
+        def make(wait_s: float) -> Any:
+            given = {"delegate": delegate(cfg), "exclusive_wait_s": wait_s, "options": options}
+            return writer_actor(endpoint, keys, journal, settings, **given)
+
+        writer = JobWriter(make, self._show, Meters())
+        self._stack.callback(writer.close)
+        cluster.wait_ready({"the chain actor": writer.actor.ready.remote()}, timeout_s=cfg.cluster.start_timeout_s)
         return writer
 
-    def _publish_axons(self, fleet: Fleet, endpoint: str, netuid: int, writer: Any, follower: Follower) -> None:
+    def _publish_axons(self, fleet: Fleet, endpoint: str, netuid: int, writer: JobWriter, follower: Follower) -> None:
         """Serve the miners, and publish their addresses as soon as the subnet was read."""
         cfg, chain = self._cfg, self._cfg.chain
         limit_s = chain.inclusion_timeout_s + 2 * chain.timeout_s
 
         def submit(intents: Sequence[Intent]) -> list[Receipt]:
-            return ray.get(writer.submit.remote(intents), timeout=limit_s)
+            return ray.get(writer.actor.submit.remote(intents), timeout=limit_s)
 
         front = Front(cfg, fleet, self._miners)
         self._stack.callback(front.close)

@@ -25,6 +25,7 @@ from raytensor.jobs.sweep.trial_data import TrialData, read_text
 from raytensor.jobs.sweep.trial_model import TrialModel
 from raytensor.miners.model import top_tokens
 from raytensor.miners.placement import architecture
+from raytensor.supervised import SupervisedThread
 from raytensor.training import models, ranks
 from raytensor.training.engine import Engine
 from raytensor.training.recipe import Recipe
@@ -70,7 +71,7 @@ class TrialHost:
         self._models: dict[Lineage, TrialModel[StackedMember]] = {}
         self._lock = threading.Lock()  # of the models
         self._requests: queue.Queue[_Request] = queue.Queue()
-        threading.Thread(target=self._serve, name="trials", daemon=True).start()
+        SupervisedThread("trials", self._serve).start()
 
     def ready(self) -> int:
         """The process id. Answers when the constructor has returned."""
@@ -98,11 +99,11 @@ class TrialHost:
             answers = (top_tokens(model.engine.log_probs(task.tokens, task.lengths), task.top_k) for task in tasks)
             return [Response(task.task_id, task.hotkey, *tops) for task, tops in zip(tasks, answers)]
 
-    def _serve(self) -> None:
+    def _serve(self, thread: SupervisedThread) -> None:
         torch.set_num_threads(self._threads)  # per thread
-        while True:
-            asked: dict[tuple[Lineage, int], _Request] = {}
-            request: _Request | None = self._requests.get()
+        asked: dict[tuple[Lineage, int], _Request] = {}
+        request: _Request | None = self._requests.get()
+        try:
             while request is not None:
                 known = asked.setdefault((request.lineage, request.round), request)
                 if known is not request:
@@ -113,6 +114,10 @@ class TrialHost:
                     request = None
             with self._lock:
                 self._train(list(asked.values()))
+        except BaseException as error:  # callers wait without end: each gets the error, then the supervisor does
+            for one in asked.values():
+                _set_error(one, error)
+            raise
 
     def _train(self, asked: list[_Request]) -> None:
         groups: dict[int, list[_Member]] = {}
@@ -173,7 +178,7 @@ def _set_result(request: _Request, result: dict[str, Any]) -> None:
         future.set_result(result)
 
 
-def _set_error(request: _Request, error: Exception) -> None:
+def _set_error(request: _Request, error: BaseException) -> None:
     for future in request.futures:
         if not future.done():
             future.set_exception(error)

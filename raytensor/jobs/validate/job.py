@@ -6,6 +6,7 @@ In: the command line. Out: an exit status, and a folder with the state. Knows no
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from raytensor.telemetry import events
 
 if TYPE_CHECKING:
     from raytensor.jobs.validate.stack import ValidatorStack
+
+log = logging.getLogger(__name__)
 
 TICK_S = 0.2
 SAVE_EVERY_S = 5.0
@@ -78,7 +81,7 @@ def run(cfg: ValidateConfig) -> int:
 
     def sum_up(session: Session[View], reason: str) -> None:
         for stack in up:
-            stack.save()
+            _save(stack)
             session.view.table_once()
         if reason != "finished" and not cfg.json:
             print(f"go on: raytensor validate name={cfg.name} (and the settings you gave)")
@@ -122,6 +125,7 @@ def _save(stack: ValidatorStack) -> str:
     try:
         stack.save()
     except OSError as error:
+        log.error("the state can't be saved: %s", error)
         return f"{stack.folder.state}: {error.strerror}"
     return ""
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import ray
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raytensor import cluster
@@ -32,8 +31,9 @@ from raytensor.data.text import Text, prepare
 from raytensor.errors import ConfigError
 from raytensor.jobs.handover import Handover
 from raytensor.jobs.hotkeys import Registrations, hotkey_refs, registrations
-from raytensor.jobs.validate.troubles import Trouble, troubles
+from raytensor.jobs.troubles import Trouble, troubles
 from raytensor.jobs.validate.watch import Watchdog
+from raytensor.jobs.writer import JobWriter
 from raytensor.mechanisms import base
 from raytensor.pool import Pool
 from raytensor.telemetry import events
@@ -54,7 +54,6 @@ from raytensor.wire.notary import Notary
 Show = Callable[[events.Event], None]
 
 WRITER_CPUS = 0.1
-WRITER_ENDS_S = 30.0  # in which Ray ends the actors of a job that was killed
 MANY = 10**6  # scorers that may be replaced: a validator runs for months
 
 
@@ -108,18 +107,19 @@ class ValidatorStack:
             self._connect(stack)
             self.follower = self._follow(stack)
             self.endpoints = self._compare(stack)
-            writer = self._start_writer(stack, signers)
+            writer = self._start_writer(stack, signers, meters)
             notary = self._start_notary(stack, signers)
             self._phase("preparing the text, starting the scorers and the chain writer")
             text = prepare(cfg.data, Path(cfg.paths.cache), self._phase)
             rest = text.log_unigram, text.vocab_size, cfg.validators.deadline_s
             specs = {one.netuid: MechanismSpec(one.mechanism, *rest) for one in subnets}
             scorers = self._start_scorers(stack, specs)
-            started = {"the chain writer": writer.ready.remote(), "the notary": notary.schemes.remote()}
+            started = {"the chain writer": writer.actor.ready.remote(), "the notary": notary.schemes.remote()}
             wait_ready(started, timeout_s=cfg.cluster.start_timeout_s)
             transport = transport or self._start_asker(stack, notary)
             state = self.folder.load_state() or {}
-            self.handover = Handover(writer, show, int(state.get("receipts", 0)))
+            cursor = int(state.get("receipts", 0))
+            self.handover = Handover(writer.actor, show, cursor, revive=writer.revive)
             self.watchdog = Watchdog(cfg.watch, self.hotkeys_of, show, meters, state.get("watched_since"))
             stack.enter_context(self.watchdog)
             loops = [self._subnet(netuid, spec, text, transport, scorers) for netuid, spec in specs.items()]
@@ -183,7 +183,7 @@ class ValidatorStack:
         watch.start()
         return watch
 
-    def _start_writer(self, stack: ExitStack, signers: Mapping[str, KeyRef]) -> Any:
+    def _start_writer(self, stack: ExitStack, signers: Mapping[str, KeyRef], meters: Meters) -> JobWriter:
         cfg = self.cfg
         journal, audit = self.folder.path / "journal.sqlite", str(self.folder.path / "audit.jsonl")
         # One folder of leases for all jobs with these run folders: one with some of the same keys is refused.
@@ -191,9 +191,13 @@ class ValidatorStack:
         settings = WriterSettings(timeout_s=cfg.chain.timeout_s, audit_path=audit, lease_folder=leases)
         delegate = key_ref(cfg.chain.delegate, cfg.wallet_path) if cfg.chain.delegate else None
         options = {"num_cpus": WRITER_CPUS, "scheduling_strategy": _here()}
-        given = {"delegate": delegate, "exclusive_wait_s": WRITER_ENDS_S, "options": options}
-        writer = writer_actor(cfg.chain.endpoints, dict(signers), journal, settings, **given)
-        stack.callback(_end_writer, writer)
+
+        def make(wait_s: float) -> Any:
+            given = {"delegate": delegate, "exclusive_wait_s": wait_s, "options": options}
+            return writer_actor(cfg.chain.endpoints, dict(signers), journal, settings, **given)
+
+        writer = JobWriter(make, self.show, meters)
+        stack.callback(writer.close)
         return writer
 
     def _start_notary(self, stack: ExitStack, signers: Mapping[str, KeyRef]) -> Any:
@@ -258,10 +262,3 @@ def with_shared_state(cfg: ValidateConfig) -> list[SubnetConfig]:
 def _here() -> NodeAffinitySchedulingStrategy:
     """This node, where the key files and this machine's endpoints are."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
-def _end_writer(writer: Any) -> None:
-    """End the writer; it gives its lease back, and what is open stays in its journal."""
-    with suppress(RayError, TimeoutError):  # a lease of a process that is gone on this machine is free at once
-        ray.get(writer.close.remote(), timeout=10)
-    ray.kill(writer)

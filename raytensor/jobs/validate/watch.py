@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from raytensor.chain.reads.preflight import SubnetView
 from raytensor.chain.reads.watchdog import Health, LastTry, judge
 from raytensor.config.validate import Watch
-from raytensor.jobs.validate.troubles import Trouble
+from raytensor.jobs.troubles import Trouble
 from raytensor.telemetry import events
 from raytensor.telemetry.alarms import Alarms, address_in
 from raytensor.telemetry.heartbeat import Heartbeat

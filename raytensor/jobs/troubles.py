@@ -1,4 +1,4 @@
-"""What is wrong beside the weights: the chain writer, the reader of the chain, this machine's clock, the endpoints.
+"""What is wrong beside the weights: the chain writer, the threads, this machine's clock, the endpoints.
 
 In: the parts of a validator, by what they say of themselves. Out: a cause for each, "" while there is none, judged in
 the main thread, so that a part that stands still is told, too. Waits for nothing.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from raytensor.chain.reads.agreement import EndpointsWatch
 from raytensor.chain.reads.follower import Follower
 from raytensor.jobs.handover import Handover
+from raytensor.supervised import UNEXPECTED
 
 NO_CLOCK_S = 7 * 86_400.0  # a development chain that makes blocks on demand counts slots, not time
 CLOCK_S = 20.0  # difference from the chain's clock above which signed requests and answers count as stale
@@ -37,11 +38,17 @@ def troubles(
             age_s,
         ),
         "reader": Trouble("" if follower.thread.alive else "its thread has ended", "start the validator again"),
+        "threads": Trouble(thread_trouble(), "job.log has the traceback, report it; start the validator again"),
         "clock": Trouble(clock_trouble(follower.clock_skew_s), "set the clock of this machine (NTP)"),
     }
     if endpoints is not None:
         found["endpoints"] = Trouble(endpoints.disagreement, "find out which endpoint is right before money is moved")
     return found
+
+
+def thread_trouble() -> str:
+    """The errors of this process's threads that fail now, "" for none."""
+    return "; ".join(f"{name} failed: {words}" for name, words in sorted(UNEXPECTED.failing.items()))
 
 
 def clock_trouble(skew_s: float | None) -> str:
