@@ -37,8 +37,8 @@ def troubles(
             "weights are kept and set when it works again; look at the endpoint, the disk and the log",
             age_s,
         ),
-        "reader": Trouble("" if follower.thread.alive else "its thread has ended", "start the validator again"),
-        "threads": Trouble(thread_trouble(), "job.log has the traceback, report it; start the validator again"),
+        "reader": Trouble("" if follower.thread.alive else "its thread has ended", "start the job again"),
+        "threads": Trouble(thread_trouble(), "job.log has the traceback, report it; start the job again"),
         "clock": Trouble(clock_trouble(follower.clock_skew_s), "set the clock of this machine (NTP)"),
     }
     if endpoints is not None:

@@ -31,6 +31,7 @@ from raytensor.errors import ConfigError
 from raytensor.jobs.gateway.keys import Key, KeyFile, OverQuota, Usage
 from raytensor.jobs.gateway.routing import Router
 from raytensor.jobs.gateway.server import GatewayServer
+from raytensor.jobs.gateway.work import ChainWatch, save_usage
 from raytensor.types import Failure, Reason
 from raytensor.wire.server import WireServer
 
@@ -307,3 +308,32 @@ def test_hedges_follow_the_measured_quantile():
     router.asked("5Miner")
     router.answered(1, "5Miner", 8.0)
     assert router.hedge_after_s(1) == 4.5 and router.hedge_after_s(2) == 7.0
+
+
+def test_a_chain_that_stops_to_answer_is_told_once_and_its_end_too():
+    shown = []
+    chain = ChainWatch(shown.append)
+    for silent_s in (0.0, 30.0, 61.0, 70.0, 0.0, 0.0):
+        chain.look(silent_s, "connection refused")
+    assert [event.text for event in shown] == [
+        "the chain has not answered for 61 s: connection refused",
+        "the chain answers again",
+    ]
+
+
+def test_usage_that_can_not_be_written_is_told_once_and_ends_nothing(tmp_path):
+    """Before, a full disk ended the gateway within five seconds."""
+    (tmp_path / "folder").mkdir()
+    usage, shown, trouble = Usage(tmp_path / "folder" / "usage.json", lambda: 0.0), [], ""
+    (tmp_path / "folder").rmdir()
+    (tmp_path / "folder").write_text("a file in the folder's place")
+    key = Key("alice", "hash")
+    usage.reserve(key, 3)
+    for _ in range(3):
+        trouble = save_usage(usage, trouble, shown.append)
+        assert trouble
+    assert len(shown) == 1 and shown[0].text.startswith("the usage can't be written: ")
+    (tmp_path / "folder").unlink()
+    (tmp_path / "folder").mkdir()
+    assert save_usage(usage, trouble, shown.append) == "" and len(shown) == 1
+    assert "alice" in (tmp_path / "folder" / "usage.json").read_text()

@@ -4,7 +4,7 @@ In: settings as typed. Out: an exit status, and a folder with the usage. Knows n
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Group
 from rich.text import Text
@@ -14,6 +14,7 @@ from raytensor.commands import options
 from raytensor.commands.request_signer import ProcessSigner
 from raytensor.config.gateway import GatewayConfig
 from raytensor.errors import ConfigError, RunError
+from raytensor.jobs.gateway.keys import Usage
 from raytensor.jobs.gateway.server import GatewayServer
 from raytensor.jobs.hotkeys import all_uids, hotkey_refs
 from raytensor.jobs.session import Session
@@ -22,6 +23,28 @@ from raytensor.telemetry import events
 
 TICK_S = 0.2
 SAVE_EVERY_S = 5.0
+SILENT_S = 60.0
+
+
+class ChainWatch:
+    """Tells, from the main thread, when the chain stops to answer and when it answers again."""
+
+    def __init__(self, show: Callable[[events.Event], None]) -> None:
+        self._show, self._silent = show, False
+
+    def look(self, silent_s: float, why: str) -> None:
+        """silent_s: seconds without a new block beyond what is normal, 0.0 while it answers."""
+        silent = silent_s > SILENT_S
+        if silent == self._silent:
+            return
+        self._silent = silent
+        if silent:
+            text = f"the chain has not answered for {silent_s:.0f} s: {why}"
+            self._show(
+                events.Warned(text=text, fix="requests go by the newest metagraph; it is asked again until it does")
+            )
+        else:
+            self._show(events.Phase(text="the chain answers again"))
 
 
 class GatewayView(view.View):
@@ -38,14 +61,17 @@ def main(argv: Sequence[str]) -> int:
     return run(cfg)
 
 
-def _save(server: GatewayServer, before: str, session: Session[GatewayView]) -> str:
-    """Save the usage. Returns why it can't be saved, and tells it once: requests are answered all the same."""
+def save_usage(usage: Usage, before: str, show: Callable[[events.Event], None]) -> str:
+    """Save the usage. Returns why it can't be saved ("" if it was), and tells the first of several failures.
+
+    Requests are answered all the same. before: what the call before has returned.
+    """
     try:
-        server.usage.save()
+        usage.save()
     except OSError as error:
         if not before:
             fix = "free space under paths.runs: the usage since then is lost if the gateway ends before"
-            session.show(events.Warned(text=f"the usage can't be written: {error.strerror}", fix=fix))
+            show(events.Warned(text=f"the usage can't be written: {error.strerror}", fix=fix))
         return str(error)
     return ""
 
@@ -66,11 +92,13 @@ def run(cfg: GatewayConfig) -> int:
         session.phase(f"ready at {server.url} with the models {models}; keys of {cfg.keys}")
         session.doing("")
         saved_at, trouble = time.monotonic(), ""
+        chain = ChainWatch(session.show)
         while not server.ended:
             time.sleep(TICK_S)
+            chain.look(*server.follower.silence)
             if time.monotonic() - saved_at > SAVE_EVERY_S:
                 saved_at = time.monotonic()
-                trouble = _save(server, trouble, session)
+                trouble = save_usage(server.usage, trouble, session.show)
         raise RunError("the HTTP server ended; job.log says why")
 
     def make_view(session: Session[GatewayView]) -> GatewayView:
