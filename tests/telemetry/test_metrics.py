@@ -20,7 +20,7 @@ from raytensor.types import Failure, Reason
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 240.0  # an agent hands on what its processes report every few seconds
 LINE = re.compile(r"^ray_(raytensor_\w+)\{(.*)\} (\S+)$")
-OURS = ("netuid", "fate", "lane", "outcome", "call", "way", "le")
+OURS = ("netuid", "fate", "lane", "outcome", "call", "way", "thread", "le")
 
 
 def scrape(ray) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
