@@ -107,6 +107,7 @@ OWN_THREADS = {
     "devnet/launch.py": "reads one line with a time-out; an error is the absence of the line",
     "devnet/node.py": "the node's process: ends with its standard input",
     "devnet/warm_up.py": "the node's process: loads modules early; the first use loads them otherwise",
+    "training/batches.py": "its error is raised by `batch`, in the thread that waits for the next one",
     "telemetry/wandb_child.py": "a child process: the timer that ends it",
 }
 
