@@ -60,5 +60,4 @@ def test_a_full_disk_is_told_ends_nothing_and_weights_go_on_when_it_has_space(tm
         os.unlink(filler)
         job.wait_for("end of the alarm", lambda: any("files can be written again" in one for one in sentences()))
         job.wait_for("new weights", lambda: job.included(since) >= everyone)
-        assert any("could not be written" in event["text"] for event in job.events("warned")), "what is lost is told"
         assert job.stop() == 130
