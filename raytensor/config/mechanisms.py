@@ -170,6 +170,9 @@ class Mechanism(Section):
     # Whether the miners of a run submit checkpoints and commit to them on the chain (tasks of kind "file"); null: for
     # raytensor.mechanisms.model_eval. Set it for a mechanism of your own that asks for files. Only `run` reads it.
     files: bool | None = None
+    # Version key of the weights; null: the one that the mechanism declares, 0: the subnet's. A subnet that asks for a
+    # newer one refuses the weights.
+    version_key: int | None = setting(None, least=0)
     # Settings of raytensor.mechanisms.query.
     query: Query = field(default_factory=Query)
     # Settings of raytensor.mechanisms.model_eval.

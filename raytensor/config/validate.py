@@ -38,6 +38,12 @@ class ValidatorChain(Endpoints):
     # Age in seconds above which a metagraph is too old to decide by: no questions are asked until the chain answers
     # again.
     max_metagraph_age_s: float = 600.0
+    # Last blocks in which a start looks for weights of the hotkeys that no run under paths.runs has sent: another
+    # program sets them, and the start is refused until `raytensor weights take-over`. Bounded to 30 s; 0: none.
+    look_back_blocks: int = setting(1080, least=0)
+    # What is set before the last weights fall out of the activity cutoff when a mechanism makes no new ones: renew the
+    # last good ones, hold (set nothing), burn (all to the subnet's owner).
+    renewal: str = setting("renew", choices=("renew", "hold", "burn"))
 
 
 @dataclass

@@ -113,6 +113,9 @@ class Mechanism(Protocol):
     behaviours: ClassVar[tuple[str, ...]] = ()
     # Name of the setting with the length of its longest sequence in tokens, for example "model_eval.seq_len".
     longest_sequence: ClassVar[str] = ""
+    # Version of the rules, the version key of its weights; `mechanism.version_key` overrides it. A subnet whose
+    # WeightsVersionKey is newer refuses them. 0: the subnet's own, whatever it is.
+    version_key: ClassVar[int] = 0
 
     @classmethod
     def shared_state(cls, cfg: config.Mechanism, folder: str | None) -> config.Mechanism:
@@ -179,6 +182,7 @@ class Needs:
     miner: str = ""
     behaviours: tuple[str, ...] = ()
     longest_sequence: str = ""
+    version_key: int = 0
 
 
 def needs(cfg: config.Mechanism) -> Needs:
@@ -189,6 +193,11 @@ def needs(cfg: config.Mechanism) -> Needs:
     declared: dict[str, Any] = {name: getattr(found, name, getattr(default, name)) for name in names}
     if cfg.files is not None:
         declared["asks_for_files"] = cfg.files
+    if cfg.version_key is not None:
+        declared["version_key"] = cfg.version_key
+    key = declared["version_key"]
+    if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key < 2**64:
+        raise ConfigError(f"{cfg.path}.version_key = {key!r}: write a whole number from 0 to 2^64 - 1")
     return Needs(**declared)
 
 

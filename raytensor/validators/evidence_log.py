@@ -283,7 +283,9 @@ def _check_owner(path: Path, entry: Entry, owner: Mapping[str, Any]) -> None:
 
 def _rules_to_json(rules: MechanismSpec) -> dict[str, Any]:
     table = base64.b64encode(np.ascontiguousarray(rules.log_unigram, "<f4").tobytes()).decode()
-    fields = {"mechanism": dataclasses.asdict(rules.mechanism), "log_unigram": table}
+    settings = dataclasses.asdict(rules.mechanism)
+    del settings["version_key"]  # for the chain alone: it changes no score
+    fields = {"mechanism": settings, "log_unigram": table}
     return fields | {"vocab_size": rules.vocab_size, "deadline_s": rules.deadline_s}
 
 

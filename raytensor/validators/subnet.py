@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from raytensor.data.text import Text
-from raytensor.mechanisms.base import Ask
+from raytensor.mechanisms.base import Ask, needs
 from raytensor.types import FileCommit, Metagraph, Promises, Weights
 from raytensor.validators.evidence_log import Keep
 from raytensor.validators.records import Records
@@ -46,6 +46,7 @@ class SubnetValidator:
     ) -> None:
         self.netuid, self.hotkeys = netuid, hotkeys
         mechanism = spec.load()
+        self._version_key = needs(spec.mechanism).version_key
         self.records = Records.newest(folder, netuid, hotkeys, spec, mechanism, keep)
         self._round = Round(RoundParts(str(netuid), mechanism, text, self.records, transport, scorers))
         try:
@@ -69,7 +70,8 @@ class SubnetValidator:
     def weights(self, block: int) -> list[Weights]:
         """The newest weights of each hotkey that has any. block: the newest one known."""
         made = ((hotkey, board.weights()) for hotkey, board in self.records.boards.items())
-        return [Weights(self.netuid, hotkey, values, made_at_block=block) for hotkey, values in made if values]
+        facts = {"made_at_block": block, "version_key": self._version_key}
+        return [Weights(self.netuid, hotkey, values, **facts) for hotkey, values in made if values]
 
     def close(self) -> None:
         """Close the logs."""

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from raytensor import config
 from raytensor.chain.bootstrap import Neuron, SubnetSpec, make_subnet
 from raytensor.chain.calls import Call
 from raytensor.chain.intents import ServeAxon, Transfer
@@ -16,8 +17,9 @@ from raytensor.chain.writer.actor import writer_actor
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.commands.weights import weights_main
-from raytensor.errors import ChainRefused
+from raytensor.errors import ChainRefused, ConfigError
 from raytensor.jobs.handover import Handover
+from raytensor.mechanisms.base import Mechanism, needs
 from raytensor.telemetry import events
 from raytensor.types import Fate, Weights
 
@@ -190,3 +192,19 @@ def test_the_call_of_a_signed_extrinsic_is_read(client):
         signed = client.sign(call, VALIDATOR.open(), nonce=300, era=era)
         assert client.runtime.call_of(signed.data) == "SubtensorModule.set_weights"
     assert client.runtime.call_of(signed.data[:60]) == ""
+
+
+class Versioned(Mechanism):
+    """The third version of some rules."""
+
+    version_key = 3
+
+
+def test_a_mechanism_declares_the_version_of_its_weights():
+    path = f"{__name__}.Versioned"
+    assert needs(config.Mechanism(path=path)).version_key == 3
+    assert needs(config.Mechanism(path=path, version_key=4)).version_key == 4
+    assert needs(config.Mechanism(path=path, version_key=0)).version_key == 0
+    assert needs(config.Mechanism()).version_key == 0
+    with pytest.raises(ConfigError, match="version_key = 18446744073709551616"):
+        needs(config.Mechanism(path=path, version_key=2**64))

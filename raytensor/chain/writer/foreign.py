@@ -7,12 +7,22 @@ request of `raytensor weights take-over`, which is kept in the journal, where a 
     weights of a place of ours, money     the key stops until it is taken over
 """
 
+import logging
+import sqlite3
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.runtime import extrinsic_hash, signer_of
 from raytensor.chain.writer.journal import Journal
+from raytensor.errors import BlockUnknown, ChainRefused
+
+log = logging.getLogger(__name__)
+
+LOOK_BACK_S = 30.0  # longest look back at a start
+PROGRESS_S = 3.0  # between two lines about it
 
 # Calls that take nothing from an account and compete with nothing that a writer keeps.
 HARMLESS = {
@@ -44,21 +54,75 @@ class Foreign:
         return f"block {self.block} has extrinsic {self.hash}{what} of {self.signer}, which this writer did not send"
 
 
-def look_back(client: ChainClient, journal: Journal, keys: dict[bytes, str], blocks: int) -> list[Foreign]:
-    """The extrinsics with weights of our keys in the last blocks that the journal does not have, except those from
-    before a key was taken over."""
+def look_back(
+    client: ChainClient,
+    journal: Journal,
+    keys: dict[bytes, str],
+    blocks: int,
+    *,
+    runs: Path | None = None,
+    limit_s: float = LOOK_BACK_S,
+) -> list[Foreign]:
+    """The extrinsics with weights of our keys in the last blocks that no journal has, newest first, except those from
+    before a key was taken over.
+
+    runs     a folder of run folders: what their journals have was sent by jobs that have ended, since their lease is
+             this writer's.
+    limit_s  the look back ends after so many seconds, and at the first block that the node has discarded: a warning
+             says how far it came.
+    """
     since = taken_over(journal)
     head, found = client.head(), []
-    for number in range(max(1, head.number - blocks + 1), head.number + 1):
-        _, extrinsics = client.extrinsics(client.block_hash(number))
+    taken = min((since.get(signer, 0) for signer in keys.values()), default=0)
+    first, hash = max(1, head.number - blocks + 1, taken + 1), head.hash
+    started = told = time.monotonic()
+    for number in range(head.number, first - 1, -1):
+        now = time.monotonic()
+        if now - started > limit_s:
+            log.warning("%.0f seconds are over: only blocks %d to %d were looked at", limit_s, number + 1, head.number)
+            break
+        if now - told > PROGRESS_S:
+            told = now
+            log.warning("looking for weights of other programs: block %d, down to %d", number, first)
+        try:
+            block, extrinsics = client.extrinsics(hash)
+        except BlockUnknown as error:
+            log.warning("only blocks %d to %d were looked at: %s", number + 1, head.number, error)
+            break
+        hash = block.parent
         for data in extrinsics:
             signer = keys.get(signer_of(data) or b"")
             if signer is None or number <= since.get(signer, 0):
                 continue
-            call, hash = client.runtime.call_of(data), extrinsic_hash(data)
-            if "weights" in call and not journal.knows_extrinsic(hash):
-                found.append(Foreign(signer, hash, number, call))
+            call, sent = client.runtime.call_of(data), extrinsic_hash(data)
+            if "weights" in call and not journal.knows_extrinsic(sent) and not _sent_by_a_run(runs, sent):
+                found.append(Foreign(signer, sent, number, call))
     return found
+
+
+def refuse_beside_others(
+    client: ChainClient, journal: Journal, keys: dict[bytes, str], blocks: int, runs: Path | None = None
+) -> None:
+    """Raise ChainRefused "KeyInUse" if another program has set weights with one of the keys in the last blocks."""
+    found = look_back(client, journal, keys, blocks, runs=runs) if blocks > 0 else []
+    if found:
+        who = f"--hotkey {found[0].signer} --journal {journal.path}"
+        fix = f"fix: stop the program that sent it, then run `raytensor weights take-over {who}` and start again"
+        raise ChainRefused(found[0].sentence, name="KeyInUse", action=fix)
+
+
+def _sent_by_a_run(runs: Path | None, hash: str) -> bool:
+    for path in sorted(runs.glob("*/journal.sqlite")) if runs is not None else ():
+        try:
+            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+            try:
+                if db.execute("SELECT 1 FROM extrinsics WHERE hash = ?", (hash,)).fetchone():
+                    return True
+            finally:
+                db.close()
+        except sqlite3.Error as error:  # a damaged journal of another run proves nothing
+            log.warning("journal %s can't be read: %s", path, error)
+    return False
 
 
 def take_over(journal: Journal, signers: Iterable[str], block: int) -> None:

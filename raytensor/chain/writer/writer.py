@@ -28,7 +28,7 @@ from raytensor.chain.wallet import KeyRef, Signer
 from raytensor.chain.weights import intent_of
 from raytensor.chain.writer.audit import AuditLog
 from raytensor.chain.writer.commit_book import CommitBook
-from raytensor.chain.writer.foreign import look_back, take_over
+from raytensor.chain.writer.foreign import refuse_beside_others, take_over
 from raytensor.chain.writer.identity import check_chain
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.lease import Lease
@@ -94,7 +94,9 @@ class ChainWriter:
             records = Records(self._journal, self._outbox, self._queue, self._receipts, audit)
             signing, fence = (self._keys, self._delegate), self._keeper.fence
             self._pipeline = Pipeline(self._client, records, *signing, settings, fence)
-            self._look_back(everyone)
+            addresses = {signer.public_key: address for address, signer in everyone.items()}
+            runs = Path(settings.lease_folder).expanduser() if settings.lease_folder else None
+            refuse_beside_others(self._client, self._journal, addresses, settings.look_back_blocks, runs)
             self._outbox.restore()
             self._queue.restore()
             self._pipeline.tick()
@@ -305,14 +307,6 @@ class ChainWriter:
         if self._reader is None:
             self._reader = ChainClient(self._endpoints, self._settings.timeout_s, runtime=self._client.runtime)
         return self._reader
-
-    def _look_back(self, keys: Mapping[str, Signer]) -> None:
-        """Raise ChainRefused if another program has set weights with one of the keys a short while ago."""
-        addresses = {signer.public_key: address for address, signer in keys.items()}
-        found = look_back(self._client, self._journal, addresses, self._settings.look_back_blocks)
-        if found:
-            fix = "fix: stop the program that sent it, then run `raytensor weights take-over` and start again"
-            raise ChainRefused(found[-1].sentence, name="KeyInUse", action=fix)
 
     def _acquire_lease(self, journal_path: str | os.PathLike, keys: list[str]) -> Lease:
         settings = self._settings

@@ -188,7 +188,13 @@ class ValidatorStack:
         journal, audit = self.folder.path / "journal.sqlite", str(self.folder.path / "audit.jsonl")
         # One folder of leases for all jobs with these run folders: one with some of the same keys is refused.
         leases = Path(cfg.paths.runs)
-        settings = WriterSettings(timeout_s=cfg.chain.timeout_s, audit_path=audit, lease_folder=leases)
+        settings = WriterSettings(
+            timeout_s=cfg.chain.timeout_s,
+            audit_path=audit,
+            lease_folder=leases,
+            look_back_blocks=cfg.chain.look_back_blocks,
+            renewal=cfg.chain.renewal,
+        )
         delegate = key_ref(cfg.chain.delegate, cfg.wallet_path) if cfg.chain.delegate else None
         options = {"num_cpus": WRITER_CPUS, "scheduling_strategy": _here()}
 
