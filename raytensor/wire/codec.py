@@ -7,7 +7,7 @@ of an answer are valid (finite, a distribution) is checked by the mechanism, as 
 """
 
 import hashlib
-import json
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +159,9 @@ def response_from(fields: dict[str, Any], task: Task) -> Response:
 
 def encode_prompt(prompt: Prompt) -> bytes:
     """A prompt as a request's body (JSON)."""
-    return _json({"message": "prompt/1", **{name: getattr(prompt, name) for name in Prompt.__dataclass_fields__}})
+    return tensors.dump_object(
+        {"message": "prompt/1", **{name: getattr(prompt, name) for name in Prompt.__dataclass_fields__}}
+    )
 
 
 def decode_prompt(body: bytes, bounds: Bounds) -> Prompt:
@@ -184,8 +186,7 @@ def _encode(message: str, fields: dict[str, Any], arrays: dict[str, np.ndarray],
         texts = {name: value if isinstance(value, str) else repr(value) for name, value in fields.items()}
         return tensors.dumps(arrays, {"message": message, **texts})
     assert content_type == JSON, content_type
-    # A float32 is exact as a Python float, and JSON keeps every bit of a Python float.
-    return _json({"message": message, **fields, **{name: array.tolist() for name, array in arrays.items()}})
+    return tensors.dump_object({"message": message, **fields, **arrays})
 
 
 class _HeaderText(str):
@@ -203,13 +204,6 @@ def _json_object(body: bytes, content_type: str) -> dict[str, Any]:
     return tensors.load_object(body, "the body")
 
 
-def _json(value: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-    except ValueError:
-        raise PayloadError("JSON has no NaN and no infinities") from None
-
-
 def _check_message(fields: dict[str, Any], message: str) -> None:
     if fields.get("message") != message:
         raise PayloadError(f"the body is not a {message}")
@@ -223,18 +217,19 @@ def array(fields: dict[str, Any], name: str, dtype: str, ndim: int, max_rows: in
     if value == []:  # no rows: refused by the caller where some are needed
         return np.zeros((0,) * ndim, np.int32 if dtype == "I32" else np.float32)
     most = max_rows if ndim == 1 else max_columns
-    rows = [value] if ndim == 1 else value
+    rows: Any = [value] if ndim == 1 else value
     if not isinstance(rows, list) or not 1 <= len(rows) <= max_rows:
         raise PayloadError(f"{name}: must be a list of 1 to {max_rows}")
     kinds = {int} if dtype == "I32" else {int, float}  # by `type`, as bool is a subclass of int
     width = len(rows[0]) if isinstance(rows[0], list) else 0
-    for row in rows:
-        if not isinstance(row, list) or len(row) > most or len(row) != width:
-            raise PayloadError(f"{name}: every row must be a list, all of one length up to {most}")
-        if not kinds.issuperset(map(type, row)):
-            raise PayloadError(f"{name}: must hold {'whole ' if dtype == 'I32' else ''}numbers only")
+    if not all(isinstance(row, list) and len(row) == width for row in rows) or width > most:
+        raise PayloadError(f"{name}: every row must be a list, all of one length up to {most}")
+    flat = list(itertools.chain.from_iterable(rows))
+    if not kinds.issuperset(map(type, flat)):
+        raise PayloadError(f"{name}: must hold {'whole ' if dtype == 'I32' else ''}numbers only")
     try:
-        wide = np.array(value, np.int64 if dtype == "I32" else np.float64)
+        wide = np.array(flat, np.int64 if dtype == "I32" else np.float64)
+        wide = wide.reshape((width,) if ndim == 1 else (len(rows), width))
     except OverflowError:
         raise PayloadError(f"{name}: must hold numbers that fit 32 bits") from None
     most = _INT32 if dtype == "I32" else _FLOAT32
