@@ -184,7 +184,7 @@ def test_calls_have_the_chains_indices_and_arguments(kit):
         spec = kit.module.calls[name]
         assert (spec.index, " ".join(spec.args)) == (index, args), name
     free = {name for name, spec in kit.module.calls.items() if spec.pays is False}
-    assert {"set_weights", "batch_reveal_weights", "serve_axon"} <= free
+    assert {"set_weights", "batch_reveal_weights", "serve_axon", "pow_register"} <= free
     assert not {"add_stake", "burned_register", "set_children", "increase_take"} & free
     kit.refused(BOB, "CallDisabled", "lock_stake", VALIDATOR, kit.netuid, 1)
 

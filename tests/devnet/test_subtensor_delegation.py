@@ -209,7 +209,6 @@ def test_owner_sets_once_in_two_tempos_root_as_it_likes(kit):
         ("InvalidValue", "mechanism_count", (2, 3)),
         ("TooManyUIDsPerMechanism", "mechanism_count", (2, 2)),
         ("InvalidValue", "mechanism_emission_split", (2, (1, 2))),
-        ("POWRegistrationDisabled", "network_pow_registration_allowed", (2, True)),
         ("InvalidValue", "max_epochs_per_block", (0,)),
     ],
 )

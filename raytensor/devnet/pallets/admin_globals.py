@@ -72,6 +72,37 @@ class GlobalAdmin:
     def sudo_set_coldkey_swap_reannouncement_delay(self, origin: Origin, duration: "u32"):
         self._set_global(origin, "ColdkeySwapReannouncementDelay", duration, "ColdkeySwapReannouncementDelaySet")
 
+    @call(43, weight=SET)
+    def sudo_set_nominator_min_required_stake(self, origin: Origin, min_stake: "u64"):
+        """Rao of alpha below which a nomination is unstaked when its owner next takes some of it away."""
+        self._set_global(origin, "NominatorMinRequiredStake", min_stake, None)
+
+    @call(100, weight=SET)
+    def sudo_set_emission_bar_quantile(self, origin: Origin, quantile: "U64F64"):
+        """The part of demand above the emission gate's bar, while no rank is set; at most 1."""
+        self._set_gate(origin, "EmissionBarQuantile", quantile, quantile <= 1 << 64)
+
+    @call(101, weight=SET)
+    def sudo_set_emission_gate_exponent(self, origin: Origin, exponent: "U64F64"):
+        """How steeply the gate falls below its bar, 1 to 8."""
+        origin.ensure_root()
+        if not 1 << 64 <= exponent <= 8 << 64:
+            raise self.error("InvalidValue")
+        self.module.EmissionGateExponent.set(exponent)
+
+    @call(102, weight=SET)
+    def sudo_set_emission_bar_rank(self, origin: Origin, rank: "u16"):
+        """The bar is the share of this rank; 0 returns to the quantile."""
+        self._set_gate(origin, "EmissionBarRank", rank, valid=True)
+
+    def _set_gate(self, origin: Origin, item: str, value: int, valid: bool) -> None:
+        """The next block computes the bar anew."""
+        origin.ensure_root()
+        if not valid:
+            raise self.error("InvalidValue")
+        getattr(self.module, item).set(value)
+        self.module.EmissionGateBar.set(0)
+
     @call(63, weight=SET)
     def sudo_set_subnet_moving_alpha(self, origin: Origin, alpha: "I96F32"):
         self._set_global(origin, "SubnetMovingAlpha", alpha, None)

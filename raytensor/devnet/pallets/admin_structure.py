@@ -105,6 +105,7 @@ class StructureAdmin:
         for item in (module.Weights, module.Bonds, module.WeightCommits, module.TimelockedWeightCommits):
             item.clear(index)
         del module.Incentive[index]
+        del module.ConsensusByMechanism[index]
         del module.LastUpdate[index]
 
     @call(77, weight=SET)
@@ -152,3 +153,8 @@ class StructureAdmin:
     def _check_uids_per_mechanism(self, netuid: int, uids: int, count: int) -> None:
         if count > 1 and uids * count > MAX_UIDS_FOR_OWNERS:
             raise self.module.error("TooManyUIDsPerMechanism")
+
+    @call(97, weight=SET, operational=True)
+    def sudo_set_activity_cutoff_factor(self, origin: Origin, netuid: "u16", factor_milli: "u32"):
+        """The activity cutoff in thousandths of a tempo."""
+        self.module.set_activity_cutoff_factor(origin, netuid, factor_milli)

@@ -141,7 +141,14 @@ class SubnetAdmin:
 
     @call(20, weight=SET)
     def sudo_set_network_pow_registration_allowed(self, origin: Origin, netuid: "u16", registration_allowed: "bool"):
-        raise self.error("POWRegistrationDisabled")
+        self._set(
+            origin,
+            netuid,
+            "NetworkPowRegistrationAllowed",
+            registration_allowed,
+            "PowRegistrationAllowed",
+            "PowRegistrationAllowed",
+        )
 
     @call(22, weight=SET)
     def sudo_set_min_burn(self, origin: Origin, netuid: "u16", min_burn: "u64"):
@@ -171,6 +178,12 @@ class SubnetAdmin:
     @call(50, weight=SET)
     def sudo_set_liquid_alpha_enabled(self, origin: Origin, netuid: "u16", enabled: "bool"):
         self._set(origin, netuid, "LiquidAlphaOn", enabled, None, "LiquidAlphaEnabled")
+
+    @call(104, weight=SET, operational=True)
+    def sudo_set_liquid_alpha_consensus_mode(self, origin: Origin, netuid: "u16", mode: "ConsensusMode"):
+        """Whose consensus liquid alpha compares weights with: this epoch's, the previous one's, or by BondsPenalty."""
+        item, event = "LiquidAlphaConsensusMode", "LiquidAlphaConsensusModeSet"
+        self._set(origin, netuid, item, mode, event, "LiquidAlphaEnabled")
 
     @call(51, weight=SET)
     def sudo_set_alpha_values(self, origin: Origin, netuid: "u16", alpha_low: "u16", alpha_high: "u16"):

@@ -89,7 +89,7 @@ class _Source:
         "pending_root_emission": lambda s: 0,
         "max_weights_limit": lambda s: 65_535,
         "activity_cutoff": lambda s: s.module.activity_cutoff(s.netuid),
-        "pow_registration_allowed": lambda s: False,
+        "pow_registration_allowed": lambda s: s.module.NetworkPowRegistrationAllowed[s.netuid],
         "alpha_high": lambda s: s.module.AlphaValues[s.netuid][1],
         "alpha_low": lambda s: s.module.AlphaValues[s.netuid][0],
         "hotkeys": lambda s: s.reader.hotkeys,

@@ -50,6 +50,8 @@ class Checks:
             args = _arguments(call)
             self._check_weights(who, name, args)
             self._check_rate_limit(who, name, args)
+        elif name == "pow_register":
+            self.check_pow(who, *call.args)
         elif name == "register_network":
             if not self.network_rate_limit_passes():
                 raise self.error("NetworkTxRateLimitExceeded")
@@ -63,8 +65,10 @@ class Checks:
 
     def pool_tag(self, who: bytes, call: Call) -> bytes | None:
         """The pool holds one extrinsic of each tag: one commit of a hotkey and mechanism, where weights are limited."""
-        if call.pallet != self.name or call.name not in COMMITS:
+        if call.pallet != self.name or call.name not in (*COMMITS, "pow_register"):
             return None
+        if call.name == "pow_register":
+            return b"pow-register" + call["hotkey"] + call["work_block"].to_bytes(8, "little")
         args = _arguments(call)
         if not self.WeightsSetRateLimit[args["netuid"]]:
             return None

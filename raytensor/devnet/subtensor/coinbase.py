@@ -4,15 +4,15 @@ In: a block number (the hook on_initialize). Out: pools, pending emission, sched
 Order and arithmetic: coinbase/block_step.rs and run_coinbase.rs; amounts inside a block have 32 fractional bits
 (U96F32) and are truncated to rao. The block's extrinsics run afterwards.
 
-Two simplifications leave all payments equal: liquidity is injected before the protocol's purchase, at the price it
-was computed for, and goes directly into the reserves.
+Order of an injection: the TAO that is over the cap buys first, then liquidity enters at the price before. The pool
+has equal weights and takes everything, so the reservoirs of the chain's weighted pool stay empty.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from raytensor.devnet.subtensor import clock, issuance
+from raytensor.devnet.subtensor import clock, emission_gate, issuance
 from raytensor.devnet.subtensor.amm import SwapRefused
 from raytensor.devnet.subtensor.pools import ROOT
 
@@ -35,6 +35,7 @@ class Coinbase:
         self.drop_old_swap_records(netuids, block)
         self.reset_registration_counters(netuids, block)
         self.decay_burn_prices(netuids)
+        self.decay_difficulties(netuids)
         emission = issuance.block_emission_rao(self.TotalIssuance.get())
         self.BlockEmission.set(emission)
         self.book_mint(emission)
@@ -69,19 +70,19 @@ class Coinbase:
         return started and self.SubtokenEnabled[netuid] and self.NetworkRegistrationAllowed[netuid]
 
     def tao_emissions32(self, emitting: list[int], emission: int) -> dict[int, int]:
-        """The block's TAO by subnet, 32 fractional bits, in proportion to moving price * (1 - MinerBurned).
-
-        Subnets whose emission is disabled have weight 0.
-        """
-        weights = {
-            netuid: (self.SubnetMovingPrice[netuid] * (ONE32 - self.MinerBurned[netuid])) >> 32
-            for netuid in emitting
-            if self.SubnetEmissionEnabled[netuid]
-        }
-        total = sum(weights.values())
-        return {
-            netuid: (emission * (weights.get(netuid, 0) * ONE64 // total)) >> 32 if total else 0 for netuid in emitting
-        }
+        """The block's TAO by subnet, 32 fractional bits: by demand, cut by the gate, nothing for disabled subnets."""
+        prices = {netuid: self.SubnetMovingPrice[netuid] for netuid in emitting}
+        demand = emission_gate.demand_shares(prices, {netuid: self.MinerBurned[netuid] for netuid in emitting})
+        bar = self.EmissionGateBar.get()
+        if not bar or self.runtime.block_number % emission_gate.BAR_INTERVAL_BLOCKS == 0:
+            found = emission_gate.gate_bar(demand, self.EmissionBarRank.get(), self.EmissionBarQuantile.get())
+            if found:
+                bar = found
+                self.EmissionGateBar.set(bar)
+        passed = emission_gate.gated(demand, bar, self.EmissionGateExponent.get())
+        disabled = {netuid for netuid in emitting if not self.SubnetEmissionEnabled[netuid]}
+        shares = emission_gate.without(passed, disabled)
+        return {netuid: (emission * share) >> 32 for netuid, share in shares.items()}
 
     def root_proportion32(self, netuid: int) -> int:
         """Root's weighted TAO / (root's weighted TAO + the subnet's alpha issuance), 32 fractional bits."""
@@ -90,7 +91,7 @@ class Coinbase:
         return (root << 32) // total if total else 0
 
     def _inject(self, netuid: int, tao32: int) -> int:
-        """Inject liquidity at the current price and buy alpha with the TAO that is left.
+        """Buy alpha with the TAO that is over the cap, then inject liquidity at the price before the purchase.
 
         Injected alpha is at most root's proportion of the alpha emission. Returns the rao of TAO used.
         """
@@ -107,11 +108,11 @@ class Coinbase:
         self.SubnetAlphaOutEmission[netuid] = alpha_emission32 >> 32
         self.SubnetTaoInEmission[netuid] = tao_in
         self.SubnetAlphaInEmission[netuid] = alpha_in
+        bought = self._protocol_buy(netuid, excess)
+        self.SubnetExcessTao[netuid] = bought
         if tao_in or alpha_in:
             self.add_tao(netuid, tao_in)
             self.SubnetAlphaIn[netuid] = self.SubnetAlphaIn[netuid] + alpha_in
-        bought = self._protocol_buy(netuid, excess)
-        self.SubnetExcessTao[netuid] = bought
         return tao_in + bought
 
     def _protocol_buy(self, netuid: int, tao: int) -> int:

@@ -10,10 +10,10 @@ from raytensor.devnet.subtensor.pools import ROOT
 from raytensor.devnet.subtensor.subnet_storage import SubnetStorage
 
 # Single-key maps whose key is not a netuid.
-_BY_INDEX = ("Incentive", "LastUpdate")
+_BY_INDEX = ("Incentive", "ConsensusByMechanism", "LastUpdate")
 _DOUBLE_BY_INDEX = ("Weights", "Bonds", "WeightCommits", "TimelockedWeightCommits")
 _DOUBLE_BY_NETUID = """Keys Uids BlockAtRegistration Axons NeuronCertificates Prometheus AlphaDividendsPerSubnet
-    RootAlphaDividendsPerSubnet PendingChildKeys LastHotkeySwapOnNetuid""".split()
+    RootAlphaDividendsPerSubnet PendingChildKeys LastHotkeySwapOnNetuid StakeMoveCooldownUntil""".split()
 _SECOND_KEY_NETUID = """ChildKeys ParentKeys ChildkeyTake AutoStakeDestination AutoStakeDestinationColdkeys
     TransactionKeyLastBlock""".split()
 

@@ -85,6 +85,8 @@ class Epochs:
             alpha_sigmoid_steepness=self.AlphaSigmoidSteepness[netuid],
             yuma3=self.Yuma3On[netuid],
             liquid_alpha=self.LiquidAlphaOn[netuid],
+            liquid_alpha_mode=self.LiquidAlphaConsensusMode[netuid].lower(),
+            previous_consensus=self.ConsensusByMechanism[index],
             commit_reveal=commit_reveal,
             commit_block=commit_block,
             last_mechanism_step_block=self.LastMechansimStepBlock[netuid],
@@ -135,6 +137,7 @@ class Epochs:
 
     def _store_mechanism(self, netuid: int, index: int, output: EpochOutput) -> None:
         self.Incentive[index] = frozen(output.incentive)
+        self.ConsensusByMechanism[index] = frozen(output.consensus)
         rows = output.bonds
         entries = np.stack([rows.uids.astype(np.uint16), rows.values], axis=1)
         had_permit = self.ValidatorPermit[netuid]

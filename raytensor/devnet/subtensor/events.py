@@ -61,6 +61,7 @@ EVENTS = {
     "MaxChildKeyTakeSet": _set_globally(48, "u16"),
     "ChildKeyTakeSet": (49, (_A, "u16")),
     "RegistrationAllowed": _set(51, "bool"),
+    "PowRegistrationAllowed": _set(52, "bool"),
     "TempoSet": _set(53, "u16"),
     "RAORecycledForRegistrationSet": _set(54, "u64"),
     "StakeThresholdSet": _set_globally(55, "u64"),
@@ -124,6 +125,7 @@ EVENTS = {
     "EpochTriggered": (136, {"netuid": _N, "by": _A, "fires_at": "u64"}),
     "EpochDeferred": (137, {"netuid": _N, "from_block": "u64", "to_block": "u64"}),
     "EpochSkipped": (138, {"netuid": _N, "block": "u64"}),
+    "LiquidAlphaConsensusModeSet": _set(146, "ConsensusMode"),
     "StakeAndHotkeyTransferred": (
         143,
         {

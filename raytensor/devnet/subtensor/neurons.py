@@ -73,6 +73,8 @@ class Neurons:
             vector[netuid] = put(vector[netuid], uid, start)
         for index in self.mechanism_indices(netuid):
             self.Incentive[index] = put(self.Incentive[index], uid, 0)
+            if uid < len(self.ConsensusByMechanism[index]):
+                self.ConsensusByMechanism[index] = put(self.ConsensusByMechanism[index], uid, 0)
             self.LastUpdate[index] = put(self.LastUpdate[index], uid, block)
         self.Keys[netuid, uid] = hotkey
         self.Uids[netuid, hotkey] = uid
@@ -143,6 +145,11 @@ class Neurons:
                 vector[netuid] = frozen(vector[netuid][rows])
         for index in self.mechanism_indices(netuid):
             self.Incentive[index] = frozen(self.Incentive[index][rows])
+            consensus = self.ConsensusByMechanism[index]
+            if len(consensus):
+                padded = np.zeros(max(len(consensus), int(max(rows)) + 1), np.uint16)
+                padded[: len(consensus)] = consensus
+                self.ConsensusByMechanism[index] = frozen(padded[rows])
             self.LastUpdate[index] = frozen(self.LastUpdate[index][rows])
             for matrix in (self.Weights, self.Bonds):
                 kept = {new_uid[uid]: row for uid, row in matrix.items(index) if uid in new_uid}

@@ -20,6 +20,7 @@ from raytensor.devnet.subtensor.left_out import LeftOut
 from raytensor.devnet.subtensor.limits import Limits
 from raytensor.devnet.subtensor.neurons import Neurons
 from raytensor.devnet.subtensor.pools import MIN_STAKE_RAO, Pools
+from raytensor.devnet.subtensor.pow_registration import PowRegistration
 from raytensor.devnet.subtensor.registration import RegistrationCalls
 from raytensor.devnet.subtensor.root_claims import RootClaims
 from raytensor.devnet.subtensor.serving import ServingCalls
@@ -39,6 +40,7 @@ class SubtensorModule(
     StakeCalls,
     MoveCalls,
     RegistrationCalls,
+    PowRegistration,
     SubnetCalls,
     ServingCalls,
     DelegationCalls,

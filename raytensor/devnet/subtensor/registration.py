@@ -54,28 +54,37 @@ class RegistrationCalls:
         self.require_subnet(netuid)
         if not self.NetworkRegistrationAllowed[netuid]:
             raise self.error("SubNetRegistrationDisabled")
+        price = self.Burn[netuid]
+        if (netuid, hotkey) not in self.Uids and price > self.spendable(coldkey):
+            raise self.error("NotEnoughBalanceToStake")
+        self.require_free_hotkey(coldkey, netuid, hotkey)
+        uid = self.place_neuron(coldkey, netuid, hotkey, price_rao=price)
+        low, high = self.MinBurn[netuid], self.MaxBurn[netuid]
+        self.Burn[netuid] = issuance.bumped_burn_rao(price, self.BurnIncreaseMult[netuid], low, high)
+        return uid
+
+    def require_free_hotkey(self, coldkey: bytes, netuid: int, hotkey: bytes) -> None:
+        """The hotkey has no uid there, is nobody else's, and fits among the coldkey's staking hotkeys."""
         if (netuid, hotkey) in self.Uids:
             raise self.error("HotKeyAlreadyRegisteredInSubNet")
-        price = self.Burn[netuid]
-        if price > self.spendable(coldkey):
-            raise self.error("NotEnoughBalanceToStake")
         if self.hotkey_exists(hotkey) and not self.owns(coldkey, hotkey):
             raise self.error("NonAssociatedColdKey")
         self.require_staking_slot(coldkey, hotkey)
+
+    def place_neuron(self, coldkey: bytes, netuid: int, hotkey: bytes, price_rao: int = 0) -> int:
+        """Give the hotkey a uid, a pruned neuron's if the subnet is full, and burn the price. Returns the uid."""
         full = self.SubnetworkN[netuid] >= self.MaxAllowedUids[netuid]
         pruned = self.neuron_to_prune(netuid) if full else None
         if self.MaxAllowedUids[netuid] == 0 or (full and pruned is None):
             raise self.error("NoNeuronIdAvailable")
-
-        self._burn_into_pool(coldkey, netuid, price)
+        if price_rao:
+            self._burn_into_pool(coldkey, netuid, price_rao)
         self.own_hotkey(coldkey, hotkey)
         if full:
             self.replace_neuron(netuid, pruned, hotkey)
             uid = pruned
         else:
             uid = self.append_neuron(netuid, hotkey)
-        low, high = self.MinBurn[netuid], self.MaxBurn[netuid]
-        self.Burn[netuid] = issuance.bumped_burn_rao(price, self.BurnIncreaseMult[netuid], low, high)
         self.RegistrationsThisBlock[netuid] = self.RegistrationsThisBlock[netuid] + 1
         self.RegistrationsThisInterval[netuid] = self.RegistrationsThisInterval[netuid] + 1
         self.emit("NeuronRegistered", netuid, uid, hotkey)

@@ -27,6 +27,11 @@ class GlobalStorage:
     StakeThreshold = StorageValue("u64", default=0)
     NominatorMinRequiredStake = StorageValue("u64", default=0)
     SubnetMovingAlpha = StorageValue("I96F32", default=12_885)  # 0.000003
+    # The gate of TAO emission: bar, quantile, exponent are U64F64 bits; an exponent of 3, a bar at the 32nd share.
+    EmissionGateBar = StorageValue("U64F64", default=0)
+    EmissionBarQuantile = StorageValue("U64F64", default=3 << 62)
+    EmissionGateExponent = StorageValue("U64F64", default=3 << 64)
+    EmissionBarRank = StorageValue("u16", default=32)
     CKBurn = StorageValue("u64", default=0)
 
     # --- ownership

@@ -42,6 +42,7 @@ LockState = declare_struct(
 )
 
 declare_enum("RecycleOrBurnEnum", {"Burn": 0, "Recycle": 1}, path=_PALLET + "RecycleOrBurnEnum")
+declare_enum("ConsensusMode", {"Current": 0, "Previous": 1, "Auto": 2}, path=_PALLET + "ConsensusMode")
 declare_enum("EpochConsensus", {"Yuma": 0, "Null": 1}, path=_PALLET + "EpochConsensus")
 
 # Keys of LastRateLimitedBlock (pallet_subtensor, RateLimitKey).

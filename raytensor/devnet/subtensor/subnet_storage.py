@@ -100,6 +100,7 @@ class SubnetStorage:
     Yuma3On = StorageMap([("Blake2_128Concat", "u16")], "bool", default=False)
     AlphaValues = StorageMap([NETUID], "(u16, u16)", default=(45_875, 58_982))
     AlphaSigmoidSteepness = StorageMap([NETUID], "i16", default=1_000)
+    LiquidAlphaConsensusMode = StorageMap([NETUID], "ConsensusMode", default="Auto")
     SubnetEpochConsensus = StorageMap([NETUID], "EpochConsensus", default="Yuma")
     CommitRevealWeightsEnabled = StorageMap([NETUID], "bool", default=True)
     RevealPeriodEpochs = StorageMap([TWOX_NETUID], "u64", default=1)
@@ -108,7 +109,7 @@ class SubnetStorage:
 
     # --- registration
     NetworkRegistrationAllowed = StorageMap([NETUID], "bool", default=True)
-    NetworkPowRegistrationAllowed = StorageMap([NETUID], "bool", default=True)
+    NetworkPowRegistrationAllowed = StorageMap([NETUID], "bool", default=False)
     Burn = StorageMap([NETUID], "u64", default=RAO // 10)
     MinBurn = StorageMap([NETUID], "u64", default=500_000)
     MaxBurn = StorageMap([NETUID], "u64", default=100 * RAO)
@@ -143,6 +144,7 @@ class SubnetStorage:
     StakeWeight = StorageMap([NETUID], "Vec<u16>", default=_vector(np.uint16))
     Emission = StorageMap([NETUID], "Vec<u64>", default=_vector(np.uint64))
     Incentive = StorageMap([INDEX], "Vec<u16>", default=_vector(np.uint16))
+    ConsensusByMechanism = StorageMap([INDEX], "Vec<u16>", default=_vector(np.uint16))  # of the last epoch
     LastUpdate = StorageMap([INDEX], "Vec<u64>", default=_vector(np.uint64))
     Weights = StorageMap([INDEX, UID], "Vec<(u16, u16)>", default=NO_ROW)
     Bonds = StorageMap([INDEX, UID], "Vec<(u16, u16)>", default=NO_ROW)
