@@ -91,9 +91,15 @@ class Node:
         self.done[name] += self._ask("dev_rollBack", [{"count": count, "keep": keep}]) is not None
 
     def upgrade(self) -> None:
+        """The new runtime is in force with the next block; returns when it is."""
         before = self._ask("state_getRuntimeVersion", [])["specVersion"]
         self._ask("dev_upgradeRuntime", [])
-        self.done["runtime upgrade"] += self._ask("state_getRuntimeVersion", [])["specVersion"] != before
+        deadline = time.monotonic() + READ_S
+        while time.monotonic() < deadline:
+            if self._ask("state_getRuntimeVersion", [])["specVersion"] != before:
+                self.done["runtime upgrade"] += 1
+                return
+            time.sleep(0.05)
 
     def _ask(self, method: str, params: list) -> Any:
         """The result of a call over HTTP; None if the node answers with an error."""
