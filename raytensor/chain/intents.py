@@ -222,7 +222,6 @@ class IncreaseTake(Intent):
     hotkey: str
     take: int  # u16, 65535 = 100 %
     name: ClassVar[str] = "SubtensorModule.increase_take"
-    free: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)

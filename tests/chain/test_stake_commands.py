@@ -177,12 +177,13 @@ def test_what_has_no_limit_price_is_refused_or_asked_for(client, netuids, ask, f
     who = ["--netuid", first, "--hotkey", MINER.ss58, "--yes"]
     assert ask("add", "5", *who, "--no-limit")[0] == 0
     before, friend = nonce(client), fresh("friend").ss58
-    for order in (("transfer", "1", "--to-coldkey", friend), ("move", "1", "--to-hotkey", HOT.ss58)):
-        status, told = ask(*order, "--to-netuid", second, *who)
-        assert (status, told["error"]["name"]) == (1, "NoLimitPrice") and "--no-limit" in told["error"]["action"]
+    status, told = ask("transfer", "1", "--to-coldkey", friend, "--to-netuid", second, *who)
+    assert (status, told["error"]["name"]) == (1, "NoLimitPrice") and "--no-limit" in told["error"]["action"]
     assert nonce(client) == before
     status, told = ask("transfer", "1", "--to-coldkey", friend, "--to-netuid", second, *who, "--no-limit")
     assert status == 0 and told["plan"]["effect"]["gets_alpha_rao"] > 0, told
+    status, told = ask("move", "1", "--to-hotkey", HOT.ss58, "--to-netuid", second, *who, "--slippage", "60%")
+    assert status == 0 and told["plan"]["call"] == "SubtensorModule.move_stake_limit", told
 
 
 def test_everything_is_staked_on_root_at_limit_prices(client, netuids, ask):
