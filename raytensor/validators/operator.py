@@ -166,7 +166,14 @@ class SubnetLoop:
             return True
         finally:
             if validator is not None:
-                validator.close()
+                self._close(validator)
+
+    def _close(self, validator: SubnetValidator) -> None:
+        """Close a validator whose rounds have ended. What fails here, as on a full disk, must not fail the thread."""
+        try:
+            validator.close()
+        except Exception as error:  # the supervisor's edge: the next validator opens the same files and repairs them
+            log.error("subnet %d: its validator can't be closed: %s", self.row.netuid, error)
 
     def _play_rounds(self, generation: int, validator: SubnetValidator) -> None:
         next_block = 0

@@ -16,6 +16,25 @@ from raytensor.validators.evidence_log import read_log
 LIMIT_S = 240.0
 
 
+def messages(text: str) -> list[dict]:
+    """The JSON objects that stand one behind the other: each alarm's message appended its own. The last may be half
+    written."""
+    found, decoder = [], json.JSONDecoder()
+    while text:
+        try:
+            one, end = decoder.raw_decode(text)
+        except json.JSONDecodeError:
+            break
+        found.append(one)
+        text = text[end:].lstrip()
+    return found
+
+
+def facts_of(message: dict) -> list[dict]:
+    """The facts of each alarm and of each end of one in a message: one's own, or those of several at once."""
+    return message["alarms"] + message["ended"] if "num_alarms" in message else [message]
+
+
 class Operator:
     """A validator of `net`. settings: beside those of every test. variables: of its environment."""
 

@@ -6,8 +6,7 @@ from contextlib import ExitStack
 
 import netkit
 import pytest
-from operatorkit import Operator
-from test_validate_job import objects
+from operatorkit import Operator, facts_of, messages
 
 
 @pytest.fixture
@@ -39,9 +38,8 @@ def test_a_full_disk_is_told_ends_nothing_and_weights_go_on_when_it_has_space(tm
     alarms = tmp_path / "alarms.jsonl"
 
     def sentences():
-        told = objects(alarms.read_text()) if alarms.exists() else []
-        # Several alarms at once are one message.
-        return [alarm["sentence"] for one in told for alarm in one.get("alarms", [one])]
+        told = messages(alarms.read_text()) if alarms.exists() else []
+        return [facts["sentence"] for message in told for facts in facts_of(message)]
 
     with ExitStack() as stack:
         net = netkit.start(tmp_path, stack, subnets=1, validators=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import netkit
 import pytest
 from hookkit import Hook
-from operatorkit import Operator
+from operatorkit import Operator, facts_of, messages
 
 from raytensor import cli
 from raytensor.chain.reads.metagraph import read_metagraph
@@ -42,16 +42,6 @@ def operator(net, runs: Path, hook: str) -> Operator:
         "watch.webhook_env=MY_HOOK",
         variables={"MY_HOOK": hook},
     )
-
-
-def objects(text: str) -> list[dict]:
-    """The JSON objects that stand one behind the other: each alarm appended its own."""
-    found, decoder = [], json.JSONDecoder()
-    while text:
-        one, end = decoder.raw_decode(text)
-        found.append(one)
-        text = text[end:].lstrip()
-    return found
 
 
 @pytest.fixture
@@ -95,14 +85,14 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
     assert "faulty_rules.py, line 12, in reduce)" in faults[0]["cause"]
     late = [event for event in first.events("weights_overdue") if event["overdue"] and event["netuid"] == bad]
     assert {event["hotkey"] for event in late} == {key.ss58 for key in net.validators} and late[0]["age_tempos"] > 2
-    said = {one["sentence"] for one in told_first.get("alarms", [told_first])}  # several at once are one message
+    said = {facts["sentence"] for facts in facts_of(told_first) if "netuid" in facts}
     assert said <= {event["sentence"] for event in first.events("weights_overdue")}
     assert "verysecret" not in Path(first.log.name).read_text() + first.events_text(), (
         "the webhook's address is told nowhere"
     )
     assert "tempos" in late[0]["sentence"] and "no weights were handed to the writer" in late[0]["sentence"]
-    heard = [alarm for one in objects(alarms.read_text()) for alarm in one.get("alarms", [one])]
-    assert {one["sentence"] for one in heard if one["netuid"] == bad} <= {event["sentence"] for event in late}
+    heard = [facts for message in messages(alarms.read_text()) for facts in facts_of(message)]
+    assert {one["sentence"] for one in heard if one.get("netuid") == bad} <= {event["sentence"] for event in late}
     assert {netuid for netuid, _ in first.included()} == set(good), "an error's weights never go on the chain"
     with ChainClient(net.endpoint, 20.0) as client:
         head = client.head().number

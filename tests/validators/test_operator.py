@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from raytensor.supervised import UNEXPECTED
 from raytensor.types import Weights
 from raytensor.validators.operator import Operator, Pace, SubnetLoop
 from raytensor.validators.round import RoundResult
@@ -174,6 +175,17 @@ def test_a_subnet_that_can_not_be_read_says_so(play):
     clock.trouble = "there is no subnet 1"
     until(lambda: faults)
     assert faults[0][0] == "there is no subnet 1" and subnet.row.state == "failed"
+
+
+def test_a_validator_that_can_not_be_closed_is_no_fault_of_the_thread(play, monkeypatch):
+    def full(rounds):
+        rounds.closed = True
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Rounds, "close", full)
+    subnet, clock, opened, rounds, faults = play(["bad", "good", "good"], rounds=1)
+    until(lambda: subnet.row.state == "done")
+    assert opened[0].closed and len(faults) == 1 and "subnet-1" not in UNEXPECTED.errors
 
 
 @pytest.mark.parametrize("raised", [OSError(28, "No space left on device"), ValueError("closed"), RuntimeError("view")])
