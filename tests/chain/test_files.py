@@ -12,6 +12,8 @@ import sys
 import pytest
 
 from raytensor import clock, disk
+from raytensor.chain.calls import Call
+from raytensor.chain.named_call import NamedCall
 from raytensor.chain.wallet import WalletKey, keypair_from, new_phrase, secret_lines, write_key
 from raytensor.chain.writer import lease as leases
 from raytensor.chain.writer.journal import Journal
@@ -158,7 +160,7 @@ def test_a_full_disk_leaves_no_part_of_a_key_and_the_next_create_works(tmp_path)
     args += ["--wallet.path", str(tmp_path / "wallets")]
     statuses = []
     for limit in (0, 100, 250, 400, 2**20):
-        done = subprocess.run([sys.executable, "-c", CREATE, str(limit), *args], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-B", "-c", CREATE, str(limit), *args], capture_output=True, text=True)
         statuses.append(done.returncode)
         left = [path for path in tmp_path.rglob("*") if path.is_file()]
         if done.returncode:
@@ -175,7 +177,7 @@ def test_a_key_that_replaces_another_is_whole_or_the_old_one(tmp_path):
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50, -1))\n"
     code += "from raytensor.chain.wallet import *\n"
     code += f"write_key(WalletKey('w', 'hot', {str(tmp_path)!r}), keypair_from(new_phrase()), overwrite=True)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True)
     assert "can't be written (File too large): nothing was changed" in done.stderr
     assert ref.open().ss58 == DEV_ROOT and [path.name for path in file.parent.iterdir()] == ["hot"]
 
@@ -257,3 +259,39 @@ def test_a_password_is_the_first_line_whatever_ends_it(tmp_path):
     for data, why in ((b"\xff\xff\xff", "is no text"), (b"", "is empty"), (b"\n", "is empty")):
         with pytest.raises(WalletError, match=why):
             secret_lines(str(secret(tmp_path / "pw", data)))
+
+
+def test_a_journal_and_its_lease_are_written_on_a_full_disk_until_their_reserve_is_used_up(small_disk):
+    journal, lease = open_journal(small_disk.folder), open_lease(small_disk.folder)
+    assert lease.renew() is None and journal.keep_reserve()
+    small_disk.fill()
+    written = 0
+    with pytest.raises(DataError, match="the disk is full.*\n.*fix: free some space"):
+        while True:
+            journal.add_intents([transfer(written, "x" * 10_000)])
+            assert lease.renew() is None and lease.valid
+            written += 1
+    assert 300 < written < 600, "10 kB each, in a reserve of 4 MiB and what is left of the log"
+    assert journal.intent(f"t{written - 1}") is not None and journal.intent(f"t{written}") is None
+    assert not journal.keep_reserve()
+    for _ in range(100):  # the lease has a reserve of its own, and its rows need no more space
+        assert lease.renew() is None
+    small_disk.free()
+    journal.add_intents([transfer(written, "x" * 10_000)])
+    assert journal.keep_reserve()
+    lease.release()
+    journal.close()
+
+
+def transfer(number, padding):
+    return NamedCall.of(DEV_ROOT, f"t{number}", Call("System", "remark", {"remark": padding}))
+
+
+def test_a_reserve_leaves_a_nearly_full_disk_to_others(small_disk):
+    small_disk.fill()
+    with (small_disk.folder / "filler").open("r+b") as filler:
+        filler.truncate(small_disk.folder.joinpath("filler").stat().st_size - (6 << 20))
+    journal = open_journal(small_disk.folder)
+    assert not journal.keep_reserve()
+    assert sum(path.stat().st_size for path in small_disk.folder.glob("j.db*")) < 1 << 20
+    journal.close()

@@ -208,3 +208,24 @@ def test_a_mechanism_declares_the_version_of_its_weights():
     assert needs(config.Mechanism()).version_key == 0
     with pytest.raises(ConfigError, match="version_key = 18446744073709551616"):
         needs(config.Mechanism(path=path, version_key=2**64))
+
+
+def test_weights_go_on_while_the_disk_is_full(client, node, netuids, small_disk):
+    settings = WriterSettings(audit_path=small_disk.folder / "audit.jsonl", lease_s=3)
+    writer = ChainWriter(node, {VALIDATOR.ss58: VALIDATOR}, small_disk.folder / "j.db", settings)
+    deadline = time.monotonic() + 60
+    while not writer.state()["has_reserve"]:
+        assert time.monotonic() < deadline, writer.state()
+        time.sleep(0.05)
+    small_disk.fill()
+    for value in (3.0, 4.0):  # the second waits for the rate limit
+        receipts = settled(writer, writer.hold([weights(netuid, 1 / value) for netuid in netuids]))
+        assert [receipt.fate for receipt in receipts] == [Fate.INCLUDED] * 2, receipts
+        for netuid in netuids:
+            graph = read_metagraph(client, netuid)
+            row = dict(graph.weights[graph.uid(VALIDATOR.ss58)])
+            assert row[graph.uid(MINER.ss58)] == round(65535 / value)
+    state = writer.state()
+    assert (state["errors"], state["stopped"]) == (0, {}) and state["unwritten"] > 0
+    assert state["trouble"].startswith("audit log: ")
+    writer.close()

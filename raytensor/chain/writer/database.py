@@ -8,12 +8,13 @@ Waits for: locks of other processes, at most `timeout_s`. Knows nothing of what 
 
 import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from raytensor import disk
+from raytensor.chain.writer.reserve import checkpoint_pages, is_full
 from raytensor.errors import ConfigError, DataError
 
 NETWORK_ENV = "RAYTENSOR_NETWORK_STATE"
@@ -23,7 +24,8 @@ NETWORK_ENV = "RAYTENSOR_NETWORK_STATE"
 class Kind:
     """A kind of file. what: its name in errors. damaged: what to do when it is damaged, and what is lost then.
 
-    upgrade  brings the tables of an earlier version up to date.
+    upgrade        brings the tables of an earlier version up to date.
+    reserve_bytes  space that the file keeps for writing while the disk is full (reserve.py).
     """
 
     what: str
@@ -31,6 +33,7 @@ class Kind:
     damaged: str
     timeout_s: float
     upgrade: Callable[[sqlite3.Connection], None] = lambda db: None
+    reserve_bytes: int = 0
 
 
 def open_database(path: Path, kind: Kind) -> sqlite3.Connection:
@@ -57,6 +60,8 @@ def open_database(path: Path, kind: Kind) -> sqlite3.Connection:
             raise _damaged(path, kind, " ".join(found.split()))
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA temp_store=MEMORY")  # the disk of temporary files may be full, too
+        db.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages(kind.reserve_bytes)}")
         kind.upgrade(db)
         db.executescript(kind.schema)
     except sqlite3.Error as error:
@@ -68,6 +73,20 @@ def open_database(path: Path, kind: Kind) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection, path: Path, kind: Kind) -> Iterator[None]:
+    """One transaction, on disk when it ends; rolled back if it raises. Raises DataError where the disk is full."""
+    try:
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            yield
+    except sqlite3.OperationalError as error:
+        if not is_full(error):
+            raise
+        why = "the disk is full, and what the file keeps for that case is used up"
+        raise DataError(f"{path}: the {kind.what} can't be written: {why}\n  fix: free some space") from error
 
 
 def _create(path: Path, kind: Kind) -> None:

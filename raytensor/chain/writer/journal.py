@@ -27,10 +27,11 @@ from pathlib import Path
 
 from raytensor.chain.calls import Intent
 from raytensor.chain.intents import SetWeights, intent_from_json
-from raytensor.chain.writer.database import open_database
+from raytensor.chain.writer.database import open_database, transaction
 from raytensor.chain.writer.extrinsic_table import OPEN, Extrinsic, Sent
 from raytensor.chain.writer.journal_schema import KIND
 from raytensor.chain.writer.order_states import EVENT_OF, UNUSED, Event, State, move
+from raytensor.chain.writer.reserve import keep_reserve
 from raytensor.types import Fate, Receipt
 
 _COLUMNS = "hash, signer, nonce, birth, death, data, call, state, block"  # of an extrinsic, without the time
@@ -68,9 +69,13 @@ class Journal:
             if self._db.in_transaction:
                 yield self._db
                 return
-            with self._db:
-                self._db.execute("BEGIN IMMEDIATE")
+            with transaction(self._db, self.path, KIND):
                 yield self._db
+
+    def keep_reserve(self) -> bool:
+        """Keep the space for writing while the disk is full. False if the disk has none for it."""
+        with self._lock:
+            return keep_reserve(self._db, self.path, KIND.reserve_bytes)
 
     def rows(self, query: str, values: Sequence = ()) -> list[tuple]:
         """The rows of a SELECT."""

@@ -79,4 +79,4 @@ DAMAGED = """\
 stop the writer, wait until no extrinsic of its keys can be open (8 to 128 blocks, at most 25 minutes), then start it.
   Lost are receipts and ids (an order with an old --id is carried out again), and the salts of hash commits that are not
   revealed yet: those weights never take effect."""
-KIND = Kind("journal", SCHEMA, DAMAGED, timeout_s=30.0, upgrade=upgrade)
+KIND = Kind("journal", SCHEMA, DAMAGED, timeout_s=30.0, upgrade=upgrade, reserve_bytes=4 << 20)

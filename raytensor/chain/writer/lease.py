@@ -19,7 +19,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from raytensor.chain.writer.database import Kind, open_database
+from raytensor.chain.writer.database import Kind, open_database, transaction
+from raytensor.chain.writer.reserve import keep_reserve
 from raytensor.clock import boot_id, since_boot
 from raytensor.errors import ChainRefused
 
@@ -36,7 +37,7 @@ _SELECT = """\
 SELECT key, token, owner, host, pid, born, since, leases.expires, boot, uptimes.expires
 FROM leases LEFT JOIN uptimes USING (token)"""
 _DAMAGED = "stop every writer of the keys whose lease lies here, then start one; only the leases are lost"
-_KIND = Kind("file of leases", _SCHEMA, _DAMAGED, timeout_s=10.0)
+_KIND = Kind("file of leases", _SCHEMA, _DAMAGED, timeout_s=10.0, reserve_bytes=256 << 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,10 @@ class Lease:
 
     def renew(self) -> Holder | None:
         """Extend the lease. Returns the new holder if another writer has taken it after it expired, else None."""
-        return self._acquire()
+        holder = self._acquire()
+        if holder is None:
+            keep_reserve(self._db, self._file, _KIND.reserve_bytes)
+        return holder
 
     def release(self) -> None:
         """Delete the lease, so that another writer can start at once."""
@@ -124,8 +128,7 @@ class Lease:
     def _acquire(self) -> Holder | None:
         """Acquire or renew the leases of all keys. If another writer has one, acquire none and return its holder."""
         asked = since_boot()
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
+        with transaction(self._db, self._file, _KIND):
             now = time.time()
             for key in self._keys:
                 holder = self._holder(key)

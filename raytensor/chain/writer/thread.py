@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 FASTEST_POLL_S, SLOWEST_POLL_S = 0.05, 1.0
 OFFLINE_PAUSE_S = 0.5
 PRUNE_EVERY_S, KEPT_S = 3600.0, 2 * 86_400.0
+RESERVE_AFTER_S, RESERVE_EVERY_S = 2.0, 60.0  # short-lived writers make none
 _IN_USE = "stop the program that sent it, then `raytensor weights take-over` or take_over()"
 
 
@@ -53,6 +54,7 @@ class WriterThread:
     keys             addresses that stop when the lease is lost.
     stop_on_foreign  stop a key when the chain has an extrinsic of it that this writer did not send.
     errors           ticks that failed for another reason than the connection.
+    has_reserve      the journal keeps space for writing while the disk is full.
     foreign          signer -> the newest extrinsic of another program, as a sentence.
     """
 
@@ -71,13 +73,13 @@ class WriterThread:
         self._journal, self._keeper = journal, keeper
         self._keys, self._stop_on_foreign = tuple(keys), stop_on_foreign
         self._stopping = threading.Event()
-        self._prune_at = time.monotonic() + 60.0
+        self._prune_at, self._reserve_at = time.monotonic() + 60.0, time.monotonic() + RESERVE_AFTER_S
         self._loss_reported = False
         self._behind = False  # something failed half-way: what is in memory is loaded from the journal anew
         self._thread = threading.Thread(target=self._run, name="chain-writer", daemon=True)
         self._stopped_at: dict[str, int] = {}  # block of the foreign extrinsic that stopped a key
         self._good_at = time.monotonic()
-        self.errors = 0
+        self.errors, self.has_reserve = 0, False
         self.foreign: dict[str, str] = {}
 
     @property
@@ -103,7 +105,7 @@ class WriterThread:
                         self._behind = False
                     self._pipeline.tick()
                     self._check_foreign()
-                    self._prune()
+                    self._maintain()
                 self._pipeline.trouble = ""
                 self._good_at = time.monotonic()
                 busy = bool(self._outbox.open) or self._queue.has_news
@@ -149,7 +151,10 @@ class WriterThread:
                 del self._stopped_at[signer]
                 self._pipeline.stopped.pop(signer, None)
 
-    def _prune(self) -> None:
+    def _maintain(self) -> None:
+        if time.monotonic() >= self._reserve_at:
+            self._reserve_at = time.monotonic() + RESERVE_EVERY_S
+            self.has_reserve = self._journal.keep_reserve()
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + PRUNE_EVERY_S
             self._journal.prune(time.time() - KEPT_S)

@@ -164,6 +164,7 @@ class ChainWriter:
         block            the newest block that was read.
         trouble          why the last attempt to read or write failed, "" if none did; errors: how many did.
         unwritten        lines that the audit log lacks. malformed: answers to submissions that meant nothing.
+        has_reserve      the journal keeps space for writing while the disk is full; false in the first seconds, too.
         age_s            seconds since it looked at the chain and its orders without trouble.
         stopped          keys for which nothing is sent any more, and why.
         foreign          the newest extrinsic of each key that another program sent.
@@ -175,6 +176,7 @@ class ChainWriter:
             "unwritten": self._audit.unwritten,
             "malformed": self._outbox.malformed,
             "errors": self._thread.errors,
+            "has_reserve": self._thread.has_reserve,
             "age_s": self._thread.age_s,
             "stopped": dict(self._pipeline.stopped),
             "foreign": dict(self._thread.foreign),
