@@ -89,7 +89,7 @@ def _show(args: argparse.Namespace) -> None:
     folder = args.folder.expanduser().absolute()
     manifest = shards.read_manifest(folder)
     for part in ("train", "heldout"):
-        Split(folder, manifest, part)  # refuses files that are missing or cut off
+        Split(folder, manifest, part).refuse_cut()  # refuses files that are missing or cut off
     _print(args, folder, manifest)
 
 

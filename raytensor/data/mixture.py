@@ -20,6 +20,7 @@ from raytensor.data.shards import Manifest, Split
 from raytensor.errors import DataError
 
 ROUNDS = 4  # of the Feistel network: as many as a pseudorandom permutation needs (Luby and Rackoff 1988)
+DRAWN = 4096  # places of sequences that are computed together
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio
 
 
@@ -62,8 +63,10 @@ class Sequences:
         self._split, self._length, self._seed = Split(folder, manifest, "train"), length, seed
         counts = [max(0, (record.num_tokens - 1) // length) for record in self._split.records]
         self._ends = np.cumsum(counts, dtype=np.int64)
+        self._begins = self._ends - counts
         self.number = int(self._ends[-1])
         self._order = (-1, Permutation(1, 0))  # pass -> its order
+        self._ahead = (0, np.zeros(0, np.int64))  # first number -> places from there on
         if not self.number:
             longest = max(record.num_tokens for record in self._split.records)
             what = (
@@ -74,11 +77,23 @@ class Sequences:
     def rows(self, numbers: np.ndarray) -> np.ndarray:
         """int32 [N, length + 1]: the sequences that come as `numbers` of the training, counted over all passes."""
         found = np.empty((len(numbers), self._length + 1), np.int32)
-        for row, number in enumerate(self._places(numbers)):
-            shard = int(np.searchsorted(self._ends, number, side="right"))
-            start = (int(number) - (int(self._ends[shard - 1]) if shard else 0)) * self._length
-            found[row] = self._split.tokens(shard, start, start + self._length + 1)
+        places, tokens, size = self._drawn(numbers), self._split.tokens, self._length + 1
+        of = np.searchsorted(self._ends, places, side="right")
+        starts = (places - self._begins[of]) * self._length
+        for row, (shard, start) in enumerate(zip(of.tolist(), starts.tolist(), strict=True)):
+            found[row] = tokens(shard, start, start + size)
         return found
+
+    def _drawn(self, numbers: np.ndarray) -> np.ndarray:
+        """`_places` of ascending numbers, drawn for many batches at once: a call on a few costs as much."""
+        if not numbers.size:
+            return numbers
+        first, last = int(numbers[0]), int(numbers[-1])
+        start, places = self._ahead
+        if not start <= first <= last < start + len(places):
+            start, places = first, self._places(np.arange(first, max(last + 1, first + DRAWN), dtype=np.int64))
+            self._ahead = start, places
+        return places[numbers - start]
 
     def _places(self, numbers: np.ndarray) -> np.ndarray:
         passes, places = np.divmod(numbers, self.number)
@@ -167,7 +182,7 @@ def refuse_unusable(cfg: Data) -> None:
     """Raises the errors of `open_folders`, and `DataError` for a shard that is missing or cut off."""
     for folder, manifest in open_folders(cfg).items():
         for part in ("train", "heldout"):
-            Split(folder, manifest, part)
+            Split(folder, manifest, part).refuse_cut()
 
 
 def heldout_documents(cfg: Data, tokenizer: str, num_tokens: int) -> Iterator[np.ndarray]:

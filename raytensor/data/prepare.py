@@ -103,6 +103,8 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
             begun = json.loads(path.read_bytes())
         except ValueError as error:
             raise DataError(f"{path} can't be read; fix: --restart prepares the folder anew") from error
+        if (folder / shards.MANIFEST).exists():
+            plan = plan | {"format": begun.get("format")}  # what is complete is read as it is
         if begun != plan:
             changed = ", ".join(sorted(key for key in plan if begun.get(key) != plan[key]))
             fix = "the same settings, another folder, or --restart"

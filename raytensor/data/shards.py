@@ -5,28 +5,30 @@
     FOLDER/{train,heldout}-P-N.tokens    shard N of part P of the source
 
 A shard is the tokens of whole documents (uint16, or int32 for a vocabulary above 65,536), each followed by the end of
-document; then, at a multiple of 8 bytes, int64 offsets of the documents; then a BLAKE2b hash (16 bytes) of every
-`CHUNK` bytes before. All numbers are little-endian.
+document; then, at a multiple of 8 bytes, int64 offsets of the documents; then an XXH3 hash (16 bytes) of every chunk of
+4 KiB before (format 1: BLAKE2b of 64 KiB). The manifest has the BLAKE2b of these hashes. All numbers are little-endian.
 In: a folder. Out: tokens of which every byte was compared with its hash.
-Bounds: opening reads the manifest and the sizes of the files; a chunk is hashed once, when it is first read; at most
-`MAPPED` shards are mapped. Knows nothing of batches and Ray.
+Bounds: opening reads the manifest only; a shard is opened when it is first read, and a chunk is hashed once, when it is
+first read; at most `MAPPED` shards are mapped. Knows nothing of batches and Ray.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from raytensor import disk
 from raytensor.errors import ConfigError, DataError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer"
-CHUNK, HASH = 2**16, 16  # bytes
+CHUNK, HASH = 2**12, 16  # bytes; small, since a shuffled sequence is the only one that is read of its chunk at a time
+CHUNK_OF_1 = 2**16  # of format 1
 MAPPED = 1024
 AGAIN = "prepare the folder again (raytensor data prepare --restart), or copy it again"
 
@@ -48,6 +50,7 @@ class Manifest:
     """What a prepared folder holds.
 
     tokenizer  `Tokenizer.digest`. source: the settings of the corpus. train, heldout: shards in the source's order.
+    chunk      bytes that have a hash of their own.
     """
 
     tokenizer: str
@@ -56,6 +59,7 @@ class Manifest:
     source: dict[str, Any]
     train: tuple[Record, ...]
     heldout: tuple[Record, ...]
+    chunk: int = CHUNK
 
     @property
     def dtype(self) -> np.dtype:
@@ -63,11 +67,17 @@ class Manifest:
 
     def digest(self) -> str:
         """A hash of everything in the manifest: equal digests mean equal tokens."""
-        return digest_of(asdict(self))
+        return digest_of(self._content())
 
     def save(self, folder: Path) -> None:
-        content = {"format": FORMAT, **asdict(self), "hash": self.digest()}
+        content = {"format": FORMAT, **self._content(), "hash": self.digest()}
         disk.write_text(folder / MANIFEST, json.dumps(content, indent=1))
+
+    def _content(self) -> dict[str, Any]:
+        found = dict(vars(self))
+        if self.chunk == CHUNK_OF_1:  # format 1 does not name it
+            del found["chunk"]
+        return found | {part: [vars(record) for record in found[part]] for part in ("train", "heldout")}
 
 
 def digest_of(content: Any) -> str:
@@ -84,7 +94,8 @@ def write(folder: Path, name: str, documents: Sequence[np.ndarray], text_bytes: 
     offsets = np.concatenate([[0], np.cumsum([ids.size for ids in documents])]).astype("<i8")
     tokens = np.concatenate(documents).astype(dtype_of(vocab_size)).tobytes()
     body = tokens + bytes(-len(tokens) % 8) + offsets.tobytes()
-    hashes = b"".join(_hash(body[at : at + CHUNK]) for at in range(0, len(body), CHUNK))
+    hash_of = _hash_of(CHUNK)
+    hashes = b"".join(hash_of(body[at : at + CHUNK]) for at in range(0, len(body), CHUNK))
     disk.write_bytes(folder / name, (body, hashes))
     digest = _hash(hashes).hex()
     return Record(name, int(offsets[-1]), len(documents), text_bytes, len(body) + len(hashes), digest)
@@ -95,12 +106,12 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_bytes())
-        if content.pop("format") != FORMAT:
+        if content.pop("format") not in (1, FORMAT):
             raise DataError(f"{path}: a format that this version does not read; fix: {AGAIN}")
         saved, shards = content.pop("hash"), {part: content.pop(part) for part in ("train", "heldout")}
         records = [tuple(Record(**record) for record in shards[part]) for part in ("train", "heldout")]
         about = (content[key] for key in ("tokenizer", "vocab_size", "end", "source"))
-        manifest = Manifest(*about, *records)
+        manifest = Manifest(*about, *records, chunk=int(content.get("chunk", CHUNK_OF_1)))
     except (FileNotFoundError, NotADirectoryError):
         fix = "prepare it: raytensor data prepare DIR data.source=... (a command that was stopped goes on where it was)"
         raise ConfigError(
@@ -114,21 +125,31 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 class Split:
-    """One part (train or heldout) of a prepared folder. Raises `DataError` for a file that is missing or cut off."""
+    """One part (train or heldout) of a prepared folder.
+
+    Reading raises `DataError` for a file that is missing, cut off or changed since it was written.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, part: str) -> None:
         self.records: tuple[Record, ...] = manifest.train if part == "train" else manifest.heldout
         self.num_tokens = sum(record.num_tokens for record in self.records)
-        self._folder, self._dtype = folder, manifest.dtype
-        self._maps: dict[int, np.ndarray] = {}
-        self._sound: dict[int, np.ndarray] = {}  # shard -> which chunks were compared
+        self._folder, self._dtype, self._chunk = folder, manifest.dtype, manifest.chunk
+        self._maps: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # shard -> its bytes, its tokens
+        self._sound: dict[int, bytearray] = {}  # shard -> 1 for each chunk that was compared
+
+    def refuse_cut(self) -> None:
+        """Raises `DataError` for the first file that is missing or cut off."""
         for record in self.records:
-            _refuse_cut(folder, record)
+            _refuse_cut(self._folder, record)
 
     def tokens(self, shard: int, start: int, stop: int) -> np.ndarray:
-        """Tokens start:stop of a shard. Raises `DataError` for bytes that changed since they were written."""
+        """Tokens start:stop of a shard."""
+        _, tokens = self._maps.get(shard) or self._map(shard)
         width = self._dtype.itemsize
-        return self._bytes(shard, start * width, stop * width).view(self._dtype)
+        first, last = start * width // self._chunk, max(start, stop - 1) * width // self._chunk + 1
+        if self._sound[shard].find(0, first, last) >= 0:
+            self._compare(shard, first, last)
+        return tokens[start:stop]
 
     def documents(self, shard: int) -> Iterator[np.ndarray]:
         """The documents of a shard, each with its end of document."""
@@ -145,38 +166,42 @@ class Split:
     def verify(self) -> Iterator[Record]:
         """Compare every byte with its hash, shard by shard. Raises `DataError` for the first that differs."""
         for shard, record in enumerate(self.records):
-            self._bytes(shard, 0, _body_size(record))
+            self._bytes(shard, 0, self._body_size(record))
             yield record
 
     def _bytes(self, shard: int, start: int, stop: int) -> np.ndarray:
-        data = self._map(shard)
-        sound = self._sound[shard]
-        first, last = start // CHUNK, max(start, stop - 1) // CHUNK
-        for chunk in first + np.flatnonzero(~sound[first : last + 1]):
-            self._compare(shard, data, int(chunk))
-            sound[chunk] = True
+        data, _ = self._maps.get(shard) or self._map(shard)
+        self._compare(shard, start // self._chunk, max(start, stop - 1) // self._chunk + 1)
         return data[start:stop]
 
-    def _compare(self, shard: int, data: np.ndarray, chunk: int) -> None:
-        size = _body_size(self.records[shard])
-        saved = data[size + chunk * HASH : size + (chunk + 1) * HASH].tobytes()
-        if _hash(data[chunk * CHUNK : min(size, (chunk + 1) * CHUNK)]) != saved:
-            raise _damaged(self._folder, self.records[shard], f"bytes changed near {chunk * CHUNK:,}")
+    def _compare(self, shard: int, first: int, last: int) -> None:
+        """Compare the chunks first:last of a shard with their hashes, each once."""
+        (data, _), sound, record = self._maps[shard], self._sound[shard], self.records[shard]
+        size, chunk, hash_of = self._body_size(record), self._chunk, _hash_of(self._chunk)
+        while (number := sound.find(0, first, last)) >= 0:
+            start = size + number * HASH
+            if hash_of(data[number * chunk : min(size, (number + 1) * chunk)]) != data[start : start + HASH].tobytes():
+                raise _damaged(self._folder, record, f"bytes changed near {number * chunk:,}")
+            sound[number] = 1
 
-    def _map(self, shard: int) -> np.ndarray:
-        if (found := self._maps.get(shard)) is not None:
-            return found
+    def _map(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
         record = self.records[shard]
         _refuse_cut(self._folder, record)
-        data = np.memmap(self._folder / record.name, mode="r")
-        size = _body_size(record)
+        data = np.asarray(np.memmap(self._folder / record.name, mode="r"))
+        size = self._body_size(record)
         if _hash(data[size:]).hex() != record.hash:
             raise _damaged(self._folder, record, "its hashes are not those of the manifest")
-        self._sound.setdefault(shard, np.zeros(-(-size // CHUNK), bool))
+        self._sound.setdefault(shard, bytearray(-(-size // self._chunk)))
         if len(self._maps) >= MAPPED:
             self._maps.pop(next(iter(self._maps)))
-        self._maps[shard] = data
-        return data
+        found = data, data[: record.num_tokens * self._dtype.itemsize].view(self._dtype)
+        self._maps[shard] = found
+        return found
+
+    def _body_size(self, record: Record) -> int:
+        """Bytes of tokens and offsets: the size of the file without the hash of each of its chunks."""
+        chunks = -(-record.size // (self._chunk + HASH))
+        return record.size - chunks * HASH
 
 
 def record_of(content: dict[str, Any] | None) -> Record | None:
@@ -194,12 +219,6 @@ def is_whole(folder: Path, record: Record) -> bool:
         return False
 
 
-def _body_size(record: Record) -> int:
-    """Bytes of tokens and offsets: the size of the file without the hash of each of its chunks."""
-    chunks = -(-record.size // (CHUNK + HASH))
-    return record.size - chunks * HASH
-
-
 def _refuse_cut(folder: Path, record: Record) -> None:
     try:
         size = (folder / record.name).stat().st_size
@@ -211,6 +230,11 @@ def _refuse_cut(folder: Path, record: Record) -> None:
 
 def _damaged(folder: Path, record: Record, why: str) -> DataError:
     return DataError(f"data.prepared: {folder / record.name}: {why}; fix: {AGAIN}")
+
+
+def _hash_of(chunk: int) -> Callable[[Any], bytes]:
+    """The hash of a chunk of this size."""
+    return _hash if chunk == CHUNK_OF_1 else xxhash.xxh3_128_digest
 
 
 def _hash(data: Any) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -176,3 +178,52 @@ def test_held_out_documents_come_from_all_folders(folders):
     cfg = settings(folders, "letters", "digits")
     found = list(mixture.heldout_documents(cfg, ByteTokenizer().digest(), 120))
     assert [one.size for one in found] == [50] * 6 and found[0][0] >= 97 and found[-1][0] < 58
+
+
+def test_opening_reads_the_manifest_only_and_a_start_refuses_what_is_missing(folders, tmp_path):
+    """Ranks open a folder without a look at its shards; the job that starts them has looked at all."""
+    shutil.copytree(folders / "letters", tmp_path / "letters")
+    cfg = Data(prepared=[str(tmp_path / "letters")], tokenizer="bytes")
+    for path in (tmp_path / "letters").glob("*.tokens"):
+        path.unlink()
+    found = stream(cfg)
+    with pytest.raises(DataError, match=r"letters/train-00000-0000\d.tokens: No such file.*; fix: "):
+        found.batch(np.arange(ROWS))
+    with pytest.raises(DataError, match=r"train-00000-00000.tokens: No such file"):
+        mixture.refuse_unusable(cfg)
+
+
+def test_a_folder_of_format_1_is_read(tmp_path, monkeypatch):
+    """It has a hash of every 64 KiB, and its manifest does not say so."""
+    documents = [np.append(np.random.default_rng(0).integers(1, 200, 70_000), 0) for _ in range(2)]
+    with monkeypatch.context() as old:
+        old.setattr(shards, "CHUNK", shards.CHUNK_OF_1)
+        record = shards.write(tmp_path, "train-00000-00000.tokens", documents, 140_000, 256)
+    content = {"tokenizer": ByteTokenizer().digest(), "vocab_size": 256, "end": 0, "source": {}, "heldout": []}
+    content |= {"train": [dataclasses.asdict(record)]}
+    whole_manifest = {"format": 1, **content, "hash": shards.digest_of(content)}
+    (tmp_path / shards.MANIFEST).write_text(json.dumps(whole_manifest))
+    split = shards.Split(tmp_path, shards.read_manifest(tmp_path), "train")
+    np.testing.assert_array_equal(split.tokens(0, 60_000, 80_000), np.concatenate(documents)[60_000:80_000])
+    data = bytearray((tmp_path / record.name).read_bytes())
+    data[200_000] ^= 1
+    (tmp_path / record.name).write_bytes(data)
+    with pytest.raises(DataError, match="bytes changed near 196,608"):
+        shards.Split(tmp_path, shards.read_manifest(tmp_path), "train").tokens(0, 0, 140_002)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_places_drawn_ahead_are_those_of_each_pass(folders, monkeypatch, ranks):
+    """Across the ends of passes and of what is drawn at once, whichever rows a rank reads."""
+    cfg = settings(folders, "letters", "digits")
+    expected = []
+    for ahead in (1, 5, mixture.DRAWN):
+        monkeypatch.setattr(mixture, "DRAWN", ahead)
+        parts = [stream(cfg) for _ in range(ranks)]
+        found = [
+            np.concatenate([one.batch(rows) for one, rows in zip(parts, np.split(np.arange(ROWS), ranks), strict=True)])
+            for _ in range(200)
+        ]
+        expected.append(np.stack(found))
+    np.testing.assert_array_equal(expected[0], expected[1])
+    np.testing.assert_array_equal(expected[0], expected[2])
