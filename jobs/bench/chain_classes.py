@@ -1,23 +1,26 @@
 """The classes of faults one after the other: intents handed in during each, settled after it, judged by the chain.
 
 In: a node, netuids on which the hotkeys are validators. Out: for each class how often its faults befell, and the
-verdict on its intents (chain_ledger.py).
+verdict on its intents (chain_ledger.py), printed and written to a file as soon as it is known. A class that ends with
+an error is reported, and the next one follows.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import sqlite3
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from chain_intents import Intents
-from chain_ledger import Ledger, Verdict
-from chain_network import BANK, RAO, carry_out, final, hotkey, make_network, sudo
+from chain_ledger import Ledger
+from chain_network import BANK, RAO, carry_out, hotkey, make_network, sudo
 from chain_node import Node
-from chain_trouble import QUICK, RULES, Disk, Stranger, Surroundings, Trouble
+from chain_trouble import QUICK, Disk, Stranger, Surroundings, Trouble
 
 from raytensor.chain.calls import Intent
 from raytensor.chain.intents import AddStake, SetWeights, Transfer
@@ -28,6 +31,8 @@ from raytensor.chain.writer.policy import Policy
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.types import Fate, Receipt
+
+log = logging.getLogger(__name__)
 
 ITEMS = 5  # in one extrinsic at most: many extrinsics meet more faults than few
 WHOLE_TEMPO = 50_000  # no epoch while stake is counted
@@ -61,7 +66,7 @@ def prepare(node: Node, folder: Path, hotkeys: int, subnets: int) -> list[int]:
                 for netuid in netuids
             ],
         )
-        final(client)
+    node.finalize()
     writer.close()
     return netuids
 
@@ -85,15 +90,13 @@ def submit(writer: ChainWriter, intents: list[Intent]) -> list[Receipt]:
     raise SystemExit("the journal could not be written for 60 tries")
 
 
-def settle(
-    writer: ChainWriter, client: ChainClient, intents: list[Intent], receipts: dict[str, Receipt]
-) -> dict[str, Receipt]:
+def settle(writer: ChainWriter, node: Node, intents: list[Intent], receipts: dict[str, Receipt]) -> dict[str, Receipt]:
     """Without faults: submits again what has no fate or may have lost it, until the chain is final and unchanged.
 
     Weights that were not set are not handed in again once newer ones of their place were.
     """
     for _ in range(6):
-        final(client)
+        node.finalize()
         newest = {
             (i.netuid, i.signer): i.intent_id
             for i in intents
@@ -118,24 +121,32 @@ def settle(
     return receipts
 
 
-def _row(name: str, num: int, first: dict[str, Receipt], verdict: Verdict, faults: int, took: float) -> str:
-    fates = Counter(receipt.fate for receipt in first.values())
-    unknown = fates[Fate.UNKNOWN]
-    return (
-        f"{name:<24}{num:>8}{faults:>8}{unknown:>9}{verdict.included:>9}{verdict.reported:>10}"
-        f"{len(verdict.wrong):>7}{took:>9.1f}"
-    )
-
-
 @dataclass
-class Outcome:
-    """What came of all classes. met: how often the faults of each befell."""
+class Row:
+    """What came of one class. met: how often its faults befell. error: why it has no verdict, "" if it has one."""
 
-    total: int = 0
+    faults: str
+    intents: int
+    met: dict[str, int] = field(default_factory=dict)
+    unknown: int = 0
     applied: int = 0
     reported: int = 0
     wrong: list[str] = field(default_factory=list)
-    met: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+
+    def show(self) -> None:
+        print(
+            f"{self.faults:<24}{self.intents:>8}{sum(self.met.values()):>8}{self.unknown:>9}{self.applied:>9}"
+            f"{self.reported:>10}{len(self.wrong):>7}{self.seconds:>9.1f}",
+            flush=True,
+        )
+        for line in [self.error and f"ended by {self.error}", *self.wrong[:5]]:
+            if line:
+                print(f"    {line}", flush=True)
+        if self.errors:
+            print(f"    reported as {', '.join(f'{error} ({n})' for error, n in self.errors.items())}", flush=True)
 
 
 def make_writer(args: argparse.Namespace, node: Node, folder: Path) -> ChainWriter:
@@ -164,37 +175,43 @@ class Classes:
         self._stranger = Stranger(node.quiet, args.hotkeys, netuids)
         disk = Disk(folder / "writer.db", self._writer._journal._db)
         self._around = Surroundings(node, disk, self._stranger)
-        self.outcome = Outcome()
 
-    def run(self, names: tuple[str, ...], share: int) -> None:
-        name = names[0] if len(names) == 1 else f"{names[0]}, and {len(names) - 1} more"
-        intents = self._made.take(share)
+    def run(self, names: tuple[str, ...], share: int) -> Row:
+        row = Row(names[0] if len(names) == 1 else f"{names[0]}, and {len(names) - 1} more", share)
+        intents, started = self._made.take(share), time.monotonic()
+        with self._node.blocks.following(self._writer):
+            try:
+                self._play(names, intents, row)
+            except Exception as error:  # this edge: whatever ends one class, the others go on, and the run has failed
+                log.exception("class %s", row.faults)
+                row.error = f"{type(error).__name__}: {error}"
+                self._drain(intents)
+        row.seconds = round(time.monotonic() - started, 1)
+        return row
+
+    def _play(self, names: tuple[str, ...], intents: list[Intent], row: Row) -> None:
         hotkeys = [hotkey(n).ss58 for n in range(self._args.hotkeys)]
-        final(self._client)
+        self._node.finalize()
         ledger = Ledger(self._client, self._node.recorder, self._netuids, hotkeys, self._made.coldkeys)
-        before, started = self._around.count(), time.monotonic()
+        before = self._around.count()
         with Trouble(names, self._around, self._args.seed):
             first = hand_in(self._writer, intents, self._args.portion)
         met = self._around.count() - before
-        for one in names:
-            self.outcome.met[one] = met.total() if one == "all of them" else met[one]
-        receipts = settle(self._writer, self._client, intents, first)
-        final(self._client)
+        row.met = {one: met.total() if one == "all of them" else met[one] for one in names}
+        row.unknown = sum(receipt.fate is Fate.UNKNOWN for receipt in first.values())
+        receipts = settle(self._writer, self._node, intents, first)
+        self._node.finalize()
         verdict = ledger.judge([(intent, receipts[intent.intent_id]) for intent in intents])
-        verdict.wrong += revived(first, receipts)
-        print(_row(name, share, first, verdict, met.total(), time.monotonic() - started), flush=True)
-        for line in verdict.wrong[:5]:
-            print(f"    {line}", flush=True)
-        errors = Counter(r.error for r in receipts.values() if r.fate is not Fate.INCLUDED)
-        if errors:
-            print(f"    reported as {', '.join(f'{error} ({n})' for error, n in errors.most_common(4))}", flush=True)
-        self._add(name, share, verdict)
+        row.applied, row.reported = verdict.included, verdict.reported
+        row.wrong = verdict.wrong + revived(first, receipts)
+        row.errors = dict(Counter(r.error or "" for r in receipts.values() if r.fate is not Fate.INCLUDED))
 
-    def _add(self, name: str, share: int, verdict: Verdict) -> None:
-        found = self.outcome
-        found.total, found.applied = found.total + share, found.applied + verdict.included
-        found.reported += verdict.reported
-        found.wrong += [f"{name}: {line}" for line in verdict.wrong]
+    def _drain(self, intents: list[Intent]) -> None:
+        """Nothing of a class that has ended with an error happens during the next one."""
+        try:
+            settle(self._writer, self._node, intents, hand_in(self._writer, intents, self._args.portion))
+        except Exception:  # the same edge: the next class has its verdict, or an error of its own
+            log.exception("after an error")
 
     def close(self) -> None:
         self._writer.close()
@@ -211,12 +228,16 @@ def revived(first: dict[str, Receipt], last: dict[str, Receipt]) -> list[str]:
     ]
 
 
-def run_classes(args: argparse.Namespace, node: Node, folder: Path, netuids: list[int]) -> Outcome:
-    """All classes, or the quick ones; prints the table row by row."""
-    passes = QUICK if args.quick else tuple((name,) for name in RULES)
+def run_classes(args: argparse.Namespace, node: Node, folder: Path, netuids: list[int]) -> list[Row]:
+    """All classes, the quick ones, or those that were chosen; shows and writes each when it has ended."""
+    passes = QUICK if args.quick else tuple((name,) for name in args.classes)
     print(f"\n{COLUMNS}", flush=True)
-    classes = Classes(args, node, folder, netuids)
+    classes, rows = Classes(args, node, folder, netuids), []
     for number, names in enumerate(passes):
-        classes.run(names, args.intents // len(passes) + (number < args.intents % len(passes)))
+        row = classes.run(names, args.intents // len(passes) + (number < args.intents % len(passes)))
+        row.show()
+        with args.results.open("a") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+        rows.append(row)
     classes.close()
-    return classes.outcome
+    return rows

@@ -21,7 +21,7 @@ from typing import Any
 import ray
 from chain_intents import Intents
 from chain_ledger import Ledger
-from chain_network import final, hotkey
+from chain_network import hotkey
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError
 
 from raytensor.chain.calls import Intent
@@ -104,17 +104,26 @@ def _say(text: str) -> None:
     print(text, file=sys.__stdout__, flush=True)
 
 
-def _run(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) -> tuple[int, int, list[str]]:
-    # Every kill is meant: the raylet need not tell of it.
+def _start_ray() -> None:
+    """Join the cluster of RAY_ADDRESS, or start one. Every kill is meant: the raylet need not tell of it."""
+    quiet = {"namespace": "raytensor", "log_to_driver": False, "logging_level": "CRITICAL"}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+        return
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        namespace="raytensor",
-        log_to_driver=False,
-        logging_level="CRITICAL",
-    )
+    for left in (2, 1, 0):
+        try:
+            ray.init(address="local", num_cpus=2, include_dashboard=False, **quiet)
+            return
+        except (
+            Exception
+        ):  # Ray gives itself 30 s, too few on a machine that other work keeps busy; it has no class for it
+            if not left:
+                raise
+
+
+def _run(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) -> tuple[int, int, list[str]]:
+    _start_ray()
     client = ChainClient(node.quiet, 60.0)
     dice, made = random.Random(f"{args.seed} kills"), Intents(netuids, args.hotkeys, args.seed + 1)
     made.prefix = "kill-"
@@ -144,7 +153,7 @@ def _run(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) 
                 actor.wait_until_back()
             pairs += zip(portion, actor.again(portion))
             if len(pairs) >= JUDGED_EVERY * PORTION or kills >= args.kills:
-                receipts = _settled(actor, client, pairs)
+                receipts = _settled(actor, node, pairs)
                 verdict = ledger.judge(receipts)
                 total += len(receipts)
                 wrong += verdict.wrong
@@ -168,10 +177,10 @@ def _run(args: argparse.Namespace, node: Any, folder: Path, netuids: list[int]) 
     return kills, total, wrong
 
 
-def _settled(actor: Actor, client: ChainClient, pairs: list[tuple[Intent, Receipt]]) -> list[tuple[Intent, Receipt]]:
+def _settled(actor: Actor, node: Any, pairs: list[tuple[Intent, Receipt]]) -> list[tuple[Intent, Receipt]]:
     """What is still unknown is handed in again, until the chain is final."""
     for _ in range(5):
-        final(client)
+        node.finalize()
         unknown = [intent for intent, receipt in pairs if receipt.fate is Fate.UNKNOWN]
         if not unknown:
             return pairs

@@ -10,7 +10,6 @@ Holds for spans without epochs (emission would move stake), in which nobody else
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -202,12 +201,6 @@ class Recorder:
     def events(self, block_hash: str) -> list[Event] | None:
         """None if that block was not seen in time."""
         return self._blocks.get(block_hash)
-
-    def wait_for_next(self, timeout_s: float = 30.0) -> None:
-        """Returns as soon as another block has been read: now its node can be killed and nothing is missing."""
-        seen, deadline = self.newest.hash, time.monotonic() + timeout_s
-        while self.newest.hash == seen and time.monotonic() < deadline:
-            time.sleep(0.005)
 
     def close(self) -> None:
         self._stop.set()

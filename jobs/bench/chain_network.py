@@ -104,12 +104,3 @@ def wait_for_permits(client: ChainClient, netuids: Sequence[int], num_hotkeys: i
         if time.monotonic() > deadline:
             raise SystemExit(f"setting up: {missing} of {len(netuids)} subnets have no permits after {TIMEOUT_S:g} s")
         client.wait_for_block(client.head().number + 1, TIMEOUT_S)
-
-
-def final(client: ChainClient, timeout_s: float = 120.0) -> None:
-    """Waits until the block that is best now is final."""
-    best, deadline = client.head().number, time.monotonic() + timeout_s
-    while client.finalized().number < best:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"block {best} was not final after {timeout_s:g} s")
-        time.sleep(0.05)

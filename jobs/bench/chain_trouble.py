@@ -168,15 +168,11 @@ class Surroundings:
         time.sleep(seconds)
         self.node.views[1].mode = "open"
 
-    def kill(self, dice: random.Random) -> None:
-        self.node.kill(dice)
-        time.sleep(2.0)  # it lives for some blocks
-
     def deeds(self, dice: random.Random) -> dict[str, Callable[[], None]]:
         """What befalls beside requests and answers, by class."""
         node, disk = self.node, self.disk
         return {
-            "node killed": lambda: self.kill(dice),
+            "node killed": lambda: node.kill(dice),
             "fork, extrinsics return": lambda: node.lose_blocks(dice.randint(1, FINALITY_LAG), keep=True),
             "fork, extrinsics lost": lambda: node.lose_blocks(dice.randint(1, FINALITY_LAG), keep=False),
             "locked journal": lambda: disk.lock(dice.uniform(0.2, 1.0)),
@@ -203,6 +199,7 @@ class Trouble:
         mixed = [deed for name, deed in deeds.items() if name not in NOT_MIXED]
         self._deeds = mixed if "all of them" in names else [deeds[name] for name in names if name in deeds]
         self._thread = threading.Thread(target=self._act, daemon=True)
+        self._error: Exception | None = None
 
     def __enter__(self) -> None:
         if "finality lag" in self._names:
@@ -221,6 +218,8 @@ class Trouble:
         for proxy in node.views[1:]:
             proxy.mode = "open"
             proxy.cut()  # black holes end here
+        if self._error is not None:
+            raise self._error
 
     def _rule(self, method: str) -> Fault | None:
         with self._lock:  # two proxies ask
@@ -233,9 +232,15 @@ class Trouble:
             return None
 
     def _act(self) -> None:
+        try:
+            self._befall()
+        except Exception as error:  # raised where the class ends
+            self._error = error
+
+    def _befall(self) -> None:
         for deed in self._deeds:
             deed()
         if len(self._names) > 1:  # each once: the next class is not to wait for this one
             return
-        while self._deeds and not self._stop.wait(self._dice.uniform(0.6, 2.0)):
+        while self._deeds and not self._stop.wait(self._dice.uniform(0.2, 1.0)):
             self._dice.choice(self._deeds)()

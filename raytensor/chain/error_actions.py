@@ -75,6 +75,7 @@ ACTIONS: dict[str, Action] = {
     "Stale": _resend("the nonce is used: look up the extrinsic, then take a new nonce", sure=False),
     "Future": _wait("until the nonces before it are in a block"),
     "BadProof": _resend("bad signature or expired era: sign again with the present runtime and block"),
+    "BadFormat": _resend("the node's runtime does not decode it, as after an upgrade: encode it for the present one"),
     "AncientBirthBlock": _resend("the first block of the era is too old: sign again with a newer one"),
     "ExhaustsResources": _retry("too heavy for one block: split the batch", split=True),
     "Call": _give_up("the runtime does not accept this call from outside"),

@@ -92,7 +92,7 @@ _KEYS = {
     "ancientbirthblock": "AncientBirthBlock",
     "badsigner": "BadSigner",
 }
-_CODES = {1012: "Banned", 1013: "AlreadyImported", 1014: "PriorityTooLow", 1016: "PoolFull"}
+_CODES = {1001: "BadFormat", 1012: "Banned", 1013: "AlreadyImported", 1014: "PriorityTooLow", 1016: "PoolFull"}
 
 
 def pool_refusal(error: Mapping[str, Any]) -> PoolRefusal:

@@ -20,7 +20,7 @@ class EmbeddedChain:
     """The embedded chain on a free loopback port.
 
     state         folder of the chain's state; an existing chain is continued.
-    block_time_s  seconds between blocks.
+    block_time_s  seconds between blocks; None: blocks are made only by the RPC method dev_newBlock.
     log           file for the standard error of the process.
     finality_lag  blocks between the best and the finalized one.
 
@@ -29,9 +29,10 @@ class EmbeddedChain:
     """
 
     def __init__(
-        self, state: Path, block_time_s: float, log: Path, timeout_s: float = 30.0, *, finality_lag: int = 0
+        self, state: Path, block_time_s: float | None, log: Path, timeout_s: float = 30.0, *, finality_lag: int = 0
     ) -> None:
-        command = [sys.executable, "-m", "raytensor.devnet", "--port", "0", "--block-time", f"{block_time_s:g}"]
+        block_time = "manual" if block_time_s is None else f"{block_time_s:g}"
+        command = [sys.executable, "-m", "raytensor.devnet", "--port", "0", "--block-time", block_time]
         command += ["--state", str(state), "--exit-with-stdin", "--quiet", "--finality-lag", str(finality_lag)]
         path = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
         self._log = log

@@ -47,6 +47,7 @@ class Fault(str, enum.Enum):
     LIMITED = "rate limit"  # it does not arrive; the answer is an error
     BANNED = "1012"  # it does not arrive; the answer is 1012
     BANNED_AFTER = "1012, though taken"  # it arrives; the answer is 1012
+    BAD_FORMAT = "1001"  # it does not arrive; the answer is 1001
     TOO_LOW = "1014"
     TOO_LOW_AFTER = "1014, though taken"
     IMPORTED_AFTER = "1013, though taken"
@@ -64,7 +65,7 @@ class Fault(str, enum.Enum):
     LIST_AFTER = "an error that is a list"
 
 
-_BEFORE = {Fault.LIMITED, Fault.BANNED, Fault.TOO_LOW, Fault.PAYMENT}  # not forwarded
+_BEFORE = {Fault.LIMITED, Fault.BANNED, Fault.BAD_FORMAT, Fault.TOO_LOW, Fault.PAYMENT}  # not forwarded
 
 
 def _invalid(words: str) -> dict:
@@ -75,6 +76,7 @@ ERRORS = {
     Fault.LIMITED: {"code": -32005, "message": "Rate limit exceeded"},
     Fault.BANNED: {"code": 1012, "message": "Transaction is temporarily banned"},
     Fault.BANNED_AFTER: {"code": 1012, "message": "Transaction is temporarily banned"},
+    Fault.BAD_FORMAT: {"code": 1001, "message": "Extrinsic has invalid format: Could not decode"},
     Fault.TOO_LOW: {"code": 1014, "message": "Priority is too low: (1 vs 1)"},
     Fault.TOO_LOW_AFTER: {"code": 1014, "message": "Priority is too low: (1 vs 1)"},
     Fault.IMPORTED_AFTER: {"code": 1013, "message": "Transaction Already Imported"},

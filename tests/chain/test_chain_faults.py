@@ -38,7 +38,7 @@ def run(*arguments, timeout_s):
 @pytest.fixture(scope="module")
 def found():
     """One run of both parts: three passes of several classes of faults, then kills, on one node and one network."""
-    return run("--quick", "--block-time", "0.1", "--intents", "42", "--kills", "3", timeout_s=800)
+    return run("--quick", "--intents", "42", "--kills", "3", timeout_s=800)
 
 
 def test_each_intent_is_applied_once_or_reported_whatever_happens(found):

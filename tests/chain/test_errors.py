@@ -34,6 +34,7 @@ def test_invalid_transactions(data, name, custom):
         (1010, '{"invalid":{"custom":1}}', "StakeAmountTooLow"),
         (1010, '{"invalid":{"badProof":null}}', "BadProof"),
         (1010, '{"invalid":{"stale":null}}', "Stale"),
+        (1001, "Extrinsic has invalid format: Could not decode", "BadFormat"),
         (1012, "Transaction is temporarily banned", "Banned"),
         (1014, "Priority is too low: (5 vs 5)", "PriorityTooLow"),
         (1016, "Immediately Dropped", "PoolFull"),

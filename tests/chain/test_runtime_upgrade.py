@@ -1,12 +1,14 @@
 """A runtime upgrade while the writer, readers and open extrinsics live on: nothing stops, nothing is misread."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from faults import Fault, FaultProxy
 
 from raytensor.chain.intents import Transfer
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.chain.rpc.versions import BlockEvents, decode_events
+from raytensor.chain.rpc.versions import BlockEvents, decode_events, runtime_at
 from raytensor.chain.wallet import DevKey
 from raytensor.chain.writer.policy import Policy
 from raytensor.chain.writer.settings import WriterSettings
@@ -16,6 +18,7 @@ from raytensor.types import Fate
 
 RAO = 10**9
 ALICE = DevKey("//Alice")
+SUBMISSIONS = ("author_submitExtrinsic", "author_submitAndWatchExtrinsic")
 
 
 @pytest.fixture
@@ -68,6 +71,32 @@ def test_a_writer_goes_on_through_an_upgrade(chain, tmp_path, fresh):
             stop.set()
             blocks.join()
             writer.close()
+
+
+def test_an_order_that_the_new_runtime_does_not_decode_is_signed_again(node, payer, tmp_path, fresh):
+    """1001, as of a node that was upgraded between signing and sending: it ended the order for good before."""
+    answers = [Fault.BAD_FORMAT]
+    with FaultProxy(node, lambda method: answers.pop() if method in SUBMISSIONS and answers else None) as proxy:
+        settings = WriterSettings(timeout_s=10, policy=Policy(transfers=True), inclusion_timeout_s=60.0)
+        writer = ChainWriter([proxy.endpoint], {payer.ss58: payer}, tmp_path / "j.db", settings)
+        (receipt,) = writer.submit([Transfer(signer=payer.ss58, dest=fresh("dest").ss58, value=RAO)])
+        assert (receipt.fate, receipt.error) == (Fate.INCLUDED, None) and proxy.faults[Fault.BAD_FORMAT] == 1
+        writer.close()
+
+
+def test_metadata_are_decoded_once_whoever_reads_the_new_runtime(client):
+    """It takes a second of a core, in a process with many readers."""
+    raw, both = client.rpc("state_getMetadata"), threading.Barrier(2)
+
+    def rpc(method, params):
+        if method == "state_getRuntimeVersion":
+            return {"specVersion": 10**6, "transactionVersion": 1}
+        both.wait(60)
+        return raw
+
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(lambda _: runtime_at(rpc, lambda: "0x00"), range(2))
+    assert one is other and one.spec_version == 10**6
 
 
 def make_blocks(chain, stop):

@@ -7,6 +7,7 @@ Waits for: the requests. Bounds: one `Runtime` per version that was met. Knows n
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ Rpc = Callable[[str, list[Any]], Any]
 
 # (genesis, spec version, transaction version) -> runtime: metadata is read and decoded once per process.
 _RUNTIMES: dict[tuple[str, int, int], Runtime] = {}
+_DECODING = threading.Lock()  # decoding takes a second of a core: after an upgrade only the first thread does it
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,10 @@ def runtime_at(
         return known
     version_of = (genesis(), spec, transaction)
     if version_of not in _RUNTIMES:
-        _RUNTIMES[version_of] = _decoded(rpc("state_getMetadata", at), spec, transaction)
+        raw = rpc("state_getMetadata", at)
+        with _DECODING:
+            if version_of not in _RUNTIMES:
+                _RUNTIMES[version_of] = _decoded(raw, spec, transaction)
     return _RUNTIMES[version_of]
 
 
