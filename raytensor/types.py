@@ -1,7 +1,7 @@
 """The messages that travel between the stages of a round.
 
 In: nothing. Out: small frozen dataclasses, cheap to pickle, with numpy arrays where numbers are many.
-Knows nothing of Ray, torch or the chain's transport.
+Knows nothing of Ray, torch or the chain's transport. What a payload may hold is declared with `raytensor.payload`.
 
     Task -> Response | Submission | Failure -> Score | Failure -> Weights -> Receipt;  Metagraph returns from the chain.
 
@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from raytensor.payload import Fields, Payload
 
 
 class Reason(str, enum.Enum):
@@ -35,12 +37,14 @@ class Task:
     kind     "token": predict the token that follows each context. "phrase": name phrases of up to `horizon` tokens that
              may follow. "completion": name continuations of exactly `horizon` tokens. All three are answered by a
              `Response`. "file": hand in the file that was committed to; answered by a `Submission`. A mechanism may
-             use kinds of its own.
+             use kinds of its own; one that it declares in its `schemas` carries a `payload`, and no tokens.
     digest   of the file that is asked for, for kind "file": the one that the chain says the miner committed to.
     tokens   int32 [B, T]: contexts, right-padded with 0; the end of each text is withheld by the validator.
     lengths  int32 [B]: number of real tokens of each row, 1 <= lengths <= T.
     top_k    how many next tokens (or phrases) the answer may name per row; the rest share a floor.
     horizon  tokens of the longest phrase.
+    payload  named values; None where the kind has no schema.
+    answer   what the payload of the answer must hold; None where the answer has none. It is not sent to the miner.
     """
 
     task_id: str
@@ -55,24 +59,32 @@ class Task:
     kind: str = "token"
     horizon: int = 1
     digest: str = ""
+    payload: Payload | None = None
+    answer: Fields | None = None
+
+
+def _no_rows(dtype: type) -> np.ndarray:
+    return np.zeros((0, 0), dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A miner's distributions over what follows each context of one `Task`.
+    """A miner's answer to one `Task`: distributions over what follows each context, or a payload.
 
     ids        int32 [B, K]: distinct token ids of each row, K <= top_k. For "phrase" and "completion" int32 [B, K, L]
                with L <= horizon: phrases, right-padded with -1.
     probs      float32 [B, K]: their probabilities, >= 0, each row's sum <= 1. What is left over is spread
                evenly over the tokens that the row does not name (the floor).
     elapsed_s  the miner's own time for the answer; for telemetry, never for scores.
+    payload    named values, as `Task.answer` declares them; then `ids` and `probs` have no rows.
     """
 
     task_id: str
     hotkey: str
-    ids: np.ndarray
-    probs: np.ndarray
+    ids: np.ndarray = field(default_factory=lambda: _no_rows(np.int32))
+    probs: np.ndarray = field(default_factory=lambda: _no_rows(np.float32))
     elapsed_s: float = 0.0
+    payload: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent / "raytensor"
 
 # A room may import the rooms above it in this list, and itself.
 ORDER = [
+    ["payload"],
     ["types", "errors", "disk", "clock", "arguments", "supervised"],
     ["config"],
     ["cluster", "pool", "telemetry"],
@@ -36,6 +37,7 @@ CHAIN_ORDER = [["root"], ["rpc"], ["reads"], ["writer"], ["bulk_submitter"], ["b
 CHAIN_RANK = {room: number for number, rooms in enumerate(CHAIN_ORDER) for room in rooms}
 PURE = [
     "types.py",
+    "payload.py",
     "chain/calls.py",
     "chain/intents.py",
     "chain/rpc/events.py",

@@ -29,7 +29,10 @@ from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import ConfigError, MechanismError, RayTensorError
 from raytensor.mechanisms.evidence import Evidence, State
+from raytensor.payload import Payload, Schemas
 from raytensor.types import Failure, FileCommit, Promises, Reason, Response, Score, Submission, Task, Value
+
+RESERVED_KINDS = frozenset({"token", "phrase", "completion", "file"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,15 @@ class Ask:
         """
         task_id = f"{self.netuid}/{self.round}/{self.validator}/{hotkey}" + (f"/{digest}" if digest else "")
         return Task(task_id, self.round, self.netuid, self.validator, hotkey, tokens, lengths, *more, digest=digest)
+
+    def question(self, hotkey: str, kind: str, payload: Payload, deadline_s: float, name: str = "") -> Task:
+        """The question of this round to one miner, of a kind of `Mechanism.schemas`.
+
+        name  tells several questions to one miner in a round apart.
+        """
+        task_id = f"{self.netuid}/{self.round}/{self.validator}/{hotkey}" + (f"/{name}" if name else "")
+        who, none = (self.round, self.netuid, self.validator, hotkey), np.zeros((0, 0), np.int32)
+        return Task(task_id, *who, none, none.ravel(), 1, deadline_s, kind=kind, payload=payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +125,8 @@ class Mechanism(Protocol):
     behaviours: ClassVar[tuple[str, ...]] = ()
     # Name of the setting with the length of its longest sequence in tokens, for example "model_eval.seq_len".
     longest_sequence: ClassVar[str] = ""
+    # The kinds of questions that carry a payload: what each holds, and what its answer holds.
+    schemas: ClassVar[Schemas] = {}
     # Version of the rules, the version key of its weights; `mechanism.version_key` overrides it. A subnet whose
     # WeightsVersionKey is newer refuses them. 0: the subnet's own, whatever it is.
     version_key: ClassVar[int] = 0
@@ -183,6 +197,7 @@ class Needs:
     behaviours: tuple[str, ...] = ()
     longest_sequence: str = ""
     version_key: int = 0
+    schemas: Schemas = field(default_factory=dict)
 
 
 def needs(cfg: config.Mechanism) -> Needs:
@@ -198,6 +213,8 @@ def needs(cfg: config.Mechanism) -> Needs:
     key = declared["version_key"]
     if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key < 2**64:
         raise ConfigError(f"{cfg.path}.version_key = {key!r}: write a whole number from 0 to 2^64 - 1")
+    if taken := sorted(RESERVED_KINDS & declared["schemas"].keys()):
+        raise ConfigError(f"{cfg.path}.schemas: the kind {taken[0]!r} has a form of its own; choose another name")
     return Needs(**declared)
 
 

@@ -6,6 +6,7 @@ that it concerns with MECHANISM and leaves the others scored. Neither is ever an
 Knows nothing of Ray, of files or of the chain.
 """
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from raytensor.data.text import Text
 from raytensor.errors import MechanismError, RayTensorError
 from raytensor.mechanisms.base import Ask, Item, Mechanism, fault_of
 from raytensor.mechanisms.evidence import Evidence, State
+from raytensor.payload import Schemas
 from raytensor.types import Failure, Reason, Score, Submission, Task
 
 # By name, since torch is not imported here: the pool answers these with a smaller call, so they pass through.
@@ -27,6 +29,7 @@ class Guard:
     def __init__(self, inner: Mechanism, path: str) -> None:
         self.inner = inner
         self.path = path
+        self._schemas: Schemas = getattr(inner, "schemas", {})
 
     def start(self, seed: int, first_round: int) -> None:
         """See `Mechanism.start`."""
@@ -52,7 +55,7 @@ class Guard:
                 raise self._wrong("tasks", f"made task {task.task_id!r} for another validator or subnet")
         if len({task.task_id for task, _ in pairs}) < len(pairs):
             raise self._wrong("tasks", "gave two tasks of a round the same task_id")
-        return pairs
+        return [(self._with_schema(task), sealed) for task, sealed in pairs]
 
     def score(self, items: Sequence[Item]) -> list[Score | Failure]:
         """A `Score` or a `Failure` for each item; see `Mechanism.score`. Raises only when memory runs out."""
@@ -116,6 +119,21 @@ class Guard:
                 why = self._wrong("score", f"gave {name}={_shown(value)}, which {problem}")
                 return Failure(task.task_id, task.hotkey, Reason.MECHANISM, str(why))
         return result
+
+    def _with_schema(self, task: Task) -> Task:
+        """The task with its payload checked, and with what its answer must hold."""
+        schema = self._schemas.get(task.kind)
+        if schema is None:
+            if task.payload is not None:
+                raise self._wrong("tasks", f"gave a task of kind {task.kind!r} a payload; `schemas` has no such kind")
+            return task
+        try:
+            payload = schema.question.read(task.payload if task.payload is not None else {})
+        except ValueError as error:
+            raise self._wrong(
+                "tasks", f"made a question of kind {task.kind!r} outside of its schema: {error}"
+            ) from None
+        return dataclasses.replace(task, payload=payload, answer=schema.answer)
 
     def _wrong(self, name: str, what: str) -> MechanismError:
         """The error for a result that breaks the contract, with the place where the method is defined."""

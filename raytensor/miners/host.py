@@ -162,7 +162,7 @@ class MinerHost:
         if task.hotkey not in self._miners:
             return Failure(task.task_id, task.hotkey, Reason.REFUSED, "this host has no miner of that hotkey")
         # An index out of range would raise in a model, and on a GPU make its process useless.
-        if task.kind != "file" and (wrong := self._unanswerable(task)):
+        if task.kind != "file" and task.payload is None and (wrong := self._unanswerable(task)):
             return Failure(task.task_id, task.hotkey, Reason.REFUSED, wrong)
         return self._answer(task, None)
 

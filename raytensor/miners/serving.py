@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from raytensor.config import MinersJob
 from raytensor.data.text import load_tokenizer
+from raytensor.mechanisms import base
 from raytensor.miners import host, shard  # noqa: F401 (see `WireFrontend`)
 from raytensor.miners.completion import complete
 from raytensor.miners.gauges import Gauges
@@ -59,11 +60,12 @@ class WireFrontend:
         self._asked: Counter[Any] = Counter()  # questions that a host is answering
         self._gauges = Gauges("wire")
         self._callers: Counter[str] = Counter()
+        schemas = base.needs(job.mechanism).schemas
         groups = [list(hotkeys)] if cfg.one_port else [[hotkey] for hotkey in hotkeys]
         self._servers: list[tuple[list[str], WireServer]] = []
         for place, group in enumerate(groups):
             own = dataclasses.replace(cfg, port=cfg.port + place if cfg.port else 0)
-            self._servers.append((group, WireServer(group, self._ask, own, complete=self._complete)))
+            self._servers.append((group, WireServer(group, self._ask, own, complete=self._complete, schemas=schemas)))
 
     def route(self, hotkeys: Sequence[str], actor: Any) -> None:
         """Send questions to these hotkeys to `actor`, which has `serve`, in place of an earlier one."""

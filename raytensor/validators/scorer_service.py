@@ -23,6 +23,7 @@ import ray
 
 from raytensor import config
 from raytensor.errors import PoolExhausted
+from raytensor.payload import num_bytes
 from raytensor.pool import Packing, Pool
 from raytensor.supervised import SupervisedThread
 from raytensor.types import Failure, Reason, Response, Score, Submission, Task
@@ -169,7 +170,7 @@ class ScorerService:
 
     def _to_pool(self, session: ScoringSession, answered: Answered) -> None:
         name, task, _, answer = answered
-        size = len(answer.payload) if isinstance(answer, Submission) else answer.ids.nbytes + answer.probs.nbytes
+        size = _num_bytes(answer) + num_bytes(task.payload)
         item_id = str(next(self._serial))
         self._sessions[item_id] = (session, task)
         try:
@@ -230,3 +231,9 @@ class ScorerService:
 
 Scorers = ScorerService | InProcessScorers  # where a round has its answers scored
 Session = ScoringSession | InProcessSession  # answers of one round, and their results
+
+
+def _num_bytes(answer: Response | Submission) -> int:
+    if isinstance(answer, Submission):
+        return len(answer.payload)
+    return answer.ids.nbytes + answer.probs.nbytes + num_bytes(answer.payload)

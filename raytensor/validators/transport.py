@@ -1,7 +1,7 @@
 """How tasks reach miners: by Ray calls inside the cluster, or by signed HTTP to any miner.
 
 In: tasks, and the `Metagraph` of their subnet. Out: one answer per task in completion order: `Response`, `Submission`
-or `Failure`. The same task gives the same answer on both.
+or `Failure`. The same task gives the same answer on both: `wire.payloads.checked` is the last step of each.
 Waits for: each answer, at most the longest deadline of the tasks and `GRACE_S`. Over the wire the asker downloads files
 before the scorers need them. Knows nothing of scores.
 """
@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 
 from raytensor.errors import cause_of
 from raytensor.types import Failure, Metagraph, Reason, Response, Submission, Task
+from raytensor.wire.payloads import checked
 
 Answer = Response | Submission | Failure
 GRACE_S = 15.0
@@ -40,7 +41,10 @@ class InCluster:
         self._fleet = fleet
 
     def ask(self, tasks: Sequence[Task], metagraph: Metagraph | None) -> Iterator[Answer]:
-        return self._fleet.ask(tasks)
+        asked = {task.task_id: task for task in tasks}
+        for answer in self._fleet.ask(tasks):
+            task_id = answer.item_id if isinstance(answer, Failure) else answer.task_id
+            yield checked(asked[task_id], answer)
 
 
 class Wire:

@@ -27,6 +27,7 @@ from typing import Any
 
 from raytensor.config.wire import Bounds, Freshness
 from raytensor.errors import WireError
+from raytensor.payload import Schemas
 from raytensor.types import Response, Submission, Task
 from raytensor.wire import auth, codec, errors, tensors
 from raytensor.wire.auth import Caller, Claim, Signer
@@ -82,7 +83,9 @@ class AxonV10(Dialect):
         auth.check_signature(claim, message)
         return Caller(claim.hotkey, claim.nonce_ns, claim.scheme)
 
-    def decode_task(self, claim: Claim, headers: Mapping[str, str], body: bytes, bounds: Bounds) -> Task:
+    def decode_task(
+        self, claim: Claim, headers: Mapping[str, str], body: bytes, bounds: Bounds, schemas: Schemas
+    ) -> Task:
         fields = tensors.load_object(body, "the body")
         values = {name: fields.get(name) for name in FIELDS}
         if isinstance(values["deadline_s"], int):

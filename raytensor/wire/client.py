@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import aiohttp
@@ -24,8 +25,9 @@ import aiohttp
 from raytensor.config.checks import check
 from raytensor.config.wire import Client
 from raytensor.errors import WireError
+from raytensor.payload import num_bytes
 from raytensor.types import Failure, Metagraph, Reason, Response, Submission, Task
-from raytensor.wire import codec
+from raytensor.wire import codec, payloads
 from raytensor.wire.auth import NonceSource, Signer
 from raytensor.wire.codec import Prompt
 from raytensor.wire.deadline import adaptive_deadline_s
@@ -33,10 +35,10 @@ from raytensor.wire.dialect import COMPLETE, MAX_ERROR_BYTES, Draft, media_type
 from raytensor.wire.dialects import DIALECTS
 from raytensor.wire.endpoints import BadEndpoint, endpoint, group_of, url
 from raytensor.wire.errors import Declined, PayloadError, TooLarge
+from raytensor.wire.offload import offload
 
 Answer = Response | Submission | Failure
 T = TypeVar("T")
-DECODE_HERE_BYTES = 32 * 1024  # larger answers are decoded in a thread, and the loop goes on
 MOST_GRACE_S = 5.0  # of a deadline, for the time in which this process itself did not run
 
 
@@ -241,7 +243,8 @@ class WireClient:
 
     async def _ask(self, task: Task, base: str) -> _Received | Failure:
         try:
-            draft = self._dialect.draft(task, self._settings.body)
+            large = num_bytes(task.payload) + task.tokens.nbytes
+            draft = await offload(large, partial(self._dialect.draft, task, self._settings.body))
         except WireError as error:
             return Failure(task.task_id, task.hotkey, Reason.ERROR, str(error))
         last_try = max(1, self._settings.tries) - 1
@@ -285,12 +288,10 @@ class WireClient:
             return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
 
     async def _decode(self, task: Task, received: _Received) -> Answer:
-        """The answer from its bytes. A large one is decoded in a thread, so that others are not kept waiting."""
-        args = received.headers, received.body, task
+        """The answer from its bytes, as `payloads.checked` lets it pass."""
+        decode = partial(self._dialect.decode_response, received.headers, received.body, task)
         try:
-            if len(received.body) > DECODE_HERE_BYTES:
-                return await asyncio.to_thread(self._dialect.decode_response, *args)
-            return self._dialect.decode_response(*args)
+            return payloads.checked(task, await offload(len(received.body), decode))
         except WireError as error:
             return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
 

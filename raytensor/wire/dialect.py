@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from raytensor.config.wire import Bounds, Freshness
 from raytensor.errors import WireError
+from raytensor.payload import Schemas
 from raytensor.types import Reason, Response, Submission, Task
 from raytensor.wire import codec, errors
 from raytensor.wire.auth import Caller, Claim, Signer
@@ -60,9 +61,11 @@ class Dialect:
         """Check the signature. Raises BadSignature."""
         raise NotImplementedError
 
-    def decode_task(self, claim: Claim, headers: Mapping[str, str], body: bytes, bounds: Bounds) -> Task:
+    def decode_task(
+        self, claim: Claim, headers: Mapping[str, str], body: bytes, bounds: Bounds, schemas: Schemas
+    ) -> Task:
         """The task of a proved request. Raises PayloadError."""
-        return codec.decode_task(body, media_type(headers), bounds)
+        return codec.decode_task(body, media_type(headers), bounds, schemas)
 
     def decode_prompt(self, headers: Mapping[str, str], body: bytes, bounds: Bounds) -> Prompt:
         """The prompt of a proved request. Raises PayloadError."""

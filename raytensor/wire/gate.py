@@ -22,11 +22,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from raytensor.config.checks import check
 from raytensor.config.wire import Server
-from raytensor.errors import WireError
+from raytensor.errors import ConfigError, WireError
+from raytensor.payload import Schemas, num_bytes
 from raytensor.types import Failure, Metagraph, Response, Submission, Task
 from raytensor.wire import codec, errors
 from raytensor.wire.codec import Prompt
@@ -34,6 +36,8 @@ from raytensor.wire.connections import UnprovedBytes
 from raytensor.wire.dialect import ASK, Dialect
 from raytensor.wire.dialects import DIALECTS
 from raytensor.wire.nonce_store import LocalNonces, NonceCheck, NonceStore
+from raytensor.wire.offload import offload
+from raytensor.wire.payloads import NO_SCHEMAS, checked
 from raytensor.wire.policy import AccessControl
 
 log = logging.getLogger(__name__)
@@ -70,14 +74,37 @@ class Reply:
     body: bytes | AsyncGenerator[bytes, None]
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the hotkeys of one server share. Made by `of`.
+
+    policy    who may ask.
+    unproved  the budget of bodies before their signature is checked.
+    schemas   of the kinds of questions that carry a payload.
+    """
+
+    policy: AccessControl
+    unproved: UnprovedBytes
+    schemas: Schemas
+
+    @classmethod
+    def of(cls, settings: Server, schemas: Schemas = NO_SCHEMAS) -> "Shared":
+        """Raises ConfigError when the settings leave no room for the largest question of a schema."""
+        most = settings.bounds.max_body_bytes
+        for kind, schema in schemas.items():
+            if (largest := schema.question.most_bytes(json=False)) > most:
+                what = f"bounds.max_body_bytes={most}: a question of kind {kind!r} may have {largest} bytes"
+                raise ConfigError(f"{what}\n  fix: miners.wire.bounds.max_body_bytes={largest}")
+        return cls(AccessControl(settings.policy), UnprovedBytes(settings.max_unproved_bytes), schemas)
+
+
 class Gate:
     """All checks of one served hotkey in one process.
 
     hotkey    ss58 of the miner; its private key is not needed here and should not be readable.
     ask       answers a task; returns a `Failure` to decline.
     complete  answers a prompt piece by piece; None refuses prompts.
-    policy    who may ask, shared by the hotkeys of one server; None: one of its own.
-    unproved  the budget of bodies before their signature is checked, shared likewise.
+    shared    what the hotkeys of one server share; None: its own, and no kinds of questions with payloads.
     nonces    the store that all replicas of the hotkey share (`SharedNonces`); None: a store of this process.
     clock     wall time in nanoseconds.
 
@@ -92,8 +119,7 @@ class Gate:
         ask: Ask,
         settings: Server,
         *,
-        policy: AccessControl | None = None,
-        unproved: UnprovedBytes | None = None,
+        shared: Shared | None = None,
         nonces: NonceCheck | None = None,
         complete: Complete | None = None,
         clock: Callable[[], int] = time.time_ns,
@@ -108,8 +134,8 @@ class Gate:
                 f"the nonce store keeps nonces for {kept} but they stay fresh for {needed}: raise its retention_s"
             )
         self.hotkey = hotkey
-        self.policy = policy or AccessControl(settings.policy)
-        self.unproved = unproved or UnprovedBytes(settings.max_unproved_bytes)
+        shared = shared or Shared.of(settings)
+        self.policy, self.unproved, self._schemas = shared.policy, shared.unproved, shared.schemas
         self.nonces = nonces
         self.counts: Counter[str] = Counter()
         self._ask, self._complete, self._settings = ask, complete, settings
@@ -148,7 +174,7 @@ class Gate:
 
     async def _handle(self, request: Request, path: str, dialect: Dialect) -> Reply:
         settings, headers = self._settings, request.headers
-        now_ns = self._clock()
+        now_ns, began_s = self._clock(), asyncio.get_running_loop().time()
         self.policy.address(request.address, now_ns / 1e9)
         if path == "/health" and request.method == "GET":
             return Reply(200, {"Content-Type": codec.JSON}, json.dumps({"ok": True, "server": self.server_id}).encode())
@@ -180,13 +206,15 @@ class Gate:
         request.proved()
 
         if route == ASK:
-            task = dialect.decode_task(claim, headers, body, settings.bounds)
+            decode = partial(dialect.decode_task, claim, headers, body, settings.bounds, self._schemas)
+            task = await offload(len(body), decode)
             self._check_names(task.validator, task.hotkey, task.netuid, caller.hotkey)
-            response = await self._answer(task)
+            response = await self._answer(task, began_s)
             if isinstance(response, Submission) and response.path:
                 response = await self._load(response)
             try:
-                reply_headers, data = dialect.encode_response(claim, headers, task, response)
+                encode = partial(dialect.encode_response, claim, headers, task, response)
+                reply_headers, data = await offload(_num_bytes(response), encode)
             except (errors.PayloadError, ValueError) as error:  # ValueError: NaN in JSON
                 log.error("the answer to task %s can't be encoded: %s", task.task_id, error)
                 raise errors.Broken("the answer of the miner can't be encoded") from error
@@ -220,10 +248,11 @@ class Gate:
             raise errors.Broken("the miner's file can't be read") from error
         return dataclasses.replace(submission, path="", payload=payload)
 
-    async def _answer(self, task: Task) -> Response | Submission:
+    async def _answer(self, task: Task, began_s: float) -> Response | Submission:
+        """The handler's answer, checked. Its time counts from `began_s`, when the headers had arrived."""
         limit_s = min(task.deadline_s, self._settings.answer_timeout_s)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout_at(began_s + limit_s):
                 await self._acquire_slot()
                 try:
                     outcome = await self._ask(task)
@@ -236,6 +265,7 @@ class Gate:
         except Exception as error:  # user code: its errors must not stop the server
             log.exception("the answer to task %s failed", task.task_id)
             raise errors.Broken("the miner failed while it answered") from error
+        outcome = checked(task, outcome)
         if isinstance(outcome, Failure):
             raise errors.Declined(outcome.detail or "the miner declined", failure=outcome.reason)
         return outcome
@@ -289,3 +319,10 @@ class Gate:
     def _release_slot(self) -> None:
         self.in_flight -= 1
         self._slots.release()
+
+
+def _num_bytes(response: Response | Submission) -> int:
+    """What is worked on to encode it; a file is sent as it is."""
+    if isinstance(response, Submission):
+        return 0
+    return response.ids.nbytes + response.probs.nbytes + num_bytes(response.payload)

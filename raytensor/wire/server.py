@@ -22,13 +22,14 @@ from aiohttp import web
 
 from raytensor.config.wire import Server
 from raytensor.errors import WireError
+from raytensor.payload import Schemas
 from raytensor.types import Metagraph
 from raytensor.wire import errors
-from raytensor.wire.connections import Connections, UnprovedBytes
+from raytensor.wire.connections import Connections
 from raytensor.wire.endpoints import group_of
-from raytensor.wire.gate import Ask, Complete, Gate, Reply, Request
+from raytensor.wire.gate import Ask, Complete, Gate, Reply, Request, Shared
 from raytensor.wire.nonce_store import NonceCheck
-from raytensor.wire.policy import AccessControl
+from raytensor.wire.payloads import NO_SCHEMAS
 from raytensor.wire.router import Router
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 class WireServer:
     """Serves one hotkey, or several on one port. Arguments: see `Gate`; `nonces` for one hotkey only.
+
+    schemas  of the kinds of questions that carry a payload.
 
     gate  of the hotkey, or the `Router` of several.
 
@@ -51,12 +54,13 @@ class WireServer:
         *,
         nonces: NonceCheck | None = None,
         complete: Complete | None = None,
+        schemas: Schemas = NO_SCHEMAS,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         hotkeys = [hotkey] if isinstance(hotkey, str) else hotkey
         assert nonces is None or len(hotkeys) == 1, "a nonce store belongs to one hotkey"
-        shared = {"policy": AccessControl(settings.policy), "unproved": UnprovedBytes(settings.max_unproved_bytes)}
-        more: dict[str, Any] = {**shared, "nonces": nonces, "complete": complete, "clock": clock}
+        shared = Shared.of(settings, schemas)
+        more: dict[str, Any] = {"shared": shared, "nonces": nonces, "complete": complete, "clock": clock}
         gates = {one: Gate(one, ask, settings, **more) for one in hotkeys}
         self.gate: Gate | Router = gates[hotkey] if isinstance(hotkey, str) else Router(gates, settings)
         self._settings = settings

@@ -12,28 +12,39 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 
+from raytensor.payload import DTYPES
 from raytensor.wire.errors import PayloadError
 
 MAX_HEADER_BYTES = 16384
-_DTYPES = {"I32": np.dtype("<i4"), "F32": np.dtype("<f4")}
+_DTYPES = {name: np.dtype(dtype).newbyteorder("<") for dtype, name in DTYPES.items()}
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')  # a text within valid JSON
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
+@dataclass(frozen=True)
+class Header:
+    """The header of a safetensors file: the entry of each array, not yet checked; where the arrays start."""
+
+    entries: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    start: int
+
+
 def dumps(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """Arrays (int32 or float32) and text as a safetensors file."""
+    """Arrays and text as a safetensors file."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     parts, offset = [], 0
     for name, array in arrays.items():
         dtype = array.dtype.newbyteorder("<")
         if dtype not in _NAMES:
-            raise PayloadError(f"{name}: {array.dtype} can't be sent, only int32 and float32")
+            raise PayloadError(f"{name}: {array.dtype} can't be sent")
         data = np.ascontiguousarray(array, dtype=dtype).tobytes()
         end = offset + len(data)
         header[name] = {"dtype": _NAMES[dtype], "shape": list(array.shape), "data_offsets": [offset, end]}
@@ -44,43 +55,57 @@ def dumps(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> byte
     return b"".join((struct.pack("<Q", len(text)), text, *parts))
 
 
-def loads(data: bytes, expected: Mapping[str, tuple[str, int]]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and the metadata of a safetensors file.
+def loads(data: bytes, expected: Mapping[str, tuple[str, int]]) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
+    """The arrays and the metadata of a safetensors file; see `read`."""
+    header = open_header(data)
+    return read(data, header, expected), header.metadata
 
-    expected  {name: (dtype "I32" | "F32", number of dimensions)}: exactly these must be there.
 
-    Raises PayloadError for a header that is too long or not JSON, unknown or missing arrays, gaps, overlaps, or bytes
-    after the last array.
-    """
+def open_header(data: bytes) -> Header:
+    """The header of a safetensors file. Raises PayloadError for one that is too long or not JSON."""
     if len(data) < 8:
         raise PayloadError(f"a safetensors body has 8 bytes or more, not {len(data)}")
     (size,) = struct.unpack_from("<Q", data)
     if size > MAX_HEADER_BYTES or size > len(data) - 8:
         most = f"at most {MAX_HEADER_BYTES} and the body are read"
         raise PayloadError(f"the safetensors header says {size} bytes; {most}")
-    header = load_object(data[8 : 8 + size], "the safetensors header")
-    metadata = header.pop("__metadata__", {})
+    entries = load_object(data[8 : 8 + size], "the safetensors header")
+    metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise PayloadError("the safetensors metadata must map text to text")
-    if header.keys() != expected.keys():
+    return Header(entries, metadata, 8 + size)
+
+
+def read(
+    data: bytes, header: Header, expected: Mapping[str, tuple[str, int]], optional: Set[str] = frozenset()
+) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file.
+
+    expected  {name: (dtype as the format names it, number of dimensions)}: exactly these must be there.
+    optional  those of them that may be missing.
+
+    Raises PayloadError for unknown or missing arrays, gaps, overlaps, or bytes after the last array.
+    """
+    if not expected.keys() - optional <= header.entries.keys() <= expected.keys():
         raise PayloadError(f"the safetensors body must hold exactly the arrays {', '.join(sorted(expected))}")
-    start, spans, arrays = 8 + size, [], {}
-    for name, (dtype_name, ndim) in expected.items():
-        shape, begin, end = _entry(name, header[name], dtype_name, ndim)
+    spans, arrays = [], {}
+    for name, entry in header.entries.items():
+        dtype_name, ndim = expected[name]
+        shape, begin, end = _entry(name, entry, dtype_name, ndim)
         dtype = _DTYPES[dtype_name]
-        if end > len(data) - start or end - begin != math.prod(shape) * dtype.itemsize:
+        if end > len(data) - header.start or end - begin != math.prod(shape) * dtype.itemsize:
             raise PayloadError(f"{name}: the shape {shape} does not fit its bytes")
         spans.append((begin, end))
-        array = np.frombuffer(data, dtype, math.prod(shape), start + begin).reshape(shape)
+        array = np.frombuffer(data, dtype, math.prod(shape), header.start + begin).reshape(shape)
         arrays[name] = np.require(array, dtype.newbyteorder("="), "A")  # copies only unaligned arrays
     position = 0
     for begin, end in sorted(spans):
         if begin != position:
             raise PayloadError("the safetensors arrays overlap or leave gaps")
         position = end
-    if position != len(data) - start:
+    if position != len(data) - header.start:
         raise PayloadError("the safetensors body has bytes after its last array")
-    return arrays, metadata
+    return arrays
 
 
 def _entry(name: str, entry: Any, dtype: str, ndim: int) -> tuple[tuple[int, ...], int, int]:
