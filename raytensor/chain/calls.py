@@ -49,6 +49,11 @@ class Call:
     def name(self) -> str:
         return f"{self.module}.{self.function}"
 
+    def inner(self) -> list[Call]:
+        """The calls among its arguments: of a batch, a proxy, a multisig."""
+        listed = [value if isinstance(value, (list, tuple)) else [value] for value in self.args.values()]
+        return [one for values in listed for one in values if isinstance(one, Call)]
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for the journal; `call_from_json` reads it back."""
         return {"call": self.name, "args": {name: _plain(value) for name, value in self.args.items()}}

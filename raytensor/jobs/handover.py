@@ -30,7 +30,14 @@ log = logging.getLogger(__name__)
 STATE_EVERY_S = 10.0
 RETRY_S = 10.0
 REPLACE_AFTER_S = 30.0  # weights without a receipt are replaced by newer ones only after this time
-RENEWED = "renewed-"  # begins the ids of weights that the writer itself sets again
+# Begins the ids of weights that the writer itself sets again: why, and what to do.
+_OF_THE_WRITER = {
+    "renewed-": (
+        "no new weights: the last good ones were set again",
+        "look at the subnet's rounds: its mechanism makes no weights",
+    ),
+    "uids-": ("a uid of the last weights had changed hands in their block: they were set again", ""),
+}
 PAGE = 1000  # receipts per request
 
 Place = tuple[int, str]  # netuid, hotkey
@@ -275,9 +282,9 @@ class Handover:
         if self.cursor < self._shown:
             return
         self._say(events.ReceiptSeen.of(receipt))
-        if receipt.intent_id.startswith(RENEWED) and receipt.fate.done:
-            text = f"subnet {receipt.netuid}: no new weights of {receipt.signer[:8]}: the last good ones were set again"
-            self._say(events.Warned(text=text, fix="look at the subnet's rounds: its mechanism makes no weights"))
+        for prefix, (why, fix) in _OF_THE_WRITER.items():
+            if receipt.intent_id.startswith(prefix) and receipt.fate.done:
+                self._say(events.Warned(text=f"subnet {receipt.netuid}: {why} ({receipt.signer[:8]})", fix=fix))
         if receipt.fate is Fate.FAILED:
             where = "" if receipt.netuid is None else f" on subnet {receipt.netuid}"
             text = f"{receipt.call} of {receipt.signer[:8]}{where}: {receipt.error}"

@@ -5,6 +5,7 @@ with Blocks(endpoint) as blocks:   while entered, there are blocks:
     with blocks.following(writer): ... for as long as this lasts
     blocks.leave(writer)           ... without followers: when the pool has an extrinsic, else one every `idle_s`
     with blocks.on_demand():       ... only when the pool has an extrinsic
+    with blocks.held():            ... none
     blocks.up_to(number)           now, up to this one
 """
 
@@ -55,6 +56,11 @@ class Blocks:
         finally:
             with self._lock:
                 self._only_on_demand = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._lock:
+            yield
 
     def up_to(self, number: int) -> None:
         with self._lock:

@@ -56,8 +56,8 @@ class ModelRuntime:
     def module_error(self, index, code) -> str:
         return "Error"
 
-    def call_of(self, data) -> str:
-        return ""
+    def call_of(self, data) -> None:
+        return None
 
 
 class ModelChain:

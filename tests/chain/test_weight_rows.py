@@ -190,8 +190,8 @@ def test_the_call_of_a_signed_extrinsic_is_read(client):
     call = competing(3, 1)
     for era in (Era(), Era.mortal(client.head().number, 8)):
         signed = client.sign(call, VALIDATOR.open(), nonce=300, era=era)
-        assert client.runtime.call_of(signed.data) == "SubtensorModule.set_weights"
-    assert client.runtime.call_of(signed.data[:60]) == ""
+        assert client.runtime.call_of(signed.data) == call
+    assert client.runtime.call_of(signed.data[:60]) is None
 
 
 class Versioned(Mechanism):

@@ -206,18 +206,35 @@ class Runtime:
         except ValueError as error:
             raise ChainError(f"{call.name} does not fit runtime {self.spec_version}: {error}") from error
 
-    def call_of(self, data: bytes) -> str:
-        """ "Pallet.function" of a signed extrinsic (format 4), "" if it can't be read with this runtime."""
+    def call_of(self, data: bytes) -> Call | None:
+        """The call of a signed extrinsic (format 4), calls among its arguments included; None if it can't be read
+        by this runtime. Accounts stay as they are decoded, as {"Id": "5..."} where the chain takes a MultiAddress."""
         try:
             _, at = decode_compact(data, 0)
             at += 2 + 32  # format and kind of address; account
             at += 1 + (65 if data[at] == 2 else 64)  # kind of signature; signature (ecdsa has 65 bytes)
             for extension in self._extensions:
                 at = self.codec.decode_at(extension["ty"], data, at)[1]
-            pallet = self._by_index[data[at]]
-            return f"{pallet['name']}.{self.codec.variants(pallet['calls']['ty'])[data[at + 1]]['name']}"
-        except (ValueError, KeyError, IndexError, TypeError):
-            return ""
+            value, end = self.codec.decode_at(self._call_type, data, at)
+            return self._call(value) if end == len(data) else None
+        except (ValueError, KeyError, IndexError, TypeError, ChainError, RecursionError):  # calls may be nested at will
+            return None
+
+    def _call(self, value: dict[str, Any]) -> Call:
+        ((module, inner),) = value.items()
+        if isinstance(inner, str):
+            return Call(module, inner)
+        ((function, args),) = inner.items()
+        types = self.call_types(module, function)
+        return Call(module, function, {name: self._argument(types[name], arg) for name, arg in args.items()})
+
+    def _argument(self, type_id: int, value: Any) -> Any:
+        if type_id == self._call_type:
+            return self._call(value)
+        kind = self.codec.definition(type_id)["def"]
+        if kind.get("sequence", {}).get("type") == self._call_type:
+            return [self._call(one) for one in value]
+        return value
 
     def sign(
         self, call: bytes, signer: Signer, *, nonce: int, era: Era, genesis: str, birth_hash: str, tip: int = 0

@@ -106,7 +106,11 @@ class Fates:
             if address is None or self._table.find_open(hash) or block.number <= self._began:
                 continue
             if not self._journal.knows_extrinsic(hash):
-                self.foreign.append(Foreign(address, hash, block.number, self._client.runtime.call_of(data)))
+                self.foreign.append(
+                    Foreign(
+                        address, hash, block.number, call.name if (call := self._client.runtime.call_of(data)) else ""
+                    )
+                )
                 self._table.forget_nonce(address)
         places = {hash: at for at, hash in enumerate(hashes) if self._table.find_open(hash)}
         events = self._events(block) if places else None

@@ -94,7 +94,8 @@ def look_back(
             signer = keys.get(signer_of(data) or b"")
             if signer is None or number <= since.get(signer, 0):
                 continue
-            call, sent = client.runtime.call_of(data), extrinsic_hash(data)
+            read, sent = client.runtime.call_of(data), extrinsic_hash(data)
+            call = read.name if read is not None else ""
             if "weights" in call and not journal.knows_extrinsic(sent) and not _sent_by_a_run(runs, sent):
                 found.append(Foreign(signer, sent, number, call))
     return found

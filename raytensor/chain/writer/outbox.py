@@ -24,6 +24,7 @@ from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.order_states import Event, State
 from raytensor.chain.writer.receipts import reveals_of
 from raytensor.chain.writer.trail import Trail
+from raytensor.chain.writer.uids import UidCheck
 from raytensor.errors import BlockUnknown, ChainUnavailable, FateUnknown
 from raytensor.types import Receipt
 
@@ -57,6 +58,7 @@ class Outbox:
         addresses = {signer.public_key: address for address, signer in signers.items()}
         self._fates = Fates(client, journal, self.table, self._trail, addresses, retries)
         self.counters = self._fates.counters
+        self._uids, self._outdated = UidCheck(client), set[str]()
         self.malformed = 0
 
     @property
@@ -68,6 +70,10 @@ class Outbox:
     def head(self) -> Head:
         """The newest block that was read: reads at its hash agree with what `poll` has returned."""
         return self._trail.head
+
+    def is_outdated(self, extrinsic: Extrinsic) -> bool:
+        """Whether it is not sent again: a uid in its rows belongs to another hotkey now."""
+        return extrinsic.hash in self._outdated
 
     def in_flight(self, intent_id: str) -> bool:
         """Whether an open extrinsic carries this intent."""
@@ -217,9 +223,13 @@ class Outbox:
         return fates.take()
 
     def _resend(self, head: Head) -> None:
-        """Send the same bytes again for extrinsics that are in no block after `RESEND_AFTER_BLOCKS`."""
+        """Send the same bytes again for extrinsics that are in no block after `RESEND_AFTER_BLOCKS`, except weights for
+        uids that have changed hands: those are signed anew, with the same nonce."""
+        self._outdated &= self.open
         for extrinsic in self.table.open:
             due = head.number - self.table.sent_at(extrinsic.hash) >= RESEND_AFTER_BLOCKS
             if due and extrinsic.state is not Sent.DOUBTED and not extrinsic.over(head.number):
-                if refusal := self._send(extrinsic):
+                if self.is_outdated(extrinsic) or self._uids.changed(extrinsic, head.hash) != set():
+                    self._outdated.add(extrinsic.hash)
+                elif refusal := self._send(extrinsic):
                     log.warning("extrinsic %s again: %s %s", extrinsic.hash, refusal.name, refusal.text)

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from raytensor.chain.error_actions import action_for
 from raytensor.chain.errors import PoolRefusal
 from raytensor.chain.intents import SetWeights
-from raytensor.chain.reads.preflight import PALLET, Refusal, SubnetView, check_weights, read_views
+from raytensor.chain.reads.preflight import Refusal, SubnetView, check_weights, read_views
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.wallet import Signer
 from raytensor.chain.writer.audit import AuditLog
-from raytensor.chain.writer.batcher import Item, Planned, halve
+from raytensor.chain.writer.batcher import Item, halve
 from raytensor.chain.writer.commits import PendingCommits
+from raytensor.chain.writer.extrinsic_table import Extrinsic
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.order_states import State
 from raytensor.chain.writer.orders import Order, OrderQueue, Place
@@ -31,6 +32,7 @@ from raytensor.chain.writer.planner import Planner
 from raytensor.chain.writer.receipts import Receipts, is_reveal
 from raytensor.chain.writer.renewal import Renewal
 from raytensor.chain.writer.settings import WriterSettings
+from raytensor.chain.writer.uids import UidCheck, once_more
 from raytensor.errors import ChainError
 from raytensor.types import Fate, Receipt
 
@@ -76,6 +78,8 @@ class Pipeline:
         self.commits = PendingCommits(client, *parts, settings.commit_kind)
         places = self._queue.places, self._queue.has_weights
         self._renewal = Renewal(client, self._journal, settings.renewal, *places)
+        self._uids = UidCheck(client)
+        self._landed: list[Extrinsic] = []  # whose uids are to be compared
         self._setbacks: dict[Place, int] = {}  # failures in a row
         self._calendar: dict[Place, tuple[int, Refusal]] = {}  # head from which on it is looked at again, and why
         self._last_block = -1
@@ -89,6 +93,7 @@ class Pipeline:
         """
         for settled in self._outbox.poll():
             self._settle(settled)
+        self._compare_uids()
         head = self._outbox.head
         if head.number != self._last_block or self._queue.has_news:
             self._queue.follow_blocks()
@@ -127,6 +132,21 @@ class Pipeline:
                         self._setbacks.pop(order.place, None)
                         self._calendar.pop(order.place, None)
                 self._receipts.deliver(receipt)
+
+        if any(receipt.fate is Fate.INCLUDED for receipt in settled.receipts):
+            self._landed.append(settled.extrinsic)
+
+    def _compare_uids(self) -> None:
+        """Set weights again that landed with a uid that had changed hands, for the hotkeys that they are meant for."""
+        while self._landed:
+            netuids = self._uids.landed_wrong(self._landed[0])
+            landed = [i for i in self._landed[0].intent_ids if self._journal.state(i) in (State.IN_BLOCK, State.DONE)]
+            intents = [self._journal.known_intent(i) for i in landed] if netuids else []
+            weights = [one for one in intents if isinstance(one, SetWeights) and one.netuid in netuids]
+            newer = self._journal.superseded(weights)
+            last = [one for one in weights if one.intent_id not in newer]
+            self._queue.put(list(once_more(last, self._landed[0].block or 0)), blocking=False)
+            del self._landed[0]
 
     def _failed(self, order: Order | None, receipt: Receipt, *, retried: bool) -> None:
         """Nothing of an order can take effect: it is sent again, now or later, or a caller gets the receipt."""
@@ -183,12 +203,12 @@ class Pipeline:
         self._post_all(items, ready, views)
 
     def _find_rivals(self, head: Head) -> None:
-        """Orders whose extrinsics are over at the best block may be signed again with the same nonce: the final block,
-        which decides, may be far behind."""
+        """Orders whose extrinsics are over at the best block, or name a uid that has changed hands, may be signed again
+        with the same nonce: the final block, which decides, may be far behind."""
         for order in self._queue.open_orders():
             intent_id = order.intent.intent_id
             carriers = self._outbox.table.carriers(intent_id)
-            late = carriers and all(x.over(head.number) for x in carriers)
+            late = carriers and all(x.over(head.number) or self._outbox.is_outdated(x) for x in carriers)
             if late and order.rival_from is None and not carriers[-1].refusal:
                 if self._queue.retries(order.intent.receipt(Fate.FAILED, "Expired", None)):
                     self._queue.put_off(order, head.number)
@@ -284,7 +304,8 @@ class Pipeline:
         while batches:
             planned = batches.pop(0)
             self._fence()
-            if not self._uids_hold(planned, items, views):
+            rows = [row for i in planned.intent_ids if i in items and (row := items[i].row) is not None]
+            if not self._uids.hold(rows, views, self._outbox.head):
                 continue  # a uid changed hands since the rows were made: the next tick makes them anew
             extrinsic = self._outbox.sign(planned, final)
             if extrinsic is None:  # its nonce is used, and the final block has not shown yet by which extrinsic
@@ -305,18 +326,6 @@ class Pipeline:
                 continue
             for intent_id in planned.intent_ids:
                 self._turned_down(intent_id, orders.get(intent_id), refusal)
-
-    def _uids_hold(
-        self, planned: Planned, items: Mapping[str, Item], views: Mapping[tuple[int, int], SubnetView]
-    ) -> bool:
-        """Whether the uids of rows still belong to the hotkeys that they were looked up for, at the best block."""
-        rows = [row for i in planned.intent_ids if (item := items.get(i)) is not None and (row := item.row) is not None]
-        if not rows or self._client.head().number == self._outbox.head.number:
-            return True
-        owner = {(netuid, uid): hotkey for (netuid, _), view in views.items() for hotkey, uid in view.uid_of.items()}
-        places = sorted({(row.netuid, uid) for row in rows for uid in row.uids})
-        now = self._client.query_many([(PALLET, "Keys", list(place)) for place in places])
-        return all(owner.get(place) == hotkey for place, hotkey in zip(places, now))
 
     def _turned_down(self, intent_id: str, order: Order | None, refusal: PoolRefusal) -> None:
         """A node did not take an item. Its extrinsic stays open: another node may have it."""
