@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("raytensor.commands.report:report_main", "write the report of a run folder again"),
     "replay": ("raytensor.commands.replay:replay_main", "recompute the weights of an evidence log and compare them"),
     "consensus": ("raytensor.commands.consensus:consensus_main", "compute what a subnet pays; check test vectors"),
+    "snapshot": ("raytensor.commands.snapshot:snapshot_main", "write the state of a subnet to a file, to fork it"),
     "wallet": ("raytensor.commands.wallet:wallet_main", "create, list, restore keys; balance; sign, verify"),
     "transfer": ("raytensor.commands.transfer:transfer_main", "send TAO to an account"),
     "stake": ("raytensor.commands.stake:stake_main", "add, remove, move, swap, transfer, list stake; take, children"),

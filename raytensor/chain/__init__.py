@@ -9,7 +9,8 @@
     ss58, wallet               addresses; key references and Bittensor's key files
     bulk_submitter, bootstrap  set-up of development chains, without a journal
     rpc/     transport, connection, client, runtime, codec, scale_reader, events
-    reads/   metagraph, metagraph_api, follower, history, commitments, quotes, preflight, watchdog
+    reads/   metagraph, metagraph_api, follower, history, commitments, quotes, preflight, watchdog,
+             state, state_file (snapshots of subnets)
     writer/  writer, actor, settings, orders, thread, pipeline, outbox, journal, lease, batcher, limits, policy,
              policy_check, audit, commits, commit_rules, commit_book, beacon, timelock
 

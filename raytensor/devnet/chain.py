@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from raytensor.devnet.block import Block
 from raytensor.devnet.executive import Executive, InvalidTransaction, UnknownTransaction
 from raytensor.devnet.extrinsic import bare_extrinsic, decode_extrinsic
+from raytensor.devnet.fork.state import Fork
 from raytensor.devnet.hashing import blake2_256
 from raytensor.devnet.pallet import Call
 from raytensor.devnet.pallets.mev_shield import is_carrier
@@ -30,15 +31,21 @@ from raytensor.devnet.scale import ScaleError
 class Chain:
     """The best chain; the last `finality_lag` blocks are not final. `disk` stores every block.
 
+    fork          the state that the chain starts from; the block after the genesis is then that of the snapshot. A
+                  chain on disk goes on without it.
     listeners     called with (block, changed keys) after each sealed block.
     on_finalized  called with each newly finalized block.
     on_upgrade    called after the runtime was replaced.
     storing       future of the last block's write, with a disk.
     """
 
-    def __init__(self, runtime: Runtime, *, finality_lag: int = 0, disk: Disk | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime, *, finality_lag: int = 0, disk: Disk | None = None, fork: Fork | None = None
+    ) -> None:
         self.runtime, self.finality_lag, self.disk = runtime, finality_lag, disk
-        self.by_number: list[Block] = [self._genesis()]
+        digest = fork.digest if fork is not None else disk.fork_digest if disk is not None else b""
+        self.genesis = self._genesis(digest)
+        self.by_number: dict[int, Block] = {0: self.genesis}  # ascending; those before a fork's block are not there
         self.by_hash: dict[bytes, Block] = {self.genesis.hash: self.genesis}
         self.finalized_number = 0
         self.executive = Executive(runtime, self.genesis.hash, self.block_hash)
@@ -52,29 +59,39 @@ class Chain:
         self.storing: Future[None] | None = None
         if disk is not None:
             self._restore(disk)
+        if fork is not None and self.best.number == 0:
+            self._start_from(fork)
 
-    def _genesis(self) -> Block:
+    def _genesis(self, digest: bytes) -> Block:
         runtime = self.runtime
         content = b"".join(
             item.raw_key(key) + item.codec.encode(item.current[key]) for item, key in runtime.genesis_changes
         )
-        root = blake2_256(runtime.metadata(14) + runtime.metadata(15) + content)
+        root = blake2_256(runtime.metadata(14) + runtime.metadata(15) + content + digest)
         return Block(0, bytes(32), root, blake2_256(b""), (), [])
 
-    @property
-    def genesis(self) -> Block:
-        return self.by_number[0]
+    def _start_from(self, fork: Fork) -> None:
+        """Append the block of a snapshot, which is final."""
+        fork.restore(self.runtime)
+        root = blake2_256(self.genesis.state_root + fork.digest)
+        block = Block(fork.block, self.genesis.hash, root, blake2_256(b""), (), [])
+        self.by_number[block.number] = block
+        self.by_hash[block.hash] = block
+        self.finalized_number = block.number
+        if self.disk is not None:
+            self.disk.store_fork(block, self.runtime.store, fork.digest)
 
     @property
     def best(self) -> Block:
-        return self.by_number[-1]
+        return next(reversed(self.by_number.values()))
 
     @property
     def finalized(self) -> Block:
         return self.by_number[self.finalized_number]
 
     def block_hash(self, number: int) -> bytes | None:
-        return self.by_number[number].hash if 0 <= number < len(self.by_number) else None
+        block = self.by_number.get(number)
+        return None if block is None else block.hash
 
     def body(self, block: Block) -> list[bytes] | None:
         """The block's extrinsics, from memory or from the disk; None if neither has them."""
@@ -86,7 +103,7 @@ class Chain:
         """Continue from the last block on disk; loads its state into the runtime."""
         blocks, self.finalized_number = disk.restore(self.genesis.hash, self.runtime)
         for block in blocks:
-            self.by_number.append(block)
+            self.by_number[block.number] = block
             self.by_hash[block.hash] = block
         self.runtime.block_number = self.best.number
 
@@ -188,10 +205,10 @@ class Chain:
         root = blake2_256(b"".join(blake2_256(raw) for raw in extrinsics))
         encoded = tuple(self.runtime.codecs("DigestItem").encode(log) for log in logs)
         block = Block(number, parent.hash, blake2_256(parent.state_root + root), root, encoded, extrinsics)
-        self.by_number.append(block)
+        self.by_number[number] = block
         self.by_hash[block.hash] = block
         too_old = number - self.runtime.store.history_blocks
-        if too_old > 0:
+        if too_old > 0 and too_old in self.by_number:
             self.by_number[too_old].extrinsics = None
         return block
 
@@ -237,7 +254,7 @@ class Chain:
             )
         if target < self.runtime.store.oldest_block:
             raise ValueError(f"the state of block {target} is no longer kept")
-        removed = self.by_number[target + 1 :]
+        removed = [self.by_number[number] for number in range(target + 1, self.best.number + 1)]
         bodies = [self.body(block) or [] for block in removed]
         changes = self.runtime.store.revert(target)
         if self.disk is not None:
@@ -246,8 +263,8 @@ class Chain:
             self.runtime.upgrades.revert(target)
             if self.disk is not None:
                 self.disk.store_upgrades(self.runtime.upgrades.borders)
-        del self.by_number[target + 1 :]
         for block in removed:
+            del self.by_number[block.number]
             del self.by_hash[block.hash]
         runtime = self.runtime
         runtime.block_number, runtime.timestamp_ms = target, runtime.Timestamp.Now.get()

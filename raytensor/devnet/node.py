@@ -19,6 +19,7 @@ from typing import Any
 from raytensor.devnet.author import Author
 from raytensor.devnet.chain import Chain
 from raytensor.devnet.chain_spec import build_runtime
+from raytensor.devnet.fork.state import Fork
 from raytensor.devnet.gc_freeze import avoid_long_collections
 from raytensor.devnet.persist import Disk
 from raytensor.devnet.rpc import NodeRpc
@@ -27,10 +28,11 @@ from raytensor.devnet.warm_up import warm_up
 from raytensor.errors import ConfigError
 
 
-async def serve(options: argparse.Namespace, time: tuple[int, float | None, bool]) -> int:
+async def serve(options: argparse.Namespace, time: tuple[int, float | None, bool], fork: Fork | None = None) -> int:
     """Serve a node with the options of `raytensor devnet` until it is stopped. Returns the exit status.
 
     time  (milliseconds per slot, seconds between blocks or None, whether instant).
+    fork  what a new chain starts from; None: the embedded chain's own genesis.
 
     Raises `ConfigError` for a port that is taken, or a state with another block time.
     """
@@ -50,7 +52,7 @@ async def serve(options: argparse.Namespace, time: tuple[int, float | None, bool
             else:
                 slot_ms = int(kept)
         runtime = build_runtime(block_time_ms=slot_ms, history_blocks=options.history)
-        chain = Chain(runtime, finality_lag=options.finality_lag, disk=disk)
+        chain = Chain(runtime, finality_lag=options.finality_lag, disk=disk, fork=fork)
         author = Author(chain, interval_s=interval_s, instant=instant)
         server = Server(NodeRpc(chain, author), options.allow_origin)
         try:

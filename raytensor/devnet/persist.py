@@ -14,7 +14,7 @@ from pathlib import Path
 from raytensor.devnet.block import Block
 from raytensor.devnet.builtin import ScaleError, compact, read_compact
 from raytensor.devnet.runtime import Runtime
-from raytensor.devnet.store import ABSENT
+from raytensor.devnet.store import ABSENT, Store
 from raytensor.errors import ChainError, ConfigError
 
 FILE_NAME = "chain.sqlite"
@@ -54,6 +54,11 @@ class Disk:
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else row[0]
 
+    @property
+    def fork_digest(self) -> bytes:
+        """What the chain was forked from; empty for a chain with a genesis of its own."""
+        return bytes.fromhex(self.meta("fork") or "")
+
     def restore(self, genesis_hash: bytes, runtime: Runtime) -> tuple[list[Block], int]:
         """Load the state of the last stored block into a runtime at its genesis; in a new folder, store the genesis.
 
@@ -67,7 +72,8 @@ class Disk:
         if (self.meta("format"), known) != (FORMAT, genesis):
             raise ConfigError(
                 f"--state {self.folder} belongs to another chain (genesis 0x{known}, this is 0x{genesis}): it was "
-                f"made by another version of RayTensor or with another genesis; name another folder, or remove it"
+                f"made by another version of RayTensor, with another genesis or from another snapshot; name another "
+                f"folder, or remove it"
             )
         rows = self._db.execute(
             "SELECT number, parent, state_root, extrinsics_root, logs FROM block WHERE number > 0 ORDER BY number"
@@ -93,6 +99,19 @@ class Disk:
         settings = {"format": FORMAT, "genesis": genesis, "finalized": "0", "block_time_ms": str(runtime.block_time_ms)}
         self._db.executemany("INSERT INTO meta VALUES (?, ?)", settings.items())
         self._db.executemany("INSERT INTO state VALUES (?, ?)", entries)
+        self._db.execute("COMMIT")
+
+    def store_fork(self, block: Block, store: Store, digest: bytes) -> None:
+        """Replace the state by that of a fork, whose block is final, in one transaction."""
+        items = store.items.values()
+        entries = [(item.raw_key(k), item.codec.encode(v)) for item in items for k, v in item.current.items()]
+        self._db.execute("BEGIN")
+        self._db.execute("DELETE FROM state")
+        self._db.executemany("INSERT INTO state VALUES (?, ?)", entries)
+        head = (block.number, block.parent, block.state_root, block.extrinsics_root)
+        self._db.execute("INSERT INTO block VALUES (?, ?, ?, ?, ?, ?)", (*head, _pack(block.logs), b""))
+        self._db.execute("INSERT INTO meta VALUES ('fork', ?)", (digest.hex(),))
+        self._db.execute("UPDATE meta SET value = ? WHERE name = 'finalized'", (str(block.number),))
         self._db.execute("COMMIT")
 
     def store(self, block: Block, changes: list, finalized: int) -> Future[None]:
