@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raytensor.config import overrides as typed
+from raytensor.config import subnets
 from raytensor.config.checks import Section, allowed, check
 from raytensor.errors import ConfigError
 
@@ -53,7 +54,8 @@ def compose(job: str, overrides: Sequence[str]) -> Any:
     """The checked configuration of a job (its root dataclass, see `ROOTS`).
 
     overrides  what a user typed: "miners.num_miners=16", "experiment=cheats"; "hydra.searchpath=[file:///folder]" adds
-               a folder with files of groups, such as a sweep writes.
+               a folder with files of groups, such as a sweep writes; "subnet=NAME" stands for the settings of a subnet
+               package (`subnets`).
 
     Raises `ConfigError` for an unknown setting, a wrong type, an unknown choice of a group or an impossible value.
     """
@@ -61,6 +63,7 @@ def compose(job: str, overrides: Sequence[str]) -> Any:
     others = {name: schema_of(name) for name in ROOTS if name != job}
     paths = [arg for arg in overrides if arg.startswith(SEARCH_PATH)]
     groups = groups_of(job, re.findall(r"file://([^,\]'\"]+)", " ".join(paths)))
+    overrides = subnets.expand(overrides, lambda key: key in groups or typed.find(schema, key) is not None)
     choices, values = typed.split(schema, groups, [arg for arg in overrides if arg not in paths], others)
     known = {name for other in (schema, *others.values()) for name in typed.type_hints(other)}
     cfg: Any = _yaml_files().compose(conf_dir(), job, schema, [*paths, *choices], values, known)

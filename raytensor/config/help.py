@@ -58,6 +58,10 @@ def help_page(job: str, usage: str, args: Sequence[str]) -> str:
         line = f"  {name if isinstance(setting.default, Section) else f'{name}={_shown(setting.default)}':<24} "
         sentence = re.split(r"(?<=[.;]) ", setting.comment, maxsplit=1)[0].rstrip(".;")
         (sections if isinstance(setting.default, Section) else single).append(f"{line}{sentence}.")
+    if find(schema, "mechanism.path"):
+        groups += (
+            "\n  subnet=NAME  the settings of a subnet package: an entry point of raytensor.subnets, or a dotted path"
+        )
     groups = f"groups (GROUP=CHOICE; files in {conf_dir()}):\n{groups}\n\n" if groups else ""
     head = f"{usage.rstrip()}\n\n{groups}settings:"
     more = f"\nsections (`raytensor {job} --help SECTION` shows one with its settings, `--help all` shows all):"

@@ -25,6 +25,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from raytensor import config
+from raytensor.config.subnets import search_working_folder
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import ConfigError, MechanismError, RayTensorError
@@ -121,6 +122,9 @@ class Mechanism(Protocol):
     asks_for_files: ClassVar[bool] = False
     # Dotted path of the miner class of a run; "" for raytensor.miners.miner.Miner.
     miner: ClassVar[str] = ""
+    # Dotted path of the class that answers questions with a payload (raytensor.miners.responder.Responder);
+    # `mechanism.responder` overrides it.
+    responder: ClassVar[str] = ""
     # Behaviours (of raytensor.config.behaviours) of its miners beside those of all mechanisms.
     behaviours: ClassVar[tuple[str, ...]] = ()
     # Name of the setting with the length of its longest sequence in tokens, for example "model_eval.seq_len".
@@ -194,6 +198,7 @@ class Needs:
 
     asks_for_files: bool = False
     miner: str = ""
+    responder: str = ""
     behaviours: tuple[str, ...] = ()
     longest_sequence: str = ""
     version_key: int = 0
@@ -208,6 +213,8 @@ def needs(cfg: config.Mechanism) -> Needs:
     declared: dict[str, Any] = {name: getattr(found, name, getattr(default, name)) for name in names}
     if cfg.files is not None:
         declared["asks_for_files"] = cfg.files
+    if cfg.responder is not None:
+        declared["responder"] = cfg.responder
     if cfg.version_key is not None:
         declared["version_key"] = cfg.version_key
     key = declared["version_key"]
@@ -244,13 +251,11 @@ def load_class(path: str, key: str = "mechanism.path") -> type[Any]:
     Raises `ConfigError` when the class does not exist, or when the import of its module raises.
     """
     module, _, name = path.rpartition(".")
-    folder = os.getcwd()
-    if folder not in sys.path and "" not in sys.path:  # the `raytensor` script puts its own folder there instead
-        sys.path.append(folder)
+    search_working_folder()
     try:
         found = getattr(importlib.import_module(module), name) if module else None
     except ImportError as error:
-        fix = f"install the package, or start from the folder that holds it (now {folder})"
+        fix = f"install the package, or start from the folder that holds it (now {os.getcwd()})"
         raise ConfigError(f"{key}={path!r}: {error}\n  fix: {fix}") from error
     except AttributeError as error:
         raise ConfigError(f"{key}={path!r}: {error}") from error

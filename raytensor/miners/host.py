@@ -32,6 +32,7 @@ from raytensor.miners.gauges import Gauges
 from raytensor.miners.miner import Miner, heldout_questions
 from raytensor.miners.model import spec, top_tokens
 from raytensor.miners.placement import Member, architecture
+from raytensor.miners.responder import RespondingMiner
 from raytensor.miners.submission_export import Original
 from raytensor.training import devices, models
 from raytensor.training.checkpoint import load_newest
@@ -41,6 +42,8 @@ from raytensor.training.stacked import StackedEngine, StackedMember
 from raytensor.types import Failure, Reason, Response, Submission, Task
 
 log = logging.getLogger(__name__)
+
+AnyMiner = Miner | CollaboratingMiner | RespondingMiner
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,13 @@ class MinerHost:
         self._commit_every = cfg.miners.commit_every if declared.asks_for_files else 0
         self._gauges, self._vocab_size = Gauges("run"), text.vocab_size
         self._stack_lock = FifoLock()  # of all stacked models, which are computed together
-        self._miners: dict[str, Miner | CollaboratingMiner] = {}
+        self._miners: dict[str, AnyMiner] = {}
         device = devices.name_for(cfg.miners.gpus_per_host)
         stacked: Mapping[str, StackedMember] = {}
-        if declared.miner:
+        if declared.responder:
+            for hotkey, profile in members:
+                self._miners[hotkey] = RespondingMiner(hotkey, profile, cfg, text, declared.responder, device=device)
+        elif declared.miner:
             miner_class = base.load_class(declared.miner, "the mechanism's miner")
             for hotkey, profile in members:
                 self._miners[hotkey] = miner_class(hotkey, profile, cfg, text, device=device)
@@ -198,7 +204,7 @@ class MinerHost:
             return f"a length lies outside 1 .. {task.tokens.shape[1]}"
         return None
 
-    def _train_one(self, miner: Miner | CollaboratingMiner, round: int, failures: dict[str, str]) -> float | None:
+    def _train_one(self, miner: AnyMiner, round: int, failures: dict[str, str]) -> float | None:
         try:
             return miner.train(round)
         except Exception as error:  # the edge of a miner: those beside it train on; the supervisor tells and counts it

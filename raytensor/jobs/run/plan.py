@@ -92,6 +92,10 @@ def refuse_unusable(cfg: MinersJob) -> None:
 def _refuse_unfit(cfg: MinersJob, declared: base.Needs) -> None:
     """Refuse miners that do not fit what the mechanism declares. Raises `ConfigError` with all mistakes."""
     mistakes, files, seq_len = [], declared.asks_for_files, cfg.miners.seq_len
+    if declared.responder:
+        base.load_class(declared.responder, "mechanism.responder")
+        if files:
+            mistakes.append("mechanism.files=True: a responder submits no files; use files=false, or no responder")
     if files and declared.miner:
         mistakes.append(f"mechanism.files=True: {SUBMIT_UPDATES}")
     longest = attrgetter(declared.longest_sequence)(cfg.mechanism) if declared.longest_sequence else 0
@@ -103,7 +107,7 @@ def _refuse_unfit(cfg: MinersJob, declared: base.Needs) -> None:
         where = f"miners.profiles[{number}]"
         if profile.behaviour not in known:
             mistakes.append(f"{where}.behaviour={profile.behaviour!r}: {list_of(known)}")
-        if declared.miner and (profile.engine != "plain" or profile.ranks > 1):
+        if (declared.miner or declared.responder) and (profile.engine != "plain" or profile.ranks > 1):
             why = f"{cfg.mechanism.path} trains in one process per miner; use engine=plain and ranks=1"
             mistakes.append(f"{where}.engine={profile.engine!r}: {why}")
         if files and profile.lora_rank:
