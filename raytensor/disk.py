@@ -22,7 +22,7 @@ _NETWORK |= {"ocfs2", "gfs2", "pvfs2", "orangefs", "glusterfs", "coda", "fuse"}
 _LOCAL_FUSE = {"fuse-overlayfs", "mergerfs", "gocryptfs", "encfs", "ntfs-3g", "exfat", "exfat-fuse", "bindfs"}
 
 
-def write_bytes(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o644) -> None:
+def write_bytes(path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o644) -> None:
     """Replace a file. Readers see the old or the new content; after a crash either is there, whole.
 
     content  the bytes, or chunks of them.
@@ -69,7 +69,7 @@ def unfinished(path: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def _fill(path: Path, content: bytes | Iterable[bytes], mode: int) -> None:
+def _fill(path: Path, content: bytes | Iterable[bytes | memoryview], mode: int) -> None:
     with path.open("wb") as file:
         os.fchmod(file.fileno(), mode)
         file.writelines([content] if isinstance(content, bytes) else content)

@@ -15,7 +15,8 @@
     ├── MechanismError                    a mechanism's own code failed; says the error, its file and line
     ├── WireError                         a request or an answer that was turned down; its tree is in wire/errors.py
     ├── DataError                         a corpus, tokenizer, checkpoint or journal that can't be read
-    │   └── DamagedCheckpoint             missing, cut off or changed since it was written; an older one may be whole
+    │   ├── DamagedCheckpoint             missing, cut off or changed since it was written; an older one may be whole
+    │   └── StorageError                  an object store that refuses, can't be reached, or has a damaged object
     └── RunError                          a run folder that is in use, or can't be resumed
 
 A user's mistake is a `ConfigError` with the value and the fix; a mistake of ours is an `assert`.
@@ -126,6 +127,10 @@ class DataError(RayTensorError):
 
 class DamagedCheckpoint(DataError):
     """A checkpoint that is missing, cut off or changed since it was written; an older one may be whole."""
+
+
+class StorageError(DataError):
+    """An object store that refuses, can't be reached, or has a damaged object."""
 
 
 class RunError(RayTensorError):

@@ -149,6 +149,34 @@ def cache_dir(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def s3_server():
+    """URL of a real S3 server (moto's) on the loopback, in threads of this process, with one bucket, "tests"."""
+    import logging
+    import urllib.request
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    urllib.request.urlopen(urllib.request.Request(f"{url}/tests", method="PUT"), timeout=60).close()
+    yield url
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch, tmp_path):
+    """Gives a URL below the bucket for a name; this process and its children have the keys and the endpoint."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    settings = {"ENDPOINT_URL": s3_server, "ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    return lambda name: f"s3://tests/{tmp_path.name}/{name}"
+
+
 class SmallDisk:
     """A file system of 24 MiB in memory, at `folder`."""
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent / "raytensor"
 ORDER = [
     ["payload"],
     ["types", "errors", "disk", "clock", "arguments", "supervised"],
-    ["config"],
+    ["config", "storage"],
     ["cluster", "pool", "telemetry"],
     ["data", "consensus", "chain", "wire", "training", "mechanisms"],
     ["miners", "validators", "devnet"],

@@ -56,7 +56,10 @@ class Training(Section):
     activation_checkpointing: bool = False
     # torch.compile; null: on GPUs only.
     compile: bool | None = None
-    # Steps between checkpoints (the last step always writes one).
+    # Folder or object-store URL (s3://BUCKET/PREFIX; needs raytensor[s3]) of the checkpoints and the export, below the
+    # run's name; null: the run's folder.
+    store: str | None = setting(None, path="path")
+    # Steps between checkpoints (the last step always writes one). They are written while the training goes on.
     checkpoint_every: int = 50
     # Checkpoints to keep. The newest one that later steps have proved good is kept besides.
     keep: int = 2

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from raytensor.training import checkpoint, devices
+from raytensor.training import checkpoint, devices, saving
 from raytensor.training.causal import Causal
 from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
@@ -116,12 +116,14 @@ class BaseEngine:
             dist.all_gather(every, found)
             return torch.cat(every)[:count].double().cpu().numpy()
 
-    def save(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
+    def snapshot(self, position: Mapping[str, Any] | None = None) -> saving.Snapshot:
         about = (self.steps, self.strategy, self.recipe.optimizer, position or {}, self.health.skipped)
-        origin = checkpoint.Origin(*about)
-        checkpoint.save(folder, self.ranks, self._shapes, self._read, origin)
+        return saving.snapshot(self.ranks, self._shapes, self._read, checkpoint.Origin(*about))
 
-    def load(self, folder: Path) -> dict[str, Any]:
+    def save(self, folder: Path | str, position: Mapping[str, Any] | None = None) -> None:
+        saving.write(folder, self.snapshot(position), self.ranks)
+
+    def load(self, folder: Path | str) -> dict[str, Any]:
         found = checkpoint.read(folder, self._shapes, self.ranks, self.recipe.optimizer)
         with torch.no_grad():
             for name in self._shapes:

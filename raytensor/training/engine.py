@@ -21,6 +21,7 @@ from raytensor.config.optimizers import ENGINES
 from raytensor.training.base import CHUNK, Health
 from raytensor.training.ranks import Ranks, alone
 from raytensor.training.recipe import Recipe
+from raytensor.training.saving import Snapshot
 from raytensor.training.torch_engine import TorchEngine
 from raytensor.training.zero import ZeroEngine
 
@@ -49,11 +50,12 @@ class Engine(Protocol):
         lengths int32 [B])."""
         ...
 
-    def save(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
-        """Write the whole state to `folder`, which appears at once, and the caller's `position` (JSON) with it."""
+    def save(self, folder: Path | str, position: Mapping[str, Any] | None = None) -> None:
+        """Write the whole state to a path or an object-store URL, where it appears at once, and the caller's `position`
+        (JSON) with it."""
         ...
 
-    def load(self, folder: Path) -> dict[str, Any]:
+    def load(self, folder: Path | str) -> dict[str, Any]:
         """Restore a saved state, bit for bit. Returns its `position`.
 
         Raises `DamagedCheckpoint` when it is missing or damaged, `DataError` when it is of another model; the engine's
@@ -76,6 +78,10 @@ class TrainEngine(Engine, Protocol):
 
     def train_steps(self, batches: Iterable[np.ndarray], *, own_rows: bool = False) -> float:
         """See `Engine.train_steps`. own_rows: the batches hold this rank's rows only."""
+        ...
+
+    def snapshot(self, position: Mapping[str, Any] | None = None) -> Snapshot:
+        """What `save` writes, in host memory, for a `saving.Saver`."""
         ...
 
     def sequence_losses(self, rows: np.ndarray) -> np.ndarray:

@@ -7,9 +7,9 @@ transformers' format, `TrainStep` events through `report`. A new process continu
 the folder, on any number of ranks and with any engine. Knows nothing of Ray.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ import transformers
 from raytensor.config.train import TrainConfig
 from raytensor.data import assign, pretrained, tokenizer
 from raytensor.data.text import load_tokenizer
-from raytensor.errors import DataError, RayTensorError
+from raytensor.errors import DataError
+from raytensor.storage import copy, join, open_folder, refuse_unreachable
 from raytensor.telemetry.events import TrainStep
-from raytensor.training import batches, checkpoint, devices, heldout, models
+from raytensor.training import batches, checkpoint, devices, heldout, models, saving
 from raytensor.training import engine as engines
 from raytensor.training.models import ModelSpec
 from raytensor.training.ranks import Ranks
@@ -48,6 +49,8 @@ def refuse_unusable(cfg: TrainConfig) -> int:
 
     Raises `ConfigError` for a model that can't be built, or was trained on other ids.
     """
+    if cfg.training.store:
+        refuse_unreachable(cfg.training.store, "training.store")
     models.refuse_unusable(spec_of(cfg, 1))  # a name that means nothing is refused as a model, not as a tokenizer
     settings = {"where": "training.model", "trained": cfg.training.pretrained}
     pretrained.settle(cfg.data, cfg.models(), cfg.paths.cache, **settings)
@@ -77,7 +80,7 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
     end = coder.end if cfg.data.document_masks else None
     recipe = Recipe.of(training, total_steps=training.steps, document_end=end)
     engine = engines.make(training.engine, model, recipe, ranks)
-    points = folder / "checkpoints"
+    points = join(store_of(cfg, folder), "checkpoints")
     try:
         position = _resume(points, engine, ranks, warn)
         if position is not None:
@@ -88,7 +91,8 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
     exam = heldout.draw(cfg, coder)
     limits = {"max_skipped": training.max_skipped, "max_rollbacks": training.max_rollbacks}
     survival = Survival(points, ranks, warn, keep=training.keep, **limits)
-    with stream:
+    saver = saving.Saver(ranks)
+    with stream, saver:
         while engine.steps < training.steps:
             began, before = time.perf_counter(), engine.steps
             intervals = (training.log_every, training.checkpoint_every, training.heldout_every)
@@ -110,29 +114,37 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
             sound = survival.is_sound(engine, loss, mean)
             if sound and (last or _is_due(due, training.checkpoint_every)):
                 position = {"stream": stream.state(), "tokenizer": coder.digest()}
-                engine.save(checkpoint.step_folder(points, due), position)
-                survival.saved(due)
+                place = join(points, checkpoint.step_name(due))
+                saver.save(place, partial(engine.snapshot, position), partial(survival.prune, due))
+                survival.taken(due)
             if not sound and survival.must_go_back(engine, last=last):
+                saver.wait()
                 survival.go_back(engine)
     weights = engine.weights()
     if ranks.first:
         models.export(spec, weights, folder / "export", coder.save)
+        if cfg.training.store:
+            copy(folder / "export", join(store_of(cfg, folder), "export"), last="config.json")
     ranks.gather(None)
 
 
-def _resume(points: Path, engine: engines.Engine, ranks: Ranks, warn: Warn) -> Mapping[str, Any] | None:
+def store_of(cfg: TrainConfig, folder: Path) -> str:
+    """The place of a run's checkpoints and export: its folder, or its name below `training.store`."""
+    return join(cfg.training.store, folder.name) if cfg.training.store else str(folder)
+
+
+def _resume(points: str, engine: engines.Engine, ranks: Ranks, warn: Warn) -> Mapping[str, Any] | None:
     """Restore the newest intact checkpoint. Returns its position; None when there is no checkpoint."""
-    steps = ranks.broadcast(sorted(checkpoint.steps_in(points), reverse=True))
+    kept = open_folder(points)
+    steps = ranks.of_first(lambda: checkpoint.steps_in(kept)[::-1])
     if not steps:
         return None
-    places = [checkpoint.step_folder(points, step) for step in steps]
+    places = [join(points, checkpoint.step_name(step)) for step in steps]
     place, position, damaged = checkpoint.load_newest(places, engine.load)
     for step, why in zip(steps, damaged, strict=False) if ranks.first else ():
-        warn(f"{why}; continuing from {place.name}")
+        warn(f"{why}; continuing from {place.rpartition('/')[2]}")
         # Kept for inspection, under a name that `prune` does not count.
-        aside = points / f"damaged-step-{step:07d}"
-        shutil.rmtree(aside, ignore_errors=True)
-        checkpoint.step_folder(points, step).rename(aside)
+        kept.rename(checkpoint.step_name(step), f"damaged-{checkpoint.step_name(step)}")
     return position
 
 
@@ -153,16 +165,14 @@ def _is_due(step: int, every: int) -> bool:
 
 def _tokenizer(cfg: TrainConfig, ranks: Ranks) -> tokenizer.Tokenizer:
     """The first rank's tokenizer, on all ranks: another node may have another cache, another corpus, other files."""
-    found: tokenizer.Tokenizer | None = None
-    refusal: RayTensorError | None = None
-    try:
-        found = load_tokenizer(cfg.data, cfg.paths.cache) if ranks.first else None
-    except RayTensorError as error:  # all ranks raise it: none may wait for one that is gone
-        refusal = error
-    packed, refusal = ranks.broadcast((found.packed() if found is not None else None, refusal))
-    if refusal is not None:
-        raise refusal
-    return found if found is not None else tokenizer.unpack(packed)
+    found: list[tokenizer.Tokenizer] = []  # the first rank exports the one that it has loaded
+
+    def load() -> Any:
+        found.append(load_tokenizer(cfg.data, cfg.paths.cache))
+        return found[0].packed()
+
+    packed = ranks.of_first(load)
+    return found[0] if found else tokenizer.unpack(packed)
 
 
 def _utilisation(flops_per_s: float, device: torch.device) -> float | None:

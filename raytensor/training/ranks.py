@@ -8,16 +8,19 @@ import datetime
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from raytensor.errors import RayTensorError
 from raytensor.training import devices
 
+T = TypeVar("T")
 # Between commands a rank waits for as long as the group lives; a dead peer closes the socket.
 IDLE = datetime.timedelta(days=30)
 _HELD: deque[socket.socket] = deque(maxlen=256)  # of `reserve_port`; older ones are in use, or given up
@@ -28,12 +31,14 @@ class Ranks:
     """One rank's place. The default is a single process without a process group.
 
     control  gloo group for objects and for waiting between commands; None for a single process.
+    saving   another one, for the thread that writes checkpoints.
     """
 
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
     control: Any = None
+    saving: Any = None
 
     @property
     def first(self) -> bool:
@@ -55,6 +60,20 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
+
+    def of_first(self, work: Callable[[], T]) -> T:
+        """What `work` returns on the first rank, on every rank. All ranks must call it, and all raise the
+        `RayTensorError` or `OSError` that it raises there."""
+        found: Any = None
+        if self.first:
+            try:
+                found = work()
+            except (RayTensorError, OSError) as error:
+                found = error
+        found = self.broadcast(found)
+        if isinstance(found, (RayTensorError, OSError)):
+            raise found
+        return found
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's `value` in order, on every rank. All ranks must call it."""
@@ -94,7 +113,8 @@ def join(rank: int, size: int, address: tuple[str, int], device: str = "cpu", *,
 def attach(device: torch.device) -> Ranks:
     """The ranks of the process group that this process has joined already (Ray Train makes one)."""
     devices.use(device)
-    return Ranks(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo", timeout=IDLE))
+    control, saving = (dist.new_group(backend="gloo", timeout=IDLE) for _ in range(2))
+    return Ranks(dist.get_rank(), dist.get_world_size(), device, control, saving)
 
 
 def reserve_port() -> int:

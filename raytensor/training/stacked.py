@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from raytensor.config.optimizers import MOMENTS, OPTIMIZERS
-from raytensor.training import checkpoint, devices, stacked_adamw
+from raytensor.training import checkpoint, devices, saving, stacked_adamw
 from raytensor.training.ranks import alone
 from raytensor.training.recipe import Recipe
 from raytensor.training.stacked_llama import Shape, StackedLlama
@@ -124,7 +124,8 @@ class StackedEngine:
         """Write one model's state, as a checkpoint of the plain engine."""
         shapes, read = self.llama.shape.parameters(), self._named(number).__getitem__
         origin = checkpoint.Origin(self.steps[number], "plain", "adamw", position or {})
-        checkpoint.save(folder, alone(), shapes, read, origin)
+        ranks = alone()
+        saving.write(folder, saving.snapshot(ranks, shapes, read, origin), ranks)
 
     def load(self, number: int, folder: Path) -> dict[str, Any]:
         """Restore a state that any engine wrote; returns its position. Raises as `Engine.load`."""

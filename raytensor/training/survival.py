@@ -6,12 +6,11 @@ never removed. All ranks see the same numbers, so that they decide alike. Knows 
 """
 
 import math
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 from raytensor.errors import DataError
-from raytensor.training.checkpoint import load_newest, step_folder, steps_in
+from raytensor.storage import join, open_folder
+from raytensor.training.checkpoint import load_newest, step_name, steps_in
 from raytensor.training.engine import TrainEngine
 from raytensor.training.ranks import Ranks
 
@@ -21,7 +20,7 @@ class Diverged(DataError):
 
 
 class Survival:
-    """points: folder of the checkpoints. keep: newest ones to keep.
+    """points: place of the checkpoints, a path or an object-store URL. keep: newest ones to keep.
 
     max_skipped    steps in a row without a finite gradient after which the engine goes back to its newest checkpoint.
     max_rollbacks  times that it goes back in all.
@@ -29,16 +28,9 @@ class Survival:
     """
 
     def __init__(
-        self,
-        points: Path,
-        ranks: Ranks,
-        warn: Callable[[str], None],
-        *,
-        keep: int,
-        max_skipped: int,
-        max_rollbacks: int,
+        self, points: str, ranks: Ranks, warn: Callable[[str], None], *, keep: int, max_skipped: int, max_rollbacks: int
     ) -> None:
-        self._points, self._ranks, self._warn, self._keep = points, ranks, warn, keep
+        self._points, self._folder, self._ranks, self._warn, self._keep = points, open_folder(points), ranks, warn, keep
         self._max_skipped, self._max_rollbacks = max_skipped, max_rollbacks
         self._rollbacks = 0
         self._unproved: int | None = None  # the newest checkpoint, until a later step is finite
@@ -57,13 +49,17 @@ class Survival:
         """Whether an unsound engine has to go back to its newest checkpoint. `last`: no step is left to recover."""
         return last or engine.health.poisoned or engine.health.skipped_in_row >= self._max_skipped
 
-    def saved(self, step: int) -> None:
-        """Note a new checkpoint and remove old ones, but never the newest that later steps have proved good."""
+    def taken(self, step: int) -> None:
+        """Note a new checkpoint, of which a snapshot has been taken."""
         self._unproved = step
+
+    def prune(self, step: int) -> None:
+        """Remove old checkpoints when that of `step` is complete, but never the newest that later steps have proved
+        good. Called in the thread that wrote it."""
         if self._ranks.first:
-            proved = [number for number in sorted(steps_in(self._points)) if number < step]
+            proved = [number for number in steps_in(self._folder) if number < step]
             for number in proved[: -max(1, self._keep - 1)]:
-                shutil.rmtree(step_folder(self._points, number), ignore_errors=True)
+                self._folder.remove(step_name(number))
 
     def go_back(self, engine: TrainEngine) -> None:
         """Restore the newest intact checkpoint; the data goes on where it is.
@@ -79,21 +75,20 @@ class Survival:
         steps = self._ranks.broadcast(self._set_aside() if self._ranks.first else None)
         self._unproved = None
         if not steps or self._rollbacks >= self._max_rollbacks:
-            kept = f"{step_folder(self._points, steps[0]).name} is kept" if steps else "there is no checkpoint"
+            kept = f"{step_name(steps[0])} is kept" if steps else "there is no checkpoint"
             tried = f" after {self._rollbacks} roll-backs" if steps else ""
             fix = "lower training.lr or training.clip, or look at the text; resume=auto goes on from a checkpoint"
             raise Diverged(f"the training diverged: {what}{tried}; {kept}\n  fix: {fix}")
         self._rollbacks += 1
-        place, _, _ = load_newest([step_folder(self._points, number) for number in steps], engine.load)
+        place, _, _ = load_newest([join(self._points, step_name(number)) for number in steps], engine.load)
         if self._ranks.first:
-            self._warn(f"{what}: back to {place.name}, roll-back {self._rollbacks} of {self._max_rollbacks}")
+            back = place.rpartition("/")[2]
+            self._warn(f"{what}: back to {back}, roll-back {self._rollbacks} of {self._max_rollbacks}")
 
     def _set_aside(self) -> list[int]:
         """Steps of the checkpoints that are left, newest first."""
-        steps = sorted(steps_in(self._points), reverse=True)
+        steps = steps_in(self._folder)[::-1]
         if self._unproved is not None and len(steps) > 1 and steps[0] == self._unproved:
-            aside = self._points / f"diverged-step-{steps[0]:07d}"
-            shutil.rmtree(aside, ignore_errors=True)
-            step_folder(self._points, steps[0]).rename(aside)
+            self._folder.rename(step_name(steps[0]), f"diverged-{step_name(steps[0])}")
             steps = steps[1:]
         return steps
