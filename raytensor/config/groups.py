@@ -128,6 +128,21 @@ def _default_profiles() -> list[MinerProfile]:
 
 
 @dataclass
+class Generation(Section):
+    """How miners answer prompts with text."""
+
+    # Keep keys and values of the tokens that were computed, so that a new token costs one position. It takes a second
+    # copy of a model's weights, made with its first prompt. false, and models of several ranks: compute the whole text
+    # for each token.
+    kv_cache: bool = True
+    # Prompts that one model continues together; more wait. The cache holds at most twice this number times seq_len
+    # tokens (sizes are powers of two), of 2 * layers * key and value heads * head width numbers each.
+    max_sequences: int = 32
+    # Share of its time that a host gives to prompts while it trains. Without training it gives all.
+    share: float = setting(0.1, above=0, most=1)
+
+
+@dataclass
 class Mining(Section):
     """How miners are hosted, trained and served, wherever their hotkeys come from."""
 
@@ -156,6 +171,8 @@ class Mining(Section):
     commit_every: int = 4
     # Folder of these files, visible to all nodes; null uses a folder of the run.
     files: str | None = None
+    # Texts that continue prompts.
+    generation: Generation = field(default_factory=Generation)
     # Signed HTTP for validators of other operators.
     wire: MinersWire = field(default_factory=MinersWire)
     # How the miners differ: used in order, repeating from the first when there are more miners than profiles.

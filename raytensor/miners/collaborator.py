@@ -171,6 +171,9 @@ class CollaboratingMiner:
     def answer(self, task: Task, observed: Submission | None = None) -> Submission | None:
         return self._own.work(task, observed)
 
+    def cached_decoder(self) -> None:
+        """None: it answers no prompts."""
+
     def heldout_loss(self, questions: QuestionSet) -> float | None:
         if self.profile.behaviour == "silent":
             return None

@@ -22,6 +22,9 @@ class Gauges:
 
     def answered(self, answer: Response | Submission | Failure, elapsed_s: float) -> None:
         """Record a finished question."""
-        outcome = answer.reason.value if isinstance(answer, Failure) else "answered"
+        self.ended(answer.reason.value if isinstance(answer, Failure) else "answered", elapsed_s)
+
+    def ended(self, outcome: str, elapsed_s: float) -> None:
+        """Record a finished question or prompt by its outcome."""
         self._meters.count("raytensor_answers_total", lane=self._lane, outcome=outcome)
         self._meters.observe("raytensor_answer_latency_s", elapsed_s, lane=self._lane)

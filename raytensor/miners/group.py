@@ -21,8 +21,8 @@ from raytensor.miners.placement import Member
 from raytensor.miners.shard import FirstRank, Shard, rendezvous_address
 
 # Options of a host actor. Ray never restarts it: the supervisor makes a new one from the newest checkpoint. Questions
-# from outside the run have a concurrency group of their own.
-LANES: dict[str, Any] = {"max_restarts": 0, "concurrency_groups": {"serving": 2}}
+# from outside the run have a concurrency group of their own, and so have prompts, which are computed in one batch.
+LANES: dict[str, Any] = {"max_restarts": 0, "concurrency_groups": {"serving": 2, "generating": 1}}
 
 
 @dataclass

@@ -1,10 +1,10 @@
 """A host: several small miners in one process. A plain class; the supervisor makes actors of it.
 
 In: rounds to train, tasks. Out: responses, held-out losses, checkpoints of its miners.
-Waits for: nothing. Calls run one after another, in order of arrival. Only `serve` may run beside them, in a concurrency
-group of its own; it waits for at most one training step of its miner, or for the training of the models that are
-computed together with it (`width` of a stack). Knows nothing of other hosts. What a miner does does not depend on the
-miners beside it.
+Waits for: nothing. Calls run one after another, in order of arrival. Only `serve` and `generate` may run beside them,
+in concurrency groups of their own. `serve` waits for at most one training step of its miner, or for the training of the
+models that are computed together with it (`width` of a stack). Knows nothing of other hosts. What a miner does does not
+depend on the miners beside it.
 """
 
 import logging
@@ -29,6 +29,7 @@ from raytensor.miners import checkpoints
 from raytensor.miners.collaborator import CollaboratingMiner
 from raytensor.miners.fifo_lock import FifoLock
 from raytensor.miners.gauges import Gauges
+from raytensor.miners.generation import Batch, FullForward, GenerationRequest, Generations, NewTokens
 from raytensor.miners.miner import Miner, heldout_questions
 from raytensor.miners.model import spec, top_tokens
 from raytensor.miners.placement import Member, architecture
@@ -115,6 +116,8 @@ class MinerHost:
         self._stacks: dict[StackedEngine, list[str]] = {}
         for hotkey, member in stacked.items():
             self._stacks.setdefault(member.stack, []).append(hotkey)
+        self._generation = cfg.miners.generation
+        self._generations = Generations(self._batch, self._generation.share)
         self._restore_warnings: list[str] = []
         if resume_round is not None:
             for hotkey in self._miners:
@@ -138,12 +141,14 @@ class MinerHost:
         """
         started = time.perf_counter()
         losses: dict[str, float | None] = {}
-        for stack, hotkeys in self._stacks.items():
-            losses.update(self._train_stack(stack, hotkeys, round))
         failures: dict[str, str] = {}
-        for hotkey, miner in self._miners.items():
-            if hotkey not in losses:
-                losses[hotkey] = self._train_one(miner, round, failures)
+        with self._generations.training():
+            for stack, hotkeys in self._stacks.items():
+                losses.update(self._train_stack(stack, hotkeys, round))
+            for hotkey, miner in self._miners.items():
+                if hotkey not in losses:
+                    losses[hotkey] = self._train_one(miner, round, failures)
+        self._generations.trained()
         files: dict[str, str] = {}
         if self._commit_every and (round - 1) % self._commit_every == 0:
             for hotkey, miner in self._miners.items():
@@ -172,6 +177,17 @@ class MinerHost:
             return Failure(task.task_id, task.hotkey, Reason.REFUSED, wrong)
         return self._answer(task, None)
 
+    def generate(self, joins: Sequence[GenerationRequest], leaves: Sequence[str]) -> dict[str, NewTokens]:
+        """Continue prompts from outside the run, see `Generations.run`; it may be called while the miners train."""
+        wrong: dict[str, NewTokens] = {}
+        for request in joins:
+            if request.hotkey not in self._miners:
+                wrong[request.name] = NewTokens(done=True, error="this host has no miner of that hotkey")
+            elif request.tokens.min() < 0 or request.tokens.max() >= self._vocab_size:
+                outside = f"a token lies outside 0 .. {self._vocab_size - 1}"
+                wrong[request.name] = NewTokens(done=True, error=outside)
+        return wrong | self._generations.run([one for one in joins if one.name not in wrong], leaves)
+
     def heldout_losses(self) -> dict[str, float | None]:
         """Held-out loss of each miner in nats per token; None for one that gives no answers of its own."""
         found: dict[str, float | None] = {}
@@ -193,6 +209,12 @@ class MinerHost:
         for hotkey, miner in self._miners.items():
             miner.checkpoint(checkpoints.path_of(self._folder, round, hotkey))
             checkpoints.mark(self._folder, round, hotkey)
+
+    def _batch(self, hotkey: str) -> Batch:
+        miner, rule = self._miners[hotkey], self._generation
+        cached = miner.cached_decoder() if rule.kv_cache else None
+        decoder = cached or FullForward(miner.answer, hotkey, together=miner.engine is not None)
+        return Batch(decoder, self._vocab_size, self._seq_len, rule.max_sequences)
 
     def _unanswerable(self, task: Task) -> str | None:
         """Why a stranger's question can't be given to a model; None when it can."""

@@ -7,6 +7,7 @@ Knows nothing of Ray, of scores, or of other miners: everything it does is a pur
 text, rounds trained so far), bit for bit.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,12 +25,15 @@ from raytensor.mechanisms import base
 from raytensor.mechanisms.losses import token_losses
 from raytensor.miners.behaviours import ACTIONS, Predicted, Question
 from raytensor.miners.fifo_lock import FifoLock
-from raytensor.miners.model import make_engine, top_tokens
+from raytensor.miners.model import make_engine, spec, top_tokens
 from raytensor.miners.submission_export import Original, SubmissionExporter
+from raytensor.training import models
+from raytensor.training.decoding import CachedDecoder, bytes_per_token, is_cacheable
 from raytensor.training.engine import Engine
 from raytensor.training.ranks import alone
 from raytensor.types import Response, Submission, Task
 
+log = logging.getLogger(__name__)
 MAX_COMPLETIONS = 4  # each costs a forward pass per token
 
 
@@ -86,7 +90,7 @@ class Miner:
         if engine is None and (self._behaviour.trains or (files and self._action.untrained_file)):
             seed = assign.seed_of(cfg.seed, "model", hotkey)
             engine = make_engine(profile, text.vocab_size, cfg.miners.seq_len, seed, alone(device))
-        self.engine = engine
+        self.engine, self._device = engine, device
         self._lock = lock or FifoLock()
         folder = Path(cfg.miners.files or "")
         self._exporter = SubmissionExporter(hotkey, profile, text, cfg, folder) if files else None
@@ -176,6 +180,27 @@ class Miner:
         """Restore a checkpoint, bit for bit. Raises as `Engine.load`."""
         if self.engine is not None:
             self.engine.load(folder)
+
+    def cached_decoder(self) -> CachedDecoder | None:
+        """A decoder with a copy of the model; None where answers are not of one model in this process, or its layers
+        are not all plain attention."""
+        if self.engine is None or self.profile.ranks > 1:
+            return None
+        # The seed of the engine's model: weights that are not trained (under adapters) come from it.
+        seed = assign.seed_of(self._seed, "model", self.hotkey)
+        model = models.build(spec(self.profile, self._text.vocab_size, self._seq_len, seed))
+        if not is_cacheable(model):
+            return None
+        size = bytes_per_token(model, bf16=self.profile.precision == "bf16")
+        log.info("%s answers prompts: a copy of its model, and %d bytes for each token", self.hotkey[:8], size)
+        about = {"device": self._device, "bf16": self.profile.precision == "bf16"}
+        return CachedDecoder(model, self._text.vocab_size, self._own_weights, **about)
+
+    def _own_weights(self) -> dict[str, Tensor]:
+        """A copy that training does not change."""
+        assert self.engine is not None
+        with self._lock:
+            return {name: value.clone() for name, value in self.engine.weights().items()}
 
     def _weights(self) -> dict[str, Tensor]:
         assert self.engine is not None

@@ -2,12 +2,13 @@
 
 In: requests on the wire, hosts by hotkey, metagraph snapshots. Out: the hosts' answers. One actor listens for all
 hotkeys, on one port or on one each; it holds addresses only, never a private key. A question goes to the host's
-"serving" concurrency group, so it waits for at most one training step. A prompt is one question per token. Several
-hotkeys may be answered by the model of one of them. Waits for and bounds: those of the wire's server; a question at
-most its own deadline. Knows nothing of the chain: the caller publishes the ports and supplies the snapshots.
+"serving" concurrency group, so it waits for at most one training step. Prompts are continued together (`streams`).
+Several hotkeys may be answered by the model of one of them. Waits for and bounds: those of the wire's server; a
+question at most its own deadline. Knows nothing of the chain: the caller publishes ports and supplies snapshots.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -22,11 +23,10 @@ from raytensor.mechanisms import base
 from raytensor.miners import host, shard  # noqa: F401 (see `WireFrontend`)
 from raytensor.miners.completion import complete
 from raytensor.miners.gauges import Gauges
+from raytensor.miners.streams import RETRY_S, Streams
 from raytensor.types import Failure, Metagraph, Reason, Response, Submission, Task
 from raytensor.wire.codec import Prompt
 from raytensor.wire.server import WireServer
-
-RETRY_S = 0.2  # between two looks for the host that replaces a lost one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +53,12 @@ class WireFrontend:
 
     def __init__(self, hotkeys: Sequence[str], job: MinersJob, answers: Mapping[str, str] | None = None) -> None:
         cfg = job.miners.wire
-        self._context, self._answers = job.miners.seq_len, dict(answers or {})
+        self._answers = dict(answers or {})
         # It is in the cache of this node, where the job's text was prepared.
         self._coder = load_tokenizer(job.data, job.paths.cache)
         self._hosts: dict[str, Any] = {}
-        self._asked: Counter[Any] = Counter()  # questions that a host is answering
+        self._asked: Counter[Any] = Counter()  # questions and prompts that a host is answering
+        self._streams = Streams(self._hosts.get, self._asked)
         self._gauges = Gauges("wire")
         self._callers: Counter[str] = Counter()
         schemas = base.needs(job.mechanism).schemas
@@ -103,8 +104,20 @@ class WireFrontend:
         """Close the ports."""
         await asyncio.gather(*(server.stop(1.0) for _, server in self._servers))
 
-    def _complete(self, prompt: Prompt) -> AsyncIterator[str]:
-        return complete(prompt, self._ask, self._coder, self._context)
+    async def _complete(self, prompt: Prompt) -> AsyncIterator[str]:
+        self._callers[prompt.validator] += 1
+        own, began = self._answers.get(prompt.hotkey, prompt.hotkey), asyncio.get_running_loop().time()
+        outcome = "error"
+        try:
+            async with contextlib.aclosing(complete(prompt, own, self._streams.tokens, self._coder)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            outcome = "answered"
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = "cancelled"
+            raise
+        finally:
+            self._gauges.ended(outcome, asyncio.get_running_loop().time() - began)
 
     async def _ask(self, task: Task) -> Response | Submission | Failure:
         """The answer of the miner's host; a question that finds its host lost waits for the replacement once."""

@@ -39,15 +39,23 @@ class Causal(nn.Module):
                 every = nn.functional.cross_entropy(logits.float().transpose(1, 2), tokens[:, 1:], reduction="none")
                 return every.mean(dim=1)
             return nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
-        rows = torch.arange(len(tokens), device=tokens.device)
-        # Only these positions go through the output embedding: T * V logits per row would be too many.
-        embedding = self.model.get_output_embeddings()
-        chosen = embedding.register_forward_pre_hook(lambda _, args: (args[0][rows, last][:, None],))
-        try:
-            logits = self.model(input_ids=tokens, use_cache=False).logits
-        finally:
-            chosen.remove()
-        return torch.log_softmax(logits[:, 0].float(), dim=-1)
+        return next_log_probs(self.model, tokens, last, use_cache=False)
+
+
+def next_log_probs(model: Any, tokens: Tensor, last: Tensor, **more: Any) -> Tensor:
+    """float32 [B, V]: log-probabilities of the token after position `last` (int64 [B]) of tokens [B, T].
+
+    more  arguments of the model's forward, such as a cache.
+    """
+    rows = torch.arange(len(tokens), device=tokens.device)
+    # Only these positions go through the output embedding: T * V logits per row would be too many.
+    embedding = model.get_output_embeddings()
+    chosen = embedding.register_forward_pre_hook(lambda _, args: (args[0][rows, last][:, None],))
+    try:
+        logits = model(input_ids=tokens, **more).logits
+    finally:
+        chosen.remove()
+    return torch.log_softmax(logits[:, 0].float(), dim=-1)
 
 
 def documents_apart(starts: Tensor, model: Any) -> dict[str, Tensor]:
@@ -60,11 +68,16 @@ def documents_apart(starts: Tensor, model: Any) -> dict[str, Tensor]:
     positions = places - torch.where(starts, places, 0).cummax(dim=1).values
     document = starts.cumsum(dim=1)
     seen = (document[:, :, None] == document[:, None, :]) & (places[:, :, None] >= places[:, None, :])
+    return {"position_ids": positions, "attention_mask": attention_mask(seen, model)}
+
+
+def attention_mask(seen: Tensor, model: Any) -> Tensor:
+    """The mask [B, 1, Q, T] of transformers. seen: bool [B, Q, T], which tokens each query attends to."""
     mask = seen[:, None]
     if model.config.get_text_config()._attn_implementation != "sdpa":  # the others add it to the logits
         lowest = torch.finfo(model.dtype).min
         mask = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, lowest)
-    return {"position_ids": positions, "attention_mask": mask}
+    return mask
 
 
 def layers(model: nn.Module) -> nn.ModuleList:

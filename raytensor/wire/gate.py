@@ -305,6 +305,8 @@ class Gate:
             yield errors.to_json(errors.Broken("the miner failed while it answered")) + b"\n"
         finally:
             self._release_slot()
+            if isinstance(pieces, AsyncGenerator):  # the caller is gone: what makes the pieces stops at once
+                await pieces.aclose()
 
     async def _acquire_slot(self) -> None:
         if self.in_flight >= self._settings.max_concurrent + self._settings.max_queued:
