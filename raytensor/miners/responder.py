@@ -69,6 +69,8 @@ class RespondingMiner:
     """The miner of a host that answers by a responder. Its behaviour may be honest, silent or copy; a responder is told
     any other one in its setup."""
 
+    engine = None
+
     def __init__(
         self, hotkey: str, profile: MinerProfile, cfg: MinersJob, text: Text, path: str, *, device: str = "cpu"
     ) -> None:
@@ -103,6 +105,9 @@ class RespondingMiner:
     def export(self, original: Any = None, committed: Mapping[str, str] | None = None) -> str | None:
         """None: it submits no files."""
         return None
+
+    def cached_decoder(self) -> None:
+        """None: it continues no prompts."""
 
     def heldout_loss(self, questions: Any) -> float | None:
         """None: it predicts no tokens."""
