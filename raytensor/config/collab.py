@@ -47,7 +47,8 @@ class Collab(Section):
     copy_cosine: float = setting(0.75, above=0, most=1)
     # Rounds between checkpoints of the shared model; a miner that joins replays the updates since the newest one.
     checkpoint_every: int = 10
-    # Folder of the shared model, visible to all nodes; null uses a folder of the run.
+    # Folder of the shared model, visible to all nodes and miners, or an object-store URL (s3://BUCKET/PREFIX; needs
+    # raytensor[s3]); null uses a folder of the run.
     folder: str | None = None
 
     def conflicts(self) -> Iterator[tuple[str, str]]:

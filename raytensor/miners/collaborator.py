@@ -52,7 +52,7 @@ class Collaborator:
     ) -> None:
         assert rule.folder is not None
         self.hotkey, self._action, self._copies = hotkey, ACTIONS[behaviour], BEHAVIOURS[behaviour].copies
-        self._store = Store(Path(rule.folder))
+        self._store = Store(rule.folder)
         self._layout = self._store.layout
         self._engine = engine.PlainEngine(build(ModelSpec(**self._store.model)), device=device, **vars(recipe))
         self._feedback = Feedback(Codec(rule.k), self._layout.size, rule.feedback)

@@ -4,7 +4,6 @@ In: the folder of the shared model, windows, updates. Out: losses before and aft
 The model of a window, and its losses before any update, are computed once.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ class Judge:
 
     def __init__(self, folder: str, device: str = "cpu") -> None:
         self.folder = folder
-        self._store = Store(Path(folder))
+        self._store = Store(folder)
         self.size = self._store.layout.size
         self._evaluator = DeltaEvaluator(build(ModelSpec(**self._store.model)), device)
         self._window = -1

@@ -12,7 +12,6 @@ A score is a pure function of (shared model, update, texts): scorers hold no oth
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,12 +104,12 @@ class CollabMechanism(Mechanism):
             )
         store.before(first_round)
 
-    def _folder(self) -> Path:
+    def _folder(self) -> str:
         assert self.rule.folder is not None, "`shared_state` sets the folder before the mechanism is constructed"
-        return Path(self.rule.folder)
+        return self.rule.folder
 
     def tasks(self, ask: Ask, state: State, text: Text) -> list[tuple[Task, Window]]:
-        rule, width, folder = self.rule, self.rule.seq_len + 1, str(self._folder())
+        rule, width, folder = self.rule, self.rule.seq_len + 1, self._folder()
         rows, end = rule.inner_steps * rule.batch_size, len(text.train) - width
         # All validators assign a miner the same text. A validator judges all miners on the same random text.
         drawn = ask.draw("collab", "random", ask.validator).integers(0, end, rule.judge_rows)

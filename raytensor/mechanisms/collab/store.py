@@ -1,4 +1,4 @@
-"""The shared model in a folder: a checkpoint every few windows, and the change that each window made.
+"""The shared model in a folder or an object store: a checkpoint every few windows, and the change of each window.
 
 In: the first model; one change per window. Out: the model before any window, bit for bit, from the newest
 checkpoint before it and the changes since. Files are written whole; each is checked when it is read.
@@ -7,7 +7,8 @@ checkpoint before it and the changes since. Files are written whole; each is che
     window-000000.safetensors       the model before window 0, with the outer optimizer's velocity
     change-000000.safetensors       what window 0 subtracted, and the velocity after it if there is momentum
 
-Knows nothing of how a change is computed. Miners and scorers must see the folder, too.
+Knows nothing of how a change is computed. Miners and scorers must see the folder, too; of an object store
+(s3://BUCKET/PREFIX) they need the right to read only, and compare each object with its hash.
 """
 
 from __future__ import annotations
@@ -20,50 +21,52 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
-from raytensor import disk
 from raytensor.errors import DataError
 from raytensor.mechanisms.collab.layout import Layout
+from raytensor.storage import open_folder
 
 
 class Store:
-    """A folder with a shared model. Raises `DataError` when there is none, or when a file of it is damaged."""
+    """A folder with a shared model, at a path or a URL. Raises `DataError` when there is none, or when a file of it is
+    damaged."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str) -> None:
+        self._folder = open_folder(folder)
         try:
-            found = json.loads((self.folder / "model.json").read_text())
+            found = json.loads(self._folder.read("model.json"))
             self.layout = Layout(tuple(found["names"]), tuple(tuple(shape) for shape in found["shapes"]))
             self.model: dict[str, Any] = found["model"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"there is no shared model in {self.folder}: {error}") from error
+            raise DataError(f"there is no shared model in {folder}: {error}") from error
 
     @classmethod
     def create(
-        cls, folder: Path, arrays: Mapping[str, np.ndarray], model: Mapping[str, Any], *, first: int = 0
+        cls, folder: Path | str, arrays: Mapping[str, np.ndarray], model: Mapping[str, Any], *, first: int = 0
     ) -> Store:
         """A new store, or the one that is there if it is of the same model. `model` (JSON) says how to build it;
         `first` is the number of the first window."""
         layout = Layout.of(arrays)
         text = json.dumps({"names": layout.names, "shapes": layout.shapes, "model": dict(model)}, indent=1)
-        path = Path(folder) / "model.json"
-        if path.exists():
-            if json.loads(path.read_text()) != json.loads(text):
-                fix = f"take another folder, or the settings in {path}"
-                raise DataError(f"{folder} holds another shared model\n  fix: {fix}")
+        opened = open_folder(folder)
+        try:
+            there = json.loads(opened.read("model.json"))
+        except FileNotFoundError:
+            tensors = {"theta": layout.flatten(arrays), "velocity": np.zeros(layout.size, np.float32)}
+            opened.write(_name("window", first), save(tensors))
+            opened.write("model.json", text.encode())
             return cls(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {"theta": layout.flatten(arrays), "velocity": np.zeros(layout.size, np.float32)}
-        disk.write_bytes(path.parent / _name("window", first), save(tensors))
-        disk.write_text(path, text)
+        if there != json.loads(text):
+            fix = f"take another folder, or the settings in {folder}/model.json"
+            raise DataError(f"{folder} holds another shared model\n  fix: {fix}")
         return cls(folder)
 
     def before(self, window: int) -> tuple[np.ndarray, np.ndarray]:
         """(model, velocity of the outer optimizer), float32 [size] each, before a window."""
         at = max((n for n in self._numbers("window") if n <= window), default=None)
         if at is None:
-            raise DataError(f"{self.folder} has no checkpoint at or before window {window}")
+            raise DataError(f"{self._folder.place} has no checkpoint at or before window {window}")
         found = self._read(_name("window", at), ("theta", "velocity"))
         theta, velocity = found["theta"], found["velocity"]
         for number in range(at, window):
@@ -81,10 +84,10 @@ class Store:
         self._remove(lambda number: number > window)
         theta = self.before(window)[0] - change
         tensors = {"change": change} | ({"velocity": velocity} if velocity.any() else {})
-        disk.write_bytes(self.folder / _name("change", window), save(tensors))
+        self._folder.write(_name("change", window), save(tensors))
         if checkpoint:
             after = save({"theta": theta, "velocity": velocity})
-            disk.write_bytes(self.folder / _name("window", window + 1), after)
+            self._folder.write(_name("window", window + 1), after)
             first = sorted(self._numbers("window"))[-keep:][0]
             self._remove(lambda number: number < first)
         return theta
@@ -96,16 +99,16 @@ class Store:
     def _remove(self, unwanted: Callable[[int], bool]) -> None:
         for kind in ("window", "change"):
             for number in filter(unwanted, self._numbers(kind)):
-                (self.folder / _name(kind, number)).unlink(missing_ok=True)
+                self._folder.remove(_name(kind, number))
 
     def _numbers(self, kind: str) -> list[int]:
-        found = (re.fullmatch(rf"{kind}-(\d+)\.safetensors", path.name) for path in self.folder.iterdir())
+        found = (re.fullmatch(rf"{kind}-(\d+)\.safetensors", name) for name in self._folder.names())
         return [int(match.group(1)) for match in found if match]
 
     def _read(self, name: str, tensors: tuple[str, ...]) -> dict[str, np.ndarray]:
-        path = self.folder / name
+        path = f"{self._folder.place}/{name}"
         try:
-            found = load_file(path)
+            found = load(self._folder.read(name))
         except (OSError, SafetensorError, ValueError) as error:
             raise DataError(f"{path} can't be read: {error}") from error
         for tensor in tensors:
