@@ -102,6 +102,7 @@ class _Pair:
         self.proxy, self.inner, self.transport = proxy, inner, transport
         self.outer: aiohttp.ClientWebSocketResponse | None = None
         self.due: dict[int, Fault] = {}  # request id -> what its answer is to suffer
+        self.asked: dict[int, str] = {}  # request id -> its method
         self.held: list[str] = []  # answers that wait for the next one
         self.dark = False
         self.garbled = 0
@@ -136,6 +137,7 @@ class _Pair:
                 return
             text = message.data if isinstance(message.data, str) else message.data.decode()
             method, number = method_of(text), id_of(text)
+            self.asked[number] = method
             self.proxy.requests[method] += 1
             fault = self.proxy.rule(method)
             if fault is not None:
@@ -187,6 +189,7 @@ class _Pair:
     async def _answer(self, text: str) -> None:
         number = id_of(text)
         fault = self.due.pop(number, None)
+        text = self.proxy.alter(self.asked.pop(number, ""), text)
         if fault in (Fault.DROP_ANSWER, Fault.HALF_CLOSE, Fault.RESET_AFTER, Fault.UPSTREAM_RETRY):
             return  # (of an upstream retry the second answer comes back)
         if fault in ERRORS:
@@ -246,6 +249,7 @@ class FaultProxy:
 
     def __init__(self, target: str, rule: Callable[[str], Fault | None] = lambda method: None) -> None:
         self.target, self.rule, self.delay_s = target, rule, 0.6
+        self.alter: Callable[[str, str], str] = lambda method, answer: answer  # what it lies
         self._mode = "open"
         self.connections = 0
         self.requests: Counter[str] = Counter()

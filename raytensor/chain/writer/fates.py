@@ -23,6 +23,7 @@ from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.order_states import Event, State
 from raytensor.chain.writer.receipts import is_reveal, receipt_of, reveals_of
 from raytensor.chain.writer.trail import Trail
+from raytensor.chain.writer.witness import Witness
 from raytensor.errors import BlockUnknown
 from raytensor.types import Fate, Receipt
 
@@ -49,6 +50,7 @@ class Fates:
     """The blocks from `trail` on, for the extrinsics in `table`.
 
     retries    whether an order is sent again after a receipt that says that it has no effect.
+    witness    has to agree before money counts as applied, failed or expired; None: nobody is asked.
     addresses  public key -> address of each signer.
     settled    what was found and not taken yet: a read that fails half-way loses none.
     foreign    extrinsics of other programs, found since the list was last emptied.
@@ -63,9 +65,11 @@ class Fates:
         trail: Trail,
         addresses: Mapping[bytes, str],
         retries: Callable[[Receipt], bool],
+        witness: Witness | None = None,
     ) -> None:
         self._client, self._journal, self._table, self._trail = client, journal, table, trail
-        self._by_account, self._retries = addresses, retries
+        self._by_account, self._retries, self._witness = addresses, retries, witness
+        self._seen: dict[str, tuple[Head, int]] = {}  # hash -> block and place of money that the witness has not seen
         self._began = trail.head.number
         self._later: dict[str, Items] = {}  # by hash, in blocks that are not final: what is reported when they are
         self._counted: set[str] = set()  # extrinsics whose inclusion an earlier writer has counted
@@ -75,8 +79,13 @@ class Fates:
 
     def restart(self, counted: Iterable[str] = ()) -> None:
         """The table was loaded from the journal. counted: hashes that count as included already."""
-        self._later = {}
+        self._later, self._seen = {}, {}
         self._counted |= set(counted)
+
+    @property
+    def unwitnessed(self) -> frozenset[str]:
+        """Hashes of the extrinsics that a block here has, and that a second endpoint has not confirmed."""
+        return frozenset(self._seen)
 
     def take(self) -> list[Settled]:
         settled, self.settled = self.settled, []
@@ -85,6 +94,7 @@ class Fates:
     def read(self, head: Head, final: Head) -> None:
         """Read the blocks up to this one."""
         self._step_back()
+        self._ask_again()
         while (number := self._trail.head.number) < head.number:
             waits = any(not extrinsic.over(number) for extrinsic in self._table.open)
             waits = waits or any((extrinsic.block or 0) > final.number for extrinsic in self._table.in_block)
@@ -117,7 +127,24 @@ class Fates:
         for hash, at in places.items():
             extrinsic = self._table.find_open(hash)
             assert extrinsic is not None
-            self._include(extrinsic, block.number, events, at)
+            self._include(extrinsic, block, events, at)
+
+    def _ask_again(self) -> None:
+        """Include what the witness sees now."""
+        for hash, (block, at) in list(self._seen.items()):
+            if (extrinsic := self._table.find_open(hash)) is None:
+                del self._seen[hash]
+            else:
+                self._include(extrinsic, block, self._events(block), at)
+
+    def is_agreed_final(self, extrinsic: Extrinsic) -> bool:
+        """Whether the block of an extrinsic, which is final here, counts as final."""
+        if self._witness is None or not self._moves_money(extrinsic):
+            return True
+        return self._witness.has_finalized(extrinsic)
+
+    def _moves_money(self, extrinsic: Extrinsic) -> bool:
+        return any(self._journal.known_intent(intent_id).moves for intent_id in extrinsic.intent_ids)
 
     def _events(self, block: Head) -> BlockEvents | None:
         """The events of a block, as far as its runtime can decode them; None if the node has discarded its state."""
@@ -129,14 +156,20 @@ class Fates:
             log.warning("block %d has extrinsics of ours, and its events are gone: %s", block.number, error)
             return None
 
-    def _include(self, extrinsic: Extrinsic, number: int, events: BlockEvents | None, index: int) -> None:
+    def _include(self, extrinsic: Extrinsic, block: Head, events: BlockEvents | None, index: int) -> None:
         """A block of the best chain has it, as number `index`. In the journal first: to other threads an intent is
-        always in flight or settled."""
+        always in flight or settled. Money waits for the witness."""
+        number = block.number
         in_block = replace(extrinsic, state=Sent.INCLUDED, block=number)
         call = call_from_json(json.loads(extrinsic.call_json))
         calls = item_names(call)
         results = events.outcomes(call, index) if events is not None else unreadable(call)
         assert len(results) == len(extrinsic.intent_ids), f"{call.name}: {len(results)} outcomes"
+        if self._witness is not None and self._moves_money(extrinsic):
+            if not self._witness.has_included(extrinsic, block, index, call, results):
+                self._seen[extrinsic.hash] = block, index
+                return
+            self._seen.pop(extrinsic.hash, None)
         paid = fee((events and events.of(index)) or ())
         runtime = events.runtime if events is not None else self._client.runtime
         found = [
@@ -166,6 +199,8 @@ class Fates:
         """What is in final blocks is done, or has failed for good."""
         done = [x for x in self._table.in_block if (x.block or 0) <= final.number]
         for extrinsic in done:
+            if not self.is_agreed_final(extrinsic):
+                continue
             with self._journal.transaction():
                 self._journal.finalize([extrinsic])
                 items, retried = self._end(self._later.get(extrinsic.hash, []))
@@ -195,10 +230,15 @@ class Fates:
         """
         nonces: dict[str, int] = {}
         for extrinsic in self._table.open:
+            if extrinsic.hash in self._seen:
+                continue
             if extrinsic.signer not in nonces:
                 nonces[extrinsic.signer] = self._client.account_nonce(extrinsic.signer, final.hash)
             over = extrinsic.over(final.number)
             if over or nonces[extrinsic.signer] > extrinsic.nonce:
+                if self._witness is not None and self._moves_money(extrinsic):
+                    if not self._witness.has_ended(extrinsic, final):
+                        continue
                 self._ended(extrinsic, "Expired" if over else "Stale")
 
     def _ended(self, extrinsic: Extrinsic, cause: str) -> None:
@@ -237,6 +277,7 @@ class Fates:
         if number is None:
             return
         log.warning("blocks %d to %d left the best chain", number + 1, before)
+        self._seen = {hash: seen for hash, seen in self._seen.items() if seen[0].number <= number}
         for extrinsic in [x for x in self._table.in_block if (x.block or 0) > number]:
             self._journal.reopen(extrinsic, reveals_of(extrinsic)[1])
             self._table.reopen(extrinsic.hash)

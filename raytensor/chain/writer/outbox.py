@@ -25,6 +25,7 @@ from raytensor.chain.writer.order_states import Event, State
 from raytensor.chain.writer.receipts import reveals_of
 from raytensor.chain.writer.trail import Trail
 from raytensor.chain.writer.uids import UidCheck
+from raytensor.chain.writer.witness import Witness
 from raytensor.errors import BlockUnknown, ChainUnavailable, FateUnknown
 from raytensor.types import Receipt
 
@@ -40,6 +41,7 @@ class Outbox:
 
     retries     whether an order is sent again after a receipt that says that it has no effect.
     era_blocks  blocks in which an extrinsic is valid; weights have `SHORT_ERA`.
+    witness     a second endpoint, which has to agree on what became of money; None: nobody is asked.
     malformed   answers to submissions that meant nothing.
     """
 
@@ -51,12 +53,13 @@ class Outbox:
         retries: Callable[[Receipt], bool],
         *,
         era_blocks: int = 64,
+        witness: Witness | None = None,
     ) -> None:
         self._client, self._journal, self._signers = client, journal, signers
         self._era_blocks = era_blocks
         self.table, self._trail = ExtrinsicTable(), Trail(client)
         addresses = {signer.public_key: address for address, signer in signers.items()}
-        self._fates = Fates(client, journal, self.table, self._trail, addresses, retries)
+        self._fates = Fates(client, journal, self.table, self._trail, addresses, retries, witness)
         self.counters = self._fates.counters
         self._uids, self._outdated = UidCheck(client), set[str]()
         self.malformed = 0
@@ -96,7 +99,7 @@ class Outbox:
             reveals, others = reveals_of(extrinsic)
             settled = self._journal.is_settled(extrinsic)
             settled = settled and not any(self._journal.state(i) is State.COMMITTED for i in reveals)
-            if settled and self._is_final(extrinsic, final):
+            if settled and self._is_final(extrinsic, final) and self._fates.is_agreed_final(extrinsic):
                 self._journal.finalize([extrinsic])
             else:
                 counted.append(extrinsic.hash)
@@ -209,7 +212,7 @@ class Outbox:
     def poll(self) -> list[Settled]:
         """Read the blocks since the last call, and settle what they decide."""
         head, fates = self._client.head(), self._fates
-        if not self._trail.is_at(head) or self.table.in_block:
+        if not self._trail.is_at(head) or self.table.in_block or fates.unwitnessed:
             try:
                 final = self._client.finalized()
                 fates.read(final if final.number > head.number else head, final)
@@ -227,6 +230,8 @@ class Outbox:
         uids that have changed hands: those are signed anew, with the same nonce."""
         self._outdated &= self.open
         for extrinsic in self.table.open:
+            if extrinsic.hash in self._fates.unwitnessed:
+                continue
             due = head.number - self.table.sent_at(extrinsic.hash) >= RESEND_AFTER_BLOCKS
             if due and extrinsic.state is not Sent.DOUBTED and not extrinsic.over(head.number):
                 if self.is_outdated(extrinsic) or self._uids.changed(extrinsic, head.hash) != set():

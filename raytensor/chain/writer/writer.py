@@ -40,6 +40,7 @@ from raytensor.chain.writer.policy_check import PolicyCheck, check
 from raytensor.chain.writer.receipts import Receipts
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.thread import LeaseKeeper, WriterThread
+from raytensor.chain.writer.witness import Witness
 from raytensor.errors import ChainRefused, ConfigError
 from raytensor.types import Fate, Metagraph, Receipt, Weights
 
@@ -89,7 +90,10 @@ class ChainWriter:
             self._receipts = Receipts(self._journal, audit)
             self._queue = OrderQueue(self._journal, self._receipts)
             retries = self._queue.retries
-            self._outbox = Outbox(self._client, self._journal, everyone, retries, era_blocks=settings.era_blocks)
+            self._witness = Witness(self._client, endpoints, settings.timeout_s)
+            self._undo.append(self._witness.close)
+            more = {"era_blocks": settings.era_blocks, "witness": self._witness}
+            self._outbox = Outbox(self._client, self._journal, everyone, retries, **more)
             self._policy = PolicyCheck(self._read_client, self._journal, settings.policy, audit)
             records = Records(self._journal, self._outbox, self._queue, self._receipts, audit)
             signing, fence = (self._keys, self._delegate), self._keeper.fence
@@ -172,7 +176,7 @@ class ChainWriter:
         """
         return {
             "block": self._outbox.head.number,
-            "trouble": self._pipeline.trouble or self._audit.trouble,
+            "trouble": self._pipeline.trouble or self._witness.disagreement or self._audit.trouble,
             "unwritten": self._audit.unwritten,
             "malformed": self._outbox.malformed,
             "errors": self._thread.errors,
