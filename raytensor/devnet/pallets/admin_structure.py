@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from raytensor.devnet.pallet import Origin, call
 from raytensor.devnet.subtensor.neurons import storage_index
+from raytensor.devnet.subtensor.null_epochs import UIDS
 from raytensor.devnet.subtensor.subnet_storage import frozen
 
 SET = 30_000_000
-MAX_UIDS_FOR_OWNERS = 256
-MAX_UIDS = 4096  # for root; the chain allows 256
+MAX_UIDS = 4096  # for root on a Yuma subnet; the chain allows 256
 MAX_IMMUNE_PERCENT = 80
 U16_MAX = 65_535
 
@@ -25,7 +25,8 @@ class StructureAdmin:
             raise self.error("MaxAllowedUidsLessThanMinAllowedUids")
         if max_allowed_uids < module.SubnetworkN[netuid]:
             raise self.error("MaxAllowedUIdsLessThanCurrentUIds")
-        if max_allowed_uids > (MAX_UIDS if origin.is_root else MAX_UIDS_FOR_OWNERS):
+        budget = UIDS[module.SubnetEpochConsensus[netuid]]
+        if max_allowed_uids > (MAX_UIDS if origin.is_root and not module.is_null(netuid) else budget):
             raise self.error("MaxAllowedUidsGreaterThanDefaultMaxAllowedUids")
         self._check_uids_per_mechanism(netuid, max_allowed_uids, module.MechanismCountCurrent[netuid])
         self._put(netuid, "MaxAllowedUids", max_allowed_uids, "MaxAllowedUidsSet")
@@ -151,7 +152,7 @@ class StructureAdmin:
         return owner
 
     def _check_uids_per_mechanism(self, netuid: int, uids: int, count: int) -> None:
-        if count > 1 and uids * count > MAX_UIDS_FOR_OWNERS:
+        if count > 1 and uids * count > UIDS[self.module.SubnetEpochConsensus[netuid]]:
             raise self.module.error("TooManyUIDsPerMechanism")
 
     @call(97, weight=SET, operational=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from raytensor.devnet.pallet import Origin, Pallet, call
 from raytensor.devnet.pallets.admin_globals import GlobalAdmin
+from raytensor.devnet.pallets.admin_null import NullAdmin
 from raytensor.devnet.pallets.admin_structure import StructureAdmin
 
 SET = 30_000_000
@@ -256,7 +257,7 @@ class SubnetAdmin:
         self._set(origin, netuid, "OwnerCutAutoLockEnabled", enabled, None)
 
 
-class AdminUtils(SubnetAdmin, StructureAdmin, GlobalAdmin, Pallet):
+class AdminUtils(SubnetAdmin, StructureAdmin, NullAdmin, GlobalAdmin, Pallet):
     name, index = "AdminUtils", 19
     events = {
         "PrecompileUpdated": (0, {"precompile_id": "u8", "enabled": "bool"}),

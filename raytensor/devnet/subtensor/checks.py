@@ -98,6 +98,9 @@ class Checks:
         for netuid in args["netuids"] if name in MANY_SUBNETS else (args["netuid"],):
             if not self.meets_stake_threshold(who, netuid):
                 raise self.error("NotEnoughStakeToSetWeights")
+            uid = self.Uids[netuid, who]
+            if self.is_null(netuid) and uid is not None and not self.ValidatorPermit[netuid][uid]:
+                raise self.error("NeuronNoValidatorPermit")
         if name in SETS and self.CommitRevealWeightsEnabled[args["netuid"]]:
             raise self.error("CommitRevealEnabled")
         if name in TIMELOCKED and args["reveal_round"] < self.runtime.Drand.LastStoredRound.get():

@@ -64,6 +64,8 @@ class Coinbase:
         for netuid, pending in due.items():
             self.distribute(netuid, pending)
             self.LastMechansimStepBlock[netuid] = self.runtime.block_number
+            if not self.is_null(netuid):
+                self.LastYumaStepBlock[netuid] = self.runtime.block_number
 
     def emits(self, netuid: int) -> bool:
         started = self.FirstEmissionBlockNumber[netuid] is not None
@@ -157,8 +159,13 @@ class Coinbase:
         return clock.next_start(self.Tempo[netuid], self.LastEpochBlock[netuid], self.PendingEpochAt[netuid])
 
     def _drain(self, subnets: list[int]) -> dict[int, Pending]:
-        """Pending emission of the subnets whose epoch runs in this block, at most MaxEpochsPerBlock; others wait."""
+        """Pending emission of the subnets whose epoch runs in this block, at most MaxEpochsPerBlock; others wait.
+
+        In a block in which a Null subnet is due at most one epoch runs.
+        """
         block, cap = self.runtime.block_number, self.MaxEpochsPerBlock.get()
+        if any(self.is_null(netuid) and self.epoch_is_due(netuid, block) for netuid in subnets):
+            cap = 1
         due: dict[int, Pending] = {}
         for netuid in subnets:
             self.BlocksSinceLastStep[netuid] = self.BlocksSinceLastStep[netuid] + 1

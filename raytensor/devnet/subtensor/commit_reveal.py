@@ -78,7 +78,7 @@ class CommitCalls:
         self,
         origin: Origin,
         netuid: "u16",
-        commit: "BoundedVec<u8, 5000>",
+        commit: "BoundedVec<u8, 32768>",
         reveal_round: "u64",
         commit_reveal_version: "u16",
     ):
@@ -90,7 +90,7 @@ class CommitCalls:
         origin: Origin,
         netuid: "u16",
         mecid: "u8",
-        commit: "BoundedVec<u8, 5000>",
+        commit: "BoundedVec<u8, 32768>",
         reveal_round: "u64",
         commit_reveal_version: "u16",
     ):
@@ -98,7 +98,7 @@ class CommitCalls:
 
     @call(117, pays=False, weight=TIMELOCKED)
     def commit_crv3_mechanism_weights(
-        self, origin: Origin, netuid: "u16", mecid: "u8", commit: "BoundedVec<u8, 5000>", reveal_round: "u64"
+        self, origin: Origin, netuid: "u16", mecid: "u8", commit: "BoundedVec<u8, 32768>", reveal_round: "u64"
     ):
         self._commit_timelocked(origin.ensure_signed(), netuid, mecid, commit, reveal_round, 4)
 
@@ -135,11 +135,15 @@ class CommitCalls:
         if reveal_round < self.runtime.Drand.LastStoredRound.get():
             raise self.error("InvalidRevealRound")
         index, uid = self._check_commit(hotkey, netuid, mechanism)
+        self.require_commit_size(netuid, commit)
         key, block = (index, self.SubnetEpochIndex[netuid]), self.runtime.block_number
         queued = self.TimelockedWeightCommits[key]
-        if sum(1 for account, *_ in queued if account == hotkey) >= MAX_UNREVEALED:
+        if self.is_null(netuid):
+            self.queue_null_commit(netuid, *key, (hotkey, block, commit, reveal_round))
+        elif sum(1 for account, *_ in queued if account == hotkey) >= MAX_UNREVEALED:
             raise self.error("TooManyUnrevealedCommits")
-        self.TimelockedWeightCommits[key] = (*queued, (hotkey, block, commit, reveal_round))
+        else:
+            self.TimelockedWeightCommits[key] = (*queued, (hotkey, block, commit, reveal_round))
         self.LastUpdate[index] = put(self.LastUpdate[index], uid, block)
         self.emit("TimelockedWeightsCommitted", hotkey, index, blake2_256(commit), reveal_round)
 

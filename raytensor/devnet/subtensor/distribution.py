@@ -17,7 +17,7 @@ from raytensor.devnet.subtensor.storage import ZERO_ACCOUNT
 class Distribution:
     def distribute(self, netuid: int, pending: Pending) -> None:
         """Run the epoch and pay the pending emission."""
-        shares = self.run_epoch(netuid, pending.server + pending.validator + pending.root)
+        shares = self.run_epoch(netuid, pots=(pending.server, pending.validator, pending.root))
         has_miners = bool(shares.incentive.any())
         validator_pot = pending.validator + (0 if has_miners else pending.server)
         # Dividends are divided by the stakes before any payment (calculate_dividend_and_incentive_distribution).

@@ -1,8 +1,8 @@
 """One epoch of one subnet: reads state from storage, runs consensus, stores the results.
 
-In: a netuid and the rao of alpha to distribute. Out: the stored vectors, permits and bonds of every mechanism, and
-(hotkey, incentive, dividend) in rao per uid. raytensor.consensus computes; coinbase.py schedules epochs and
-distribution.py pays.
+In: a netuid and the rao of alpha to distribute, as a sum or by pot (miners, validators' alpha, validators' root).
+Out: the stored vectors, permits and bonds of every mechanism, and (hotkey, incentive, dividend) in rao per uid.
+raytensor.consensus computes, Yuma or Null; coinbase.py schedules epochs and distribution.py pays.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Epochs:
         """Blocks without new weights after which a validator is inactive."""
         return max(1, self.ActivityCutoffFactorMilli[netuid] * self.Tempo[netuid] // 1000)
 
-    def epoch_input(self, netuid: int, index: int, emission: int) -> EpochInput:
+    def epoch_input(
+        self, netuid: int, index: int, emission: int, pots: tuple[int, int, int] | None = None
+    ) -> EpochInput:
         """Input of one mechanism's epoch, from storage at this block."""
         n = self.SubnetworkN[netuid]
         hotkeys = self.hotkeys(netuid)
@@ -90,6 +92,9 @@ class Epochs:
             commit_reveal=commit_reveal,
             commit_block=commit_block,
             last_mechanism_step_block=self.LastMechansimStepBlock[netuid],
+            last_yuma_step_block=self.LastYumaStepBlock[netuid],
+            epoch_kind=self.SubnetEpochConsensus[netuid].lower(),
+            pots=pots,
         )
 
     def is_epoch_input_consistent(self, netuid: int) -> bool:
@@ -110,12 +115,18 @@ class Epochs:
         parts[0] += emission - sum(parts)
         return parts
 
-    def run_epoch(self, netuid: int, emission: int) -> Shares:
-        """Run and store consensus of all mechanisms; returns the sum of their payments per uid."""
+    def run_epoch(self, netuid: int, emission: int = 0, *, pots: tuple[int, int, int] | None = None) -> Shares:
+        """Run and store consensus of all mechanisms; returns the sum of their payments per uid.
+
+        pots: the emission by pot. Null pays each pot on its own, Yuma divides the sum.
+        """
         indices = self.mechanism_indices(netuid)
-        parts = self.mechanism_emissions(netuid, emission)
+        parts, split = self.mechanism_emissions(netuid, sum(pots) if pots else emission), [None] * len(indices)
+        if pots is not None and self.is_null(netuid):
+            split = list(zip(*(self.mechanism_emissions(netuid, pot) for pot in pots)))
+            parts = [sum(part) for part in split]
         how = self.runtime.epoch_implementation
-        inputs = (self.epoch_input(netuid, index, part) for index, part in zip(indices, parts))
+        inputs = (self.epoch_input(netuid, *part) for part in zip(indices, parts, split))
         outputs = [epoch(data, implementation=how) for data in inputs]
         for index, output in zip(indices, outputs):
             self._store_mechanism(netuid, index, output)
@@ -138,6 +149,11 @@ class Epochs:
     def _store_mechanism(self, netuid: int, index: int, output: EpochOutput) -> None:
         self.Incentive[index] = frozen(output.incentive)
         self.ConsensusByMechanism[index] = frozen(output.consensus)
+        if not self.is_null(netuid):
+            self._store_bonds(netuid, index, output)
+        self.emit("IncentiveAlphaEmittedToMiners", index, frozen(output.server_emission))
+
+    def _store_bonds(self, netuid: int, index: int, output: EpochOutput) -> None:
         rows = output.bonds
         entries = np.stack([rows.uids.astype(np.uint16), rows.values], axis=1)
         had_permit = self.ValidatorPermit[netuid]
@@ -147,7 +163,6 @@ class Epochs:
                 self.Bonds[index, uid] = frozen(entries[start:end].copy())
             elif output.validator_permit[uid] or had_permit[uid]:
                 self.Bonds[index, uid] = NO_ROW
-        self.emit("IncentiveAlphaEmittedToMiners", index, frozen(output.server_emission))
 
     def _store_subnet(self, netuid: int, outputs: list[EpochOutput], parts: list[int]) -> None:
         """Merge the mechanisms' terms (epoch_with_mechanisms): flags by or, the others weighted by emission."""
@@ -155,12 +170,13 @@ class Epochs:
         self.ValidatorPermit[netuid] = frozen(np.logical_or.reduce([output.validator_permit for output in outputs]))
         for item, term in (
             (self.StakeWeight, "stake_weight"),
-            (self.Emission, "emission"),
             (self.Consensus, "consensus"),
             (self.Dividends, "dividends"),
             (self.ValidatorTrust, "validator_trust"),
         ):
             item[netuid] = frozen(weighted([getattr(output, term) for output in outputs], parts))
+        paid = [output.emission for output in outputs]
+        self.Emission[netuid] = frozen(np.sum(paid, axis=0) if self.is_null(netuid) else weighted(paid, parts))
 
 
 def weighted(vectors: list[np.ndarray], parts: list[int]) -> np.ndarray:

@@ -126,6 +126,11 @@ EVENTS = {
     "EpochDeferred": (137, {"netuid": _N, "from_block": "u64", "to_block": "u64"}),
     "EpochSkipped": (138, {"netuid": _N, "block": "u64"}),
     "LiquidAlphaConsensusModeSet": _set(146, "ConsensusMode"),
+    "EpochConsensusSet": _set(154, "EpochConsensus"),
+    "NullUidsPruningProgress": (
+        155,
+        {"netuid": _N, "target": "u16", "remaining": "u16", "removed": "u16", "cleared_commits": "u32"},
+    ),
     "StakeAndHotkeyTransferred": (
         143,
         {

@@ -19,6 +19,7 @@ from raytensor.devnet.subtensor.hotkey_swap import HotkeySwaps
 from raytensor.devnet.subtensor.left_out import LeftOut
 from raytensor.devnet.subtensor.limits import Limits
 from raytensor.devnet.subtensor.neurons import Neurons
+from raytensor.devnet.subtensor.null_epochs import NullEpochs
 from raytensor.devnet.subtensor.pools import MIN_STAKE_RAO, Pools
 from raytensor.devnet.subtensor.pow_registration import PowRegistration
 from raytensor.devnet.subtensor.registration import RegistrationCalls
@@ -53,6 +54,7 @@ class SubtensorModule(
     Coinbase,
     Distribution,
     Epochs,
+    NullEpochs,
     TimelockedReveals,
     Dissolution,
     Neurons,

@@ -67,5 +67,6 @@ HYPERPARAMETERS = tuple(
     LiquidAlphaEnabled AlphaValues WeightCommitInterval TransferEnabled AlphaSigmoidSteepness Yuma3Enabled
     BondsResetEnabled ImmuneNeuronLimit RecycleOrBurn MaxAllowedUids BurnHalfLife BurnIncreaseMult
     ActivityCutoffFactorMilli TriggerEpoch WeightsVersionKey OwnerCutEnabled MinNonImmuneUids MinChildkeyTake
+    Unnamed34 EpochConsensus
     """.split()
 )

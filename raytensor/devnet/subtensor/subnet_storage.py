@@ -49,6 +49,7 @@ class SubnetStorage:
     SubnetEpochIndex = StorageMap([NETUID], "u64", default=0)
     BlocksSinceLastStep = StorageMap([NETUID], "u64", default=0)
     LastMechansimStepBlock = StorageMap([NETUID], "u64", default=0)
+    LastYumaStepBlock = StorageMap([NETUID], "u64", optional=True)
 
     # --- pool and emission, rao
     SubnetTAO = StorageMap([NETUID], "u64", default=0)
@@ -102,6 +103,8 @@ class SubnetStorage:
     AlphaSigmoidSteepness = StorageMap([NETUID], "i16", default=1_000)
     LiquidAlphaConsensusMode = StorageMap([NETUID], "ConsensusMode", default="Auto")
     SubnetEpochConsensus = StorageMap([NETUID], "EpochConsensus", default="Yuma")
+    SavedYumaMaxAllowedValidators = StorageMap([NETUID], "u16", optional=True)
+    NullPruningTarget = StorageMap([NETUID], "u16", optional=True)
     CommitRevealWeightsEnabled = StorageMap([NETUID], "bool", default=True)
     RevealPeriodEpochs = StorageMap([TWOX_NETUID], "u64", default=1)
     MechanismCountCurrent = StorageMap([TWOX_NETUID], "u8", default=1)
@@ -155,6 +158,6 @@ class SubnetStorage:
     )
     TimelockedWeightCommits = StorageMap(
         [("Twox64Concat", "u16"), ("Twox64Concat", "u64")],
-        "VecDeque<(AccountId32, u64, BoundedVec<u8, 5000>, u64)>",
+        "VecDeque<(AccountId32, u64, BoundedVec<u8, 32768>, u64)>",
         default=(),
     )

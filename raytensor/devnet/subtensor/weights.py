@@ -1,8 +1,8 @@
 """Calls that set weights without a commit: on one subnet, one mechanism, or many subnets in a batch.
 
-In: a hotkey's extrinsic with uids and weights (u16). Out: a row of `Weights`, max-upscaled, in the submitted order,
-with zeros; or one of the pallet's errors in the chain's order (subnets/weights.rs, internal_set_weights).
-Revealed weights use the same checks (commit_reveal.py, `apply_weights`).
+In: a hotkey's extrinsic with uids and weights (u16). Out: a row of `Weights` in the submitted order, with zeros,
+max-upscaled (on a Null subnet as given); or one of the pallet's errors in the chain's order (subnets/weights.rs,
+internal_set_weights). Revealed weights use the same checks (commit_reveal.py, `apply_weights`).
 """
 
 from __future__ import annotations
@@ -120,7 +120,12 @@ class WeightCalls:
             raise self.error("UidVecContainInvalidOne")
         if len(uids) < min(n, self.MinAllowedWeights[netuid]) and not self_weight:
             raise self.error("WeightVecLengthIsLow")
-        row = np.stack([columns, max_upscaled(np.array(values, np.uint16))], axis=1)
+        stored = np.array(values, np.uint16)
+        if not self.is_null(netuid):
+            stored = max_upscaled(stored)
+        elif not self_weight and max(values, default=0) * U16_MAX > sum(values) * self.MaxWeightsLimit[netuid]:
+            raise self.error("MaxWeightExceeded")
+        row = np.stack([columns, stored], axis=1)
         self.Weights[index, uid] = frozen(row)
         if openly:
             self.LastUpdate[index] = put(self.LastUpdate[index], uid, block)
