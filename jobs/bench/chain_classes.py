@@ -157,7 +157,7 @@ def make_writer(args: argparse.Namespace, node: Node, folder: Path) -> ChainWrit
         folder / "writer.db",
         WriterSettings(
             timeout_s=args.timeout,
-            inclusion_timeout_s=20.0,
+            inclusion_timeout_s=8.0 if args.quick else 20.0,
             era_blocks=32,
             limits=Limits(max_items=ITEMS),
             policy=Policy(unstaking=True, transfers=True),

@@ -55,11 +55,11 @@ RULES: dict[str, tuple[Fault, ...]] = {
 QUICK = (
     ("drop", "duplicate", "1013, 1014", "lying gateway", "malformed answer", "dripping endpoint"),
     ("locked journal", "full disk", "clock jumps", "second program"),
-    ("finality lag", "runtime upgrade", "node killed"),
+    ("runtime upgrade", "node killed", "finality lag"),
 )
 CLASS_OF = {fault: name for name, faults in RULES.items() if name != "all of them" for fault in faults}
 NOT_MIXED = ("second program", "runtime upgrade", "finality lag")
-FAR_BEHIND = 40  # blocks between the best and the final one in the class "finality lag"
+FAR_BEHIND, QUITE_BEHIND = 40, 12  # blocks between the best and the final one in the class "finality lag"; of several
 ONLY_SUBMISSIONS = {
     *RULES["lying gateway"],
     *RULES["malformed answer"],
@@ -202,8 +202,10 @@ class Trouble:
         self._error: Exception | None = None
 
     def __enter__(self) -> None:
-        if "finality lag" in self._names:
+        if self._names == ("finality lag",):
             self._around.node.set_finality_lag(FAR_BEHIND)
+        elif "finality lag" in self._names:  # from the kill on
+            self._around.node.finality_lag = QUITE_BEHIND
         self._around.node.set_rule(self._rule)
         self._thread.start()
 
@@ -213,7 +215,7 @@ class Trouble:
         node = self._around.node
         node.set_rule(lambda method: None)
         self._around.clock.reset()
-        if "finality lag" in self._names:
+        if self._names == ("finality lag",):
             node.set_finality_lag(FINALITY_LAG)
         for proxy in node.views[1:]:
             proxy.mode = "open"

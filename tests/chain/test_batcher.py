@@ -5,8 +5,10 @@ import pytest
 from raytensor.chain.calls import Call, Cost
 from raytensor.chain.intents import AddStake
 from raytensor.chain.rpc.events import count_items
+from raytensor.chain.wallet import DevKey
 from raytensor.chain.weights import Row, single_call
 from raytensor.chain.writer.batcher import Item, Limits, halve, plan
+from raytensor.chain.writer.limits import Meter, read_limits
 
 LIMITS = Limits(max_items=100, max_ref_time=10**12, max_length=10**6)
 
@@ -132,3 +134,14 @@ def test_every_intent_is_planned_exactly_once():
     assert sorted(ids) == sorted(i.intent_id for i in items)
     assert all(len(p.intent_ids) == count_items(p.call) for p in planned)
     assert len(planned) == 4  # one for the delegate, one for v3, two force batches of 100
+
+
+def test_the_heaviest_batches_fill_a_block_of_the_chain_in_any_order(client):
+    """Batches of 16 rows filled 0.64 of a block that takes 25: no second one fitted."""
+    rows = {"netuids": [1, 2], "weights": [[(0, 1)], [(0, 1)]], "version_keys": [0, 0]}
+    item = Meter(client, DevKey("//Alice").open().public_key).per_item(
+        Call("SubtensorModule", "batch_set_weights", rows)
+    )
+    limit = client.constant("System", "BlockWeights")["per_class"]["normal"]["max_total"]["ref_time"] // item
+    each = read_limits(client).max_ref_time // item
+    assert each > 1 and limit - each + 1 >= 0.9 * limit

@@ -12,6 +12,9 @@ from raytensor.chain.writer.batcher import Limits
 from raytensor.errors import ChainError
 
 SHARE = 0.75  # of a block's limit; the rest is for the extrinsics of others
+PER_BLOCK = (
+    8  # of the heaviest batches in one block: what does not fit behind the others leaves at most an eighth of it
+)
 _WRAPPERS = {"Proxy.proxy": "call", "Sudo.sudo": "call"}
 
 
@@ -23,6 +26,8 @@ def read_limits(client: ChainClient) -> Limits:
         per_class = client.constant("System", "BlockWeights")["per_class"]["normal"]
         if (most := per_class["max_extrinsic"]) is not None:
             ref_time = int(most["ref_time"] * SHARE)
+        if (total := per_class["max_total"]) is not None:
+            ref_time = min(ref_time, total["ref_time"] // PER_BLOCK)
     except (ChainError, KeyError):
         pass
     try:
