@@ -26,6 +26,7 @@ from raytensor.config.groups import (
     Chain,
     Cluster,
     Data,
+    Generation,
     MinerProfile,
     Miners,
     MinersJob,
