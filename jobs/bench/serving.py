@@ -115,7 +115,7 @@ def arguments() -> argparse.Namespace:
 
 
 def start(args: argparse.Namespace) -> Any:
-    profile = MinerProfile(model=args.model, steps=4, batch_size=8)
+    profile = MinerProfile(model=args.model, steps=60, batch_size=8)  # a round as that of `mine`
     miners = config.Miners(num_miners=1, profiles=[profile], seq_len=args.seq_len, warmup_rounds=0, heldout_rows=8)
     miners.stacked = False  # so that a full forward pass waits for one training step and not for a round
     miners.generation = config.Generation(max_sequences=args.prompts, share=args.share)
