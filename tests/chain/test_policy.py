@@ -3,6 +3,7 @@
 import json
 import stat
 import threading
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ from raytensor.chain.intents import (
     AddStakeLimit,
     BurnedRegister,
     MoveStake,
+    RegisterLimit,
     RemoveStake,
     RemoveStakeFullLimit,
     SetWeights,
@@ -204,3 +206,35 @@ def test_quotes_and_slippage_caps(node, client, payer, fresh, tmp_path):
     writer.close()
     (held,) = [one for one in stakes(client, payer.ss58) if one.netuid == 0]
     assert held.hotkey == hotkey and 0 < held.alpha_rao <= RAO
+
+
+def test_a_clock_that_is_set_forward_does_not_free_the_daily_cap(node, payer, fresh, tmp_path, monkeypatch):
+    policy = Policy(transfers=True, max_spend_per_day_rao=RAO)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=policy))
+    order = {"signer": payer.ss58, "dest": fresh("dest").ss58, "value": RAO}
+    assert writer.submit([Transfer(**order)])[0].fate is Fate.INCLUDED
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3 * 86_400)
+    (denied,) = writer.submit([Transfer(**order)])
+    assert denied.error == "PolicyDenied" and "within a day" in denied.action
+    writer.close()
+
+
+def test_a_registration_counts_at_what_it_cost_and_not_at_its_limit(node, client, payer, fresh, tmp_path):
+    price_rao = client.query("SubtensorModule", "Burn", [GENESIS_SUBNET])
+    limit = 20 * price_rao
+    policy = Policy(max_spend_per_day_rao=limit + 10 * price_rao)
+    writer = ChainWriter(node, {payer.ss58: payer}, tmp_path / "j.db", WriterSettings(policy=policy))
+
+    def register(name):
+        facts = {"signer": payer.ss58, "netuid": GENESIS_SUBNET, "hotkey": fresh(name).ss58}
+        return writer.submit([RegisterLimit(**facts, limit_price=limit)])[0]
+
+    before = client.balance(payer.ss58)
+    first = register("one")
+    assert first.fate is Fate.INCLUDED, first
+    cost = before - client.balance(payer.ss58) - first.fee_rao
+    assert 0 < cost < 2 * price_rao
+    second = register("two")
+    assert second.fate is Fate.INCLUDED, second
+    writer.close()

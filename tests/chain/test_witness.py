@@ -16,6 +16,7 @@ from raytensor.chain.writer.policy import Policy
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.devnet.launch import EmbeddedChain
+from raytensor.errors import ChainUnavailable
 from raytensor.types import Fate
 
 RAO = 10**9
@@ -145,3 +146,18 @@ def test_a_failure_waits_long_for_a_second_endpoint_that_is_away(node, client, p
     assert found.has_ended(extrinsic, final)
     alone = witness.Witness(client, node, 5.0)
     assert alone.has_ended(extrinsic, final) and alone.disagreement == ""
+
+
+def test_the_second_connection_of_a_writer_reads_the_same_chain_as_the_first(pair, fresh, tmp_path):
+    """A gateway passes connections on to two chains with the same block 0."""
+    alice = DevKey("//Alice")
+    with ChainClient(pair[0]) as mine, ChainClient(pair[1]) as other, FaultProxy(pair[0]) as gateway:
+        for client in (mine, other):
+            client.rpc("dev_newBlock", [{"to": 3}])
+        writer = ChainWriter(gateway.endpoint, {alice.ss58: alice}, tmp_path / "j.db", WriterSettings(timeout_s=20))
+        gateway.target = pair[1]  # of the next connection
+        with pytest.raises(ChainUnavailable, match="another block"):
+            writer.head()
+        gateway.target = pair[0]
+        assert writer.head() == 3
+        writer.close()

@@ -121,9 +121,9 @@ def network_cost(client: ChainClient) -> int:
     return int.from_bytes(raw, "little")
 
 
-def burn_price(client: ChainClient, netuid: int) -> int:
-    """Price of registering a hotkey on a subnet at the best block, in rao."""
-    return client.query("SubtensorModule", "Burn", [netuid])
+def burn_price(client: ChainClient, netuid: int, block_hash: str | None = None) -> int:
+    """Price of registering a hotkey on a subnet at a block, by default the best one, in rao."""
+    return client.query("SubtensorModule", "Burn", [netuid], block_hash)
 
 
 def stakes(client: ChainClient, coldkey: str) -> list[Stake]:

@@ -315,10 +315,12 @@ class Journal:
             newest[intent.subnet, vars(intent).get("mecid", 0)] = (intent, at, _receipt(receipt) if receipt else None)
         return list(newest.values())
 
-    def effective_since(self, at: float) -> list[Intent]:
-        """Intents recorded since a Unix time that had an effect or may yet have one."""
-        query = "SELECT body FROM intents WHERE at >= ? AND (fate IS NULL OR fate IN ('unknown', 'included'))"
-        return [intent_from_json(json.loads(body)) for (body,) in self.rows(query, (at,))]
+    def effective_since(self, at: float, block: int | None = None) -> list[Intent]:
+        """Intents recorded since a Unix time, or signed since a block, that had an effect or may yet have one."""
+        signed = "SELECT intent_id FROM items JOIN extrinsics USING (hash) WHERE birth >= ?"
+        span = f"(at >= ? OR intent_id IN ({signed}))"
+        query = f"SELECT body FROM intents WHERE {span} AND (fate IS NULL OR fate IN ('unknown', 'included'))"
+        return [intent_from_json(json.loads(body)) for (body,) in self.rows(query, (at, block))]
 
     def count(self, table: str = "extrinsics") -> dict[str, int]:
         """Number of extrinsics by state, or of intents by fate."""

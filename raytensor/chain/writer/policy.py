@@ -17,7 +17,7 @@ from raytensor.chain import ss58
 from raytensor.chain.calls import Intent
 from raytensor.errors import ConfigError
 
-DAY_S = 86_400
+DAY_S, DAY_BLOCKS = 86_400, 7_200  # blocks of 12 s
 
 _FORBIDDEN = {
     "transfers": "the policy allows no transfers (transfers = false)",

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Container, Sequence
 
 from raytensor.chain.calls import Intent
-from raytensor.chain.intents import SetWeights
-from raytensor.chain.reads.quotes import fee, slippage, spend
+from raytensor.chain.intents import BurnedRegister, SetWeights
+from raytensor.chain.reads.quotes import burn_price, fee, slippage, spend
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.weights import fault_of
 from raytensor.chain.writer.audit import AuditLog
 from raytensor.chain.writer.journal import Journal
-from raytensor.chain.writer.policy import DAY_S, Facts, Policy
-from raytensor.errors import ChainRefused, ChainUnavailable, ConfigError
+from raytensor.chain.writer.policy import DAY_BLOCKS, DAY_S, Facts, Policy
+from raytensor.errors import BlockUnknown, ChainRefused, ChainUnavailable, ConfigError
 from raytensor.types import Fate, Receipt
 
 
@@ -56,6 +56,7 @@ class PolicyCheck:
 
     def __init__(self, client: Callable[[], ChainClient], journal: Journal, policy: Policy, audit: AuditLog) -> None:
         self._client, self._journal, self._policy, self._audit = client, journal, policy, audit
+        self._prices: dict[str, int] = {}  # of registrations in blocks, by intent id
 
     def needs_chain(self, intents: Sequence[Intent]) -> bool:
         """Whether `admit` reads the chain for these intents."""
@@ -101,5 +102,24 @@ class PolicyCheck:
         return Facts(spend_rao, fee_rao, lost)
 
     def _spent(self) -> int:
-        """TAO that the intents of the last 24 hours have spent or may still spend; registrations at today's price."""
-        return sum(spend(self._client(), intent) for intent in self._journal.effective_since(time.time() - DAY_S))
+        """TAO that the intents of the last day have spent or may still spend.
+
+        Of the last 24 hours by the clock, and of the last `DAY_BLOCKS`: a clock that is set forward frees nothing.
+        """
+        since = max(0, self._client().head().number - DAY_BLOCKS)
+        return sum(map(self._cost, self._journal.effective_since(time.time() - DAY_S, since)))
+
+    def _cost(self, intent: Intent) -> int:
+        """What an intent spent, or may spend. A registration that is in a block: the price before that block, not its
+        limit; where that can't be read any more, the limit, or the present price without one."""
+        receipt = self._journal.receipt(intent.intent_id)
+        if not isinstance(intent, BurnedRegister) or receipt is None or receipt.block is None:
+            return spend(self._client(), intent)
+        if intent.intent_id not in self._prices:
+            try:
+                before = self._client().block_hash(receipt.block - 1)
+                price = burn_price(self._client(), intent.netuid, before)
+            except BlockUnknown:
+                return spend(self._client(), intent)
+            self._prices[intent.intent_id] = price
+        return self._prices[intent.intent_id]

@@ -84,7 +84,7 @@ class ChainWriter:
             self._journal = _journal(journal_path, self._client.genesis)
             self._undo.append(self._journal.close)
             check_chain(self._journal, self._client)
-            self._client.pin()  # a chain that is started anew meanwhile is refused
+            self._identity = self._client.pin()  # a chain that is started anew meanwhile is refused
             self._audit = audit = AuditLog(settings.audit_path)
             self._undo.append(audit.close)
             self._receipts = Receipts(self._journal, audit)
@@ -311,7 +311,8 @@ class ChainWriter:
 
     def _read_client(self) -> ChainClient:
         if self._reader is None:
-            self._reader = ChainClient(self._endpoints, self._settings.timeout_s, runtime=self._client.runtime)
+            known = {"runtime": self._client.runtime, "identity": self._identity}  # it may get to another endpoint
+            self._reader = ChainClient(self._endpoints, self._settings.timeout_s, **known)
         return self._reader
 
     def _acquire_lease(self, journal_path: str | os.PathLike, keys: list[str]) -> Lease:
