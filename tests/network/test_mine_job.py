@@ -130,6 +130,13 @@ class Job:
         self.process.wait(30)
 
 
+def second_job(args: list[str], env: dict[str, str]) -> subprocess.Popen:
+    """`raytensor mine` beside another one with its keys; it does not wait for the end of a job that was killed."""
+    code = "import sys; from raytensor.jobs import writer; writer.ENDS_S = 0.0; from raytensor.cli import main; "
+    command = [sys.executable, "-c", code + "sys.exit(main(['mine', *sys.argv[1:]]))", *args]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 def test_a_kill_costs_no_more_than_the_rounds_since_the_checkpoint(ray_session, subnet, tmp_path):
     endpoint, netuid, client = subnet
     small = "miners.profiles=[{hidden: 32, layers: 1, heads: 2, steps: 2, batch_size: 4}]"
@@ -145,7 +152,13 @@ def test_a_kill_costs_no_more_than_the_rounds_since_the_checkpoint(ray_session, 
             seen = first.until("standing_seen", hotkey=key.ss58)
             assert seen["uid"] == client.query("SubtensorModule", "Uids", [netuid, key.ss58])
         first.until("receipt_seen", call="SubtensorModule.serve_axon", fate="included")
+        rival = second_job([*args, "name=rival"], env)
         first.until("miner_round", lambda event: event["round"] >= 5)
+        told = rival.communicate(timeout=240)[0]
+        assert rival.returncode not in (0, None), told
+        assert "another job of this cluster writes with these keys" in told and "`ray job stop`" in told, told
+        reached = first.events[-1]["round"]
+        first.until("miner_round", lambda event: event["round"] > reached)  # the first goes on
     finally:
         first.kill()
     blocks = client.query_many([("SubtensorModule", "Axons", [netuid, key.ss58]) for key in MINERS])

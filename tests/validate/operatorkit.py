@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import netkit
 
+from raytensor.chain.writer.lease import FILE
 from raytensor.validators.evidence_log import read_log
 
 LIMIT_S = 240.0
@@ -82,6 +85,12 @@ class Operator:
             return self.process.wait(60)
         finally:
             self.log.close()
+
+    def writer_pid(self) -> int:
+        """The process that has the lease of its keys."""
+        with closing(sqlite3.connect(self.folder.parent / FILE)) as leases:
+            ((pid,),) = leases.execute("SELECT DISTINCT pid FROM leases").fetchall()
+        return pid
 
     def results(self, netuid: int) -> list[dict]:
         """The results in the evidence of a subnet, over all its validators and segments."""

@@ -1,4 +1,5 @@
-"""The operator, by the command that a user types: three subnets, two hotkeys, one subnet's rules broken, kill -9."""
+"""The operator, by the command that a user types: three subnets, two hotkeys, one subnet's rules broken, kill -9 of the
+writer and of the whole job."""
 
 from __future__ import annotations
 
@@ -61,6 +62,8 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
     everyone = {(netuid, key.ss58) for netuid in good for key in net.validators}
     first = operator(net, tmp_path, hanging.url)
     first.wait_for("weights of every hotkey on the good subnets", lambda: first.included() >= everyone)
+    writer, killed_at = first.writer_pid(), max(event["block"] for event in first.events("receipt_seen"))
+    os.kill(writer, signal.SIGKILL)
     first.wait_for("second fault of the broken subnet", lambda: len(first.events("subnet_fault")) >= 2)
     alarms = tmp_path / "alarms.jsonl"
     first.wait_for(
@@ -73,6 +76,10 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
             == {key.ss58 for key in net.validators}
         ),
     )
+    first.wait_for(
+        "weights after the writer's process was killed", lambda: first.included(since=killed_at) >= everyone
+    )
+    assert first.writer_pid() != writer and "weights take-over" not in first.events_text()
     rounds = len(first.events("round_done"))
     told_first = hanging.wait(1)[0]
     first.wait_for("rounds behind the webhook's back", lambda: len(first.events("round_done")) > rounds)
