@@ -76,9 +76,7 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
             == {key.ss58 for key in net.validators}
         ),
     )
-    first.wait_for(
-        "weights after the writer's process was killed", lambda: first.included(since=killed_at) >= everyone
-    )
+    first.wait_for("weights after the writer's process was killed", lambda: first.included(since=killed_at) >= everyone)
     assert first.writer_pid() != writer and "weights take-over" not in first.events_text()
     rounds = len(first.events("round_done"))
     told_first = hanging.wait(1)[0]
