@@ -30,7 +30,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +94,18 @@ class Job:
 class Load(threading.Thread):
     """Asks both hotkeys at a steady rate with requests that it keeps as they were sent.
 
-    requests  (headers, body) of the newest. answers: when an answer came, monotonic seconds.
+    requests  (headers, body) of the newest. answers: when an answer came, monotonic seconds. statuses: of all, 0 where
+              there was no server.
     """
 
-    def __init__(self, url: str, per_s: float) -> None:
+    def __init__(self, url: str, per_s: float, netuid: int) -> None:
         super().__init__(daemon=True)
-        self._url, self._per_s = url, per_s
+        self._url, self._per_s, self._netuid = url, per_s, netuid
         self._dialect, self._signer = DIALECTS["btauth"](), VALIDATOR.open()
         self._nonces, self._stopped = NonceSource(time.time_ns), threading.Event()
         self.requests: deque[tuple[dict[str, str], bytes]] = deque(maxlen=KEPT_REQUESTS)
         self.answers: list[float] = []
+        self.statuses: Counter[int] = Counter()
 
     def run(self) -> None:
         asyncio.run(self._ask_all())
@@ -137,12 +139,14 @@ class Load(threading.Thread):
     async def _one(self, session: aiohttp.ClientSession, number: int) -> None:
         receiver = MINERS[number % 2].ss58
         tokens, lengths = np.full((1, 8), number % 200, np.int32), np.full(1, 8, np.int32)
-        task = Task(f"q{number}", 0, 1, VALIDATOR.ss58, receiver, tokens, lengths, 8, 10.0)
+        task = Task(f"q{number}", 0, self._netuid, VALIDATOR.ss58, receiver, tokens, lengths, 8, 10.0)
         draft = self._dialect.draft(task, "safetensors")
         headers = self._dialect.sign(self._signer, draft, receiver, self._nonces())
         request = (headers | {"Content-Type": draft.content_type}, draft.body)
         self.requests.append(request)
-        if await self._post(session, *request) == 200:
+        status = await self._post(session, *request)
+        self.statuses[status] += 1
+        if status == 200:
             self.answers.append(time.monotonic())
 
     async def _post(self, session: aiohttp.ClientSession, headers: dict[str, str], body: bytes) -> int:
@@ -176,7 +180,7 @@ def play(args: argparse.Namespace, client: ChainClient, endpoint: str, netuid: i
     axon = job.until("miner_up")["addresses"][MINERS[0].ss58]
     job.until("receipt_seen", "serve_axon")
     settings.append(f"miners.wire.port={axon.rpartition(':')[2]}")
-    draw, load = random.Random(args.seed), Load(f"http://{axon}", args.per_s)
+    draw, load = random.Random(args.seed), Load(f"http://{axon}", args.per_s, netuid)
     before = registration(client, netuid)
     found: dict[str, Any] = {"twice": 0, "again": 0, "lost_rounds": 0, "changed": 0, "silent_s": [], "answered": 0}
     saved_in = folder / "runs/miner/checkpoints"
@@ -209,6 +213,7 @@ def play(args: argparse.Namespace, client: ChainClient, endpoint: str, netuid: i
     load.stop()
     job.kill()
     found["answered"] = len(load.answers)
+    print(f"requests by status: {dict(load.statuses)}")
     graph = read_metagraph(client, netuid)
     axons = dict(zip(graph.hotkeys, graph.axons, strict=True))
     found["changed"] += any(axons[key.ss58] != axon for key in MINERS)

@@ -9,7 +9,8 @@ prompt, the first and shortest ones); and transformers' `generate` with its cach
 model. Each way runs alone and beside training: the batch within its share of the time, full forward passes between two
 training steps, `generate` once without a limit and once within the same share as the batch (`--paced-prompts` prompts,
 with a pause after each). What training loses is its rate beside the prompts against its rate in the quiet seconds
-before and after them. Medians over the passes.
+before and after them; on a machine with other load that is noise, and the share of the host's processor time that the
+batch took says more. Medians over the passes.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from training import goal, text_of
 
 from raytensor import cluster, config
 from raytensor.config import MinerProfile
-from raytensor.miners.generation import TOP_K, GenerationRequest
+from raytensor.miners.generation import TOP_K, GenerationRequest, NewTokens
 from raytensor.miners.group import LANES
-from raytensor.miners.host import MinerHost
+from raytensor.miners.host import MinerHost, Trained
 from raytensor.miners.streams import Streams
 from raytensor.training import models
 from raytensor.types import Task
@@ -51,7 +52,21 @@ Made = list[list[int]]
 
 
 class MeasuredHost(MinerHost):
-    """A host that can also answer prompts by transformers' `generate`, and tells how many steps it has trained."""
+    """A host that can also answer prompts by transformers' `generate`, and tells what it has done."""
+
+    _clocks: dict[str, int] = {}
+
+    def train(self, *args: Any) -> Trained:
+        self._clocks["train"] = time.pthread_getcpuclockid(threading.get_ident())
+        return super().train(*args)
+
+    def generate(self, *args: Any) -> dict[str, NewTokens]:
+        self._clocks["generate"] = time.pthread_getcpuclockid(threading.get_ident())
+        return super().generate(*args)
+
+    def processor_s(self) -> tuple[float, float]:
+        """Processor time of the thread that trains and of the one that continues prompts; each computes by itself."""
+        return time.clock_gettime(self._clocks["train"]), time.clock_gettime(self._clocks["generate"])
 
     def steps(self) -> int:
         engine: Any = self._miners[HOTKEY].engine
@@ -198,6 +213,7 @@ def measure(args: argparse.Namespace, actor: Any) -> tuple[dict[str, list[float]
     found: dict[str, list[float]] = {}
     equal, round = True, 1
     asker.batch()  # makes the copy of the model
+    clocks = actor.processor_s.options(concurrency_group="serving").remote
     for number in range(args.passes):
         made: dict[str, Made] = {}
         for name, way in ways.items():
@@ -211,8 +227,11 @@ def measure(args: argparse.Namespace, actor: Any) -> tuple[dict[str, list[float]
         training.start()
         quiet, _ = steps_per_s(actor, lambda: time.sleep(args.quiet_s))
         for name, way in {**ways, PACED: lambda: asker.one_by_one(paced=True)}.items():
+            before = np.array(ray.get(clocks(), timeout=600))
             beside, (_, rate) = steps_per_s(actor, way)
             if name == OURS:
+                train_s, generate_s = ray.get(clocks(), timeout=600) - before
+                found.setdefault("share of processor time", []).append(generate_s / (train_s + generate_s))
                 found.setdefault("first token, beside", []).append(statistics.median(asker.first_s))
             after, _ = steps_per_s(actor, lambda: time.sleep(args.quiet_s))
             found.setdefault(f"{name}, beside", []).append(rate)
@@ -243,6 +262,8 @@ def main() -> int:
         goal(goals, f"times_generate_{what}", mine / middle[f"{theirs}, {what}"], "x", 1.5)
         goal(goals, f"first_token_{what}", middle[f"first token, {what}"], "s", None)
     goal(goals, "training_kept", 1 - middle[f"{OURS}, lost"], "of its rate", 0.9)
+    taken = middle["share of processor time"]
+    goal(goals, "processor_time_left_to_training", 1 - taken, "of the host's, beside the batch", 0.9)
     for what in ("alone", "beside"):
         times = middle[f"{OURS}, beside"] / middle[f"{THEIRS}, {what}"]
         goal(goals, f"beside_training_times_generate_{what}", times, "x", None, "which has no share")
