@@ -172,6 +172,9 @@ class ModelChain:
             nonce += 1
         return nonce
 
+    def runtime_at(self, block_hash: str) -> ModelRuntime:
+        return self.runtime
+
     def refresh_runtime(self) -> ModelRuntime:
         self._maybe_raise()
         return self.runtime

@@ -12,7 +12,7 @@ from raytensor.chain.writer import foreign
 from raytensor.chain.writer.foreign import look_back, refuse_beside_others, take_over
 from raytensor.chain.writer.journal import Journal
 from raytensor.config.validate import ValidateConfig
-from raytensor.errors import BlockUnknown, ChainRefused
+from raytensor.errors import BlockUnknown, ChainError, ChainRefused
 
 ALICE = DevKey("//Alice")
 RAO = 10**9
@@ -73,6 +73,82 @@ def test_what_an_earlier_run_sent_is_not_another_programs(client, used, tmp_path
     assert look_back(client, journal, keys_of(key), 64, runs=tmp_path) == []
     assert len(look_back(client, journal, keys_of(key), 64)) == 1
     journal.close()
+
+
+def batch(*calls, function="force_batch"):
+    return Call("Utility", function, {"calls": list(calls)})
+
+
+def by_proxy(real, call):
+    return Call("Proxy", "proxy", {"real": real, "force_proxy_type": None, "call": call})
+
+
+def pays(dest):
+    return Call("Balances", "transfer_keep_alive", {"dest": dest, "value": 1000})
+
+
+@pytest.mark.parametrize("function", ["batch", "batch_all", "force_batch"])
+def test_weights_within_batches_are_seen(client, used, fresh, tmp_path, function):
+    key, _ = used
+    journal = Journal(tmp_path / "j.db", client.genesis)
+    head = client.head().number
+    take_over(journal, [key.ss58], head)
+    send(client, key, batch(Call("System", "remark", {"remark": "0x00"}), weights_call(), function=function))
+    (found,) = look_back(client, journal, keys_of(key), 64)
+    assert found.calls == ("System.remark", "SubtensorModule.batch_commit_weights") and found.block > head
+    journal.close()
+
+
+def test_what_a_proxy_does_in_the_name_of_a_key_is_seen_and_money_too(client, used, fresh, tmp_path):
+    key, _ = used
+    proxy, stranger = fresh("proxy"), fresh("stranger")
+    journal = Journal(tmp_path / "j.db", client.genesis)
+    send(client, ALICE, batch(pays(proxy.ss58), pays(stranger.ss58)))
+    take_over(journal, [key.ss58, proxy.ss58], client.head().number)
+    # A stranger's payment to the key, and calls that compete with nothing.
+    send(client, ALICE, pays(key.ss58))
+    send(client, key, Call("System", "remark", {"remark": "0x00"}))
+    assert look_back(client, journal, keys_of(key), 64) == []
+    send(client, ALICE, batch(by_proxy(key.ss58, weights_call()), by_proxy(stranger.ss58, weights_call())))
+    (found,) = look_back(client, journal, keys_of(key), 64)  # ... whoever signs, and whether it may
+    assert (found.signer, found.calls) == (key.ss58, ("SubtensorModule.batch_commit_weights",))
+    take_over(journal, [key.ss58], client.head().number)
+    send(client, key, pays(stranger.ss58))
+    with pytest.raises(ChainRefused, match="Balances.transfer_keep_alive"):
+        refuse_beside_others(client, journal, keys_of(key), 64)
+    journal.close()
+
+
+class Upgraded(ChainClient):
+    """A runtime that reads no call of before."""
+
+    fails = False
+
+    def runtime_at(self, block_hash):
+        if self.fails:
+            raise ChainError("the metadata of runtime 7 can't be decoded")
+        return super().runtime_at(block_hash)
+
+    @property
+    def runtime(self):
+        return Unable()
+
+
+class Unable:
+    def call_of(self, data):
+        return None
+
+
+def test_a_block_is_read_by_its_own_runtime_and_one_that_cannot_be_read_is_a_warning(node, used, tmp_path, caplog):
+    key, _ = used
+    with Upgraded(node, timeout_s=20) as client:
+        journal = Journal(tmp_path / "j.db", client.genesis)
+        assert len(look_back(client, journal, keys_of(key), 64)) == 1
+        client.fails = True
+        with caplog.at_level(logging.WARNING, foreign.__name__):
+            assert look_back(client, journal, keys_of(key), 64) == []
+        journal.close()
+    assert "runtime 7 can't be decoded" in caplog.text and "its call can't be read" in caplog.text
 
 
 class Pruned(ChainClient):

@@ -7,6 +7,7 @@ best chain, its extrinsics are open again.
 Waits for: the answers of the node. Used by the outbox, in its thread.
 """
 
+import functools
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -15,10 +16,10 @@ from dataclasses import dataclass, replace
 from raytensor.chain.calls import call_from_json
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.rpc.events import Outcome, fee, item_names
-from raytensor.chain.rpc.runtime import extrinsic_hash, signer_of
+from raytensor.chain.rpc.runtime import extrinsic_hash
 from raytensor.chain.rpc.versions import BlockEvents, unreadable
 from raytensor.chain.writer.extrinsic_table import Extrinsic, ExtrinsicTable, Sent
-from raytensor.chain.writer.foreign import Foreign
+from raytensor.chain.writer.foreign import Foreign, foreign_in, runtime_of
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.order_states import Event, State
 from raytensor.chain.writer.receipts import is_reveal, receipt_of, reveals_of
@@ -111,17 +112,12 @@ class Fates:
     def _scan(self, block: Head, extrinsics: list[bytes]) -> None:
         hashes = [extrinsic_hash(data) for data in extrinsics]
         for hash, data in zip(hashes, extrinsics):
-            signer = signer_of(data)
-            address = None if signer is None else self._by_account.get(signer)
-            if address is None or self._table.find_open(hash) or block.number <= self._began:
+            if self._table.find_open(hash) or block.number <= self._began:
                 continue
-            if not self._journal.knows_extrinsic(hash):
-                self.foreign.append(
-                    Foreign(
-                        address, hash, block.number, call.name if (call := self._client.runtime.call_of(data)) else ""
-                    )
-                )
-                self._table.forget_nonce(address)
+            runtime = functools.partial(runtime_of, self._client, block)
+            for found in foreign_in(data, block.number, self._by_account, runtime, self._journal.knows_extrinsic):
+                self.foreign.append(found)
+                self._table.forget_nonce(found.signer)
         places = {hash: at for at, hash in enumerate(hashes) if self._table.find_open(hash)}
         events = self._events(block) if places else None
         for hash, at in places.items():

@@ -7,17 +7,19 @@ request of `raytensor weights take-over`, which is kept in the journal, where a 
     weights of a place of ours, money     the key stops until it is taken over
 """
 
+import functools
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from raytensor.chain.rpc.client import ChainClient
-from raytensor.chain.rpc.runtime import extrinsic_hash, signer_of
+from raytensor.chain.calls import Call
+from raytensor.chain.rpc.client import ChainClient, Head
+from raytensor.chain.rpc.runtime import Runtime, extrinsic_hash, signer_of
 from raytensor.chain.writer.journal import Journal
-from raytensor.errors import BlockUnknown, ChainRefused
+from raytensor.errors import BlockUnknown, ChainError, ChainRefused, ChainUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -32,26 +34,70 @@ HARMLESS = {
     "SubtensorModule.associate_evm_key",
     "Commitments.set_commitment",
 }
+# What the calls that move funds have in their names; a start refuses beside them, not beside a new proxy, for example.
+MONEY = ("Balances.", "stake", "register", "swap_", "burn", "recycle", "withdraw")
 TAKE_OVER = "take over "  # name of a fact in the journal, before the address
 
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """An extrinsic of one of our signers that this journal does not have. call: "" if it can't be read."""
+    """What an extrinsic that this journal does not have does in the name of one of our signers.
+
+    calls  names of the innermost calls, those of batches and proxies one by one; none if they can't be read.
+    """
 
     signer: str
     hash: str
     block: int
-    call: str = ""
+    calls: tuple[str, ...] = ()
 
     @property
     def harmless(self) -> bool:
-        return self.call in HARMLESS
+        return bool(self.calls) and all(call in HARMLESS for call in self.calls)
+
+    @property
+    def competes(self) -> bool:
+        """Whether it sets weights or moves funds."""
+        names = [call for call in self.calls if call not in HARMLESS]
+        return any("weights" in name or any(words in name for words in MONEY) for name in names)
 
     @property
     def sentence(self) -> str:
-        what = f" ({self.call})" if self.call else ""
+        what = f" ({', '.join(self.calls)})" if self.calls else ""
         return f"block {self.block} has extrinsic {self.hash}{what} of {self.signer}, which this writer did not send"
+
+
+def acts(call: Call, signer: str) -> Iterator[tuple[str, str]]:
+    """(account, name of the call) of everything that a call does, within batches, proxies and multisigs."""
+    if call.name in ("Proxy.proxy", "Proxy.proxy_announced"):
+        real = call.args["real"]
+        signer = real.get("Id", "") if isinstance(real, dict) else real
+    inner = call.inner()
+    if not inner:
+        yield signer, call.name
+    for one in inner:
+        yield from acts(one, signer)
+
+
+def foreign_in(
+    data: bytes, block: int, keys: Mapping[bytes, str], runtime: Callable[[], Runtime], knows: Callable[[str], bool]
+) -> list[Foreign]:
+    """What an extrinsic does in the name of our keys, unless it is known: signed by one, or by a proxy of one.
+
+    runtime  reads the runtime of the block. knows: whether the extrinsic with this hash is ours.
+    """
+    own = keys.get(signer_of(data) or b"")
+    if own is None and not any(key in data for key in keys):
+        return []
+    hash = extrinsic_hash(data)
+    if knows(hash):
+        return []
+    call = runtime().call_of(data)
+    done: dict[str, list[str]] = {} if own is None else {own: []}
+    for account, name in acts(call, own or "") if call is not None else ():
+        if account in keys.values():
+            done.setdefault(account, []).append(name)
+    return [Foreign(account, hash, block, tuple(names)) for account, names in done.items()]
 
 
 def look_back(
@@ -63,7 +109,7 @@ def look_back(
     runs: Path | None = None,
     limit_s: float = LOOK_BACK_S,
 ) -> list[Foreign]:
-    """The extrinsics with weights of our keys in the last blocks that no journal has, newest first, except those from
+    """What sets weights or moves funds of our keys in the last blocks and is in no journal, newest first, except from
     before a key was taken over.
 
     runs     a folder of run folders: what their journals have was sent by jobs that have ended, since their lease is
@@ -75,14 +121,14 @@ def look_back(
     head, found = client.head(), []
     taken = min((since.get(signer, 0) for signer in keys.values()), default=0)
     first, hash = max(1, head.number - blocks + 1, taken + 1), head.hash
-    started = told = time.monotonic()
+    started = reported_at = time.monotonic()
     for number in range(head.number, first - 1, -1):
         now = time.monotonic()
         if now - started > limit_s:
             log.warning("%.0f seconds are over: only blocks %d to %d were looked at", limit_s, number + 1, head.number)
             break
-        if now - told > PROGRESS_S:
-            told = now
+        if now - reported_at > PROGRESS_S:
+            reported_at = now
             log.warning("looking for weights of other programs: block %d, down to %d", number, first)
         try:
             block, extrinsics = client.extrinsics(hash)
@@ -90,21 +136,36 @@ def look_back(
             log.warning("only blocks %d to %d were looked at: %s", number + 1, head.number, error)
             break
         hash = block.parent
+        runtime = functools.partial(runtime_of, client, block)
         for data in extrinsics:
-            signer = keys.get(signer_of(data) or b"")
-            if signer is None or number <= since.get(signer, 0):
-                continue
-            read, sent = client.runtime.call_of(data), extrinsic_hash(data)
-            call = read.name if read is not None else ""
-            if "weights" in call and not journal.knows_extrinsic(sent) and not _sent_by_a_run(runs, sent):
-                found.append(Foreign(signer, sent, number, call))
+            for one in foreign_in(data, number, keys, runtime, lambda sent: _is_ours(journal, runs, sent)):
+                if number <= since.get(one.signer, 0):
+                    continue
+                if not one.calls:
+                    log.warning("%s; its call can't be read", one.sentence)
+                found += [one] if one.competes else []
     return found
+
+
+def runtime_of(client: ChainClient, block: Head) -> Runtime:
+    """The runtime that made a block; the present one where that can't be read any more."""
+    try:
+        return client.runtime_at(block.parent)
+    except ChainError as error:
+        if isinstance(error, ChainUnavailable) and not isinstance(error, BlockUnknown):
+            raise
+        log.warning("block %d is read with the present runtime: %s", block.number, error)
+        return client.runtime
+
+
+def _is_ours(journal: Journal, runs: Path | None, hash: str) -> bool:
+    return journal.knows_extrinsic(hash) or _sent_by_a_run(runs, hash)
 
 
 def refuse_beside_others(
     client: ChainClient, journal: Journal, keys: dict[bytes, str], blocks: int, runs: Path | None = None
 ) -> None:
-    """Raise ChainRefused "KeyInUse" if another program has set weights with one of the keys in the last blocks."""
+    """Raise ChainRefused "KeyInUse" if another program has set weights or moved funds with a key in the last blocks."""
     found = look_back(client, journal, keys, blocks, runs=runs) if blocks > 0 else []
     if found:
         who = f"--hotkey {found[0].signer} --journal {journal.path}"

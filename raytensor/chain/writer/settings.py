@@ -26,8 +26,8 @@ class WriterSettings:
     lease_wait_s         how long to wait for another holder's lease to end; None: 5 s, of a Ray actor `lease_s` + 5 s.
     commit_kind          "hash" or "timelocked" on subnets with commit-reveal; None: what the chain can open.
     stop_on_foreign      stop a key when the chain has weights or money of it that this writer did not send.
-    look_back_blocks     refuse to start when so many last blocks have weights of a key that the journal does not have:
-                         another program sets them. `raytensor weights take-over` allows the start. 0 looks at none.
+    look_back_blocks     refuse to start when so many last blocks have weights or money of a key that the journal does
+                         not have: another program uses it. `raytensor weights take-over` allows the start. 0: none.
     renewal              what is set before the last weights of a subnet fall out of the activity cutoff, when no new
                          ones come: "renew" sets them again, "burn" gives all to the owner, "hold" sets nothing.
 
