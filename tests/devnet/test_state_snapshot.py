@@ -12,6 +12,7 @@ from nodes import Node, RawClient
 from subnetkit import epochs
 
 from raytensor.chain import ss58
+from raytensor.chain.reads.epochs import epoch_blocks
 from raytensor.chain.reads.state import read_subnets
 from raytensor.chain.reads.state_file import StateSnapshot, read_state, write_state
 from raytensor.chain.rpc.client import ChainClient
@@ -173,6 +174,13 @@ def test_an_older_layout_is_understood(source):
     for one in (chain, plain):
         blocks_up_to(one, snapshot.block + 12)
     assert module.Emission[netuid].tolist() == expected.Emission[netuid].tolist()
+    del items["SubtensorModule.LastEpochBlock"]
+    older = Chain(build_runtime(), fork=Fork(replace(snapshot, items=items)))
+    _, upcoming = epoch_blocks({}, netuid, TEMPO, snapshot.block)
+    blocks_up_to(older, upcoming - 1)
+    assert older.runtime.SubtensorModule.LastMechansimStepBlock[netuid] < snapshot.block
+    blocks_up_to(older, upcoming)
+    assert older.runtime.SubtensorModule.LastMechansimStepBlock[netuid] == upcoming
     broken = replace(items["SubtensorModule.Kappa"], entries=[((netuid,), "many")])
     with pytest.raises(ConfigError, match=r"SubtensorModule.Kappa of the snapshot .spec 400. does not fit"):
         fork_of(replace(snapshot, items=items | {"SubtensorModule.Kappa": broken}, spec_version=400))

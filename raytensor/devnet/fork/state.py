@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from raytensor.chain.reads.epochs import epoch_blocks
 from raytensor.chain.reads.state_file import StateSnapshot, StoredItem
 from raytensor.devnet.fork.values import Reader
 from raytensor.devnet.runtime import Runtime
@@ -113,11 +114,15 @@ class Fork:
         return self._replaced.get(part, part) if isinstance(part, bytes) else part
 
     def _complete(self, runtime: Runtime) -> None:
-        """What follows from the snapshot: subnets without epochs, and the ledger."""
+        """What follows from the snapshot: subnets without epochs, the schedule of older chains, the ledger."""
         module = runtime.SubtensorModule
         for netuid in self.snapshot.pools_only:
             module.SubnetworkN.restore(netuid, 0)
             module.Tempo.restore(netuid, 0)
+        if "SubtensorModule.LastEpochBlock" not in self.snapshot.items:  # an older schedule, which has no such item
+            for netuid in self.snapshot.netuids:
+                _, upcoming = epoch_blocks({}, netuid, module.Tempo[netuid], self.block)
+                module.LastEpochBlock.restore(netuid, max(upcoming - module.Tempo[netuid], 0))
         module.TotalMinted.restore((), 0)
         module.TotalBurned.restore((), 0)
         ledger = tao_ledger(runtime)
