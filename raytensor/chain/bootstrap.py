@@ -105,6 +105,10 @@ def make_subnet(
     Raises ConfigError for an invalid spec, ChainRefused with the chain's reason.
     """
     plan = _Plan.of(spec)
+    if missing := [name for name in spec.hyperparameters if not client.runtime.has_call("AdminUtils", name)]:
+        raise ConfigError(
+            f"runtime {client.spec_version} has no AdminUtils.{', AdminUtils.'.join(missing)}: leave it out"
+        )
     rich, sudo = spec.rich.open(), spec.sudo.open()
     step = BulkSubmitter(client, timeout_s)
 
@@ -221,6 +225,8 @@ def _settings(client: ChainClient, spec: SubnetSpec, netuid: int | None) -> list
     calls = []
     for name, value in _hyperparameters(spec, netuid).items():
         shown = _SHOWN_BY.get(name)
+        if not client.runtime.has_call("AdminUtils", name):
+            continue  # an older runtime, which has no such setting
         keys = [] if netuid is None else [netuid]
         if shown and client.runtime.has_storage(PALLET, shown) and client.query(PALLET, shown, keys) == value:
             continue
