@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("raytensor.commands.evaluate:evaluate_main", "measure a model's loss on held-out text"),
     "data": ("raytensor.commands.data:data_main", "tokenize a corpus into memory-mapped shards; show, verify them"),
     "query": ("raytensor.commands.query:query_main", "ask a subnet's best miners to continue a text"),
+    "new-subnet": ("raytensor.commands.new_subnet:new_subnet_main", "write a subnet package of your own"),
     "devnet": ("raytensor.devnet.cli:devnet_main", "serve the embedded development chain"),
     "migrate": ("raytensor.commands.migrate:migrate_main", "continue a validator of Bittensor's subnet template"),
     "report": ("raytensor.commands.report:report_main", "write the report of a run folder again"),

@@ -44,7 +44,7 @@ def commands(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_of_the_table_exists_and_is_named_after_itself(name):
     module, function = cli.COMMANDS[name][0].split(":")
-    assert function == f"{name}_main" and callable(getattr(importlib.import_module(module), function))
+    assert function == f"{name.replace('-', '_')}_main" and callable(getattr(importlib.import_module(module), function))
 
 
 @pytest.mark.parametrize("name", ["query", "devnet", "report", "replay", "consensus", "wallet", "transfer", "stake"])

@@ -17,7 +17,7 @@ ORDER = [
     ["cluster", "pool", "telemetry"],
     ["data", "consensus", "chain", "wire", "training", "mechanisms"],
     ["miners", "validators", "devnet"],
-    ["jobs", "commands"],
+    ["jobs", "commands", "subnets"],
     ["cli"],
     ["__main__"],
 ]
@@ -48,7 +48,7 @@ PURE = [
     "validators/scoreboard.py",
 ]
 # The embedded chain is an endpoint: only its launcher and its command are imported.
-DEVNET_CALLERS = {"jobs/run/chain_start.py", "cli.py"}
+DEVNET_CALLERS = {"jobs/run/chain_start.py", "subnets/served.py", "cli.py"}
 
 FILES = sorted(ROOT.rglob("*.py"))
 

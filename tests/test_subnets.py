@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from raytensor import config
+from raytensor import cli, config
 from raytensor.config.compose import compose
 from raytensor.config.subnets import find
 from raytensor.data.text import Text, unigram
@@ -20,6 +24,8 @@ from raytensor.miners.host import MinerHost
 from raytensor.types import Failure, Reason, Response
 from raytensor.validators.scorer import MechanismSpec
 from raytensor.wire.payloads import checked
+
+ROOT = Path(__file__).resolve().parent.parent
 
 MODULE = """
 from raytensor.config.subnets import Subnet
@@ -97,16 +103,16 @@ def doubling(tmp_path_factory):
 
 
 def test_a_subnet_is_found_by_entry_point_and_by_path():
-    assert find("twice") == find("doubling") == find("doubling.SUBNET") == find("doubling:SUBNET")
-    assert find("doubling.OTHER") == find("other") != find("twice")
+    assert find("twice") == find("doubling") == find("doubling:SUBNET")
+    assert find("doubling:OTHER") == find("other") != find("twice")
 
 
 @pytest.mark.parametrize(
     "name, words",
     [
         ("twise", r"No module named 'twise'; installed: broken, other, twice.*did you mean"),
-        ("doubling.MORE", "doubling has no MORE"),
-        ("doubling.WRONG", "doubling.WRONG is a int, not a raytensor Subnet"),
+        ("doubling:MORE", "doubling has no MORE"),
+        ("doubling:WRONG", "doubling:WRONG is a int, not a raytensor Subnet"),
         ("broken", "No module named 'no_such_package_at_all'"),
         ("json", "json has no SUBNET.*\n  fix: install the package, or start from the folder that holds it"),
     ],
@@ -157,3 +163,74 @@ def test_a_host_answers_by_the_responder_trains_it_and_restores_it(tmp_path):
     assert not again.restore_warnings()
     restored = again.serve(asked[0][0])
     assert isinstance(restored, Response) and restored.payload is not None and restored.payload["round"] == 3
+
+
+# ------------------------------------------------------------------------------------------- packages of the repository
+
+
+def own_pytest(folder, *args):
+    """The tests of a package, run as their author runs them: in a process of its own, with the plugin."""
+    plugin = ["-p", "raytensor.subnets.pytest_plugin", "-p", "no:cacheprovider"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *plugin, *args],
+        cwd=folder,
+        env=clean | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+@pytest.fixture(scope="module")
+def new_subnet(tmp_path_factory):
+    """The folder that `raytensor new-subnet sorter` has written."""
+    here = tmp_path_factory.mktemp("new")
+    with contextlib.chdir(here):
+        assert cli.main(["new-subnet", "sorter"]) == 0
+    return here / "sorter"
+
+
+def test_a_new_subnet_passes_its_own_tests(new_subnet):
+    done = own_pytest(new_subnet)
+    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_examples_pass_their_own_tests():
+    done = own_pytest(ROOT / "examples", "forecast", "inpainting")
+    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["forecast", "inpainting", "sorter"])
+def test_the_settings_of_a_package_compose_for_every_job(name, new_subnet, monkeypatch):
+    monkeypatch.chdir(new_subnet if name == "sorter" else ROOT / "examples")
+    for job, more in (("run", []), ("mine", ["chain.network=local"]), ("validate", ["chain.network=local"])):
+        asked = [f"subnet={name}", *more, *(["netuids=[1]", "hotkeys=[w/h]"] if more else [])]
+        assert base.needs(compose(job, asked).mechanism).responder.startswith(f"{name}.")
+
+
+@pytest.mark.parametrize(
+    "name, words", [("sorter", "exists already"), ("Sorter", "has a-z, 0-9 and _"), ("json", "another Python package")]
+)
+def test_names_that_a_new_subnet_can_not_have(name, words, new_subnet, monkeypatch, capsys):
+    monkeypatch.chdir(new_subnet.parent)
+    assert cli.main(["new-subnet", name]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_run_plays_a_new_subnet(new_subnet, joining):
+    """`raytensor run subnet=NAME` in the new folder: the honest miners are paid by the embedded chain."""
+    profiles = "miners.profiles=[{behaviour: honest}, {behaviour: silent}]"
+    settings = ["miners.num_miners=2", "rounds=2", profiles, "miners.heldout_rows=16"]
+    settings += [f"paths.cache={os.environ['TEXT_CACHE']}", "chain.block_time_s=0.25"]
+    done = subprocess.run(
+        [sys.executable, "-m", "raytensor", "run", "subnet=sorter", "name=one", *settings],
+        cwd=new_subnet,
+        env=joining(),
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    rows = {line.split()[3]: line.split() for line in done.stdout.splitlines() if " miner " in line}
+    assert float(rows["honest"][7]) == 1.0 and rows["silent"][7] == "0.0000", done.stdout

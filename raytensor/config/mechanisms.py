@@ -161,8 +161,7 @@ class ModelEval(Section):
 class Mechanism(Section):
     # Dotted path of the incentive mechanism; a class of your own package works as well.
     path: str = setting("raytensor.mechanisms.query.QueryMechanism", form=DOTTED_PATH)
-    # Dotted path of the class that answers for miners where questions carry a payload; null: the one that the mechanism
-    # declares. A miner sets a better one of its own.
+    # Dotted path of the class that answers for miners, where questions carry a payload; null: the mechanism's.
     responder: str | None = setting(None, form=DOTTED_PATH)
     # Share of the miners with a weight above 0, lowest first, that get no weight at all; 0.1 in classic Bittensor.
     # Miners without a weight don't count: of 200 miners of which 20 earn, 0.1 leaves out the lowest 2.

@@ -1,7 +1,8 @@
 """Subnets as packages: a mechanism, a responder and defaults under one name, `subnet=NAME` on the command line.
 
-In: the name of an entry point in the group `raytensor.subnets`, or a dotted path, also of a package in the current
-folder. Out: settings as a user types them, which come before those that were typed. Knows nothing of mechanisms.
+In: the name of an entry point in the group `raytensor.subnets`, or a dotted path (`package.module` with a `SUBNET`, or
+`package.module:NAME`), also in the current folder. Out: settings as typed, which come before those that were typed.
+Knows nothing of mechanisms.
 """
 
 import importlib
@@ -10,13 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from raytensor.arguments import did_you_mean
 from raytensor.errors import ConfigError, cause_of
 
 GROUP = "raytensor.subnets"
-ATTRIBUTE = "SUBNET"  # of a package that is named alone
+ATTRIBUTE = "SUBNET"  # of a module that is named alone
 PREFIX = "subnet="
 
 
@@ -24,9 +24,8 @@ PREFIX = "subnet="
 class Subnet:
     """What a package declares as `SUBNET`, or under another name that its entry point gives.
 
-    mechanism  dotted path of the mechanism's class (`raytensor.mechanisms.base.Mechanism`).
-    responder  dotted path of the responder's class (`raytensor.miners.responder.Responder`); "" for the one that the
-               mechanism declares.
+    mechanism  dotted path of the class (`raytensor.mechanisms.base.Mechanism`).
+    responder  dotted path of the class (`raytensor.miners.responder.Responder`); "": as the mechanism declares.
     defaults   settings as on the command line, for the jobs that have them: ("miners.num_miners=4", "data=bytes").
     docs       what the subnet asks and pays for, in a few lines.
     """
@@ -66,10 +65,11 @@ def find(name: str) -> Subnet:
     module, _, attribute = target.partition(":")
     search_working_folder()
     try:
-        found = _load(module, attribute)
+        loaded = importlib.import_module(module)
+        if (found := vars(loaded).get(attribute or ATTRIBUTE)) is None:
+            raise ImportError(f"{module} has no {attribute or ATTRIBUTE}")
     except ImportError as error:
-        known = f"; installed: {', '.join(sorted(installed))}" if installed else ""
-        near = did_you_mean(name, installed)
+        known, near = f"; installed: {', '.join(sorted(installed)) or 'none'}", did_you_mean(name, installed)
         fix = f"install the package, or start from the folder that holds it (now {os.getcwd()})"
         raise ConfigError(f"{PREFIX}{name}: {cause_of(error)}{known}{near}\n  fix: {fix}") from error
     except Exception as error:  # the edge of the package's code
@@ -84,26 +84,6 @@ def search_working_folder() -> None:
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:
         sys.path.append(folder)
-
-
-def _load(module: str, attribute: str) -> Any:
-    """An object of a module; without a name, its `SUBNET`, or the last part of the path in the module before it."""
-    if attribute:
-        return _attribute(module, attribute)
-    try:
-        return _attribute(module, ATTRIBUTE)
-    except ImportError as error:
-        parent, _, last = module.rpartition(".")
-        if not parent or error.name not in (module, parent):
-            raise
-        return _attribute(parent, last)
-
-
-def _attribute(module: str, name: str) -> Any:
-    loaded = importlib.import_module(module)
-    if name not in vars(loaded):
-        raise ImportError(f"{module} has no {name}", name=module)
-    return getattr(loaded, name)
 
 
 def _key(arg: str) -> str:

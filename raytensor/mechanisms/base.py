@@ -122,8 +122,7 @@ class Mechanism(Protocol):
     asks_for_files: ClassVar[bool] = False
     # Dotted path of the miner class of a run; "" for raytensor.miners.miner.Miner.
     miner: ClassVar[str] = ""
-    # Dotted path of the class that answers questions with a payload (raytensor.miners.responder.Responder);
-    # `mechanism.responder` overrides it.
+    # Dotted path of the raytensor.miners.responder.Responder of its miners; `mechanism.responder` overrides it.
     responder: ClassVar[str] = ""
     # Behaviours (of raytensor.config.behaviours) of its miners beside those of all mechanisms.
     behaviours: ClassVar[tuple[str, ...]] = ()

@@ -1,7 +1,7 @@
 """Responders: what the miners of a subnet do with questions that carry a payload.
 
-In: tasks. Out: payloads; a `Response` of them. A responder is the miner's half of a mechanism: a class of the subnet's
-package, or a better one of a miner's own (`mechanism.responder=package.module.Class`). One is made for each hotkey.
+In: tasks. Out: payloads; a `Response` of them. A responder is the miner's half of a mechanism: the subnet's, or a
+better one of a miner's own (`mechanism.responder=package.module.Class`). One is made for each hotkey.
 Waits for: an answer waits for the training of its own miner that is under way. Knows nothing of Ray or of the wire.
 """
 
@@ -26,11 +26,8 @@ from raytensor.types import Response, Task
 class Setup:
     """What a responder is made with.
 
-    hotkey   of its miner (ss58).
-    profile  of its miner, one of miners.profiles: behaviour, model, learning rate.
-    options  mechanism.options.
-    seed     of the job, for everything random.
-    text     the job's text. device: "cpu" or "cuda".
+    hotkey (ss58) and profile (one of miners.profiles) are its miner's; options: mechanism.options; seed and text: the
+    job's; device: "cpu" or "cuda".
     """
 
     hotkey: str
@@ -48,10 +45,7 @@ class Responder:
         self.setup = setup
 
     def answer(self, task: Task) -> Payload | None:
-        """The payload of the answer to `task.payload`, as `task.answer` declares it; None for no answer.
-
-        An exception is this miner's failure and is logged; the miners beside it answer on.
-        """
+        """The payload of the answer to `task.payload`, as `task.answer` declares it; None for no answer."""
         raise NotImplementedError
 
     def train(self, round: int) -> float | None:
@@ -66,8 +60,7 @@ class Responder:
 
 
 class RespondingMiner:
-    """The miner of a host that answers by a responder. Its behaviour may be honest, silent or copy; a responder is told
-    any other one in its setup."""
+    """The miner of a host that answers by a responder. silent and copy are done here; others are the responder's."""
 
     engine = None
 
@@ -81,7 +74,6 @@ class RespondingMiner:
         self._lock = FifoLock()
 
     def train(self, round: int) -> float | None:
-        """See `Responder.train`."""
         with self._lock:
             return self._responder.train(round)
 
@@ -119,6 +111,5 @@ class RespondingMiner:
             self._responder.save(new)
 
     def restore(self, folder: Path) -> None:
-        """Restore a checkpoint."""
         with self._lock:
             self._responder.load(folder)

@@ -21,11 +21,11 @@ from raytensor.errors import MechanismError
 from raytensor.mechanisms.base import Ask
 from raytensor.mechanisms.evidence import gather
 from raytensor.mechanisms.guard import Guard
-from raytensor.payload import num_bytes
 from raytensor.types import Failure, Metagraph, Reason, Score, Submission, Task
 from raytensor.validators.records import Records
 from raytensor.validators.scorer_service import Scorers, Session
 from raytensor.validators.transport import Answer, MinerTransport
+from raytensor.wire.payloads import num_bytes_of
 
 MAX_WAITING_BYTES = 2**30  # of the files of one round that wait for scorers
 
@@ -216,9 +216,8 @@ class _Scoring:
             self._answers.results[answer.item_id] = answer
         else:
             file = answer if isinstance(answer, Submission) else None
-            size = len(answer.payload) if isinstance(answer, Submission) else num_bytes(answer.payload)
             self._answers.answered[answer.task_id] = file
-            self._sizes[answer.task_id] = size
+            self._sizes[answer.task_id] = num_bytes_of(answer)
             self.session.submit(*self._answers.questions[answer.task_id], answer)
         while self._collect(0.0):
             pass

@@ -28,6 +28,7 @@ from raytensor.pool import Packing, Pool
 from raytensor.supervised import SupervisedThread
 from raytensor.types import Failure, Reason, Response, Score, Submission, Task
 from raytensor.validators.scorer import Answered, MechanismSpec, Scorer, ScorerActor
+from raytensor.wire.payloads import num_bytes_of
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class ScorerService:
 
     def _to_pool(self, session: ScoringSession, answered: Answered) -> None:
         name, task, _, answer = answered
-        size = _num_bytes(answer) + num_bytes(task.payload)
+        size = num_bytes_of(answer) + num_bytes(task.payload)
         item_id = str(next(self._serial))
         self._sessions[item_id] = (session, task)
         try:
@@ -231,9 +232,3 @@ class ScorerService:
 
 Scorers = ScorerService | InProcessScorers  # where a round has its answers scored
 Session = ScoringSession | InProcessSession  # answers of one round, and their results
-
-
-def _num_bytes(answer: Response | Submission) -> int:
-    if isinstance(answer, Submission):
-        return len(answer.payload)
-    return answer.ids.nbytes + answer.probs.nbytes + num_bytes(answer.payload)

@@ -35,7 +35,7 @@ from raytensor.wire.dialect import COMPLETE, MAX_ERROR_BYTES, Draft, media_type
 from raytensor.wire.dialects import DIALECTS
 from raytensor.wire.endpoints import BadEndpoint, endpoint, group_of, url
 from raytensor.wire.errors import Declined, PayloadError, TooLarge
-from raytensor.wire.offload import offload
+from raytensor.wire.payloads import offload
 
 Answer = Response | Submission | Failure
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from raytensor.payload import Schemas
 from raytensor.types import Response, Submission, Task
 from raytensor.wire import payloads, tensors
 from raytensor.wire.errors import PayloadError
-from raytensor.wire.fields import MAX_TEXT, HeaderText, array, check_message, phrases, seconds, text, whole
+from raytensor.wire.fields import MAX_TEXT, HeaderText, array, check_message, seconds, text, whole
 from raytensor.wire.payloads import NO_SCHEMAS
 
 SAFETENSORS = "application/x-safetensors"
@@ -70,7 +70,7 @@ def decode_task(body: bytes, content_type: str, bounds: Bounds, schemas: Schemas
         header = tensors.open_header(body)
         if header.metadata.get("message") == payloads.TASK:
             return payloads.task_from(payloads.FileBody(body, header), schemas)
-        return task_from(_unpack(body, {"tokens": ("I32", 2), "lengths": ("I32", 1)}), bounds)
+        return task_from(_unpack(body, header, {"tokens": ("I32", 2), "lengths": ("I32", 1)}), bounds)
     fields = _json_object(body, content_type)
     if fields.get("message") == payloads.TASK:
         return payloads.task_from(payloads.JsonBody(fields), schemas)
@@ -80,8 +80,8 @@ def decode_task(body: bytes, content_type: str, bounds: Bounds, schemas: Schemas
 def task_from(fields: dict[str, Any], bounds: Bounds) -> Task:
     """A task from its fields as JSON (or a safetensors file) gives them. Raises PayloadError."""
     check_message(fields, "task/1")
-    tokens = array(fields, "tokens", "I32", 2, bounds.max_rows, bounds.max_tokens)
-    lengths = array(fields, "lengths", "I32", 1, bounds.max_rows)
+    tokens = array(fields, "tokens", "int32", bounds.max_rows, bounds.max_tokens)
+    lengths = array(fields, "lengths", "int32", bounds.max_rows)
     kind = text(fields, "kind") if "kind" in fields else "token"
     least = 1 if kind in _TOKEN_KINDS else 0
     rows, longest = tokens.shape
@@ -148,24 +148,24 @@ def decode_response(body: bytes, content_type: str, task: Task) -> Response | Su
     """The answer to `task` from its body. Raises PayloadError, also for the answer to another question."""
     if content_type == FILE and FILE in answer_types(task, content_type):
         return submission_from(body, task)
-    if task.answer is not None:
-        if content_type == SAFETENSORS:
-            return payloads.response_from(payloads.FileBody(body, tensors.open_header(body)), task)
-        return payloads.response_from(payloads.JsonBody(_json_object(body, content_type)), task)
     if content_type == SAFETENSORS:
-        return response_from(_unpack(body, {"ids": ("I32", _TOKEN_KINDS.get(task.kind, 2)), "probs": ("F32", 2)}), task)
-    return response_from(_json_object(body, content_type), task)
+        header, ndim = tensors.open_header(body), _TOKEN_KINDS.get(task.kind, 2)
+        if task.answer is not None:
+            return payloads.response_from(payloads.FileBody(body, header), task)
+        return response_from(_unpack(body, header, {"ids": ("I32", ndim), "probs": ("F32", 2)}), task)
+    fields = _json_object(body, content_type)
+    if task.answer is not None:
+        return payloads.response_from(payloads.JsonBody(fields), task)
+    return response_from(fields, task)
 
 
 def response_from(fields: dict[str, Any], task: Task) -> Response:
     """A response from its fields as JSON (or a safetensors file) gives them. Raises PayloadError."""
     check_message(fields, "response/1")
     rows = task.tokens.shape[0]
-    if _TOKEN_KINDS.get(task.kind, 2) == 3:
-        ids = phrases(fields, "ids", rows, task.top_k, task.horizon)
-    else:
-        ids = array(fields, "ids", "I32", 2, rows, task.top_k)
-    probs = array(fields, "probs", "F32", 2, rows, task.top_k)
+    longest = (task.horizon,) if _TOKEN_KINDS.get(task.kind, 2) == 3 else ()
+    ids = array(fields, "ids", "int32", rows, task.top_k, *longest)
+    probs = array(fields, "probs", "float32", rows, task.top_k)
     if ids.shape[:2] != probs.shape or ids.shape[0] != rows or ids.shape[1] > task.top_k:
         raise PayloadError(f"ids {ids.shape} and probs {probs.shape} must both be [{rows}, {task.top_k} at most]")
     if ids.ndim == 3 and ids.shape[2] > task.horizon:
@@ -207,9 +207,8 @@ def _encode(message: str, fields: dict[str, Any], arrays: dict[str, np.ndarray],
     return tensors.dump_object({"message": message, **fields, **arrays})
 
 
-def _unpack(body: bytes, kinds: dict[str, tuple[str, int]]) -> dict[str, Any]:
-    arrays, texts = tensors.loads(body, kinds)
-    return {name: HeaderText(value) for name, value in texts.items()} | arrays
+def _unpack(body: bytes, header: tensors.Header, kinds: dict[str, tuple[str, int]]) -> dict[str, Any]:
+    return {name: HeaderText(value) for name, value in header.metadata.items()} | tensors.read(body, header, kinds)
 
 
 def _json_object(body: bytes, content_type: str) -> dict[str, Any]:

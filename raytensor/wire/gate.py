@@ -28,7 +28,7 @@ from pathlib import Path
 from raytensor.config.checks import check
 from raytensor.config.wire import Server
 from raytensor.errors import ConfigError, WireError
-from raytensor.payload import Schemas, num_bytes
+from raytensor.payload import Schemas
 from raytensor.types import Failure, Metagraph, Response, Submission, Task
 from raytensor.wire import codec, errors
 from raytensor.wire.codec import Prompt
@@ -36,8 +36,7 @@ from raytensor.wire.connections import UnprovedBytes
 from raytensor.wire.dialect import ASK, Dialect
 from raytensor.wire.dialects import DIALECTS
 from raytensor.wire.nonce_store import LocalNonces, NonceCheck, NonceStore
-from raytensor.wire.offload import offload
-from raytensor.wire.payloads import NO_SCHEMAS, checked
+from raytensor.wire.payloads import NO_SCHEMAS, checked, num_bytes_of, offload
 from raytensor.wire.policy import AccessControl
 
 log = logging.getLogger(__name__)
@@ -76,12 +75,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the hotkeys of one server share. Made by `of`.
-
-    policy    who may ask.
-    unproved  the budget of bodies before their signature is checked.
-    schemas   of the kinds of questions that carry a payload.
-    """
+    """What the hotkeys of one server share: who may ask, the budget of unproved bodies, the kinds with payloads."""
 
     policy: AccessControl
     unproved: UnprovedBytes
@@ -92,7 +86,7 @@ class Shared:
         """Raises ConfigError when the settings leave no room for the largest question of a schema."""
         most = settings.bounds.max_body_bytes
         for kind, schema in schemas.items():
-            if (largest := schema.question.most_bytes(json=False)) > most:
+            if (largest := schema.question.most_bytes(as_json=False)) > most:
                 what = f"bounds.max_body_bytes={most}: a question of kind {kind!r} may have {largest} bytes"
                 raise ConfigError(f"{what}\n  fix: miners.wire.bounds.max_body_bytes={largest}")
         return cls(AccessControl(settings.policy), UnprovedBytes(settings.max_unproved_bytes), schemas)
@@ -214,7 +208,7 @@ class Gate:
                 response = await self._load(response)
             try:
                 encode = partial(dialect.encode_response, claim, headers, task, response)
-                reply_headers, data = await offload(_num_bytes(response), encode)
+                reply_headers, data = await offload(num_bytes_of(response), encode)
             except (errors.PayloadError, ValueError) as error:  # ValueError: NaN in JSON
                 log.error("the answer to task %s can't be encoded: %s", task.task_id, error)
                 raise errors.Broken("the answer of the miner can't be encoded") from error
@@ -321,10 +315,3 @@ class Gate:
     def _release_slot(self) -> None:
         self.in_flight -= 1
         self._slots.release()
-
-
-def _num_bytes(response: Response | Submission) -> int:
-    """What is worked on to encode it; a file is sent as it is."""
-    if isinstance(response, Submission):
-        return 0
-    return response.ids.nbytes + response.probs.nbytes + num_bytes(response.payload)

@@ -1,23 +1,22 @@
 """Questions and answers with a payload <-> bytes, and the check that every answer goes through.
 
-In: untrusted bytes, or a message; the declaration of its fields. Out: a message whose payload is within the
-declaration; or bytes. Messages "task/2" and "response/2", in one of two forms:
+In: untrusted bytes, or a message; its declaration. Out: a message within the declaration; or bytes. Two forms:
 
     JSON         {"message", ..., "payload": {name: value}}; arrays are nested lists, bytes are base64
     safetensors  the fields of the message in the header's metadata; arrays as they are, bytes as U8; all other values
                  as one JSON object in the U8 array `_json`
 
-Both give the same payload to the bit. Knows nothing of HTTP, signatures or what a payload means.
-"""
+Both give the same payload to the bit. Knows nothing of HTTP, signatures or what a payload means."""
 
+import asyncio
 import base64
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 
-from raytensor.payload import Bytes, Fields, Payload, Schemas
+from raytensor.payload import Bytes, Fields, Payload, Schemas, num_bytes
 from raytensor.types import Failure, Reason, Response, Submission, Task
 from raytensor.wire import tensors
 from raytensor.wire.errors import PayloadError
@@ -25,24 +24,13 @@ from raytensor.wire.fields import HeaderText, check_message, seconds, text, whol
 
 TASK, RESPONSE = "task/2", "response/2"
 NO_SCHEMAS: Schemas = {}
+HERE_BYTES = 32 * 1024  # a thread costs more than work on fewer bytes
+T = TypeVar("T")
 _REST = "_json"  # no name of a field begins so
 
 
-class Body(Protocol):
-    """The body of a message with a payload."""
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """The fields of the message."""
-        ...
-
-    def payload(self, declared: Fields) -> Mapping[str, Any]:
-        """The values by name, arrays and bytes perhaps still as JSON. Raises PayloadError."""
-        ...
-
-
 class JsonBody:
-    """fields: the JSON object."""
+    """fields: the JSON object. payload: the values by name, arrays and bytes still as JSON."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self.fields = fields
@@ -52,7 +40,7 @@ class JsonBody:
 
 
 class FileBody:
-    """A safetensors file. header: of it."""
+    """A safetensors file and its header, as a `JsonBody`; arrays and bytes are read."""
 
     def __init__(self, data: bytes, header: tensors.Header) -> None:
         self._data, self._header = data, header
@@ -72,6 +60,14 @@ class FileBody:
             if isinstance(declared.by_name[name], Bytes):
                 arrays[name] = arrays[name].tobytes()
         return values | arrays
+
+
+Body = JsonBody | FileBody
+
+
+async def offload(num_bytes: int, work: Callable[[], T]) -> T:
+    """The result of `work()`, which handles `num_bytes`: many in a thread, so that other requests do not wait."""
+    return await asyncio.to_thread(work) if num_bytes > HERE_BYTES else work()
 
 
 def encode_task(task: Task, json: bool) -> bytes:
@@ -125,10 +121,8 @@ def response_from(body: Body, task: Task) -> Response:
 
 
 def checked(task: Task, answer: Response | Submission | Failure) -> Response | Submission | Failure:
-    """An answer as it may go on: with its payload in canonical form, or MALFORMED when it is not what `task` asked for.
-
-    Every answer goes through it: in the cluster, in the miner's server before it is sent, and in the asker.
-    """
+    """The answer with its payload in canonical form, or MALFORMED: for every answer, in the cluster, in the miner's
+    server before it is sent, and in the asker."""
     if isinstance(answer, Failure) or (task.answer is None and isinstance(answer, Submission)):
         return answer
     payload = answer.payload if isinstance(answer, Response) else None
@@ -142,6 +136,13 @@ def checked(task: Task, answer: Response | Submission | Failure) -> Response | S
     except ValueError as error:
         return Failure(task.task_id, task.hotkey, Reason.MALFORMED, str(error))
     return Response(answer.task_id, answer.hotkey, elapsed_s=answer.elapsed_s, payload=read)
+
+
+def num_bytes_of(answer: Response | Submission) -> int:
+    """About the memory of an answer."""
+    if isinstance(answer, Submission):
+        return len(answer.payload)
+    return answer.ids.nbytes + answer.probs.nbytes + num_bytes(answer.payload)
 
 
 def _read(body: Body, declared: Fields) -> dict[str, Any]:

@@ -55,12 +55,6 @@ def dumps(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> byte
     return b"".join((struct.pack("<Q", len(text)), text, *parts))
 
 
-def loads(data: bytes, expected: Mapping[str, tuple[str, int]]) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
-    """The arrays and the metadata of a safetensors file; see `read`."""
-    header = open_header(data)
-    return read(data, header, expected), header.metadata
-
-
 def open_header(data: bytes) -> Header:
     """The header of a safetensors file. Raises PayloadError for one that is too long or not JSON."""
     if len(data) < 8:

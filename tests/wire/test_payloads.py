@@ -23,8 +23,7 @@ from raytensor.wire import codec
 from raytensor.wire.client import WireClient
 from raytensor.wire.codec import JSON, SAFETENSORS
 from raytensor.wire.errors import PayloadError
-from raytensor.wire.offload import HERE_BYTES
-from raytensor.wire.payloads import checked
+from raytensor.wire.payloads import HERE_BYTES, checked
 from raytensor.wire.server import WireServer
 
 FORMATS = (SAFETENSORS, JSON)
@@ -36,7 +35,7 @@ FIELDS = Fields(
     share=Number(-1.0, 1.0),
     seed=Number(0, 2**63 - 1, whole=True),
     raw=Bytes(16),
-    tree=Json(200, depth=4),
+    tree=Json(200),
 )
 SCHEMAS = {"mixed": Schema(FIELDS, FIELDS)}
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -132,7 +131,9 @@ GOOD = {
     "raw": b"x",
     "tree": {"a": [1, 2.5, None]},
 }
-DEEP = [[[[[]]]]]
+DEEP: list = []
+for _ in range(300):
+    DEEP = [DEEP]
 BAD = [
     ({"grid": np.ones((4, 2), np.float32)}, "grid: dimension 0 must be 0 to 3, not 4"),
     ({"grid": np.full((1, 1), np.nan, np.float32)}, "grid: must hold no NaN|grid: JSON has no NaN"),
@@ -144,7 +145,7 @@ BAD = [
     ({"seed": -1}, "seed: must be 0 to"),
     ({"raw": b"x" * 17}, "raw: must have 0 to 16 bytes, not 17"),
     ({"tree": "x" * 300}, "tree: must have at most 200 bytes as JSON, not 302"),
-    ({"tree": DEEP}, "tree: must be nested at most 4 deep"),
+    ({"tree": DEEP}, "is not JSON|be sent as JSON"),
     ({"more": 1}, "'more' is no field"),
 ]
 
@@ -333,7 +334,7 @@ def test_a_server_whose_bound_is_below_a_schema_says_so_at_its_start():
 
 def test_declarations_that_can_not_be_are_refused():
     for make, words in (
-        (lambda: Array("float128", (1,)), "must be one of bool, uint8"),
+        (lambda: Array("float128", (1,)), "must be one of uint8, uint16"),
         (lambda: Array("int8", ()), "one dimension or more"),
         (lambda: Array("int8", ((3, 2),)), "least, most"),
         (lambda: Fields(A=Text(1)), "begin with a letter"),
