@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from raytensor.types import Need
 RESOURCES = ("CPU", "GPU")
 PROGRESS_S = 3.0  # of waiting, between two looks at what is missing
 REMIND_S = 60.0  # until the same line is said again
+_HELD: deque[socket.socket] = deque(maxlen=256)  # of `reserve_port`; older ones are in use, or given up
 CONNECT_S = 10.0  # to open a connection to a cluster's address
 SHARED_TEMP = (
     "two Ray nodes of one machine share a folder for temporary files, and each deletes what the other uses; start each "
@@ -209,3 +211,16 @@ def wait_ready(
             ray.get(ref, timeout=5)
         except RayError as error:
             raise ClusterError(f"{name} failed to start: {cause_of(error)}") from error
+
+
+def reserve_port() -> int:
+    """A TCP port for the first rank, which nothing else on this machine is given while this process lives.
+
+    The socket stays bound and never listens. The first rank's store sets SO_REUSEADDR as this does, so it may bind the
+    port, in this process or another; the system gives it to nobody who asks for any free port.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("", 0))
+    _HELD.append(held)
+    return held.getsockname()[1]

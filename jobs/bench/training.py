@@ -33,7 +33,7 @@ from raytensor import cluster, config
 from raytensor.config import MinerProfile
 from raytensor.data.text import Text, unigram
 from raytensor.miners.shard import FirstRank
-from raytensor.training import models, ranks
+from raytensor.training import models
 from raytensor.training.loop import PEAKS
 from raytensor.training.models import ModelSpec
 from raytensor.types import Response, Task
@@ -114,7 +114,7 @@ def start_miner(profile: MinerProfile, seq_len: int, vocab: int) -> Any:
     options = {"num_cpus": 1, "num_gpus": profile.gpus_per_rank, "max_restarts": 0}
     factory = ray.remote(concurrency_groups={"serving": 2})(MeasuredHost).options(**options)
     actor = factory.remote(
-        cfg, [(HOTKEY, profile)], ray.put(text_of(vocab)), None, None, ("127.0.0.1", ranks.reserve_port())
+        cfg, [(HOTKEY, profile)], ray.put(text_of(vocab)), None, None, ("127.0.0.1", cluster.reserve_port())
     )
     ray.get(actor.ready.remote(), timeout=300)
     return actor

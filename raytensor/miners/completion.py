@@ -11,7 +11,7 @@ from contextlib import aclosing
 import numpy as np
 
 from raytensor.data.tokenizer import Tokenizer
-from raytensor.miners.generation import GenerationRequest
+from raytensor.miners.actors import GenerationRequest
 from raytensor.wire.codec import Prompt
 
 Stream = Callable[[GenerationRequest], AsyncGenerator[Sequence[int]]]

@@ -17,13 +17,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from raytensor.data import assign
 from raytensor.errors import cause_of
+from raytensor.miners.actors import GenerationRequest, NewTokens
 from raytensor.training.decoding import PREFILL_TOKENS, Window
 from raytensor.types import Response, Submission, Task
 
@@ -32,41 +32,6 @@ log = logging.getLogger(__name__)
 TOP_K = 64  # candidates of a token
 BURST_S = 0.02  # that a call computes, as far as whole tokens allow
 PAUSE_S = 0.1  # that a call waits for its share of the time, at most
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    """A prompt to continue.
-
-    name         unique among the requests of a host; the streams give one.
-    prompt_id    the caller's.
-    tokens       int32 [N], N >= 1: the prompt, and what was made of the continuation before.
-    num_made     tokens of these that were made before, by a host that was lost.
-    max_tokens   largest number of new tokens, with those made before.
-    temperature  0 always selects the likeliest token.
-    seed         of the sampling, with `prompt_id`.
-    end          the token that ends the text.
-    """
-
-    name: str
-    prompt_id: str
-    hotkey: str
-    tokens: np.ndarray
-    num_made: int
-    max_tokens: int
-    temperature: float
-    seed: int
-    end: int
-    deadline_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class NewTokens:
-    """What a request got in one call. done: nothing more comes. error: why it ended early."""
-
-    tokens: tuple[int, ...] = ()
-    done: bool = False
-    error: str = ""
 
 
 class Decoder(Protocol):

@@ -17,12 +17,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from raytensor.cluster import release, reserve
 from raytensor.config import MinersJob
 from raytensor.errors import cause_of
+from raytensor.miners.actors import LANES, HostActor, ShardActor, rendezvous_address
 from raytensor.miners.placement import Member
-from raytensor.miners.shard import FirstRank, Shard, rendezvous_address
-
-# Options of a host actor. Ray never restarts it: the supervisor makes a new one from the newest checkpoint. Questions
-# from outside the run have a concurrency group of their own, and so have prompts, which are computed in one batch.
-LANES: dict[str, Any] = {"max_restarts": 0, "concurrency_groups": {"serving": 2, "generating": 1}}
 
 
 @dataclass
@@ -68,10 +64,10 @@ def start(cfg: MinersJob, name: str, member: Member, text: Any, folder: Path | N
 
     nothing: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0}
     address: Any = ray.remote(rendezvous_address).options(**at(0) | nothing).remote()
-    first = ray.remote(**LANES)(FirstRank).options(**at(0)).remote(cfg, [member], text, folder, resume_round, address)
+    first = ray.remote(**LANES)(HostActor).options(**at(0)).remote(cfg, [member], text, folder, resume_round, address)
     # `follow` does not return, so `ready` has a concurrency group of its own.
     options: dict[str, Any] = {"max_restarts": 0, "concurrency_groups": {"beside": 1}}
-    shard: Any = ray.remote(**options)(Shard)
+    shard: Any = ray.remote(**options)(ShardActor)
     ranks = range(1, profile.ranks)
     others = [shard.options(**at(rank)).remote(cfg, member, text, rank, address) for rank in ranks]
     return Group(placement, first, others, [actor.follow.remote() for actor in others])

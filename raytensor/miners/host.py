@@ -1,4 +1,4 @@
-"""A host: several small miners in one process. A plain class; the supervisor makes actors of it.
+"""A host: several small miners in one process. A plain class; `HostActor` (actors.py) holds one.
 
 In: rounds to train, tasks. Out: responses, held-out losses, checkpoints of its miners.
 Waits for: nothing. Calls run one after another, in order of arrival. Only `serve` and `generate` may run beside them,
@@ -12,7 +12,6 @@ import os
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,11 @@ from raytensor.data.text import Text
 from raytensor.errors import cause_of
 from raytensor.mechanisms import base
 from raytensor.miners import checkpoints
+from raytensor.miners.actors import GenerationRequest, NewTokens, Trained
 from raytensor.miners.collaborator import CollaboratingMiner
 from raytensor.miners.fifo_lock import FifoLock
 from raytensor.miners.gauges import Gauges
-from raytensor.miners.generation import Batch, FullForward, GenerationRequest, Generations, NewTokens
+from raytensor.miners.generation import Batch, FullForward, Generations
 from raytensor.miners.miner import Miner, heldout_questions
 from raytensor.miners.model import spec, top_tokens
 from raytensor.miners.placement import Member, architecture
@@ -45,23 +45,6 @@ from raytensor.types import Failure, Reason, Response, Submission, Task
 log = logging.getLogger(__name__)
 
 AnyMiner = Miner | CollaboratingMiner | RespondingMiner
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One round of a host's training.
-
-    losses  by hotkey, of the miners that trained, nats per token.
-    wall_s  seconds that it took.
-    files   digests of new files by hotkey (see `Miner.export`).
-    failures  by hotkey: why a miner did not train; the miners beside it did.
-    """
-
-    round: int
-    losses: dict[str, float]
-    wall_s: float
-    files: dict[str, str] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
 
 
 class MinerHost:

@@ -20,7 +20,6 @@ from ray.exceptions import RayActorError, RayTaskError
 from raytensor.config import MinersJob
 from raytensor.data.text import load_tokenizer
 from raytensor.mechanisms import base
-from raytensor.miners import host, shard  # noqa: F401 (see `WireFrontend`)
 from raytensor.miners.completion import complete
 from raytensor.miners.gauges import Gauges
 from raytensor.miners.streams import RETRY_S, Streams
@@ -46,9 +45,6 @@ class WireFrontend:
 
     job      settings; the ports are miners.wire.port, and the next ones in the order of `hotkeys` unless they share it.
     answers  hotkey -> the hotkey whose model answers for it; a hotkey that is not in it answers for itself.
-
-    The handle of a host loads the host's class, and with it torch: this module imports them, so that it happens before
-    the port is open and not while questions wait.
     """
 
     def __init__(self, hotkeys: Sequence[str], job: MinersJob, answers: Mapping[str, str] | None = None) -> None:

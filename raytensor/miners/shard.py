@@ -1,4 +1,4 @@
-"""One rank of a miner that is spread over several processes. Plain classes; `group` makes actors of them.
+"""One rank of a miner that is spread over several processes. Plain classes; actors.py holds them.
 
 In: the commands of the first rank. Out: this rank's part of the work. The first rank is a `MinerHost` of one miner
 whose engine is a `LeadEngine`: each call is broadcast to the other ranks over the group's own sockets, then all ranks
@@ -11,12 +11,11 @@ Knows nothing of rounds.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 import transformers
 from torch import Tensor
@@ -25,14 +24,13 @@ from raytensor.config import MinersJob
 from raytensor.data import assign
 from raytensor.data.text import Text
 from raytensor.errors import RayTensorError
+from raytensor.miners.actors import Address
 from raytensor.miners.host import MinerHost
 from raytensor.miners.model import make_engine
 from raytensor.miners.placement import Member
 from raytensor.training import devices, ranks
 from raytensor.training.engine import Engine
 from raytensor.training.ranks import Ranks
-
-Address = tuple[str, int]  # of the first rank, where all ranks meet
 
 
 class LeadEngine:
@@ -96,9 +94,18 @@ class Shard:
                 pass  # a refusal, the same on all ranks; the first rank reports it
 
 
-def rendezvous_address() -> Address:
-    """A reserved address of this node; called where the first rank will run."""
-    return ray.util.get_node_ip_address(), ranks.reserve_port()
+def open_host(
+    cfg: MinersJob,
+    members: Sequence[Member],
+    text: Text,
+    folder: Path | None,
+    resume_round: int | None,
+    address: Address | None,
+) -> MinerHost:
+    """A host of whole miners, or with `address` the first rank of one."""
+    if address is None:
+        return MinerHost(cfg, members, text, folder, resume_round)
+    return FirstRank(cfg, list(members), text, folder, resume_round, address)
 
 
 def _engine(cfg: MinersJob, member: Member, text: Text, rank: int, address: Address) -> tuple[Engine, Ranks]:

@@ -19,7 +19,7 @@ import numpy as np
 from ray.exceptions import RayActorError, RayTaskError
 
 from raytensor.errors import cause_of
-from raytensor.miners.generation import GenerationRequest, NewTokens
+from raytensor.miners.actors import GenerationRequest, NewTokens
 
 RETRY_S = 0.2  # between two looks for the host that replaces a lost one
 CALL_TIMEOUT_S = 300.0  # of one call; the first one makes the copy of a model

@@ -20,8 +20,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from raytensor.config import MinersJob
 from raytensor.errors import ClusterError, cause_of
 from raytensor.miners import checkpoints, group
-from raytensor.miners.group import LANES
-from raytensor.miners.host import MinerHost, Trained
+from raytensor.miners.actors import LANES, HostActor, Trained
 from raytensor.miners.host_handle import MAX_FAILED_ROUNDS, Done, HostHandle
 from raytensor.types import Reason
 
@@ -146,7 +145,7 @@ class Supervisor:
             host.group = group.start(cfg, host.name, host.members[0], self._text, self._folder, resume_round)
             host.actor = host.group.first
         else:
-            factory = ray.remote(**LANES)(MinerHost)
+            factory = ray.remote(**LANES)(HostActor)
             options = factory.options(num_cpus=miners.cpus_per_host, num_gpus=miners.gpus_per_host)
             host.actor = options.remote(cfg, host.members, self._text, self._folder, resume_round)
         if self._frontend is not None and serve:

@@ -6,8 +6,6 @@ GPUs, with gloo for objects). Waits for: all ranks, at most `timeout_s`. Knows n
 
 import datetime
 import os
-import socket
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,7 +21,6 @@ from raytensor.training import devices
 T = TypeVar("T")
 # Between commands a rank waits for as long as the group lives; a dead peer closes the socket.
 IDLE = datetime.timedelta(days=30)
-_HELD: deque[socket.socket] = deque(maxlen=256)  # of `reserve_port`; older ones are in use, or given up
 
 
 @dataclass(frozen=True)
@@ -115,16 +112,3 @@ def attach(device: torch.device) -> Ranks:
     devices.use(device)
     control, saving = (dist.new_group(backend="gloo", timeout=IDLE) for _ in range(2))
     return Ranks(dist.get_rank(), dist.get_world_size(), device, control, saving)
-
-
-def reserve_port() -> int:
-    """A TCP port for the first rank, which nothing else on this machine is given while this process lives.
-
-    The socket stays bound and never listens. The first rank's store sets SO_REUSEADDR as this does, so it may bind the
-    port, in this process or another; the system gives it to nobody who asks for any free port.
-    """
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("", 0))
-    _HELD.append(held)
-    return held.getsockname()[1]

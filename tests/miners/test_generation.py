@@ -17,7 +17,8 @@ from test_miner import CFG, SMALL, V, one_thread, text  # noqa: F401 (fixtures)
 
 from raytensor.config import MinerProfile
 from raytensor.data import assign
-from raytensor.miners.generation import Batch, FullForward, GenerationRequest, Generations, NewTokens
+from raytensor.miners.actors import GenerationRequest, NewTokens
+from raytensor.miners.generation import Batch, FullForward, Generations
 from raytensor.miners.group import LANES
 from raytensor.miners.host import MinerHost
 from raytensor.miners.miner import Miner

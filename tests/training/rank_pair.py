@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from raytensor import cluster
 from raytensor.training import engine, models, ranks
 from raytensor.training.models import ModelSpec
 from raytensor.training.recipe import Recipe
@@ -61,7 +62,7 @@ class Pair:
 
     def __init__(self, ray) -> None:
         self._ray = ray
-        address = ("127.0.0.1", ranks.reserve_port())
+        address = ("127.0.0.1", cluster.reserve_port())
         factory = ray.remote(RankActor).options(num_cpus=0.2)
         self.actors = [factory.remote(rank, 2, address) for rank in (0, 1)]
 

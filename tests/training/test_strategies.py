@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from rank_pair import LENGTHS, RECIPE, SPEC, TOKENS, Pair, RankActor, V
 
-from raytensor.training import ranks
+from raytensor import cluster
 
 SHARDED = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
 CLOSE = 1e-5
@@ -152,7 +152,7 @@ def test_all_ranks_notice_a_gradient_that_is_not_finite(pair, tmp_path, strategy
 
 def test_a_reserved_port_is_taken_by_the_first_rank_and_by_nobody_else():
     """From its choice until the first rank has bound it, a port is held: choose and bind leave no gap."""
-    port = ranks.reserve_port()
+    port = cluster.reserve_port()
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", port))
     limit = datetime.timedelta(seconds=60)

@@ -63,6 +63,12 @@ class ChainStart:
             where = self._cfg.chain.endpoint or "the embedded chain"
             raise ChainUnavailable(f"the subnet was not ready on {where} within {START_S:.0f} s") from error
 
+    def make_blocks(self, count: int) -> None:
+        """Let the run's own chain make `count` blocks at once, so that nobody waits for them."""
+        if self._process is not None:
+            with ChainClient(self._process.endpoint, self._cfg.chain.timeout_s) as client:
+                client.rpc("dev_newBlock", [{"count": count}])
+
     def _run(self) -> None:
         try:
             self._future.set_result(self._start())

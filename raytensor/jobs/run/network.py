@@ -7,16 +7,14 @@ Waits for: the parts' start, and at the end the chain, each with a time-out.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raytensor.config import RunConfig
 from raytensor.jobs.run.chain_start import ChainStart, start_ray
+from raytensor.jobs.run.loop import RunLoop
 from raytensor.jobs.run.plan import identities, with_folders
+from raytensor.jobs.run.start import Running, Starter
 from raytensor.jobs.session import Session
-
-if TYPE_CHECKING:
-    from raytensor.jobs.run.loop import RunLoop
-    from raytensor.jobs.run.start import Running
 
 
 class Network:
@@ -34,16 +32,15 @@ class Network:
         self.first_round = (self._resumed_from or 0) + 1
         self._stack = ExitStack()
         self._running: Running | None = None
+        self._chain: ChainStart | None = None
 
     def __enter__(self) -> Network:
         embedded = not self.cfg.chain.endpoint
         self._phase("starting the chain, and Ray (takes about 7 s)" if embedded else "starting Ray (takes about 7 s)")
         neurons = identities(self.cfg)
         try:
-            chain = ChainStart(self.cfg, self.folder.path, neurons, self._phase, self._stack)
+            chain = self._chain = ChainStart(self.cfg, self.folder.path, neurons, self._phase, self._stack)
             num_hosts = start_ray(self.cfg, self._phase, self._stack)  # its processes start while torch is imported
-            from raytensor.jobs.run.start import Starter  # imports torch
-
             starter = Starter(self.cfg, self.folder, neurons, self._resumed_from, self.show, self._stack)
             self._running = starter.start(chain, num_hosts)
         except BaseException:  # also an interruption: without a return nobody would call `__exit__`
@@ -66,8 +63,9 @@ class Network:
         heldout = parts.fleet.heldout_losses()
         parts.handover.settle(cfg.chain.inclusion_timeout_s + cfg.chain.timeout_s)
         tick = parts.follower.seen(parts.netuid).tick
-        if not cfg.chain.endpoint and tick is not None:
-            self._phase("waiting for the consensus of the last weights")
+        if not cfg.chain.endpoint and tick is not None and self._chain is not None:
+            self._phase("making blocks until the consensus of the last weights")
+            self._chain.make_blocks(tick.blocks_until_epoch + 1)
             limit_s = 30 + 2 * cfg.chain.tempo * cfg.chain.block_time_s
             parts.follower.wait_for_epoch_after(parts.netuid, tick.block, limit_s)
         return heldout

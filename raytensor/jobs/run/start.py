@@ -2,7 +2,6 @@
 
 In: a `RunConfig`, identities, the chain that is starting. Out: `Running`; each part ends with the exit stack.
 Waits for: the actors' constructors, each with a time-out. The chain starts side by side with Ray and the text.
-Importing this module takes seconds (torch, transformers), so a run does it after its first line is on the screen.
 """
 
 from collections.abc import Sequence

@@ -15,6 +15,7 @@ import ray
 import torch
 import transformers
 
+from raytensor import cluster
 from raytensor.config.sweep import SweepConfig
 from raytensor.jobs.sweep.store import Lineage, Store
 from raytensor.jobs.sweep.trial_data import TrialData, read_text
@@ -77,4 +78,4 @@ class TrialRank:
 
 def meeting_point() -> tuple[str, int]:
     """A reserved address of this node; call it where the first rank will run."""
-    return ray.util.get_node_ip_address(), ranks.reserve_port()
+    return ray.util.get_node_ip_address(), cluster.reserve_port()
