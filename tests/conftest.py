@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
+import warm_workers
 
 # The same examples on every machine, and none fails for being slow.
 hypothesis.settings.register_profile(
@@ -93,7 +95,7 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def ray_session():
+def ray_session(tmp_path_factory):
     """A real local Ray with four logical CPUs (tests ask for fractions, not for speed)."""
     import ray
 
@@ -102,9 +104,13 @@ def ray_session():
     here = Path(__file__).parent
     folders = [here.parent, here, *(path for path in here.iterdir() if path.is_dir())]
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, folders))
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    program, server = warm_workers.start(tmp_path_factory.mktemp("ray"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(program))
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
+    server.communicate()  # closes its standard input, and so ends it
 
 
 def _wait_idle(ray) -> None:

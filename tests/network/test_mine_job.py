@@ -98,14 +98,6 @@ def test_only_an_address_that_listens_is_published():
 # ---------------------------------------------------------------------------------------------- the job as a process
 
 
-def environment(ray_session) -> dict[str, str]:
-    """Jobs join the tests' Ray, so that they need none of their own."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "BT_", "RAYTENSOR_"))}
-    address = ray_session.get_runtime_context().gcs_address
-    more = {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1", "RAY_ADDRESS": address}
-    return clean | more
-
-
 class Job:
     """`raytensor mine` as a process, and the events that it prints."""
 
@@ -137,13 +129,13 @@ def second_job(args: list[str], env: dict[str, str]) -> subprocess.Popen:
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_a_kill_costs_no_more_than_the_rounds_since_the_checkpoint(ray_session, subnet, tmp_path):
+def test_a_kill_costs_no_more_than_the_rounds_since_the_checkpoint(joining, subnet, tmp_path):
     endpoint, netuid, client = subnet
     small = "miners.profiles=[{hidden: 32, layers: 1, heads: 2, steps: 2, batch_size: 4}]"
     more = [small, f"hotkeys=[{MINERS[0].uri},{MINERS[1].uri}]", "miners.wire.ip=127.0.0.2", "miners.wire.port=0"]
     more += ["miners.seq_len=16", "mechanism.query.context=16", "miners.heldout_rows=16", "miners.cpus_per_host=0.2"]
     more += ["miners.checkpoint_every=2", "miners.warmup_rounds=0", "pause_s=0.2"]
-    args, env = arguments(endpoint, netuid, tmp_path, *more), environment(ray_session)
+    args, env = arguments(endpoint, netuid, tmp_path, *more), joining()
     first = Job([*args, "miners.num_hosts=2"], env)
     try:
         served = first.until("miner_up")
@@ -190,14 +182,14 @@ def test_a_kill_costs_no_more_than_the_rounds_since_the_checkpoint(ray_session, 
     assert kept == {f"{key.ss58}.done" for key in MINERS}
 
 
-def test_the_market_of_the_documentation(ray_session, tmp_path):
+def test_the_market_of_the_documentation(joining, tmp_path):
     """The script of examples/, word for word: wallets to incentive by commands alone."""
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     (bin_folder / "raytensor").write_text(f'#!/bin/sh\nexec {sys.executable} -m raytensor "$@"\n')
     (bin_folder / "raytensor").chmod(0o755)
     path = os.pathsep.join([str(bin_folder), str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = environment(ray_session) | {"PATH": path}
+    env = joining() | {"PATH": path}
     command = ["bash", str(DEMO), str(tmp_path / "market"), "0", "100"]
     process = subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True

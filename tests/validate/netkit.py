@@ -21,6 +21,7 @@ from raytensor.devnet.launch import EmbeddedChain
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+PYTHONPATH = f"{ROOT}{os.pathsep}{HERE}"
 MAX_DOCUMENTS = 200
 RAO = 10**9
 SHARES = (0.9, 0.15)  # the miners of each subnet; the last one, beyond these, is silent
@@ -28,7 +29,7 @@ SHARES = (0.9, 0.15)  # the miners of each subnet; the last one, beyond these, i
 
 def environment() -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return clean | {"PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}
+    return clean | {"PYTHONPATH": PYTHONPATH, "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}
 
 
 def uri(number: int, miner: int) -> str:

@@ -39,9 +39,9 @@ def facts_of(message: dict) -> list[dict]:
 
 
 class Operator:
-    """A validator of `net`. settings: beside those of every test. variables: of its environment."""
+    """A validator of `net`. settings: beside those of every test. env: of its process, as `joining` makes it."""
 
-    def __init__(self, net, runs: Path, *settings: str, variables: dict[str, str] | None = None) -> None:
+    def __init__(self, net, runs: Path, *settings: str, env: dict[str, str]) -> None:
         command = [
             sys.executable,
             "-m",
@@ -57,7 +57,6 @@ class Operator:
             "data.tokenizer=bytes",
             f"data.max_documents={netkit.MAX_DOCUMENTS}",
             "mechanism.query.rows=256",
-            "cluster.num_cpus=4",
             "chain.margin_blocks=6",
             "chain.rounds_per_tempo=2",
             *settings,
@@ -66,7 +65,7 @@ class Operator:
         self.log = (runs / "output.txt").open("ab")
         self.process = subprocess.Popen(
             command,
-            env=netkit.environment() | (variables or {}),
+            env=env | {"PYTHONPATH": netkit.PYTHONPATH},
             stdout=self.log,
             stderr=self.log,
             cwd=runs,

@@ -36,10 +36,10 @@ def net(tmp_path_factory):
         yield netkit.start(folder, stack, subnets=1, validators=1, served_by=miners)
 
 
-def test_miners_of_bittensor_10_are_asked_and_paid(net, tmp_path):
+def test_miners_of_bittensor_10_are_asked_and_paid(net, tmp_path, joining):
     (netuid,) = net.netuids
     best, second, silent = net.miners[netuid]
-    operator = Operator(net, tmp_path, f"netuids=[{netuid}]", "asking.protocol=axon_v10")
+    operator = Operator(net, tmp_path, f"netuids=[{netuid}]", "asking.protocol=axon_v10", env=joining())
     try:
         with ChainClient(net.endpoint, 20.0) as client:
 

@@ -6,7 +6,7 @@ import netkit
 from operatorkit import Operator, facts_of, messages
 
 
-def test_a_full_disk_is_told_ends_nothing_and_weights_go_on_when_it_has_space(tmp_path, small_disk):
+def test_a_full_disk_is_told_ends_nothing_and_weights_go_on_when_it_has_space(tmp_path, small_disk, joining):
     alarms = tmp_path / "alarms.jsonl"
 
     def sentences():
@@ -22,6 +22,7 @@ def test_a_full_disk_is_told_ends_nothing_and_weights_go_on_when_it_has_space(tm
             "backoff_s=1",
             "backoff_most_s=2",
             f"watch.command=\"sh -c 'cat >> {alarms}'\"",
+            env=joining(),
         )
         stack.callback(lambda: job.process.poll() is None and job.process.kill())
         everyone = {(net.netuids[0], net.validators[0].ss58)}

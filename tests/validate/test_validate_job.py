@@ -28,7 +28,7 @@ def net(tmp_path_factory):
         yield netkit.start(tmp_path_factory.mktemp("net"), stack)
 
 
-def operator(net, runs: Path, hook: str) -> Operator:
+def operator(net, runs: Path, hook: str, env: dict[str, str]) -> Operator:
     """Two good subnets and one whose rules are broken. hook: address of a webhook."""
     good, bad = net.netuids[:-1], net.netuids[-1]
     return Operator(
@@ -41,7 +41,7 @@ def operator(net, runs: Path, hook: str) -> Operator:
         "validators.evidence_rounds=2",
         f"watch.command=\"sh -c 'cat >> {runs}/alarms.jsonl'\"",
         "watch.webhook_env=MY_HOOK",
-        variables={"MY_HOOK": hook},
+        env=env | {"MY_HOOK": hook},
     )
 
 
@@ -56,11 +56,11 @@ def told(path: Path) -> list:
     return [(entry.kind, entry.round, entry.body) for entry in read_log(path) if entry.kind in ("evidence", "weights")]
 
 
-def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, hanging):
+def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, hanging, joining):
     """All the while the webhook answers nobody: it hears of the alarm, and holds up neither rounds nor the command."""
     good, bad = net.netuids[:-1], net.netuids[-1]
     everyone = {(netuid, key.ss58) for netuid in good for key in net.validators}
-    first = operator(net, tmp_path, hanging.url)
+    first = operator(net, tmp_path, hanging.url, joining())
     first.wait_for("weights of every hotkey on the good subnets", lambda: first.included() >= everyone)
     writer, killed_at = first.writer_pid(), max(event["block"] for event in first.events("receipt_seen"))
     os.kill(writer, signal.SIGKILL)
@@ -114,7 +114,7 @@ def test_subnets_side_by_side_a_broken_one_and_a_kill(net, tmp_path, capsys, han
     before = {path: told(path) for path in first.folder.rglob("evidence.jsonl")}
     states = {path: replay(path).state for path in before if f"netuid{bad}/" not in str(path)}
     assert len(states) == 4
-    second = operator(net, tmp_path, hanging.url)
+    second = operator(net, tmp_path, hanging.url, joining())
     second.wait_for("weights after the restart", lambda: second.included(since=head) >= everyone)
     assert second.stop() == 130
     assert second.events("stopped")[-1]["reason"] == "interrupted"
