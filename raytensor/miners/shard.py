@@ -49,10 +49,10 @@ class LeadEngine:
     def log_probs(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         return self._on_all("log_probs", tokens, lengths)
 
-    def save(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: Path | str, position: Mapping[str, Any] | None = None) -> None:
         self._on_all("save", folder, position)
 
-    def load(self, folder: Path) -> dict[str, Any]:
+    def load(self, folder: Path | str) -> dict[str, Any]:
         return self._on_all("load", folder)
 
     def weights(self) -> dict[str, Tensor]:

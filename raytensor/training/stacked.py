@@ -120,14 +120,14 @@ class StackedEngine:
         """The parameters of one model by the model's own names, float32, on the CPU."""
         return {name: values["param"] for name, values in self._named(number).items()}
 
-    def save(self, number: int, folder: Path, position: Mapping[str, Any] | None = None) -> None:
+    def save(self, number: int, folder: Path | str, position: Mapping[str, Any] | None = None) -> None:
         """Write one model's state, as a checkpoint of the plain engine."""
         shapes, read = self.llama.shape.parameters(), self._named(number).__getitem__
         origin = checkpoint.Origin(self.steps[number], "plain", "adamw", position or {})
         ranks = alone()
         saving.write(folder, saving.snapshot(ranks, shapes, read, origin), ranks)
 
-    def load(self, number: int, folder: Path) -> dict[str, Any]:
+    def load(self, number: int, folder: Path | str) -> dict[str, Any]:
         """Restore a state that any engine wrote; returns its position. Raises as `Engine.load`."""
         found = checkpoint.Reader(folder, self.llama.shape.parameters())
         for name, at, size in _places(self.llama.shape):
@@ -215,10 +215,10 @@ class StackedMember:
     def log_probs(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         return self.stack.log_probs({self.number: (tokens, lengths)})[self.number]
 
-    def save(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: Path | str, position: Mapping[str, Any] | None = None) -> None:
         self.stack.save(self.number, folder, position)
 
-    def load(self, folder: Path) -> dict[str, Any]:
+    def load(self, folder: Path | str) -> dict[str, Any]:
         return self.stack.load(self.number, folder)
 
     def weights(self) -> dict[str, Tensor]:
