@@ -103,6 +103,9 @@ def test_kill_9_of_any_rank(ray_session, text, tmp_path):
         memory = resident_mib(pids["sharded miner 1"])
         os.kill(pids["sharded miner 1, rank 1"], signal.SIGKILL)
         assert gone(pids["sharded miner 1, rank 1"])
+        group = fleet.host_of["m1"].group
+        while group.failure() is None:  # until Ray has noticed, too
+            time.sleep(0.05)
         fleet.train_losses.clear()
         after = collect(fleet, questions(cfg, text, 2))
         assert fleet.train_losses["m1"] == loss
