@@ -17,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+SETUP = ("--serialized-runtime-env-context", "--language")  # arguments of setup_worker.py
 PROGRAM = """#!/bin/sh
 case "$1" in
 */setup_worker.py | */default_worker.py) exec {python} -SsE {here} {path} "$@" ;;
@@ -44,21 +45,16 @@ def start(folder: Path) -> tuple[Path, subprocess.Popen]:
 
 def _ask(path: str, arguments: list[str]) -> None:
     """Have a worker forked, and wait for its end. Falls back to Python where its environment asks for more."""
-    script, at = arguments[0], 1
-    environment = dict(os.environ)
-    if script.endswith("setup_worker.py"):
-        context: dict = {}
-        while arguments[at].startswith("--"):
-            name, _, value = arguments[at].partition("=")
-            if name == "--serialized-runtime-env-context" and value:
-                context = json.loads(value)
-            at += 1
-        asked = {name: value for name, value in context.items() if value and name != "env_vars"}
-        if asked.pop("py_executable", sys.executable) != sys.executable or asked:
-            os.execv(sys.executable, [sys.executable, *arguments])
-        environment |= context.get("env_vars") or {}
-        script, at = arguments[at], at + 1
-    request = json.dumps({"argv": [script, *arguments[at:]], "env": environment, "cwd": os.getcwd()}).encode()
+    environment, context = dict(os.environ), "{}"
+    if arguments[0].endswith("setup_worker.py"):  # its own arguments stand anywhere among those of the worker
+        own = {name: value for name, _, value in (one.partition("=") for one in arguments) if name in SETUP}
+        arguments = [one for one in arguments[1:] if one.partition("=")[0] not in SETUP]
+        context = own.get("--serialized-runtime-env-context") or "{}"
+    asked = {name: value for name, value in json.loads(context).items() if value}
+    environment |= asked.pop("env_vars", {})
+    if asked.pop("py_executable", sys.executable) != sys.executable or asked:
+        os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+    request = json.dumps({"argv": arguments, "env": environment, "cwd": os.getcwd()}).encode()
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
     outputs = array.array("i", [0, 1, 2])
