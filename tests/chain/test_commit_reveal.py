@@ -20,6 +20,7 @@ from raytensor.chain.weights import Row
 from raytensor.chain.writer.commit_book import CommitBook, WeightCommit
 from raytensor.chain.writer.commit_rules import OnChain, Step, commit_digest, next_step, reveal_block
 from raytensor.chain.writer.journal import Journal
+from raytensor.chain.writer.renewal import PREFIX
 from raytensor.chain.writer.settings import WriterSettings
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.commands.weights import weights_main
@@ -153,6 +154,30 @@ def test_an_expired_commit_is_told_and_the_newest_weights_are_committed_anew(cli
 
 def expired_epoch_end(receipt):
     return receipt.until + TEMPO
+
+
+def test_the_last_good_weights_are_committed_and_revealed_again_before_the_cutoff(client, netuid, write):
+    usual = client.query("SubtensorModule", "ActivityCutoffFactorMilli", [netuid])
+    set_cutoff(client, netuid, 4000)  # 40 blocks
+    writer = write()
+    (first,) = writer.set_weights([weights(netuid, 1.0, 3.0)])
+    assert first.fate is Fate.COMMITTED
+    told, cursor, end = [], 0, client.head().number + 120
+    while not any(r.fate is Fate.REVEALED and r.intent_id.startswith(PREFIX) for r in told):
+        assert client.head().number < end, told
+        cursor, more = writer.receipts_since(cursor)
+        told += more
+        client.wait_for_block(client.head().number + 1, 120)
+    again = [r for r in told if r.intent_id.startswith(PREFIX)]
+    assert [r.fate for r in again if r.fate.done or r.fate is Fate.COMMITTED][:2] == [Fate.COMMITTED, Fate.REVEALED]
+    assert row_on_chain(client, netuid) == (21845, 65535)
+    set_cutoff(client, netuid, usual)
+
+
+def set_cutoff(client, netuid, factor_milli):
+    args = {"netuid": netuid, "factor_milli": factor_milli}
+    call = Call("Sudo", "sudo", {"call": Call("AdminUtils", "sudo_set_activity_cutoff_factor", args)})
+    client.send(call, DevKey("//Alice").open(), timeout_s=120)
 
 
 def test_only_the_newest_commit_of_an_epoch_is_revealed(client, netuid, blocks, write):

@@ -47,7 +47,8 @@ class RunLoop:
         show: Show,
     ) -> None:
         self._cfg, self._netuid, self._miners = cfg, netuid, tuple(miners)
-        self._files = base.needs(cfg.mechanism).asks_for_files
+        needs = base.needs(cfg.mechanism)
+        self._files, self._version_key = needs.asks_for_files, needs.version_key
         self._round, self._fleet, self._handover, self._seen, self._show = round, fleet, handover, seen, show
         self._warned: set[str] = set()
         self._weights: Mapping[str, Mapping[str, float]] = {}  # the newest of each validator
@@ -118,7 +119,8 @@ class RunLoop:
             at, number = self._netuid, result.round
             self._show(events.WeightsMade(netuid=at, round=number, hotkey=validator, values=values, block=block))
             if values:
-                newest.append(Weights(self._netuid, validator, dict(values), made_at_block=block))
+                facts = {"made_at_block": block, "version_key": self._version_key}
+                newest.append(Weights(self._netuid, validator, dict(values), **facts))
         self._handover.hand_over(newest)
 
     def _commit(self, promises: Promises | None) -> None:
