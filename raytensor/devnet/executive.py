@@ -81,9 +81,11 @@ class Executive:
         self.block_length = 0
 
     def validate(self, extrinsic: Extrinsic) -> Validity:
-        """Check a new extrinsic for the pool. Raises `InvalidTransaction` or `UnknownTransaction`."""
+        """Check a new extrinsic as of the runtime's block, the pool's within `Runtime.in_next_block`.
+        Raises `InvalidTransaction` or `UnknownTransaction`.
+        """
         runtime, signer = self.runtime, extrinsic.signer
-        current = runtime.block_number + 1  # as if in the next block
+        current = runtime.block_number
         if signer is None:
             verdict = self._validate_unsigned(extrinsic.call)
             return Validity(verdict.priority, current + verdict.longevity_blocks, verdict.tag)

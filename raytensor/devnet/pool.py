@@ -84,7 +84,8 @@ class Pool:
         except ScaleError as error:
             raise PoolError(1001, f"Extrinsic has invalid format: {error}") from None
         try:
-            validity = self.executive.validate(extrinsic)
+            with self.runtime.in_next_block():
+                validity = self.executive.validate(extrinsic)
         except InvalidTransaction as error:
             raise PoolError(1010, "Invalid Transaction", error.text) from None
         except UnknownTransaction as error:

@@ -8,7 +8,8 @@ Out: state in the store, events, dispatch results. Knows nothing of sockets, sig
 Tests run pallets without a node: `runtime.next_block()`, `runtime.dispatch(Origin.signed(a), runtime.call(...))`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from raytensor.devnet.hashing import blake2_64
@@ -234,6 +235,16 @@ class Runtime:
         if "System" in self.pallets:
             self.System.close_block()
         return self.store.commit(self.block_number)
+
+    @contextmanager
+    def in_next_block(self) -> Iterator[None]:
+        """While entered, `block_number` is the next block's: the pool validates as of it (frame_executive,
+        Executive::validate_transaction)."""
+        self.block_number += 1
+        try:
+            yield
+        finally:
+            self.block_number -= 1
 
     def next_block(self, calls: Iterable[tuple[Origin, Call]] = (), *, timestamp_ms: int | None = None) -> list:
         """A whole block for tests without a node: hooks around (origin, call) pairs, without fees or nonces. Returns

@@ -222,3 +222,23 @@ def test_one_commit_of_a_hotkey_and_mechanism_is_in_the_pool(chain):
     module.WeightsSetRateLimit[netuid] = 0
     chain.pool.submit(commit(BOB, 1))
     chain.pool.submit(commit(BOB, 2, salt=2))
+
+
+def test_a_rate_limit_of_weights_ends_for_the_pool_one_block_before_they_are_set(chain):
+    """The pool validates as of the next block (frame_executive, validate_transaction)."""
+    module, netuid = chain.runtime.SubtensorModule, 1
+    module.Uids[netuid, ALICE.public_key] = 0
+    module.SubnetworkN[netuid] = 1
+    module.CommitRevealWeightsEnabled[netuid] = True
+    module.LastUpdate[storage_index(netuid, 0)] = np.array([1], np.uint64)
+    module.WeightsSetRateLimit[netuid] = 4
+    seal(chain, 3)
+    call = chain.runtime.call("SubtensorModule.commit_weights", netuid, b"\1" * 32)
+    out = bytearray()
+    chain.runtime.codecs("RuntimeCall").enc(call, out)
+    raw = signed(bytes(out), ALICE, 0, chain.genesis.hash)
+    assert refusal(chain, raw).data == "Custom error: 6"  # it would be in block 4
+    seal(chain)
+    chain.pool.submit(raw)
+    assert chain.runtime.block_number == 4 and raw in seal(chain).extrinsics
+    assert list(module.LastUpdate[storage_index(netuid, 0)]) == [5]
