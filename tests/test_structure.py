@@ -19,8 +19,9 @@ MAX_LOCAL_IMPORTS = 40
 MAX_ARGUMENTS = 8  # of a constructor, without self
 # 48,856 is what the package may have without what came after its rebuilding: mining, owners' commands, the gateway, the
 # writer's state machines, alarms that last, calls generated from metadata, Null epochs, survival in training, payloads,
-# the data engine, the chain of spec 475, subnets as packages, batches of prompts, object storage, snapshots of subnets.
-MAX_LINES = 68_000
+# the data engine, the chain of spec 475, subnets as packages, batches of prompts, object storage, snapshots of subnets,
+# adapters of other wires, fit before start, recipes, tensor parallel, the rest of the calls of spec 475.
+MAX_LINES = 76_000
 # The integer reference mirrors the pallet's function line by line; numba compiles a kernel as one function.
 LONG_FUNCTIONS = ("consensus/reference.py", "consensus/kernels/")
 
