@@ -7,7 +7,10 @@ Sources are parsed, never imported: importing some modules of the library has si
 """
 
 import ast
+import collections
+import copy
 import functools
+import itertools
 import os
 import sys
 import sysconfig
@@ -21,22 +24,32 @@ MIN_CHARS = 40  # shorter docstrings, such as "See above.", are left out
 SKIPPED_FOLDERS = set("site-packages dist-packages test tests __pycache__ pydoc_data encodings lib-dynload".split())
 
 
-@functools.lru_cache(maxsize=1)
-def stdlib_documents() -> tuple[str, ...]:
-    """All documents, about 2 MB; the order depends on the Python version only.
+def stdlib_documents() -> Iterator[str]:
+    """All documents, about 2 MB; the order depends on the Python version only. A source is read when its turn comes.
 
     Raises `DataError` when this Python has no library sources (a frozen or zipped interpreter), or one can't be read.
     """
-    folder = Path(sysconfig.get_paths()["stdlib"])
+    return copy.copy(_documents())
+
+
+@functools.cache
+def _documents() -> Iterator[str]:
+    """Keeps its place, at the first document, while its copies go on; what one of them has read, all have."""
+    return itertools.tee(_read(Path(sysconfig.get_paths()["stdlib"])), 1)[0]
+
+
+def _read(folder: Path) -> Iterator[str]:
+    found, cause = False, "there are none"
     try:
-        found = (*_topics(folder / "pydoc_data" / "topics.py"), *_docstrings(folder))
-        cause = "" if found else "there are none"
+        for text in itertools.chain(_topics(folder / "pydoc_data" / "topics.py"), _docstrings(folder)):
+            found = True
+            yield text
     except OSError as error:
-        found, cause = (), f"{error.filename}: {error.strerror}"
-    if cause:
+        found, cause = False, f"{error.filename}: {error.strerror}"
+    if not found:
+        _documents.cache_clear()  # the next call reads again
         why = f"the sources of Python's library under {folder} can't be read: {cause}"
         raise DataError(f"data.source=stdlib: {why}\n  fix: data.source=text data.files=FOLDER with texts of your own")
-    return found
 
 
 def stdlib_fingerprint() -> str:
@@ -67,7 +80,10 @@ def _docstrings_of(path: Path) -> Iterator[str]:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):  # templates and deliberately broken samples
         return
-    for node in ast.walk(tree):
+    waiting = collections.deque([tree])  # of `ast.walk`, what is no expression: these hold no definitions
+    while waiting:
+        node = waiting.popleft()
+        waiting.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
             if text and len(text) >= MIN_CHARS:

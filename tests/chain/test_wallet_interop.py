@@ -31,7 +31,7 @@ def bittensor(path, **asked):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("cold_word, hot_word", [(WORD, None), (None, None), (WORD, WORD)])
+@pytest.mark.parametrize("cold_word, hot_word", [(WORD, None), (None, WORD)])
 def test_what_we_write_opens_in_bittensor(tmp_path, cold_word, hot_word):
     cold, hot = keypair_from(new_phrase()), keypair_from(new_phrase(24))
     write_key(WalletKey("ours", None, str(tmp_path)), cold, password=cold_word)
@@ -43,7 +43,7 @@ def test_what_we_write_opens_in_bittensor(tmp_path, cold_word, hot_word):
     assert seen["listed"] == ["hot"]
 
 
-@pytest.mark.parametrize("cold_word, hot_word", [(WORD, None), (None, None), (WORD, WORD)])
+@pytest.mark.parametrize("cold_word, hot_word", [(WORD, None), (None, WORD)])
 def test_what_bittensor_writes_opens_here(tmp_path, monkeypatch, capsys, cold_word, hot_word):
     for name in [name for name in os.environ if name.startswith("BT_")]:
         monkeypatch.delenv(name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,15 +26,23 @@ def both(cfg: Data) -> tuple[list[str], list[str]]:
 
 def test_the_embedded_corpus_is_english_and_never_imports_what_it_reads():
     already = set(sys.modules)
-    stdlib_documents.cache_clear()
-    found = stdlib_documents()
+    stdlib._documents.cache_clear()
+    found = list(stdlib_documents())
     # `import this` prints, `import antigravity` opens a browser: sources are parsed, not imported.
     assert not ({"this", "antigravity", "idlelib", "turtle", "tkinter"} & (set(sys.modules) - already))
     assert sum(map(len, found)) > 1_500_000
     assert any("Return a list of words" in text or "list" in text for text in found)
     words = re.findall(r"[a-z]+", " ".join(found[::50]).lower())
     assert words.count("the") / len(words) > 0.03  # English prose: "the" is its commonest word
-    assert stdlib_documents() is found
+    assert all(one is other for one, other in zip(stdlib_documents(), found, strict=True)), "read once"
+
+
+def test_of_the_embedded_corpus_only_what_is_asked_for_is_read(monkeypatch):
+    stdlib._documents.cache_clear()
+    read, parse = [], ast.parse
+    monkeypatch.setattr(stdlib.ast, "parse", lambda source: read.append(source) or parse(source))
+    assert len([*islice(stdlib_documents(), 20)]) == 20 and len(read) == 1
+    assert len([*islice(stdlib_documents(), 200)]) == 200 and len(read) < 40
 
 
 def test_train_and_heldout_never_share_a_document():
@@ -122,12 +132,9 @@ def test_a_deleted_working_directory_is_named(tmp_path, monkeypatch):
 def test_a_library_that_can_not_be_read_names_file_and_fix(tmp_path, monkeypatch):
     (tmp_path / "a.py").symlink_to("a.py")  # a loop: even root can't read it
     monkeypatch.setattr(stdlib.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
-    stdlib.stdlib_documents.cache_clear()
-    try:
-        with pytest.raises(DataError, match=rf"{tmp_path}/a.py: Too many levels.*\n  fix: data.source=text"):
-            stdlib.stdlib_documents()
-        (tmp_path / "a.py").unlink()
-        with pytest.raises(DataError, match=f"under {tmp_path} can't be read: there are none"):
-            stdlib.stdlib_documents()
-    finally:
-        stdlib.stdlib_documents.cache_clear()
+    stdlib._documents.cache_clear()
+    with pytest.raises(DataError, match=rf"{tmp_path}/a.py: Too many levels.*\n  fix: data.source=text"):
+        list(stdlib_documents())
+    (tmp_path / "a.py").unlink()
+    with pytest.raises(DataError, match=f"under {tmp_path} can't be read: there are none"):
+        list(stdlib_documents())

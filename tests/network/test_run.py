@@ -93,9 +93,9 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(runs):
+def whole(runs, joining):
     """A run from the first to the last round: its folder and what it printed."""
-    process = start("whole", runs)
+    process = start("whole", runs, env=joining())
     output = finish(process)
     assert process.returncode == 0, output
     return runs / "whole", output
