@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from raytensor import __version__
+from raytensor import __version__, disk
 from raytensor.arguments import did_you_mean
 from raytensor.commands.output import exit_status, print_error
 from raytensor.errors import RayTensorError, cause_of
@@ -143,9 +143,8 @@ def _print_unexpected(command: str, error: Exception) -> None:
 
 def _write_traceback(command: str, error: Exception) -> Path | None:
     """The new file (mode 600) with the traceback, None where neither folder can be written."""
-    home = Path(os.environ.get("RAYTENSOR_HOME") or "~/.raytensor").expanduser()
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{os.getpid()}.log"
-    for folder in (home / "tracebacks", Path(tempfile.gettempdir())):
+    for folder in (disk.home() / "tracebacks", Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:

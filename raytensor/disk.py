@@ -22,6 +22,11 @@ _NETWORK |= {"ocfs2", "gfs2", "pvfs2", "orangefs", "glusterfs", "coda", "fuse"}
 _LOCAL_FUSE = {"fuse-overlayfs", "mergerfs", "gocryptfs", "encfs", "ntfs-3g", "exfat", "exfat-fuse", "bindfs"}
 
 
+def home() -> Path:
+    """The user's folder with the journals and the audit log of commands and the tracebacks of errors."""
+    return Path(os.environ.get("RAYTENSOR_HOME") or "~/.raytensor").expanduser()
+
+
 def write_bytes(path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o644) -> None:
     """Replace a file. Readers see the old or the new content; after a crash either is there, whole.
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from raytensor import disk
 from raytensor.arguments import Parser, integer, number
 from raytensor.chain import ss58
 from raytensor.chain.rpc.connection import NETWORKS
@@ -23,7 +24,6 @@ from raytensor.errors import ConfigError
 RAO = 10**9
 MILLION = 10**6
 MAX_RAO = 2**64 - 1
-HOME_ENV = "RAYTENSOR_HOME"
 POLICY_ENV = "RAYTENSOR_POLICY"
 ACCOUNT = "ADDRESS|WALLET"  # metavar of an option that `account` reads
 HOTKEY = "ADDRESS|[WALLET/]HOTKEY"
@@ -172,7 +172,7 @@ def wallets_path(args: argparse.Namespace) -> str:
 
 def state_folder(args: argparse.Namespace) -> Path:
     """The folder of this program's journals and its audit log."""
-    return Path(args.state or os.environ.get(HOME_ENV) or "~/.raytensor").expanduser()
+    return Path(args.state).expanduser() if args.state else disk.home()
 
 
 def account(args: argparse.Namespace, text: str | None, *, hotkey: bool) -> str:

@@ -55,11 +55,13 @@ def test_a_commit_of_another_program_refuses_the_start_and_names_the_whole_comma
     journal.close()
 
 
-def test_what_an_earlier_run_sent_is_not_another_programs(client, used, tmp_path):
+@pytest.mark.parametrize("by", ["earlier/journal.sqlite", "home/command.db"])
+def test_what_an_earlier_run_or_a_command_sent_is_not_another_programs(by, client, used, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYTENSOR_HOME", str(tmp_path / "home"))
     key, _ = used
     journal = Journal(tmp_path / "now" / "journal.sqlite", client.genesis)
     (found,) = look_back(client, journal, keys_of(key), 64, runs=tmp_path)
-    earlier = Journal(tmp_path / "earlier" / "journal.sqlite", client.genesis)
+    earlier = Journal(tmp_path / by, client.genesis)
     with earlier.transaction() as db:
         columns = [row[1] for row in earlier.rows("PRAGMA table_info(extrinsics)", ())]
         known = {"hash": found.hash, "signer": key.ss58, "nonce": 0, "state": "included"}
@@ -71,7 +73,7 @@ def test_what_an_earlier_run_sent_is_not_another_programs(client, used, tmp_path
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "journal.sqlite").write_bytes(b"no database" * 100)
     assert look_back(client, journal, keys_of(key), 64, runs=tmp_path) == []
-    assert len(look_back(client, journal, keys_of(key), 64)) == 1
+    assert len(look_back(client, journal, keys_of(key), 64)) == ("home" not in by)
     journal.close()
 
 

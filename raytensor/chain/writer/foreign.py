@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from raytensor import disk
 from raytensor.chain.calls import Call
 from raytensor.chain.rpc.client import ChainClient, Head
 from raytensor.chain.rpc.runtime import Runtime, extrinsic_hash, signer_of
@@ -113,7 +114,7 @@ def look_back(
     before a key was taken over.
 
     runs     a folder of run folders: what their journals have was sent by jobs that have ended, since their lease is
-             this writer's.
+             this writer's. What this user sent by commands (`disk.home`) is no other program's either.
     limit_s  the look back ends after so many seconds, and at the first block that the node has discarded: a warning
              says how far it came.
     """
@@ -159,7 +160,7 @@ def runtime_of(client: ChainClient, block: Head) -> Runtime:
 
 
 def _is_ours(journal: Journal, runs: Path | None, hash: str) -> bool:
-    return journal.knows_extrinsic(hash) or _sent_by_a_run(runs, hash)
+    return journal.knows_extrinsic(hash) or _sent_from_here(runs, hash)
 
 
 def refuse_beside_others(
@@ -173,8 +174,9 @@ def refuse_beside_others(
         raise ChainRefused(found[0].sentence, name="KeyInUse", action=fix)
 
 
-def _sent_by_a_run(runs: Path | None, hash: str) -> bool:
-    for path in sorted(runs.glob("*/journal.sqlite")) if runs is not None else ():
+def _sent_from_here(runs: Path | None, hash: str) -> bool:
+    journals = [*(runs.glob("*/journal.sqlite") if runs is not None else ()), *disk.home().glob("*.db")]
+    for path in sorted(journals):
         try:
             db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
             try:
@@ -182,7 +184,7 @@ def _sent_by_a_run(runs: Path | None, hash: str) -> bool:
                     return True
             finally:
                 db.close()
-        except sqlite3.Error as error:  # a damaged journal of another run proves nothing
+        except sqlite3.Error as error:  # a damaged journal proves nothing
             log.warning("journal %s can't be read: %s", path, error)
     return False
 
