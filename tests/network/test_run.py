@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_digests import digests, recorded
 
 from raytensor import cli
 from raytensor.chain.rpc.client import ChainClient
@@ -136,6 +137,11 @@ def test_a_run_leaves_its_folder(whole):
     assert "<svg" in report and "http://" not in report.replace("http://www.w3.org", "") and "https://" not in report
     assert any((folder / "checkpoints").iterdir())
     assert str(folder) in output and "round 4/4" in output
+
+
+def test_evidence_and_weights_are_equal_to_the_bit(whole):
+    """What this run computed when its digests were recorded."""
+    assert digests(whole[0] / "evidence") == recorded("small-5")
 
 
 def test_better_models_earn_more_and_cheats_nothing(whole):
