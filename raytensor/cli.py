@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "wallet": ("raytensor.commands.wallet:wallet_main", "create, list, restore keys; balance; sign, verify"),
     "transfer": ("raytensor.commands.transfer:transfer_main", "send TAO to an account"),
     "stake": ("raytensor.commands.stake:stake_main", "add, remove, move, swap, transfer, list stake; take, children"),
+    "proxy": ("raytensor.commands.proxy:proxy_main", "let other keys act for an account; list, remove them"),
     "register": ("raytensor.commands.register:register_main", "register a hotkey on a subnet"),
     "serve": ("raytensor.commands.serve:serve_main", "publish the address of a hotkey's server"),
     "subnets": ("raytensor.commands.subnets:subnets_main", "list, create, start, configure, show subnets"),

@@ -22,7 +22,7 @@ def test_the_better_picture_earns_more(served_miner):
     (good,), (poor,) = played[honest], played[lazy]
     assert good.values["explained"] > poor.values["explained"]
     assert isinstance(played[silent][0], Failure)
-    assert served_miner.weights[honest] > served_miner.weights[lazy] > served_miner.weights.get(silent, 0.0)
+    assert served_miner.weights[honest] > 0.5 > served_miner.weights[lazy] >= served_miner.weights[silent] == 0.0
 
     # A picture that is changed outside of the hole is no answer, however good it is.
     ask = Ask("seed", served_miner.netuid, served_miner.validator, 9, (honest,))

@@ -282,7 +282,7 @@ ACTIONS: dict[str, Action] = {
     # FRAME
     "BadOrigin": _fix("sign with the account that may make this call"),
     "RequireSudo": _fix("sign with the sudo key"),
-    "CallFiltered": _give_up("the runtime filters this call here (a batch inside a batch, for one)"),
+    "CallFiltered": _give_up("the runtime filters this call here (a batch in a batch, a call beyond a proxy's type)"),
     "NotProxy": _fix("make the delegate a proxy of the account, of a type that allows the call"),
     "Unproxyable": _fix("make the delegate a proxy of a type that allows the call"),
     "Duplicate": _give_up("it is already set"),

@@ -20,6 +20,7 @@ from raytensor.chain.writer.commit_rules import epoch_after, reveal_block
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.writer import ChainWriter
 from raytensor.commands import options, output, sending
+from raytensor.commands.sender import sender_of
 from raytensor.errors import ChainRefused, ConfigError
 
 PALLET = "SubtensorModule"
@@ -151,7 +152,7 @@ def show(args: argparse.Namespace) -> int:
 
 def reveal(args: argparse.Namespace) -> int:
     """`raytensor weights reveal`: wait until the hash commits in this key's journal are revealed."""
-    key = options.hotkey_ref(args)
+    key = sender_of(args, hotkey=True)
     with ChainClient(options.network(args), args.timeout) as client:
         file = sending.journal_file(args, client, key.ss58)
         pending = [c for c in known_commits([file] if file.exists() else [], key.ss58) if c.kind == HASH]
@@ -171,7 +172,7 @@ def reveal(args: argparse.Namespace) -> int:
         for row in rows if not args.json else ():
             print(f"subnet {row['netuid']}: from block {row['reveals_block']}, now {head.number}; nothing was sent")
         return 0
-    with sending.writer(args, file, key.ss58, key) as writer:
+    with sending.writer(args, file, key) as writer:
         receipts = _wait(writer, {row["intent_id"] for row in rows}, args.wait)
     if args.json:
         shown = [{**dataclasses.asdict(receipt), "fate": receipt.fate.value} for receipt in receipts.values()]

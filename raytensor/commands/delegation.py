@@ -11,6 +11,7 @@ from fractions import Fraction
 from raytensor.chain.intents import DecreaseTake, IncreaseTake, SetChildren
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import options, output, sending
+from raytensor.commands.sender import sender_of
 from raytensor.errors import ChainRefused, ConfigError
 
 PALLET = "SubtensorModule"
@@ -47,7 +48,7 @@ def take(args: argparse.Namespace) -> int:
             shown = {"hotkey": hotkey, "take": now, "min_take": least, "max_take": most}
             output.show(args, shown, f"{hotkey} keeps {now / U16:.4%} (from {allowed})")
             return 0
-        key, asked = options.coldkey_ref(args), args.share * U16 // options.MILLION
+        key, asked = sender_of(args), args.share * U16 // options.MILLION
         if (status := sending.resume(args, client, key, hotkey=hotkey, take=asked)) is not None:
             return status
         if asked == now or not least <= asked <= most:
@@ -70,7 +71,7 @@ def children(args: argparse.Namespace) -> int:
         pending, from_block = client.query(PALLET, "PendingChildKeys", [args.netuid, hotkey]) or ((), 0)
         if not args.children and not args.none:
             return _show(args, hotkey, now, pending, from_block)
-        key, asked = options.coldkey_ref(args), tuple(_child(args, text) for text in args.children)
+        key, asked = sender_of(args), tuple(_child(args, text) for text in args.children)
         given = {"hotkey": hotkey, "netuid": args.netuid, "children": asked}
         if sum(share for share, _ in asked) > U64 or len({child for _, child in asked}) != len(asked):
             raise ConfigError("the shares of the children must add up to at most 1, and each child must be named once")

@@ -18,6 +18,7 @@ from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.runtime import Runtime
 from raytensor.chain.rpc.type_text import Reader, type_text
 from raytensor.commands import options, output, sending
+from raytensor.commands.sender import sender_of
 from raytensor.errors import ConfigError
 
 CALL = """\
@@ -84,7 +85,7 @@ def _call(args: argparse.Namespace) -> int:
             output.show(args, shown, "\n".join(lines))
             return 0
         call = read_call(runtime, pallet, function, _pairs(args.arguments), _reader(args, runtime))
-        key = options.hotkey_ref(args) if args.as_hotkey else options.coldkey_ref(args)
+        key = sender_of(args, hotkey=args.as_hotkey)
         intent = NamedCall.of(key.ss58, sending.order_id(args), call)
         if (status := sending.resume(args, client, key, call_json=intent.call_json)) is not None:
             return status

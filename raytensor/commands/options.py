@@ -92,17 +92,28 @@ def add_wallet(to: argparse.ArgumentParser) -> None:
     group.add_argument("--password-file", metavar="FILE", help=text)
 
 
-def add_sending(to: argparse.ArgumentParser) -> None:
+def add_sending(to: argparse.ArgumentParser, *, for_others: bool = True) -> None:
+    """for_others: whether the command can act for an account other than the wallet's own."""
     group = to.add_argument_group("sending")
     group.add_argument("--dry-run", action="store_true", help="print the fee and the effect; send nothing, open no key")
     group.add_argument("--yes", "-y", action="store_true", help="do not ask; required where there is no terminal")
     group.add_argument("--id", metavar="TEXT", help="name of this order: an order is carried out once per name")
     group.add_argument("--policy", metavar="FILE", help="spending limits in TOML (default: RAYTENSOR_POLICY)")
+    to.set_defaults(proxy_for=None, multisig=None)
+    if for_others:
+        _add_others(group)
     text = "limit for inclusion in a block (default 60)"
     group.add_argument("--wait", type=seconds, default=60.0, metavar="SECONDS", help=text)
     text = "then also wait for the block to be final, as long again; until then a reorganization may take it back"
     group.add_argument("--finalized", action="store_true", help=text)
     add_state(group)
+
+
+def _add_others(group: argparse._ArgumentGroup) -> None:
+    text = "act for this account, which made the wallet's key its proxy (`raytensor proxy add`)"
+    group.add_argument("--proxy-for", metavar="ACCOUNT", help=text)
+    text = "act for a multisig account: approvals needed, and all signatories, as 2:alice,5F...,5G..."
+    group.add_argument("--multisig", metavar="N:ACCOUNT,...", help=text)
 
 
 def add_state(to: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -7,6 +7,7 @@ from raytensor.chain.intents import RegisterLimit, RootRegister
 from raytensor.chain.reads.quotes import burn_price
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import options, output, sending
+from raytensor.commands.sender import sender_of
 from raytensor.errors import ChainRefused
 
 PALLET = "SubtensorModule"
@@ -35,7 +36,7 @@ def register_main(argv: Sequence[str]) -> int:
 
 
 def _register(args: argparse.Namespace) -> int:
-    key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
+    key, hotkey = sender_of(args), options.account(args, args.hotkey, hotkey=True)
     signer, intent_id = key.ss58, sending.order_id(args)
     with ChainClient(options.network(args), args.timeout) as client:
         given = {"hotkey": hotkey, **({"netuid": args.netuid} if args.netuid else {})}

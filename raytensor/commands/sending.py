@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import dataclasses
 import fcntl
+import json
 import os
 import re
 import sys
@@ -19,12 +20,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from raytensor.chain import ss58
 from raytensor.chain.calls import Intent
+from raytensor.chain.named_call import NamedCall
 from raytensor.chain.reads.quotes import fee, spend
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.rpc.connection import RpcError
 from raytensor.chain.rpc.head import Head
-from raytensor.chain.wallet import DevKey, KeyRef
+from raytensor.chain.wallet import DevKey
 from raytensor.chain.writer.journal import Journal
 from raytensor.chain.writer.policy import Policy, read_policy
 from raytensor.chain.writer.settings import WriterSettings
@@ -32,6 +35,7 @@ from raytensor.chain.writer.writer import ChainWriter
 from raytensor.commands import options
 from raytensor.commands.options import POLICY_ENV, network, state_folder
 from raytensor.commands.output import show_json, table, tao
+from raytensor.commands.sender import Sender
 from raytensor.errors import ChainRefused, ConfigError, FateUnknown
 from raytensor.types import Fate, Receipt
 
@@ -50,21 +54,21 @@ def order_id(args: argparse.Namespace) -> str:
     return args.id
 
 
-def send(args: argparse.Namespace, client: ChainClient, intent: Intent, key: KeyRef, what: str, effect: dict) -> int:
+def send(args: argparse.Namespace, client: ChainClient, intent: Intent, who: Sender, what: str, effect: dict) -> int:
     """Print the plan; unless --dry-run, ask for confirmation, send, wait and print the receipt.
 
     what: the order in one line. effect: its effect by stable names; amounts end in _rao and are printed in TAO.
     """
-    return send_all(args, client, [intent], key, what, effect)
+    return send_all(args, client, [intent], who, what, effect)
 
 
 def send_all(
-    args: argparse.Namespace, client: ChainClient, intents: Sequence[Intent], key: KeyRef, what: str, effect: dict
+    args: argparse.Namespace, client: ChainClient, intents: Sequence[Intent], who: Sender, what: str, effect: dict
 ) -> int:
     """`send` of several intents of one signer, in one extrinsic where they fit. One plan, a receipt for each."""
     for intent in intents:
         refuse_development_keys(args, client, intent)
-    plan = _plan(client, intents, what, effect)
+    plan = _plan(client, intents, who, what, effect)
     if not args.json:
         _show_plan(plan)
     if args.dry_run:
@@ -75,15 +79,15 @@ def send_all(
         return 0
     if any(intent.moves for intent in intents):
         confirm(args, "Send it?")
-    return _print_outcome(args, plan, submit(args, client, intents, key))
+    return _print_outcome(args, plan, submit(args, client, who.orders(client, list(intents)), who))
 
 
-def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: Any) -> int | None:
+def resume(args: argparse.Namespace, client: ChainClient, who: Sender, **given: Any) -> int | None:
     """Finish the earlier order that --id names: print its receipt, return the exit status. None if there is none.
 
     given: the fields of the order on the command line. Raises ConfigError if they differ from the earlier order's.
     """
-    file = journal_file(args, client, key.ss58)
+    file = journal_file(args, client, who.key.ss58)
     if args.id is None or args.dry_run or not file.exists():
         return None
     own = order_id(args)
@@ -95,11 +99,19 @@ def resume(args: argparse.Namespace, client: ChainClient, key: KeyRef, **given: 
     if not known:
         return None
     for intent in known:
-        if any(getattr(intent, name, None) != value for name, value in given.items()):
+        if any(_field(intent, who, name, value) != value for name, value in given.items()):
             raise ConfigError(f"--id {args.id} is the id of another order ({intent.name}): choose a new one")
     if all(receipt is not None and receipt.fate.final and not receipt.fate.done for receipt in receipts):
         return None  # it had no effect, so it is sent again
-    return _print_outcome(args, None, submit(args, client, known, key))
+    return _print_outcome(args, None, submit(args, client, known, who))
+
+
+def _field(intent: Intent, who: Sender, name: str, value: Any) -> Any:
+    """A field of an earlier order; of a multisig's, the argument of the call that it approves."""
+    if who.threshold and isinstance(intent, NamedCall):
+        (inner,) = intent.call().inner() or (intent.call(),)
+        return json.dumps(inner.to_json()) if name == "call_json" else inner.args.get(name, value)
+    return getattr(intent, name, None)
 
 
 Outcome = tuple[Receipt, Head | None]  # and the final block, where --finalized has seen it
@@ -180,14 +192,13 @@ def confirm(args: argparse.Namespace, question: str) -> None:
         raise ChainRefused("nothing was sent: the order was not confirmed", name="NotConfirmed")
 
 
-def submit(args: argparse.Namespace, client: ChainClient, intents: Sequence[Intent], key: KeyRef) -> list[Outcome]:
-    """Send intents of one signer through the chain writer. Returns their receipts, after at most --wait seconds.
+def submit(args: argparse.Namespace, client: ChainClient, intents: Sequence[Intent], who: Sender) -> list[Outcome]:
+    """Send intents of one account through the chain writer. Returns their receipts, after at most --wait seconds.
 
     With --finalized also the block that has it, once it is final; None if it is not final after --wait more seconds.
     """
-    (signer,) = {intent.signer for intent in intents}
-    file = journal_file(args, client, signer)
-    with writer(args, file, signer, key) as one:
+    file = journal_file(args, client, who.key.ss58)
+    with writer(args, file, who) as one:
         _check_journal(file, {intent.intent_id for intent in intents})
         receipts = one.submit(intents)
         if not args.finalized:
@@ -222,7 +233,7 @@ def _wait_final(
 
 
 @contextlib.contextmanager
-def writer(args: argparse.Namespace, file: Path, signer: str, key: KeyRef) -> Iterator[ChainWriter]:
+def writer(args: argparse.Namespace, file: Path, who: Sender) -> Iterator[ChainWriter]:
     """A chain writer for one key, on its journal in the state folder."""
     path = args.policy or os.environ.get(POLICY_ENV)
     settings = WriterSettings(
@@ -234,8 +245,10 @@ def writer(args: argparse.Namespace, file: Path, signer: str, key: KeyRef) -> It
         stop_on_foreign=False,
         commit_kind=getattr(args, "commit_by", None),
     )
-    with _locked(file), contextlib.closing(ChainWriter(network(args), {signer: key}, file, settings)) as made:
-        yield made
+    signers, delegate = ({}, who.key) if who.is_proxy else ({who.key.ss58: who.key}, None)
+    with _locked(file):
+        with contextlib.closing(ChainWriter(network(args), signers, file, settings, delegate=delegate)) as made:
+            yield made
 
 
 def journal_file(args: argparse.Namespace, client: ChainClient, signer: str) -> Path:
@@ -261,17 +274,24 @@ def show_receipt(receipt: Receipt) -> None:
         print(f"  run the same command with --id {receipt.intent_id} to look again", file=sys.stderr)
 
 
-def _plan(client: ChainClient, intents: Sequence[Intent], what: str, effect: dict) -> dict[str, Any]:
-    first = intents[0]
+def _plan(client: ChainClient, intents: Sequence[Intent], who: Sender, what: str, effect: dict) -> dict[str, Any]:
+    first, way = intents[0], who.effect(client, intents[0])
     return {
         "order": what,
         "call": first.name,
         "intent_id": first.intent_id,
-        "signer": first.signer,
+        "signer": who.key.ss58,
         "endpoint": client.endpoint,
-        "fee_rao": sum(fee(client, intent) for intent in intents),  # one extrinsic of them all costs less
-        "effect": effect,
+        "fee_rao": sum(_fee(client, intent, who) for intent in intents),  # one extrinsic of them all costs less
+        "effect": way | effect,
     }
+
+
+def _fee(client: ChainClient, intent: Intent, who: Sender) -> int:
+    if who.ss58 == who.key.ss58:
+        return fee(client, intent)
+    signer = who.key.ss58
+    return client.fee(who.carried(client, intent.call()), ss58.decode(signer), client.account_nonce(signer))[0]
 
 
 def _show_plan(plan: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from raytensor.chain.intents import ServeAxon
 from raytensor.chain.reads.metagraph import axon_text
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import options, output, sending
+from raytensor.commands.sender import sender_of
 from raytensor.config.checks import is_publishable
 from raytensor.errors import ChainRefused, ConfigError
 
@@ -38,7 +39,7 @@ def serve_main(argv: Sequence[str]) -> int:
 
 def _serve(args: argparse.Namespace) -> int:
     ip, port = _address(args.address)
-    key, netuid = options.hotkey_ref(args), args.netuid
+    key, netuid = sender_of(args, hotkey=True), args.netuid
     with ChainClient(options.network(args), args.timeout) as client:
         given = {"netuid": netuid, "ip": ip, "port": port, "protocol": args.protocol}
         if (status := sending.resume(args, client, key, **given)) is not None:

@@ -10,6 +10,7 @@ from raytensor.chain.reads import impact
 from raytensor.chain.reads.quotes import buy, price, prices, sell, stakes
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import delegation, options, output, sending, stake_limits, unstake_all
+from raytensor.commands.sender import sender_of
 from raytensor.commands.stake_limits import Prices
 from raytensor.errors import ChainError, ChainRefused, ConfigError
 
@@ -92,7 +93,7 @@ def _add_amount(to: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def _add(args: argparse.Namespace) -> int:
-    key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
+    key, hotkey = sender_of(args), options.account(args, args.hotkey, hotkey=True)
     with ChainClient(options.network(args), args.timeout) as client:
         given = {"hotkey": hotkey, "netuid": args.netuid, "amount_staked": args.amount}
         if (status := sending.resume(args, client, key, **given)) is not None:
@@ -115,7 +116,7 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
+    key, hotkey = sender_of(args), options.account(args, args.hotkey, hotkey=True)
     with ChainClient(options.network(args), args.timeout) as client:
         given = {"hotkey": hotkey, "netuid": args.netuid, **({} if args.all else {"amount_unstaked": args.amount})}
         if (status := sending.resume(args, client, key, **given)) is not None:
@@ -191,7 +192,7 @@ def _send_alpha(
 
     words: (verb, destination), for people.
     """
-    key, (verb, where) = options.coldkey_ref(args), words
+    key, (verb, where) = sender_of(args), words
     given = {**keys, "origin_netuid": args.netuid, "destination_netuid": to_netuid}
     with ChainClient(options.network(args), args.timeout) as client:
         asked = {} if args.all else {"alpha_amount": args.amount}

@@ -16,6 +16,7 @@ from raytensor.chain.owner_intents import RegisterNetwork, SetHyperparameter, St
 from raytensor.chain.reads.quotes import network_cost
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import options, output, sending
+from raytensor.commands.sender import sender_of
 from raytensor.errors import ChainError, ChainRefused, ConfigError
 
 PALLET, ADMIN, SETTER = "SubtensorModule", "AdminUtils", "sudo_set_"
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _create(args: argparse.Namespace) -> int:
-    key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
+    key, hotkey = sender_of(args), options.account(args, args.hotkey, hotkey=True)
     with ChainClient(options.network(args), args.timeout) as client:
         if (status := sending.resume(args, client, key, hotkey=hotkey)) is not None:
             return status
@@ -114,7 +115,7 @@ def _owned(client: ChainClient, coldkey: str) -> list[int]:
 
 
 def _start(args: argparse.Namespace) -> int:
-    key, netuid = options.coldkey_ref(args), args.netuid
+    key, netuid = sender_of(args), args.netuid
     with ChainClient(options.network(args), args.timeout) as client:
         if (status := sending.resume(args, client, key, netuid=netuid)) is not None:
             return status
@@ -133,7 +134,7 @@ def _start(args: argparse.Namespace) -> int:
 
 
 def _set(args: argparse.Namespace) -> int:
-    key, netuid = options.coldkey_ref(args), args.netuid
+    key, netuid = sender_of(args), args.netuid
     with ChainClient(options.network(args), args.timeout) as client:
         name = args.name.removeprefix(SETTER)
         function = _function(client, name, args.sudo)

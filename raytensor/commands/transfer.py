@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from raytensor.chain.intents import Transfer, TransferAll
 from raytensor.chain.reads.quotes import fee
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.chain.wallet import KeyRef
 from raytensor.commands import options, output, sending
+from raytensor.commands.sender import Sender, sender_of
 from raytensor.errors import ChainRefused, ConfigError
 
 ABOUT = """\
@@ -45,7 +45,7 @@ def transfer_main(argv: Sequence[str]) -> int:
 
 
 def _transfer(args: argparse.Namespace) -> int:
-    key, dest = options.coldkey_ref(args), options.account(args, args.dest, hotkey=False)
+    key, dest = sender_of(args), options.account(args, args.dest, hotkey=False)
     if args.all:
         return _transfer_all(args, key, dest)
     if args.allow_death:
@@ -61,7 +61,7 @@ def _transfer(args: argparse.Namespace) -> int:
         return sending.send(args, client, intent, key, what, effect)
 
 
-def _transfer_all(args: argparse.Namespace, key: KeyRef, dest: str) -> int:
+def _transfer_all(args: argparse.Namespace, key: Sender, dest: str) -> int:
     given = {"dest": dest, "keep_alive": not args.allow_death}
     intent = TransferAll(signer=key.ss58, intent_id=sending.order_id(args), **given)
     with ChainClient(options.network(args), args.timeout) as client:

@@ -13,13 +13,14 @@ from raytensor.chain.reads import impact
 from raytensor.chain.reads.quotes import Stake, price, sell, stakes
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.commands import options, sending
+from raytensor.commands.sender import sender_of
 from raytensor.commands.stake_limits import Prices
 from raytensor.errors import ChainRefused
 
 
 def unstake_all(args: argparse.Namespace) -> int:
     """Returns the exit status."""
-    key, hotkey = options.coldkey_ref(args), options.account(args, args.hotkey, hotkey=True)
+    key, hotkey = sender_of(args), options.account(args, args.hotkey, hotkey=True)
     with ChainClient(options.network(args), args.timeout) as client:
         if (status := sending.resume(args, client, key, hotkey=hotkey)) is not None:
             return status

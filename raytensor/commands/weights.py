@@ -20,6 +20,7 @@ from raytensor.chain.writer.commit_rules import epoch_after, reveal_block
 from raytensor.chain.writer.foreign import take_over
 from raytensor.chain.writer.journal import Journal
 from raytensor.commands import commitments, options, output, sending
+from raytensor.commands.sender import sender_of
 from raytensor.errors import ChainRefused, ConfigError
 
 PALLET = "SubtensorModule"
@@ -73,7 +74,7 @@ def weights_main(argv: Sequence[str]) -> int:
     text = "wait for the reveal epoch of the commits of `weights set`, and reveal them"
     reveal = action("reveal", text, "-w alice -H validator --wait 4000")
     for one in (set_, reveal):
-        options.add_sending(one)
+        options.add_sending(one, for_others=False)
     text = "go on with a hotkey that a chain writer stopped, since another program used it"
     over = action("take-over", text, "--hotkey 5F... --journal runs/my/journal.sqlite")
     options.add_hotkey(over)
@@ -172,7 +173,7 @@ def _last_tries(files: list[str], hotkey: str) -> dict[tuple[int, int], LastTry]
 
 
 def _set(args: argparse.Namespace) -> int:
-    key = options.hotkey_ref(args)
+    key = sender_of(args, hotkey=True)
     signer, given = key.ss58, _given(args)
     with ChainClient(options.network(args), args.timeout) as client:
         view = read_views(client, {(args.netuid, args.mechanism)}, client.head())[args.netuid, args.mechanism]

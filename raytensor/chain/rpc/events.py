@@ -2,6 +2,7 @@
 
 In: the call that was sent and the decoded events of its extrinsic, in order. Out: one `Outcome` per item: a plain call
 is one item, a batch has those of its calls, batch_set_weights one per subnet, a proxied or sudo call its inner call's.
+An approval of a multisig is one item; the last one has the outcome of the call that it lets run.
 An extrinsic may succeed although items of it failed: the events BatchInterrupted, ItemFailed, ProxyExecuted, Sudid and
 BatchWeightItemFailed report them. A failed dispatch leaves no events (FRAME rolls them back).
 
@@ -41,6 +42,7 @@ _STRUCTURE = {
     "Utility": {"ItemCompleted", "ItemFailed", "BatchInterrupted", "BatchCompleted", "BatchCompletedWithErrors"},
     "Proxy": {"ProxyExecuted"},
     "Sudo": {"Sudid", "SudoAsDone"},
+    "Multisig": {"NewMultisig", "MultisigApproval", "MultisigExecuted"},
     "SubtensorModule": {"BatchCompletedWithErrors", "BatchWeightItemFailed", "BatchWeightsCompleted"},
 }
 PALLET = "SubtensorModule"
@@ -53,6 +55,9 @@ _WRAPPERS = {
     "Sudo.sudo_unchecked_weight": ("Sudo", "Sudid", "sudo_result"),
     "Sudo.sudo_as": ("Sudo", "SudoAsDone", "sudo_result"),
 }
+_ALONE = "Multisig.as_multi_threshold_1"  # runs its call without an event of its own
+_INNER = {*_WRAPPERS, _ALONE}
+_APPROVALS = {"Multisig.as_multi", "Multisig.approve_as_multi"}
 _LISTS = {"SubtensorModule.batch_set_weights": "netuids", "SubtensorModule.batch_commit_weights": "netuids"}
 
 _Parse = Iterator[tuple[tuple[Outcome, ...], int]]
@@ -62,7 +67,7 @@ def count_items(call: Call) -> int:
     """Number of items of a call, which is the length of `outcomes`."""
     if call.name in _BATCHES:
         return sum(count_items(inner) for inner in call.args["calls"])
-    if call.name in _WRAPPERS:
+    if call.name in _INNER:
         return count_items(call.args["call"])
     if call.name in _LISTS:
         return len(call.args[_LISTS[call.name]])
@@ -73,7 +78,7 @@ def item_names(call: Call) -> tuple[str, ...]:
     """Name of the innermost call of each item, in the order of `outcomes`."""
     if call.name in _BATCHES:
         return tuple(name for inner in call.args["calls"] for name in item_names(inner))
-    if call.name in _WRAPPERS:
+    if call.name in _INNER:
         return item_names(call.args["call"])
     return (call.name,) * count_items(call)
 
@@ -82,7 +87,7 @@ def skeleton(call: Call) -> Call:
     """The call without the arguments that `outcomes` does not need, for the journal."""
     if call.name in _BATCHES:
         return Call(call.module, call.function, {"calls": [skeleton(inner) for inner in call.args["calls"]]})
-    if call.name in _WRAPPERS:
+    if call.name in _INNER or call.name in _APPROVALS and "call" in call.args:
         return Call(call.module, call.function, {"call": skeleton(call.args["call"])})
     if call.name in _LISTS:
         return Call(call.module, call.function, {"netuids": list(call.args[_LISTS[call.name]])})
@@ -142,6 +147,10 @@ def _parse(call: Call, stream: Sequence[Event], at: int) -> _Parse:
         yield from _parse_batch(call, stream, at)
     elif call.name in _WRAPPERS:
         yield from _parse_wrapper(call, stream, at)
+    elif call.name == _ALONE:
+        yield from _parse(call.args["call"], stream, at)
+    elif call.name in _APPROVALS:
+        yield from _parse_approval(call, stream, at)
     elif call.name in _LISTS:
         yield from _parse_list(call, stream, at)
     else:
@@ -190,6 +199,19 @@ def _parse_wrapper(call: Call, stream: Sequence[Event], at: int) -> _Parse:
     for found, end in _parse(inner, stream, at):
         if _is(stream, end, module, name) and _error_of(_only(stream[end], field)) is None:
             yield found, end + 1
+
+
+def _parse_approval(call: Call, stream: Sequence[Event], at: int) -> _Parse:
+    if _is(stream, at, "Multisig", "NewMultisig", "MultisigApproval"):
+        yield (OK,), at + 1
+    if _is(stream, at, "Multisig", "MultisigExecuted"):
+        if (error := _error_of(_field(stream[at], "result", 4))) is not None:
+            yield (Outcome(False, error),), at + 1
+    inner = call.args.get("call")
+    for found, end in _parse(inner, stream, at) if inner is not None else ():
+        if _is(stream, end, "Multisig", "MultisigExecuted"):
+            if _error_of(_field(stream[end], "result", 4)) is None:
+                yield (next((one for one in found if not one.ok), OK),), end + 1
 
 
 def _error_of(result: Any) -> Any:

@@ -236,7 +236,7 @@ class Pipeline:
     def _item(self, order: Order, views: Mapping[tuple[int, int], SubnetView]) -> Item | None:
         """What can be sent of an order now; None if it was reported or deferred."""
         intent = order.intent
-        if not self._planner.can_sign(intent.signer):
+        if not self._planner.can_sign(intent):
             self._refuse(order, Refusal("NotProxy"))
             return None
         if not isinstance(intent, SetWeights):

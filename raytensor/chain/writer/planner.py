@@ -4,17 +4,18 @@ In: items. Out: `Planned` extrinsics (batcher.py). Items of an open extrinsic ar
 Waits for: the answers of the node; what a runtime allows is read once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from raytensor.chain.calls import Call
+from raytensor.chain.calls import Call, Intent
+from raytensor.chain.intents import SetWeights
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import Signer
 from raytensor.chain.writer.batcher import Item, Limits, Planned, plan
 from raytensor.chain.writer.extrinsic_table import ExtrinsicTable
 from raytensor.chain.writer.limits import Meter, read_limits
 
-# Types of a delegate's proxy that allow setting weights (chain: ProxyType).
-_PROXY_TYPES = {"Any", "NonTransfer", "NonCritical", "NonFungible"}
+# Types of a delegate's proxy that allow setting weights (chain: ProxyType). Of other calls the chain decides.
+_FOR_WEIGHTS = {"Any", "NonTransfer", "NonCritical", "NonFungible"}
 
 
 class Planner:
@@ -37,12 +38,15 @@ class Planner:
         self._limits = limits or read_limits(client)
         self._any_public_key = any_key.public_key
         self._meter = Meter(client, any_key.public_key)
-        self._delegates: dict[str, str] = {}
+        self._types: dict[str, frozenset[str]] = {}
         self._free_batches: dict[int, bool] = {}  # by spec version
 
-    def can_sign(self, signer: str) -> bool:
-        """Whether its key is here, or it made the delegate its proxy."""
-        return signer in self._keys or signer in self._delegated(signer)
+    def can_sign(self, intent: Intent) -> bool:
+        """Whether the key of its signer is here, or made the delegate a proxy that may send it."""
+        if intent.signer in self._keys:
+            return True
+        types = self._types_of([intent.signer]).get(intent.signer, frozenset())
+        return bool(types & _FOR_WEIGHTS if isinstance(intent, SetWeights) else types)
 
     def plan_all(self, items: Mapping[str, Item]) -> list[Planned]:
         """The plan; items that are in an open extrinsic are planned with those that share it, as its rival."""
@@ -82,15 +86,22 @@ class Planner:
             self._free_batches[spec] = self._client.fee(call, self._any_public_key)[0] == 0
         return self._free_batches[spec]
 
-    def _delegated(self, *more: str) -> dict[str, str]:
-        """signer -> delegate, for the signers (of this writer, and `more`) that made the delegate their proxy."""
+    def _delegated(self) -> dict[str, str]:
+        """signer -> delegate, for the signers that made the delegate their proxy. Those whose own key is here use it
+        for all but weights."""
         if self._delegate is None:
             return {}
-        missing = [address for address in {*self._keys, *more} if address not in self._delegates]
-        if missing and self._client.runtime.has_storage("Proxy", "Proxies"):
+        found = self._types_of(self._keys)
+        may = (signer for signer, types in found.items() if signer not in self._keys or types & _FOR_WEIGHTS)
+        return dict.fromkeys(may, self._delegate.ss58)
+
+    def _types_of(self, signers: Iterable[str]) -> dict[str, frozenset[str]]:
+        """signer -> types of the delegate's proxies without delay, of these signers and all before; read once."""
+        missing = [address for address in signers if address not in self._types]
+        if self._delegate is not None and missing and self._client.runtime.has_storage("Proxy", "Proxies"):
             found = self._client.query_many([("Proxy", "Proxies", [address]) for address in missing])
             for address, (proxies, _deposit) in zip(missing, found):
-                usable = [p for p in proxies if p["delay"] == 0 and p["proxy_type"] in _PROXY_TYPES]
-                if any(p["delegate"] == self._delegate.ss58 for p in usable):
-                    self._delegates[address] = self._delegate.ss58
-        return self._delegates
+                own = [p for p in proxies if p["delay"] == 0 and p["delegate"] == self._delegate.ss58]
+                if own:  # else it may become one: read again
+                    self._types[address] = frozenset(p["proxy_type"] for p in own)
+        return self._types
