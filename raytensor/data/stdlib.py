@@ -80,7 +80,9 @@ def _docstrings_of(path: Path) -> Iterator[str]:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):  # templates and deliberately broken samples
         return
-    waiting = collections.deque([tree])  # of `ast.walk`, what is no expression: these hold no definitions
+    waiting: collections.deque[ast.AST] = collections.deque(
+        [tree]
+    )  # of `ast.walk`, what is no expression: these hold no definitions
     while waiting:
         node = waiting.popleft()
         waiting.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
