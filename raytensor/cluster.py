@@ -10,10 +10,11 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,31 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from raytensor.config import Cluster
 from raytensor.errors import ClusterError, DemandError, cause_of
-from raytensor.types import Need
+from raytensor.types import Need, size_of
 
 RESOURCES = ("CPU", "GPU")
+COUNTED = (*RESOURCES, "memory")
+OVERCOMMIT = "; or cluster.overcommit=true to start anyway"
 PROGRESS_S = 3.0  # of waiting, between two looks at what is missing
 REMIND_S = 60.0  # until the same line is said again
 _HELD: deque[socket.socket] = deque(maxlen=256)  # of `reserve_port`; older ones are in use, or given up
+# Memory of GPUs in GiB by the start of Ray's `accelerator_type`; of a type with several sizes the largest.
+GPU_GIB = {
+    "H100": 80,
+    "H200": 141,
+    "H20": 96,
+    "B200": 180,
+    "A100-40G": 40,
+    "A100": 80,
+    "A10G": 24,
+    "A10": 24,
+    "L40S": 48,
+    "L40": 48,
+    "L4": 24,
+    "T4": 16,
+    "V100": 32,
+    "RTX-PRO-6000": 96,
+}
 CONNECT_S = 10.0  # to open a connection to a cluster's address
 SHARED_TEMP = (
     "two Ray nodes of one machine share a folder for temporary files, and each deletes what the other uses; start each "
@@ -52,12 +72,40 @@ def address_of(cfg: Cluster) -> str | None:
 
 
 def local_resources(cfg: Cluster) -> dict[str, float]:
-    """CPUs and GPUs that a local Ray will offer."""
+    """CPUs, GPUs, and bytes of memory that a local Ray will offer."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     present = list(Path("/dev").glob("nvidia[0-9]*"))
     gpus = len(present if chosen is None else [part for part in chosen.split(",") if part])
     gpus = gpus if cfg.num_gpus is None else cfg.num_gpus
-    return {"CPU": float(cfg.num_cpus or max(2, os.cpu_count() or 1)), "GPU": float(gpus)}
+    return {"CPU": float(cfg.num_cpus or max(2, os.cpu_count() or 1)), "GPU": float(gpus), "memory": _host_memory()}
+
+
+def _host_memory() -> float:
+    """Bytes of this machine's memory, or of the container's limit."""
+    found = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found.append(float(Path(path).read_text()))
+        except (OSError, ValueError):  # no such limit, or "max"
+            pass
+    return min(found)
+
+
+def _gpu_memory(cfg: Cluster, nodes: Sequence[Mapping[str, float]], *, local: bool) -> float | None:
+    """Bytes of the largest GPU; None where it is unknown."""
+    if cfg.gpu_memory_gib is not None:
+        return cfg.gpu_memory_gib * 2**30
+    prefix = "accelerator_type:"
+    types = [name.removeprefix(prefix) for node in nodes for name in node if name.startswith(prefix)]
+    known = [gib for of in types for name, gib in GPU_GIB.items() if of.startswith(name)]
+    if not known and local and any(node.get("GPU") for node in nodes):
+        command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        try:
+            found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.split()
+            known = [float(mib) / 1024 for mib in found]
+        except (OSError, subprocess.SubprocessError, ValueError):
+            return None
+    return max(known) * 2**30 if known else None
 
 
 def connect(cfg: Cluster) -> bool:
@@ -115,46 +163,97 @@ def disconnect() -> None:
 
 
 def totals(needs: Iterable[Need]) -> dict[str, float]:
-    """CPUs and GPUs of all roles together."""
+    """CPUs, GPUs and bytes of memory of all roles together."""
     needs = list(needs)
-    return {resource: sum(need.count * need.of(resource) for need in needs) for resource in RESOURCES}
+    return {resource: sum(need.count * need.of(resource) for need in needs) for resource in COUNTED}
 
 
-def check(needs: Iterable[Need], resources: Mapping[str, float] | None = None) -> None:
+def check(
+    needs: Iterable[Need],
+    resources: Mapping[str, float] | None = None,
+    cfg: Cluster = Cluster(),
+    *,
+    local: bool = False,
+) -> None:
     """Refuse what the cluster could never hold, before anything starts.
 
     resources  what there is, as `local_resources` gives it; None: asks the connected cluster, its nodes too.
+    local      whether the cluster is this machine.
 
-    Raises `DemandError` that says asked, what there is, what is free, and the settings to lower.
+    Raises `DemandError` that says asked, what there is, what is free, and the settings to change.
     """
     needs = [need for need in needs if need.count]
     joined = resources is None
     total = ray.cluster_resources() if resources is None else resources
     free = ray.available_resources() if joined else total
-    for resource, asked in totals(needs).items():
-        there = total.get(resource, 0.0)
+    nodes = [_with_object_store(node["Resources"]) for node in ray.nodes() if node["Alive"]] if joined else [total]
+    total = dict(total) | {"memory": sum(node["memory"] for node in nodes)} if joined else total
+    if not cfg.overcommit:
+        _check_gpu_memory(needs, _gpu_memory(cfg, nodes, local=local or cfg.address is None))
+    if cfg.autoscaled:
+        return
+    counted = [resource for resource in COUNTED if resource != "memory" or (not cfg.overcommit and resource in total)]
+    for resource in counted:
+        asked, there = totals(needs)[resource], total.get(resource, 0.0)
         if asked > there + 1e-9:
-            what = f"the settings ask for {asked:g} {resource}s and the cluster has {there:g}"
-            _refuse(what, needs, resource, free.get(resource, 0.0))
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if joined else [total]
+            what = f"the settings ask for {_amount(asked, resource)} and the cluster has {_there(there, resource)}"
+            _refuse(what, needs, resource, free)
     for need in needs:
-        for resource in RESOURCES:
+        for resource in counted:
             largest = max((node.get(resource, 0.0) for node in nodes), default=0.0)
             each = need.of(resource)
             if each > largest + 1e-9:
-                what = f"{need.role} ask for {each:g} {resource}s each and the largest node has {largest:g}"
-                _refuse(what, [need], resource, free.get(resource, 0.0))
+                there = _there(largest, resource)
+                what = f"{need.role} ask for {_amount(each, resource)} each and the largest node has {there}"
+                _refuse(what, [need], resource, free)
+        asks = [resource for resource in counted if need.of(resource)]
+        room = [int(min(node.get(of, 0.0) / need.of(of) + 1e-9 for of in asks)) for node in nodes] if asks else []
+        if asks and sum(room) < need.count:
+            what = f"{need.count} {need.role} of {need.each} each are asked for and the nodes hold {sum(room)}"
+            tight = "memory" if "memory" in asks else "GPU" if need.gpus else "CPU"
+            _refuse(what, [need], tight, free)
 
 
-def _refuse(what: str, needs: list[Need], resource: str, free: float) -> None:
+def _with_object_store(resources: Mapping[str, float]) -> dict[str, float]:
+    """A node's resources with all its memory: Ray sets a part aside for objects, which take it when there are some."""
+    return dict(resources) | {"memory": resources.get("memory", 0.0) + resources.get("object_store_memory", 0.0)}
+
+
+def _check_gpu_memory(needs: Iterable[Need], there: float | None) -> None:
+    """Refuse processes that don't fit their part of a GPU; there: bytes of one GPU, None where it is unknown."""
+    for need in needs:
+        asked, share = need.of("gpu_memory"), min(1.0, need.gpus)
+        if there is not None and asked > there * share:
+            what = f"{need.role} need {size_of(asked)} of GPU memory each and have {size_of(there * share)}"
+            raise DemandError(f"{what}\n{bill([need])}\n  fix: {need.lower}{OVERCOMMIT}")
+
+
+def _amount(number: float, resource: str) -> str:
+    return f"{size_of(number)} of memory" if resource == "memory" else f"{number:g} {resource}s"
+
+
+def _there(number: float, resource: str) -> str:
+    return size_of(number) if resource == "memory" else f"{number:g}"
+
+
+def _refuse(what: str, needs: list[Need], resource: str, free: Mapping[str, float]) -> None:
     largest = max(needs, key=lambda need: need.count * need.of(resource))
     lower = largest.settings or f"the number of {largest.role}"
-    raise DemandError(f"{what} ({free:g} free)\n{bill(needs)}\n  fix: lower {lower}; or take a larger cluster")
+    fix = f"lower {lower}; or take a larger cluster"
+    if resource == "memory":
+        fix = f"{largest.lower or fix}{OVERCOMMIT}"
+    else:
+        what += f" ({free.get(resource, 0.0):g} free)"
+    raise DemandError(f"{what}\n{bill(needs)}\n  fix: {fix}")
 
 
 def bill(needs: Iterable[Need]) -> str:
-    """The resources per role as lines of text."""
-    return "\n".join(f"  {need.role:<12} {need.count} x {need.each}" for need in needs)
+    """The resources per role as lines of text, with the estimated memory where it is known."""
+    lines = []
+    for need in needs:
+        lines.append(f"  {need.role:<12} {need.count} x {need.each}")
+        lines += [f"  {'':<12} {line}" for line in str(need.memory).split("; ")] if need.memory else []
+    return "\n".join(lines)
 
 
 def reserve(name: str, bundles: list[dict[str, float]], *, strategy: str = "PACK", timeout_s: float) -> PlacementGroup:

@@ -244,10 +244,43 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Estimated memory of one process at its fullest moment: name -> bytes.
+
+    parts  on its device: the GPU's memory, or the host's where there is no GPU.
+    host   the host's beside a GPU.
+    """
+
+    parts: Mapping[str, int]
+    host: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, resource: str) -> int:
+        """Bytes of "memory" (the host's) or of "gpu_memory"."""
+        host, device = (self.host, self.parts) if self.host else (self.parts, {})
+        return sum((host if resource == "memory" else device).values())
+
+    def __str__(self) -> str:
+        """The total and the parts that count."""
+        places = (("GPU memory", self.parts), ("host memory", self.host)) if self.host else (("memory", self.parts),)
+        lines = []
+        for place, parts in places:
+            shown = [f"{name} {size_of(size)}" for name, size in parts.items() if size >= 2**20]
+            lines.append(f"{size_of(sum(parts.values()))} of {place} each: {', '.join(shown)}")
+        return "; ".join(lines)
+
+
+def size_of(size: float) -> str:
+    """Bytes as text, in MiB or GiB."""
+    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:,.1f} GiB"
+
+
+@dataclass(frozen=True)
 class Need:
     """What one role asks of the cluster: `count` processes with `cpus` and `gpus` each.
 
     settings  names of the settings that decide it, for refusals.
+    memory    of the largest of the processes, where it is known.
+    lower     what lowers the memory, for refusals.
     """
 
     role: str
@@ -255,6 +288,8 @@ class Need:
     cpus: float
     gpus: float = 0.0
     settings: str = ""
+    memory: Memory | None = None
+    lower: str = ""
 
     @property
     def each(self) -> str:
@@ -262,5 +297,7 @@ class Need:
         return f"{self.cpus:g} CPU" + (f" + {self.gpus:g} GPU" if self.gpus else "")
 
     def of(self, resource: str) -> float:
-        """What one process of the role asks of "CPU" or "GPU"."""
-        return self.cpus if resource == "CPU" else self.gpus
+        """What one process of the role asks of "CPU", "GPU", or in bytes of "memory" or "gpu_memory"."""
+        if resource in ("CPU", "GPU"):
+            return self.cpus if resource == "CPU" else self.gpus
+        return self.memory.of(resource) if self.memory else 0

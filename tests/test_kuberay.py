@@ -95,7 +95,7 @@ def test_settings_fit_a_cluster(job):
     for path in (cfg.paths.runs, cfg.paths.cache):
         assert Path(path).is_relative_to("/state" if job == "validate" else "/shared")
     cpus, gpus = room(cluster)
-    needs = needs_of(job, cfg, cpus)
+    needs = needs_of(job, cfg, {"CPU": cpus, "GPU": gpus})
     assert sum(count * each for count, each, _ in needs) <= cpus, needs
     assert sum(count * each for count, _, each in needs) <= gpus, needs
     assert sum(count * each for count, _, each in needs) > 0, "the GPU workers have something to do"
@@ -103,14 +103,14 @@ def test_settings_fit_a_cluster(job):
     assert float(cluster["headGroupSpec"]["rayStartParams"]["num-cpus"]) >= 0.1
 
 
-def needs_of(job: str, cfg, cpus: float) -> list[tuple[int, float, float]]:
+def needs_of(job: str, cfg, on: dict[str, float]) -> list[tuple[int, float, float]]:
     if job == "sweep":  # the largest trial
         profile = cfg.search.space
         return [(max(profile["profile.ranks"]["choice"]), 0.5, max(profile["profile.gpus_per_rank"]["choice"]))]
     if job == "run":
         from raytensor.jobs.run.plan import needs
 
-        found = needs(cfg, cpus)
+        found = needs(cfg, on)
     elif job == "train":
         from raytensor.jobs.train import needs
 

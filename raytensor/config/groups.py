@@ -39,6 +39,13 @@ class Cluster(Section):
     num_gpus: int | None = setting(None, least=0)
     # Seconds to wait for an actor or a placement group to start.
     start_timeout_s: float = 120.0
+    # The cluster starts nodes on demand: what no node has now is not refused, and waits for start_timeout_s. Set
+    # miners.num_hosts then; null counts the nodes that are there.
+    autoscaled: bool = False
+    # Memory of a GPU in GiB, for the estimate; null: from Ray's type of the nodes' GPUs, or nvidia-smi on this machine.
+    gpu_memory_gib: float | None = None
+    # Start although the estimated memory exceeds what there is.
+    overcommit: bool = False
     # torch threads of every CPU actor; more than one is slower on small models.
     torch_threads: int = 1
 

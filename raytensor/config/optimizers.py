@@ -13,21 +13,31 @@ class Engine:
     """How a model is trained and spread over processes.
 
     parallel     runs on several ranks.
-    cuts         holds a part of each matrix on a rank, never a whole one.
+    cut          what is divided over the ranks: "moments", "gradients", "parameters".
+    casts        in bf16 it computes with weights in bfloat16, where others cast in each product.
     """
 
     help: str
     parallel: bool = True
-    cuts: bool = False
+    cut: tuple[str, ...] = ()
+    casts: bool = False
+
+    @property
+    def cuts(self) -> bool:
+        """Whether a rank's optimizer holds a part of each matrix, never a whole one."""
+        return bool(self.cut)
+
+
+_ALL = ("moments", "gradients", "parameters")
 
 
 ENGINES = {
     "plain": Engine("one process", parallel=False),
     "ddp": Engine("torch's DistributedDataParallel: whole model on every rank"),
-    "fsdp2": Engine("torch's FSDP2: parameters, gradients and moments cut over ranks", cuts=True),
-    "zero1": Engine("DeepSpeed: moments cut over ranks", cuts=True),
-    "zero2": Engine("DeepSpeed: moments and gradients cut", cuts=True),
-    "zero3": Engine("DeepSpeed: moments, gradients and parameters cut", cuts=True),
+    "fsdp2": Engine("torch's FSDP2: parameters, gradients and moments cut over ranks", cut=_ALL, casts=True),
+    "zero1": Engine("DeepSpeed: moments cut over ranks", cut=_ALL[:1], casts=True),
+    "zero2": Engine("DeepSpeed: moments and gradients cut", cut=_ALL[:2], casts=True),
+    "zero3": Engine("DeepSpeed: moments, gradients and parameters cut", cut=_ALL, casts=True),
 }
 
 
@@ -36,12 +46,14 @@ class Optimizer:
     """What an optimizer needs.
 
     whole_matrices  its step reads whole matrices, so engines that cut them can't run it.
+    moments         tensors that it keeps of each parameter, at most.
     least_torch     first version of torch that has it.
     stackable       whether `training/stacked_adamw.py` computes it for a stack of models.
     """
 
     help: str
     whole_matrices: bool = False
+    moments: int = 2
     least_torch: tuple[int, int] | None = None
     stackable: bool = False
 
@@ -49,7 +61,7 @@ class Optimizer:
 _MUON = "for the matrices of the layers, AdamW for the rest; engine plain or ddp"
 OPTIMIZERS = {
     "adamw": Optimizer("", stackable=True),
-    "sgd": Optimizer("momentum 0.9"),
+    "sgd": Optimizer("momentum 0.9", moments=1),
     "muon": Optimizer(_MUON, whole_matrices=True, least_torch=(2, 9)),
 }
 

@@ -11,7 +11,7 @@ import ray
 
 from raytensor import cluster
 from raytensor.config import Cluster
-from raytensor.errors import ClusterError, cause_of
+from raytensor.errors import ClusterError, DemandError, cause_of
 from raytensor.telemetry.patience import patience
 from raytensor.types import Need
 
@@ -29,18 +29,24 @@ def resources(cfg: Cluster, needs: Callable[[Mapping[str, float]], Sequence[Need
     if address:
         where = f"the cluster at {address}"
         try:
-            found = _resources_of(cfg, address)
+            found, asked = _checked(cfg, address, needs)
+        except DemandError:
+            raise
         except ClusterError as error:
             lines = cluster.bill(needs(found)).splitlines()
             return [f"resources per role, on {where}, which was not counted ({cause_of(error)}):", *lines]
-    asked = needs(found)
-    cluster.check(asked, found)
+    else:
+        asked = needs(found)
+        cluster.check(asked, found, cfg, local=True)
     counted = f"{found.get('CPU', 0.0):g} CPUs" + (f", {found['GPU']:g} GPUs" if found.get("GPU") else "")
     return [f"resources per role, on {where} with {counted}:", *cluster.bill(asked).splitlines()]
 
 
-def _resources_of(cfg: Cluster, address: str) -> dict[str, float]:
-    """What a cluster has. Raises `ClusterError` when it can't be asked."""
+def _checked(
+    cfg: Cluster, address: str, needs: Callable[[Mapping[str, float]], Sequence[Need]]
+) -> tuple[Mapping[str, float], Sequence[Need]]:
+    """What a cluster has, and what the roles ask of it. Raises `ClusterError` when it can't be asked, `DemandError`
+    when it can't hold them."""
     if ray.is_initialized():
         raise ClusterError("this process is connected to a Ray already")
     if address == "auto":  # whichever cluster Ray finds on this machine
@@ -48,7 +54,10 @@ def _resources_of(cfg: Cluster, address: str) -> dict[str, float]:
     with patience(f"asking the cluster at {address}"):
         try:
             cluster.connect(cfg)
-            return dict(ray.cluster_resources())
+            found = dict(ray.cluster_resources())
+            asked = needs(found)
+            cluster.check(asked, cfg=cfg)
+            return found, asked
         finally:
             cluster.disconnect()
 

@@ -102,6 +102,12 @@ def _sum_up(cfg: TrainConfig, session: Session[TrainingView], reason: str) -> No
     print(f"report: {folder.report}")
 
 
+LOWER = (
+    "a smaller training.model, training.batch_size or training.seq_len; training.activation_checkpointing=true; "
+    "training.engine=fsdp2 with more training.ranks; training.precision=bf16 on GPUs"
+)
+
+
 class ProgressTail:
     """Follows training.jsonl from its present end in a thread: each line becomes an event. A context manager."""
 
@@ -156,7 +162,10 @@ def needs(cfg: TrainConfig) -> list[Need]:
     training = cfg.training
     count, setting = (training.ranks, "ranks") if training.min_ranks is None else (training.min_ranks, "min_ranks")
     settings = f"training.{setting}, training.cpus_per_rank or training.gpus_per_rank"
-    return [Need("ranks", count, training.cpus_per_rank, training.gpus_per_rank, settings)]
+    from raytensor.training import loop  # torch and transformers: a `--help` must not wait for them
+
+    memory = loop.memory(cfg, count)
+    return [Need("ranks", count, training.cpus_per_rank, training.gpus_per_rank, settings, memory, LOWER)]
 
 
 def _parameters(cfg: TrainConfig) -> int:

@@ -3,6 +3,7 @@
 In: profiles by hotkey, the number of hosts. Out: the members of each host, the victims. Knows nothing of Ray.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from raytensor.config import MinerProfile, Mining
@@ -22,13 +23,16 @@ def is_sharded(profile: MinerProfile) -> bool:
     return profile.ranks > 1 or profile.gpus_per_rank > 0 or profile.engine != "plain"
 
 
-def num_hosts(cfg: Mining, num_miners: int, cpus: float) -> int:
-    """Host actors of a job that has `cpus` CPUs for its miners: `miners.num_hosts`, or as many as fit besides the
-    sharded miners; at most one per miner that shares hosts, and at least 1 if there is such a miner."""
+def num_hosts(cfg: Mining, num_miners: int, cpus: float, gpus: float = math.inf) -> int:
+    """Host actors of a job that has `cpus` CPUs and `gpus` GPUs for its miners: `miners.num_hosts`, or as many as fit
+    besides the sharded miners; at most one per miner that shares hosts, and at least 1 if there is such a miner."""
     profiles = assign_profiles(cfg, [str(i) for i in range(num_miners)]).values()
     small = sum(not is_sharded(profile) for profile in profiles)
-    left = cpus - sum(profile.ranks * profile.cpus_per_rank for profile in profiles if is_sharded(profile))
-    return min(small, cfg.num_hosts or max(1, int(left / cfg.cpus_per_host)))
+    sharded = [profile for profile in profiles if is_sharded(profile)]
+    fit = (cpus - sum(profile.ranks * profile.cpus_per_rank for profile in sharded)) / cfg.cpus_per_host
+    if cfg.gpus_per_host:
+        fit = min(fit, (gpus - sum(profile.ranks * profile.gpus_per_rank for profile in sharded)) / cfg.gpus_per_host)
+    return min(small, cfg.num_hosts or max(1, int(fit + 1e-9)))
 
 
 def work(profile: MinerProfile) -> float:

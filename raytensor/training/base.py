@@ -26,6 +26,11 @@ CHUNK = 128
 MAX_LOGITS = 2**26  # numbers of one forward pass over whole sequences
 
 
+def loss_rows(seq_len: int, vocab_size: int) -> int:
+    """Sequences of one forward pass for their losses."""
+    return max(1, min(CHUNK, MAX_LOGITS // (seq_len * vocab_size)))
+
+
 @dataclass(frozen=True)
 class Health:
     """gradient_norm   of the last step, before it was clipped; NaN before the first.
@@ -106,7 +111,7 @@ class BaseEngine:
         ranks, count = self.ranks, len(rows)
         padded = -(-count // ranks.size) * ranks.size - count
         mine = ranks.mine(np.pad(rows.astype(np.int64), ((0, padded), (0, 0)), mode="edge"))
-        size = max(1, min(CHUNK, MAX_LOGITS // ((rows.shape[1] - 1) * self.model.config.get_text_config().vocab_size)))
+        size = loss_rows(rows.shape[1] - 1, self.model.config.get_text_config().vocab_size)
         with torch.no_grad():
             chunks = (torch.from_numpy(mine[at : at + size]).to(ranks.device) for at in range(0, len(mine), size))
             found = torch.cat([self._row_losses(chunk) for chunk in chunks])

@@ -16,18 +16,20 @@ from typing import Any
 import torch
 import transformers
 
+from raytensor.config.optimizers import ENGINES, OPTIMIZERS
 from raytensor.config.train import TrainConfig
 from raytensor.data import assign, pretrained, tokenizer
 from raytensor.data.text import load_tokenizer
 from raytensor.errors import DataError
 from raytensor.storage import copy, join, open_folder, refuse_unreachable
 from raytensor.telemetry.events import TrainStep
-from raytensor.training import batches, checkpoint, devices, heldout, models, saving
+from raytensor.training import batches, checkpoint, devices, footprint, heldout, models, saving, trace
 from raytensor.training import engine as engines
 from raytensor.training.models import ModelSpec
 from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
 from raytensor.training.survival import Survival
+from raytensor.types import Memory
 
 # Dense bfloat16 peak of a device in FLOP/s, by a part of its name (data sheets of the vendor, without sparsity).
 PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12}
@@ -55,6 +57,17 @@ def refuse_unusable(cfg: TrainConfig) -> int:
     settings = {"where": "training.model", "trained": cfg.training.pretrained}
     pretrained.settle(cfg.data, cfg.models(), cfg.paths.cache, **settings)
     return models.refuse_unusable(spec_of(cfg, tokenizer.vocab_size_of(cfg.data.tokenizer, cfg.data.vocab_size)))
+
+
+def memory(cfg: TrainConfig, ranks: int) -> Memory:
+    """The memory that one of `ranks` ranks needs. `refuse_unusable` has accepted the configuration."""
+    of, vocab_size = cfg.training, tokenizer.vocab_size_of(cfg.data.tokenizer, cfg.data.vocab_size)
+    recipe = Recipe.of(of, document_end=0 if cfg.data.document_masks else None)
+    rows, row = max(1, of.batch_size // (ranks * of.accumulate)), ENGINES[of.engine]
+    most = -(-of.heldout_rows // ranks)
+    found = trace.sizes(spec_of(cfg, vocab_size), recipe, rows, of.seq_len, casts=row.casts, loss_rows=most)
+    more = {"accumulate": of.accumulate, "bf16": of.precision == "bf16", "gpu": of.gpus_per_rank > 0}
+    return footprint.of_rank(of.engine, found, ranks, moments=OPTIMIZERS[of.optimizer].moments, **more)
 
 
 Warn = Callable[[str], None]

@@ -41,7 +41,7 @@ def connected(cfg: Cluster, needs: Sequence[Need]) -> Iterator[bool]:
     """Ray, with room for `needs`, within the block. Gives whether it was started here. Raises `ClusterError`."""
     try:
         local = cluster.connect(cfg)
-        cluster.check(needs)
+        cluster.check(needs, cfg=cfg, local=local)
         yield local
     finally:
         cluster.disconnect()

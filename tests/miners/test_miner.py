@@ -305,6 +305,14 @@ def test_number_of_hosts(cpus, asked, miners, hosts):
     assert num_hosts(config.Mining(num_hosts=asked), miners, cpus) == hosts
 
 
+def test_number_of_hosts_counts_gpus():
+    half = config.Mining(gpus_per_host=0.5)
+    assert num_hosts(half, 32, 64.0, 4.0) == 8
+    half.profiles = [MinerProfile(), MinerProfile(engine="fsdp2", ranks=1, gpus_per_rank=1)]
+    assert num_hosts(half, 4, 64.0, 4.0) == 2  # two sharded miners take two GPUs; two others share hosts
+    assert num_hosts(half, 32, 64.0, 0.0) == 1
+
+
 @pytest.mark.parametrize("behaviour", ["honest", "constant", "random"])
 @pytest.mark.parametrize(("kind", "horizon"), [("phrase", 3), ("completion", 3)])
 def test_phrases_and_completions_are_answered_within_bounds(text, behaviour, kind, horizon):

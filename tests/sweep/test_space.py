@@ -100,7 +100,7 @@ def test_every_shipped_space_can_be_tried(search):
     cfg = config.compose("sweep", [f"search={search}"])
     found = space.parse(cfg.search.space, KEYS)
     points = space.points(found, cfg.search.method, cfg.search.num_trials, cfg.seed)
-    asked = tuner.demand(cfg, [], points, cpus=2)
+    asked = tuner.demand(cfg, [], points, {"CPU": 2.0})
     if search == "gpus":  # one GPU and four in one sweep
         assert [sum(b.get("GPU", 0) for b in bundles) for bundles in asked.trials] == [1, 4] and asked.hosts.count == 0
         with pytest.raises(DemandError) as refused:
@@ -126,7 +126,7 @@ def test_a_trial_that_can_not_be_trained_is_named():
         ConfigError,
         match=r"(?s)trial profile.heads=4 profile.hidden=36 can't be trained.*multiple of 2 \* heads.*fix: change",
     ):
-        tuner.demand(cfg, [], space.points(found, "grid", 4, 0), cpus=2)
+        tuner.demand(cfg, [], space.points(found, "grid", 4, 0), {"CPU": 2.0})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ Waits for: the chain once, and the actors' constructors, each with a time-out.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -55,10 +55,10 @@ def models(cfg: MineConfig) -> int:
     return 1 if cfg.share_model else len(cfg.hotkeys)
 
 
-def needs(cfg: MineConfig, cpus: float) -> list[Need]:
-    """The resources that the job asks of a cluster with `cpus` CPUs, role by role; the miners' hosts first."""
-    roles = miners_need(cfg.miners, models(cfg), cpus - WRITER_CPUS - FRONT_CPUS)
-    return [*roles, Need("the miners' server", 1, FRONT_CPUS), Need("chain writer", 1, WRITER_CPUS)]
+def needs(cfg: MineConfig, on: Mapping[str, float]) -> list[Need]:
+    """The resources that the job asks of a cluster with the resources `on`, role by role; the miners' hosts first."""
+    others = [Need("the miners' server", 1, FRONT_CPUS), Need("chain writer", 1, WRITER_CPUS)]
+    return [*miners_need(cfg, models(cfg), others, on, prompts=True), *others]
 
 
 class MinerStack:
@@ -181,8 +181,8 @@ class MinerStack:
         self._phase("starting Ray (takes about 7 s)")
         stack.callback(cluster.disconnect)
         cluster.connect(self.cfg.cluster)
-        roles = needs(self.cfg, ray.cluster_resources().get("CPU", 0.0))
-        cluster.check(roles)
+        roles = needs(self.cfg, ray.cluster_resources())
+        cluster.check(roles, cfg=self.cfg.cluster)
         return roles[0].count
 
     def _follow(self, stack: ExitStack) -> Follower:

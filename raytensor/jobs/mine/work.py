@@ -106,5 +106,5 @@ def _dry_run(cfg: MineConfig) -> str:
         lines.append(f"  {netuid}  {own}")
     ip = cfg.miners.wire.ip or (own_ip(cfg.miners.wire) if cfg.miners.wire.ip_from else "")
     lines.append(f"published: {ip or 'the address of this node'}, port {cfg.miners.wire.port or 'any'}, no fee")
-    lines += preflight.resources(cfg.cluster, lambda found: needs(cfg, found.get("CPU", 0.0)))
+    lines += preflight.resources(cfg.cluster, lambda found: needs(cfg, found))
     return config.to_yaml(cfg) + preflight.as_comments(lines)

@@ -105,7 +105,7 @@ def start_ray(cfg: RunConfig, phase: Callable[[str], None], stack: ExitStack) ->
     started = time.monotonic()
     stack.callback(cluster.disconnect)
     how = "Ray started" if cluster.connect(cfg.cluster) else "joined the Ray cluster"
-    roles = needs(cfg, ray.cluster_resources().get("CPU", 0.0))
-    cluster.check(roles)
+    roles = needs(cfg, ray.cluster_resources())
+    cluster.check(roles, cfg=cfg.cluster)
     phase(f"{how} in {time.monotonic() - started:.1f} s; preparing the text")
     return roles[0].count

@@ -5,6 +5,7 @@ nothing of what runs.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -64,12 +65,10 @@ def delegate(cfg: RunConfig) -> KeyRef:
     return DevKey(f"//raytensor//{cfg.seed}//operator")
 
 
-def needs(cfg: RunConfig, cpus: float) -> list[Need]:
-    """What a run asks of a cluster that has `cpus` CPUs, role by role."""
-    validators, miners = cfg.validators, cfg.miners
-    left = cpus - validators.num_scorers * validators.cpus_per_scorer - CHAIN_ACTOR_CPUS
-    roles = miners_need(miners, miners.num_miners, left)
-    return [*roles, validators.need, Need("chain actor", 1, CHAIN_ACTOR_CPUS)]
+def needs(cfg: RunConfig, on: Mapping[str, float]) -> list[Need]:
+    """What a run asks of a cluster with the resources `on`, role by role."""
+    others = [cfg.validators.need, Need("chain actor", 1, CHAIN_ACTOR_CPUS)]
+    return [*miners_need(cfg, cfg.miners.num_miners, others, on, prompts=False), *others]
 
 
 def refuse_unusable(cfg: MinersJob) -> None:

@@ -20,7 +20,7 @@ def dry_run(cfg: config.RunConfig) -> int:
     """Check everything, print the configuration and the resources. Returns 0."""
     with preflight.patience("checking data, models and the mechanism"):
         refuse_unusable(cfg)
-    lines = preflight.resources(cfg.cluster, lambda found: needs(cfg, found.get("CPU", 0.0)))
+    lines = preflight.resources(cfg.cluster, lambda found: needs(cfg, found))
     print(f"{config.to_yaml(cfg)}\n{preflight.as_comments(lines)}", end="")
     return 0
 

@@ -79,10 +79,10 @@ def sweep_main(argv: Sequence[str]) -> int:
         if cfg.search.method == "optuna":
             tuner.optuna_search(cfg, 1)
         probes = tuner.samples(found, points)
-        asked = tuner.demand(cfg, base, probes, 1.0)  # refuses trials that can't be trained
+        asked = tuner.demand(cfg, base, probes, {})  # refuses trials that can't be trained
     if not cfg.dry_run:
         return play(cfg, lambda session: trials.train(session, base, found, points))
-    lines = preflight.resources(cfg.cluster, lambda on: tuner.demand(cfg, base, probes, on.get("CPU", 0.0)).needs)
+    lines = preflight.resources(cfg.cluster, lambda on: tuner.demand(cfg, base, probes, on).needs)
     print(_dry_run(cfg, found, points, asked, lines), end="")
     return 0
 

@@ -108,8 +108,8 @@ def samples(space: Space, points: Sequence[Point]) -> list[Point]:
     return list(points) or corners(space)
 
 
-def demand(cfg: SweepConfig, base: Sequence[str], probes: Sequence[Point], cpus: float) -> Demand:
-    """What the sweep asks of a cluster of `cpus` CPUs, and in `cfg.data` the tokenizer of the models.
+def demand(cfg: SweepConfig, base: Sequence[str], probes: Sequence[Point], on: Mapping[str, float]) -> Demand:
+    """What the sweep asks of a cluster with the resources `on`, and in `cfg.data` the tokenizer of the models.
 
     Raises `ConfigError` for a point that can't be trained.
     """
@@ -129,7 +129,8 @@ def demand(cfg: SweepConfig, base: Sequence[str], probes: Sequence[Point], cpus:
     refuse_models(profiles, cfg.data, cfg.paths.cache, cfg.miners.seq_len, where="profile.model")
     trials = sorted(kinds.values(), key=lambda asked: [sum(b.get(key, 0.0) for b in asked) for key in ("GPU", "CPU")])
     host_cpus, host_gpus = cfg.miners.cpus_per_host, cfg.miners.gpus_per_host
-    num_hosts = (cfg.miners.num_hosts or max(1, int(cpus / (host_cpus + 0.2)))) if any_hosted else 0
+    fit = min(on.get("CPU", 0.0) / (host_cpus + 0.2), on.get("GPU", 0.0) / host_gpus if host_gpus else math.inf)
+    num_hosts = (cfg.miners.num_hosts or max(1, int(fit))) if any_hosted else 0
     return Demand(Need("hosts", num_hosts, host_cpus, host_gpus, HOST_SETTINGS), tuple(trials))
 
 

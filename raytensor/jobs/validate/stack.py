@@ -162,7 +162,7 @@ class ValidatorStack:
         self._phase("starting Ray (takes about 7 s)")
         stack.callback(cluster.disconnect)
         cluster.connect(self.cfg.cluster)
-        cluster.check(needs(self.cfg))
+        cluster.check(needs(self.cfg), cfg=self.cfg.cluster)
 
     def _follow(self, stack: ExitStack) -> Follower:
         cfg = self.cfg
