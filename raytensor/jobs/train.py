@@ -22,7 +22,7 @@ from raytensor.telemetry import events
 from raytensor.telemetry.event_log import read_events
 from raytensor.telemetry.tracker import make_tracker
 from raytensor.telemetry.training_view import TrainingView
-from raytensor.types import Need
+from raytensor.types import Memory, Need
 
 log = logging.getLogger(__name__)
 
@@ -53,27 +53,27 @@ def train_main(argv: Sequence[str]) -> int:
     from raytensor.jobs import preflight  # imports Ray, which `--help` does not need
 
     with preflight.patience("checking the data and the model"):
-        parameters = _parameters(cfg)
+        parameters, memory = _sizes(cfg)
     if not cfg.dry_run:
-        return play(cfg, parameters)
+        return play(cfg, parameters, memory)
     lines = [f"model {cfg.training.model}: {parameters:,} parameters"]
-    lines += preflight.resources(cfg.cluster, lambda found: needs(cfg))
+    lines += preflight.resources(cfg.cluster, lambda found: needs(cfg, memory))
     print(f"{config.to_yaml(cfg)}\n{preflight.as_comments(lines)}", end="")
     return 0
 
 
-def play(cfg: TrainConfig, parameters: int) -> int:
+def play(cfg: TrainConfig, parameters: int, memory: Memory) -> int:
     """Train a model to the last step. Returns 0 when it finished, 130 when it was stopped."""
     session = Session("train", cfg, lambda one: TrainingView(one.folder.path), resume=cfg.resume)
-    return session.run(lambda one: _train(cfg, parameters, one), lambda one, reason: _sum_up(cfg, one, reason))
+    return session.run(lambda one: _train(cfg, parameters, memory, one), lambda one, reason: _sum_up(cfg, one, reason))
 
 
-def _train(cfg: TrainConfig, parameters: int, session: Session[TrainingView]) -> None:
+def _train(cfg: TrainConfig, parameters: int, memory: Memory, session: Session[TrainingView]) -> None:
     from raytensor.training import trainer  # imports Ray and Ray Train, after the first line
 
     training, folder = cfg.training, session.folder
     session.phase("starting Ray (takes about 7 s)")
-    local = session.stack.enter_context(trainer.connected(cfg.cluster, needs(cfg)))
+    local = session.stack.enter_context(trainer.connected(cfg.cluster, needs(cfg, memory)))
     session.save(job="train")  # from here on there is something to resume
     session.begin()
     what = f"{training.model} with {parameters:,} parameters, {training.engine} on {training.ranks} rank(s)"
@@ -157,24 +157,21 @@ class ProgressTail:
             tell("tracker", self._tracker.log, numbers, step=line["step"])
 
 
-def needs(cfg: TrainConfig) -> list[Need]:
+def needs(cfg: TrainConfig, memory: Memory | None = None) -> list[Need]:
     """What the training asks of a cluster: the number of ranks below which it can't continue."""
     training = cfg.training
     count, setting = (training.ranks, "ranks") if training.min_ranks is None else (training.min_ranks, "min_ranks")
     settings = f"training.{setting}, training.cpus_per_rank or training.gpus_per_rank"
-    from raytensor.training import loop  # torch and transformers: a `--help` must not wait for them
-
-    memory = loop.memory(cfg, count)
     return [Need("ranks", count, training.cpus_per_rank, training.gpus_per_rank, settings, memory, LOWER)]
 
 
-def _parameters(cfg: TrainConfig) -> int:
-    """Parameters of the model, and the tokenizer that fits it in `cfg`. Raises `ConfigError` when the model can't be
+def _sizes(cfg: TrainConfig) -> tuple[int, Memory]:
+    """Parameters of the model and memory of a rank, and the tokenizer that fits the model in `cfg`. Raises `ConfigError` when the model can't be
     built or was trained on another tokenizer, or when local data is missing."""
     corpus.refuse_missing(cfg.data)  # before seconds of imports
     from raytensor.training import loop  # torch and transformers: a `--help` must not wait for them
 
-    return loop.refuse_unusable(cfg)
+    return loop.refuse_unusable(cfg), loop.memory(cfg)
 
 
 def _summary(cfg: TrainConfig, session: Session[TrainingView], reason: str) -> dict[str, Any]:

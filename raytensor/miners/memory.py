@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from raytensor.config import MinerProfile, Mining
 from raytensor.config.behaviours import BEHAVIOURS
-from raytensor.config.optimizers import ENGINES, OPTIMIZERS
+from raytensor.config.optimizers import OPTIMIZERS
 from raytensor.miners.placement import Member, architecture
 from raytensor.training import footprint
 from raytensor.training.footprint import Llama, Sizes
@@ -62,9 +62,6 @@ def _sizes(profile: MinerProfile, ranks: int, seq_len: int, vocab_size: int) -> 
     rows = max(1, profile.batch_size // (ranks * profile.accumulate))
     if profile.model is None and not profile.lora_rank:
         return Llama(profile.hidden, profile.layers, vocab_size).sizes(rows * seq_len, ANSWERED_ROWS * seq_len)
-    from raytensor.miners.model import spec  # imports torch
-    from raytensor.training import trace  # imports torch
-    from raytensor.training.recipe import Recipe  # imports torch
+    from raytensor.miners import model  # imports torch
 
-    found, casts = spec(profile, vocab_size, seq_len, seed=0), ENGINES[profile.engine].casts
-    return trace.sizes(found, Recipe.of(profile), rows, seq_len, casts=casts)
+    return model.sizes(profile, vocab_size, rows, seq_len)

@@ -11,9 +11,11 @@ import torch
 from transformers import LlamaForCausalLM
 
 from raytensor.config import Data, MinerProfile
+from raytensor.config.optimizers import ENGINES
 from raytensor.data import pretrained
 from raytensor.data.tokenizer import vocab_size_of
-from raytensor.training import engine, models, single_file
+from raytensor.training import engine, models, single_file, trace
+from raytensor.training.footprint import Sizes
 from raytensor.training.models import ModelSpec
 from raytensor.training.ranks import Ranks
 from raytensor.training.recipe import Recipe
@@ -39,6 +41,12 @@ def spec(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int) -> Mod
     feed-forward (inner width 8/3 hidden, rounded to 16)."""
     shape = (profile.hidden, profile.layers, profile.heads)
     return ModelSpec(profile.model, *shape, vocab_size, seq_len, seed, lora_rank=profile.lora_rank)
+
+
+def sizes(profile: MinerProfile, vocab_size: int, rows: int, seq_len: int) -> Sizes:
+    """Parameters and activations of a profile; `rows` sequences in a micro-batch."""
+    casts = ENGINES[profile.engine].casts
+    return trace.sizes(spec(profile, vocab_size, seq_len, seed=0), Recipe.of(profile), rows, seq_len, casts=casts)
 
 
 def make_engine(profile: MinerProfile, vocab_size: int, seq_len: int, seed: int, ranks: Ranks) -> engine.Engine:

@@ -59,8 +59,9 @@ def refuse_unusable(cfg: TrainConfig) -> int:
     return models.refuse_unusable(spec_of(cfg, tokenizer.vocab_size_of(cfg.data.tokenizer, cfg.data.vocab_size)))
 
 
-def memory(cfg: TrainConfig, ranks: int) -> Memory:
-    """The memory that one of `ranks` ranks needs. `refuse_unusable` has accepted the configuration."""
+def memory(cfg: TrainConfig) -> Memory:
+    """The memory that a rank needs, with the fewest ranks. `refuse_unusable` has accepted the configuration."""
+    ranks = cfg.training.min_ranks or cfg.training.ranks
     of, vocab_size = cfg.training, tokenizer.vocab_size_of(cfg.data.tokenizer, cfg.data.vocab_size)
     recipe = Recipe.of(of, document_end=0 if cfg.data.document_masks else None)
     rows, row = max(1, of.batch_size // (ranks * of.accumulate)), ENGINES[of.engine]
