@@ -121,7 +121,7 @@ def test_training_that_can_not_fit_is_refused_with_the_parts_and_the_way_out(mon
     assert train_main([*big, "cluster.overcommit=true"]) == 0
     assert "moments 8.2 GiB" in capsys.readouterr().out
     gpu = [*big, "training.gpus_per_rank=1", "cluster.num_gpus=1", "cluster.gpu_memory_gib=16"]
-    with pytest.raises(DemandError, match="of GPU memory each and have 16.0 GiB\n.*fix: a smaller training.model"):
+    with pytest.raises(DemandError, match="of GPU memory each and have 16.0 GiB\n(?s:.*)fix: a smaller training.model"):
         train_main(gpu)
 
 
