@@ -39,6 +39,9 @@ class Cluster(Section):
     num_gpus: int | None = setting(None, least=0)
     # Seconds to wait for an actor or a placement group to start.
     start_timeout_s: float = 120.0
+    # Seconds that a collective of ranks waits for all of them: longer than the longest step, and than the time by which
+    # their starts differ (downloads, compilation).
+    collective_timeout_s: float = 600.0
     # The cluster starts nodes on demand: what no node has now is not refused, and waits for start_timeout_s. Set
     # miners.num_hosts then; null counts the nodes that are there.
     autoscaled: bool = False

@@ -166,8 +166,8 @@ def needs(cfg: TrainConfig, memory: Memory | None = None) -> list[Need]:
 
 
 def _sizes(cfg: TrainConfig) -> tuple[int, Memory]:
-    """Parameters of the model and memory of a rank, and the tokenizer that fits the model in `cfg`. Raises `ConfigError`
-    when the model can't be built or was trained on another tokenizer, or when local data is missing."""
+    """Parameters of the model and memory of a rank, and the tokenizer that fits the model in `cfg`. Raises
+    `ConfigError` when the model can't be built or was trained on another tokenizer, or when local data is missing."""
     corpus.refuse_missing(cfg.data)  # before seconds of imports
     from raytensor.training import loop  # torch and transformers: a `--help` must not wait for them
 

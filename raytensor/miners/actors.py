@@ -22,10 +22,11 @@ from raytensor.types import Failure, Response, Submission, Task
 
 if TYPE_CHECKING:
     from raytensor.miners.submission_export import Original
+    from raytensor.training.pulse import Report
 
 # Options of a host actor. Ray never restarts it: the supervisor makes a new one from the newest checkpoint. Questions
 # from outside the run have a concurrency group of their own, and so have prompts, which are computed in one batch.
-LANES: dict[str, Any] = {"max_restarts": 0, "concurrency_groups": {"serving": 2, "generating": 1}}
+LANES: dict[str, Any] = {"max_restarts": 0, "concurrency_groups": {"serving": 2, "generating": 1, "beside": 1}}
 
 Address = tuple[str, int]  # of the first rank, where all ranks meet
 
@@ -102,6 +103,9 @@ class HostActor:
     def ready(self) -> int:
         return self._host.ready()
 
+    def report(self) -> "Report | None":
+        return self._host.report()
+
     def restore_warnings(self) -> list[str]:
         return self._host.restore_warnings()
 
@@ -134,6 +138,9 @@ class ShardActor:
 
     def ready(self) -> int:
         return self._shard.ready()
+
+    def report(self) -> "Report":
+        return self._shard.report()
 
     def follow(self) -> None:
         self._shard.follow()

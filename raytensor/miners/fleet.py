@@ -95,7 +95,7 @@ class Fleet(supervisor.Supervisor):
             wait_s = max(0.0, late.busy_until - time.monotonic())
             ready, _ = ray.wait([*busy, *exits], num_returns=1, timeout=wait_s)
             if not ready:
-                self._replace(late, "hung")
+                self._replace(late, late.hang())
             for ref in ready:
                 if ref in exits:
                     self._lose_group(exits[ref])
@@ -180,7 +180,7 @@ class Fleet(supervisor.Supervisor):
             task, _ = host.in_flight.pop(next(iter(host.in_flight)))
             done = [Done.failed(task, Reason.TIMEOUT, f"no answer within {task.deadline_s:g} s")]
             done += host.fail(Reason.CRASHED, "its host hung on another question", in_flight_only=True)
-        self._replace(host, "hung")
+        self._replace(host, host.hang())
         return done
 
     def _collect(self, host: HostHandle, ref: Any) -> list[Done]:

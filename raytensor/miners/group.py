@@ -5,6 +5,7 @@ In: a profile with ranks. Out: actors that have joined each other, or are joinin
 most `cluster.start_timeout_s`; not for the ranks. Knows nothing of rounds and questions.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from raytensor.config import MinersJob
 from raytensor.errors import cause_of
 from raytensor.miners.actors import LANES, HostActor, ShardActor, rendezvous_address
 from raytensor.miners.placement import Member
+from raytensor.training.pulse import Report, hang
+
+log = logging.getLogger(__name__)
+
+REPORT_S = 10.0
 
 
 @dataclass
@@ -44,6 +50,21 @@ class Group:
         except (RayActorError, RayTaskError, GetTimeoutError) as error:
             return f"a rank is gone: {cause_of(error)}"
         return "a rank ended by itself"
+
+    def hang(self) -> str:
+        """Which rank hangs, and where. Logs the stacks of all ranks. Waits for their reports, at most `REPORT_S`."""
+        actors = [self.first, *self.others]
+        refs = [actor.report.options(concurrency_group="beside").remote() for actor in actors]
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=REPORT_S)
+        reports: list[Report | None] = []
+        for rank, ref in enumerate(refs):
+            try:
+                reports.append(ray.get(ref, timeout=5) if ref in ready else None)
+            except (RayActorError, RayTaskError, GetTimeoutError) as error:
+                return f"rank {rank} is gone: {cause_of(error)}"
+            if found := reports[-1]:
+                log.warning("rank %d is in %s for %.0f s:\n%s", rank, found.what, found.seconds, found.stack)
+        return hang(reports)
 
     def end(self) -> None:
         """End all processes at once and release the placement group."""

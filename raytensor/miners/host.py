@@ -38,6 +38,7 @@ from raytensor.miners.submission_export import Original
 from raytensor.training import devices, models
 from raytensor.training.checkpoint import load_newest
 from raytensor.training.engine import Engine
+from raytensor.training.pulse import Report
 from raytensor.training.recipe import Recipe
 from raytensor.training.stacked import StackedEngine, StackedMember
 from raytensor.types import Failure, Reason, Response, Submission, Task
@@ -109,6 +110,10 @@ class MinerHost:
     def ready(self) -> int:
         """The process id."""
         return os.getpid()
+
+    def report(self) -> Report | None:
+        """What the process is doing, where it is a rank of a sharded miner."""
+        return None
 
     def restore_warnings(self) -> list[str]:
         """What was wrong with the checkpoints of `resume_round`, one line each."""

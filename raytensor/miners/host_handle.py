@@ -112,6 +112,10 @@ class HostHandle:
         self.in_flight.clear()
         self.waiting.clear()
 
+    def hang(self) -> str:
+        """Why it hangs, as far as its processes tell."""
+        return f"hung: {self.group.hang()}" if self.group is not None else "hung"
+
     def end(self) -> None:
         """End the processes at once."""
         if self.group is not None:

@@ -4,7 +4,8 @@ In: the commands of the first rank. Out: this rank's part of the work. The first
 whose engine is a `LeadEngine`: each call is broadcast to the other ranks over the group's own sockets, then all ranks
 execute it. So one process orders training, questions and checkpoints, however many callers there are.
 
-Waits for: all ranks when they start, at most `cluster.start_timeout_s`; then for the next command, as long as the first
+Waits for: all ranks when they start, at most `cluster.start_timeout_s`; in a collective for the others, at most
+`cluster.collective_timeout_s`; then for the next command, as long as the first
 rank lives. An answer waits for the training step under way, and the next step for the answers before it.
 A rank that dies breaks the group: the next collective of the others raises, and the supervisor replaces all of them.
 Knows nothing of rounds.
@@ -30,6 +31,7 @@ from raytensor.miners.model import make_engine
 from raytensor.miners.placement import Member
 from raytensor.training import devices, ranks
 from raytensor.training.engine import Engine
+from raytensor.training.pulse import Pulse, Report
 from raytensor.training.ranks import Ranks
 
 
@@ -38,6 +40,7 @@ class LeadEngine:
 
     def __init__(self, engine: Engine, group: Ranks) -> None:
         self._engine, self._group = engine, group
+        self.pulse = Pulse()
 
     @property
     def steps(self) -> int:
@@ -60,7 +63,7 @@ class LeadEngine:
 
     def _on_all(self, method: str, *args: Any) -> Any:
         self._group.broadcast((method, args))
-        return getattr(self._engine, method)(*args)
+        return self.pulse.during(method, getattr(self._engine, method), *args)
 
 
 class FirstRank(MinerHost):
@@ -71,7 +74,11 @@ class FirstRank(MinerHost):
     ) -> None:
         (member,) = members
         lead = LeadEngine(*_engine(cfg, member, text, 0, at))
+        self._lead = lead
         super().__init__(cfg, members, text, folder, resume, engines={member[0]: lead})
+
+    def report(self) -> Report | None:
+        return self._lead.pulse.report()
 
 
 class Shard:
@@ -79,17 +86,22 @@ class Shard:
 
     def __init__(self, cfg: MinersJob, member: Member, text: Text, rank: int, address: Address) -> None:
         self._engine, self._group = _engine(cfg, member, text, rank, address)
+        self._pulse = Pulse()
 
     def ready(self) -> int:
         """The process id."""
         return os.getpid()
+
+    def report(self) -> Report:
+        """What this rank is doing; called beside `follow`."""
+        return self._pulse.report()
 
     def follow(self) -> None:
         """Execute the commands of the first rank until it ends; does not return."""
         while True:
             method, args = self._group.broadcast(None)
             try:
-                getattr(self._engine, method)(*args)
+                self._pulse.during(method, getattr(self._engine, method), *args)
             except (RayTensorError, ValueError):
                 pass  # a refusal, the same on all ranks; the first rank reports it
 
@@ -112,7 +124,8 @@ def _engine(cfg: MinersJob, member: Member, text: Text, rank: int, address: Addr
     hotkey, profile = member
     torch.set_num_threads(cfg.cluster.torch_threads)
     transformers.logging.set_verbosity_error()
-    device, limit_s = devices.name_for(profile.gpus_per_rank), cfg.cluster.start_timeout_s
-    group = ranks.join(rank, profile.ranks, address, device, timeout_s=limit_s)
+    device, on = devices.name_for(profile.gpus_per_rank), cfg.cluster
+    limits = {"timeout_s": on.start_timeout_s, "collective_timeout_s": on.collective_timeout_s}
+    group = ranks.join(rank, profile.ranks, address, device, **limits)
     seed = assign.seed_of(cfg.seed, "model", hotkey)
     return make_engine(profile, text.vocab_size, cfg.miners.seq_len, seed, group), group

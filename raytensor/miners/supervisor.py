@@ -163,7 +163,7 @@ class Supervisor:
                 if ray.wait([host.busy], timeout=0)[0]:
                     self._finish_busy(host)
                 elif time.monotonic() > host.busy_until:
-                    self._replace(host, "hung")
+                    self._replace(host, host.hang())
             elif host.actor is not None:
                 self._ping(host)
         return not starting and not any(host.busy is not None for host in self.hosts)

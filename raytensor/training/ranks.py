@@ -93,17 +93,30 @@ def alone(device: str = "cpu") -> Ranks:
     return Ranks(device=devices.open_device(device))
 
 
-def join(rank: int, size: int, address: tuple[str, int], device: str = "cpu", *, timeout_s: float = 120.0) -> Ranks:
+def join(
+    rank: int,
+    size: int,
+    address: tuple[str, int],
+    device: str = "cpu",
+    *,
+    timeout_s: float = 120.0,
+    collective_timeout_s: float = 600.0,
+) -> Ranks:
     """Meet the other ranks at `address` of rank 0. Raises torch's `DistStoreError` when they are late.
 
     device  "cpu" or "cuda".
+    collective_timeout_s  that a collective waits for the other ranks, later.
     """
     host, port = address
     # DeepSpeed reads these; torch does not need them here.
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK="0", MASTER_ADDR=host, MASTER_PORT=str(port))
     found = devices.open_device(device)
-    limit, where = datetime.timedelta(seconds=timeout_s), f"tcp://{host}:{port}"
-    dist.init_process_group(devices.backend(found), where, limit, rank=rank, world_size=size)
+    # What NCCL keeps of its newest collectives; it writes them to a file when one of them is late.
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
+    os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
+    store = dist.TCPStore(host, port, size, rank == 0, datetime.timedelta(seconds=timeout_s))  # waits for all
+    limit = datetime.timedelta(seconds=collective_timeout_s)
+    dist.init_process_group(devices.backend(found), store=store, timeout=limit, rank=rank, world_size=size)
     return attach(found)
 
 

@@ -55,13 +55,14 @@ def fit(cfg: TrainConfig, folder: Path) -> None:
     resources = {"CPU": training.cpus_per_rank} | ({"GPU": 1} if training.gpus_per_rank else {})
     workers: Any = training.ranks if training.min_ranks is None else (training.min_ranks, training.ranks)
     on_gpu, failures = bool(training.gpus_per_rank), FailureConfig(max_failures=training.max_failures)
+    limit_s = int(cfg.cluster.collective_timeout_s)
     name = f"attempt-{time.time_ns()}"  # Ray Train does nothing under a name that was used before
     scaling = {"num_workers": workers, "use_gpu": on_gpu, "resources_per_worker": resources}
     trainer = TorchTrainer(
         _work,
         train_loop_config={"cfg": cfg, "folder": str(folder), "lines": before},
         scaling_config=ScalingConfig(**scaling, elastic_resize_monitor_interval_s=30.0),
-        torch_config=TorchConfig(backend=devices.GPU_BACKEND if on_gpu else "gloo"),
+        torch_config=TorchConfig(devices.GPU_BACKEND if on_gpu else "gloo", timeout_s=limit_s),
         run_config=RunConfig(name=name, storage_path=str(folder / "ray"), failure_config=failures),
     )
     try:

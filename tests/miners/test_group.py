@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -179,3 +180,34 @@ def test_gpus_that_are_not_there_are_refused_with_the_bill(ray_session):
     job = train.needs(TrainConfig(training=Training(engine="fsdp2", ranks=4, gpus_per_rank=1)))
     with pytest.raises(ClusterError, match="ask for 4 GPUs and the cluster has 0"):
         cluster.check(job)
+
+
+def _sleep_in_the_next_step(actor) -> None:
+    def sleeps_for_ever(*_args, **_more):
+        threading.Event().wait()
+
+    actor._shard._engine._backward = sleeps_for_ever
+
+
+def test_a_rank_that_sleeps_for_ever_is_named_with_its_stack_and_the_group_replaced(ray_session, text, tmp_path):
+    cfg = configuration(SHARDED)
+    fleet = Fleet(cfg, ["m0"], text, num_hosts=0, folder=tmp_path)
+    try:
+        pids = fleet.wait_ready(240.0)
+        fleet.train(1)
+        fleet.wait_trained()
+        loss = fleet.train_losses.pop("m0")
+        (asleep,) = fleet.hosts[0].group.others
+        ray.get(asleep.__ray_call__.options(concurrency_group="beside").remote(_sleep_in_the_next_step), timeout=60)
+        cfg.miners.train_timeout_s = 5.0
+        fleet.train(2)
+        cfg.miners.train_timeout_s = 300.0
+        fleet.wait_trained()
+        told = next(line for line in fleet.incidents() if "replaced" in line)
+        assert "sharded miner 0 is replaced" in told and "hung: rank 1 of 2 is in train_steps for" in told
+        assert "sleeps_for_ever (test_group.py:" in told
+        assert not set(pids.values()) & set(fleet.wait_ready(240.0).values())
+        fleet.wait_trained()
+        assert np.isfinite(fleet.train_losses["m0"]) and fleet.train_losses["m0"] != loss
+    finally:
+        fleet.close()
