@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from raytensor.errors import RayTensorError
 from raytensor.training import devices
@@ -114,7 +115,8 @@ def join(
     # What NCCL keeps of its newest collectives; it writes them to a file when one of them is late.
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
     os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
-    store = dist.TCPStore(host, port, size, rank == 0, datetime.timedelta(seconds=timeout_s))  # waits for all
+    start = datetime.timedelta(seconds=timeout_s)
+    store, *_ = next(rendezvous(f"tcp://{host}:{port}", rank, size, timeout=start))  # waits for all
     limit = datetime.timedelta(seconds=collective_timeout_s)
     dist.init_process_group(devices.backend(found), store=store, timeout=limit, rank=rank, world_size=size)
     return attach(found)
