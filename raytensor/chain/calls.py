@@ -18,8 +18,8 @@ from raytensor.errors import ConfigError
 from raytensor.types import Fate, Receipt
 
 _NETUIDS = ("netuid", "origin_netuid", "destination_netuid")
-_RECIPIENTS = ("dest", "destination_coldkey", "delegate")
-_ACCOUNTS = ("signer", "hotkey", "origin_hotkey", "destination_hotkey", *_RECIPIENTS)
+_RECIPIENTS = ("dest", "destination_coldkey", "delegate", "new_coldkey")
+_ACCOUNTS = ("signer", "hotkey", "origin_hotkey", "destination_hotkey", "new_hotkey", *_RECIPIENTS)
 
 
 @dataclass(frozen=True, slots=True)

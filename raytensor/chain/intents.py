@@ -9,7 +9,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from raytensor.chain import named_call, owner_intents  # noqa: F401 (their kinds are read from a journal as well)
+from raytensor.chain import account_intents, named_call, owner_intents  # noqa: F401 (a journal has their kinds, too)
 from raytensor.chain.calls import Call, Exchange, Intent
 
 

@@ -9,7 +9,7 @@ from raytensor.chain import calls, intents
 from raytensor.chain.reads import impact
 from raytensor.chain.reads.quotes import buy, price, prices, sell, stakes
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.commands import delegation, options, output, sending, stake_limits, unstake_all
+from raytensor.commands import delegation, options, output, rewards, sending, stake_limits, unstake_all
 from raytensor.commands.sender import sender_of
 from raytensor.commands.stake_limits import Prices
 from raytensor.errors import ChainError, ChainRefused, ConfigError
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     everything = action("unstake-all", text, "--hotkey 5F... --dry-run", "--alpha -w alice --slippage 1%")
     listing = action("list", "list a coldkey's stakes and their value", "-w alice", "--ss58 5F... --json")
     takes, childs = delegation.add_parsers(actions)
+    more = rewards.add_parsers(actions)
     for one in (add, remove, move, swap, transfer):
         _add_amount(one, required=one is add)
         one.add_argument("--netuid", type=options.netuid, required=True, help="the subnet")
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         transfer: _transfer,
         everything: unstake_all.unstake_all,
     }
-    acts |= {takes: delegation.take, childs: delegation.children, listing: _list}
+    acts |= {takes: delegation.take, childs: delegation.children, listing: _list} | more
     for one, act in acts.items():
         options.add_chain_and_wallet(one)
         one.set_defaults(act=act)

@@ -23,7 +23,7 @@ from raytensor.chain import wallet as keys
 from raytensor.chain.reads.quotes import prices, stakes
 from raytensor.chain.rpc.client import ChainClient
 from raytensor.chain.wallet import DevKey, WalletKey
-from raytensor.commands import options, output
+from raytensor.commands import key_swaps, options, output
 from raytensor.errors import ConfigError, WalletError
 
 _NO_KEYS = (".lock", "pub.txt")  # ends of names of other files beside hotkeys
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     regen.add_argument("--phrase-file", metavar="FILE", help="file whose first line is the phrase or the 0x seed")
     regen.add_argument("--ss58", metavar=options.ACCOUNT, help="write the coldkey's public file only")
 
+    key_swaps.add_parsers(actions)
     listing = action("list", "list wallets and hotkeys with their addresses", "", "--wallet.path /mnt/keys --json")
     show = action("show", "show a wallet's addresses, encryption and file modes; no secrets", "-w alice")
     text = "show the free TAO and the stake of a coldkey"
