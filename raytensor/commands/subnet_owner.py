@@ -15,7 +15,7 @@ from raytensor.arguments import did_you_mean
 from raytensor.chain.owner_intents import RegisterNetwork, SetHyperparameter, StartCall
 from raytensor.chain.reads.quotes import network_cost
 from raytensor.chain.rpc.client import ChainClient
-from raytensor.commands import options, output, sending
+from raytensor.commands import options, output, sending, subnet_structure
 from raytensor.commands.sender import sender_of
 from raytensor.errors import ChainError, ChainRefused, ConfigError
 
@@ -54,6 +54,8 @@ EXAMPLES = """\
   raytensor subnets start 5 -w alice
   raytensor subnets show 5
   raytensor subnets set 5 immunity_period 7200 -w alice
+  raytensor subnets trim 5 128 -w alice
+  raytensor subnets mechanisms 5 --count 2 -w alice
 """
 
 
@@ -72,17 +74,21 @@ def _parser() -> argparse.ArgumentParser:
         "set", "set a hyperparameter, as the subnet's owner", "5 kappa 32767 -w alice", "5 alpha_values 1638 58982"
     )
     show = action("show", "show a subnet's hyperparameters", "5", "5 --json")
+    hyperparameters = action("hyperparameters", "the same as show", "5")
+    more = subnet_structure.add_parsers(actions, _need_right)
     options.add_hotkey(create)
     text = "the highest cost to pay (default: +5 %%)"
     create.add_argument("--max-cost", type=options.tao, metavar="TAO", help=text)
-    for one in (start, change, show):
+    for one in (start, change, show, hyperparameters):
         one.add_argument("netuid", metavar="NETUID", type=options.netuid, help="the subnet")
     change.add_argument("name", metavar="NAME", help="the hyperparameter, as `raytensor subnets show` lists it")
     change.add_argument("values", metavar="VALUE", nargs="+", help="as the chain stores it: amounts in rao, blocks")
     text = "send it as the chain's sudo key, which has no limits: on development chains"
-    change.add_argument("--sudo", action="store_true", help=text)
-    for one, act in ((create, _create), (start, _start), (change, _set), (show, _show)):
-        if one is not show:
+    for one in (change, *more):
+        one.add_argument("--sudo", action="store_true", help=text)
+    acts = {create: _create, start: _start, change: _set, show: _show, hyperparameters: _show} | more
+    for one, act in acts.items():
+        if act is not _show:
             options.add_sending(one)
         options.add_chain_and_wallet(one)
         one.set_defaults(act=act)
@@ -147,12 +153,7 @@ def _set(args: argparse.Namespace) -> int:
         values = tuple((one, _read(name, kind, text, narrow)) for (one, kind), text in pairs)
         if (status := sending.resume(args, client, key, netuid=netuid, function=function, values=values)) is not None:
             return status
-        if not args.sudo:
-            _need_owner(client, netuid, key.ss58)
-        elif client.query("Sudo", "Key") != key.ss58:
-            raise ChainRefused(
-                f"{key.ss58} is not the sudo key of this chain", name="RequireSudo", action="fix: --sudo"
-            )
+        _need_right(args, client, netuid, key.ss58)
         order = {"signer": key.ss58, "intent_id": sending.order_id(args), "netuid": netuid}
         intent = SetHyperparameter(**order, function=function, values=values, sudo=args.sudo)
         sending.afford(client, intent)
@@ -225,6 +226,15 @@ def _need_owner(client: ChainClient, netuid: int, coldkey: str) -> None:
     if owner != coldkey:
         message, action = f"subnet {netuid} belongs to {owner}, not to {coldkey}", "fix: sign with the owner's coldkey"
         raise ChainRefused(message, name="NotSubnetOwner", action=action)
+
+
+def _need_right(args: argparse.Namespace, client: ChainClient, netuid: int, coldkey: str) -> None:
+    """Raise ChainRefused for who is not the owner; with --sudo, for who is not the sudo key."""
+    if not args.sudo:
+        _need_owner(client, netuid, coldkey)
+    elif client.query("Sudo", "Key") != coldkey:
+        message = f"{coldkey} is not the sudo key of this chain"
+        raise ChainRefused(message, name="RequireSudo", action="fix: sign with it, or as the owner without --sudo")
 
 
 def _shown(value: Any) -> str:

@@ -33,7 +33,8 @@ ABOUT = """\
 Lists the subnets: registered neurons, price of a registration, price of alpha, whether weights are committed and
 revealed, blocks until the next epoch. `raytensor metagraph` lists the neurons of one subnet.
 
-With an action (create, start, set, show) it does what a subnet's owner does; `raytensor subnets ACTION --help`.
+With an action (create, start, set, show, trim, mechanisms) it does what a subnet's owner does; see
+`raytensor subnets ACTION --help`.
 """
 EXAMPLES = """\
   raytensor subnets

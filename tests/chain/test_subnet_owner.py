@@ -121,3 +121,30 @@ def test_an_address_is_published_where_the_chain_takes_it(client, owner, fresh, 
     assert (status, told["error"]["name"]) == (1, "HotKeyNotRegisteredInSubNet")
     for wrong in ("127.0.0.1:80", "0.0.0.0:80", "8091", "10.0.0.1:0", "10.0.0.1:65536", "2001:db8::7:80", "host:80"):
         assert ask(serve_main, wrong, *order)[0] == 2
+
+
+def test_neurons_are_trimmed_and_mechanisms_changed(client, owner, fresh, ask):
+    assert ask(subnets_main, "create", "-w", owner.uri, "-H", fresh("hot").uri, "--yes")[0] == 0
+    (netuid,) = [number for number, who in client.query_map(PALLET, "SubnetOwner").items() if who == owner.ss58]
+    by, sudo = ("-w", owner.uri, "--yes"), ("-w", ALICE.uri, "--sudo", "--yes")
+
+    status, told = ask(subnets_main, "mechanisms", netuid)
+    assert (status, told["mechanisms"], told["shares"]) == (0, 1, [1.0])
+    assert ask(subnets_main, "mechanisms", netuid, "--count", "2", "-w", "//Bob", "--yes")[1]["error"]["name"] == (
+        "NotSubnetOwner"
+    )
+    assert ask(subnets_main, "mechanisms", netuid, "--count", "2", *sudo)[1]["receipt"]["error"] == (
+        "TooManyUIDsPerMechanism"
+    )
+    status, told = ask(subnets_main, "trim", netuid, "128", *sudo)
+    assert status == 0 and told["plan"]["effect"]["most_then"] == 128 == client.query(
+        PALLET, "MaxAllowedUids", [netuid]
+    )
+    assert ask(subnets_main, "trim", netuid, "129", *by)[1]["error"]["name"] == "InvalidValue"
+    assert ask(subnets_main, "mechanisms", netuid, "--count", "2", *by)[0] == 0
+    assert ask(subnets_main, "mechanisms", netuid, "--split", "0.7", "0.2", *by)[0] == 2
+    assert ask(subnets_main, "mechanisms", netuid, "--split", "1", *by)[0] == 2
+    assert ask(subnets_main, "mechanisms", netuid, "--split", "0.7", "0.3", *by)[0] == 0
+    assert ask(subnets_main, "mechanisms", netuid)[1]["split_u16"] == [45875, 19660]
+    assert ask(subnets_main, "mechanisms", netuid, "--split", "even", *sudo)[0] == 0
+    assert ask(subnets_main, "mechanisms", netuid)[1]["shares"] == [0.5, 0.5]
