@@ -52,9 +52,11 @@ METRICS: dict[str, Metric] = {
     "raytensor_miner_incentive": Metric(GAUGE, "Incentive of our hotkeys on a subnet, 0 to 1.", ("netuid",)),
     "raytensor_miner_emission_alpha": Metric(GAUGE, "Alpha that the last epoch paid to our hotkeys.", ("netuid",)),
     "raytensor_miner_replaced_in": Metric(GAUGE, "Registrations until one of ours is replaced; -1: none.", ("netuid",)),
+    "raytensor_miner_immune_blocks": Metric(GAUGE, "Fewest blocks of immunity left of our hotkeys.", ("netuid",)),
     "raytensor_miner_unregistered": Metric(GAUGE, "Our hotkeys that are not registered on a subnet.", ("netuid",)),
     "raytensor_miner_axons_wrong": Metric(GAUGE, "Hotkeys whose axon is not the address served.", ("netuid",)),
     "raytensor_miner_unreachable_s": Metric(GAUGE, "Seconds in which the published address was not reached."),
+    "raytensor_miner_callers": Metric(GAUGE, "Validators that have asked the miners since the start."),
     "raytensor_requests_total": Metric(COUNTER, "Requests to the miners' server, by outcome.", ("outcome",)),
     # Miners (of a run, on the wire, or of `raytensor train`)
     "raytensor_train_loss": Metric(GAUGE, "Mean training loss of the process's miners, nats per token."),

@@ -124,6 +124,34 @@ def test_traffic_is_shown_when_there_was_some(told):
     assert traffic_line(one.outcomes, one.callers) == f"3 answered (2 Refused); asked by {VALIDATOR[:8]} 3"
 
 
+def test_what_prometheus_gets_of_a_miners_fate():
+    """Of each subnet the worst of our hotkeys; validators by number, for a hotkey is never a tag."""
+    known: dict[str, float] = {}
+
+    class Kept(Meters):
+        def set(self, name, value, **tags):
+            known[name.removeprefix("raytensor_miner_")] = value
+
+        def count(self, name, value=1.0, **tags):
+            known[f"{name}{tags}"] = value
+
+    fate = Fate(MinerWatch(near_pruning=2), [MINE, OTHER], lambda event: None, Kept(), Recorder())
+    fate.look(graph(1000), RULES, [OTHER])
+    fate.look_at_traffic(Traffic({"ok": 3, "Refused": 2}, {VALIDATOR: 2, OWNER: 1}))
+    assert known.pop("incentive") == pytest.approx(1.0, abs=1e-4)
+    assert known.pop("emission_alpha") == pytest.approx(6.5535)
+    assert known == {
+        "rank": 1,
+        "replaced_in": -1,  # the validator is next, and then the newcomer in its place
+        "immune_blocks": 50,  # registered at 950, immune for 100 blocks
+        "unregistered": 0,
+        "axons_wrong": 1,
+        "callers": 2,
+        "raytensor_requests_total{'outcome': 'ok'}": 3,
+        "raytensor_requests_total{'outcome': 'Refused'}": 2,
+    }
+
+
 def test_the_chain_writer_and_the_parts_of_a_miner_are_alarms_that_end(told):
     """As for `validate`: a writer that makes no progress, answers nothing or has stopped a key; a thread that fails."""
     fate, shown, sent = told

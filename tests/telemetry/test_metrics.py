@@ -54,10 +54,11 @@ def test_what_prometheus_scrapes(ray_session):
     meters.set("raytensor_troubles", 2)
     meters.count("raytensor_alarms_lost_total", 3, way="test")
     for number, name in enumerate(
-        ("rank", "incentive", "emission_alpha", "replaced_in", "unregistered", "axons_wrong")
+        ("rank", "incentive", "emission_alpha", "replaced_in", "unregistered", "axons_wrong", "immune_blocks")
     ):
         meters.set(f"raytensor_miner_{name}", number, netuid=999)
     meters.set("raytensor_miner_unreachable_s", 7.5)
+    meters.set("raytensor_miner_callers", 3)
     meters.count("raytensor_requests_total", 4, outcome="test")
     meters.count("raytensor_events_lost_total", 1)
     meters.count("raytensor_view_errors_total", 1)
@@ -89,7 +90,9 @@ def test_what_prometheus_scrapes(ray_session):
         ("raytensor_miner_replaced_in", of): 3.0,
         ("raytensor_miner_unregistered", of): 4.0,
         ("raytensor_miner_axons_wrong", of): 5.0,
+        ("raytensor_miner_immune_blocks", of): 6.0,
         ("raytensor_miner_unreachable_s", ()): 7.5,
+        ("raytensor_miner_callers", ()): 3.0,
         ("raytensor_requests_total", (("outcome", "test"),)): 4.0,
         ("raytensor_receipts_total", (("call", "test"), ("fate", "included"), *of)): 2.0,
         ("raytensor_receipts_total", (("call", "test"), ("fate", "failed"), *of)): 1.0,

@@ -118,6 +118,7 @@ class Fate:
         for outcome, number in traffic.outcomes.items():
             new = number - self._traffic.outcomes.get(outcome, 0)
             self._meters.count("raytensor_requests_total", new, outcome=outcome)
+        self._meters.set("raytensor_miner_callers", len(traffic.callers))
         self._traffic = traffic
         self._show(miner_events.TrafficSeen(traffic.outcomes, traffic.callers))
 
@@ -212,6 +213,8 @@ class Fate:
         self._meters.set("raytensor_miner_incentive", incentive, netuid=netuid)
         self._meters.set("raytensor_miner_emission_alpha", paid, netuid=netuid)
         self._meters.set("raytensor_miner_replaced_in", soonest, netuid=netuid)
+        immune = min((one.immune_blocks for one in found if one.uid is not None), default=0)
+        self._meters.set("raytensor_miner_immune_blocks", immune, netuid=netuid)
         self._meters.set("raytensor_miner_unregistered", sum(one.uid is None for one in found), netuid=netuid)
         self._meters.set("raytensor_miner_axons_wrong", differing, netuid=netuid)
 
