@@ -102,8 +102,8 @@ class AxonV10(Dialect):
         if not isinstance(response, Response):
             raise PayloadError(f"the synapse {SYNAPSE} carries no file")
         synapse = _synapse(task)
-        synapse |= {"ids": response.ids.tolist(), "probs": response.probs.tolist(), "elapsed_s": response.elapsed_s}
-        return _reply_headers(200, "Success", task.hotkey), json.dumps(synapse, allow_nan=False).encode()
+        synapse |= {"ids": response.ids, "probs": response.probs, "elapsed_s": float(response.elapsed_s)}
+        return _reply_headers(200, "Success", task.hotkey), tensors.dump_object(synapse)
 
     def encode_error(self, error: WireError) -> tuple[dict[str, str], bytes]:
         message = json.loads(errors.to_json(error))
@@ -116,7 +116,7 @@ class AxonV10(Dialect):
         if task.kind != "token":
             raise PayloadError(f"the synapse {SYNAPSE} carries questions of kind 'token', not {task.kind!r}")
         synapse = _synapse(task)
-        return Draft(f"/{SYNAPSE}", json.dumps(synapse).encode(), codec.JSON, task.deadline_s, _body_hash(synapse))
+        return Draft(f"/{SYNAPSE}", tensors.dump_object(synapse), codec.JSON, task.deadline_s, _body_hash(synapse))
 
     def sign(self, signer: Signer, draft: Draft, receiver: str, nonce_ns: int) -> dict[str, str]:
         # A v10 axon requires increasing nonces per uuid; with a new uuid each, requests may arrive in any order.

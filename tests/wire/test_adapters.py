@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import hashlib
 import json
@@ -10,15 +11,17 @@ import time
 from functools import partial
 
 import aiohttp
+import numpy as np
 import pytest
 import sr25519
 from wirekit import answer, key, metagraph, server_settings, task
 
 from raytensor.chain import ss58
 from raytensor.config.wire import PROTOCOLS, Freshness
+from raytensor.types import Response
 from raytensor.wire.axon_v10 import FIELDS
 from raytensor.wire.dialects import DIALECTS
-from raytensor.wire.errors import StaleRequest
+from raytensor.wire.errors import PayloadError, StaleRequest
 from raytensor.wire.server import WireServer
 
 HOTKEY_HEADER = {
@@ -158,3 +161,14 @@ def test_v10s_window_grows_with_the_time_out_but_not_beyond_the_stores_memory(ag
     else:
         with pytest.raises(StaleRequest):
             dialect.read(headers, miner.ss58, now_ns, Freshness())
+
+
+def test_a_v10_answer_is_equal_to_the_bit_and_holds_no_nan(validator, miner):
+    dialect, asked = DIALECTS["axon_v10"](), task(validator.ss58, miner.ss58, rows=2)
+    probs = np.array([[0.1, 1e-30, 0.3], [1 / 3, 2.5e-7, 0.2]], np.float32)
+    made = Response(asked.task_id, miner.ss58, np.array([[5, 2, 0], [1, 7, 3]], np.int32), probs, 0.25)
+    _, body = dialect.encode_response(None, {}, asked, made)
+    read = dialect.decode_response({}, body, asked)
+    assert (read.ids == made.ids).all() and read.probs.tobytes() == probs.tobytes() and read.elapsed_s == 0.25
+    with pytest.raises(PayloadError, match="probs: JSON has no NaN"):
+        dialect.encode_response(None, {}, asked, dataclasses.replace(made, probs=probs * np.float32("nan")))
