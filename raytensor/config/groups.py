@@ -80,6 +80,8 @@ class MinerProfile(Section):
     engine: str = setting("plain", choices=tuple(ENGINES))
     # Processes that train and serve the model together, in their own placement group.
     ranks: int = 1
+    # engine=hsdp: ranks over which one copy of the model is cut; null: those of a node.
+    shard_ranks: int | None = None
     # CPUs that each of these processes reserves.
     cpus_per_rank: float = 0.5
     # GPUs that each of these processes reserves: 1, or 0 to train on CPUs.
@@ -116,7 +118,11 @@ def training_conflicts(cfg: Any) -> Iterator[tuple[str, str]]:
         yield "ranks", f"engine={cfg.engine} is one process; use engine={', '.join(parallel[:-1])} or {parallel[-1]}"
     if cfg.gpus_per_rank > 1:
         yield "gpus_per_rank", "must be 0 or 1: a rank has one device; more GPUs are more ranks"
-    parts = cfg.ranks * cfg.accumulate
+    if cfg.shard_ranks and cfg.ranks % cfg.shard_ranks:
+        yield "shard_ranks", f"must divide ranks ({cfg.ranks})"
+    if engine.same_rows and cfg.lora_rank:
+        yield "lora_rank", f"must be 0 with engine={cfg.engine}"
+    parts = (1 if engine.same_rows else cfg.ranks) * cfg.accumulate
     if cfg.batch_size % parts:
         near = -(-cfg.batch_size // parts) * parts
         why = f"must divide by ranks * accumulate ({cfg.ranks} * {cfg.accumulate}); use {near}, for example"

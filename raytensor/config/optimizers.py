@@ -14,6 +14,7 @@ class Engine:
 
     parallel     runs on several ranks.
     cut          what is divided over the ranks: "moments", "gradients", "parameters".
+    same_rows    every rank computes all rows of a batch, and not a share of them.
     casts        in bf16 it computes with weights in bfloat16, where others cast in each product.
     """
 
@@ -21,6 +22,7 @@ class Engine:
     parallel: bool = True
     cut: tuple[str, ...] = ()
     casts: bool = False
+    same_rows: bool = False
 
     @property
     def cuts(self) -> bool:
@@ -35,6 +37,8 @@ ENGINES = {
     "plain": Engine("one process", parallel=False),
     "ddp": Engine("torch's DistributedDataParallel: whole model on every rank"),
     "fsdp2": Engine("torch's FSDP2: parameters, gradients and moments cut over ranks", cut=_ALL, casts=True),
+    "hsdp": Engine("FSDP2 within groups of `shard_ranks` ranks, DDP between them", cut=_ALL, casts=True),
+    "tp": Engine("torch's tensor parallelism: heads and widths of Llamas cut over ranks", cut=_ALL, same_rows=True),
     "zero1": Engine("DeepSpeed: moments cut over ranks", cut=_ALL[:1], casts=True),
     "zero2": Engine("DeepSpeed: moments and gradients cut", cut=_ALL[:2], casts=True),
     "zero3": Engine("DeepSpeed: moments, gradients and parameters cut", cut=_ALL, casts=True),

@@ -44,6 +44,8 @@ class Training(Section):
     # Elastic training: continue with as few ranks as this when a node is lost, and add ranks again when there is room;
     # null is not elastic.
     min_ranks: int | None = None
+    # engine=hsdp: ranks over which one copy of the model is cut; null: those of a node.
+    shard_ranks: int | None = None
     # CPUs that each rank reserves.
     cpus_per_rank: float = 0.5
     # GPUs that each rank reserves: 1, or 0 to train on CPUs.

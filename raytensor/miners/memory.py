@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from raytensor.config import MinerProfile, Mining
 from raytensor.config.behaviours import BEHAVIOURS
-from raytensor.config.optimizers import OPTIMIZERS
+from raytensor.config.optimizers import ENGINES, OPTIMIZERS
 from raytensor.miners.placement import Member, architecture
 from raytensor.training import footprint
 from raytensor.training.footprint import Llama, Sizes
@@ -52,14 +52,15 @@ def of_host(cfg: Mining, members: Sequence[Member], vocab_size: int, *, prompts:
 
 def _of_rank(profile: MinerProfile, ranks: int, seq_len: int, vocab_size: int, *, gpu: bool) -> Memory:
     bf16, moments = profile.precision == "bf16", OPTIMIZERS[profile.optimizer].moments
-    more = {"accumulate": profile.accumulate, "bf16": bf16, "gpu": gpu}
+    more = {"accumulate": profile.accumulate, "bf16": bf16, "gpu": gpu, "shards": profile.shard_ranks}
     return footprint.of_rank(
         profile.engine, _sizes(profile, ranks, seq_len, vocab_size), ranks, moments=moments, **more
     )
 
 
 def _sizes(profile: MinerProfile, ranks: int, seq_len: int, vocab_size: int) -> Sizes:
-    rows = max(1, profile.batch_size // (ranks * profile.accumulate))
+    shares = 1 if ENGINES[profile.engine].same_rows else ranks  # of the rows
+    rows = max(1, profile.batch_size // (shares * profile.accumulate))
     if profile.model is None and not profile.lora_rank:
         return Llama(profile.hidden, profile.layers, vocab_size).sizes(rows * seq_len, ANSWERED_ROWS * seq_len)
     from raytensor.miners import model  # imports torch

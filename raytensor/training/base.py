@@ -49,10 +49,11 @@ class BaseEngine:
 
     strategy: str
 
-    def __init__(self, model: nn.Module, recipe: Recipe, ranks: Ranks) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, ranks: Ranks, *, same_rows: bool = False) -> None:
         self.model: Any = model
         self.recipe = recipe
         self.ranks = ranks
+        self._rows = ranks.with_all_rows() if same_rows else ranks  # whose share of the rows this rank computes
         self.steps = 0
         self.health = Health()
         self._causal = Causal(model, recipe.document_end)
@@ -66,7 +67,7 @@ class BaseEngine:
         self.model.train()
         losses: list[Tensor] = []
         for batch in batches:
-            rows = np.asarray(batch if own_rows else self.ranks.mine(batch), np.int64)
+            rows = np.asarray(batch if own_rows else self._rows.mine(batch), np.int64)
             mine = torch.from_numpy(rows).to(self.ranks.device, non_blocking=True)
             if len(mine) % self.recipe.accumulate:
                 parts = f"accumulate={self.recipe.accumulate} equal parts"
@@ -78,7 +79,7 @@ class BaseEngine:
             losses.append(torch.stack(total).mean())
         if not losses:
             return float("nan")
-        return float(np.mean(self.ranks.mean(torch.stack(losses)).tolist()))
+        return float(np.mean(self._rows.mean(torch.stack(losses)).tolist()))
 
     def _note(self, gradient_norm: float, applied: bool) -> None:
         """Count a step. `applied`: its gradient was used."""
@@ -89,7 +90,7 @@ class BaseEngine:
 
     def log_probs(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         self.model.eval()
-        ranks, rows = self.ranks, len(tokens)
+        ranks, rows = self._rows, len(tokens)
         padded = -(-rows // ranks.size) * ranks.size - rows  # every rank runs as many forward passes as the others
         tokens = ranks.mine(np.pad(tokens.astype(np.int64), ((0, padded), (0, 0)), mode="edge"))
         last = ranks.mine(np.pad(lengths.astype(np.int64) - 1, (0, padded), mode="edge"))
@@ -108,7 +109,7 @@ class BaseEngine:
 
     def sequence_losses(self, rows: np.ndarray) -> np.ndarray:
         self.model.eval()
-        ranks, count = self.ranks, len(rows)
+        ranks, count = self._rows, len(rows)
         padded = -(-count // ranks.size) * ranks.size - count
         mine = ranks.mine(np.pad(rows.astype(np.int64), ((0, padded), (0, 0)), mode="edge"))
         size = loss_rows(rows.shape[1] - 1, self.model.config.get_text_config().vocab_size)

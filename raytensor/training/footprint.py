@@ -72,11 +72,25 @@ class Llama:
 
 
 def of_rank(
-    engine: str, sizes: Sizes, ranks: int, *, moments: int, accumulate: int = 1, bf16: bool = False, gpu: bool = False
+    engine: str,
+    sizes: Sizes,
+    ranks: int,
+    *,
+    moments: int,
+    accumulate: int = 1,
+    bf16: bool = False,
+    gpu: bool = False,
+    shards: int | None = None,
 ) -> Memory:
-    """One of `ranks` ranks. moments: tensors that the optimizer keeps of each parameter."""
-    cut, zero = ENGINES[engine].cut, engine.startswith("zero")
-    shares = {what: ranks if what in cut else 1 for what in ("parameters", "gradients", "moments")}
+    """One of `ranks` ranks.
+
+    moments  tensors that the optimizer keeps of each parameter.
+    shards   ranks over which one copy of the model is cut; None: all.
+    """
+    if engine == "tp":  # each rank is one of a smaller model
+        return of_rank("plain", _narrow(sizes, ranks), 1, moments=moments, accumulate=accumulate, bf16=bf16, gpu=gpu)
+    cut, zero, shards = ENGINES[engine].cut, engine.startswith("zero"), shards or ranks
+    shares = {what: shards if what in cut else 1 for what in ("parameters", "gradients", "moments")}
     trained, working = 4 * sizes.trained, 2 if bf16 and ENGINES[engine].casts else 4
     parameters = 4 * sizes.parameters // shares["parameters"]
     gradients, gathered = trained // shares["gradients"], 0
@@ -107,6 +121,19 @@ def of_rank(
         return Memory(parts, {"process": 3 * PROCESS, "the model as built": max(whole + export, checkpoint)})
     parts["checkpoint"] = checkpoint
     return Memory(parts | {"the model as built": max(0, whole + parameters + PROCESS - sum(parts.values()))})
+
+
+def _narrow(sizes: Sizes, ranks: int) -> Sizes:
+    """The part of a rank of engine tp: of each layer its share, of the rest all. Of a layer's activations about a
+    quarter (norms, and what is added to the residual) is on every rank."""
+
+    def part(number: int, whole: int) -> int:
+        return whole + (number - whole) // ranks
+
+    kept = part(sizes.kept, sizes.logits + (sizes.kept - sizes.logits) // 4)
+    parameters, trained = part(sizes.parameters, sizes.outside), part(sizes.trained, sizes.outside)
+    both = max(kept, 4 * trained + kept - sizes.logits) if sizes.both > sizes.kept else kept
+    return Sizes(parameters, trained, sizes.layer // ranks, sizes.outside, kept, both, sizes.logits, sizes.serving)
 
 
 def of_stack(model: Llama, count: int, rows: int, seq_len: int, *, gpu: bool) -> dict[str, int]:

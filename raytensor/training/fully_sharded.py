@@ -15,9 +15,16 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def shard(model: nn.Module, layers: Iterable[nn.Module], device: torch.device, size: int, *, bf16: bool) -> None:
-    """Shard a model over `size` ranks, layer by layer. bf16: compute in bfloat16, reduce gradients in float32."""
-    options: dict[str, Any] = {"mesh": init_device_mesh(device.type, (size,))}
+def shard(
+    model: nn.Module, layers: Iterable[nn.Module], device: torch.device, mesh: tuple[int, ...], *, bf16: bool
+) -> None:
+    """Shard a model layer by layer. bf16: compute in bfloat16, reduce gradients in float32.
+
+    mesh  (ranks,), or (copies of the model, ranks that each copy is cut over): gradients are summed within a copy's
+          ranks, then between copies.
+    """
+    names = ("copies", "shards")[-len(mesh) :]
+    options: dict[str, Any] = {"mesh": init_device_mesh(device.type, mesh, mesh_dim_names=names)}
     if bf16:
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for layer in layers:

@@ -56,7 +56,11 @@ def refuse_unusable(cfg: TrainConfig) -> int:
     models.refuse_unusable(spec_of(cfg, 1))  # a name that means nothing is refused as a model, not as a tokenizer
     settings = {"where": "training.model", "trained": cfg.training.pretrained}
     pretrained.settle(cfg.data, cfg.models(), cfg.paths.cache, **settings)
-    return models.refuse_unusable(spec_of(cfg, tokenizer.vocab_size_of(cfg.data.tokenizer, cfg.data.vocab_size)))
+    spec = spec_of(cfg, tokenizer.vocab_size_of(cfg.data.tokenizer, cfg.data.vocab_size))
+    found = models.refuse_unusable(spec)
+    if ENGINES[cfg.training.engine].same_rows:
+        models.refuse_uncuttable(models.build(spec, meta=True), cfg.training.ranks)
+    return found
 
 
 def memory(cfg: TrainConfig) -> Memory:
@@ -64,10 +68,16 @@ def memory(cfg: TrainConfig) -> Memory:
     ranks = cfg.training.min_ranks or cfg.training.ranks
     of, vocab_size = cfg.training, tokenizer.vocab_size_of(cfg.data.tokenizer, cfg.data.vocab_size)
     recipe = Recipe.of(of, document_end=0 if cfg.data.document_masks else None)
-    rows, row = max(1, of.batch_size // (ranks * of.accumulate)), ENGINES[of.engine]
-    most = -(-of.heldout_rows // ranks)
+    row = ENGINES[of.engine]
+    shares = 1 if row.same_rows else ranks  # of the rows
+    rows, most = max(1, of.batch_size // (shares * of.accumulate)), -(-of.heldout_rows // shares)
     found = trace.sizes(spec_of(cfg, vocab_size), recipe, rows, of.seq_len, casts=row.casts, loss_rows=most)
-    more = {"accumulate": of.accumulate, "bf16": of.precision == "bf16", "gpu": of.gpus_per_rank > 0}
+    more = {
+        "accumulate": of.accumulate,
+        "bf16": of.precision == "bf16",
+        "gpu": of.gpus_per_rank > 0,
+        "shards": of.shard_ranks,
+    }
     return footprint.of_rank(of.engine, found, ranks, moments=OPTIMIZERS[of.optimizer].moments, **more)
 
 
@@ -88,7 +98,7 @@ def run(cfg: TrainConfig, ranks: Ranks, folder: Path, report: Callable[[TrainSte
     training = cfg.training
     coder = _tokenizer(cfg, ranks)
     spec = spec_of(cfg, coder.vocab_size)
-    stream = batches.of(cfg, coder, ranks)
+    stream = batches.of(cfg, coder, ranks.with_all_rows() if ENGINES[training.engine].same_rows else ranks)
     model = models.build(spec)
     flops = models.flops_per_token(model, training.seq_len)
     end = coder.end if cfg.data.document_masks else None

@@ -127,6 +127,20 @@ def refuse_unusable(spec: ModelSpec) -> int:
     return count
 
 
+def refuse_uncuttable(model: Any, ranks: int) -> None:
+    """Raises `ConfigError` for a model that engine=tp can't cut over so many ranks."""
+    config = model.config.get_text_config()
+    if config.model_type not in LLAMA_LIKE:
+        fix = f"a model of {', '.join(LLAMA_LIKE)}, or engine=fsdp2"
+        raise ConfigError(f"engine=tp: can't cut a model of type {config.model_type!r}; fix: {fix}")
+    for name in ("num_key_value_heads", "num_attention_heads", "intermediate_size"):
+        if (number := getattr(config, name)) % ranks:
+            fix = f"a number of ranks that divides {number}, or engine=fsdp2"
+            raise ConfigError(
+                f"engine=tp: {name} of the model ({number}) does not divide by ranks ({ranks}); fix: {fix}"
+            )
+
+
 def num_parameters(model: nn.Module) -> int:
     """Number of parameters; shared ones are counted once."""
     return sum(p.numel() for p in model.parameters())

@@ -6,8 +6,10 @@ GPUs, with gloo for objects). Waits for: all ranks, at most `timeout_s`. Knows n
 
 import datetime
 import os
+import platform
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,6 +52,15 @@ class Ranks:
             raise ValueError(f"{len(rows)} rows can't be shared evenly by {self.size} ranks; {fix}")
         share = len(rows) // self.size
         return rows[self.rank * share : (self.rank + 1) * share]
+
+    def with_all_rows(self) -> "Ranks":
+        """The same process as one that computes all rows of a batch, and not a share of them."""
+        return replace(self, rank=0, size=1)
+
+    def on_this_node(self) -> int:
+        """Ranks per node. All ranks must call it. 1 where the nodes have different numbers of them."""
+        counts = Counter(self.gather(platform.node())).values()
+        return min(counts) if len(set(counts)) == 1 else 1
 
     def broadcast(self, value: Any) -> Any:
         """The first rank's `value`, on every rank. All ranks must call it."""

@@ -34,6 +34,7 @@ class Recipe:
     activation_checkpointing  keep only the layers' inputs and compute the rest again in the backward pass.
     document_end              id that ends a document, to train each document by itself, see `Causal`; None: sequences
                               are trained as they are.
+    shard_ranks               engine hsdp: ranks over which one copy of the model is cut; None: those of a node.
     compile                   torch.compile; None: on a GPU only (on a CPU it costs a minute and gains nothing).
     """
 
@@ -51,6 +52,7 @@ class Recipe:
     precision: str = "fp32"
     activation_checkpointing: bool = False
     compile: bool | None = None
+    shard_ranks: int | None = None
     document_end: int | None = None
 
     @classmethod

@@ -58,19 +58,20 @@ class RankActor:
 
 
 class Pair:
-    """Calls the same method on both ranks and gives the first one's answer; the others must agree where they answer."""
+    """Calls the same method on all ranks and gives the first one's answer; the others must agree where they answer."""
 
-    def __init__(self, ray) -> None:
+    def __init__(self, ray, size: int = 2) -> None:
         self._ray = ray
         address = ("127.0.0.1", cluster.reserve_port())
         factory = ray.remote(RankActor).options(num_cpus=0.2)
-        self.actors = [factory.remote(rank, 2, address) for rank in (0, 1)]
+        self.actors = [factory.remote(rank, size, address) for rank in range(size)]
 
     def __getattr__(self, method: str):
         def call(*args):
             found = self._ray.get([getattr(actor, method).remote(*args) for actor in self.actors], timeout=120)
             if method in ("train", "log_probs"):
-                np.testing.assert_array_equal(found[0], found[1])
+                for other in found[1:]:
+                    np.testing.assert_array_equal(found[0], other)
             return found[0]
 
         return call

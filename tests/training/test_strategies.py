@@ -18,7 +18,7 @@ from rank_pair import LENGTHS, RECIPE, SPEC, TOKENS, Pair, RankActor, V
 
 from raytensor import cluster
 
-SHARDED = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
+SHARDED = ("ddp", "fsdp2", "tp", "zero1", "zero2", "zero3")
 CLOSE = 1e-5
 
 
@@ -99,7 +99,7 @@ def test_from_zero3_to_fsdp2_and_bf16(pair, plain, tmp_path):
     pair.make("fsdp2")
     pair.load("fsdp2", tmp_path / "zero3")
     assert pair.train("fsdp2", 2, 3) == pytest.approx(plain["rest"], abs=CLOSE)
-    for strategy in ("fsdp2", "zero1", "zero3"):
+    for strategy in ("fsdp2", "tp", "zero1", "zero3"):
         pair.make(strategy, SPEC, replace(RECIPE, precision="bf16", activation_checkpointing=True))
         assert pair.train(strategy, 1, 6) == pytest.approx(plain["first"], abs=0.02)
         pair.save(strategy, tmp_path / f"{strategy}-bf16")
@@ -135,7 +135,7 @@ def test_rows_that_do_not_divide_are_refused():
     assert one.engines["plain"].log_probs(TOKENS, LENGTHS).shape == (7, V)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero1", "zero3"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "hsdp", "tp", "zero1", "zero3"])
 def test_all_ranks_notice_a_gradient_that_is_not_finite(pair, tmp_path, strategy):
     """Engines that can't leave the step out say that their state is lost; a checkpoint restores them."""
     pair.make(strategy)
