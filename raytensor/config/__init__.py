@@ -5,6 +5,7 @@ In: a root file of `conf/` (one per job) and what a user typed. Out: plain datac
     checks      what each field allows; one walk that checks any configuration
     behaviours, optimizers  one row for each behaviour of miners, engine and optimizer
     groups      sections that jobs share
+    cluster     the section of the Ray cluster
     operators   what the jobs share that use an operator's keys on any chain
     data        the section of the text
     mechanisms  the section of the incentive mechanisms
@@ -20,11 +21,11 @@ Knows nothing of Ray, torch or the chain: a wrong setting is refused here, befor
 """
 
 from raytensor.config.checks import Section, check
+from raytensor.config.cluster import Cluster
 from raytensor.config.collab import Collab
 from raytensor.config.compose import compose, conf_dir, to_yaml
 from raytensor.config.groups import (
     Chain,
-    Cluster,
     Data,
     Generation,
     MinerProfile,
