@@ -31,10 +31,8 @@ class TorchEngine(BaseEngine):
         self.strategy = strategy
         self._like: Callable[[Tensor, Tensor], Tensor] = _like
         self._gathers = strategy in ("fsdp2", "hsdp")
-        if self._gathers:
+        if self._gathers or strategy == "tp":
             self._shard()
-        elif strategy == "tp":
-            self._cut()
         else:
             self._causal.to(ranks.device)
         self._module: Any = self._causal
@@ -61,12 +59,19 @@ class TorchEngine(BaseEngine):
         self._optimizer_of = {p: made for made, group in groups for p in group["params"]}
 
     def _shard(self) -> None:
-        from raytensor.training import fully_sharded  # takes a second, which other engines need not spend
+        from raytensor.training import (
+            fully_sharded,
+            tensor_parallel,
+        )  # takes a second, which other engines need not spend
 
         inner = list(layers(self.model))
         for layer in inner if self._compiles else ():  # layer by layer: the gathering stays outside the graph
             layer.compile()
         ranks = self.ranks
+        if self.strategy == "tp":
+            tensor_parallel.cut(self.model, ranks.device, ranks.size)
+            self._like = tensor_parallel.like
+            return
         mesh: tuple[int, ...] = (ranks.size,)
         if self.strategy == "hsdp":
             each = self.recipe.shard_ranks or ranks.on_this_node()
@@ -76,14 +81,6 @@ class TorchEngine(BaseEngine):
             mesh = (ranks.size // each, each)
         fully_sharded.shard(self._causal, inner, ranks.device, mesh, bf16=self.recipe.precision == "bf16")
         self._like = fully_sharded.like
-
-    def _cut(self) -> None:
-        from raytensor.training import tensor_parallel  # takes a second, which other engines need not spend
-
-        for layer in layers(self.model) if self._compiles else ():
-            layer.compile()
-        tensor_parallel.cut(self.model, self.ranks.device, self.ranks.size)
-        self._like = tensor_parallel.like
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self._gathers else super()._autocast()
