@@ -91,6 +91,15 @@ async def serve(cache: str, validators: list[str], miners: list[str]) -> None:
 
 def build(client: ChainClient, args: argparse.Namespace, keys: list[DevKey]) -> dict[int, list[DevKey]]:
     """Create the subnets: netuid -> its miners."""
+    # Else the price of a subnet doubles with each one, and Alice can't pay for many.
+    price = {
+        "sudo_set_network_min_lock_cost": {"lock_cost": 100 * RAO},
+        "sudo_set_lock_reduction_interval": {"interval": 1},
+    }
+    calls = [Call("AdminUtils", name, values) for name, values in price.items()]
+    client.send(
+        Call("Sudo", "sudo", {"call": Call("Utility", "batch_all", {"calls": calls})}), DevKey("//Alice").open()
+    )
     step = BulkSubmitter(client, 60.0)
     for key in keys:
         funds = {"dest": DevKey(f"{key.uri}//cold").ss58, "value": 200 * args.subnets * RAO}
