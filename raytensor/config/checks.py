@@ -209,6 +209,7 @@ _FOLDER = "must be a folder name: letters, digits, '.', '_' and '-', starting wi
 FOLDER_NAME = _pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", _FOLDER)
 ENDPOINT = _pattern(r"wss?://\S+", "must be a ws:// or wss:// address")
 URL = _pattern(r"https?://\S+", "must be an http:// or https:// address")
+HTTP_PATH = _pattern(r"/[\w.~/-]*", "must be a path like /v1/generate")
 _NETWORK = r"(finney|test|local|archive|wss?://[^\s,]+)"
 _NETWORKS = "must be finney, test, archive, local or ws(s)://...; several are separated by commas"
 NETWORK = _pattern(rf"{_NETWORK}(\s*,\s*{_NETWORK})*", _NETWORKS)

@@ -6,8 +6,9 @@ and the settings that `raytensor.wire` takes. Knows nothing of aiohttp or Ray.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from raytensor.config.checks import IP_NETWORK, PUBLISHABLE, SS58, URL, Section, setting
+from raytensor.config.checks import HTTP_PATH, IP_NETWORK, PUBLISHABLE, SS58, URL, Section, setting
 
 PROTOCOLS = ("btauth", "epistula", "axon_v10")
 
@@ -157,11 +158,33 @@ class MinersWire(Server):
 
 
 @dataclass
+class HttpForm(Section):
+    """A subnet's own HTTP/JSON protocol, for mechanisms whose questions have a payload."""
+
+    # Path of the requests, as /v1/generate; null: RayTensor's own form.
+    path: str | None = setting(None, form=HTTP_PATH)
+    # Method of the requests: POST or PUT.
+    method: str = setting("POST", choices=("POST", "PUT"))
+    # JSON of a request. "{name}" is the field of the question with that name, or task_id, kind, netuid, deadline_s.
+    body: dict[str, Any] = field(default_factory=dict)
+    # Field of the answer -> its place in the JSON of an answer, as choices.0.text.
+    answer: dict[str, str] = field(default_factory=dict)
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if not all(isinstance(place, str) and place for place in self.answer.values()):
+            yield "answer", "must give each field its place as text, like choices.0.text"
+        if (self.body or self.answer) and self.path is None:
+            yield "path", "must be the path of the requests, as body and answer are given"
+
+
+@dataclass
 class Client(Section):
     # Protocol of the questions: btauth, epistula or axon_v10.
     protocol: str = setting("btauth", choices=PROTOCOLS)
     # Format of the bodies: safetensors or json.
     body: str = setting("safetensors", choices=("safetensors", "json"))
+    # A protocol of the subnet's own: the form of requests and answers, signed as `protocol` says.
+    http: HttpForm = field(default_factory=HttpForm)
     # Questions in flight, over all validators of the process.
     max_in_flight: int = 256
     # Files in flight, counted within max_in_flight: each is held in memory until it is complete.

@@ -32,6 +32,7 @@ class Draft:
     content_type: str
     timeout_s: float = 0.0
     body_hash: str = ""  # in protocols that sign a hash from a header
+    method: str = "POST"
 
 
 class Dialect:

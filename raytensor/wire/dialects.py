@@ -24,7 +24,9 @@ class BtAuth(Dialect):
         return auth.prove(claim, method=method, path=target, body=body)
 
     def sign(self, signer: Signer, draft: Draft, receiver: str, nonce_ns: int) -> dict[str, str]:
-        return auth.sign(signer, method="POST", path=draft.path, body=draft.body, receiver=receiver, nonce_ns=nonce_ns)
+        return auth.sign(
+            signer, method=draft.method, path=draft.path, body=draft.body, receiver=receiver, nonce_ns=nonce_ns
+        )
 
 
 DIALECTS: dict[str, type[Dialect]] = {kind.name: kind for kind in (BtAuth, Epistula, AxonV10)}

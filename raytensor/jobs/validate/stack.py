@@ -49,6 +49,7 @@ from raytensor.validators.scorer_service import ScorerService, make_pool
 from raytensor.validators.subnet import SubnetValidator
 from raytensor.validators.transport import MinerTransport, Wire
 from raytensor.wire.asker import Asker
+from raytensor.wire.http_form import refuse_unfit
 from raytensor.wire.notary import Notary
 
 Show = Callable[[events.Event], None]
@@ -254,11 +255,13 @@ class ValidatorStack:
 def with_shared_state(cfg: ValidateConfig) -> list[SubnetConfig]:
     """The subnets, each with the place of the state that its mechanism shares with miners.
 
-    Raises `ConfigError` for a mechanism that can't be imported, or that shares state in no place that is set.
+    Raises `ConfigError` for a mechanism that can't be imported, that shares state in no place that is set, or whose
+    questions `asking.http` can't carry.
     """
     found = []
     for one in cfg.all_subnets:
         try:
+            refuse_unfit(cfg.asking.http, base.needs(one.mechanism).schemas)
             found.append(replace(one, mechanism=base.with_shared_state(one.mechanism, None)))
         except ConfigError as error:
             raise ConfigError(f"subnet {one.netuid}: {error}") from error
