@@ -35,7 +35,7 @@ from raytensor.wire.dialect import COMPLETE, MAX_ERROR_BYTES, Draft, media_type
 from raytensor.wire.dialects import DIALECTS
 from raytensor.wire.endpoints import BadEndpoint, endpoint, group_of, url
 from raytensor.wire.errors import Declined, PayloadError, TooLarge
-from raytensor.wire.http_form import FormDialect
+from raytensor.wire.http_form import in_form
 from raytensor.wire.payloads import offload
 
 Answer = Response | Submission | Failure
@@ -106,8 +106,7 @@ class WireClient:
         check(settings)
         self._signer, self._settings = signer, settings
         self._addresses = addresses or Addresses(settings)
-        dialect = DIALECTS[settings.protocol]()
-        self._dialect = FormDialect(dialect, settings.http) if settings.http.path else dialect
+        self._dialect = in_form(DIALECTS[settings.protocol](), settings.http)
         self._nonces = NonceSource(clock)
         self._session: aiohttp.ClientSession | None = None
 
@@ -273,8 +272,8 @@ class WireClient:
 
         headers = await asyncio.to_thread(sign) if self._signer.blocking else sign()
         headers["Content-Type"] = draft.content_type
-        url = base + draft.path
-        return await self._session.request(draft.method, url, data=draft.body, headers=headers, allow_redirects=False)
+        request = {"data": draft.body, "headers": headers, "allow_redirects": False}
+        return await self._session.request(draft.method, base + draft.path, **request)
 
     async def _receive(self, task: Task, draft: Draft, answer: aiohttp.ClientResponse) -> _Received | Failure:
         try:

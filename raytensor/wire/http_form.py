@@ -70,9 +70,14 @@ class FormDialect(Dialect):
         return self._base.decode_error(status, body)
 
 
+def in_form(base: Dialect, form: HttpForm) -> Dialect:
+    """`base`, or requests and answers in a form of the subnet's own, signed by it."""
+    return base if form.path is None else FormDialect(base, form)
+
+
 def refuse_unfit(form: HttpForm, schemas: Schemas) -> None:
     """Raises ConfigError for a form that can't carry the questions and answers of a mechanism."""
-    if not form.path:
+    if form.path is None:
         return
     if not schemas:
         raise ConfigError("asking.http: the mechanism's questions have no payload, which a form carries")
