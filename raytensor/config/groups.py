@@ -5,21 +5,18 @@ what a field allows where that is more than "a number greater than 0, a text tha
 Knows nothing of YAML or of which job uses what.
 """
 
-import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from raytensor.config.behaviours import BEHAVIOURS
 from raytensor.config.checks import ENDPOINT, FOLDER_NAME, Section, setting
 from raytensor.config.cluster import Cluster
 from raytensor.config.data import Data, settle_tokenizer
 from raytensor.config.mechanisms import Mechanism
-from raytensor.config.optimizers import ENGINES, OPTIMIZERS
+from raytensor.config.recipes import Recipe
 from raytensor.config.wire import MinersWire
 from raytensor.types import Need
-
-PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass
@@ -31,7 +28,7 @@ class Paths(Section):
 
 
 @dataclass
-class MinerProfile(Section):
+class MinerProfile(Recipe):
     """How one miner behaves. Miners take the profiles in order, repeating from the first when there are more miners."""
 
     # {behaviours}
@@ -45,65 +42,17 @@ class MinerProfile(Section):
     layers: int = 4
     # Number of attention heads.
     heads: int = 4
-    # {optimizers}
-    optimizer: str = setting("adamw", choices=tuple(OPTIMIZERS))
-    # Learning rate.
-    lr: float = 3e-3
     # Optimizer steps per round.
     steps: int = 8
-    # Sequences per step, over all ranks.
-    batch_size: int = 8
-    # How the model is trained and sharded over ranks: {engines}
-    engine: str = setting("plain", choices=tuple(ENGINES))
-    # Processes that train and serve the model together, in their own placement group.
-    ranks: int = 1
-    # engine=hsdp: ranks over which one copy of the model is cut; null: those of a node.
-    shard_ranks: int | None = None
-    # CPUs that each of these processes reserves.
-    cpus_per_rank: float = 0.5
-    # GPUs that each of these processes reserves: 1, or 0 to train on CPUs.
-    gpus_per_rank: int = setting(0, least=0)
-    # fp32 | bf16 (for GPUs; slower than fp32 on most CPUs)
-    precision: str = setting("fp32", choices=PRECISIONS)
-    # Forward and backward passes per optimizer step on each rank; batch_size must divide by ranks * accumulate.
-    accumulate: int = 1
-    # Recompute activations in the backward pass instead of keeping them: less memory, a third more compute.
-    activation_checkpointing: bool = False
-    # Above 0: freeze the weights and train low-rank adapters of this rank (needs raytensor[lora]).
-    lora_rank: int = setting(0, least=0)
+    # Optimizer steps of all rounds after which a schedule has ended; a constant one needs none.
+    total_steps: int | None = None
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        yield from training_conflicts(self)
+        yield from Recipe.conflicts(self)
+        if self.schedule != "constant" and self.total_steps is None:
+            yield "total_steps", f"must be given with schedule={self.schedule}: a miner trains as long as it runs"
         if self.hidden % (2 * self.heads):
             yield "hidden", f"must be a multiple of 2 * heads ({2 * self.heads})"
-
-
-def training_conflicts(cfg: Any) -> Iterator[tuple[str, str]]:
-    """(field, why) of what does not fit together in how a model is trained, for `MinerProfile` and `Training`."""
-    engine, optimizer = ENGINES[cfg.engine], OPTIMIZERS[cfg.optimizer]
-    parallel = [name for name, row in ENGINES.items() if row.parallel]
-    simple = [name for name, row in OPTIMIZERS.items() if not row.whole_matrices and not row.least_torch]
-    instead = f"optimizer={' or '.join(simple)}"
-    if optimizer.whole_matrices and engine.cuts:
-        whole = ", ".join(name for name in parallel if not ENGINES[name].cuts)
-        why = f"works on whole matrices, which engine={cfg.engine} shards; use engine={whole}, or {instead}"
-        yield "optimizer", why
-    torch, least = importlib.metadata.version("torch"), optimizer.least_torch
-    if least and tuple(int(part) for part in torch.split(".")[:2]) < least:
-        yield "optimizer", f"needs torch {least[0]}.{least[1]}, {torch} is installed; use {instead}, or a newer torch"
-    if not engine.parallel and cfg.ranks > 1:
-        yield "ranks", f"engine={cfg.engine} is one process; use engine={', '.join(parallel[:-1])} or {parallel[-1]}"
-    if cfg.gpus_per_rank > 1:
-        yield "gpus_per_rank", "must be 0 or 1: a rank has one device; more GPUs are more ranks"
-    if cfg.shard_ranks and cfg.ranks % cfg.shard_ranks:
-        yield "shard_ranks", f"must divide ranks ({cfg.ranks})"
-    if engine.same_rows and cfg.lora_rank:
-        yield "lora_rank", f"must be 0 with engine={cfg.engine}"
-    parts = (1 if engine.same_rows else cfg.ranks) * cfg.accumulate
-    if cfg.batch_size % parts:
-        near = -(-cfg.batch_size // parts) * parts
-        why = f"must divide by ranks * accumulate ({cfg.ranks} * {cfg.accumulate}); use {near}, for example"
-        yield "batch_size", why
 
 
 def _default_profiles() -> list[MinerProfile]:

@@ -124,6 +124,7 @@ def _comments(schema: type[Section]) -> dict[str, str]:
             comment = " ".join(above)
             for name, text in tables.items():
                 comment = comment.replace(f"{{{name}}}", text)
-            found[field_line.group(1)] = comment
+            if comment:  # a default alone keeps what its base class says
+                found[field_line.group(1)] = comment
         above = []
     return found

@@ -3,59 +3,27 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from raytensor.config.checks import Section, setting
-from raytensor.config.groups import PRECISIONS, Job, Tracker, training_conflicts
-from raytensor.config.optimizers import ENGINES, OPTIMIZERS
+from raytensor.config.checks import setting
+from raytensor.config.groups import Job, Tracker
+from raytensor.config.recipes import SCHEDULES, Recipe
 
 
 @dataclass
-class Training(Section):
+class Training(Recipe):
     # Model: a size (1M 5M 20M 124M 350M 1.2B 8B: a Llama), gpt2-SIZE, qwen2-SIZE, a folder in the format of
     # transformers, or a hub name: OWNER/NAME or OWNER/NAME@REVISION.
     model: str = setting("1M", path="model")
     # Use the weights of a folder or hub model; false uses its shape with random weights.
     pretrained: bool = True
-    # Above 0: freeze the weights and train low-rank adapters of this rank (needs raytensor[lora]).
-    lora_rank: int = setting(0, least=0)
     # Optimizer steps.
     steps: int = 200
-    # Sequences per step, over all ranks.
-    batch_size: int = 8
+    warmup_steps: int = setting(20, least=0)
+    schedule: str = setting("cosine", choices=SCHEDULES)
     # Tokens of a sequence.
     seq_len: int = setting(128, least=2, most=65536)
-    # {optimizers}
-    optimizer: str = setting("adamw", choices=tuple(OPTIMIZERS))
-    # Learning rate after the warm-up.
-    lr: float = 3e-3
-    # Steps of linear warm-up.
-    warmup_steps: int = setting(20, least=0)
-    # constant | cosine (down to min_lr_share of lr at the last step)
-    schedule: str = setting("cosine", choices=("constant", "cosine"))
-    # Share of lr at which a cosine schedule ends.
-    min_lr_share: float = setting(0.1, least=0, most=1)
-    # Weight decay of matrices.
-    weight_decay: float = setting(0.1, least=0)
-    # Largest norm of a step's gradient.
-    clip: float = 1.0
-    # How the model is trained and sharded over ranks: {engines}
-    engine: str = setting("plain", choices=tuple(ENGINES))
-    # Processes that train together (Ray Train workers).
-    ranks: int = 1
     # Elastic training: continue with as few ranks as this when a node is lost, and add ranks again when there is room;
     # null is not elastic.
     min_ranks: int | None = None
-    # engine=hsdp: ranks over which one copy of the model is cut; null: those of a node.
-    shard_ranks: int | None = None
-    # CPUs that each rank reserves.
-    cpus_per_rank: float = 0.5
-    # GPUs that each rank reserves: 1, or 0 to train on CPUs.
-    gpus_per_rank: int = setting(0, least=0)
-    # fp32 | bf16 (for GPUs; slower than fp32 on most CPUs)
-    precision: str = setting("fp32", choices=PRECISIONS)
-    # Forward and backward passes per step on each rank; batch_size must divide by ranks * accumulate.
-    accumulate: int = 1
-    # Recompute activations in the backward pass instead of keeping them: less memory, a third more compute.
-    activation_checkpointing: bool = False
     # torch.compile; null: on GPUs only.
     compile: bool | None = None
     # Folder or object-store URL (s3://BUCKET/PREFIX; needs raytensor[s3]) of the checkpoints and the export, below the
@@ -80,7 +48,7 @@ class Training(Section):
     max_failures: int = setting(5, least=0)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        yield from training_conflicts(self)
+        yield from Recipe.conflicts(self)
         if self.min_ranks is None:
             return
         if self.min_ranks > self.ranks:

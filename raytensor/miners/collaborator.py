@@ -153,7 +153,7 @@ class CollaboratingMiner:
             return train[starts[:, None] + np.arange(rule.seq_len + 1)]
 
         self.hotkey, self.profile, self._vocab_size = hotkey, profile, text.vocab_size
-        recipe = Recipe(optimizer=profile.optimizer, lr=profile.lr)
+        recipe = Recipe.of(profile)
         self._own = Collaborator(hotkey, profile.behaviour, rule, recipe, device=device, other_text=other)
 
     def train(self, round: int) -> float | None:

@@ -267,5 +267,5 @@ def _stack(cfg: MinersJob, members: Sequence[Member], vocab_size: int, device: s
             seed = assign.seed_of(cfg.seed, "model", hotkey)
             model = models.build(spec(profile, vocab_size, cfg.miners.seq_len, seed))
             stack = stacks.setdefault(shape, StackedEngine(device=device))
-            found[hotkey] = stack.add(model, Recipe(lr=profile.lr))
+            found[hotkey] = stack.add(model, Recipe.of(profile))
     return found

@@ -58,7 +58,7 @@ def place(profiles: Mapping[str, MinerProfile], hosts: int) -> list[list[Member]
 def architecture(profile: MinerProfile) -> tuple[int, int, int] | None:
     """What profiles must share to be stacked: (hidden, layers, heads); None for one that needs an engine of its own."""
     own = profile.model or profile.engine != "plain" or profile.precision != "fp32" or profile.accumulate > 1
-    own = own or profile.activation_checkpointing or profile.lora_rank
+    own = own or profile.activation_checkpointing or profile.lora_rank or profile.z_loss
     if own or not (OPTIMIZERS[profile.optimizer].stackable and BEHAVIOURS[profile.behaviour].trains):
         return None
     return profile.hidden, profile.layers, profile.heads

@@ -56,7 +56,7 @@ class BaseEngine:
         self._rows = ranks.with_all_rows() if same_rows else ranks  # whose share of the rows this rank computes
         self.steps = 0
         self.health = Health()
-        self._causal = Causal(model, recipe.document_end)
+        self._causal = Causal(model, recipe.document_end, recipe.z_loss)
         self._compiles = recipe.compile if recipe.compile is not None else devices.is_gpu(ranks.device)
         if recipe.activation_checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

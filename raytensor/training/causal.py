@@ -17,12 +17,13 @@ class Causal(nn.Module):
     document_end  id that ends a document: attention and positions of a sequence's loss start anew at each such token,
                   which is the first of the next document, so that a document's loss does not depend on the sequence
                   that it is in. None: a sequence is one text.
+    z_loss        weight of the mean of log(Z)^2 in what is differentiated; the loss's value is without it.
     """
 
-    def __init__(self, model: nn.Module, document_end: int | None = None) -> None:
+    def __init__(self, model: nn.Module, document_end: int | None = None, z_loss: float = 0.0) -> None:
         super().__init__()
         self.model: Any = model
-        self._document_end = document_end
+        self._document_end, self._z_loss = document_end, z_loss
 
     def forward(self, tokens: Tensor, last: Tensor | None = None, *, by_row: bool = False) -> Tensor:
         """Mean loss in nats per token of tokens [B, T + 1], or with `by_row` of each row, float32 [B]; with `last`,
@@ -38,7 +39,12 @@ class Causal(nn.Module):
             if by_row:
                 every = nn.functional.cross_entropy(logits.float().transpose(1, 2), tokens[:, 1:], reduction="none")
                 return every.mean(dim=1)
-            return nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+            flat = logits.flatten(0, 1).float()
+            loss = nn.functional.cross_entropy(flat, tokens[:, 1:].flatten())
+            if not self._z_loss or not torch.is_grad_enabled():
+                return loss
+            penalty = self._z_loss * flat.logsumexp(dim=-1).square().mean()
+            return loss + (penalty - penalty.detach())
         return next_log_probs(self.model, tokens, last, use_cache=False)
 
 

@@ -26,9 +26,13 @@ class Recipe:
                               orthogonalises the steps of the hidden layers' matrices and uses AdamW for the rest. Its
                               steps are scaled to AdamW's: one `lr` fits both (Liu et al. 2025, arXiv 2502.16982).
     lr                        learning rate after `warmup_steps` optimizer steps.
-    schedule                  constant, or cosine: falls to `min_lr_share` of `lr` at step `total_steps`.
+    schedule                  constant; linear or cosine: falls to `min_lr_share` of `lr` at step `total_steps`; wsd:
+                              constant, and linear in the last `decay_share` of the steps (Hu et al. 2024, arXiv
+                              2404.06395).
     weight_decay              of matrices; vectors (norms, biases) are not decayed.
     clip                      largest norm of a step's gradient.
+    z_loss                    weight of the mean of log(Z)^2 in the loss, Z the softmax's denominator (Chowdhery et al.
+                              2022, PaLM, arXiv 2204.02311).
     accumulate                forward and backward passes per optimizer step on each rank.
     precision                 fp32, or bf16: products in bfloat16, master weights and moments in float32.
     activation_checkpointing  keep only the layers' inputs and compute the rest again in the backward pass.
@@ -44,10 +48,12 @@ class Recipe:
     schedule: str = "constant"
     total_steps: int = 0
     min_lr_share: float = 0.1
+    decay_share: float = 0.2
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     momentum: float = 0.9
     clip: float = 1.0
+    z_loss: float = 0.0
     accumulate: int = 1
     precision: str = "fp32"
     activation_checkpointing: bool = False
@@ -59,7 +65,10 @@ class Recipe:
     def of(cls, settings: Any, **more: Any) -> Recipe:
         """The recipe of a settings dataclass (`Training`, `MinerProfile`): its fields of equal names, and `more`."""
         names = {item.name for item in fields(cls)} & {item.name for item in fields(settings)}
-        return cls(**{name: getattr(settings, name) for name in names}, **more)
+        found = {name: value for name in names if (value := getattr(settings, name)) is not None}
+        if "betas" in found:
+            found["betas"] = tuple(found["betas"])
+        return cls(**(found | more))
 
     def rate(self, step: int) -> float:
         """Learning rate of optimizer step `step`, counted from 1: linear warm-up, then the schedule."""
@@ -67,9 +76,13 @@ class Recipe:
             return self.lr * step / self.warmup_steps
         if self.schedule == "constant":
             return self.lr
-        assert self.schedule == "cosine" and self.total_steps > 0, self
-        done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
-        return self.lr * (self.min_lr_share + (1.0 - self.min_lr_share) * 0.5 * (1.0 + math.cos(math.pi * done)))
+        assert self.schedule in ("linear", "cosine", "wsd") and self.total_steps > 0, self
+        first = self.warmup_steps
+        if self.schedule == "wsd":
+            first = max(first, self.total_steps - round(self.decay_share * self.total_steps))
+        done = min(1.0, max(0.0, (step - first) / max(1, self.total_steps - first)))
+        left = 0.5 * (1.0 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1.0 - done
+        return self.lr * (self.min_lr_share + (1.0 - self.min_lr_share) * left)
 
     def groups(self, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
         """Parameter groups of torch: matrices are decayed; the gains of norms and the biases are not."""

@@ -73,8 +73,9 @@ class StackedEngine:
     def add(self, model: nn.Module, recipe: Recipe) -> StackedMember:
         """One more model; its number is the next."""
         plain = recipe.accumulate == 1 and recipe.precision == "fp32" and not recipe.activation_checkpointing
+        plain = plain and not recipe.z_loss
         if not (plain and OPTIMIZERS[recipe.optimizer].stackable):
-            limits = "with adamw in fp32, without accumulation or activation checkpointing"
+            limits = "with adamw in fp32, without accumulation, activation checkpointing or z_loss"
             raise ValueError(f"{recipe}: stacked models train {limits}; use the plain engine")
         shape = Shape.of(model)
         if shape is None or (self._llama is not None and self._llama.shape != shape):

@@ -39,7 +39,7 @@ def sizes(
         model.tie_weights()
         if recipe.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        causal = Causal(model, recipe.document_end)
+        causal = Causal(model, recipe.document_end, recipe.z_loss)
         vocabulary = model.get_output_embeddings().weight.shape[0]
         counts = {id(p): p.numel() for p in model.parameters()}
         trained = [p for p in model.parameters() if p.requires_grad]

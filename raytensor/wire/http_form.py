@@ -36,7 +36,7 @@ class FormDialect(Dialect):
     def draft(self, task: Task, body_format: str) -> Draft:
         if task.payload is None or task.answer is None:
             raise PayloadError(f"asking.http carries questions with a payload, not those of kind {task.kind!r}")
-        values = {name: getattr(task, name) for name in FACTS} | {k: _plain(v) for k, v in task.payload.items()}
+        values = {name: getattr(task, name) for name in FACTS} | {k: _plain(k, v) for k, v in task.payload.items()}
         body = orjson.dumps(_filled(self._form.body, values))
         assert self._form.path is not None
         return Draft(self._form.path, body, codec.JSON, task.deadline_s, method=self._form.method)
@@ -97,8 +97,10 @@ def refuse_unfit(form: HttpForm, schemas: Schemas) -> None:
             )
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise PayloadError(f"{name}: JSON has no NaN and no infinities")
         return value.tolist()
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
@@ -113,7 +115,12 @@ def _filled(template: Any, values: Mapping[str, Any]) -> Any:
         return template
     if alone := _FIELD.fullmatch(template):
         return values.get(alone[1], _LEFT_OUT)
-    return _FIELD.sub(lambda field: str(values.get(field[1], "")), template)
+    return _FIELD.sub(lambda field: _word(values.get(field[1], "")), template)
+
+
+def _word(value: Any) -> str:
+    """A value within a text: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 _LEFT_OUT = object()  # an optional field of the question that it does not have
@@ -133,5 +140,7 @@ def _fields(template: Any) -> Iterator[str]:
 def _at(message: Any, place: str) -> Any:
     """The value at a dotted place, as "choices.0.text"; a number is an index of a list."""
     for part in place.split("."):
+        if isinstance(message, list) and not part.isdecimal():
+            raise ValueError(f"{part!r} is no index of a list")
         message = message[int(part)] if isinstance(message, list) else message[part]
     return message

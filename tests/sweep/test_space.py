@@ -174,7 +174,7 @@ def test_help_teaches(capsys):
     told = capsys.readouterr().out
     assert "search=gpus|lr|own|pbt|small" in told and "resume=auto" in told and "profile.lr=0.003" not in told
     assert sweep_main(["--help", "profile"]) == 0
-    assert "profile.lr=0.003\n      Learning rate." in capsys.readouterr().out
+    assert "profile.lr=0.003\n      Learning rate after the warm-up." in capsys.readouterr().out
 
 
 def test_asha_stands_by_its_decisions(tmp_path):

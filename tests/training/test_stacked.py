@@ -27,7 +27,7 @@ RECIPES = [
     Recipe(lr=3e-3),
     Recipe(lr=1e-2, warmup_steps=3, weight_decay=0.0),
     Recipe(lr=1e-3, clip=0.1, betas=(0.8, 0.99)),
-    Recipe(lr=5e-3, warmup_steps=1, weight_decay=0.5),
+    Recipe(lr=5e-3, warmup_steps=1, weight_decay=0.5, schedule="wsd", total_steps=8),
     Recipe(lr=2e-3, schedule="cosine", total_steps=30),
 ]
 STEPS = [12, 5, 9, 0, 12]  # a model leaves the group when it is done

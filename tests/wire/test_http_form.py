@@ -127,6 +127,17 @@ def test_an_answer_outside_of_its_declaration_is_malformed(answer, words):
     assert isinstance(outcome, Failure) and outcome.reason is Reason.MALFORMED and words in outcome.detail
 
 
+def test_values_within_a_text_are_json_and_numbers_that_json_lacks_are_not_sent():
+    form = replace(FORM, body={"text": "Of {seed}: {picture}, {kind}, {raw}."}, answer=FORM.answer)
+    assert asked(GOOD, form=form)[1][0][3] == {"text": "Of 7: [[1.0,2.5]], generate, ."}
+    schema = Fields(picture=Array("float32", (2,), finite=False))
+    task = replace(question(), payload=schema.read({"picture": np.array([1, np.nan], np.float32)}))
+    outcome, seen = asked(GOOD, task, replace(FORM, body={"p": "{picture}"}))
+    assert isinstance(outcome, Failure) and "picture: JSON has no NaN" in outcome.detail and seen == []
+    outcome, _ = asked(GOOD, form=replace(FORM, answer=FORM.answer | {"text": "choices.-1.message"}))
+    assert isinstance(outcome, Failure) and "nothing at choices.-1.message" in outcome.detail
+
+
 def test_a_refusal_is_told_in_the_servers_words():
     outcome, _ = asked(web.json_response({"detail": "no credit"}, status=402))
     assert isinstance(outcome, Failure) and outcome.reason is Reason.ERROR and "no credit" in outcome.detail

@@ -162,7 +162,7 @@ class TrialHost:
     def _member(self, cfg: SweepConfig) -> StackedMember:
         shape = (architecture(cfg.profile), cfg.miners.seq_len)
         stack = self._stacks.setdefault(shape, StackedEngine(device=self._device))
-        return stack.add(models.build(self._data.model_spec(cfg)), Recipe(lr=cfg.profile.lr))
+        return stack.add(models.build(self._data.model_spec(cfg)), Recipe.of(cfg.profile))
 
     def _alone(self, cfg: SweepConfig) -> Engine:
         """An engine that loads the checkpoint of any trial: stacked, sharded or neither."""
