@@ -27,6 +27,8 @@ from raytensor.jobs.mine.job import mine_main
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "mine_and_validate" / "demo.sh"
+BITTENSOR10 = os.environ.get("RAYTENSOR_BITTENSOR10_PYTHON", "")
+ASKER = "//mine//asker"
 MINERS = [DevKey(f"//mine//miner{number}") for number in (0, 1)]
 
 
@@ -129,12 +131,25 @@ def second_job(args: list[str], env: dict[str, str]) -> subprocess.Popen:
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def by_dendrite(uri: str, key: DevKey, address: str, netuid: int) -> dict:
+    """What bittensor 10's dendrite gets from a miner, with the key of `uri`."""
+    ip, _, port = address.rpartition(":")
+    fields = {"task_id": "v10", "round": 1, "netuid": netuid, "tokens": [[65, 66, 67, 0], [68, 69, 0, 0]]}
+    fields |= {"lengths": [3, 2], "top_k": 4, "deadline_s": 30.0}
+    asked = {"uri": uri, "hotkey": key.ss58, "ip": ip, "port": int(port), "fields": fields}
+    command = [BITTENSOR10, str(Path(__file__).with_name("bittensor10_dendrite.py")), json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def test_a_kill_costs_no_more_than_the_rounds_since_the_checkpoint(joining, subnet, tmp_path):
     endpoint, netuid, client = subnet
     small = "miners.profiles=[{hidden: 32, layers: 1, heads: 2, steps: 2, batch_size: 4}]"
     more = [small, f"hotkeys=[{MINERS[0].uri},{MINERS[1].uri}]", "miners.wire.ip=127.0.0.2", "miners.wire.port=0"]
     more += ["miners.seq_len=16", "mechanism.query.context=16", "miners.heldout_rows=16", "miners.cpus_per_host=0.2"]
     more += ["miners.checkpoint_every=2", "miners.warmup_rounds=0", "pause_s=0.2"]
+    more += ["miners.wire.protocols=[btauth,axon_v10]", f"miners.wire.policy.allow=[{DevKey(ASKER).ss58}]"]
     args, env = arguments(endpoint, netuid, tmp_path, *more), joining()
     first = Job([*args, "miners.num_hosts=2"], env)
     try:
@@ -144,6 +159,12 @@ def test_a_kill_costs_no_more_than_the_rounds_since_the_checkpoint(joining, subn
             seen = first.until("standing_seen", hotkey=key.ss58)
             assert seen["uid"] == client.query("SubtensorModule", "Uids", [netuid, key.ss58])
         first.until("receipt_seen", call="SubtensorModule.serve_axon", fate="included")
+        if BITTENSOR10:  # its dendrite is served as it is, and who may not ask is told so
+            answer = by_dendrite(ASKER, MINERS[0], served["addresses"][MINERS[0].ss58], netuid)
+            assert answer["status"] == [200, "Success"] and [len(row) for row in answer["ids"]] == [4, 4], answer
+            assert all(0 < sum(row) <= 1.0001 for row in answer["probs"])
+            refused = by_dendrite("//mine//nobody", MINERS[0], served["addresses"][MINERS[0].ss58], netuid)
+            assert refused["status"][0] == 403 and refused["probs"] is None
         rival = second_job([*args, "name=rival"], env)
         first.until("miner_round", lambda event: event["round"] >= 5)
         told = rival.communicate(timeout=240)[0]
