@@ -174,7 +174,7 @@ def test_gpus_that_are_not_there_are_refused_with_the_bill(ray_session):
     from raytensor.jobs.run.plan import needs
 
     run = needs(configuration(replace(SHARDED, engine="zero3", ranks=8, batch_size=8, gpus_per_rank=1)), {"CPU": 4.0})
-    rows = r" \(0 free\)\n  sharded miner 8 x 0.2 CPU \+ 1 GPU\n.*\n.*\n"
+    rows = r" \(0 free\)\n  sharded miner 8 x 0.2 CPU \+ 1 GPU\n +\d.* GiB of GPU memory each: .*\n(.*\n)*"
     with pytest.raises(ClusterError, match=rf"ask for 8 GPUs and the cluster has 0{rows}  fix: .*gpus_per_rank"):
         cluster.check(run)
     job = train.needs(TrainConfig(training=Training(engine="fsdp2", ranks=4, gpus_per_rank=1)))
