@@ -142,8 +142,9 @@ def test_mechanisms_are_committed_and_revealed_of_their_own(client, netuid, writ
 
 def test_an_expired_commit_is_told_and_the_newest_weights_are_committed_anew(client, netuid, blocks, write):
     writer = write()
-    (receipt,) = writer.set_weights([weights(netuid, 7.0, 1.0)])
-    end(writer, blocks)
+    with blocks.on_demand():  # no block after the commit, which would let this writer reveal before it ends
+        (receipt,) = writer.set_weights([weights(netuid, 7.0, 1.0)])
+        end(writer, blocks)
     blocks.up_to(receipt.until + TEMPO + 1)  # nobody reveals
     again = write()
     expired = wait_for(again, client, receipt.intent_id, Fate.FAILED)

@@ -55,6 +55,9 @@ def test_every_kind_of_intent_reads_back():
         "title": "t",
         "function": "AdminUtils.sudo_set_kappa",
         "call_json": "{}",
+        "new_hotkey": "n",
+        "new_coldkey": "m",
+        "cost": 8,
     }
     for kind in kinds().values():
         names = kind.__dataclass_fields__

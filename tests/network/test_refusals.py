@@ -41,7 +41,7 @@ def test_missing_texts_and_models_and_damaged_weights(tmp_path):
     "profile, words",
     [
         ("engine: ddp, ranks: 3", "batch_size=8: must divide by ranks * accumulate (3 * 1); use 9, for example"),
-        ("engine: adam", "engine='adam': must be one of plain, ddp, fsdp2, zero1, zero2, zero3"),
+        ("engine: adam", "engine='adam': must be one of plain, ddp, fsdp2, hsdp, tp, zero1, zero2, zero3"),
         ("ranks: 2", "engine=plain is one process"),
         ("behaviour: silent, engine: ddp, ranks: 2", "has no model"),
         ("precision: fp8", "must be fp32 or bf16"),
